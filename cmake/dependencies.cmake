@@ -1,0 +1,20 @@
+# Installed packages first, a pinned release from its repository where there is none.
+include(FetchContent)
+set(FETCHCONTENT_TRY_FIND_PACKAGE_MODE OPT_IN)
+
+FetchContent_Declare(fmt GIT_REPOSITORY https://github.com/fmtlib/fmt.git GIT_TAG 9.1.0
+                     FIND_PACKAGE_ARGS 9)
+FetchContent_Declare(nlohmann_json GIT_REPOSITORY https://github.com/nlohmann/json.git GIT_TAG v3.11.2
+                     FIND_PACKAGE_ARGS 3.11)
+FetchContent_Declare(doctest GIT_REPOSITORY https://github.com/doctest/doctest.git GIT_TAG v2.4.9
+                     FIND_PACKAGE_ARGS 2.4)
+FetchContent_Declare(benchmark GIT_REPOSITORY https://github.com/google/benchmark.git GIT_TAG v1.7.1
+                     FIND_PACKAGE_ARGS 1.7)
+FetchContent_Declare(CLI11 GIT_REPOSITORY https://github.com/CLIUtils/CLI11.git GIT_TAG v2.1.2
+                     FIND_PACKAGE_ARGS 2.1)
+
+if(PIPESCHED_INSTALL)
+  set(FMT_INSTALL ON)      # a fetched copy is installed along, as the exported targets name it
+  set(JSON_Install ON)
+endif()
+FetchContent_MakeAvailable(fmt nlohmann_json)

@@ -1,0 +1,24 @@
+# pipesched::core       the headers that need the standard library only
+# pipesched::pipesched  those and JSON (nlohmann_json) and formatting (fmt)
+file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
+list(FILTER core_headers EXCLUDE REGEX "/pipesched/io/")
+file(GLOB_RECURSE io_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/io/*.hpp")
+
+function(pipesched_library name headers)
+  add_library(pipesched_${name} INTERFACE)
+  add_library(pipesched::${name} ALIAS pipesched_${name})
+  set_target_properties(pipesched_${name} PROPERTIES EXPORT_NAME ${name}
+                        VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
+  target_sources(pipesched_${name} INTERFACE FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include"
+                 FILES ${headers})
+  target_compile_features(pipesched_${name} INTERFACE cxx_std_20)
+endfunction()
+
+pipesched_library(core "${core_headers}")
+pipesched_library(pipesched "${io_headers}")
+target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nlohmann_json::nlohmann_json)
+
+# What our own programs are built with; users never see it.
+add_library(pipesched_dev INTERFACE)
+target_link_libraries(pipesched_dev INTERFACE pipesched_pipesched)
+target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What an op waits for, and the walk over a whole schedule in an order that respects it.
+//
+//   F(s,m)           needs F(s-1,m)
+//   B(s,m), I(s,m)   need their own F(s,m), and B or I(s+1,m)
+//   W(s,m)           needs I(s,m)
+//
+// The needs inside a stage are met on one rank; those between stages cross ranks, at most one an op.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "pipesched/op.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+/// A tensor that passes between stages: the activation that F(s,m) makes for stage s+1, or the gradient that B or
+/// I(s,m) makes for stage s-1.
+struct tensor {
+  bool gradient = false;
+  std::uint16_t stage = 0;  ///< of the op that makes it
+  std::uint32_t micro = 0;
+
+  friend constexpr auto operator<=>(const tensor&, const tensor&) = default;
+};
+
+/// What the op makes for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
+constexpr std::optional<tensor> output_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage + 1u < stages) return tensor{false, o.stage, o.micro};
+  if (yields_input_gradient(o.pass) && o.stage > 0) return tensor{true, o.stage, o.micro};
+  return std::nullopt;
+}
+
+/// What the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
+constexpr std::optional<tensor> input_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage > 0) return tensor{false, static_cast<std::uint16_t>(o.stage - 1), o.micro};
+  if (yields_input_gradient(o.pass) && o.stage + 1u < stages)
+    return tensor{true, static_cast<std::uint16_t>(o.stage + 1), o.micro};
+  return std::nullopt;
+}
+
+/// The stage that receives the tensor.
+constexpr std::uint16_t receiver_of(tensor t) noexcept {
+  return static_cast<std::uint16_t>(t.gradient ? t.stage - 1 : t.stage + 1);
+}
+
+/// Does `later` need `earlier`, directly or through other ops of the same micro-batch? Forward down the stages and
+/// backward up them is one chain; each W hangs on the I of its stage.
+constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
+  if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) {
+    return false;
+  }
+  const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
+  return later.pass == pass::backward_weight ? place_in_chain(earlier) <= place_in_chain(later)
+                                             : place_in_chain(earlier) < place_in_chain(later);
+}
+
+/// Visits all cells, each rank's in order and none before the makers of the tensors it needs:
+/// `visit(rank, index, cell)`. Returns, for each rank, how many cells could be visited: all of them unless the order
+/// is cyclic. Linear in the number of ops; no recursion.
+/// @pre every op's stage and micro are in range and its rank is the one that the placement says.
+template <typename Visit>
+constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
+  enum : std::uint8_t { absent, awaited, made };
+  const std::size_t gradients = std::size_t{s.stages()} * s.micro;
+  std::vector<std::uint8_t> state(2 * gradients, absent);
+  const auto state_of = [&](tensor t) -> std::uint8_t& {
+    return state[(t.gradient ? gradients : 0) + std::size_t{t.stage} * s.micro + t.micro];
+  };
+  const auto lacks_input = [&](const cell& c) {
+    for (op o : c)
+      if (const auto in = input_of(o, s.stages()); in && state_of(*in) != made) {
+        state_of(*in) = awaited;
+        return true;
+      }
+    return false;
+  };
+
+  std::vector<std::size_t> done(s.pp(), 0);
+  std::vector<std::uint32_t> runnable;  // a rank is here once at most, or runs, or waits for one tensor
+  for (std::uint32_t rank = s.pp(); rank-- > 0;) runnable.push_back(rank);
+  while (!runnable.empty()) {
+    const std::uint32_t rank = runnable.back();
+    runnable.pop_back();
+    const std::span<const cell> row = s[rank];
+    std::size_t i = done[rank];
+    for (; i < row.size() && !lacks_input(row[i]); ++i) {
+      visit(rank, i, row[i]);
+      for (op o : row[i])
+        if (const auto out = output_of(o, s.stages())) {
+          std::uint8_t& now = state_of(*out);
+          if (now == awaited) runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
+          now = made;
+        }
+    }
+    done[rank] = i;
+  }
+  return done;
+}
+
+}  // namespace pipesched

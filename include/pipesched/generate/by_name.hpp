@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The run-time door for tools: every family by its name.
+
+#include <string>
+#include <string_view>
+
+#include "pipesched/error.hpp"
+#include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/gpipe.hpp"
+#include "pipesched/generate/one_f_one_b.hpp"
+#include "pipesched/generate/params.hpp"
+#include "pipesched/generate/zero_bubble.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+/// A family of schedules, as tools list it.
+struct family {
+  std::string_view name;
+  std::string_view summary;  ///< one line
+  schedule (*make)(const pipeline_params&);
+};
+
+inline constexpr family families[] = {
+    {"gpipe", "all forwards, then all backwards", make_gpipe_schedule},
+    {"1f1b", "one forward, one backward: at most pp activations live", make_1f1b_schedule},
+    {"zb1p", "1F1B with the backward split (ZB-H1): a third of the bubble, the same memory", make_zb1p_schedule},
+    {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp", make_dualpipe_schedule},
+    {"dualpipev", "DualPipe folded into a V: two stages a rank, parameters held once", make_dualpipev_schedule},
+};
+
+/// The family of that name. @throws schedule_error when there is none.
+constexpr const family& find_family(std::string_view name) {
+  for (const family& f : families)
+    if (f.name == name) return f;
+  std::string known;
+  for (const family& f : families) known.append(known.empty() ? "" : ", ").append(f.name);
+  throw schedule_error("no schedule is called \"" + std::string(name) + "\"; known: " + known);
+}
+
+/// `make_schedule("dualpipe", {.pp = 8, .micro = 20})`. @throws schedule_error on an unknown name or bad parameters.
+constexpr schedule make_schedule(std::string_view name, const pipeline_params& p) { return find_family(name).make(p); }
+
+}  // namespace pipesched

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The parameters that every family takes, and the refusal of those it cannot.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "pipesched/error.hpp"
+#include "pipesched/placement.hpp"
+
+namespace pipesched {
+
+/// Named arguments: `make_1f1b_schedule({.pp = 8, .micro = 20})`. The numbers are wider than any legal value, so that
+/// one too large is refused with a sentence instead of wrapping round.
+struct pipeline_params {
+  std::int64_t pp;            ///< pipeline ranks, 1 ... 65536
+  std::int64_t micro;         ///< micro-batches of the step, 1 ... 2^28 / stages
+  bool forward_only = false;  ///< evaluation: the forwards of the same order, nothing else
+};
+
+/// The most (stage, micro-batch) pairs of one schedule; one of this size takes about 10 GiB.
+inline constexpr std::int64_t most_pairs = std::int64_t{1} << 28;
+
+/// What a family asks of `pp` and `micro`.
+struct params_rule {
+  std::string_view family;
+  std::int64_t stages_per_rank = 1;
+  bool even_pp = false;
+};
+
+namespace detail {
+
+inline schedule_error refusal(std::string_view family, std::string_view rule, const std::string& got,
+                              const std::string& nearest) {
+  return schedule_error(std::string(family).append(" needs ").append(rule) + "; got " + got + ", nearest " + nearest);
+}
+
+}  // namespace detail
+
+/// @throws schedule_error unless 1 <= pp, pp even where the family needs it, stages <= 65536, 1 <= micro,
+/// and stages * micro <= 2^28.
+constexpr void require(const params_rule& rule, const pipeline_params& p) {
+  using detail::refusal;
+  const std::int64_t least_pp = rule.even_pp ? 2 : 1;
+  const std::int64_t most_pp = most_stages / rule.stages_per_rank;
+  if (p.pp < least_pp)
+    throw refusal(rule.family, rule.even_pp ? "an even number of pipeline ranks" : "at least 1 pipeline rank",
+                  "pp = " + std::to_string(p.pp), std::to_string(least_pp));
+  if (p.pp > most_pp)
+    throw refusal(rule.family, "at most " + std::to_string(most_pp) + " pipeline ranks (stages are 16-bit numbers)",
+                  "pp = " + std::to_string(p.pp), std::to_string(most_pp));
+  if (rule.even_pp && p.pp % 2 != 0)
+    throw refusal(rule.family, "an even number of pipeline ranks", "pp = " + std::to_string(p.pp),
+                  std::to_string(p.pp - 1) + " or " + std::to_string(p.pp + 1));
+  if (p.micro < 1)
+    throw refusal(rule.family, "at least 1 micro-batch", "micro = " + std::to_string(p.micro), "1");
+  const std::int64_t stages = p.pp * rule.stages_per_rank;
+  if (p.micro > most_pairs / stages)
+    throw refusal(rule.family, "stages x micro-batches of at most 2^28",
+                  std::to_string(stages) + " stages x micro = " + std::to_string(p.micro),
+                  "micro = " + std::to_string(most_pairs / stages));
+}
+
+/// @throws schedule_error unless the parameters are legal and 0 <= rank < pp.
+constexpr void require(const params_rule& rule, const pipeline_params& p, std::int64_t rank) {
+  require(rule, p);
+  if (rank < 0 || rank >= p.pp)
+    throw detail::refusal(rule.family, "a rank from 0 to pp - 1 = " + std::to_string(p.pp - 1),
+                          "rank = " + std::to_string(rank), std::to_string(rank < 0 ? 0 : p.pp - 1));
+}
+
+}  // namespace pipesched

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A family is one rule, `emit_<family>(params, rank, sink)`, that hands the cells of one rank to a sink, in order.
+// The same rule fills a schedule, makes the row of a single rank, or counts cells. Rules speak in runs:
+//
+//   repeat(sink, n, a, b)    a b a b ... a b: n times, every op's micro one higher each time
+//
+// which is how papers describe schedules ("then (M/2-P+r+1) x (F0&B1, F1&B0)"), and what makes counting free and
+// filling as fast as storing.
+
+#include <array>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "pipesched/generate/params.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+/// What a rule writes to: callable with a cell. A sink may also have a member `repeat(n, cells...)` with the meaning
+/// of the free function and take whole runs.
+template <typename Sink>
+concept cell_sink = std::invocable<Sink&, cell>;
+
+/// The cell with every op's micro-batch number `by` higher.
+constexpr cell advanced(cell c, std::uint32_t by = 1) noexcept {
+  for (op& o : c) o.micro += by;
+  return c;
+}
+
+/// Emits the cells `n` times over, every op's micro one higher each time; nothing if n <= 0.
+/// `repeat(sink, 2, F0, B0)` emits F0 B0 F1 B1.
+template <cell_sink Sink, std::same_as<cell>... Cells>
+constexpr void repeat(Sink& sink, std::int64_t n, Cells... cells) {
+  if constexpr (requires { sink.repeat(n, cells...); }) {
+    if (n > 0) sink.repeat(n, cells...);
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) {
+      (sink(cells), ...);
+      ((cells = advanced(cells)), ...);
+    }
+  }
+}
+
+/// Makes the ops of one stage, so that rules read like the papers: `F(k)` is the forward of the k-th micro-batch
+/// that this stage sees.
+struct stage_ops {
+  constexpr stage_ops(std::int64_t stage_number, std::int64_t chunk_number = 0, std::int64_t first_micro = 0)
+      : chunk(static_cast<std::uint8_t>(chunk_number)), stage(static_cast<std::uint16_t>(stage_number)),
+        first(first_micro) {}
+
+  constexpr cell F(std::int64_t k) const noexcept { return make(pass::forward, k); }
+  constexpr cell B(std::int64_t k) const noexcept { return make(pass::backward, k); }
+  constexpr cell I(std::int64_t k) const noexcept { return make(pass::backward_input, k); }
+  constexpr cell W(std::int64_t k) const noexcept { return make(pass::backward_weight, k); }
+
+  constexpr op make(pass p, std::int64_t k) const noexcept {
+    return {p, chunk, stage, static_cast<std::uint32_t>(first + k)};
+  }
+
+  std::uint8_t chunk;
+  std::uint16_t stage;
+  std::int64_t first;
+};
+
+/// Both ops in one overlapped cell: F&B.
+constexpr cell overlap(cell a, cell b) noexcept { return {a[0], b[0]}; }
+
+/// Sink: how many cells the rule emits.
+struct cell_counter {
+  std::size_t count = 0;
+  constexpr void operator()(cell) noexcept { ++count; }
+  template <typename... Cells>
+  constexpr void repeat(std::int64_t n, Cells...) noexcept {
+    count += static_cast<std::size_t>(n) * sizeof...(Cells);
+  }
+};
+
+/// Sink: stores the cells from `next` on, where there is room for all of them.
+struct cell_writer {
+  cell* next;
+
+  constexpr void operator()(cell c) noexcept { *next++ = c; }
+
+  // A cell is two 64-bit words and a micro-batch number the upper half of one (on little-endian machines), so a run
+  // is two stores and two additions a cell.
+  template <typename... Cells>
+  constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
+    using words = std::array<std::uint64_t, 2>;
+    constexpr std::size_t period = sizeof...(Cells);
+    words now[period] = {std::bit_cast<words>(cells)...};
+    words step[period] = {std::bit_cast<words>(step_of(cells))...};
+    cell* to = next;
+    for (; n > 0; --n)
+      for (std::size_t i = 0; i < period; ++i) {
+        *to++ = std::bit_cast<cell>(now[i]);
+        now[i][0] += step[i][0];
+        now[i][1] += step[i][1];
+      }
+    next = to;
+  }
+
+ private:
+  static constexpr cell step_of(const cell& c) noexcept {
+    constexpr op one{.micro = 1};
+    return {one, c.overlapped() ? one : op{}};
+  }
+};
+
+/// Sink: passes on the ops that `keep` accepts; an overlapped cell that loses one becomes a plain one.
+template <cell_sink Sink, std::predicate<op> Keep>
+struct cell_filter {
+  Sink& sink;
+  Keep keep;
+
+  constexpr void operator()(cell c) {
+    if (!c.overlapped()) {
+      if (keep(c[0])) sink(c);
+    } else if (const bool first = keep(c[0]), second = keep(c[1]); first && second) {
+      sink(c);
+    } else if (first || second) {
+      sink(cell(first ? c[0] : c[1]));
+    }
+  }
+};
+template <typename Sink, typename Keep>
+cell_filter(Sink&, Keep) -> cell_filter<Sink, Keep>;
+
+/// A rule bound to its parameters: callable with a rank and any sink.
+template <typename Rule>
+concept cell_rule = std::invocable<Rule&, std::int64_t, cell_counter&> && std::invocable<Rule&, std::int64_t, cell_writer&>;
+
+/// The row of one rank. Linear in its length, whatever the number of ranks.
+template <cell_rule Rule>
+constexpr std::vector<cell> make_row(Rule&& rule, std::int64_t rank) {
+  cell_counter counter;
+  rule(rank, counter);
+  std::vector<cell> row(counter.count);
+  cell_writer writer{row.data()};
+  rule(rank, writer);
+  return row;
+}
+
+/// All rows of a schedule, one rank after the other, in one block. Linear in the number of cells.
+template <cell_rule Rule>
+constexpr rows<cell> make_rows(Rule&& rule, std::int64_t ranks) {
+  std::vector<std::size_t> lengths;
+  lengths.reserve(static_cast<std::size_t>(ranks));
+  for (std::int64_t rank = 0; rank < ranks; ++rank) {
+    cell_counter counter;
+    rule(rank, counter);
+    lengths.push_back(counter.count);
+  }
+  auto cells = rows<cell>::for_overwrite(lengths);
+  cell_writer writer{cells.all().data()};
+  for (std::int64_t rank = 0; rank < ranks; ++rank) rule(rank, writer);
+  return cells;
+}
+
+/// The schedule of a family: its rule on every rank. @pre the parameters are legal
+template <cell_rule Rule>
+constexpr schedule make_schedule_of(const params_rule& family, const pipeline_params& p, pipesched::placement where,
+                                    Rule&& rule) {
+  return {.name = family.family,
+          .placement = std::move(where),
+          .micro = static_cast<std::uint32_t>(p.micro),
+          .forward_only = p.forward_only,
+          .cells = make_rows(rule, p.pp)};
+}
+
+}  // namespace pipesched

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// fmt formatters: `fmt::print("{} {}", some_op, some_cell)` in the library's notation. A format may give width, fill
+// and alignment as for strings. A schedule prints a line of facts, then a line a rank.
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+#include "pipesched/notation.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/schedule.hpp"
+
+template <>
+struct fmt::formatter<pipesched::cell> : fmt::formatter<std::string_view> {
+  template <typename Context>
+  auto format(const pipesched::cell& c, Context& context) const {
+    char text[pipesched::longest_cell_text];
+    const char* end = pipesched::write_cell(text, c);
+    return fmt::formatter<std::string_view>::format({text, static_cast<std::size_t>(end - text)}, context);
+  }
+};
+
+template <>
+struct fmt::formatter<pipesched::op> : fmt::formatter<pipesched::cell> {};
+
+template <>
+struct fmt::formatter<pipesched::schedule> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+
+  template <typename Context>
+  auto format(const pipesched::schedule& s, Context& context) const {
+    auto out = fmt::format_to(context.out(), "{}: {} ranks, {} stages ({}), {} micro-batches{}", std::string_view(s.name),
+                              s.pp(), s.stages(), to_string(s.placement.kind()), s.micro,
+                              s.forward_only ? ", forward only" : "");
+    for (std::size_t rank = 0; rank < s.cells.count(); ++rank)
+      out = fmt::format_to(out, "\nrank {}: {}", rank, fmt::join(s[rank].begin(), s[rank].end(), " "));
+    return out;
+  }
+};

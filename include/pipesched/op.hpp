@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What a rank does: an op is one pass of one micro-batch through one stage, a cell is one op or two overlapped
+// ones. Both are plain values of 8 and 16 bytes.
+//
+//   letter  pass             meaning
+//   F       forward          one micro-batch through one stage
+//   B       backward         full backward: gradients for inputs and for weights together
+//   I       backward_input   backward for inputs only (the zero-bubble papers call this one "B")
+//   W       backward_weight  backward for weights only
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace pipesched {
+
+enum class pass : std::uint8_t { none, forward, backward, backward_input, backward_weight };
+
+/// The letter of a pass: F, B, I, W; '?' for none and for values that are no pass.
+constexpr char letter(pass p) noexcept {
+  switch (p) {
+    case pass::forward: return 'F';
+    case pass::backward: return 'B';
+    case pass::backward_input: return 'I';
+    case pass::backward_weight: return 'W';
+    case pass::none: break;
+  }
+  return '?';
+}
+
+/// One pass of one micro-batch through one stage.
+struct op {
+  pipesched::pass pass = pipesched::pass::none;
+  std::uint8_t chunk = 0;   ///< index of the stage among those that its rank hosts
+  std::uint16_t stage = 0;  ///< 0-based, in model order
+  std::uint32_t micro = 0;  ///< 0-based, over the whole step
+
+  friend constexpr auto operator<=>(const op&, const op&) = default;
+};
+
+/// True for B and I: the op that sends gradients on to the stage before.
+constexpr bool yields_input_gradient(pass p) noexcept {
+  return p == pass::backward || p == pass::backward_input;
+}
+
+/// One op, or two that run overlapped: the user's code hides communication of one behind compute of the other.
+/// A range of its ops: `for (op o : cell)`.
+class cell {
+ public:
+  constexpr cell() = default;
+  constexpr cell(op only) : ops_{only, {}} {}                // NOLINT: an op is a cell
+  constexpr cell(op first, op second) : ops_{first, second} {}
+
+  constexpr bool overlapped() const noexcept { return ops_[1].pass != pass::none; }
+  constexpr std::size_t size() const noexcept { return overlapped() ? 2 : 1; }
+  constexpr const op& operator[](std::size_t i) const noexcept { return ops_[i]; }
+  constexpr op& operator[](std::size_t i) noexcept { return ops_[i]; }
+
+  constexpr const op* begin() const noexcept { return ops_; }
+  constexpr const op* end() const noexcept { return ops_ + size(); }
+  constexpr op* begin() noexcept { return ops_; }
+  constexpr op* end() noexcept { return ops_ + size(); }
+
+  friend constexpr auto operator<=>(const cell&, const cell&) = default;
+
+ private:
+  op ops_[2]{};
+};
+
+static_assert(sizeof(op) == 8 && sizeof(cell) == 16);
+
+}  // namespace pipesched
+
+template <>
+struct std::hash<pipesched::op> {
+  constexpr std::size_t operator()(const pipesched::op& o) const noexcept {
+    std::uint64_t bits = std::uint64_t{o.micro} << 32 | std::uint64_t{o.stage} << 16 |
+                         std::uint64_t{o.chunk} << 8 | std::uint64_t{static_cast<std::uint8_t>(o.pass)};
+    bits = (bits ^ bits >> 32) * 0x9E37'79B9'7F4A'7C15u;  // Fibonacci hashing: the golden ratio of 2^64
+    return static_cast<std::size_t>(bits ^ bits >> 29);
+  }
+};

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// All of pipesched that needs only the standard library. JSON (io/json.hpp) and fmt (io/format.hpp) come in with the
+// header that names them.
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/gpipe.hpp"
+#include "pipesched/generate/one_f_one_b.hpp"
+#include "pipesched/generate/params.hpp"
+#include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/zero_bubble.hpp"
+#include "pipesched/label.hpp"
+#include "pipesched/notation.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/render/text.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/simulate/timeline.hpp"
+#include "pipesched/verify.hpp"

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Where a stage lives: which rank runs stage s for micro-batch m, and the how-manieth of the rank's stages it is.
+//
+//   kind            stages       rank of stage s (P ranks)                         used by
+//   linear          P            s                                                 GPipe, 1F1B, zero bubble
+//   looped          P * chunks   s mod P                                           interleaved 1F1B, looped BFS
+//   vee             2P           s, then back: 2P-1-s                              ZB-V, V-Half, DualPipeV
+//   wave            2P * waves   the vee, repeated                                 Hanayo
+//   bidirectional   P            s for replica 0, P-1-s for replica 1              DualPipe, Chimera
+//   custom          any          as a table says
+//
+// A placement with two replicas hosts every stage twice: micro-batches 0 ... ceil(M/2)-1 go through replica 0, the
+// rest through replica 1. The chunk of a stage is its index among the stages of its rank, replica 0 first.
+
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pipesched/error.hpp"
+
+namespace pipesched {
+
+enum class placement_kind : std::uint8_t { linear, looped, vee, wave, bidirectional, custom };
+
+inline constexpr std::string_view placement_kind_names[] = {"linear", "looped",        "vee",
+                                                            "wave",   "bidirectional", "custom"};
+
+constexpr std::string_view to_string(placement_kind k) {
+  return placement_kind_names[static_cast<std::size_t>(k)];
+}
+
+/// Stages and ranks are 16-bit numbers; a rank's chunks are 8-bit numbers.
+inline constexpr std::uint32_t most_stages = 65536;
+inline constexpr std::uint32_t most_chunks = 256;
+
+/// A regular value; every question is one look into a small table.
+class placement {
+ public:
+  constexpr placement() = default;
+
+  /// @throws schedule_error (all makers) when there would be no rank, more than 65536 ranks or stages, more than
+  /// 256 chunks on a rank, or a rank without a stage. @param micro number of micro-batches of the step.
+  static constexpr placement linear(std::int64_t ranks) { return looped(ranks, 1, placement_kind::linear); }
+  static constexpr placement looped(std::int64_t ranks, std::int64_t chunks) {
+    return looped(ranks, chunks, placement_kind::looped);
+  }
+  static constexpr placement vee(std::int64_t ranks) { return wave(ranks, 1, placement_kind::vee); }
+  static constexpr placement wave(std::int64_t ranks, std::int64_t waves) {
+    return wave(ranks, waves, placement_kind::wave);
+  }
+  static constexpr placement bidirectional(std::int64_t ranks, std::int64_t micro) {
+    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(none, micro, "micro-batches");
+    std::vector<std::uint16_t> table;
+    for (std::int64_t s = 0; s < ranks; ++s) table.push_back(static_cast<std::uint16_t>(s));
+    for (std::int64_t s = 0; s < ranks; ++s) table.push_back(static_cast<std::uint16_t>(ranks - 1 - s));
+    return placement(placement_kind::bidirectional, ranks, ranks, std::move(table), micro);
+  }
+  /// The placement of that kind with so many stages; for custom there is none.
+  static constexpr placement of_kind(placement_kind kind, std::int64_t ranks, std::int64_t stages, std::int64_t micro) {
+    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(most_stages, stages, "stages");
+    const auto per_rank = [&](std::int64_t divisor) {
+      if (stages % divisor != 0)
+        throw schedule_error("a placement of kind " + std::string(to_string(kind)) + " with " + std::to_string(ranks) +
+                             " ranks has a multiple of " + std::to_string(divisor) + " stages; got " +
+                             std::to_string(stages));
+      return stages / divisor;
+    };
+    switch (kind) {
+      case placement_kind::looped: return looped(ranks, per_rank(ranks));
+      case placement_kind::wave: return wave(ranks, per_rank(2 * ranks));
+      case placement_kind::linear:
+      case placement_kind::vee:
+      case placement_kind::bidirectional: {
+        const std::int64_t expected = kind == placement_kind::vee ? 2 * ranks : ranks;
+        if (stages != expected)
+          throw schedule_error("a placement of kind " + std::string(to_string(kind)) + " with " +
+                               std::to_string(ranks) + " ranks has " + std::to_string(expected) + " stages; got " +
+                               std::to_string(stages));
+        return kind == placement_kind::linear ? linear(ranks)
+               : kind == placement_kind::vee  ? vee(ranks)
+                                              : bidirectional(ranks, micro);
+      }
+      case placement_kind::custom: break;
+    }
+    throw schedule_error("a custom placement is made from its table");
+  }
+  /// `rank_of_stage[replica][stage]`: one or two rows of the same length.
+  static constexpr placement custom(std::int64_t ranks, std::int64_t micro,
+                                    const std::vector<std::vector<std::uint16_t>>& rank_of_stage) {
+    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(none, micro, "micro-batches");
+    require_1_to(2, std::ssize(rank_of_stage), "replicas");
+    std::vector<std::uint16_t> table;
+    for (const auto& replica : rank_of_stage) {
+      require_1_to(most_stages, std::ssize(replica), "stages");
+      if (replica.size() != rank_of_stage[0].size())
+        throw schedule_error("both replicas of a placement have the same stages; got " +
+                             std::to_string(rank_of_stage[0].size()) + " and " + std::to_string(replica.size()));
+      table.insert(table.end(), replica.begin(), replica.end());
+    }
+    return placement(placement_kind::custom, ranks, std::ssize(rank_of_stage[0]), std::move(table), micro);
+  }
+
+  constexpr placement_kind kind() const noexcept { return kind_; }
+  constexpr std::uint32_t ranks() const noexcept { return ranks_; }
+  constexpr std::uint32_t stages() const noexcept { return stages_; }
+  constexpr std::uint32_t replicas() const noexcept { return first_of_replica_1_ == none ? 1 : 2; }
+
+  /// Which replica a micro-batch runs through.
+  constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept {
+    return micro >= first_of_replica_1_ ? 1 : 0;
+  }
+  /// @pre stage < stages()
+  constexpr std::uint32_t rank_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
+    return rank_[replica_of(micro) * stages_ + stage];
+  }
+  constexpr std::uint8_t chunk_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
+    return chunk_[replica_of(micro) * stages_ + stage];
+  }
+  /// The ranks of all stages of a replica. @pre replica < replicas()
+  constexpr std::span<const std::uint16_t> rank_of_stage(std::uint32_t replica = 0) const noexcept {
+    return std::span(rank_).subspan(std::size_t{replica} * stages_, stages_);
+  }
+  /// The stages that a rank hosts, by chunk. Linear in the number of stages.
+  constexpr std::vector<std::uint16_t> stages_of(std::uint32_t rank) const {
+    std::vector<std::uint16_t> found;
+    for (std::size_t i = 0; i < rank_.size(); ++i)
+      if (rank_[i] == rank) found.push_back(static_cast<std::uint16_t>(i % stages_));
+    return found;
+  }
+
+  friend constexpr bool operator==(const placement&, const placement&) = default;
+
+ private:
+  static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+
+  constexpr placement(placement_kind kind, std::int64_t ranks, std::int64_t stages,
+                      std::vector<std::uint16_t> rank_of_stage, std::int64_t micro = 0)
+      : kind_(kind), ranks_(static_cast<std::uint32_t>(ranks)), stages_(static_cast<std::uint32_t>(stages)),
+        rank_(std::move(rank_of_stage)) {
+    if (rank_.size() > stages_) first_of_replica_1_ = static_cast<std::uint32_t>((micro + 1) / 2);
+    std::vector<std::uint32_t> hosted(ranks_, 0);
+    chunk_.reserve(rank_.size());
+    for (std::uint16_t rank : rank_) {
+      if (rank >= ranks_)
+        throw schedule_error("a placement names ranks 0 to " + std::to_string(ranks_ - 1) + "; got rank " +
+                             std::to_string(rank));
+      if (hosted[rank] == most_chunks)
+        throw schedule_error("a rank hosts at most 256 chunks; rank " + std::to_string(rank) + " has more");
+      chunk_.push_back(static_cast<std::uint8_t>(hosted[rank]++));
+    }
+    for (std::size_t rank = 0; rank < hosted.size(); ++rank)
+      if (hosted[rank] == 0)
+        throw schedule_error("every rank hosts a stage; rank " + std::to_string(rank) + " has none");
+  }
+
+  static constexpr void require_1_to(std::int64_t most, std::int64_t got, std::string_view what) {
+    if (got < 1 || got > most)
+      throw schedule_error(std::string("a placement takes 1 to ") + std::to_string(most).append(" ").append(what) +
+                           "; got " + std::to_string(got) + ", nearest " + std::to_string(got < 1 ? 1 : most));
+  }
+
+  static constexpr placement looped(std::int64_t ranks, std::int64_t chunks, placement_kind kind) {
+    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(most_chunks, chunks, "chunks a rank");
+    require_1_to(most_stages, ranks * chunks, "stages");
+    std::vector<std::uint16_t> table;
+    for (std::int64_t s = 0; s < ranks * chunks; ++s) table.push_back(static_cast<std::uint16_t>(s % ranks));
+    return placement(kind, ranks, ranks * chunks, std::move(table));
+  }
+
+  static constexpr placement wave(std::int64_t ranks, std::int64_t waves, placement_kind kind) {
+    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(most_chunks / 2, waves, "waves");
+    require_1_to(most_stages, 2 * ranks * waves, "stages");
+    std::vector<std::uint16_t> table;
+    for (std::int64_t s = 0; s < 2 * ranks * waves; ++s) {
+      const std::int64_t along = s % (2 * ranks);
+      table.push_back(static_cast<std::uint16_t>(along < ranks ? along : 2 * ranks - 1 - along));
+    }
+    return placement(kind, ranks, 2 * ranks * waves, std::move(table));
+  }
+
+  placement_kind kind_ = placement_kind::custom;
+  std::uint32_t ranks_ = 0;
+  std::uint32_t stages_ = 0;
+  std::uint32_t first_of_replica_1_ = none;
+  std::vector<std::uint16_t> rank_;  // [replica * stages + stage]
+  std::vector<std::uint8_t> chunk_;  // likewise
+};
+
+}  // namespace pipesched

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// One row of values a rank, rows of any length, all in one contiguous block: what a schedule keeps its cells in,
+// and a timeline its intervals. A regular value: copy, ==, swap.
+
+#include <algorithm>
+#include <cstddef>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace pipesched {
+
+template <typename T>
+class rows {
+  static_assert(std::is_trivially_copyable_v<T> && std::is_default_constructible_v<T>);
+
+ public:
+  constexpr rows() = default;
+  constexpr rows(std::initializer_list<std::initializer_list<T>> all) : rows() {
+    for (const auto& row : all) append(std::span<const T>(row.begin(), row.size()));
+  }
+  constexpr explicit rows(const std::vector<std::vector<T>>& all) : rows() {
+    for (const auto& row : all) append(row);
+  }
+
+  /// Rows of the given lengths whose values are unspecified until they are assigned: no pass over the block is
+  /// spent on zeroes that a generator overwrites at once.
+  static constexpr rows for_overwrite(std::span<const std::size_t> lengths) {
+    rows r;
+    r.ends_.reserve(lengths.size());
+    std::size_t size = 0;
+    for (std::size_t length : lengths) r.ends_.push_back(size += length);
+    r.reserve(size);
+    return r;
+  }
+
+  constexpr rows(const rows& other) : rows() {
+    ends_ = other.ends_;
+    reserve(other.size());
+    std::copy_n(other.block_, other.size(), block_);
+  }
+  constexpr rows(rows&& other) noexcept { swap(other); }
+  constexpr rows& operator=(rows other) noexcept {
+    swap(other);
+    return *this;
+  }
+  constexpr ~rows() {
+    if (block_) std::allocator<T>().deallocate(block_, capacity_);
+  }
+  constexpr void swap(rows& other) noexcept {
+    std::swap(ends_, other.ends_);
+    std::swap(block_, other.block_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+  /// Adds a row at the end; amortised linear in its length. @pre `row` is not a part of this object.
+  constexpr void append(std::span<const T> row) {
+    const std::size_t old = size();
+    if (old + row.size() > capacity_) reserve(std::max(old + row.size(), 2 * capacity_));
+    std::copy(row.begin(), row.end(), block_ + old);
+    ends_.push_back(old + row.size());
+  }
+
+  /// Number of rows, and of values in all rows together.
+  constexpr std::size_t count() const noexcept { return ends_.size(); }
+  constexpr std::size_t size() const noexcept { return ends_.empty() ? 0 : ends_.back(); }
+
+  constexpr std::span<const T> operator[](std::size_t r) const noexcept { return {first(r), last(r)}; }
+  constexpr std::span<T> operator[](std::size_t r) noexcept { return {first(r), last(r)}; }
+  /// All values, row after row.
+  constexpr std::span<const T> all() const noexcept { return {block_, size()}; }
+  constexpr std::span<T> all() noexcept { return {block_, size()}; }
+
+  friend constexpr bool operator==(const rows& a, const rows& b) {
+    return a.ends_ == b.ends_ && std::equal(a.block_, a.block_ + a.size(), b.block_);
+  }
+
+ private:
+  constexpr T* first(std::size_t r) const noexcept { return block_ + (r == 0 ? 0 : ends_[r - 1]); }
+  constexpr T* last(std::size_t r) const noexcept { return block_ + ends_[r]; }
+
+  constexpr void reserve(std::size_t capacity) {
+    if (capacity <= capacity_) return;
+    std::allocator<T> memory;
+    T* block = memory.allocate(capacity);
+    if (std::is_constant_evaluated())
+      for (std::size_t i = 0; i < capacity; ++i) std::construct_at(block + i);
+    if (block_) {
+      std::copy_n(block_, std::min(capacity_, size()), block);
+      memory.deallocate(block_, capacity_);
+    }
+    block_ = block;
+    capacity_ = capacity;
+  }
+
+  std::vector<std::size_t> ends_;  // ends_[r]: where row r ends and row r + 1 begins
+  T* block_ = nullptr;
+  std::size_t capacity_ = 0;
+};
+
+}  // namespace pipesched

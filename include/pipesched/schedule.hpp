@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A schedule is a plain value: where the stages live, and for each rank the cells it runs, in order. It says nothing
+// of time or of messages; simulate() and lower() derive those.
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "pipesched/label.hpp"
+#include "pipesched/notation.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/rows.hpp"
+
+namespace pipesched {
+
+/// `s[rank]` is the row of a rank. All members may be read and changed; verify() tells whether the whole is valid.
+struct schedule {
+  label name;                        ///< of the family, e.g. "dualpipe"
+  pipesched::placement placement;    ///< stages, ranks and replicas
+  std::uint32_t micro = 0;           ///< micro-batches of the step, both replicas together
+  bool forward_only = false;         ///< evaluation: every op is an F
+  rows<cell> cells;                  ///< one row a rank
+
+  constexpr std::uint32_t pp() const noexcept { return placement.ranks(); }
+  constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
+
+  constexpr std::span<const cell> operator[](std::size_t rank) const noexcept { return cells[rank]; }
+  constexpr std::span<cell> operator[](std::size_t rank) noexcept { return cells[rank]; }
+
+  friend constexpr bool operator==(const schedule&, const schedule&) = default;
+};
+
+/// One row of cells in the library's notation, separated by spaces.
+constexpr std::string to_string(std::span<const cell> row) {
+  std::string text;
+  for (const cell& c : row) {
+    if (!text.empty()) text += ' ';
+    text += to_string(c);
+  }
+  return text;
+}
+
+/// A line a rank: "rank 0: 0F0 0F1 ...".
+constexpr std::string to_string(const schedule& s) {
+  std::string text;
+  for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+    char number[10]{};
+    text += "rank ";
+    text.append(number, detail::write_number(number, static_cast<std::uint32_t>(rank)));
+    text += ": ";
+    text += to_string(s[rank]);
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace pipesched

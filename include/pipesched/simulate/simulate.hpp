@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Plays a schedule on paper. Each rank runs its cells in order; a cell starts when its rank is free and every input of
+// its ops has arrived, and not before.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/schedule.hpp"
+#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/simulate/timeline.hpp"
+#include "pipesched/verify.hpp"
+
+namespace pipesched {
+
+/// The timeline of a schedule under these costs, counted from 0; exact as long as every time is a whole number below
+/// 2^53. Between stages on one rank an output is there at once, between ranks `transfer` later. A schedule that is not
+/// valid yields a timeline that is false and holds the report of verify(). Linear in the number of ops.
+template <cost_model Costs>
+constexpr timeline simulate(schedule plan, const Costs& costs) {
+  timeline t{.schedule = std::move(plan)};
+  const schedule& s = t.schedule;
+  if (t.report = verify(s); !t.report) return t;
+
+  std::vector<std::size_t> lengths;
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) lengths.push_back(s[rank].size());
+  t.intervals = rows<interval>::for_overwrite(lengths);
+
+  const std::size_t gradients = std::size_t{s.stages()} * s.micro;
+  std::vector<double> arrival(2 * gradients);  // at the receiver
+  const auto arrival_of = [&](tensor of) -> double& {
+    return arrival[(of.gradient ? gradients : 0) + std::size_t{of.stage} * s.micro + of.micro];
+  };
+  std::vector<double> free(s.pp(), 0.0);
+
+  walk(s, [&](std::uint32_t rank, std::size_t i, const cell& c) {
+    double start = free[rank];
+    for (op o : c)
+      if (const auto in = input_of(o, s.stages())) start = std::max(start, arrival_of(*in));
+    const double end = start + costs.duration(c);
+    for (std::size_t k = 0; k < c.size(); ++k)
+      if (const auto out = output_of(c[k], s.stages())) {
+        double made = end;
+        if constexpr (requires { costs.release(c, k); }) made = start + costs.release(c, k);
+        const std::uint32_t to = s.placement.rank_of(receiver_of(*out), out->micro);
+        arrival_of(*out) = to == rank ? made : made + costs.transfer(rank, to, *out);
+      }
+    t.intervals[rank][i] = {start, end};
+    free[rank] = end;
+  });
+  return t;
+}
+
+/// The same with every F, I and W lasting 1, a B 2, an overlapped cell the sum of its ops, transfers nothing.
+constexpr timeline simulate(schedule plan) { return simulate(std::move(plan), uniform_costs{}); }
+
+}  // namespace pipesched
