@@ -22,3 +22,6 @@ target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nloh
 add_library(pipesched_dev INTERFACE)
 target_link_libraries(pipesched_dev INTERFACE pipesched_pipesched)
 target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(pipesched_dev INTERFACE -Wno-restrict)  # false on "text" + string: GCC bug 105329
+endif()

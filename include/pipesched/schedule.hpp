@@ -18,11 +18,11 @@ namespace pipesched {
 
 /// `s[rank]` is the row of a rank. All members may be read and changed; verify() tells whether the whole is valid.
 struct schedule {
-  label name;                        ///< of the family, e.g. "dualpipe"
-  pipesched::placement placement;    ///< stages, ranks and replicas
+  label name{};                      ///< of the family, e.g. "dualpipe"
+  pipesched::placement placement{};  ///< stages, ranks and replicas
   std::uint32_t micro = 0;           ///< micro-batches of the step, both replicas together
   bool forward_only = false;         ///< evaluation: every op is an F
-  rows<cell> cells;                  ///< one row a rank
+  rows<cell> cells{};                ///< one row a rank
 
   constexpr std::uint32_t pp() const noexcept { return placement.ranks(); }
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }

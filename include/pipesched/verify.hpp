@@ -4,7 +4,7 @@
 // Is a schedule valid? The answer is a report: empty, or every violation with its rank, its cell and what was expected.
 //
 //   rule        holds when
-//   shape       there is one row a rank
+//   shape       there are ranks and micro-batches, and one row a rank
 //   range       every op has a pass (F alone if forward_only), a stage and a micro-batch that exist
 //   placement   every op is on the rank, and has the chunk, that the placement gives
 //   duplicate   no (pass, stage, micro) occurs twice
@@ -55,7 +55,7 @@ struct report {
   std::vector<violation> violations;  ///< the first ones
   std::size_t further = 0;            ///< how many more there were
 
-  constexpr explicit operator bool() const noexcept { return violations.empty(); }
+  constexpr explicit operator bool() const noexcept { return violations.empty() && further == 0; }
   constexpr bool names(rule r) const noexcept {
     for (const violation& v : violations)
       if (v.rule == r) return true;
@@ -285,17 +285,17 @@ class verifier {
 };
 
 constexpr report verifier::run() {
-  if (s_.cells.count() != s_.pp()) {
+  if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return std::to_string(s_.cells.count()) + " rows of cells; expected one for each of " +
-             std::to_string(s_.pp()) + " ranks";
+      return std::to_string(s_.cells.count()) + " rows of cells and " + std::to_string(s_.micro) +
+             " micro-batches for " + std::to_string(s_.pp()) + " ranks; expected one row a rank, and at least one of each";
     });
     return std::move(report_);
   }
   std::size_t ops = 0;
   for (const cell& c : s_.cells.all()) ops += c.size();
-  // Every pair needs an op, so a table larger than the number of ops could not be filled: it is not made.
-  if (std::uint64_t{s_.stages()} * s_.micro > ops) {
+  // Every pair needs an op. Where there are far fewer, no table is made for pairs that a file merely claims.
+  if (std::uint64_t{s_.stages()} * s_.micro > 4 * std::uint64_t{ops} + 4096) {
     look_at_each_cell([](auto&&...) {});
     name_a_missing_forward(ops);
     return std::move(report_);
@@ -303,7 +303,7 @@ constexpr report verifier::run() {
   places_.resize(std::size_t{s_.stages()} * s_.micro);
   look_at_each_cell([&](std::uint32_t rank, std::size_t i, op o) { enter(rank, i, o); });
   look_at_each_pair();
-  if (report_.violations.empty()) look_for_cycles();
+  if (report_) look_for_cycles();
   return std::move(report_);
 }
 

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// How fast the library is, in cells a second, beside the floor: std::fill over the same number of cells.
+//
+//   build/bench/pipesched_bench --benchmark_filter=/64/1024
+//
+// Every schedule is verified once before it is timed. Machines are noisy: compare rows of one run.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ostream>
+#include <pipesched/io/json.hpp>
+#include <pipesched/pipesched.hpp>
+#include <sstream>
+#include <streambuf>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace pipesched;
+
+constexpr pipeline_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
+
+schedule verified(const family& f, const pipeline_params& p) {
+  schedule s = f.make(p);
+  if (const report r = verify(s); !r) {
+    std::fputs(to_string(r).c_str(), stderr);
+    std::exit(1);
+  }
+  return s;
+}
+
+std::size_t ops_of(const schedule& s) {
+  std::size_t ops = 0;
+  for (const cell& c : s.cells.all()) ops += c.size();
+  return ops;
+}
+
+void count(benchmark::State& state, std::size_t items) {
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(items));
+}
+
+// The floor of generating: the cells of DualPipe of that size, stored without being thought of.
+void fill(benchmark::State& state, const pipeline_params& p) {
+  std::vector<cell> cells(make_dualpipe_schedule(p).cells.size());
+  const cell value(op{pass::forward, 0, 1, 2});
+  for (auto _ : state) {
+    std::fill(cells.begin(), cells.end(), value);
+    benchmark::DoNotOptimize(cells.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, cells.size());
+}
+
+void generate(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const std::size_t cells = verified(f, p).cells.size();
+  for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
+  count(state, cells);
+}
+
+void generate_one_rank(benchmark::State& state, std::vector<cell> (*make_row)(const pipeline_params&, std::int64_t),
+                       const pipeline_params& p) {
+  const std::size_t cells = make_row(p, p.pp / 2).size();
+  for (auto _ : state) benchmark::DoNotOptimize(make_row(p, p.pp / 2));
+  count(state, cells);
+}
+
+void verifying(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const schedule s = verified(f, p);
+  for (auto _ : state) benchmark::DoNotOptimize(verify(s));
+  count(state, s.cells.size());
+  state.counters["ops_per_second"] = benchmark::Counter(
+      static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+}
+
+void simulating(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const schedule s = verified(f, p);
+  for (auto _ : state) benchmark::DoNotOptimize(simulate(s));
+  count(state, s.cells.size());
+  state.counters["ops_per_second"] = benchmark::Counter(
+      static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+}
+
+// Takes what is written and keeps nothing.
+class null_buffer : public std::streambuf {
+  int_type overflow(int_type c) override { return traits_type::not_eof(c); }
+  std::streamsize xsputn(const char*, std::streamsize n) override { return n; }
+};
+
+void json_dump(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const schedule s = verified(f, p);
+  null_buffer nowhere;
+  std::ostream out(&nowhere);
+  for (auto _ : state) write_json(out, s);
+  count(state, s.cells.size());
+}
+
+void json_parse(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const schedule s = verified(f, p);
+  std::ostringstream out;
+  write_json(out, s);
+  const std::string text = out.str();
+  if (read_json(std::string_view(text)) != s) std::exit(1);
+  for (auto _ : state) benchmark::DoNotOptimize(read_json(std::string_view(text)));
+  count(state, s.cells.size());
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(text.size()));
+}
+
+void register_all() {
+  using benchmark::RegisterBenchmark;
+  const auto name = [](const char* what, std::string_view family, const pipeline_params& p) {
+    return std::string(what) + '/' + (family.empty() ? "" : std::string(family) + '/') + std::to_string(p.pp) + '/' +
+           std::to_string(p.micro);
+  };
+  constexpr std::pair<std::string_view, std::vector<cell> (*)(const pipeline_params&, std::int64_t)> rows[] = {
+      {"gpipe", make_gpipe_row},
+      {"1f1b", make_1f1b_row},
+      {"zb1p", make_zb1p_row},
+      {"dualpipe", make_dualpipe_row},
+      {"dualpipev", make_dualpipev_row}};
+  for (const pipeline_params& p : sizes) {
+    RegisterBenchmark(name("fill", "", p).c_str(), fill, p);
+    for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
+    for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
+    for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
+    for (const family& f : families) RegisterBenchmark(name("json_dump", f.name, p).c_str(), json_dump, f, p);
+    for (const family& f : families) RegisterBenchmark(name("json_parse", f.name, p).c_str(), json_parse, f, p);
+  }
+  for (const pipeline_params& p : {sizes[0], sizes[1], pipeline_params{.pp = 4096, .micro = 16384}})
+    for (const auto& [family, make_row] : rows)
+      RegisterBenchmark(name("generate_one_rank", family, p).c_str(), generate_one_rank, make_row, p);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  register_all();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// Every family at every size up to 32 ranks and 96 micro-batches, training and forward only.
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <pipesched/pipesched.hpp>
+
+#include "laws.hpp"
+#include "support/families.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+#ifdef PIPESCHED_SMALL_GRIDS  // under sanitizers, which cost a factor of ten
+constexpr std::int64_t most_pp = 10, most_micro = 32;
+#else
+constexpr std::int64_t most_pp = 32, most_micro = 96;
+#endif
+
+TEST_CASE("every family: verified, peak activations and bubble of the papers, over the whole grid") {
+  std::int64_t schedules = 0;
+  for_all_families(most_pp, most_micro, [&](const family& f, const pipeline_params& p) {
+    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
+    const schedule s = f.make(p);
+    const timeline t = simulate(s);  // verifies
+    REQUIRE(to_string(t.report) == "");
+    REQUIRE(broken_peak(s, p) == "");
+    REQUIRE(broken_bubble(t, p) == "");
+    REQUIRE((s.name == f.name && s.pp() == p.pp && s.micro == p.micro && s.forward_only == p.forward_only));
+    ++schedules;
+  });
+  // Four families at every pp, DualPipe at every even one.
+  CHECK(schedules == (4 * most_pp + most_pp / 2) * most_micro * 2);
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+// GPipe, 1F1B and ZB1P: the families with one stage a rank.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/verify.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+static_assert(verify(make_gpipe_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_1f1b_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_zb1p_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_zb1p_schedule({.pp = 4, .micro = 2, .forward_only = true})));
+static_assert(make_schedule("1f1b", {.pp = 2, .micro = 3}) == make_1f1b_schedule({.pp = 2, .micro = 3}));
+
+TEST_CASE("gpipe: all forwards, then all backwards") {
+  CHECK(text_rows(make_gpipe_schedule({.pp = 2, .micro = 3})) ==
+        std::vector<std::string>{"0F0 0F1 0F2 0B0 0B1 0B2", "1F0 1F1 1F2 1B0 1B1 1B2"});
+}
+
+TEST_CASE("1f1b: rank r runs pp - r forwards ahead") {
+  CHECK(text_rows(make_1f1b_schedule({.pp = 3, .micro = 4})) ==
+        std::vector<std::string>{"0F0 0F1 0F2 0B0 0F3 0B1 0B2 0B3", "1F0 1F1 1B0 1F2 1B1 1F3 1B2 1B3",
+                                 "2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3"});
+}
+
+TEST_CASE("zb1p: the ZB-H1 order of the zero-bubble authors' scheduler") {
+  CHECK(text_rows(make_zb1p_schedule({.pp = 4, .micro = 8})) == golden_rows("zb_h1_greedy_pp4_m8"));
+}
+
+TEST_CASE("zb1p: equals its definition told step by step, at every size up to 12 x 30") {
+  for (std::int64_t pp = 1; pp <= 12; ++pp)
+    for (std::int64_t micro = 1; micro <= 30; ++micro) {
+      CAPTURE(pp); CAPTURE(micro);
+      const schedule s = make_zb1p_schedule({.pp = pp, .micro = micro});
+      for (std::int64_t rank = 0; rank < pp; ++rank) {
+        std::string text;
+        const auto say = [&](char letter, std::int64_t k) {
+          text += (text.empty() ? "" : " ") + std::to_string(rank) + letter + std::to_string(k);
+        };
+        std::int64_t forwards = 0, weights = 0;
+        while (forwards < pp - rank && forwards < micro) say('F', forwards++);
+        for (std::int64_t k = 0; k < micro; ++k) {
+          say('I', k);
+          if (k >= rank) say('W', weights++);
+          if (forwards < micro) say('F', forwards++);
+        }
+        while (weights < micro) say('W', weights++);
+        REQUIRE(to_string(s[static_cast<std::size_t>(rank)]) == text);
+      }
+    }
+}
+
+TEST_CASE("forward only: the forwards of the training order, in that order") {
+  for_all_families(6, 14, [](const family& f, pipeline_params p) {
+    if (!p.forward_only) return;
+    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro);
+    const schedule evaluation = f.make(p);
+    p.forward_only = false;
+    const schedule training = f.make(p);
+    for (std::size_t rank = 0; rank < training.pp(); ++rank) {
+      std::vector<cell> forwards;
+      for (const cell& c : training[rank])
+        for (op o : c)
+          if (o.pass == pass::forward) forwards.push_back(o);
+      REQUIRE(forwards == std::vector(evaluation[rank].begin(), evaluation[rank].end()));
+    }
+  });
+}
+
+TEST_CASE("a single rank's row equals that of the schedule, and a plain callable is a sink") {
+  const pipeline_params p{.pp = 5, .micro = 9};
+  for (std::int64_t rank = 0; rank < p.pp; ++rank) {
+    const auto row_of = [&](const schedule& s) {
+      const auto row = s[static_cast<std::size_t>(rank)];
+      return std::vector(row.begin(), row.end());
+    };
+    CHECK(make_gpipe_row(p, rank) == row_of(make_gpipe_schedule(p)));
+    CHECK(make_1f1b_row(p, rank) == row_of(make_1f1b_schedule(p)));
+    CHECK(make_zb1p_row(p, rank) == row_of(make_zb1p_schedule(p)));
+    std::vector<cell> collected;
+    emit_zb1p(p, rank, [&](cell c) { collected.push_back(c); });
+    CHECK(collected == make_zb1p_row(p, rank));
+  }
+}
+
+TEST_CASE("bad parameters: every family refuses them with value, rule and nearest legal value") {
+  for (const family& f : families) {
+    CAPTURE(f.name);
+    const auto refused = [&](std::int64_t pp, std::int64_t micro) {
+      return refusal_of([&] { f.make({.pp = pp, .micro = micro}); });
+    };
+    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-3}, std::int64_t{1} << 16 | 2, INT64_MAX, INT64_MIN}) {
+      CAPTURE(bad);
+      CHECK(refused(bad, 4).find(std::string(f.name) + " needs ") == 0);
+      CHECK(refused(bad, 4).find("got pp = " + std::to_string(bad) + ", nearest ") != std::string::npos);
+    }
+    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-3}, INT64_MIN})
+      CHECK(refused(4, bad).find("got micro = " + std::to_string(bad) + ", nearest 1") != std::string::npos);
+    for (std::int64_t bad : {std::int64_t{1} << 32, std::int64_t{1} << 27, INT64_MAX})
+      CHECK(refused(4, bad).find("micro = " + std::to_string(bad) + ", nearest micro = ") != std::string::npos);
+  }
+}
+
+TEST_CASE("bad parameters: the nearest legal value named is legal") {
+  CHECK(make_gpipe_row({.pp = 65536, .micro = 4096}, 65535).size() == 2 * 4096);
+  CHECK(refusal_of([] { make_gpipe_row({.pp = 65536, .micro = 4097}, 0); }) ==
+        "gpipe needs stages x micro-batches of at most 2^28; got 65536 stages x micro = 4097, nearest micro = 4096");
+}
+
+TEST_CASE("an unknown family is refused with the list of the known ones") {
+  const std::string text = refusal_of([] { make_schedule("dualpip", {.pp = 2, .micro = 4}); });
+  CHECK(text == "no schedule is called \"dualpip\"; known: gpipe, 1f1b, zb1p, dualpipe, dualpipev");
+}

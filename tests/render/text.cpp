@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/render/text.hpp"
+
+#include <doctest/doctest.h>
+
+#include <sstream>
+#include <string>
+
+#include "pipesched/generate/by_name.hpp"
+#include "support/families.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+TEST_CASE("render_text: one column a unit of time, overlapped cells in brackets, later stages in lower case") {
+  CHECK(render_text(make_dualpipe_schedule({.pp = 2, .micro = 4})) ==
+        "time    0              5              10\n"
+        "rank 0  F0 f2 F1 b2    [f3&B0  ]b3    I1 W1\n"
+        "rank 1  f2 F0 f3 B0    [F1&b2  ]B1    i3 w3\n");
+}
+
+TEST_CASE("render_text: waiting ranks show dots") {
+  CHECK(render_text(make_gpipe_schedule({.pp = 2, .micro = 1})) ==
+        "time    0              5\n"
+        "rank 0  F0 .  .  .  B0\n"
+        "rank 1  .  F0 B0    .  .\n");
+}
+
+TEST_CASE("render_text: long grids are folded, and each fold has its own axis") {
+  CHECK(render_text(make_gpipe_schedule({.pp = 2, .micro = 1}), {.width = 17}) ==
+        "time    0\n"
+        "rank 0  F0 .  .\n"
+        "rank 1  .  F0 B0\n"
+        "\n"
+        "time          5\n"
+        "rank 0  .  B0\n"
+        "rank 1     .  .\n");
+}
+
+TEST_CASE("render_text: with colours the characters are the same") {
+  for_all_families(6, 9, [](const family& f, const pipeline_params& p) {
+    const schedule s = f.make(p);
+    std::string coloured = render_text(s, {.colour = true, .width = 60}), plain;
+    for (std::size_t i = 0; i < coloured.size(); ++i) {
+      if (coloured[i] == '\x1b') i = coloured.find('m', i) + 1;
+      while (coloured[i] == '\x1b') i = coloured.find('m', i) + 1;
+      plain += coloured[i];
+      while (plain.size() > 1 && plain.back() == '\n' && plain[plain.size() - 2] == ' ') plain.erase(plain.size() - 2, 1);
+    }
+    CHECK(plain == render_text(s, {.width = 60}));
+    CHECK(coloured.find("\x1b[30;48;5;222m") != std::string::npos);
+  });
+}
+
+TEST_CASE("render_text: what is drawn is the schedule: every cell, as wide as it lasts, in order") {
+  for_all_families(4, 12, [](const family& f, const pipeline_params& p) {
+    const schedule s = f.make(p);
+    const timeline t = simulate(s);
+    std::istringstream lines(render_text(t));
+    std::string line;
+    std::getline(lines, line);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+      std::getline(lines, line);
+      line.resize(line.size() + 9, ' ');
+      for (std::size_t i = 0; i < s[rank].size(); ++i) {
+        const auto name = [](op o) {
+          std::string text = letter(o.pass) + std::to_string(o.micro);
+          if (o.chunk > 0) text[0] = static_cast<char>(std::tolower(text[0]));
+          return text;
+        };
+        const cell& c = s[rank][i];
+        const std::string expected = c.overlapped() ? '[' + name(c[0]) + '&' + name(c[1]) : name(c[0]);
+        CHECK(line.substr(8 + 3 * static_cast<std::size_t>(t[rank][i].start), expected.size()) == expected);
+      }
+    }
+  });
+}
+
+TEST_CASE("render_text: a broken schedule prints its report") {
+  schedule s = make_gpipe_schedule({.pp = 2, .micro = 1});
+  std::swap(s[0][0], s[0][1]);
+  CHECK(render_text(s) == "rank 0, cell 0: order: 0B0 before 0F0 in cell 1; expected after it\n");
+}
+
+TEST_CASE("render_text: a unit of time that makes no grid is refused") {
+  const timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 1}));
+  for (double unit : {0.0, -1.0, 1e-9, std::numeric_limits<double>::quiet_NaN()})
+    CHECK(refusal_of([&] { render_text(t, {.unit = unit}); }).find("at most 1000000 columns") != std::string::npos);
+}

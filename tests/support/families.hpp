@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The grids that laws are checked over.
+
+#include <cstdint>
+#include <pipesched/generate/by_name.hpp>
+#include <string>
+
+namespace pipesched::tests {
+
+/// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
+template <typename F>
+void for_all_families(std::int64_t most_pp, std::int64_t most_micro, F&& f) {
+  for (const family& which : families)
+    for (std::int64_t pp = 1; pp <= most_pp; ++pp) {
+      if (which.name == "dualpipe" && pp % 2 != 0) continue;
+      for (std::int64_t micro = 1; micro <= most_micro; ++micro)
+        for (bool forward_only : {false, true})
+          f(which, pipeline_params{.pp = pp, .micro = micro, .forward_only = forward_only});
+    }
+}
+
+/// What `make()` refuses with; empty if it does not.
+template <typename Make>
+std::string refusal_of(Make&& make) {
+  try {
+    make();
+  } catch (const schedule_error& e) {
+    return e.what();
+  }
+  return {};
+}
+
+}  // namespace pipesched::tests
