@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The one exception of the library's core. A parameter that no schedule can have, or a file that is none, throws
-// it; a *broken schedule* is not an error but data, see report in verify.hpp.
+// The one exception of the library's core, and how its sentences are put together. A parameter that no schedule can
+// have, or a file that is none, throws it; a *broken schedule* is not an error but data, see report in verify.hpp.
 
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace pipesched {
 
@@ -14,4 +20,43 @@ struct schedule_error : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
+namespace detail {
+
+// A piece of a sentence: a text or a whole number.
+struct piece {
+  template <typename Text>
+    requires std::is_convertible_v<const Text&, std::string_view>
+  constexpr piece(const Text& of) : text(of) {}  // NOLINT: pieces are listed as they are
+  template <typename Number>
+    requires std::is_integral_v<Number>
+  constexpr piece(Number of) : number(of < 0 ? -static_cast<std::uint64_t>(of) : static_cast<std::uint64_t>(of)),
+                               is_number(true), negative(of < 0) {}  // NOLINT: likewise
+
+  std::string_view text{};
+  std::uint64_t number = 0;
+  bool is_number = false, negative = false;
+};
+
+/// `concat({"rank ", 3, " of ", name})`. One function for all sentences keeps the code around them small.
+inline std::string concat(std::initializer_list<piece> pieces) {
+  std::string sentence;
+  for (const piece& p : pieces) {
+    if (!p.is_number) {
+      sentence += p.text;
+      continue;
+    }
+    char digits[21];
+    char* first = digits + sizeof digits;
+    std::uint64_t rest = p.number;
+    do {
+      *--first = static_cast<char>('0' + rest % 10);
+      rest /= 10;
+    } while (rest != 0);
+    if (p.negative) *--first = '-';
+    sentence.append(first, digits + sizeof digits);
+  }
+  return sentence;
+}
+
+}  // namespace detail
 }  // namespace pipesched

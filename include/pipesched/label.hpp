@@ -4,7 +4,6 @@
 // A short name held in place: unlike std::string it works in constant expressions with every supported compiler.
 
 #include <cstddef>
-#include <string>
 #include <string_view>
 
 #include "pipesched/error.hpp"
@@ -20,7 +19,7 @@ class label {
   /// @throws schedule_error when the text is longer than 63 characters.
   constexpr label(std::string_view text) {  // NOLINT: a text is a label
     if (text.size() > most)
-      throw schedule_error("a name has at most 63 characters; got " + std::to_string(text.size()));
+      throw schedule_error(detail::concat({"a name has at most 63 characters; got ", text.size()}));
     for (char c : text) text_[size_++] = c;
   }
   constexpr label(const char* text) : label(std::string_view(text)) {}  // NOLINT: likewise

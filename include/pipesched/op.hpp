@@ -13,7 +13,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <string_view>  // declares std::hash
 
 namespace pipesched {
 

@@ -16,10 +16,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <limits>
 #include <span>
-#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -70,9 +68,8 @@ class placement {
     require_1_to(most_stages, stages, "stages");
     const auto per_rank = [&](std::int64_t divisor) {
       if (stages % divisor != 0)
-        throw schedule_error("a placement of kind " + std::string(to_string(kind)) + " with " + std::to_string(ranks) +
-                             " ranks has a multiple of " + std::to_string(divisor) + " stages; got " +
-                             std::to_string(stages));
+        throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks,
+                                             " ranks has a multiple of ", divisor, " stages; got ", stages}));
       return stages / divisor;
     };
     switch (kind) {
@@ -83,9 +80,8 @@ class placement {
       case placement_kind::bidirectional: {
         const std::int64_t expected = kind == placement_kind::vee ? 2 * ranks : ranks;
         if (stages != expected)
-          throw schedule_error("a placement of kind " + std::string(to_string(kind)) + " with " +
-                               std::to_string(ranks) + " ranks has " + std::to_string(expected) + " stages; got " +
-                               std::to_string(stages));
+          throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks, " ranks has ",
+                                               expected, " stages; got ", stages}));
         return kind == placement_kind::linear ? linear(ranks)
                : kind == placement_kind::vee  ? vee(ranks)
                                               : bidirectional(ranks, micro);
@@ -104,8 +100,8 @@ class placement {
     for (const auto& replica : rank_of_stage) {
       require_1_to(most_stages, std::ssize(replica), "stages");
       if (replica.size() != rank_of_stage[0].size())
-        throw schedule_error("both replicas of a placement have the same stages; got " +
-                             std::to_string(rank_of_stage[0].size()) + " and " + std::to_string(replica.size()));
+        throw schedule_error(detail::concat({"both replicas of a placement have the same stages; got ",
+                                             rank_of_stage[0].size(), " and ", replica.size()}));
       table.insert(table.end(), replica.begin(), replica.end());
     }
     return placement(placement_kind::custom, ranks, std::ssize(rank_of_stage[0]), std::move(table), micro);
@@ -153,21 +149,20 @@ class placement {
     chunk_.reserve(rank_.size());
     for (std::uint16_t rank : rank_) {
       if (rank >= ranks_)
-        throw schedule_error("a placement names ranks 0 to " + std::to_string(ranks_ - 1) + "; got rank " +
-                             std::to_string(rank));
+        throw schedule_error(detail::concat({"a placement names ranks 0 to ", ranks_ - 1, "; got rank ", rank}));
       if (hosted[rank] == most_chunks)
-        throw schedule_error("a rank hosts at most 256 chunks; rank " + std::to_string(rank) + " has more");
+        throw schedule_error(detail::concat({"a rank hosts at most 256 chunks; rank ", rank, " has more"}));
       chunk_.push_back(static_cast<std::uint8_t>(hosted[rank]++));
     }
     for (std::size_t rank = 0; rank < hosted.size(); ++rank)
       if (hosted[rank] == 0)
-        throw schedule_error("every rank hosts a stage; rank " + std::to_string(rank) + " has none");
+        throw schedule_error(detail::concat({"every rank hosts a stage; rank ", rank, " has none"}));
   }
 
   static constexpr void require_1_to(std::int64_t most, std::int64_t got, std::string_view what) {
     if (got < 1 || got > most)
-      throw schedule_error(std::string("a placement takes 1 to ") + std::to_string(most).append(" ").append(what) +
-                           "; got " + std::to_string(got) + ", nearest " + std::to_string(got < 1 ? 1 : most));
+      throw schedule_error(detail::concat({"a placement takes 1 to ", most, " ", what, "; got ", got, ", nearest ",
+                                           got < 1 ? 1 : most}));
   }
 
   static constexpr placement looped(std::int64_t ranks, std::int64_t chunks, placement_kind kind) {

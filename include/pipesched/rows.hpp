@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <initializer_list>
-#include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -50,7 +50,7 @@ class rows {
     return *this;
   }
   constexpr ~rows() {
-    if (block_) std::allocator<T>().deallocate(block_, capacity_);
+    release(block_);
   }
   constexpr void swap(rows& other) noexcept {
     std::swap(ends_, other.ends_);
@@ -84,15 +84,24 @@ class rows {
   constexpr T* first(std::size_t r) const noexcept { return block_ + (r == 0 ? 0 : ends_[r - 1]); }
   constexpr T* last(std::size_t r) const noexcept { return block_ + ends_[r]; }
 
+  // Raw memory, so that nothing is written twice; a constant expression knows no such thing and gets zeroes.
+  static constexpr T* acquire(std::size_t capacity) {
+    if (std::is_constant_evaluated()) return new T[capacity]{};
+    return static_cast<T*>(::operator new(capacity * sizeof(T), std::align_val_t(alignof(T))));
+  }
+  static constexpr void release(T* block) noexcept {
+    if (std::is_constant_evaluated())
+      delete[] block;
+    else
+      ::operator delete(block, std::align_val_t(alignof(T)));
+  }
+
   constexpr void reserve(std::size_t capacity) {
     if (capacity <= capacity_) return;
-    std::allocator<T> memory;
-    T* block = memory.allocate(capacity);
-    if (std::is_constant_evaluated())
-      for (std::size_t i = 0; i < capacity; ++i) std::construct_at(block + i);
+    T* block = acquire(capacity);
     if (block_) {
       std::copy_n(block_, std::min(capacity_, size()), block);
-      memory.deallocate(block_, capacity_);
+      release(block_);
     }
     block_ = block;
     capacity_ = capacity;

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "pipesched/dependencies.hpp"
+#include "pipesched/error.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/schedule.hpp"
@@ -69,11 +70,11 @@ struct report {
 inline std::string to_string(const report& r) {
   std::string text;
   for (const violation& v : r.violations) {
-    text += "rank " + std::to_string(v.rank);
-    if (v.cell != violation::no_cell) text += ", cell " + std::to_string(v.cell);
-    text.append(": ").append(to_string(v.rule)).append(": ").append(v.text) += '\n';
+    text += detail::concat({"rank ", v.rank});
+    if (v.cell != violation::no_cell) text += detail::concat({", cell ", v.cell});
+    text += detail::concat({": ", to_string(v.rule), ": ", v.text, "\n"});
   }
-  if (r.further > 0) text += "and " + std::to_string(r.further) + " more\n";
+  if (r.further > 0) text += detail::concat({"and ", r.further, " more\n"});
   return text;
 }
 
@@ -124,8 +125,8 @@ class verifier {
                                                    o.pass <= pass::backward_weight);
     if (known && o.stage < s_.stages() && o.micro < s_.micro) return true;
     add(rule::range, rank, i, [&] {
-      return to_string(o) + "; expected " + (s_.forward_only ? "F alone (forward only)" : "F, B, I or W") +
-             ", a stage below " + std::to_string(s_.stages()) + " and a micro-batch below " + std::to_string(s_.micro);
+      return concat({to_string(o), "; expected ", s_.forward_only ? "F alone (forward only)" : "F, B, I or W",
+                     ", a stage below ", s_.stages(), " and a micro-batch below ", s_.micro});
     });
     return false;
   }
@@ -135,18 +136,17 @@ class verifier {
     const std::uint32_t chunk = s_.placement.chunk_of(o.stage, o.micro);
     if (home == rank && chunk == o.chunk) return true;
     add(rule::placement, rank, i, [&] {
-      return to_string(o) + " is chunk " + std::to_string(o.chunk) + " here; expected on rank " +
-             std::to_string(home) + " as chunk " + std::to_string(chunk);
+      return concat({to_string(o), " is chunk ", o.chunk, " here; expected on rank ", home, " as chunk ", chunk});
     });
     return false;
   }
 
   constexpr void look_at_overlap(std::uint32_t rank, std::size_t i, const cell& c) {
-    for (int first : {0, 1})
-      if (depends(c[static_cast<std::size_t>(1 - first)], c[static_cast<std::size_t>(first)], s_.stages()))
+    for (std::size_t first : {0u, 1u})
+      if (depends(c[1 - first], c[first], s_.stages()))
         add(rule::overlap, rank, i, [&] {
-          return to_string(c[static_cast<std::size_t>(1 - first)]) + " needs " +
-                 to_string(c[static_cast<std::size_t>(first)]) + "; expected two ops that do not need each other";
+          return concat({to_string(c[1 - first]), " needs ", to_string(c[first]),
+                         "; expected two ops that do not need each other"});
         });
   }
 
@@ -161,7 +161,7 @@ class verifier {
       return;
     }
     add(rule::duplicate, rank, i, [&] {
-      return to_string(o) + " again, first in cell " + std::to_string(place - 1) + "; expected once";
+      return concat({to_string(o), " again, first in cell ", place - 1, "; expected once"});
     });
   }
 
@@ -183,13 +183,13 @@ class verifier {
     const std::uint32_t rank = s_.placement.rank_of(stage, micro);
     const auto name = [&](pass p) { return to_string(op{p, 0, static_cast<std::uint16_t>(stage), micro}); };
     const auto missing = [&](pass p, const char* expected) {
-      add(rule::missing, rank, violation::no_cell, [&] { return name(p) + " is nowhere; expected " + expected; });
+      add(rule::missing, rank, violation::no_cell, [&] { return concat({name(p), " is nowhere; expected ", expected}); });
     };
     const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
       if (first_at == 0 || then_at == 0 || first_at < then_at) return;
       if (first_at == then_at) return;  // in one overlapped cell, which has been reported
       add(rule::order, rank, then_at - 1, [&] {
-        return name(then) + " before " + name(first) + " in cell " + std::to_string(first_at - 1) + "; expected after it";
+        return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
       });
     };
     if (at.forward == 0) missing(pass::forward, "one F");
@@ -197,8 +197,8 @@ class verifier {
     if (at.whole != 0 && (at.input != 0 || at.weight != 0)) {
       const pass other = at.input != 0 ? pass::backward_input : pass::backward_weight;
       add(rule::backward, rank, at.whole - 1, [&] {
-        return name(pass::backward) + " beside " + name(other) + " in cell " +
-               std::to_string((at.input != 0 ? at.input : at.weight) - 1) + "; expected either one B or one I and one W";
+        return concat({name(pass::backward), " beside ", name(other), " in cell ",
+                       (at.input != 0 ? at.input : at.weight) - 1, "; expected either one B or one I and one W"});
       });
     } else if (at.whole == 0) {
       if (at.input == 0 && at.weight == 0) missing(pass::backward, "one B, or one I and one W");
@@ -223,9 +223,8 @@ class verifier {
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
-      return to_string(op{pass::forward, 0, stage, micro}) + " is nowhere, the first of many: " + std::to_string(ops) +
-             " ops; expected at least " + std::to_string(s_.stages()) + " stages x " + std::to_string(s_.micro) +
-             " micro-batches";
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, the first of many: ", ops,
+                     " ops; expected at least ", s_.stages(), " stages x ", s_.micro, " micro-batches"});
     });
   }
 
@@ -266,11 +265,10 @@ class verifier {
       std::uint32_t rank = start;
       do {
         const wait w = wait_of(rank, done);
-        text += to_string(w.waiting) + " (rank " + std::to_string(rank) + ", cell " + std::to_string(done[rank]) +
-                ") needs " + to_string(w.maker) + " (rank " + std::to_string(w.maker_rank) + ", cell " +
-                std::to_string(w.maker_cell) + ")";
+        text += concat({to_string(w.waiting), " (rank ", rank, ", cell ", done[rank], ") needs ", to_string(w.maker),
+                        " (rank ", w.maker_rank, ", cell ", w.maker_cell, ")"});
         if (w.maker_cell != done[w.maker_rank])
-          text += ", which stands behind " + to_string(s_[w.maker_rank][done[w.maker_rank]]);
+          text += concat({", which stands behind ", to_string(s_[w.maker_rank][done[w.maker_rank]])});
         text += "; ";
         rank = w.maker_rank;
       } while (rank != start);
@@ -287,8 +285,8 @@ class verifier {
 constexpr report verifier::run() {
   if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return std::to_string(s_.cells.count()) + " rows of cells and " + std::to_string(s_.micro) +
-             " micro-batches for " + std::to_string(s_.pp()) + " ranks; expected one row a rank, and at least one of each";
+      return concat({s_.cells.count(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
+                     " ranks; expected one row a rank, and at least one of each"});
     });
     return std::move(report_);
   }

@@ -3,12 +3,7 @@
 #include "pipesched/io/json.hpp"
 
 #include <doctest/doctest.h>
-#include <valijson/adapters/nlohmann_json_adapter.hpp>
-#include <valijson/schema.hpp>
-#include <valijson/schema_parser.hpp>
-#include <valijson/validator.hpp>
 
-#include <fstream>
 #include <random>
 #include <sstream>
 #include <string>
@@ -31,21 +26,6 @@ std::string text_of(const schedule& s) {
   return out.str();
 }
 
-class schema_checker {
- public:
-  schema_checker() {
-    std::ifstream file(std::string(PIPESCHED_SOURCE_DIR) + "/include/pipesched/io/schedule.schema.json");
-    const json document = json::parse(file);
-    valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(document), schema_);
-  }
-  bool accepts(const json& document) {
-    return valijson::Validator().validate(schema_, valijson::adapters::NlohmannJsonAdapter(document), nullptr);
-  }
-
- private:
-  valijson::Schema schema_;
-};
-
 std::string refusal_of_text(const std::string& text) {
   return refusal_of([&] { read_json(std::string_view(text)); });
 }
@@ -62,8 +42,7 @@ std::string replaced(const std::string& what, const std::string& with) {
 
 }  // namespace
 
-TEST_CASE("json: written, streamed and read again, every family is the same, the schema accepts it") {
-  schema_checker schema;
+TEST_CASE("json: written, streamed and read again, every family is the same") {
   for_all_families(6, 14, [&](const family& f, const pipeline_params& p) {
     const schedule s = f.make(p);
     const json document = s;
@@ -71,7 +50,6 @@ TEST_CASE("json: written, streamed and read again, every family is the same, the
     CHECK(read_json(std::string_view(text_of(s))) == s);
     CHECK(document.get<schedule>() == s);
     CHECK(nlohmann::ordered_json(s).get<schedule>() == s);
-    CHECK(schema.accepts(document));
   });
 }
 
@@ -167,23 +145,18 @@ TEST_CASE("json: a table that contradicts its kind is refused") {
   CHECK(refusal_of_text(text) == "placement.rank_of_stage[0][2]: rank 0; kind vee puts the stage on rank 1");
 }
 
-TEST_CASE("json: no prefix and no change of one byte crashes the reader, and the schema refuses what it should") {
+TEST_CASE("json: no prefix and no change of one byte crashes the reader") {
   const std::string text = text_of(make_dualpipe_schedule({.pp = 2, .micro = 4}));
   for (std::size_t size = 0; size < text.size() - 1; ++size) {
     CAPTURE(size);
     CHECK(refusal_of_text(text.substr(0, size)) != "");
   }
-  schema_checker schema;
   std::mt19937_64 random(7);
   int refused = 0;
   for (int i = 0; i < 20000; ++i) {
     std::string broken = text;
     broken[random() % broken.size()] = static_cast<char>(random() % 256);
-    const std::string sentence = refusal_of_text(broken);
-    refused += !sentence.empty();
-    if (i % 20 != 0 || !json::accept(broken)) continue;
-    // The schema is about form alone: what it refuses, the reader refuses.
-    if (!schema.accepts(json::parse(broken))) CHECK(sentence != "");
+    refused += !refusal_of_text(broken).empty();
   }
   CHECK(refused > 10000);
 }

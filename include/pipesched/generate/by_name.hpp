@@ -37,7 +37,7 @@ constexpr const family& find_family(std::string_view name) {
     if (f.name == name) return f;
   std::string known;
   for (const family& f : families) known.append(known.empty() ? "" : ", ").append(f.name);
-  throw schedule_error("no schedule is called \"" + std::string(name) + "\"; known: " + known);
+  throw schedule_error(detail::concat({"no schedule is called \"", name, "\"; known: ", known}));
 }
 
 /// `make_schedule("dualpipe", {.pp = 8, .micro = 20})`. @throws schedule_error on an unknown name or bad parameters.

@@ -4,7 +4,6 @@
 // The parameters that every family takes, and the refusal of those it cannot.
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 #include "pipesched/error.hpp"
@@ -30,45 +29,35 @@ struct params_rule {
   bool even_pp = false;
 };
 
-namespace detail {
-
-inline schedule_error refusal(std::string_view family, std::string_view rule, const std::string& got,
-                              const std::string& nearest) {
-  return schedule_error(std::string(family).append(" needs ").append(rule) + "; got " + got + ", nearest " + nearest);
-}
-
-}  // namespace detail
-
 /// @throws schedule_error unless 1 <= pp, pp even where the family needs it, stages <= 65536, 1 <= micro,
 /// and stages * micro <= 2^28.
 constexpr void require(const params_rule& rule, const pipeline_params& p) {
-  using detail::refusal;
-  const std::int64_t least_pp = rule.even_pp ? 2 : 1;
+  using detail::concat;
   const std::int64_t most_pp = most_stages / rule.stages_per_rank;
-  if (p.pp < least_pp)
-    throw refusal(rule.family, rule.even_pp ? "an even number of pipeline ranks" : "at least 1 pipeline rank",
-                  "pp = " + std::to_string(p.pp), std::to_string(least_pp));
+  if (rule.even_pp && p.pp < 2)
+    throw schedule_error(concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
+  if (p.pp < 1)
+    throw schedule_error(concat({rule.family, " needs at least 1 pipeline rank; got pp = ", p.pp, ", nearest 1"}));
   if (p.pp > most_pp)
-    throw refusal(rule.family, "at most " + std::to_string(most_pp) + " pipeline ranks (stages are 16-bit numbers)",
-                  "pp = " + std::to_string(p.pp), std::to_string(most_pp));
+    throw schedule_error(concat({rule.family, " needs at most ", most_pp,
+                                 " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp, ", nearest ", most_pp}));
   if (rule.even_pp && p.pp % 2 != 0)
-    throw refusal(rule.family, "an even number of pipeline ranks", "pp = " + std::to_string(p.pp),
-                  std::to_string(p.pp - 1) + " or " + std::to_string(p.pp + 1));
+    throw schedule_error(concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest ",
+                                 p.pp - 1, " or ", p.pp + 1}));
   if (p.micro < 1)
-    throw refusal(rule.family, "at least 1 micro-batch", "micro = " + std::to_string(p.micro), "1");
+    throw schedule_error(concat({rule.family, " needs at least 1 micro-batch; got micro = ", p.micro, ", nearest 1"}));
   const std::int64_t stages = p.pp * rule.stages_per_rank;
   if (p.micro > most_pairs / stages)
-    throw refusal(rule.family, "stages x micro-batches of at most 2^28",
-                  std::to_string(stages) + " stages x micro = " + std::to_string(p.micro),
-                  "micro = " + std::to_string(most_pairs / stages));
+    throw schedule_error(concat({rule.family, " needs stages x micro-batches of at most 2^28; got ", stages,
+                                 " stages x micro = ", p.micro, ", nearest micro = ", most_pairs / stages}));
 }
 
 /// @throws schedule_error unless the parameters are legal and 0 <= rank < pp.
 constexpr void require(const params_rule& rule, const pipeline_params& p, std::int64_t rank) {
   require(rule, p);
   if (rank < 0 || rank >= p.pp)
-    throw detail::refusal(rule.family, "a rank from 0 to pp - 1 = " + std::to_string(p.pp - 1),
-                          "rank = " + std::to_string(rank), std::to_string(rank < 0 ? 0 : p.pp - 1));
+    throw schedule_error(detail::concat({rule.family, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ",
+                                         rank, ", nearest ", rank < 0 ? 0 : p.pp - 1}));
 }
 
 }  // namespace pipesched

@@ -9,7 +9,6 @@
 //   .                      the rank waits
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -66,7 +65,7 @@ class text_grid {
   };
 
   std::size_t column(double time) const {
-    return static_cast<std::size_t>(std::llround(std::max(0.0, time / style_.unit)));
+    return static_cast<std::size_t>(std::max(0.0, time / style_.unit) + 0.5);
   }
 
   void begin_line(std::string_view head) {
@@ -103,7 +102,7 @@ class text_grid {
   void draw_axis() {
     const std::size_t step = columns_ * unit_ > 4000 ? 50 : 5;
     for (std::size_t c = (from_ + step - 1) / step * step; c < to_; c += step)
-      put(c, std::to_string(std::llround(static_cast<double>(c) * style_.unit)));
+      put(c, std::to_string(static_cast<long long>(static_cast<double>(c) * style_.unit + 0.5)));
   }
 
   void draw_rank(std::uint32_t rank) {

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// expected: cost_model
+#include <pipesched/pipesched.hpp>
+struct costs {
+  double duration(const pipesched::cell&) const { return 1; }
+#ifdef RIGHT
+  double transfer(std::uint32_t, std::uint32_t, pipesched::tensor) const { return 0; }
+#endif
+};
+auto t = pipesched::simulate(pipesched::make_1f1b_schedule({.pp = 4, .micro = 8}), costs{});

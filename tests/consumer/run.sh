@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Installs the built library to a scratch folder, and builds and runs a foreign project against it.
+set -euo pipefail
+build_dir=$1 source_dir=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake --install "$build_dir" --prefix "$work/installed" >"$work/log"
+cmake -S "$source_dir" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/installed" >>"$work/log" || { cat "$work/log"; exit 1; }
+cmake --build "$work/build" >>"$work/log" || { cat "$work/log"; exit 1; }
+"$work/build/consumer_core"
+"$work/build/consumer_json"
+"$work/installed/bin/pipesched" generate dualpipe --pp 2 --micro 4 | "$work/installed/bin/pipesched" verify -
+test -f "$work/installed/share/pipesched/schedule.schema.json"
+echo "installed, found and used"

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The command-line tool as a person uses it: output, exit codes, one sentence for bad input, nothing lost.
+set -uo pipefail
+tool=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+failures=0
+
+# expect NAME EXIT_CODE STDOUT_PATTERN STDERR_PATTERN COMMAND...: patterns are extended regular expressions for the whole
+# text; an empty one stands for no output.
+expect() {
+  local name=$1 code=$2 out=$3 err=$4
+  shift 4
+  "$@" >out 2>err </dev/null
+  local got=$?
+  local wrong=
+  [ "$got" -eq "$code" ] || wrong="exit code $got instead of $code"
+  if [ -z "$out" ]; then [ -s out ] && wrong="$wrong; unexpected output"; else tr '\n' '~' <out | grep -qE "^$out$" || wrong="$wrong; other output"; fi
+  if [ -z "$err" ]; then [ -s err ] && wrong="$wrong; unexpected errors"; else tr '\n' '~' <err | grep -qE "^$err$" || wrong="$wrong; other errors"; fi
+  if [ -n "$wrong" ]; then
+    echo "FAILED: $name: $wrong"
+    head -c 400 out err
+    failures=$((failures + 1))
+  fi
+}
+
+expect "list" 0 'gpipe .*~1f1b .*~zb1p .*~dualpipe .*~dualpipev .*~' '' "$tool" list
+expect "help" 0 '.*generate.*verify.*list.*' '' "$tool" --help
+expect "json is the default" 0 '\{"format": "pipesched.schedule", .*\]\}~' '' "$tool" generate dualpipe --pp 4 --micro 8
+expect "text" 0 '1f1b: 2 ranks, 2 stages \(linear\), 2 micro-batches~rank 0: 0F0 0F1 0B0 0B1~rank 1: 1F0 1B0 1F1 1B1~' '' \
+  "$tool" generate 1f1b --pp 2 --micro 2 --format text
+expect "forward only" 0 '.*forward only~rank 0: 0F0 0F1~rank 1: 1F0 1F1~' '' \
+  "$tool" generate 1f1b --pp 2 --micro 2 --format text --forward-only
+expect "grid" 0 'dualpipe: 8 ranks, 20 micro-batches; verified; makespan 66, idle 9.1 %~time    0 .*~rank 7 .*~F forward.*~' '' \
+  "$tool" generate dualpipe --pp 8 --micro 20 --format grid
+expect "grid in colour on request" 0 '.*'$'\x1b''\[30;48;5;222m.*' '' "$tool" generate 1f1b --pp 2 --micro 2 --format grid --colour always
+
+for family in gpipe 1f1b zb1p dualpipe dualpipev; do
+  expect "$family to a file" 0 '' '' "$tool" generate $family --pp 6 --micro 5 --output $family.json
+  expect "$family verified" 0 "valid: $family, 6 ranks, (6|12) stages, 5 micro-batches~" '' "$tool" verify $family.json
+done
+expect "through a pipe" 0 'valid: zb1p, .*~' '' bash -c "'$tool' generate zb1p --pp 3 --micro 7 | '$tool' verify -"
+
+sed 's/"0F0","0F1"/"0F1","0F1"/' 1f1b.json >broken.json
+expect "a broken schedule" 1 'rank 0, cell 1: duplicate: 0F1 again, first in cell 0; expected once~rank 0: missing: 0F0 .*~' '' \
+  "$tool" verify broken.json
+head -c 300 1f1b.json >cut.json
+expect "a truncated file" 2 '' 'pipesched: cut.json: not JSON: parse error at line .*~' "$tool" verify cut.json
+expect "no file" 2 '' 'pipesched: nowhere.json: cannot be read~' "$tool" verify nowhere.json
+expect "a folder" 2 '' 'pipesched: \.: cannot be read~' "$tool" verify .
+expect "an empty file" 2 '' 'pipesched: /dev/null: not JSON: .*~' "$tool" verify /dev/null
+
+expect "odd pp" 2 '' 'pipesched: dualpipe needs an even number of pipeline ranks; got pp = 7, nearest 6 or 8~' \
+  "$tool" generate dualpipe --pp 7 --micro 20
+expect "no micro-batch" 2 '' 'pipesched: 1f1b needs at least 1 micro-batch; got micro = 0, nearest 1~' \
+  "$tool" generate 1f1b --pp 7 --micro 0
+expect "negative" 2 '' 'pipesched: gpipe needs at least 1 pipeline rank; got pp = -2, nearest 1~' \
+  "$tool" generate gpipe --pp -2 --micro 4
+expect "too many" 2 '' 'pipesched: gpipe needs stages x micro-batches of at most 2\^28; .*, nearest micro = 67108864~' \
+  "$tool" generate gpipe --pp 4 --micro 99999999999
+expect "beyond 64 bits" 2 '' 'pipesched: [^~]*99999999999999999999[^~]*~' "$tool" generate gpipe --pp 4 --micro 99999999999999999999
+expect "no number" 2 '' 'pipesched: [^~]*--pp[^~]*~' "$tool" generate gpipe --pp four --micro 4
+expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; known: gpipe, .*~' "$tool" generate dualpip --pp 4 --micro 4
+expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
+expect "nothing asked" 2 '' 'pipesched: [^~]*subcommand[^~]*~' "$tool"
+expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
+
+echo keep >kept.json
+expect "bad parameters leave the file alone" 2 '' 'pipesched: .*~' "$tool" generate gpipe --pp 0 --micro 4 --output kept.json
+[ "$(cat kept.json)" = keep ] || { echo "FAILED: kept.json was lost"; failures=$((failures + 1)); }
+expect "a folder that is not there" 2 '' 'pipesched: nowhere/x.json: cannot be written~' "$tool" generate gpipe --pp 2 --micro 4 --output nowhere/x.json
+expect "a device as output" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/null
+expect "a full device" 2 '' 'pipesched: /dev/full: cannot be written~' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/full
+expect "full standard output" 2 '' 'pipesched: standard output could not be written~' bash -c "'$tool' generate gpipe --pp 2 --micro 4 >/dev/full"
+[ -c /dev/null ] || { echo "FAILED: /dev/null is no device any more"; failures=$((failures + 1)); }
+ls ./*.part >/dev/null 2>&1 && { echo "FAILED: a .part file is left"; failures=$((failures + 1)); }
+
+[ "$failures" -eq 0 ] && echo "all as expected"
+exit "$((failures > 0))"
