@@ -5,7 +5,7 @@
 //
 // time    0              5              10             15
 // rank 0  F0 F1 .  .  .  B0    B1    F2 F3 .  .  .  B2    B3
-// rank 1  .  F0 F1 B0    B1    .  .  .  F2 F3 B2    B3
+// rank 1  .  F0 F1 B0    B1    .  .  .  F2 F3 B2    B3    .  .
 
 #include <cstdio>
 #include <pipesched/pipesched.hpp>
