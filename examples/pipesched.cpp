@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +18,7 @@
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
 #include <string>
+#include <system_error>
 
 namespace {
 
@@ -46,6 +48,15 @@ void write_output(const std::string& name, const std::function<void(std::ostream
   if (file && !failed) return;
   if (!in_place) fs::remove(target, ignored);
   throw schedule_error(name + ": cannot be written");
+}
+
+// CLI11 reads 99999999999999999999 as the largest number there is; we would rather say so.
+std::string refuse_no_whole_number(const std::string& text) {
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size()) return {};
+  return error == std::errc::result_out_of_range ? "takes a whole number of at most 64 bits; got " + text
+                                                 : "takes a whole number; got \"" + text + "\"";
 }
 
 pipesched::text_style terminal_style(const generate_options& options) {
@@ -110,8 +121,8 @@ int run(int argc, char** argv) {
   generate_options options;
   CLI::App* generating = app.add_subcommand("generate", "make a schedule");
   generating->add_option("family", options.family, "see: pipesched list")->required();
-  generating->add_option("--pp", options.params.pp, "pipeline ranks")->required();
-  generating->add_option("--micro", options.params.micro, "micro-batches of the step")->required();
+  generating->add_option("--pp", options.params.pp, "pipeline ranks")->required()->check(refuse_no_whole_number);
+  generating->add_option("--micro", options.params.micro, "micro-batches of the step")->required()->check(refuse_no_whole_number);
   generating->add_flag("--forward-only", options.params.forward_only, "evaluation: no backward");
   generating->add_option("--format", options.format, "json, text (the cells) or grid (a picture)")
       ->check(CLI::IsMember({"json", "text", "grid"}))

@@ -35,7 +35,7 @@ std::vector<std::string> lines_of(const fs::path& file) {
 std::vector<std::string> includes_of(const fs::path& file) {
   std::vector<std::string> found;
   for (const std::string& line : lines_of(file))
-    if (line.rfind("#include ", 0) == 0) found.push_back(line.substr(9));
+    if (line.rfind("#include ", 0) == 0) found.push_back(line.substr(9, line.find_last_of(">\"") - 8));
   return found;
 }
 

@@ -129,7 +129,8 @@ TEST_CASE("json: whatever is malformed is refused with one sentence that gives t
       {replaced("\"0B0\"", "\"" + std::string(1000, 'x') + '"'), "ranks[0][1]: \"" + std::string(40, 'x') + "...\" is no cell"},
       {std::string(100000, '['), "document: an array; expected an object"},
   };
-  for (const auto& [text, sentence] : cases) {
+  for (const auto& one : cases) {
+    const std::string &text = one.first, &sentence = one.second;
     CAPTURE(text);
     CHECK(refusal_of_text(text).substr(0, sentence.size()) == sentence);
     CHECK(refusal_of_text(text).find('\n') == std::string::npos);

@@ -32,7 +32,7 @@ constexpr timeline simulate(schedule plan, const Costs& costs) {
   t.intervals = rows<interval>::for_overwrite(lengths);
 
   const std::size_t gradients = std::size_t{s.stages()} * s.micro;
-  std::vector<double> arrival(2 * gradients);  // at the receiver
+  std::vector<double> arrival(2 * gradients, 0.0);  // at the receiver
   const auto arrival_of = [&](tensor of) -> double& {
     return arrival[(of.gradient ? gradients : 0) + std::size_t{of.stage} * s.micro + of.micro];
   };
