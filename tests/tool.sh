@@ -35,7 +35,7 @@ expect "forward only" 0 '.*forward only~rank 0: 0F0 0F1~rank 1: 1F0 1F1~' '' \
   "$tool" generate 1f1b --pp 2 --micro 2 --format text --forward-only
 expect "grid" 0 'dualpipe: 8 ranks, 20 micro-batches; verified; makespan 66, idle 9.1 %~time    0 .*~rank 7 .*~F forward.*~' '' \
   "$tool" generate dualpipe --pp 8 --micro 20 --format grid
-expect "grid in colour on request" 0 '.*'$'\x1b''\[30;48;5;222m.*' '' "$tool" generate 1f1b --pp 2 --micro 2 --format grid --colour always
+expect "grid in colour on request" 0 '.*'$'\x1b''\[38;5;16;48;5;222m.*' '' "$tool" generate 1f1b --pp 2 --micro 2 --format grid --colour always
 
 for family in gpipe 1f1b zb1p dualpipe dualpipev; do
   expect "$family to a file" 0 '' '' "$tool" generate $family --pp 6 --micro 5 --output $family.json

@@ -60,6 +60,26 @@ constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
                                              : place_in_chain(earlier) < place_in_chain(later);
 }
 
+namespace detail {
+
+// A value for every tensor of a schedule.
+template <typename T>
+class tensor_table {
+ public:
+  constexpr tensor_table(const schedule& s, T initial)
+      : micro_(s.micro), gradients_(std::size_t{s.stages()} * s.micro), values_(2 * gradients_, initial) {}
+
+  constexpr T& operator[](tensor t) noexcept {
+    return values_[(t.gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro];
+  }
+
+ private:
+  std::size_t micro_, gradients_;
+  std::vector<T> values_;
+};
+
+}  // namespace detail
+
 /// Visits all cells, each rank's in order and none before the makers of the tensors it needs:
 /// `visit(rank, index, cell)`. Returns, for each rank, how many cells could be visited: all of them unless the order
 /// is cyclic. Linear in the number of ops; no recursion.
@@ -67,15 +87,11 @@ constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
 template <typename Visit>
 constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
   enum : std::uint8_t { absent, awaited, made };
-  const std::size_t gradients = std::size_t{s.stages()} * s.micro;
-  std::vector<std::uint8_t> state(2 * gradients, absent);
-  const auto state_of = [&](tensor t) -> std::uint8_t& {
-    return state[(t.gradient ? gradients : 0) + std::size_t{t.stage} * s.micro + t.micro];
-  };
+  detail::tensor_table<std::uint8_t> state(s, absent);
   const auto lacks_input = [&](const cell& c) {
     for (op o : c)
-      if (const auto in = input_of(o, s.stages()); in && state_of(*in) != made) {
-        state_of(*in) = awaited;
+      if (const auto in = input_of(o, s.stages()); in && state[*in] != made) {
+        state[*in] = awaited;
         return true;
       }
     return false;
@@ -93,7 +109,7 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
       visit(rank, i, row[i]);
       for (op o : row[i])
         if (const auto out = output_of(o, s.stages())) {
-          std::uint8_t& now = state_of(*out);
+          std::uint8_t& now = state[*out];
           if (now == awaited) runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
           now = made;
         }

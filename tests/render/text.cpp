@@ -49,7 +49,7 @@ TEST_CASE("render_text: with colours the characters are the same") {
       while (plain.size() > 1 && plain.back() == '\n' && plain[plain.size() - 2] == ' ') plain.erase(plain.size() - 2, 1);
     }
     CHECK(plain == render_text(s, {.width = 60}));
-    CHECK(coloured.find("\x1b[30;48;5;222m") != std::string::npos);
+    CHECK(coloured.find("\x1b[38;5;16;48;5;222m") != std::string::npos);
   });
 }
 

@@ -90,7 +90,7 @@ class text_grid {
     for (std::size_t i = 0; i < size; ++i) {
       if (style_.colour && line_[i].colour != colour) {
         colour = line_[i].colour;
-        text += colour == 0 ? "\x1b[0m" : "\x1b[30;48;5;" + std::to_string(colour) + "m";
+        text += colour == 0 ? "\x1b[0m" : "\x1b[38;5;16;48;5;" + std::to_string(colour) + "m";
       }
       text += line_[i].character;
     }

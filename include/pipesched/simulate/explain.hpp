@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Why a timeline is as long as it is: what every cell waited for, and the chain of cells that leads to the last end.
+
+#include <algorithm>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+/// A cell of a timeline.
+struct cell_ref {
+  std::uint32_t rank = 0;
+  std::uint32_t index = 0;
+
+  friend constexpr auto operator<=>(const cell_ref&, const cell_ref&) = default;
+};
+
+/// A rank stood idle before a cell, until a tensor came.
+struct gap {
+  cell_ref before;       ///< the cell that had to wait
+  double start = 0;      ///< when the rank became free
+  double end = 0;        ///< when the cell started
+  op waiting;            ///< the op of the cell that lacked its input
+  op made_by;            ///< the op that made the tensor ...
+  cell_ref made_in;      ///< ... in this cell: the edge is from its rank to this one
+
+  friend constexpr bool operator==(const gap&, const gap&) = default;
+};
+
+struct explanation {
+  std::vector<cell_ref> critical_path;  ///< first to last: each starts when the one before it let it
+  std::vector<gap> gaps;                ///< by rank, then by time
+};
+
+namespace detail {
+
+// The costs of a measured timeline: a tensor has arrived when the cell that made it has ended.
+struct as_measured {};
+
+template <typename Costs>
+class explainer {
+ public:
+  constexpr explainer(const timeline& t, const Costs& costs) : t_(t), s_(t.schedule), costs_(costs), makers_(s_, {}) {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
+        for (op o : s_[rank][i])
+          if (const auto out = output_of(o, s_.stages())) makers_[*out] = {rank, i};
+  }
+
+  constexpr explanation explain() {
+    explanation e;
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      for (std::uint32_t i = 0; i < t_[rank].size(); ++i) {
+        const double idle_from = i == 0 ? 0 : t_[rank][i - 1].end, start = t_[rank][i].start;
+        if (!(start - idle_from > 1e-9 * start)) continue;  // less is rounding
+        if (const auto last = last_arrival({rank, i}))
+          e.gaps.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
+      }
+    std::optional<cell_ref> at = last_cell();
+    while (at) {
+      e.critical_path.push_back(*at);
+      at = cause_of(*at);
+    }
+    std::reverse(e.critical_path.begin(), e.critical_path.end());
+    return e;
+  }
+
+ private:
+  struct arrival {
+    double time;
+    op waiting, made_by;
+    cell_ref made_in;
+  };
+
+  // The input of a cell that came last; nothing if it has none.
+  constexpr std::optional<arrival> last_arrival(cell_ref at) {
+    std::optional<arrival> last;
+    for (op o : s_[at.rank][at.index])
+      if (const auto in = input_of(o, s_.stages())) {
+        const cell_ref from = makers_[*in];
+        const cell& maker = s_[from.rank][from.index];
+        const std::size_t k = output_of(maker[0], s_.stages()) == in ? 0 : 1;
+        double time = t_[from.rank][from.index].end;
+        if constexpr (cost_model<Costs>)
+          time = t_[from.rank][from.index].start + time_to_arrive(s_, costs_, from.rank, maker, k, *in);
+        if (!last || time > last->time) last = {time, o, maker[k], from};
+      }
+    return last;
+  }
+
+  constexpr std::optional<cell_ref> last_cell() const {
+    std::optional<cell_ref> last;
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      if (const auto row = t_[rank]; !row.empty() && (!last || row.back().end > t_[last->rank][last->index].end))
+        last = {rank, static_cast<std::uint32_t>(row.size() - 1)};
+    return last;
+  }
+
+  // The cell that let this one start: the one before it on its rank, or, where it came later, the maker of its last input.
+  constexpr std::optional<cell_ref> cause_of(cell_ref at) {
+    const auto input = last_arrival(at);
+    if (at.index > 0 && (!input || t_[at.rank][at.index - 1].end >= input->time)) return cell_ref{at.rank, at.index - 1};
+    if (input) return input->made_in;
+    return std::nullopt;
+  }
+
+  const timeline& t_;
+  const schedule& s_;
+  const Costs& costs_;
+  tensor_table<cell_ref> makers_;
+};
+
+}  // namespace detail
+
+/// Gaps and critical path of a simulated timeline. @pre t is true and was simulated with these costs. Linear.
+template <cost_model Costs>
+constexpr explanation explain(const timeline& t, const Costs& costs) {
+  return detail::explainer(t, costs).explain();
+}
+
+/// The same for a measured timeline, whose transfers are not known: a tensor counts as arrived when its maker's cell ended.
+constexpr explanation explain(const timeline& t) {
+  const detail::as_measured none;
+  return detail::explainer(t, none).explain();
+}
+
+}  // namespace pipesched
