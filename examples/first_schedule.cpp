@@ -17,11 +17,11 @@ static_assert(verify(make_dualpipe_schedule({.pp = 4, .micro = 8})));
 
 int main() {
   const schedule s = make_dualpipe_schedule({.pp = 8, .micro = 20});
-  std::printf("%s, %u ranks, %u micro-batches\n", std::string(s.name).c_str(), s.pp(), s.micro);
+  std::printf("%s, %u ranks, %u micro-batches\n", s.name.str().c_str(), s.pp(), s.micro);
   std::printf("rank 0 starts with %s and holds %zu cells\n", to_string(s[0].first(4)).c_str(), s[0].size());
 
-  const report faults = verify(s);
-  std::printf("valid: %s\n", faults ? "true" : to_string(faults).c_str());
+  const report proof = verify(s);
+  std::printf("valid: %s\n", proof ? "true" : to_string(proof).c_str());
 
   const metrics m = measure(simulate(s));
   std::printf("makespan %g, bubble of rank 0: %g, its peak: %u activations\n", m.makespan, m.ranks[0].bubble,

@@ -52,12 +52,10 @@ constexpr std::uint16_t receiver_of(tensor t) noexcept {
 /// Does `later` need `earlier`, directly or through other ops of the same micro-batch? Forward down the stages and
 /// backward up them is one chain; each W hangs on the I of its stage.
 constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
-  if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) {
-    return false;
-  }
+  if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) return false;
   const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
-  return later.pass == pass::backward_weight ? place_in_chain(earlier) <= place_in_chain(later)
-                                             : place_in_chain(earlier) < place_in_chain(later);
+  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass == pass::backward_input) return true;
+  return place_in_chain(earlier) < place_in_chain(later);
 }
 
 namespace detail {

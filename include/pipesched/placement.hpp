@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -112,6 +113,10 @@ class placement {
   constexpr std::uint32_t stages() const noexcept { return stages_; }
   constexpr std::uint32_t replicas() const noexcept { return first_of_replica_1_ == none ? 1 : 2; }
 
+  /// The first micro-batch of replica 1; with one replica there is none.
+  constexpr std::optional<std::uint32_t> first_of_replica_1() const noexcept {
+    return replicas() == 2 ? std::optional(first_of_replica_1_) : std::nullopt;
+  }
   /// Which replica a micro-batch runs through.
   constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept {
     return micro >= first_of_replica_1_ ? 1 : 0;

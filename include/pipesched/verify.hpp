@@ -4,7 +4,7 @@
 // Is a schedule valid? The answer is a report: empty, or every violation with its rank, its cell and what was expected.
 //
 //   rule        holds when
-//   shape       there are ranks and micro-batches, and one row a rank
+//   shape       there are ranks and micro-batches, one row a rank, and replicas of half the micro-batches each
 //   range       every op has a pass (F alone if forward_only), a stage and a micro-batch that exist
 //   placement   every op is on the rank, and has the chunk, that the placement gives
 //   duplicate   no (pass, stage, micro) occurs twice
@@ -223,8 +223,8 @@ class verifier {
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
-      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, the first of many: ", ops,
-                     " ops; expected at least ", s_.stages(), " stages x ", s_.micro, " micro-batches"});
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, nor is most of the rest; expected ", s_.stages(), " stages x ",
+                     s_.micro, " micro-batches, got ", ops, " ops"});
     });
   }
 
@@ -290,6 +290,13 @@ constexpr report verifier::run() {
     });
     return std::move(report_);
   }
+  if (const auto second = s_.placement.first_of_replica_1(); second && *second != s_.micro - s_.micro / 2) {
+    add(rule::shape, 0, violation::no_cell, [&] {
+      return concat({"the placement's replica 1 starts with micro-batch ", *second, "; expected ", s_.micro - s_.micro / 2,
+                     " for ", s_.micro, " micro-batches"});
+    });
+    return std::move(report_);
+  }
   std::size_t ops = 0;
   for (const cell& c : s_.cells.all()) ops += c.size();
   // Every pair needs an op. Where there are far fewer, no table is made for pairs that a file merely claims.
@@ -307,9 +314,10 @@ constexpr report verifier::run() {
 
 }  // namespace detail
 
-/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds:
-/// an op that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever
-/// the schedule claims to hold.
+/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds: an op
+/// that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever the schedule
+/// claims to hold: one that claims more than four times as many (stage, micro) pairs as it has ops is told of the first pair
+/// without an F, and of ops out of range or place, and of nothing else.
 constexpr report verify(const schedule& s, std::size_t most = 100) { return detail::verifier(s, most).run(); }
 
 }  // namespace pipesched

@@ -101,8 +101,8 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
 
 /// DualPipe for every even pp and every micro >= 1. Where the reference accepts the numbers (micro even and at least
 /// 2 pp) the order is its own; elsewhere it is that of the next accepted number of micro-batches without the surplus
-/// ones. For micro >= 2 pp and F = I = W, F&B = F + B: bubble (pp/2-1)(F&B + B - 3W). In the accepted range every rank
-/// keeps pp + 1 activations. The parameters of every stage are held twice.
+/// ones. In the accepted range, with F = I = W and F&B = F + B, the bubble is (pp/2-1)(F&B + B - 3W); every rank keeps
+/// pp + 1 activations there, and no more elsewhere. The parameters of every stage are held twice.
 /// `static_assert(verify(make_dualpipe_schedule({.pp = 8, .micro = 20})))` compiles within the default limits of g++ and
 /// clang. @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp.
 constexpr schedule make_dualpipe_schedule(const pipeline_params& p) {

@@ -31,9 +31,9 @@ namespace pipesched {
 template <typename Sink>
 concept cell_sink = std::invocable<Sink&, cell>;
 
-/// The cell with every op's micro-batch number `by` higher.
-constexpr cell advanced(cell c, std::uint32_t by = 1) noexcept {
-  for (op& o : c) o.micro += by;
+/// The cell with every op's micro-batch number one higher.
+constexpr cell advanced(cell c) noexcept {
+  for (op& o : c) ++o.micro;
   return c;
 }
 

@@ -10,308 +10,51 @@
 // Reading takes nothing on trust: whatever is not a schedule of this format is refused with one sentence that gives the
 // place. What a schedule *means* is not judged here; verify() does that.
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <istream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <ostream>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "pipesched/error.hpp"
+#include "pipesched/io/json_reader.hpp"
 #include "pipesched/notation.hpp"
-#include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
-inline constexpr std::string_view json_format = "pipesched.schedule";
-inline constexpr std::uint32_t json_version = 1;
-
 namespace detail {
 
-// A reader fed with the events of a JSON document, whoever produces them.
-class json_reader {
- public:
-  using json = nlohmann::json;
+// The bytes of a stream or text. nlohmann's parser takes a NUL for the end of all input, so that anything could follow one:
+// here it is another byte that JSON does not allow.
+template <typename Iterator>
+struct json_bytes {
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = char;
 
-  bool null() { return refuse("null"); }
-  bool boolean(bool value) {
-    if (at_ != place::top || key_ != "forward_only") return refuse(value ? "true" : "false");
-    result_.forward_only = value;
-    return true;
+  char operator*() const { return *at == '\0' ? '\x01' : *at; }
+  json_bytes& operator++() {
+    ++at;
+    return *this;
   }
-  bool number_integer(json::number_integer_t value) {
-    return value < 0 ? refuse(std::to_string(value)) : number_unsigned(static_cast<json::number_unsigned_t>(value));
-  }
-  bool number_unsigned(json::number_unsigned_t value) {
-    if (at_ == place::replica) {
-      rank_of_stage_.back().push_back(static_cast<std::uint16_t>(within(0, most_stages - 1, value)));
-      return true;
-    }
-    if (at_ != place::top) return refuse(std::to_string(value));
-    if (key_ == "version") {
-      if (value != json_version) fail("version " + std::to_string(value) + "; this library reads version 1");
-    } else if (key_ == "pp") {
-      pp_ = within(1, most_stages, value);
-    } else if (key_ == "stages") {
-      stages_ = within(1, most_stages, value);
-    } else if (key_ == "micro") {
-      result_.micro = within(1, 0xFFFF'FFFF, value);
-    } else {
-      return refuse(std::to_string(value));
-    }
-    return true;
-  }
-  bool number_float(json::number_float_t, const std::string& text) { return refuse(text); }
-  bool string(std::string& value) {
-    if (at_ == place::row) {
-      const auto c = parse_cell(value);
-      if (!c) fail(quoted(value) + " is no cell; expected <stage><F|B|I|W><micro> or (op;op)");
-      row_.push_back(*c);
-    } else if (at_ == place::top && key_ == "format") {
-      if (value != json_format) fail(quoted(value) + "; expected " + quoted(json_format));
-    } else if (at_ == place::top && key_ == "name") {
-      if (value.size() > label::most) fail("a name of " + std::to_string(value.size()) + " bytes; expected at most 63");
-      result_.name = label(std::string_view(value));
-    } else if (at_ == place::placement && key_ == "kind") {
-      const auto* kind = std::find(std::begin(placement_kind_names), std::end(placement_kind_names), value);
-      if (kind == std::end(placement_kind_names)) fail(quoted(value) + " is no kind of placement");
-      kind_ = static_cast<placement_kind>(kind - std::begin(placement_kind_names));
-    } else {
-      return refuse(quoted(value));
-    }
-    return true;
-  }
-  bool binary(json::binary_t&) { return refuse("binary data"); }
+  friend bool operator==(const json_bytes& a, const json_bytes& b) { return a.at == b.at; }
+  friend bool operator!=(const json_bytes& a, const json_bytes& b) { return !(a.at == b.at); }
 
-  bool start_object(std::size_t) {
-    if (at_ == place::outside)
-      at_ = place::top;
-    else if (at_ == place::top && key_ == "placement")
-      at_ = place::placement;
-    else
-      return refuse("an object");
-    key_ = {};
-    return true;
-  }
-  bool key(std::string& name) {
-    key_ = {};  // a fault in the name itself is one of the object
-    const auto known = at_ == place::top ? std::span<const std::string_view>(top_keys)
-                                         : std::span<const std::string_view>(placement_keys);
-    const auto found = std::find(known.begin(), known.end(), name);
-    if (found == known.end()) fail("unknown key " + quoted(name));
-    std::uint32_t& seen = at_ == place::top ? top_seen_ : placement_seen_;
-    const std::uint32_t bit = 1u << (found - known.begin());
-    if (seen & bit) fail("key " + quoted(name) + " occurs twice");
-    seen |= bit;
-    key_ = *found;
-    return true;
-  }
-  bool end_object() {
-    const bool top = at_ == place::top;
-    key_ = {};
-    if (top) {
-      require_keys(top_keys, top_seen_ | 1u << (top_keys.size() - 1));  // forward_only may be absent
-      at_ = place::outside;
-    } else {
-      require_keys(placement_keys, placement_seen_);
-      at_ = place::top;
-      key_ = "placement";
-    }
-    return true;
-  }
-
-  bool start_array(std::size_t) {
-    if (at_ == place::top && key_ == "ranks") {
-      at_ = place::ranks;
-    } else if (at_ == place::ranks) {
-      at_ = place::row;
-      row_.clear();
-    } else if (at_ == place::placement && key_ == "rank_of_stage") {
-      at_ = place::rank_of_stage;
-    } else if (at_ == place::rank_of_stage) {
-      if (rank_of_stage_.size() == 2) fail("a third replica; expected one or two");
-      at_ = place::replica;
-      rank_of_stage_.emplace_back();
-    } else {
-      return refuse("an array");
-    }
-    return true;
-  }
-  bool end_array() {
-    if (at_ == place::row) {
-      result_.cells.append(row_);
-      at_ = place::ranks;
-    } else if (at_ == place::replica) {
-      at_ = place::rank_of_stage;
-    } else {
-      at_ = at_ == place::ranks ? place::top : place::placement;
-    }
-    return true;
-  }
-
-  template <typename Exception>
-  bool parse_error(std::size_t, const std::string&, const Exception& e) {
-    std::string_view what = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
-    if (const auto bracket = what.find("] "); bracket != what.npos) what.remove_prefix(bracket + 2);
-    throw schedule_error("not JSON: " + printable(what, 200));
-  }
-
-  // The schedule, once all events have come.
-  schedule result() && {
-    if (result_.cells.count() != pp_)
-      throw schedule_error("ranks: " + std::to_string(result_.cells.count()) + " rows; expected pp = " + std::to_string(pp_));
-    for (const auto& replica : rank_of_stage_)
-      if (replica.size() != stages_)
-        throw schedule_error("placement.rank_of_stage: " + std::to_string(replica.size()) + " stages; expected " +
-                             std::to_string(stages_));
-    try {
-      auto table = placement::custom(pp_, result_.micro, rank_of_stage_);
-      result_.placement = kind_ == placement_kind::custom ? std::move(table)
-                                                          : placement::of_kind(kind_, pp_, stages_, result_.micro);
-    } catch (const schedule_error& e) {
-      throw schedule_error("placement: " + std::string(e.what()));
-    }
-    require_table_of_kind();
-    for (cell& c : result_.cells.all())
-      for (op& o : c)
-        if (o.stage < stages_) o.chunk = result_.placement.chunk_of(o.stage, o.micro);
-    return std::move(result_);
-  }
-
- private:
-  enum class place { outside, top, placement, rank_of_stage, replica, ranks, row };
-
-  static constexpr std::array<std::string_view, 9> top_keys = {"format", "version",   "name",  "pp",          "stages",
-                                                               "micro",  "placement", "ranks", "forward_only"};
-  static constexpr std::array<std::string_view, 2> placement_keys = {"kind", "rank_of_stage"};
-
-  void require_keys(std::span<const std::string_view> keys, std::uint32_t seen) const {
-    for (std::size_t i = 0; i < keys.size(); ++i)
-      if (!(seen >> i & 1u)) fail("key " + quoted(keys[i]) + " is missing");
-  }
-
-  void require_table_of_kind() const {
-    const placement& p = result_.placement;
-    if (p.replicas() != rank_of_stage_.size())
-      throw schedule_error("placement.rank_of_stage: " + std::to_string(rank_of_stage_.size()) +
-                           " replicas; expected " + std::to_string(p.replicas()) + " for kind " +
-                           std::string(to_string(kind_)));
-    for (std::uint32_t replica = 0; replica < p.replicas(); ++replica)
-      for (std::size_t stage = 0; stage < stages_; ++stage)
-        if (const auto expected = p.rank_of_stage(replica)[stage]; rank_of_stage_[replica][stage] != expected)
-          throw schedule_error("placement.rank_of_stage[" + std::to_string(replica) + "][" + std::to_string(stage) +
-                               "]: rank " + std::to_string(rank_of_stage_[replica][stage]) + "; kind " +
-                               std::string(to_string(kind_)) + " puts the stage on rank " + std::to_string(expected));
-  }
-
-  // Where in the document the reader stands.
-  std::string where() const {
-    switch (at_) {
-      case place::outside: return "document";
-      case place::top: return key_.empty() ? "document" : std::string(key_);
-      case place::placement: return key_.empty() ? "placement" : "placement." + std::string(key_);
-      case place::rank_of_stage: return "placement.rank_of_stage[" + std::to_string(rank_of_stage_.size()) + "]";
-      case place::replica:
-        return "placement.rank_of_stage[" + std::to_string(rank_of_stage_.size() - 1) + "][" +
-               std::to_string(rank_of_stage_.back().size()) + "]";
-      case place::ranks: return "ranks[" + std::to_string(result_.cells.count()) + "]";
-      case place::row:
-        return "ranks[" + std::to_string(result_.cells.count()) + "][" + std::to_string(row_.size()) + "]";
-    }
-    return {};
-  }
-
-  std::string_view expected() const {
-    switch (at_) {
-      case place::outside: return "an object";
-      case place::top:
-        if (key_ == "forward_only") return "true or false";
-        if (key_ == "format" || key_ == "name") return "a string";
-        if (key_ == "placement") return "an object";
-        return key_ == "ranks" ? "an array" : "a whole number that is not negative";
-      case place::placement: return key_ == "kind" ? "a string" : "an array";
-      case place::rank_of_stage:
-      case place::ranks: return "an array";
-      case place::replica: return "a rank";
-      case place::row: return "a string such as \"0F7\"";
-    }
-    return {};
-  }
-
-  [[noreturn]] void fail(const std::string& what) const { throw schedule_error(where() + ": " + what); }
-  bool refuse(const std::string& got) const { fail(got + "; expected " + std::string(expected())); }
-
-  std::uint32_t within(std::uint64_t least, std::uint64_t most, std::uint64_t value) const {
-    if (value < least || value > most)
-      fail(std::to_string(value) + "; expected " + std::to_string(least) + " to " + std::to_string(most));
-    return static_cast<std::uint32_t>(value);
-  }
-
-  // For messages: short, one line, no control characters.
-  static std::string printable(std::string_view text, std::size_t most) {
-    std::string shown;
-    for (char c : text.substr(0, most)) shown += c >= ' ' && c <= '~' ? c : '?';
-    if (text.size() > most) shown += "...";
-    return shown;
-  }
-  static std::string quoted(std::string_view text) { return '"' + printable(text, 40) + '"'; }
-
-  schedule result_;
-  std::uint32_t pp_ = 0, stages_ = 0;
-  placement_kind kind_ = placement_kind::custom;
-  std::vector<std::vector<std::uint16_t>> rank_of_stage_;
-  std::vector<cell> row_;
-
-  place at_ = place::outside;
-  std::string_view key_;  // of the value to come, in the object that `at_` names
-  std::uint32_t top_seen_ = 0, placement_seen_ = 0;
+  Iterator at;
 };
 
-// Plays a document to the reader. The reader refuses what is nested deeper than a schedule is, so this does not recurse
-// further than four levels.
-template <typename Json>
-void replay(const Json& j, json_reader& reader) {
-  switch (j.type()) {
-    case nlohmann::json::value_t::object:
-      reader.start_object(j.size());
-      for (const auto& [name, value] : j.items()) {
-        std::string key = name;
-        reader.key(key);
-        replay(value, reader);
-      }
-      reader.end_object();
-      break;
-    case nlohmann::json::value_t::array:
-      reader.start_array(j.size());
-      for (const auto& value : j) replay(value, reader);
-      reader.end_array();
-      break;
-    case nlohmann::json::value_t::string: {
-      auto text = j.template get<std::string>();
-      reader.string(text);
-      break;
-    }
-    case nlohmann::json::value_t::boolean: reader.boolean(j.template get<bool>()); break;
-    case nlohmann::json::value_t::number_integer: reader.number_integer(j.template get<std::int64_t>()); break;
-    case nlohmann::json::value_t::number_unsigned: reader.number_unsigned(j.template get<std::uint64_t>()); break;
-    case nlohmann::json::value_t::number_float: reader.number_float(0, j.dump()); break;
-    default: reader.null(); break;
-  }
-}
-
-template <typename Input>
-schedule read_json_from(Input&& input) {
+template <typename Iterator>
+schedule read_json_from(Iterator first, Iterator last) {
   json_reader reader;
-  nlohmann::json::sax_parse(std::forward<Input>(input), &reader);
+  nlohmann::json::sax_parse(json_bytes<Iterator>{first}, json_bytes<Iterator>{last}, &reader);
   return std::move(reader).result();
 }
 
@@ -345,9 +88,8 @@ void from_json(const Json& j, schedule& s) {
 
 /// Writes the same document, a line a rank; needs memory for one row of text alone.
 inline void write_json(std::ostream& out, const schedule& s) {
-  constexpr auto replace = nlohmann::json::error_handler_t::replace;
   std::string text = "{\"format\": \"" + std::string(json_format) + "\", \"version\": " + std::to_string(json_version) +
-                     ", \"name\": " + nlohmann::json(std::string_view(s.name)).dump(-1, ' ', false, replace) +
+                     ", \"name\": " + nlohmann::json(s.name.view()).dump() +
                      ", \"pp\": " + std::to_string(s.pp()) + ", \"stages\": " + std::to_string(s.stages()) +
                      ", \"micro\": " + std::to_string(s.micro) + (s.forward_only ? ", \"forward_only\": true" : "") +
                      ",\n \"placement\": {\"kind\": \"" + std::string(to_string(s.placement.kind())) +
@@ -379,7 +121,14 @@ inline void write_json(std::ostream& out, const schedule& s) {
 
 /// Reads one document. @throws schedule_error when it is not JSON or no schedule of this format: one sentence with the
 /// place. Linear in the size of the text, memory likewise.
-inline schedule read_json(std::istream& in) { return detail::read_json_from(in); }
-inline schedule read_json(std::string_view text) { return detail::read_json_from(text); }
+inline schedule read_json(std::istream& in) {
+  try {
+    return detail::read_json_from(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+  } catch (const std::ios_base::failure& e) {
+    throw schedule_error(std::string("the stream cannot be read: ") + e.what());
+  }
+}
+inline schedule read_json(std::istream&& in) { return read_json(in); }
+inline schedule read_json(std::string_view text) { return detail::read_json_from(text.begin(), text.end()); }
 
 }  // namespace pipesched

@@ -24,9 +24,11 @@
 namespace pipesched {
 
 struct text_style {
-  bool colour = false;    ///< ANSI colours behind the same characters: orange F, green B and I, blue W
-  std::size_t width = 0;  ///< characters a line at most; longer grids are folded. 0: never
-  double unit = 1;        ///< time that one column stands for
+  bool colour = false;     ///< ANSI colours behind the same characters: orange F, green B and I, blue W
+  std::size_t width = 0;   ///< characters a line at most; longer grids are folded. 0: never
+  double unit = 0;         ///< time that one column stands for; a cell that is shorter than half of it may vanish. 0: the
+                           ///< shortest cell's, or more where a line would be longer than 10000 columns
+  std::size_t column = 0;  ///< characters a column. 0: as the longest name needs, and a space where there is no colour
 };
 
 namespace detail {
@@ -34,7 +36,8 @@ namespace detail {
 class text_grid {
  public:
   text_grid(const timeline& t, const text_style& style) : t_(t), style_(style) {
-    unit_ = std::max<std::size_t>(3, 1 + std::to_string(std::max(t.schedule.micro, 1u) - 1).size());
+    const std::size_t name_size = 1 + std::to_string(std::max(t.schedule.micro, 1u) - 1).size();
+    unit_ = style.column > 0 ? style.column : std::max<std::size_t>(3, name_size + (style.colour ? 0 : 1));
     margin_ = std::string_view("rank  ").size() + std::to_string(std::max(t.schedule.pp(), 1u) - 1).size() + 1;
     for (const interval& i : t.intervals.all()) columns_ = std::max(columns_, column(i.end));
   }
@@ -107,9 +110,12 @@ class text_grid {
 
   void draw_rank(std::uint32_t rank) {
     for (std::size_t c = from_; c < to_; ++c) put(c, ".");
-    for (std::size_t i = 0; i < t_[rank].size(); ++i) {
-      const std::size_t first = column(t_[rank][i].start), last = column(t_[rank][i].end);
-      if (first < last && last > from_ && first < to_) draw_cell(t_.schedule[rank][i], first * unit_, (last - first) * unit_);
+    const auto row = t_[rank];
+    const auto visible = std::partition_point(row.begin(), row.end(), [&](const interval& i) { return column(i.end) <= from_; });
+    for (auto i = static_cast<std::size_t>(visible - row.begin()); i < row.size(); ++i) {
+      const std::size_t first = column(row[i].start), last = column(row[i].end);
+      if (first >= to_) break;
+      if (first < last) draw_cell(t_.schedule[rank][i], first * unit_, (last - first) * unit_);
     }
   }
 
@@ -152,14 +158,19 @@ class text_grid {
 }  // namespace detail
 
 /// The grid of a timeline. @pre t is true. Linear in ranks x (cells + columns).
-/// @throws schedule_error when a unit is not positive, or so small that a line had more than a million columns.
-inline std::string render_text(const timeline& t, const text_style& style = {}) {
-  double end = 0;
-  for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
-  if (!(style.unit > 0) || !(end / style.unit <= 1e6))
-    throw schedule_error("a text grid takes a unit of time that gives at most 1000000 columns; got " +
+/// @throws schedule_error when the unit is negative or no number, or makes a line longer than 10000 columns.
+inline std::string render_text(const timeline& t, text_style style = {}) {
+  constexpr double most_columns = 10000;
+  double end = 0, shortest = 0;
+  for (const interval& i : t.intervals.all()) {
+    end = std::max(end, i.end);
+    if (i.end > i.start && (shortest == 0 || i.end - i.start < shortest)) shortest = i.end - i.start;
+  }
+  if (style.unit == 0) style.unit = std::max({shortest, end / most_columns, 1e-300});
+  if (!(style.unit > 0) || !(end / style.unit <= most_columns * (1 + 1e-9)))
+    throw schedule_error("a text grid takes a unit of time that gives at most 10000 columns; got " +
                          std::to_string(style.unit) + " for " + std::to_string(end) + ", nearest " +
-                         std::to_string(end / 1e6));
+                         std::to_string(end / most_columns));
   return detail::text_grid(t, style).draw();
 }
 

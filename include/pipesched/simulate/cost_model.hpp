@@ -250,6 +250,31 @@ struct stage_costs {
   friend constexpr bool operator==(const stage_costs&, const stage_costs&) = default;
 };
 
+/// The costs of `stages` stages, given those of `shares` equal shares of the model (one for each rank, say) of which each is
+/// divided into stages / shares stages. Durations, kept and freed bytes and weights are divided; transfers and messages are
+/// not. Costs that are given for `stages` stages already stay as they are.
+/// @pre stages is a multiple of shares
+constexpr stage_costs divided(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
+  stage_costs of = costs;
+  const double parts = static_cast<double>(stages) / shares;
+  stage_costs::for_each_field(of, [&](auto& field, std::string_view name) {
+    if (name == "transfer" || name == "message_bytes" || name == "bandwidth") return;
+    const auto divide = [&](per_stage& values) {
+      if (values.values().size() != 1 && values.values().size() != shares) return;
+      std::vector<double> parted;
+      for (std::size_t s = 0; s < (values.values().size() == 1 ? 1 : stages); ++s)
+        parted.push_back(values[static_cast<std::uint32_t>(s * shares / stages)] / parts);
+      values = per_stage(std::move(parted));
+    };
+    if constexpr (requires { field.has_value(); }) {
+      if (field) divide(*field);
+    } else {
+      divide(field);
+    }
+  });
+  return of;
+}
+
 /// DeepSeek-V3's own costs in milliseconds: four MoE layers a stage, EP64, TP1, sequences of 4096, as measured from the
 /// traces that DeepSeek published. Alone a forward takes 97.39 ms and a full backward 135.32, as an overlapped pair 129.01:
 /// all-to-all of one hides behind compute of the other. Pipeline transfers are not in the traces and cost nothing here.

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What the command-line tool can do: one function a subcommand, each returning the exit code, each throwing
+// pipesched::schedule_error with one sentence where the input is bad.
+
+#include <cstdint>
+#include <optional>
+#include <pipesched/schedule.hpp>
+#include <pipesched/simulate/cost_model.hpp>
+#include <string>
+#include <vector>
+
+namespace tool {
+
+/// A family and its sizes, as options give them.
+struct size_options {
+  std::string family;
+  std::int64_t pp = 0, micro = 0;
+  bool forward_only = false;
+};
+
+/// A file of costs, or the name "deepseek_v3", with single costs laid over it.
+struct cost_options {
+  std::string file;
+  std::optional<double> forward, backward_input, backward_weight, overlapped, transfer;
+};
+
+struct output_options {
+  std::string format, file = "-", colour = "auto";
+};
+
+int generate(const size_options& sizes, const output_options& output);
+int verify(const std::string& file);
+int simulate(const std::string& file, const size_options& sizes, const cost_options& costs, const output_options& output);
+int compare(const size_options& sizes, const std::vector<std::string>& families, const cost_options& costs,
+            const output_options& output);
+int list();
+
+}  // namespace tool

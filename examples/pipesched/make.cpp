@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// generate, verify, list
+
+#include <fmt/format.h>
+
+#include <iostream>
+#include <pipesched/io/format.hpp>
+#include <pipesched/pipesched.hpp>
+
+#include "commands.hpp"
+#include "files.hpp"
+
+namespace tool {
+
+int generate(const size_options& sizes, const output_options& output) {
+  const pipesched::schedule s = pipesched::make_schedule(
+      sizes.family, {.pp = sizes.pp, .micro = sizes.micro, .forward_only = sizes.forward_only});
+  if (output.format == "json") {
+    write_json_to(output.file, s);
+  } else if (output.format == "text") {
+    write_output(output.file, fmt::format("{}\n", s));
+  } else {
+    const pipesched::timeline t = pipesched::simulate(s);
+    const pipesched::metrics m = pipesched::measure(t);
+    write_output(output.file,
+                 fmt::format("{}: {} ranks, {} micro-batches{}; verified; makespan {}, idle {:.1f} %\n{}"
+                             "F forward, B backward = I for inputs + W for weights, [F&B] overlapped, . idle; "
+                             "lower case: a rank's later stages\n",
+                             sizes.family, s.pp(), s.micro, s.forward_only ? ", forward only" : "", m.makespan,
+                             100 * m.bubble_ratio, render_text(t, terminal_style(output))));
+  }
+  return 0;
+}
+
+int verify(const std::string& file) {
+  const pipesched::schedule s = read_schedule(file);
+  const pipesched::report report = pipesched::verify(s);
+  if (report)
+    write_output("-", fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}\n", s.name.view(), s.pp(), s.stages(),
+                                  s.micro, s.forward_only ? ", forward only" : ""));
+  else
+    write_output("-", to_string(report));
+  return report ? 0 : 1;
+}
+
+int list() {
+  std::string text;
+  for (const pipesched::family& f : pipesched::families) text += fmt::format("{:<12} {}\n", f.name, f.summary);
+  write_output("-", text);
+  return 0;
+}
+
+}  // namespace tool

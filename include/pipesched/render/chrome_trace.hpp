@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A timeline in the Trace Event Format, for ui.perfetto.dev and chrome://tracing: a process a rank, with one track for
+// compute, tracks for the tensors on their way to other ranks (as many as needed for events on a track not to cross), a
+// counter of live activations, and flow arrows from the maker of a tensor to its user.
+// Format: "Trace Event Format", Google, events M, X, s, t, f, C; times in microseconds.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/render/write.hpp"
+#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/simulate/explain.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+struct trace_style {
+  double microseconds = 1000;  ///< that one unit of the timeline stands for: 1000 if it is in milliseconds
+};
+
+namespace detail {
+
+template <typename Costs>
+class trace_writer {
+ public:
+  trace_writer(const timeline& t, const Costs& costs, const trace_style& style)
+      : t_(t), s_(t.schedule), costs_(costs), style_(style), users_(s_, {}) {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
+        for (op o : s_[rank][i])
+          if (const auto in = input_of(o, s_.stages())) users_[*in] = {rank, i};
+  }
+
+  std::string write() {
+    out_ = "{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n";
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      name("process_name", rank, 0, concat({"rank ", rank}));
+      number_event("process_sort_index", rank, rank);
+      name("thread_name", rank, 0, "compute");
+      write_compute(rank);
+      write_transfers(rank);
+      write_activations(rank);
+    }
+    if (out_.ends_with(",\n")) out_.resize(out_.size() - 2);
+    return std::move(out_ += "\n]}\n");
+  }
+
+ private:
+  struct message {
+    double start, end;
+    tensor what;
+    op maker;
+    std::uint32_t to;
+  };
+
+  void name(std::string_view what, std::uint32_t rank, std::size_t track, std::string_view is) {
+    out_ += concat({"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":", track, ",\"args\":{\"name\":\"", is, "\"}},\n"});
+  }
+  void number_event(std::string_view what, std::uint32_t rank, std::uint32_t is) {
+    out_ += concat({"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":0,\"args\":{\"sort_index\":", is, "}},\n"});
+  }
+  void begin(std::string_view phase, std::uint32_t rank, std::size_t track, double time) {
+    out_ += concat({"{\"ph\":\"", phase, "\",\"pid\":", rank, ",\"tid\":", track, ",\"ts\":"});
+    append_number(out_, time * style_.microseconds);
+  }
+  void flow(std::string_view phase, std::uint32_t rank, std::size_t track, double time, std::uint64_t id) {
+    begin(phase, rank, track, time);
+    out_ += concat({",\"id\":", id, ",\"name\":\"tensor\",\"cat\":\"flow\"", phase == "f" ? ",\"bp\":\"e\"},\n" : "},\n"});
+  }
+  static std::string_view colour(const cell& c) {
+    switch (c[0].pass) {
+      case pass::forward: return c.overlapped() ? "thread_state_running" : "thread_state_iowait";
+      case pass::backward: return "thread_state_running";
+      case pass::backward_input: return "good";
+      default: return "thread_state_runnable";
+    }
+  }
+
+  void write_compute(std::uint32_t rank) {
+    for (std::uint32_t i = 0; i < s_[rank].size(); ++i) {
+      const auto [start, end] = t_[rank][i];
+      const cell& c = s_[rank][i];
+      begin("X", rank, 0, start);
+      out_ += ",\"dur\":";
+      append_number(out_, (end - start) * style_.microseconds);
+      out_ += ",\"name\":\"";
+      append_cell(out_, c);
+      out_ += concat({"\",\"cat\":\"", c.overlapped() ? "overlapped" : "compute", "\",\"cname\":\"", colour(c),
+                      "\",\"args\":{\"stage\":", c[0].stage, ",\"micro\":", c[0].micro, "}},\n"});
+      for (op o : c)  // the ends of arrows that come here from other ranks, and the beginnings of those that leave
+        if (const auto in = input_of(o, s_.stages()); in && s_.placement.rank_of(in->stage, in->micro) != rank)
+          flow("f", rank, 0, start, id_of(*in));
+      const bool swapped = c.overlapped() && made_at(c, {rank, i}, 1) < made_at(c, {rank, i}, 0);
+      for (std::size_t n = 0; n < c.size(); ++n) {
+        const std::size_t k = swapped ? 1 - n : n;
+        if (const auto out = output_of(c[k], s_.stages()); out && users_[*out].rank != rank)
+          flow("s", rank, 0, start + 0.99 * (made_at(c, {rank, i}, k) - start), id_of(*out));
+      }
+    }
+  }
+
+  double made_at(const cell& c, cell_ref at, std::size_t k) const {
+    if constexpr (requires { costs_.release(c, k); })
+      return t_[at.rank][at.index].start + costs_.release(c, k);
+    else
+      return t_[at.rank][at.index].end;
+  }
+
+  // Lanes are handed out first come, first served: a message takes the first that is free.
+  void write_transfers(std::uint32_t rank) {
+    std::vector<message> messages;
+    for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
+      for (std::size_t k = 0; k < s_[rank][i].size(); ++k) {
+        const cell& c = s_[rank][i];
+        const auto out = output_of(c[k], s_.stages());
+        if (!out) continue;
+        const cell_ref to = users_[*out];
+        if (to.rank == rank) continue;
+        const double made = made_at(c, {rank, i}, k);
+        double arrives = t_[to.rank][to.index].start;  // measured: it was there by then
+        if constexpr (cost_model<Costs>) arrives = t_[rank][i].start + time_to_arrive(s_, costs_, rank, c, k, *out);
+        messages.push_back({made, std::max(made, arrives), *out, c[k], to.rank});
+      }
+    std::stable_sort(messages.begin(), messages.end(), [](const message& a, const message& b) { return a.start < b.start; });
+    std::vector<double> free_from;  // of each lane
+    for (const message& m : messages) {
+      std::size_t lane = 0;
+      while (lane < free_from.size() && free_from[lane] > m.start) ++lane;
+      if (lane == free_from.size()) {
+        free_from.push_back(0);
+        name("thread_name", rank, lane + 1, lane == 0 ? "transfers" : concat({"transfers ", lane + 1}));
+      }
+      free_from[lane] = m.end;
+      begin("X", rank, lane + 1, m.start);
+      out_ += ",\"dur\":";
+      append_number(out_, (m.end - m.start) * style_.microseconds);
+      out_ += concat({",\"name\":\"", m.what.gradient ? "gradient of " : "output of ", to_string(m.maker), " to rank ", m.to,
+                      "\",\"cat\":\"transfer\"},\n"});
+      flow("t", rank, lane + 1, m.start, id_of(m.what));
+    }
+  }
+
+  void write_activations(std::uint32_t rank) {
+    std::int64_t live = 0;
+    const auto sample = [&](double time) {
+      begin("C", rank, 0, time);
+      out_ += concat({",\"name\":\"live activations\",\"args\":{\"live\":", live, "}},\n"});
+    };
+    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
+      const std::int64_t before = live;
+      for (op o : s_[rank][i]) live += o.pass == pass::forward;
+      if (live != before) sample(t_[rank][i].start);
+      const std::int64_t during = live;
+      for (op o : s_[rank][i])
+        live -= s_.forward_only || o.pass == pass::backward || o.pass == pass::backward_weight;
+      if (live != during) sample(t_[rank][i].end);
+    }
+  }
+
+  std::uint64_t id_of(tensor t) const {
+    return 1 + (std::uint64_t{t.gradient} * s_.stages() + t.stage) * s_.micro + t.micro;
+  }
+
+  const timeline& t_;
+  const schedule& s_;
+  const Costs& costs_;
+  const trace_style& style_;
+  tensor_table<cell_ref> users_;
+  std::string out_;
+};
+
+}  // namespace detail
+
+/// The trace of a simulated timeline. @pre t is true and was simulated with these costs. Linear but for sorting messages.
+template <cost_model Costs>
+std::string render_chrome_trace(const timeline& t, const Costs& costs, const trace_style& style = {}) {
+  return detail::trace_writer(t, costs, style).write();
+}
+
+/// The trace of a measured timeline: a message is drawn from the end of its maker to the start of its user.
+inline std::string render_chrome_trace(const timeline& t, const trace_style& style = {}) {
+  const detail::as_measured none;
+  return detail::trace_writer(t, none, style).write();
+}
+
+}  // namespace pipesched

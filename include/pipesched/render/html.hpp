@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Timelines as one self-contained page that opens from disk, without a server or the network: zoom and pan, what a cell is
+// and what it waited for, what it needs and what needs it, the critical path, the live activations of every rank; several
+// timelines under one time axis; mouse or keyboard; light and dark.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pipesched/op.hpp"
+#include "pipesched/render/html_page.hpp"
+#include "pipesched/render/write.hpp"
+#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/simulate/explain.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+/// One timeline of a page, with all that is said of it.
+struct html_panel {
+  pipesched::timeline timeline;
+  pipesched::explanation explanation;
+  std::string title{};
+  /// Bytes that F keeps and (negative) B, I and W free, by stage; empty: activations are counted instead.
+  std::vector<std::array<double, 4>> bytes{};
+};
+
+/// The panel of a simulated timeline. @pre t is true and was simulated with these costs
+template <cost_model Costs>
+html_panel make_panel(timeline t, const Costs& costs) {
+  html_panel p{.timeline = std::move(t), .explanation = {}};
+  p.explanation = explain(p.timeline, costs);
+  p.title = detail::facts_of(p.timeline, measure(p.timeline));
+  if constexpr (requires(op o) { costs.bytes(o); }) {
+    bool any = false;
+    for (std::uint32_t s = 0; s < p.timeline.schedule.stages(); ++s) {
+      std::array<double, 4> of{};
+      for (std::size_t i = 0; i < 4; ++i) {
+        of[i] = costs.bytes(op{static_cast<pass>(i + 1), 0, static_cast<std::uint16_t>(s), 0});
+        any = any || of[i] != 0;
+      }
+      p.bytes.push_back(of);
+    }
+    if (!any) p.bytes.clear();
+  }
+  return p;
+}
+
+/// The panel of a measured timeline. @pre t is true
+inline html_panel make_panel(timeline t) {
+  html_panel p{.timeline = std::move(t), .explanation = {}};
+  p.explanation = explain(p.timeline);
+  p.title = detail::facts_of(p.timeline, measure(p.timeline));
+  return p;
+}
+
+namespace detail {
+
+class html_writer {
+ public:
+  std::string write(std::span<const html_panel> panels) {
+    out_ = html_page_head;
+    list(panels, [&](const html_panel& p) { write_panel(p); });
+    return std::move(out_ += html_page_tail);
+  }
+
+ private:
+  template <typename Range, typename F>
+  void list(const Range& range, F&& f) {
+    out_ += '[';
+    bool first = true;
+    for (const auto& each : range) {
+      if (!std::exchange(first, false)) out_ += ',';
+      f(each);
+    }
+    out_ += ']';
+  }
+  void whole(std::uint64_t n) { out_ += concat({n}); }
+
+  // A string in a script: no quote, backslash or bracket of a tag ends it early.
+  void quoted(std::string_view text) {
+    out_ += '"';
+    for (char c : text) out_ += c == '"' || c == '\\' || c == '<' || static_cast<unsigned char>(c) < ' ' ? ' ' : c;
+    out_ += '"';
+  }
+
+  void write_panel(const html_panel& p) {
+    const timeline& t = p.timeline;
+    const schedule& s = t.schedule;
+    out_ += "\n{\"title\":";
+    quoted(p.title);
+    out_ += s.forward_only ? ",\"forwardOnly\":true" : ",\"forwardOnly\":false";
+    out_ += concat({",\"split\":", s.placement.first_of_replica_1().value_or(0xFFFF'FFFF), ",\"chunks\":["});
+    for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
+      if (replica > 0) out_ += ',';
+      const std::uint32_t micro = replica == 0 ? 0 : *s.placement.first_of_replica_1();
+      std::uint32_t stage = 0;
+      list(s.placement.rank_of_stage(replica), [&](std::uint16_t) { whole(s.placement.chunk_of(stage++, micro)); });
+    }
+    out_ += "],\"memory\":";
+    if (p.bytes.empty()) {
+      out_ += "null";
+    } else {
+      constexpr std::string_view names[] = {"{\"F\":", ",\"B\":", ",\"I\":", ",\"W\":"};
+      for (std::size_t i = 0; i < 4; ++i) {
+        out_ += names[i];
+        list(p.bytes, [&](const std::array<double, 4>& of) { append_number(out_, of[i]); });
+      }
+      out_ += '}';
+    }
+    out_ += ",\"rows\":[";
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+      out_ += rank == 0 ? "\n[\"" : ",\n[\"";
+      for (std::size_t i = 0; i < s[rank].size(); ++i) {
+        if (i > 0) out_ += ' ';
+        append_cell(out_, s[rank][i]);
+      }
+      out_ += "\",";
+      list(t[rank], [&](const interval& i) {
+        append_number(out_, i.start);
+        out_ += ',';
+        append_number(out_, i.end);
+      });
+      out_ += ']';
+    }
+    out_ += "],\n\"gaps\":";
+    list(p.explanation.gaps, [&](const gap& g) {
+      out_ += concat({"[", g.before.rank, ",", g.before.index, ",", g.made_in.rank, ",", g.made_in.index, ",\""});
+      append_cell(out_, g.made_by);
+      out_ += "\"]";
+    });
+    out_ += ",\n\"path\":";
+    list(p.explanation.critical_path, [&](cell_ref c) { out_ += concat({"[", c.rank, ",", c.index, "]"}); });
+    out_ += '}';
+  }
+
+  std::string out_;
+};
+
+}  // namespace detail
+
+/// The page for one or more timelines, one below the other under one time axis. Linear in the number of cells.
+inline std::string render_html(std::span<const html_panel> panels) { return detail::html_writer().write(panels); }
+inline std::string render_html(const html_panel& panel) { return render_html(std::span(&panel, 1)); }
+
+}  // namespace pipesched

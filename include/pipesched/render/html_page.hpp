@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The page that render_html() fills with data: one file, no server, no network. It draws on a canvas what is visible and
+// nothing else, so that large schedules stay usable.
+
+#include <string_view>
+
+namespace pipesched::detail {
+
+inline constexpr std::string_view html_page_head = R"html(<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>pipeline schedules</title>
+<style>
+:root { --bg:#fff; --fg:#1c1c1c; --dim:#666; --line:#d4d4d4; --hatch:#ddd; --frame:#000; --pick:#d0021b; --path:#c2185b; --card:#fffff4;
+  --F:#fbbf5b; --B:#74b257; --I:#c4e6a6; --W:#3f78b5; --Ft:#000; --Bt:#000; --It:#000; --Wt:#fff; --mem:#8a5fbf55; }
+:root[data-theme=dark] { --bg:#17191c; --fg:#eaeaea; --dim:#9aa0a6; --line:#3a3d42; --hatch:#2c2f34; --frame:#fff; --pick:#ff6b6b; --path:#ff5fa2; --card:#23262b;
+  --F:#e0a03c; --B:#5c9a42; --I:#9cc97b; --W:#4f8fd3; --mem:#b58cff55; }
+* { box-sizing:border-box; }
+html, body { margin:0; height:100%; overflow:hidden; background:var(--bg); color:var(--fg); font:13px/1.4 system-ui, sans-serif; }
+body { display:flex; flex-direction:column; }
+header { display:flex; flex-wrap:wrap; gap:6px; align-items:center; padding:6px 10px; border-bottom:1px solid var(--line); }
+button { font:inherit; color:inherit; background:var(--card); border:1px solid var(--line); border-radius:4px; padding:2px 8px; cursor:pointer; }
+button[aria-pressed=true] { outline:2px solid var(--pick); }
+.key { display:inline-block; width:14px; height:12px; border:1px solid var(--frame); vertical-align:-2px; margin:0 3px 0 8px; }
+#stage { flex:1; position:relative; min-height:0; }
+canvas { position:absolute; inset:0; width:100%; height:100%; display:block; outline-offset:-2px; }
+#tip { position:absolute; pointer-events:none; display:none; background:var(--card); border:1px solid var(--dim); border-radius:4px; padding:4px 8px; max-width:420px; white-space:pre-line; z-index:2; }
+#chosen { padding:5px 10px; border-top:1px solid var(--line); min-height:2.2em; color:var(--fg); }
+#help { display:none; position:absolute; right:12px; top:12px; background:var(--card); border:1px solid var(--dim); border-radius:6px; padding:10px 14px; z-index:3; white-space:pre; }
+</style>
+</head>
+<body>
+<header>
+<button id="fit" title="0">Fit</button><button id="zoomin" title="+">+</button><button id="zoomout" title="-">&minus;</button>
+<button id="path" aria-pressed="false" title="c">Critical path</button>
+<button id="memory" aria-pressed="false" title="m">Memory</button>
+<button id="theme" title="t">Light / dark</button><button id="helpbutton" title="?">Keys</button>
+<span><i class="key" style="background:var(--F)"></i>forward<i class="key" style="background:var(--B)"></i>backward<i class="key" style="background:var(--I)"></i>for inputs<i class="key" style="background:var(--W)"></i>for weights<i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped</span>
+</header>
+<div id="stage"><canvas id="canvas" tabindex="0" role="application" aria-label="Timeline. Arrow keys choose a cell, plus and minus zoom, question mark lists all keys."></canvas><div id="tip" role="tooltip"></div>
+<div id="help">arrows        choose the cell beside, above, below
++ -           zoom in, out (also ctrl + wheel)
+shift + arrows, drag, wheel   move
+0             fit all
+c             critical path of each schedule
+m             live activations of each rank
+t             light or dark
+Esc           choose nothing
+?             this list</div></div>
+<div id="chosen" aria-live="polite">Hover over a cell, or click one to see what it needs and what needs it.</div>
+<script>
+"use strict";
+const DATA = )html";
+
+inline constexpr std::string_view html_page_tail = R"html(;
+const $ = id => document.getElementById(id), canvas = $("canvas"), g = canvas.getContext("2d");
+const ROW = 22, GAP = 46, AXIS = 26;
+let left = 90, view = {from: 0, scale: 1, y: 0}, chosen = null, showPath = false, showMemory = false, size = {w: 0, h: 0};
+
+// One op of the notation: [stage, letter, micro].
+const parse = text => (text.match(/\d+[FBIW]\d+/g) || []).map(o => { const m = /(\d+)(.)(\d+)/.exec(o); return [+m[1], m[2], +m[3]]; });
+const format = n => String(+n.toPrecision(7));
+for (const s of DATA) {
+  s.rows = s.rows.map(r => { const names = r[0] ? r[0].split(" ") : []; return {names, ops: names.map(parse), t: r[1]}; });
+  s.makespan = Math.max(0, ...s.rows.map(r => r.t.length ? r.t[r.t.length - 1] : 0));
+  s.waits = new Map(s.gaps.map(w => [w[0] + "," + w[1], w]));
+  s.index = null;
+  s.onPath = new Set(s.path.map(p => p.join()));
+}
+const longest = Math.max(1e-9, ...DATA.map(s => s.makespan));
+
+// Which cell makes which tensor, which needs it; made when a cell is first chosen.
+function indexed(s) {
+  if (s.index) return s.index;
+  s.index = new Map();
+  s.rows.forEach((row, r) => row.ops.forEach((ops, i) => { for (const [st, p, m] of ops) s.index.set((p === "B" ? "I" : p) + st + "," + m, [r, i]); }));
+  return s.index;
+}
+function neighbours(s, r, i) {
+  const index = indexed(s), inputs = [], outputs = [], add = (list, key) => { const c = index.get(key); if (c && !(c[0] === r && c[1] === i)) list.push(c); };
+  for (const [st, p, m] of s.rows[r].ops[i]) {
+    if (p === "F") {
+      if (st > 0) add(inputs, "F" + (st - 1) + "," + m);
+      add(outputs, "F" + (st + 1) + "," + m); add(outputs, "I" + st + "," + m);
+    } else if (p === "W") { add(inputs, "I" + st + "," + m);
+    } else {
+      add(inputs, "F" + st + "," + m); add(inputs, "I" + (st + 1) + "," + m);
+      add(outputs, "I" + (st - 1) + "," + m); if (p === "I") add(outputs, "W" + st + "," + m);
+    }
+  }
+  return {inputs, outputs};
+}
+
+const rowHeight = () => ROW + (showMemory ? 26 : 0);
+const panelHeight = s => AXIS + s.rows.length * rowHeight() + GAP;
+function panelTop(n) { let y = 24 - view.y; for (let k = 0; k < n; ++k) y += panelHeight(DATA[k]); return y; }
+const contentHeight = () => DATA.reduce((h, s) => h + panelHeight(s), 24);
+const X = time => left + (time - view.from) * view.scale;
+const rowTop = (n, r) => panelTop(n) + AXIS + r * rowHeight();
+// The first cell of a row that ends after a time.
+function firstAfter(t, time) { let a = 0, b = t.length / 2; while (a < b) { const c = (a + b) >> 1; if (t[2 * c + 1] > time) b = c; else a = c + 1; } return a; }
+
+function clamp() {
+  const room = Math.max(50, size.w - left - 16), least = room / longest;
+  view.scale = Math.min(Math.max(view.scale, least), least * 1e5);
+  view.from = Math.min(Math.max(view.from, 0), Math.max(0, longest - room / view.scale));
+  view.y = Math.min(Math.max(view.y, 0), Math.max(0, contentHeight() - size.h));
+}
+function zoom(factor, at) {
+  const time = view.from + (at - left) / view.scale;
+  view.scale *= factor; clamp(); view.from = time - (at - left) / view.scale; draw();
+}
+function fit() { view = {from: 0, scale: 0, y: 0}; draw(); }
+
+let style = {};
+function readStyle() {
+  const css = getComputedStyle(document.documentElement);
+  for (const name of ["bg", "fg", "dim", "line", "hatch", "frame", "pick", "path", "mem", "F", "B", "I", "W", "Ft", "Bt", "It", "Wt"]) style[name] = css.getPropertyValue("--" + name).trim();
+  const tile = document.createElement("canvas"), c = tile.getContext("2d");
+  tile.width = tile.height = 6; c.strokeStyle = style.hatch; c.beginPath(); c.moveTo(0, 6); c.lineTo(6, 0); c.stroke();
+  style.idle = g.createPattern(tile, "repeat");
+}
+
+let asked = false;
+function draw() { if (!asked) { asked = true; requestAnimationFrame(paint); } }
+function paint() {
+  asked = false; clamp();
+  const ratio = devicePixelRatio || 1;
+  if (canvas.width !== Math.round(size.w * ratio) || canvas.height !== Math.round(size.h * ratio)) { canvas.width = Math.round(size.w * ratio); canvas.height = Math.round(size.h * ratio); }
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
+  g.fillStyle = style.bg; g.fillRect(0, 0, size.w, size.h);
+  g.font = "12px system-ui, sans-serif"; g.textBaseline = "middle";
+  let drawn = 0;
+  DATA.forEach((s, n) => {
+    const top = panelTop(n);
+    if (top > size.h || top + panelHeight(s) < 0) return;
+    g.fillStyle = style.fg; g.textAlign = "left"; g.fillText(s.title, 10, top - 6);
+    paintAxis(n, s);
+    for (let r = 0; r < s.rows.length; ++r) {
+      const y = rowTop(n, r);
+      if (y > size.h || y + rowHeight() < 0) continue;
+      drawn += paintRow(s, r, y);
+      if (showMemory) paintMemory(s, r, y + ROW + 2, 22);
+    }
+    if (showPath) paintPath(n, s);
+  });
+  if (chosen) paintChosen();
+  canvas.dataset.drawn = drawn;
+}
+function paintRow(s, r, y) {
+  const row = s.rows[r], t = row.t, end = view.from + (size.w - left) / view.scale;
+  g.fillStyle = style.idle; g.fillRect(left, y, Math.min(X(s.makespan), size.w) - left, ROW);
+  let drawn = 0, i = firstAfter(t, view.from);
+  g.textAlign = "center";
+  while (i < row.names.length && t[2 * i] < end) {
+    const a = Math.max(X(t[2 * i]), left), b = X(t[2 * i + 1]), ops = row.ops[i];
+    ++drawn;
+    if (b - a < 1.2) {  // too narrow to see: one line, and on to what the next pixel shows
+      g.fillStyle = style[ops[0][1]]; g.fillRect(a, y, 1.2, ROW);
+      i = Math.max(i + 1, firstAfter(t, view.from + (a + 1.2 - left) / view.scale));
+      continue;
+    }
+    const parts = ops.map(o => o[1] === "B" ? 2 : 1), sum = parts.reduce((p, q) => p + q);
+    let x = X(t[2 * i]);
+    ops.forEach((o, k) => {
+      const w = (b - X(t[2 * i])) * parts[k] / sum, x0 = Math.max(x, left), x1 = x + w;
+      if (x1 > left) {
+        g.fillStyle = style[o[1]]; g.fillRect(x0, y, x1 - x0, ROW);
+        const name = String(o[2]);
+        if (x1 - x0 > 7 * name.length + 3) { g.fillStyle = style[o[1] + "t"]; g.fillText(name, (x0 + x1) / 2, y + ROW / 2); }
+        if (x1 - x0 > 6 && s.chunks[o[2] >= s.split ? 1 : 0][o[0]] > 0) { g.fillStyle = style[o[1] + "t"]; g.fillRect(x0 + 2, y + ROW - 3, x1 - x0 - 4, 1.5); }
+      }
+      x = x1;
+    });
+    if (b - a > 3) { g.strokeStyle = style.frame; g.lineWidth = ops.length > 1 ? 2 : 0.4; g.strokeRect(a, y, b - a, ROW); }
+    ++i;
+  }
+  g.fillStyle = style.bg; g.fillRect(0, y, left, ROW);
+  g.fillStyle = style.fg; g.textAlign = "left"; g.fillText("rank " + r, 10, y + ROW / 2);
+  return drawn;
+}
+// Steps of live memory along a row: [time, level, ...]; made when first shown.
+function memoryOf(s, r) {
+  const row = s.rows[r];
+  if (row.memory) return row.memory;
+  const steps = [0, 0]; let now = 0, peak = 0;
+  row.ops.forEach((ops, i) => {
+    const at = now;
+    for (const [st, p] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : 1;
+    if (now !== at) steps.push(row.t[2 * i], now);
+    peak = Math.max(peak, now);
+    const during = now;
+    for (const [st, p] of ops)
+      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : 1;
+      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -1;
+    if (now !== during) steps.push(row.t[2 * i + 1], now);
+  });
+  steps.push(s.makespan, now);
+  return row.memory = {steps, peak};
+}
+function paintMemory(s, r, y, h) {
+  const {steps, peak} = memoryOf(s, r), top = Math.max(1e-9, ...s.rows.map((_, k) => memoryOf(s, k).peak));
+  g.save(); g.beginPath(); g.rect(left, y, size.w - left, h); g.clip();
+  g.fillStyle = style.mem; g.beginPath(); g.moveTo(X(0), y + h);
+  for (let k = 0; k < steps.length; k += 2) {
+    if (k > 0) g.lineTo(X(steps[k]), y + h - h * steps[k - 1] / top);
+    g.lineTo(X(steps[k]), y + h - h * steps[k + 1] / top);
+  }
+  g.lineTo(X(s.makespan), y + h); g.fill(); g.restore();
+  g.fillStyle = style.dim; g.textAlign = "left"; g.fillText("peak " + format(peak), 10, y + h / 2);
+}
+function paintAxis(n, s) {
+  const y = panelTop(n) + AXIS - 6, room = (size.w - left) / 80, span = (size.w - left) / view.scale;
+  const ten = 10 ** Math.floor(Math.log10(span / room)), step = [1, 2, 5, 10].map(k => k * ten).find(k => span / k <= room) || 10 * ten;
+  g.strokeStyle = style.line; g.fillStyle = style.dim; g.textAlign = "center"; g.lineWidth = 1;
+  for (let t = Math.ceil(view.from / step) * step; X(t) < size.w; t += step) {
+    g.beginPath(); g.moveTo(X(t), y + 3); g.lineTo(X(t), y + 6 + s.rows.length * rowHeight()); g.stroke();
+    g.fillText(format(t), X(t), y - 3);
+  }
+}
+function box(n, [r, i]) {
+  const t = DATA[n].rows[r].t;
+  return {x0: X(t[2 * i]), x1: X(t[2 * i + 1]), y: rowTop(n, r)};
+}
+function arrow(a, b, colour) {
+  g.strokeStyle = g.fillStyle = colour; g.lineWidth = 1.5;
+  const x0 = a.x1, y0 = a.y + ROW / 2, x1 = b.x0, y1 = b.y + ROW / 2, bend = Math.max(12, Math.abs(x1 - x0) / 3);
+  g.beginPath(); g.moveTo(x0, y0); g.bezierCurveTo(x0 + bend, y0, x1 - bend, y1, x1, y1); g.stroke();
+  g.beginPath(); g.moveTo(x1, y1); g.lineTo(x1 - 6, y1 - 3.5); g.lineTo(x1 - 6, y1 + 3.5); g.fill();
+}
+function inPlot(f) { g.save(); g.beginPath(); g.rect(left, 0, size.w - left, size.h); g.clip(); f(); g.restore(); }
+function paintPath(n, s) {
+  inPlot(() => {
+    s.path.forEach((c, k) => {
+      const b = box(n, c);
+      if (b.x1 < left || b.x0 > size.w) return;
+      g.strokeStyle = style.path; g.lineWidth = 3; g.strokeRect(b.x0 + 1, b.y + 1, Math.max(1, b.x1 - b.x0 - 2), ROW - 2);
+      if (k > 0 && s.path[k - 1][0] !== c[0]) arrow(box(n, s.path[k - 1]), b, style.path);
+    });
+  });
+}
+function paintChosen() {
+  const {n, r, i} = chosen, at = box(n, [r, i]), {inputs, outputs} = neighbours(DATA[n], r, i);
+  inPlot(() => {
+    g.strokeStyle = style.pick; g.lineWidth = 3; g.strokeRect(at.x0, at.y, at.x1 - at.x0, ROW);
+    for (const c of inputs) arrow(box(n, c), at, style.pick);
+    for (const c of outputs) arrow(at, box(n, c), style.dim);
+  });
+}
+
+const words = {F: "forward", B: "backward", I: "backward for inputs", W: "backward for weights"};
+function describe({n, r, i}) {
+  const s = DATA[n], row = s.rows[r], wait = s.waits.get(r + "," + i), t = row.t;
+  let text = row.names[i] + ": " + row.ops[i].map(o => words[o[1]] + " of micro-batch " + o[2] + " through stage " + o[0]).join(", overlapped with ");
+  text += "\nrank " + r + ", from " + format(t[2 * i]) + " to " + format(t[2 * i + 1]) + ", lasts " + format(t[2 * i + 1] - t[2 * i]);
+  if (wait) text += "\nwaited " + format(t[2 * i] - (i > 0 ? t[2 * i - 1] : 0)) + " for " + wait[4] + " from rank " + wait[2];
+  if (s.onPath.has(r + "," + i)) text += "\non the critical path";
+  return text;
+}
+function choose(c) {
+  chosen = c;
+  if (!c) { $("chosen").textContent = "Nothing chosen."; return draw(); }
+  const s = DATA[c.n], {inputs, outputs} = neighbours(s, c.r, c.i), names = list => list.map(([r, i]) => s.rows[r].names[i] + " (rank " + r + ")").join(", ") || "nothing";
+  $("chosen").textContent = describe(c).replace(/\n/g, "; ") + "; needs " + names(inputs) + "; is needed by " + names(outputs);
+  draw();
+}
+function reveal({n, r, i}) {
+  const b = box(n, [r, i]), t = DATA[n].rows[r].t;
+  if (b.x0 < left || b.x1 > size.w) view.from = (t[2 * i] + t[2 * i + 1]) / 2 - (size.w - left) / 2 / view.scale;
+  if (b.y < 0) view.y += b.y - AXIS; else if (b.y + ROW > size.h) view.y += b.y + ROW - size.h + 8;
+}
+function cellAt(x, y) {
+  if (x < left) return null;
+  for (let n = 0; n < DATA.length; ++n) {
+    const r = Math.floor((y - rowTop(n, 0)) / rowHeight()), row = DATA[n].rows[r];
+    if (!row || y - rowTop(n, r) > ROW) continue;
+    const time = view.from + (x - left) / view.scale, i = firstAfter(row.t, time);
+    return i < row.names.length && row.t[2 * i] <= time ? {n, r, i} : null;
+  }
+  return null;
+}
+
+let drag = null;
+canvas.addEventListener("pointerdown", e => { drag = {x: e.offsetX, y: e.offsetY, from: view.from, vy: view.y, moved: false}; canvas.setPointerCapture(e.pointerId); canvas.focus(); });
+canvas.addEventListener("pointermove", e => {
+  if (drag) {
+    if (Math.hypot(e.offsetX - drag.x, e.offsetY - drag.y) > 4) drag.moved = true;
+    if (drag.moved) { view.from = drag.from - (e.offsetX - drag.x) / view.scale; view.y = drag.vy - (e.offsetY - drag.y); draw(); }
+  }
+  const c = drag && drag.moved ? null : cellAt(e.offsetX, e.offsetY), tip = $("tip");
+  tip.style.display = c ? "block" : "none";
+  if (!c) return;
+  tip.textContent = describe(c);
+  tip.style.left = Math.min(e.offsetX + 14, size.w - tip.offsetWidth - 6) + "px";
+  tip.style.top = (e.offsetY + 18 + tip.offsetHeight > size.h ? e.offsetY - tip.offsetHeight - 10 : e.offsetY + 18) + "px";
+});
+canvas.addEventListener("pointerup", e => { if (drag && !drag.moved) choose(cellAt(e.offsetX, e.offsetY)); drag = null; });
+canvas.addEventListener("pointercancel", () => { drag = null; });
+canvas.addEventListener("pointerleave", () => { $("tip").style.display = "none"; });
+canvas.addEventListener("wheel", e => {
+  e.preventDefault();
+  if (e.ctrlKey || e.metaKey) return zoom(Math.exp(-e.deltaY / 300), e.offsetX);
+  view.from += (e.shiftKey ? e.deltaY : e.deltaX) / view.scale; if (!e.shiftKey) view.y += e.deltaY; draw();
+}, {passive: false});
+
+const toggle = { path: () => { showPath = !showPath; $("path").setAttribute("aria-pressed", showPath); }, memory: () => { showMemory = !showMemory; $("memory").setAttribute("aria-pressed", showMemory); } };
+function theme(name) { document.documentElement.dataset.theme = name; readStyle(); draw(); }
+function help() { $("help").style.display = $("help").style.display === "block" ? "none" : "block"; }
+const otherTheme = () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+function step(dx, dy) {
+  if (!chosen) return choose({n: 0, r: 0, i: firstAfter(DATA[0].rows[0].t, view.from)});
+  let {n, r, i} = chosen; const t = DATA[n].rows[r].t, middle = (t[2 * i] + t[2 * i + 1]) / 2;
+  if (dx) i = Math.min(Math.max(i + dx, 0), DATA[n].rows[r].names.length - 1);
+  else {
+    r += dy;
+    if (r < 0 && n > 0) r = DATA[--n].rows.length - 1; else if (r >= DATA[n].rows.length && n + 1 < DATA.length) { ++n; r = 0; }
+    r = Math.min(Math.max(r, 0), DATA[n].rows.length - 1);
+    i = Math.min(firstAfter(DATA[n].rows[r].t, middle), DATA[n].rows[r].names.length - 1);
+  }
+  choose({n, r, i}); reveal(chosen);
+}
+addEventListener("keydown", e => {
+  if (e.ctrlKey || e.metaKey || e.altKey) return;
+  const far = (size.w - left) / 6 / view.scale, middle = left + (size.w - left) / 2;
+  const keys = {
+    "+": () => zoom(1.5, middle), "=": () => zoom(1.5, middle), "-": () => zoom(1 / 1.5, middle), "0": fit,
+    c: () => { toggle.path(); draw(); }, m: () => { toggle.memory(); draw(); }, t: otherTheme, "?": help, Escape: () => { $("help").style.display = "none"; choose(null); },
+    ArrowLeft: () => e.shiftKey ? (view.from -= far, draw()) : step(-1, 0), ArrowRight: () => e.shiftKey ? (view.from += far, draw()) : step(1, 0),
+    ArrowUp: () => e.shiftKey ? (view.y -= 80, draw()) : step(0, -1), ArrowDown: () => e.shiftKey ? (view.y += 80, draw()) : step(0, 1)};
+  if (keys[e.key]) { keys[e.key](); e.preventDefault(); }
+});
+$("fit").onclick = fit; $("theme").onclick = otherTheme; $("helpbutton").onclick = help;
+$("zoomin").onclick = () => zoom(1.5, left + (size.w - left) / 2); $("zoomout").onclick = () => zoom(1 / 1.5, left + (size.w - left) / 2);
+$("path").onclick = () => { toggle.path(); draw(); }; $("memory").onclick = () => { toggle.memory(); draw(); };
+new ResizeObserver(() => { size = {w: $("stage").clientWidth, h: $("stage").clientHeight}; draw(); }).observe($("stage"));
+theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+</script>
+</body>
+</html>
+)html";
+
+}  // namespace pipesched::detail
