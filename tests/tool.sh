@@ -46,6 +46,8 @@ expect "through a pipe" 0 'valid: zb1p, .*~' '' bash -c "'$tool' generate zb1p -
 sed 's/"0F0","0F1"/"0F1","0F1"/' 1f1b.json >broken.json
 expect "a broken schedule" 1 'rank 0, cell 1: duplicate: 0F1 again, first in cell 0; expected once~rank 0: missing: 0F0 .*~' '' \
   "$tool" verify broken.json
+printf '{"format": "pipesched.schedule"}\0garbage' >nul.json
+expect "bytes after a NUL" 2 '' 'pipesched: nul.json: [^~]*~' "$tool" verify nul.json
 head -c 300 1f1b.json >cut.json
 expect "a truncated file" 2 '' 'pipesched: cut.json: not JSON: parse error at line .*~' "$tool" verify cut.json
 expect "no file" 2 '' 'pipesched: nowhere.json: cannot be read~' "$tool" verify nowhere.json
@@ -61,6 +63,7 @@ expect "negative" 2 '' 'pipesched: gpipe needs at least 1 pipeline rank; got pp 
 expect "too many" 2 '' 'pipesched: gpipe needs stages x micro-batches of at most 2\^28; .*, nearest micro = 67108864~' \
   "$tool" generate gpipe --pp 4 --micro 99999999999
 expect "beyond 64 bits" 2 '' 'pipesched: [^~]*99999999999999999999[^~]*~' "$tool" generate gpipe --pp 4 --micro 99999999999999999999
+expect "a leading zero is no octal" 0 '1f1b: 10 ranks,.*' '' "$tool" generate 1f1b --pp 010 --micro 2 --format text
 expect "no number" 2 '' 'pipesched: [^~]*--pp[^~]*~' "$tool" generate gpipe --pp four --micro 4
 expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; known: gpipe, .*~' "$tool" generate dualpip --pp 4 --micro 4
 expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
@@ -70,12 +73,21 @@ expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generat
 echo keep >kept.json
 expect "bad parameters leave the file alone" 2 '' 'pipesched: .*~' "$tool" generate gpipe --pp 0 --micro 4 --output kept.json
 [ "$(cat kept.json)" = keep ] || { echo "FAILED: kept.json was lost"; failures=$((failures + 1)); }
-expect "a folder that is not there" 2 '' 'pipesched: nowhere/x.json: cannot be written~' "$tool" generate gpipe --pp 2 --micro 4 --output nowhere/x.json
+expect "a folder that is not there" 2 '' 'pipesched: nowhere/x.json: cannot be written \(No such file or directory\)~' "$tool" generate gpipe --pp 2 --micro 4 --output nowhere/x.json
 expect "a device as output" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/null
-expect "a full device" 2 '' 'pipesched: /dev/full: cannot be written~' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/full
+expect "a full device" 2 '' 'pipesched: /dev/full: cannot be written.*~' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/full
 expect "full standard output" 2 '' 'pipesched: standard output could not be written~' bash -c "'$tool' generate gpipe --pp 2 --micro 4 >/dev/full"
 [ -c /dev/null ] || { echo "FAILED: /dev/null is no device any more"; failures=$((failures + 1)); }
-ls ./*.part >/dev/null 2>&1 && { echo "FAILED: a .part file is left"; failures=$((failures + 1)); }
+ls ./*.??????  2>/dev/null | grep -qE '\.json\.[A-Za-z0-9]{6}$' && { echo "FAILED: a scratch file is left"; failures=$((failures + 1)); }
+expect "the verdict that cannot be written" 2 '' 'pipesched: standard output could not be written~' bash -c "'$tool' verify 1f1b.json >/dev/full"
+echo real >target.json; ln -s target.json link.json; chmod 600 target.json
+expect "a link" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --output link.json
+[ -L link.json ] && grep -q gpipe target.json || { echo "FAILED: the link was replaced"; failures=$((failures + 1)); }
+expect "a file of mode 600" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --output target.json
+[ "$(stat -c %a target.json)" = 600 ] || { echo "FAILED: the mode was changed"; failures=$((failures + 1)); }
+bash -c "'$tool' generate gpipe --pp 2 --micro 4 --output /dev/stdout >captured.json"
+expect "/dev/stdout is a way to write" 0 'valid: gpipe.*' '' "$tool" verify captured.json
+expect "a very long grid is coarser" 0 'gpipe: 1 ranks, 400000 .*' '' "$tool" generate gpipe --pp 1 --micro 400000 --format grid
 
 [ "$failures" -eq 0 ] && echo "all as expected"
 exit "$((failures > 0))"

@@ -43,7 +43,7 @@ std::vector<std::string> includes_of(const fs::path& file) {
 const std::map<std::string, std::set<std::string>> may_include = {
     {"", {}},
     {"generate", {""}},
-    {"simulate", {""}},
+    {"simulate", {"", "generate"}},
     {"program", {""}},
     {"io", {"", "simulate", "program"}},
     {"render", {"", "simulate"}},
@@ -81,11 +81,11 @@ TEST_CASE("tree: outside io/ and execute/ only the standard library is included"
   }
 }
 
-TEST_CASE("tree: the umbrella includes every header that needs only the standard library") {
+TEST_CASE("tree: the umbrella includes every header that needs only the standard library, but for pictures in files") {
   std::vector<std::string> expected;
   for (const fs::path& file : all_headers()) {
     const std::string folder = file.parent_path().string();
-    if (folder != "io" && folder != "execute" && file != "pipesched.hpp")
+    if (folder != "io" && folder != "execute" && (folder != "render" || file.stem() == "text") && file != "pipesched.hpp")
       expected.push_back("\"pipesched/" + file.generic_string() + "\"");
   }
   std::sort(expected.begin(), expected.end());

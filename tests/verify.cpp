@@ -73,6 +73,12 @@ TEST_CASE("verify: every rule has its text") {
         "rank 1, cell 0: overlap: 1B0 needs 1F0; expected two ops that do not need each other\n");
 }
 
+TEST_CASE("verify: a W beside the B of its stage is not said to need it") {
+  const schedule s = of_texts({"0F0 (0B0;0W0)", "1F0 1B0"}, 1);
+  CHECK(rules_of(verify(s)) == brute_force(s).broken_rules());
+  CHECK(rules_of(verify(s)) == std::set{rule::backward});
+}
+
 TEST_CASE("verify: a cycle over ranks is spelled out op by op") {
   CHECK(report_on({"0F0 0B0 0F1 0B1", "1F0 1F1 1B0 1B1"}, 2) ==
         "rank 0, cell 1: cycle: 0B0 (rank 0, cell 1) needs 1B0 (rank 1, cell 2), which stands behind 1F1; "
@@ -112,6 +118,10 @@ TEST_CASE("verify: the wrong number of rows, ranks or micro-batches is a shape")
   s.cells.append({});
   CHECK(rules_of(verify(s)) == std::set{rule::shape});
   CHECK(rules_of(verify(schedule{})) == std::set{rule::shape});
+  s = make_dualpipe_schedule({.pp = 2, .micro = 8});
+  s.micro = 3;
+  CHECK(to_string(verify(s)) ==
+        "rank 0: shape: the placement's replica 1 starts with micro-batch 4; expected 2 for 3 micro-batches\n");
 }
 
 TEST_CASE("verify: a pass, chunk or stage that no op can have is named, not followed") {
@@ -130,8 +140,8 @@ TEST_CASE("verify: memory is bounded by the ops, not by what the schedule claims
   schedule s{.name = "huge", .placement = placement::linear(65536), .micro = 4'000'000'000};
   for (int rank = 0; rank < 65536; ++rank) s.cells.append({});
   CHECK(to_string(verify(s)) ==
-        "rank 0: missing: 0F0 is nowhere, the first of many: 0 ops; expected at least 65536 stages x 4000000000 "
-        "micro-batches\n");
+        "rank 0: missing: 0F0 is nowhere, nor is most of the rest; expected 65536 stages x 4000000000 micro-batches, got 0 "
+        "ops\n");
 }
 
 TEST_CASE("verify: spells out the first violations and counts the others") {

@@ -7,6 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/render/chrome_trace.hpp>
+#include <pipesched/render/html.hpp>
+#include <pipesched/render/svg.hpp>
 #include <string>
 #include <vector>
 

@@ -39,14 +39,15 @@ class label {
   friend constexpr bool operator==(const label& a, std::string_view b) { return a.view() == b; }
   friend constexpr bool operator==(const label& a, const char* b) { return a.view() == b; }
 
-  template <typename Stream>
-  friend auto operator<<(Stream& out, const label& l) -> decltype(out << l.view()) {
-    return out << l.view();
-  }
 
  private:
   char text_[most]{};
   unsigned char size_ = 0;
 };
+
+template <typename Stream>
+auto operator<<(Stream& out, const label& l) -> decltype(out << l.view()) {
+  return out << l.view();
+}
 
 }  // namespace pipesched

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// All of pipesched that needs only the standard library. JSON (io/json.hpp) and fmt (io/format.hpp) come in with the
-// header that names them.
+// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. Pictures
+// (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON (io/json.hpp, io/costs_json.hpp) and fmt (io/format.hpp)
+// come in with the header that names them.
 
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
@@ -17,12 +18,7 @@
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
-#include "pipesched/render/chrome_trace.hpp"
-#include "pipesched/render/html.hpp"
-#include "pipesched/render/html_page.hpp"
-#include "pipesched/render/svg.hpp"
 #include "pipesched/render/text.hpp"
-#include "pipesched/render/write.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"

@@ -103,7 +103,7 @@ class placement {
       if (replica.size() != rank_of_stage[0].size())
         throw schedule_error(detail::concat({"both replicas of a placement have the same stages; got ",
                                              rank_of_stage[0].size(), " and ", replica.size()}));
-      table.insert(table.end(), replica.begin(), replica.end());
+      for (std::uint16_t rank : replica) table.push_back(rank);
     }
     return placement(placement_kind::custom, ranks, std::ssize(rank_of_stage[0]), std::move(table), micro);
   }

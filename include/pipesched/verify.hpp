@@ -212,14 +212,14 @@ class verifier {
 
   // Of the first ops + 1 pairs, one has no F.
   constexpr void name_a_missing_forward(std::size_t ops) {
-    std::vector<bool> seen(ops + 1, false);
+    std::vector<std::uint8_t> seen(ops + 1, 0);
     for (const cell& c : s_.cells.all())
       for (op o : c) {
         const std::uint64_t pair = std::uint64_t{o.stage} * s_.micro + o.micro;
-        if (o.pass == pass::forward && o.micro < s_.micro && pair <= ops) seen[static_cast<std::size_t>(pair)] = true;
+        if (o.pass == pass::forward && o.micro < s_.micro && pair <= ops) seen[static_cast<std::size_t>(pair)] = 1;
       }
     std::size_t pair = 0;
-    while (seen[pair]) ++pair;
+    while (seen[pair] != 0) ++pair;
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
