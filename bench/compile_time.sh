@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # What it costs to include the library: a file that includes pipesched/pipesched.hpp and makes one schedule, beside one
-# that includes nlohmann/json.hpp and parses {}. The shortest of several compilations each, in seconds.
+# that includes nlohmann/json.hpp and parses {}. The least processor time of several compilations each, in seconds.
 #
 #   bench/compile_time.sh [compiler ...]
 set -euo pipefail
@@ -19,11 +19,9 @@ int main() { return static_cast<int>(nlohmann::json::parse("{}").size()); }
 END
 
 shortest() {  # compiler, flags, file
-  local best=999 start seconds
-  for _ in 1 2 3 4 5; do
-    start=$EPOCHREALTIME
-    "$1" -std=c++20 $2 -I"$source_dir/include" -c "$3" -o "$work/object"
-    seconds=$(awk "BEGIN {printf \"%.2f\", $EPOCHREALTIME - $start}")
+  local best=999 seconds TIMEFORMAT='%U %S'
+  for _ in 1 2 3 4 5 6 7; do
+    seconds=$( { time "$1" -std=c++20 $2 -I"$source_dir/include" -c "$3" -o "$work/object" 2>/dev/null; } 2>&1 | awk '{print $1 + $2}')
     best=$(awk "BEGIN {print ($seconds < $best ? $seconds : $best)}")
   done
   echo "$best"

@@ -93,9 +93,8 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
                              upper ? up : down, to);
   };
   if (!p.forward_only && p.micro == accepted) return emit(sink);
-  cell_filter kept{sink, [&](op o) {
-                     return o.micro < (o.chunk == 0 ? first_up : p.micro) && (!p.forward_only || o.pass == pass::forward);
-                   }};
+  cell_filter::to out(sink);
+  cell_filter kept(out, first_up, p.micro, p.forward_only);
   emit(kept);
 }
 
@@ -124,7 +123,8 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
   const stage_ops down(rank, 0), back(2 * p.pp - 1 - rank, 1);
   const auto emit = [&](auto& to) { detail::emit_two_streams(p.pp, rank, accepted, down, back, to); };
   if (!p.forward_only && p.micro == accepted) return emit(sink);
-  cell_filter kept{sink, [&](op o) { return o.micro < p.micro && (!p.forward_only || o.pass == pass::forward); }};
+  cell_filter::to out(sink);
+  cell_filter kept(out, p.micro, p.micro, p.forward_only);
   emit(kept);
 }
 

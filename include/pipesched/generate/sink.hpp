@@ -116,24 +116,44 @@ struct cell_writer {
   }
 };
 
-/// Sink: passes on the ops that `keep` accepts; an overlapped cell that loses one becomes a plain one.
-template <cell_sink Sink, std::predicate<op> Keep>
-struct cell_filter {
-  Sink& sink;
-  Keep keep;
+/// Sink: passes on the ops of the micro-batches below a limit, one for chunk 0 and one for the others, and of those the
+/// forwards alone if asked to; an overlapped cell that loses an op becomes a plain one.
+class cell_filter {
+ public:
+  /// What the filter passes cells on to. One type for all sinks, so that a rule behind a filter is compiled once.
+  struct target {
+    constexpr virtual void put(cell c) = 0;
+
+   protected:
+    constexpr ~target() = default;
+  };
+  template <cell_sink Sink>
+  struct to final : target {
+    constexpr explicit to(Sink& s) : sink(s) {}
+    constexpr void put(cell c) override { sink(c); }
+    Sink& sink;
+  };
+
+  constexpr cell_filter(target& out, std::int64_t below_on_chunk_0, std::int64_t below_on_others, bool forward_only)
+      : out_(out), below_{below_on_chunk_0, below_on_others}, forward_only_(forward_only) {}
 
   constexpr void operator()(cell c) {
-    if (!c.overlapped()) {
-      if (keep(c[0])) sink(c);
-    } else if (const bool first = keep(c[0]), second = keep(c[1]); first && second) {
-      sink(c);
-    } else if (first || second) {
-      sink(cell(first ? c[0] : c[1]));
-    }
+    const bool first = keeps(c[0]), second = c.overlapped() && keeps(c[1]);
+    if (first && (second || !c.overlapped()))
+      out_.put(c);
+    else if (first || second)
+      out_.put(first ? c[0] : c[1]);
   }
+
+ private:
+  constexpr bool keeps(op o) const {
+    return o.micro < below_[o.chunk == 0 ? 0 : 1] && (!forward_only_ || o.pass == pass::forward);
+  }
+
+  target& out_;
+  std::int64_t below_[2];
+  bool forward_only_;
 };
-template <typename Sink, typename Keep>
-cell_filter(Sink&, Keep) -> cell_filter<Sink, Keep>;
 
 /// A rule bound to its parameters: callable with a rank and any sink.
 template <typename Rule>

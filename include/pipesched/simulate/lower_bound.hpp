@@ -191,11 +191,12 @@ class bounds {
     }
     const double saved = ops * saving;  // every forward overlapped as well as any can be
     if (class_.forward_only) return offer(head + forwards + tail, rank, "head, work and tail of the rank");
-    if (!class_.split_backward)
-      return offer(std::max(head + forwards + whole - saved, head + forwards + whole - saved + tail - early), rank,
-                   "head, work and tail of the rank");
-    offer(head + forwards + whole - saved, rank, "head and work of the rank");
-    offer(head + forwards + inner - saved + tail - early, rank, "head, forwards and gradients of the rank, and their tail");
+    if (class_.split_backward) {
+      offer(head + forwards + whole - saved, rank, "head and work of the rank");
+      offer(head + forwards + inner - saved + tail - early, rank, "head, forwards and gradients of the rank, and their tail");
+    } else {
+      offer(head + forwards + whole - saved + std::max(0.0, tail - early), rank, "head, work and tail of the rank");
+    }
     if (class_.memory_cap && *class_.memory_cap > 0)
       offer(head + lifetimes / *class_.memory_cap, rank, "lifetimes of activations under the memory cap");
   }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/simulate/cost_model.hpp"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "pipesched/io/costs_json.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+#include "support/random_costs.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+using nlohmann::json;
+
+namespace {
+constexpr op F0{pass::forward, 0, 0, 0}, B1{pass::backward, 0, 1, 0}, I1{pass::backward_input, 0, 1, 0};
+}
+
+TEST_CASE("costs: an overlapped pair is given, or follows from an efficiency, or is the sum") {
+  stage_costs c{.forward = 10, .backward_input = 12, .backward_weight = 4};
+  CHECK(c.duration(cell(F0, B1)) == 26);
+  c.overlap_efficiency = 1;
+  CHECK(c.duration(cell(F0, B1)) == 16);  // the longer op
+  c.overlap_efficiency = 0.8;
+  CHECK(c.duration(cell(F0, B1)) == doctest::Approx(20));
+  CHECK(c.duration(cell(F0, I1)) == doctest::Approx(15));
+  c.overlap_efficiency = 0.1;
+  CHECK(c.duration(cell(F0, B1)) == 26);  // never more than one after the other
+  c.forward_communication = 6, c.backward_input_communication = 5, c.overlap_efficiency = 1;
+  CHECK(c.duration(cell(F0, B1)) == 15);  // compute 4 + 11, communication 11
+  c.overlapped = per_stage{21, 22};
+  CHECK(c.duration(cell(F0, B1)) == 21);
+  CHECK(c.duration(cell(B1, F0)) == 22);
+}
+
+TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
+  const stage_costs c = deepseek_v3_costs();
+  const json profile = json::parse(golden_text("deepseek_v3_profile.json"));
+  CHECK(c.forward[0] == doctest::Approx(profile["derived"]["forward"].get<double>()));
+  CHECK(c.backward_input[0] == doctest::Approx(profile["derived"]["backward_input"].get<double>()));
+  CHECK(c.backward_weight[0] == doctest::Approx(profile["derived"]["backward_weight"].get<double>()));
+  CHECK(c.duration(cell(F0, B1)) == profile["overlapped_pair_span"].get<double>());
+  CHECK(c.duration(B1) == doctest::Approx(135.32));
+  const auto& parts = profile["communication"];
+  CHECK(c.forward_communication[0] == doctest::Approx(parts["dispatch(F)"].get<double>() + parts["combine(F)"].get<double>()));
+  CHECK(c.backward_input_communication[0] ==
+        doctest::Approx(parts["dispatch(B)"].get<double>() + parts["combine(B)"].get<double>()));
+  // The model of split ops predicts the measured pair with an efficiency of 91.6 %.
+  stage_costs split = c;
+  split.overlapped.reset();
+  split.overlap_efficiency = 1;
+  CHECK(split.duration(cell(F0, B1)) / 129.01 == doctest::Approx(0.916).epsilon(0.001));
+}
+
+TEST_CASE("costs: divided among the stages of a rank, a share costs what it did") {
+  const stage_costs c{.forward = {10, 20}, .backward_input = 6, .transfer_time = 3, .kept_by_forward = 8};
+  const stage_costs d = divided(c, 2, 4);
+  CHECK(d.forward == per_stage{5, 5, 10, 10});
+  CHECK(d.backward_input == per_stage(3));
+  CHECK(d.transfer_time == per_stage(3));
+  CHECK(d.kept_by_forward == per_stage(4));
+  CHECK(divided(c, 2, 2) == c);
+}
+
+TEST_CASE("costs json: written and read again, random models are the same") {
+  random_costs random(5);
+  for (int i = 0; i < 200; ++i) {
+    stage_costs c = random.make(4);
+    if (random.maybe()) c.overlap_efficiency = 0.5;
+    CHECK(json(c).get<stage_costs>() == c);
+  }
+  CHECK(json(deepseek_v3_costs()).get<stage_costs>() == deepseek_v3_costs());
+  CHECK(json(stage_costs{}) == json::parse(R"({"forward": 1.0, "backward_input": 1.0, "backward_weight": 1.0})"));
+}
+
+TEST_CASE("costs json: the document of the design") {
+  const auto c = json::parse(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
+      "memory": {"kept_by_forward": 7}})").get<stage_costs>();
+  CHECK(c.backward_input == per_stage{1, 2});
+  CHECK(c.overlapped == per_stage(3));
+  CHECK(c.transfer_time == per_stage(0.5));
+  CHECK(c.kept_by_forward == per_stage(7));
+}
+
+TEST_CASE("costs json: whatever is malformed is refused with its name") {
+  const auto refused = [](const char* text) {
+    return refusal_of([&] {
+      std::istringstream in(text);
+      read_costs(in);
+    });
+  };
+  CHECK(refused("") == "costs: not JSON");
+  CHECK(refused("{\"forward\": 1") == "costs: not JSON");
+  CHECK(refused("[1]") == "costs: expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+  CHECK(refused("{\"forward\": \"1\"}") == "costs: forward is no number");
+  CHECK(refused("{\"forward\": null}") == "costs: forward is no number");
+  CHECK(refused("{\"forward\": [1, [2]]}") == "costs: forward is no number");
+  CHECK(refused("{\"memory\": 3}") == "costs: memory is no object");
+  CHECK(refused("{\"memory\": {\"weight\": 3}}") == "costs: unknown entry \"memory.weight\"");
+  CHECK(refused("{\"foward\": 3}") == "costs: unknown entry \"foward\"");
+  CHECK(refused("{\"overlap_efficiency\": [1]}") == "costs: overlap_efficiency is no number");
+}

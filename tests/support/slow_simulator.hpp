@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The obviously right, slow twin of simulate(): every cell is looked at again and again until no time changes. It shares no
+// code with the library beyond the values.
+
+#include <algorithm>
+#include <map>
+#include <pipesched/schedule.hpp>
+#include <tuple>
+#include <vector>
+
+namespace pipesched::tests {
+
+/// Start and end of every cell, [rank][cell]. `Costs` has duration(cell), release(cell, i) and transfer(from, to, tensor).
+template <typename Costs>
+std::vector<std::vector<std::pair<double, double>>> slow_simulation(const schedule& s, const Costs& costs) {
+  using name = std::tuple<char, std::uint32_t, std::uint32_t>;  // letter (B for I, too), stage, micro
+  struct place {
+    std::uint32_t rank;
+    std::size_t cell, op;
+  };
+  std::map<name, place> makers;
+  std::vector<std::vector<std::pair<double, double>>> times(s.pp());
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+    times[rank].assign(s[rank].size(), {0, 0});
+    for (std::size_t i = 0; i < s[rank].size(); ++i)
+      for (std::size_t k = 0; k < s[rank][i].size(); ++k) {
+        const op o = s[rank][i][k];
+        const char l = o.pass == pass::forward ? 'F' : o.pass == pass::backward_weight ? 'W' : 'B';
+        makers[{l, o.stage, o.micro}] = {rank, i, k};
+      }
+  }
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+      for (std::size_t i = 0; i < s[rank].size(); ++i) {
+        const cell& c = s[rank][i];
+        double start = i == 0 ? 0 : times[rank][i - 1].second;
+        for (op o : c) {
+          std::vector<name> needs;
+          const bool sends_gradient = o.pass == pass::backward || o.pass == pass::backward_input;
+          if (o.pass == pass::forward && o.stage > 0) needs.push_back({'F', o.stage - 1, o.micro});
+          if (sends_gradient && o.stage + 1u < s.stages()) needs.push_back({'B', o.stage + 1, o.micro});
+          for (const name& n : needs) {
+            const place& m = makers.at(n);
+            const cell& maker = s[m.rank][m.cell];
+            double arrives = times[m.rank][m.cell].first + costs.release(maker, m.op);
+            const tensor t{std::get<0>(n) == 'B', static_cast<std::uint16_t>(std::get<1>(n)), o.micro};
+            if (m.rank != rank) arrives += costs.transfer(m.rank, rank, t);
+            start = std::max(start, arrives);
+          }
+        }
+        const double end = start + costs.duration(c);
+        if (times[rank][i] != std::pair(start, end)) times[rank][i] = {start, end}, changed = true;
+      }
+  }
+  return times;
+}
+
+}  // namespace pipesched::tests
