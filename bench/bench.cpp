@@ -6,18 +6,44 @@
 // Every schedule is verified once before it is timed. Machines are noisy: compare rows of one run.
 
 #include <benchmark/benchmark.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <ostream>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/render/chrome_trace.hpp>
+#include <pipesched/render/html.hpp>
+#include <pipesched/render/svg.hpp>
 #include <sstream>
 #include <streambuf>
 #include <string>
 #include <vector>
+
+namespace {
+
+std::size_t held = 0, most_held = 0;  // bytes from operator new, for the memory columns; the benches run on one thread
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  void* block = std::malloc(size);
+  if (!block) throw std::bad_alloc();
+  held += malloc_usable_size(block);
+  most_held = std::max(most_held, held);
+  return block;
+}
+void operator delete(void* block) noexcept {
+  if (block) held -= malloc_usable_size(block);
+  std::free(block);
+}
+void operator delete(void* block, std::size_t) noexcept { operator delete(block); }
+void* operator new(std::size_t size, std::align_val_t) { return operator new(size); }  // nothing here needs more than malloc gives
+void operator delete(void* block, std::align_val_t) noexcept { operator delete(block); }
 
 namespace {
 
@@ -80,9 +106,28 @@ void verifying(benchmark::State& state, const family& f, const pipeline_params& 
 void simulating(benchmark::State& state, const family& f, const pipeline_params& p) {
   const schedule s = verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(simulate(s));
+  const std::size_t before = held;
+  most_held = held;
+  benchmark::DoNotOptimize(simulate(s));
+  state.counters["memory_of_schedule"] = static_cast<double>(most_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
   count(state, s.cells.size());
   state.counters["ops_per_second"] = benchmark::Counter(
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+}
+
+void bounding(benchmark::State& state, const family& f, const pipeline_params& p) {
+  const schedule s = verified(f, p);
+  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, class_of(s)));
+  count(state, s.cells.size());
+}
+
+template <typename Render>
+void rendering(benchmark::State& state, const family& f, const pipeline_params& p, Render&& render) {
+  const timeline t = simulate(verified(f, p));
+  std::size_t bytes = 0;
+  for (auto _ : state) bytes = render(t).size();
+  count(state, t.schedule.cells.size());
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
 }
 
 // Takes what is written and keeps nothing.
@@ -127,6 +172,17 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
+    for (const family& f : families) RegisterBenchmark(name("lower_bound", f.name, p).c_str(), bounding, f, p);
+    for (const family& f : families) {
+      RegisterBenchmark(name("render_svg", f.name, p).c_str(),
+                        [f, p](benchmark::State& s) { rendering(s, f, p, [](const timeline& t) { return render_svg(t); }); });
+      RegisterBenchmark(name("chrome_trace", f.name, p).c_str(), [f, p](benchmark::State& s) {
+        rendering(s, f, p, [](const timeline& t) { return render_chrome_trace(t, uniform_costs{}); });
+      });
+      RegisterBenchmark(name("render_html", f.name, p).c_str(), [f, p](benchmark::State& s) {
+        rendering(s, f, p, [](const timeline& t) { return render_html(make_panel(t, uniform_costs{})); });
+      });
+    }
     for (const family& f : families) RegisterBenchmark(name("json_dump", f.name, p).c_str(), json_dump, f, p);
     for (const family& f : families) RegisterBenchmark(name("json_parse", f.name, p).c_str(), json_parse, f, p);
   }

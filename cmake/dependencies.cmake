@@ -17,4 +17,6 @@ if(PIPESCHED_INSTALL)
   set(FMT_INSTALL ON)      # a fetched copy is installed along, as the exported targets name it
   set(JSON_Install ON)
 endif()
-FetchContent_MakeAvailable(fmt nlohmann_json)
+if(PIPESCHED_IO)
+  FetchContent_MakeAvailable(fmt nlohmann_json)
+endif()

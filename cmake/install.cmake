@@ -1,14 +1,18 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(TARGETS pipesched_core pipesched_pipesched EXPORT pipesched-targets FILE_SET HEADERS)
-install(FILES include/pipesched/io/schedule.schema.json DESTINATION ${CMAKE_INSTALL_DATADIR}/pipesched)
-if(PIPESCHED_EXAMPLES)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pipesched)
+install(TARGETS pipesched_core EXPORT pipesched-core FILE_SET HEADERS)
+install(EXPORT pipesched-core NAMESPACE pipesched:: DESTINATION ${package_dir})
+if(PIPESCHED_IO)
+  install(TARGETS pipesched_pipesched EXPORT pipesched-io FILE_SET HEADERS)
+  install(EXPORT pipesched-io NAMESPACE pipesched:: DESTINATION ${package_dir})
+  install(FILES include/pipesched/io/schedule.schema.json DESTINATION ${CMAKE_INSTALL_DATADIR}/pipesched)
+endif()
+if(TARGET pipesched_tool)
   install(TARGETS pipesched_tool)
 endif()
 
-set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pipesched)
-install(EXPORT pipesched-targets NAMESPACE pipesched:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/pipesched-config.cmake.in pipesched-config.cmake
                               INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(pipesched-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)

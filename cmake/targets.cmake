@@ -15,6 +15,9 @@ function(pipesched_library name headers)
 endfunction()
 
 pipesched_library(core "${core_headers}")
+if(NOT PIPESCHED_IO)
+  return()
+endif()
 pipesched_library(pipesched "${io_headers}")
 target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nlohmann_json::nlohmann_json)
 

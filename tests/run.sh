@@ -11,6 +11,9 @@ quietly() {  # shows what a command prints only if it fails
   "$@" >"$log" 2>&1 || { cat "$log"; return 1; }
 }
 
+# A browser is large: it is installed for CI, used where it is there, and not forced on anybody else.
+[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3
+command -v chromedriver >/dev/null || echo "skipped: the test of the HTML page (no chromium-driver)"
 need g++ clang libclang-rt-dev cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev libvalijson-dev \
      libbenchmark-dev
 echo "building with g++"

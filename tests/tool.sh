@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The command-line tool as a person uses it: output, exit codes, one sentence for bad input, nothing lost.
 set -uo pipefail
-tool=$1
+tool=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -69,6 +69,36 @@ expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; known:
 expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
 expect "nothing asked" 2 '' 'pipesched: [^~]*subcommand[^~]*~' "$tool"
 expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
+
+# simulate and compare
+expect "simulate a family" 0 'dualpipe: 8 ranks, 20 micro-batches; makespan 66, at least 63, gap 4.5 %; idle 9.1 %~.*bubble by formula \(PP/2-1\)\(F&B\+B-3W\) = 6; simulated 6 .*rank 7 .*critical path: 0F0 1F0 .* 0W9~' '' \
+  "$tool" simulate --family dualpipe --pp 8 --micro 20
+expect "simulate a file" 0 '1f1b: 6 ranks, 5 micro-batches; makespan 30, at least 30, gap 0.0 %.*' '' "$tool" simulate 1f1b.json
+expect "simulate with costs" 0 '.*makespan 60, .*' '' "$tool" simulate 1f1b.json --forward 2 --backward-input 2 --backward-weight 2
+expect "simulate with the costs of DeepSeek-V3" 0 '.*makespan 4088.3, .*assumes .*: not so here.*' '' \
+  "$tool" simulate --family dualpipe --pp 8 --micro 20 --costs deepseek_v3
+echo '{"forward": [1, 1, 1, 1, 1, 2], "transfer": 0.5}' >costs.json
+expect "simulate with a file of costs" 0 '1f1b: .*' '' "$tool" simulate 1f1b.json --costs costs.json
+expect "simulate as json" 0 '\{~ "name": "1f1b",.* "makespan": 30.0,~ "bubble_ratio": 0.5,.* "lower_bound": 30.0,.* "ranks": \[.*"peak_activations": 5,.* "critical_path": \[~  "0F0",.*' '' \
+  "$tool" simulate 1f1b.json --format json
+expect "simulate as svg" 0 '<svg .*</svg>~' '' "$tool" simulate 1f1b.json --format svg
+expect "simulate as html" 0 '<!doctype html>.*</html>~' '' "$tool" simulate 1f1b.json --format html
+expect "simulate as trace" 0 '.*"traceEvents".*\}~' '' "$tool" simulate 1f1b.json --format trace
+expect "simulate a broken schedule" 1 'rank 0, cell 1: duplicate: .*' '' "$tool" simulate broken.json
+expect "compare all" 0 '8 ranks, 20 micro-batches; .*dualpipe +66 .*zb1p +67 .*dualpipev +67 .*gpipe +81 .*1f1b +81 .*' '' "$tool" compare --pp 8 --micro 20
+expect "compare some" 0 '[^~]*~schedule [^~]*~zb1p [^~]*~1f1b [^~]*~peak:.*' '' "$tool" compare --pp 8 --micro 20 --families 1f1b,zb1p
+expect "compare at odd pp leaves dualpipe out and says so" 0 '.*left out: dualpipe needs an even number .*' '' "$tool" compare --pp 7 --micro 20
+expect "compare as json" 0 '\[~ \{~  "name": "dualpipe",.*\]~' '' "$tool" compare --pp 4 --micro 8 --format json
+expect "costs of the wrong length" 2 '' 'pipesched: costs: forward has 6 numbers; expected 1 or 4, one a stage~' \
+  "$tool" simulate --family 1f1b --pp 4 --micro 4 --costs costs.json
+expect "negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool" simulate 1f1b.json --forward -1
+expect "costs that are no number" 2 '' 'pipesched: costs: forward is not a number; .*~' "$tool" simulate 1f1b.json --forward nan
+expect "infinite costs" 2 '' 'pipesched: costs: transfer is infinite; .*~' "$tool" simulate 1f1b.json --transfer inf
+expect "costs that overflow" 2 '' 'pipesched: costs: the times add up .*~' "$tool" simulate 1f1b.json --forward 1e308
+expect "no costs file" 2 '' 'pipesched: nowhere: cannot be read~' "$tool" simulate 1f1b.json --costs nowhere
+expect "a file and a family" 2 '' 'pipesched: simulate takes a file, or --family with --pp and --micro~' "$tool" simulate 1f1b.json --family 1f1b
+expect "a family that compare does not know" 2 '' 'pipesched: no schedule is called "x"; .*~' "$tool" compare --pp 4 --micro 4 --families 1f1b,x
+expect "compare with negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool" compare --pp 4 --micro 4 --forward -1
 
 echo keep >kept.json
 expect "bad parameters leave the file alone" 2 '' 'pipesched: .*~' "$tool" generate gpipe --pp 0 --micro 4 --output kept.json

@@ -10,6 +10,14 @@ cmake -S "$source_dir" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/inst
 cmake --build "$work/build" >>"$work/log" || { cat "$work/log"; exit 1; }
 "$work/build/consumer_core"
 "$work/build/consumer_json"
+# Without fmt and nlohmann_json, by find_package and as a subdirectory: the core alone.
+for how in installed subdirectory; do
+  cmake -S "$source_dir/core_only" -B "$work/$how-core" -G Ninja -DCMAKE_PREFIX_PATH="$work/installed" -DHOW=$how \
+        -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON >>"$work/log" 2>&1 ||
+    { cat "$work/log"; exit 1; }
+  cmake --build "$work/$how-core" >>"$work/log" || { cat "$work/log"; exit 1; }
+  "$work/$how-core/consumer_core"
+done
 "$work/installed/bin/pipesched" generate dualpipe --pp 2 --micro 4 | "$work/installed/bin/pipesched" verify -
 test -f "$work/installed/share/pipesched/schedule.schema.json"
 echo "installed, found and used"

@@ -81,7 +81,8 @@ function indexed(s) {
   return s.index;
 }
 function neighbours(s, r, i) {
-  const index = indexed(s), inputs = [], outputs = [], add = (list, key) => { const c = index.get(key); if (c && !(c[0] === r && c[1] === i)) list.push(c); };
+  const index = indexed(s), inputs = [], outputs = [], same = (a, b) => a[0] === b[0] && a[1] === b[1];
+  const add = (list, key) => { const c = index.get(key); if (c && !same(c, [r, i]) && !list.some(d => same(c, d))) list.push(c); };
   for (const [st, p, m] of s.rows[r].ops[i]) {
     if (p === "F") {
       if (st > 0) add(inputs, "F" + (st - 1) + "," + m);
@@ -160,7 +161,7 @@ function paintRow(s, r, y) {
     const a = Math.max(X(t[2 * i]), left), b = X(t[2 * i + 1]), ops = row.ops[i];
     ++drawn;
     if (b - a < 1.2) {  // too narrow to see: one line, and on to what the next pixel shows
-      g.fillStyle = style[ops[0][1]]; g.fillRect(a, y, 1.2, ROW);
+      ops.forEach((o, k) => { g.fillStyle = style[o[1]]; g.fillRect(a, y + k * ROW / ops.length, 1.2, ROW / ops.length); });
       i = Math.max(i + 1, firstAfter(t, view.from + (a + 1.2 - left) / view.scale));
       continue;
     }

@@ -48,8 +48,8 @@ constexpr closed_form interleaved_1f1b(double pp, double micro, double v, const 
 /// ZB1P of DeepSeek's table, where B is the full backward: (PP-1)(F+B-2W).
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
 constexpr closed_form zb_h1(double pp, double micro, const pass_times& t) {
-  return {"(PP-1)(F+I-W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= pp, F = I = W", (pp - 1) * (t.F + t.I - t.W),
-          std::min(micro, pp), micro >= pp && t.F == t.I && t.I == t.W};
+  return {"(PP-1)(F+I-W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= pp, W <= F, W <= I",
+          (pp - 1) * (t.F + t.I - t.W), std::min(micro, pp), micro >= pp && t.W <= t.F && t.W <= t.I};
 }
 /// A bubble of the span: ranks start one F after the other, and the last ends that much later.
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
@@ -61,13 +61,13 @@ constexpr closed_form zb_h2(double pp, double micro, const pass_times& t) {
 /// Source: DeepSeek-V3 (arXiv 2412.19437), table 2.
 constexpr closed_form dualpipe(double pp, double micro, const pass_times& t) {
   return {"(PP/2-1)(F&B+B-3W)", "DeepSeek-V3, arXiv 2412.19437, table 2",
-          "micro even and >= 2 pp, F = I = W; F&B < F+B: on the slowest rank", (pp / 2 - 1) * (t.FB + t.B - 3 * t.W), pp + 1,
+          "micro even and >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest", (pp / 2 - 1) * (t.FB + t.B - 3 * t.W), pp + 1,
           micro >= 2 * pp && static_cast<std::int64_t>(micro) % 2 == 0 && t.F == t.I && t.I == t.W && t.B == t.I + t.W};
 }
 /// On pp ranks with PP = 2 pp stages; times and activations of one stage.
 /// Source: deepseek-ai/DualPipe, README.
 constexpr closed_form dualpipev(double pp, double micro, const pass_times& t) {
-  return {"(PP/2-1)(F&B+B-3W)", "deepseek-ai/DualPipe, README", "micro >= 2 pp, F = I = W; F&B < F+B: on the slowest rank",
+  return {"(PP/2-1)(F&B+B-3W)", "deepseek-ai/DualPipe, README", "micro >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest",
           (pp - 1) * (t.FB + t.B - 3 * t.W), 2 * pp + 1,
           micro >= 2 * pp && t.F == t.I && t.I == t.W && t.B == t.I + t.W};
 }
