@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The README's table is what the program prints, line for line.
+# readme_table.sh README COMMAND...: every line that the command prints stands in the README.
 set -euo pipefail
-program=$1 readme=$2
-"$program" >/dev/null
+readme=$1
+shift
+printed=$("$@")
+[ -n "$printed" ] || exit 1
 while IFS= read -r line; do
   grep -qxF -- "$line" "$readme" || { echo "the README lacks: $line"; exit 1; }
-done < <("$program")
+done <<<"$printed"
 echo "as printed"

@@ -45,10 +45,10 @@ constexpr closed_form interleaved_1f1b(double pp, double micro, double v, const 
   return {"(PP-1)(F+B)", "Megatron-LM, arXiv 2104.04473, section 2.2", "micro a multiple of pp", (pp - 1) * (t.F + t.B),
           std::min(micro * v, 2 * (pp - 1) + (v - 1) * pp + 1), static_cast<std::int64_t>(micro) % static_cast<std::int64_t>(pp) == 0};
 }
-/// ZB1P of DeepSeek's table, where B is the full backward: (PP-1)(F+B-2W).
+/// DeepSeek's table writes (PP-1)(F+B-2W) with B the full backward, the paper (p-1)(T_F+T_B-T_W): the same for B = I + W.
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
 constexpr closed_form zb_h1(double pp, double micro, const pass_times& t) {
-  return {"(PP-1)(F+I-W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= pp, W <= F, W <= I",
+  return {"(PP-1)(F+B-2W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= pp, W <= F, W <= I",
           (pp - 1) * (t.F + t.I - t.W), std::min(micro, pp), micro >= pp && t.W <= t.F && t.W <= t.I};
 }
 /// A bubble of the span: ranks start one F after the other, and the last ends that much later.
