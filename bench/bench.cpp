@@ -49,9 +49,9 @@ namespace {
 
 using namespace pipesched;
 
-constexpr pipeline_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
+constexpr schedule_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
 
-schedule verified(const family& f, const pipeline_params& p) {
+schedule verified(const family& f, const schedule_params& p) {
   schedule s = f.make(p);
   if (const report r = verify(s); !r) {
     std::fputs(to_string(r).c_str(), stderr);
@@ -71,7 +71,7 @@ void count(benchmark::State& state, std::size_t items) {
 }
 
 // The floor of generating: the cells of DualPipe of that size, stored without being thought of.
-void fill(benchmark::State& state, const pipeline_params& p) {
+void fill(benchmark::State& state, const schedule_params& p) {
   std::vector<cell> cells(make_dualpipe_schedule(p).cells.size());
   const cell value(op{pass::forward, 0, 1, 2});
   for (auto _ : state) {
@@ -82,20 +82,20 @@ void fill(benchmark::State& state, const pipeline_params& p) {
   count(state, cells.size());
 }
 
-void generate(benchmark::State& state, const family& f, const pipeline_params& p) {
+void generate(benchmark::State& state, const family& f, const schedule_params& p) {
   const std::size_t cells = verified(f, p).cells.size();
   for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
   count(state, cells);
 }
 
 void generate_one_rank(benchmark::State& state, std::vector<cell> (*make_row)(const pipeline_params&, std::int64_t),
-                       const pipeline_params& p) {
+                       const schedule_params& p) {
   const std::size_t cells = make_row(p, p.pp / 2).size();
   for (auto _ : state) benchmark::DoNotOptimize(make_row(p, p.pp / 2));
   count(state, cells);
 }
 
-void verifying(benchmark::State& state, const family& f, const pipeline_params& p) {
+void verifying(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(verify(s));
   count(state, s.cells.size());
@@ -103,7 +103,7 @@ void verifying(benchmark::State& state, const family& f, const pipeline_params& 
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
-void simulating(benchmark::State& state, const family& f, const pipeline_params& p) {
+void simulating(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(simulate(s));
   const std::size_t before = held;
@@ -115,14 +115,14 @@ void simulating(benchmark::State& state, const family& f, const pipeline_params&
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
-void bounding(benchmark::State& state, const family& f, const pipeline_params& p) {
+void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, class_of(s)));
   count(state, s.cells.size());
 }
 
 template <typename Render>
-void rendering(benchmark::State& state, const family& f, const pipeline_params& p, Render&& render) {
+void rendering(benchmark::State& state, const family& f, const schedule_params& p, Render&& render) {
   const timeline t = simulate(verified(f, p));
   std::size_t bytes = 0;
   for (auto _ : state) bytes = render(t).size();
@@ -136,7 +136,7 @@ class null_buffer : public std::streambuf {
   std::streamsize xsputn(const char*, std::streamsize n) override { return n; }
 };
 
-void json_dump(benchmark::State& state, const family& f, const pipeline_params& p) {
+void json_dump(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
   null_buffer nowhere;
   std::ostream out(&nowhere);
@@ -144,7 +144,7 @@ void json_dump(benchmark::State& state, const family& f, const pipeline_params& 
   count(state, s.cells.size());
 }
 
-void json_parse(benchmark::State& state, const family& f, const pipeline_params& p) {
+void json_parse(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
   std::ostringstream out;
   write_json(out, s);
@@ -157,7 +157,7 @@ void json_parse(benchmark::State& state, const family& f, const pipeline_params&
 
 void register_all() {
   using benchmark::RegisterBenchmark;
-  const auto name = [](const char* what, std::string_view family, const pipeline_params& p) {
+  const auto name = [](const char* what, std::string_view family, const schedule_params& p) {
     return std::string(what) + '/' + (family.empty() ? "" : std::string(family) + '/') + std::to_string(p.pp) + '/' +
            std::to_string(p.micro);
   };
@@ -165,9 +165,10 @@ void register_all() {
       {"gpipe", make_gpipe_row},
       {"1f1b", make_1f1b_row},
       {"zb1p", make_zb1p_row},
+      {"zbv", make_zbv_row},
       {"dualpipe", make_dualpipe_row},
       {"dualpipev", make_dualpipev_row}};
-  for (const pipeline_params& p : sizes) {
+  for (const schedule_params& p : sizes) {
     RegisterBenchmark(name("fill", "", p).c_str(), fill, p);
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
@@ -186,7 +187,7 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("json_dump", f.name, p).c_str(), json_dump, f, p);
     for (const family& f : families) RegisterBenchmark(name("json_parse", f.name, p).c_str(), json_parse, f, p);
   }
-  for (const pipeline_params& p : {sizes[0], sizes[1], pipeline_params{.pp = 4096, .micro = 16384}})
+  for (const schedule_params& p : {sizes[0], sizes[1], schedule_params{.pp = 4096, .micro = 16384}})
     for (const auto& [family, make_row] : rows)
       RegisterBenchmark(name("generate_one_rank", family, p).c_str(), generate_one_rank, make_row, p);
 }

@@ -14,7 +14,7 @@ using namespace pipesched;
 int main() {
   const struct {
     const char* name;
-    pipeline_params params;
+    schedule_params params;
     int parameters;  // copies of an eighth of the model on a device
   } lines[] = {{"1f1b", {.pp = 8, .micro = 20}, 1},
                {"zb1p", {.pp = 8, .micro = 20}, 1},

@@ -159,7 +159,7 @@ TEST_CASE("verify: each kind of mutant is named, and the slow twin agrees on all
   const auto below = [&](std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random); };
   enum kind { swap, drop, duplicate, move, move_rank, retarget_micro, retarget_stage, reletter, unpair, pair, kinds };
   std::vector<int> made(kinds, 0), caught(kinds, 0);
-  for_all_families(6, 13, [&](const family& f, const pipeline_params& p) {
+  for_all_families(6, 13, [&](const family& f, const schedule_params& p) {
     const schedule good = f.make(p);
     REQUIRE(brute_force(good).broken_rules().empty());
     for (int round = 0; round < 4 * kinds; ++round) {

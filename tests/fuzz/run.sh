@@ -6,7 +6,7 @@ fuzzer=$1 tool=$2 runs=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/corpus"
-for family in gpipe 1f1b zb1p dualpipe dualpipev; do
+for family in $("$tool" list | cut -d' ' -f1); do
   "$tool" generate $family --pp 2 --micro 4 --output "$work/corpus/$family"
 done
 echo '(0F7;7B13)' >"$work/corpus/cell"

@@ -60,7 +60,7 @@ TEST_CASE("zb1p: equals its definition told step by step, at every size up to 12
 }
 
 TEST_CASE("forward only: the forwards of the training order, in that order") {
-  for_all_families(6, 14, [](const family& f, pipeline_params p) {
+  for_all_families(6, 14, [](const family& f, schedule_params p) {
     if (!p.forward_only) return;
     CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro);
     const schedule evaluation = f.make(p);
@@ -118,5 +118,5 @@ TEST_CASE("bad parameters: the nearest legal value named is legal") {
 
 TEST_CASE("an unknown family is refused with the list of the known ones") {
   const std::string text = refusal_of([] { make_schedule("dualpip", {.pp = 2, .micro = 4}); });
-  CHECK(text == "no schedule is called \"dualpip\"; known: gpipe, 1f1b, zb1p, dualpipe, dualpipev");
+  CHECK(text == "no schedule is called \"dualpip\"; known: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb1p, interleaved_zb, zbv, dualpipe, dualpipev");
 }

@@ -44,7 +44,7 @@ std::string replaced(const std::string& what, const std::string& with) {
 }  // namespace
 
 TEST_CASE("json: written, streamed and read again, every family is the same") {
-  for_all_families(6, 14, [&](const family& f, const pipeline_params& p) {
+  for_all_families(6, 14, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     const json document = s;
     CHECK(json::parse(text_of(s)) == document);

@@ -41,7 +41,7 @@ class schema_checker {
 
 TEST_CASE("json schema: accepts whatever the library writes") {
   schema_checker schema;
-  for_all_families(6, 14, [&](const family& f, const pipeline_params& p) { CHECK(schema.accepts(json(f.make(p)))); });
+  for_all_families(6, 14, [&](const family& f, const schedule_params& p) { CHECK(schema.accepts(json(f.make(p)))); });
 }
 
 TEST_CASE("json schema: what it refuses, the reader refuses") {

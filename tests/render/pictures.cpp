@@ -80,7 +80,7 @@ TEST_CASE("svg: the four colours differ in lightness, so that they can be told a
 }
 
 TEST_CASE("svg: well formed for every family, names escaped, a stretch of time") {
-  for_all_families(4, 9, [](const family& f, const pipeline_params& p) {
+  for_all_families(4, 9, [](const family& f, const schedule_params& p) {
     timeline t = simulate(f.make(p));
     t.schedule.name = "<a & \"b\">";
     const std::string svg = render_svg(t, {.from = 0.5, .to = 5});
@@ -105,7 +105,7 @@ TEST_CASE("svg: well formed for every family, names escaped, a stretch of time")
 
 TEST_CASE("chrome trace: events on a track nest, flows start and end, times ascend, counters are the live activations") {
   random_costs random(12);
-  for_all_families(4, 9, [&](const family& f, const pipeline_params& p) {
+  for_all_families(4, 9, [&](const family& f, const schedule_params& p) {
     CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
     const schedule s = f.make(p);
     const stage_costs costs = random.make(s.stages());
@@ -164,7 +164,7 @@ TEST_CASE("chrome trace: events on a track nest, flows start and end, times asce
 }
 
 TEST_CASE("html: the data in the page is the timeline, and nothing in a name can end the script") {
-  for_all_families(4, 9, [](const family& f, const pipeline_params& p) {
+  for_all_families(4, 9, [](const family& f, const schedule_params& p) {
     schedule s = f.make(p);
     s.name = "</script><b>\"\\";
     const uniform_costs costs{.transfer_time = 0.5};

@@ -39,7 +39,7 @@ TEST_CASE("render_text: long grids are folded, and each fold has its own axis") 
 }
 
 TEST_CASE("render_text: with colours the characters are the same") {
-  for_all_families(6, 9, [](const family& f, const pipeline_params& p) {
+  for_all_families(6, 9, [](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     std::string coloured = render_text(s, {.colour = true, .width = 60, .column = 4}), plain;
     for (std::size_t i = 0; i < coloured.size(); ++i) {
@@ -54,7 +54,7 @@ TEST_CASE("render_text: with colours the characters are the same") {
 }
 
 TEST_CASE("render_text: what is drawn is the schedule: every cell, as wide as it lasts, in order") {
-  for_all_families(4, 12, [](const family& f, const pipeline_params& p) {
+  for_all_families(4, 12, [](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     const timeline t = simulate(s);
     std::istringstream lines(render_text(t, {.column = 4}));

@@ -38,14 +38,14 @@ TEST_CASE("metrics: DualPipe holds the parameters twice and overlaps most of its
 }
 
 TEST_CASE("metrics: an evaluation keeps one activation at a time") {
-  for_all_families(5, 9, [](const family& f, const pipeline_params& p) {
+  for_all_families(5, 9, [](const family& f, const schedule_params& p) {
     if (p.forward_only) CHECK(measure(simulate(f.make(p))).peak_activations == 1);
   });
 }
 
 TEST_CASE("closed form: equals the simulator wherever its assumptions hold, for many unit times") {
   int held = 0;
-  for_all_families(16, 40, [&](const family& f, const pipeline_params& p) {
+  for_all_families(16, 40, [&](const family& f, const schedule_params& p) {
     for (const double unit : {1.0, 3.0}) {
       pass_times t{.F = unit, .I = unit, .W = unit};
       const auto form = published(f.name, p, t);
@@ -150,7 +150,7 @@ TEST_CASE("lower bound: a cap on memory: Little's law") {
 TEST_CASE("lower bound: no valid order of any family beats it, whatever the costs, also after random valid changes") {
   random_costs random(4242);
   int reordered = 0;
-  for_all_families(5, 9, [&](const family& f, const pipeline_params& p) {
+  for_all_families(5, 9, [&](const family& f, const schedule_params& p) {
     schedule s = f.make(p);
     const stage_costs costs = random.make(s.stages());
     for (int round = 0; round < 6; ++round) {

@@ -31,7 +31,7 @@ TEST_CASE("explain: the gaps of 1F1B on two ranks, and what each waited for") {
 
 TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from 0 to the makespan without a pause") {
   random_costs random(31);
-  for_all_families(5, 11, [&](const family& f, const pipeline_params& p) {
+  for_all_families(5, 11, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     const stage_costs costs = random.make(s.stages());
     const timeline t = simulate(s, costs);

@@ -45,7 +45,7 @@ TEST_CASE("simulate: outputs that leave a pair early shorten dualpipe, as its fo
 TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers and release points, over all families") {
   random_costs random(20260202);
   int compared = 0;
-  for_all_families(6, 13, [&](const family& f, const pipeline_params& p) {
+  for_all_families(6, 13, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     for (int round = 0; round < 2; ++round) {
       const stage_costs costs = random.make(s.stages());
@@ -58,7 +58,7 @@ TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers a
       ++compared;
     }
   });
-  CHECK(compared == 2 * 2 * 13 * (4 * 6 + 3));
+  CHECK(compared == 2 * 2 * 13 * (8 * 6 + 3));
 }
 
 TEST_CASE("simulate: latency and bandwidth of each edge") {

@@ -17,7 +17,7 @@ void for_all_families(std::int64_t most_pp, std::int64_t most_micro, F&& f) {
       if (which.name == "dualpipe" && pp % 2 != 0) continue;
       for (std::int64_t micro = 1; micro <= most_micro; ++micro)
         for (bool forward_only : {false, true})
-          f(which, pipeline_params{.pp = pp, .micro = micro, .forward_only = forward_only});
+          f(which, schedule_params{.pp = pp, .micro = micro, .forward_only = forward_only});
     }
 }
 

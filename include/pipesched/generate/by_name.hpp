@@ -9,8 +9,10 @@
 #include "pipesched/error.hpp"
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/gpipe.hpp"
+#include "pipesched/generate/interleaved.hpp"
 #include "pipesched/generate/one_f_one_b.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/generate/v_shape.hpp"
 #include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/schedule.hpp"
 
@@ -20,15 +22,37 @@ namespace pipesched {
 struct family {
   std::string_view name;
   std::string_view summary;  ///< one line
-  schedule (*make)(const pipeline_params&);
+  schedule (*make)(const schedule_params&);
 };
 
+namespace detail {
+
+template <schedule (*Make)(const pipeline_params&)>
+constexpr schedule make_plain(const schedule_params& p) {
+  return Make(p);
+}
+template <schedule (*Make)(const interleaved_params&)>
+constexpr schedule make_interleaved(const schedule_params& p) {
+  return Make(interleaved_of(p));
+}
+
+}  // namespace detail
+
 inline constexpr family families[] = {
-    {"gpipe", "all forwards, then all backwards", make_gpipe_schedule},
-    {"1f1b", "one forward, one backward: at most pp activations live", make_1f1b_schedule},
-    {"zb1p", "1F1B with the backward split (ZB-H1): a third of the bubble, the same memory", make_zb1p_schedule},
-    {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp", make_dualpipe_schedule},
-    {"dualpipev", "DualPipe folded into a V: two stages a rank, parameters held once", make_dualpipev_schedule},
+    {"gpipe", "all forwards, then all backwards", detail::make_plain<make_gpipe_schedule>},
+    {"1f1b", "one forward, one backward: at most pp activations live", detail::make_plain<make_1f1b_schedule>},
+    {"interleaved_1f1b", "1F1B with several stages a rank: the bubble divided by their number",
+     detail::make_interleaved<make_interleaved_1f1b_schedule>},
+    {"looped_bfs", "several stages a rank, all micro-batches through one before the next",
+     detail::make_interleaved<make_looped_bfs_schedule>},
+    {"zb1p", "1F1B with the backward split (ZB-H1): a third of the bubble, the same memory",
+     detail::make_plain<make_zb1p_schedule>},
+    {"interleaved_zb", "interleaved 1F1B with the backward split", detail::make_interleaved<make_interleaved_zb_schedule>},
+    {"zbv", "zero bubble on a V: two stages a rank, the memory of 1F1B", detail::make_plain<make_zbv_schedule>},
+    {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp",
+     detail::make_plain<make_dualpipe_schedule>},
+    {"dualpipev", "DualPipe folded into a V: two stages a rank, parameters held once",
+     detail::make_plain<make_dualpipev_schedule>},
 };
 
 /// The family of that name. @throws schedule_error when there is none.
@@ -41,6 +65,6 @@ constexpr const family& find_family(std::string_view name) {
 }
 
 /// `make_schedule("dualpipe", {.pp = 8, .micro = 20})`. @throws schedule_error on an unknown name or bad parameters.
-constexpr schedule make_schedule(std::string_view name, const pipeline_params& p) { return find_family(name).make(p); }
+constexpr schedule make_schedule(std::string_view name, const schedule_params& p) { return find_family(name).make(p); }
 
 }  // namespace pipesched

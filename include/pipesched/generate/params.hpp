@@ -19,6 +19,21 @@ struct pipeline_params {
   bool forward_only = false;  ///< evaluation: the forwards of the same order, nothing else
 };
 
+/// The parameters of every family together, for tools: a family takes those that it knows.
+struct schedule_params {
+  std::int64_t pp;
+  std::int64_t micro;
+  bool forward_only = false;
+  std::int64_t chunks = 2;      ///< stages a rank, for looped placements
+  std::int64_t group_size = 0;  ///< micro-batches a group, for interleaved families; 0: the family's own
+  bool extra_warm_up = false;   ///< interleaved 1F1B
+  bool overlap = false;         ///< interleaved 1F1B: F&B pairs
+
+  constexpr operator pipeline_params() const {  // NOLINT: the three that all know
+    return {.pp = pp, .micro = micro, .forward_only = forward_only};
+  }
+};
+
 /// The most (stage, micro-batch) pairs of one schedule; one of this size takes about 10 GiB.
 inline constexpr std::int64_t most_pairs = std::int64_t{1} << 28;
 
