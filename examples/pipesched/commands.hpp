@@ -4,8 +4,8 @@
 // What the command-line tool can do: one function a subcommand, each returning the exit code, each throwing
 // pipesched::schedule_error with one sentence where the input is bad.
 
-#include <cstdint>
 #include <optional>
+#include <pipesched/generate/params.hpp>
 #include <pipesched/schedule.hpp>
 #include <pipesched/simulate/cost_model.hpp>
 #include <string>
@@ -13,11 +13,10 @@
 
 namespace tool {
 
-/// A family and its sizes, as options give them.
+/// A family and its parameters, as options give them.
 struct size_options {
   std::string family;
-  std::int64_t pp = 0, micro = 0;
-  bool forward_only = false;
+  pipesched::schedule_params params{.pp = 0, .micro = 0};
 };
 
 /// A file of costs, or the name "deepseek_v3", with single costs laid over it.

@@ -34,9 +34,13 @@ CLI::Option* add_whole_number(CLI::App* app, const std::string& name, std::int64
 }
 
 void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
-  add_whole_number(app, "--pp", sizes.pp, "pipeline ranks")->required(required);
-  add_whole_number(app, "--micro", sizes.micro, "micro-batches of the step")->required(required);
-  app->add_flag("--forward-only", sizes.forward_only, "evaluation: no backward");
+  pipesched::schedule_params& p = sizes.params;
+  add_whole_number(app, "--pp", p.pp, "pipeline ranks")->required(required);
+  add_whole_number(app, "--micro", p.micro, "micro-batches of the step")->required(required);
+  app->add_flag("--forward-only", p.forward_only, "evaluation: no backward");
+  add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
+  add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
+  app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
 }
 
 void add_costs(CLI::App* app, tool::cost_options& costs) {

@@ -13,8 +13,7 @@
 namespace tool {
 
 int generate(const size_options& sizes, const output_options& output) {
-  const pipesched::schedule s = pipesched::make_schedule(
-      sizes.family, {.pp = sizes.pp, .micro = sizes.micro, .forward_only = sizes.forward_only});
+  const pipesched::schedule s = pipesched::make_schedule(sizes.family, sizes.params);
   if (output.format == "json") {
     write_json_to(output.file, s);
   } else if (output.format == "text") {

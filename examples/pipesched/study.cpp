@@ -51,7 +51,8 @@ study studied(schedule s, const stage_costs& costs) {
   of.measured = measure(of.times, costs);
   of.bound = lower_bound(plan.placement, plan.micro, costs, class_of(plan));
   if (const auto times = times_of(costs))
-    of.formula = published(plan.name, {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only}, *times);
+    of.formula = published(plan.name, {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only,
+                                       .chunks = plan.stages() / plan.pp()}, *times);
   return of;
 }
 
@@ -121,8 +122,7 @@ nlohmann::ordered_json json_with_ranks(const study& of, const stage_costs& costs
 int simulate(const std::string& file, const size_options& sizes, const cost_options& cost, const output_options& output) {
   if (file.empty() == sizes.family.empty()) throw schedule_error("simulate takes a file, or --family with --pp and --micro");
   schedule plan = !file.empty() ? read_schedule(file)
-                                : make_schedule(sizes.family, {.pp = sizes.pp, .micro = sizes.micro,
-                                                               .forward_only = sizes.forward_only});
+                                : make_schedule(sizes.family, sizes.params);
   const stage_costs costs = read_costs(cost);
   const study of = studied(std::move(plan), costs);
   if (!of.times) {
@@ -147,7 +147,7 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     const bool asked = std::find(names.begin(), names.end(), f.name) != names.end();
     if (!names.empty() && !asked) continue;
     try {
-      schedule s = f.make({.pp = sizes.pp, .micro = sizes.micro, .forward_only = sizes.forward_only});
+      schedule s = f.make(sizes.params);
       const stage_costs costs = divided(share, s.pp(), s.stages());
       studies.push_back(studied(std::move(s), costs));
       if (output.format == "html") panels.push_back(make_panel(studies.back().times, costs));
@@ -174,7 +174,7 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
   }
   std::string text = fmt::format("{} ranks, {} micro-batches{}; costs are of one rank's share of the model, which a family with "
                                  "several stages a rank divides among them\n",
-                                 sizes.pp, sizes.micro, sizes.forward_only ? ", forward only" : "");
+                                 sizes.params.pp, sizes.params.micro, sizes.params.forward_only ? ", forward only" : "");
   text += fmt::format("{:<18} {:>10} {:>8} {:>10} {:>10} {:>7} {:>6} {:>11} {:>11}\n", "schedule", "makespan", "bubble", "formula",
                       "at least", "gap", "peak", "peak bytes", "parameters");
   bool marked = false;

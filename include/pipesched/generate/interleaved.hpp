@@ -242,4 +242,15 @@ constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); });
 }
 
+/// The row of one rank alone; its cost does not depend on the number of ranks. (All three.)
+constexpr std::vector<cell> make_interleaved_1f1b_row(const interleaved_params& p, std::int64_t rank) {
+  return make_row([&](std::int64_t r, auto& sink) { emit_interleaved_1f1b(p, r, sink); }, rank);
+}
+constexpr std::vector<cell> make_interleaved_zb_row(const interleaved_params& p, std::int64_t rank) {
+  return make_row([&](std::int64_t r, auto& sink) { emit_interleaved_zb(p, r, sink); }, rank);
+}
+constexpr std::vector<cell> make_looped_bfs_row(const interleaved_params& p, std::int64_t rank) {
+  return make_row([&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); }, rank);
+}
+
 }  // namespace pipesched

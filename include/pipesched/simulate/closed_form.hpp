@@ -39,11 +39,12 @@ constexpr closed_form gpipe(double pp, double micro, const pass_times& t) {
 constexpr closed_form one_f_one_b(double pp, double micro, const pass_times& t) {
   return {"(PP-1)(F+B)", "Zero Bubble, arXiv 2401.10241, table 2", "", (pp - 1) * (t.F + t.B), std::min(micro, pp), true};
 }
-/// With v chunks a rank, times of one chunk, activations of one chunk.
-/// Source: Narayanan et al., Megatron-LM (arXiv 2104.04473), section 2.2; peak: Zero Bubble's warm-up rule.
+/// With v chunks a rank; times and activations of one chunk, of which a share of the model has v.
+/// Source: Narayanan et al., Megatron-LM (arXiv 2104.04473), section 2.2; the peak follows from the warm-up.
 constexpr closed_form interleaved_1f1b(double pp, double micro, double v, const pass_times& t) {
   return {"(PP-1)(F+B)", "Megatron-LM, arXiv 2104.04473, section 2.2", "micro a multiple of pp", (pp - 1) * (t.F + t.B),
-          std::min(micro * v, 2 * (pp - 1) + (v - 1) * pp + 1), static_cast<std::int64_t>(micro) % static_cast<std::int64_t>(pp) == 0};
+          std::min(micro * v, 2 * (pp - 1) + (v - 1) * pp + 1),
+          static_cast<std::int64_t>(micro) % static_cast<std::int64_t>(pp) == 0};
 }
 /// DeepSeek's table writes (PP-1)(F+B-2W) with B the full backward, the paper (p-1)(T_F+T_B-T_W): the same for B = I + W.
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
@@ -75,7 +76,7 @@ constexpr closed_form dualpipev(double pp, double micro, const pass_times& t) {
 }  // namespace formulas
 
 /// The formula published for a family of families[]; nothing where none is. Forward only: (PP-1)F for one stage a rank.
-constexpr std::optional<closed_form> published(std::string_view family, const pipeline_params& p, const pass_times& t) {
+constexpr std::optional<closed_form> published(std::string_view family, const schedule_params& p, const pass_times& t) {
   const double pp = static_cast<double>(p.pp), micro = static_cast<double>(p.micro);
   if (p.forward_only) {
     if (family != "gpipe" && family != "1f1b" && family != "zb1p") return std::nullopt;
@@ -83,6 +84,8 @@ constexpr std::optional<closed_form> published(std::string_view family, const pi
   }
   if (family == "gpipe") return formulas::gpipe(pp, micro, t);
   if (family == "1f1b") return formulas::one_f_one_b(pp, micro, t);
+  if (family == "interleaved_1f1b" && p.group_size == 0 && !p.overlap && !p.extra_warm_up)
+    return formulas::interleaved_1f1b(pp, micro, static_cast<double>(p.chunks), t);
   if (family == "zb1p") return formulas::zb_h1(pp, micro, t);
   if (family == "dualpipe") return formulas::dualpipe(pp, micro, t);
   if (family == "dualpipev") return formulas::dualpipev(pp, micro, t);

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+// The looped placement's families, and ZB-V.
+
+#include "pipesched/generate/interleaved.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "pipesched/generate/v_shape.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/verify.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+static_assert(verify(make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})));
+static_assert(verify(make_interleaved_zb_schedule({.pp = 2, .micro = 4, .chunks = 2})));
+static_assert(verify(make_looped_bfs_schedule({.pp = 2, .micro = 4, .chunks = 2})));
+static_assert(verify(make_zbv_schedule({.pp = 4, .micro = 8})));
+
+namespace {
+
+// PyTorch's rule, one op at a time, with counters: which chunk the k-th forward or backward is of, and its micro-batch.
+std::string told_by_counters(std::int64_t pp, std::int64_t micro, std::int64_t chunks, std::int64_t rank, bool split) {
+  const std::int64_t rounds = std::max<std::int64_t>(1, micro / pp), group = micro / rounds, all = micro * chunks;
+  const std::int64_t warm_up = std::min((chunks - 1) * group + (split ? 1 : 2) * (pp - 1 - rank), all);
+  std::map<std::int64_t, std::int64_t> forwards, backwards, weights;
+  std::string text;
+  const auto say = [&](char letter, std::int64_t chunk, std::int64_t k) {
+    text += (text.empty() ? "" : " ") + std::to_string(chunk * pp + rank) + letter + std::to_string(k);
+  };
+  std::int64_t f = 0, b = 0, w = 0;
+  const auto forward = [&] {
+    const std::int64_t chunk = f++ / group % chunks;
+    say('F', chunk, forwards[chunk]++);
+  };
+  const auto weight = [&] {
+    const std::int64_t chunk = chunks - 1 - w++ / group % chunks;
+    say('W', chunk, weights[chunk]++);
+  };
+  const auto backward = [&] {
+    const std::int64_t chunk = chunks - 1 - b / group % chunks;
+    say(split ? 'I' : 'B', chunk, backwards[chunk]++);
+    if (split && b >= rank) weight();
+    ++b;
+  };
+  while (f < warm_up) forward();
+  while (f < all) forward(), backward();
+  while (b < all) backward();
+  while (split && w < all) weight();
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs, zbv: PyTorch's orders") {
+  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("interleaved_1f1b_pp4_v2_m8"));
+  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 2, .micro = 16, .chunks = 3})) == golden_rows("interleaved_1f1b_pp2_v3_m16"));
+  CHECK(text_rows(make_interleaved_zb_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("interleaved_zb_pp4_v2_m8"));
+  CHECK(text_rows(make_looped_bfs_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("looped_bfs_pp4_v2_m8"));
+  CHECK(text_rows(make_zbv_schedule({.pp = 4, .micro = 8})) == golden_rows("zbv_pp4_v2_m8"));
+}
+
+TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its rule told op by op") {
+  int compared = 0;
+  for (std::int64_t pp = 1; pp <= 8; ++pp)
+    for (std::int64_t chunks = 1; chunks <= 4; ++chunks)
+      for (std::int64_t micro = 1; micro <= 24; ++micro) {
+        if (micro % std::max<std::int64_t>(1, micro / pp) != 0) continue;
+        const schedule plain = make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = chunks});
+        const schedule split = make_interleaved_zb_schedule({.pp = pp, .micro = micro, .chunks = chunks});
+        CAPTURE(pp); CAPTURE(micro); CAPTURE(chunks);
+        for (std::int64_t rank = 0; rank < pp; ++rank) {
+          const auto r = static_cast<std::size_t>(rank);
+          REQUIRE(to_string(plain[r]) == told_by_counters(pp, micro, chunks, rank, false));
+          REQUIRE(to_string(split[r]) == told_by_counters(pp, micro, chunks, rank, true));
+          ++compared;
+        }
+      }
+  CHECK(compared > 1000);
+}
+
+TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, and their options") {
+#ifdef PIPESCHED_SMALL_GRIDS
+  const std::int64_t most_pp = 6, most_micro = 16;
+#else
+  const std::int64_t most_pp = 16, most_micro = 64;
+#endif
+  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
+    for (std::int64_t micro = 1; micro <= most_micro; ++micro)
+      for (std::int64_t chunks = 1; chunks <= 4; ++chunks) {
+        CAPTURE(pp); CAPTURE(micro); CAPTURE(chunks);
+        for (const bool forward_only : {false, true}) {
+          const interleaved_params p{.pp = pp, .micro = micro, .chunks = chunks, .forward_only = forward_only};
+          REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
+          REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
+          REQUIRE(to_string(verify(make_looped_bfs_schedule(p))) == "");
+        }
+        if (micro % 3 != pp % 3) continue;  // options on a third of the grid
+        for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})
+          for (const bool overlap : {false, true}) {
+            const interleaved_params p{
+                .pp = pp, .micro = micro, .chunks = chunks, .group_size = group, .extra_warm_up = true, .overlap = overlap};
+            REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
+            REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
+          }
+      }
+}
+
+TEST_CASE("interleaved 1f1b: the peak is the warm-up and one, the bubble is divided by the chunks") {
+  for (std::int64_t pp : {2, 4, 7})
+    for (std::int64_t chunks : {1, 2, 3, 4})
+      for (std::int64_t micro : {pp, 2 * pp, 5 * pp}) {
+        const schedule s = make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = chunks});
+        const metrics m = measure(simulate(s));
+        CAPTURE(pp); CAPTURE(chunks); CAPTURE(micro);
+        for (std::int64_t rank = 0; rank < pp; ++rank) {
+          const auto& r = m.ranks[static_cast<std::size_t>(rank)];
+          CHECK(r.bubble == static_cast<double>(3 * (pp - 1)));
+          CHECK(r.peak_activations == std::min(micro * chunks, (chunks - 1) * pp + 2 * (pp - 1 - rank) + 1));
+        }
+      }
+}
+
+TEST_CASE("interleaved 1f1b: with overlap the steady state is all F&B, one micro-batch further ahead") {
+  const schedule s = make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2, .overlap = true});
+  CHECK(to_string(s[1]) == "1F0 1F1 3F0 (3F1;3B0) (1F2;3B1) (1F3;1B0) (3F2;1B1) (3F3;3B2) 3B3 1B2 1B3");
+}
+
+TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 2 pp activations everywhere") {
+  for (std::int64_t pp = 1; pp <= 12; ++pp)
+    for (std::int64_t micro : {2 * pp, 3 * pp + 1, 5 * pp}) {
+      CAPTURE(pp); CAPTURE(micro);
+      const metrics m = measure(simulate(make_zbv_schedule({.pp = pp, .micro = micro})));
+      CHECK(m.span == static_cast<double>(6 * micro));
+      CHECK(m.makespan == static_cast<double>(6 * micro + pp - 1));
+      for (const rank_metrics& r : m.ranks) CHECK(r.peak_activations == 2 * pp);
+    }
+}
+
+TEST_CASE("interleaved families: a single rank's row equals that of the schedule") {
+  for (const interleaved_params p : {interleaved_params{.pp = 4, .micro = 8, .chunks = 2}, interleaved_params{.pp = 3, .micro = 7, .chunks = 3}})
+    for (std::int64_t rank = 0; rank < p.pp; ++rank) {
+      const auto row_of = [&](const schedule& s) {
+        const auto row = s[static_cast<std::size_t>(rank)];
+        return std::vector(row.begin(), row.end());
+      };
+      CHECK(make_interleaved_1f1b_row(p, rank) == row_of(make_interleaved_1f1b_schedule(p)));
+      CHECK(make_interleaved_zb_row(p, rank) == row_of(make_interleaved_zb_schedule(p)));
+      CHECK(make_looped_bfs_row(p, rank) == row_of(make_looped_bfs_schedule(p)));
+      const pipeline_params v{.pp = p.pp, .micro = p.micro};
+      CHECK(make_zbv_row(v, rank) == row_of(make_zbv_schedule(v)));
+    }
+}
+
+TEST_CASE("interleaved families: bad chunks and groups are refused with the nearest legal value") {
+  const auto refused = [](std::int64_t chunks, std::int64_t group) {
+    return refusal_of([&] { make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = chunks, .group_size = group}); });
+  };
+  CHECK(refused(2, 0) == "");
+  CHECK(refused(0, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1");
+  CHECK(refused(257, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 257, nearest 256");
+  CHECK(refused(2, 3) == "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 3, nearest 4");
+  CHECK(refused(2, -1) == "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
+  CHECK(refusal_of([] { make_looped_bfs_schedule({.pp = 1024, .micro = 1, .chunks = 65}); }) ==
+        "looped_bfs needs at most 1008 pipeline ranks (stages are 16-bit numbers); got pp = 1024, nearest 1008");
+  CHECK(refusal_of([] { make_interleaved_zb_row({.pp = 4, .micro = 8, .chunks = 2}, 4); }).find("got rank = 4, nearest 3") != std::string::npos);
+}
