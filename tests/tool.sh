@@ -70,6 +70,21 @@ expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe 
 expect "nothing asked" 2 '' 'pipesched: [^~]*subcommand[^~]*~' "$tool"
 expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
 
+# PyTorch's CSV
+expect "generate csv" 0 '0F0,0F1,0B0,0B1'$'\r''~1F0,1B0,1F1,1B1'$'\r''~' '' "$tool" generate 1f1b --pp 2 --micro 2 --format csv
+expect "convert to csv" 0 '' '' "$tool" convert dualpipev.json v.csv
+expect "and back" 0 '' '' "$tool" convert v.csv v.json
+expect "verify the result" 0 'valid: torch_csv, 6 ranks, 12 stages, 5 micro-batches~' '' "$tool" verify v.json
+expect "verify a csv" 0 'valid: torch_csv, 6 ranks, .*' '' "$tool" verify v.csv
+printf '0F0,0SEND_F0,0RECV_B0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n' >comms.csv
+expect "messages are left out and counted" 0 'valid: .*' 'pipesched: comms.csv: left out 1 SEND_F~pipesched: comms.csv: left out 1 RECV_F~.*' "$tool" verify comms.csv
+expect "dualpipe has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and dualpipe .* dualpipev .*~" "$tool" convert dualpipe.json x.csv
+[ ! -e x.csv ] || { echo "FAILED: a refused conversion left a file"; failures=$((failures + 1)); }
+printf '0F0,0F1junk\r\n' >junk.csv
+expect "junk in a csv" 2 '' 'pipesched: junk.csv: row 0, column 1: .*~' "$tool" verify junk.csv
+expect "chunks and groups" 0 'interleaved_1f1b: 2 ranks, 6 stages \(looped\), .*' '' "$tool" generate interleaved_1f1b --pp 2 --micro 5 --chunks 3 --group-size 2 --format text
+expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
+
 # simulate and compare
 expect "simulate a family" 0 'dualpipe: 8 ranks, 20 micro-batches; makespan 66, at least 63, gap 4.5 %; idle 9.1 %~.*bubble by formula \(PP/2-1\)\(F&B\+B-3W\) = 6; simulated 6 .*rank 7 .*critical path: 0F0 1F0 .* 0W9~' '' \
   "$tool" simulate --family dualpipe --pp 8 --micro 20

@@ -31,6 +31,7 @@ struct output_options {
 
 int generate(const size_options& sizes, const output_options& output);
 int verify(const std::string& file);
+int convert(const std::string& from, const std::string& to);
 int simulate(const std::string& file, const size_options& sizes, const cost_options& costs, const output_options& output);
 int compare(const size_options& sizes, const std::vector<std::string>& families, const cost_options& costs,
             const output_options& output);

@@ -13,9 +13,13 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <pipesched/error.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
+#include <pipesched/io/torch_csv.hpp>
+#include <sstream>
+#include <utility>
 
 namespace fs = std::filesystem;
 using pipesched::schedule_error;
@@ -86,7 +90,13 @@ void write_to(const std::string& name, const std::function<void(std::ostream&)>&
 }  // namespace
 
 pipesched::schedule read_schedule(const std::string& file) {
-  return read_file(file, [](std::istream& in) { return pipesched::read_json(in); });
+  if (!file.ends_with(".csv")) return read_file(file, [](std::istream& in) { return pipesched::read_json(in); });
+  pipesched::torch_csv csv = read_file(file, [](std::istream& in) { return pipesched::read_torch_csv(in); });
+  std::size_t counts[std::size(pipesched::torch_pass_names)] = {};
+  for (const pipesched::torch_action& a : csv.actions) ++counts[static_cast<std::size_t>(a.pass)];
+  for (std::size_t i = 0; i < std::size(counts); ++i)
+    if (counts[i] > 0) std::cerr << "pipesched: " << file << ": left out " << counts[i] << ' ' << pipesched::torch_pass_names[i] << '\n';
+  return std::move(csv.schedule);
 }
 
 pipesched::stage_costs read_costs(const cost_options& options) {
@@ -109,6 +119,12 @@ void write_output(const std::string& file, std::string_view text) {
 
 void write_json_to(const std::string& file, const pipesched::schedule& s) {
   write_to(file, [&](std::ostream& out) { pipesched::write_json(out, s); });
+}
+
+void write_csv_to(const std::string& file, const pipesched::schedule& s) {
+  std::ostringstream text;  // whole before a byte is written: the format refuses some schedules
+  pipesched::write_torch_csv(text, s);
+  write_output(file, text.str());
 }
 
 pipesched::text_style terminal_style(const output_options& output) {

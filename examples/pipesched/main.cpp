@@ -73,10 +73,15 @@ int run(int argc, char** argv) {
   CLI::App* generate = app.add_subcommand("generate", "make a schedule");
   generate->add_option("family", sizes.family, "see: pipesched list")->required();
   add_sizes(generate, sizes, true);
-  add_output(generate, generated, {"json", "text", "grid"});
+  add_output(generate, generated, {"json", "csv", "text", "grid"});
 
   CLI::App* verify = app.add_subcommand("verify", "prove a schedule, or name what is wrong with it");
   verify->add_option("file", file, "a schedule in JSON, or - for standard input")->required();
+
+  std::string target;
+  CLI::App* convert = app.add_subcommand("convert", "between JSON and PyTorch's CSV, by the files' suffixes");
+  convert->add_option("from", file, "a schedule: PyTorch's if it ends in .csv, else JSON")->required();
+  convert->add_option("to", target, "likewise")->required();
 
   CLI::App* simulate = app.add_subcommand("simulate", "what a schedule costs and what it looks like");
   simulate->add_option("file", file, "a schedule in JSON, or - for standard input");
@@ -102,6 +107,7 @@ int run(int argc, char** argv) {
   }
   if (*generate) return tool::generate(sizes, generated);
   if (*verify) return tool::verify(file);
+  if (*convert) return tool::convert(file, target);
   if (*simulate) return tool::simulate(file, sizes, costs, simulated);
   if (*compare) return tool::compare(sizes, families, costs, compared);
   return tool::list();

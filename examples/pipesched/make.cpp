@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// generate, verify, list
+// generate, verify, convert, list
 
 #include <fmt/format.h>
 
@@ -16,6 +16,8 @@ int generate(const size_options& sizes, const output_options& output) {
   const pipesched::schedule s = pipesched::make_schedule(sizes.family, sizes.params);
   if (output.format == "json") {
     write_json_to(output.file, s);
+  } else if (output.format == "csv") {
+    write_csv_to(output.file, s);
   } else if (output.format == "text") {
     write_output(output.file, fmt::format("{}\n", s));
   } else {
@@ -40,6 +42,15 @@ int verify(const std::string& file) {
   else
     write_output("-", to_string(report));
   return report ? 0 : 1;
+}
+
+int convert(const std::string& from, const std::string& to) {
+  const pipesched::schedule s = read_schedule(from);
+  if (to.ends_with(".csv"))
+    write_csv_to(to, s);
+  else
+    write_json_to(to, s);
+  return 0;
 }
 
 int list() {
