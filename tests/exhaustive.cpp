@@ -12,8 +12,8 @@
 using namespace pipesched;
 using namespace pipesched::tests;
 
-#ifdef PIPESCHED_SMALL_GRIDS  // under sanitizers, which cost a factor of ten
-constexpr std::int64_t most_pp = 10, most_micro = 32;
+#ifdef PIPESCHED_SMALL_GRIDS  // as for_all_families does
+constexpr std::int64_t most_pp = 4, most_micro = 8;
 #else
 constexpr std::int64_t most_pp = 32, most_micro = 96;
 #endif

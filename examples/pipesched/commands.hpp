@@ -7,7 +7,7 @@
 #include <optional>
 #include <pipesched/generate/params.hpp>
 #include <pipesched/schedule.hpp>
-#include <pipesched/simulate/cost_model.hpp>
+#include <pipesched/cost_model.hpp>
 #include <string>
 #include <vector>
 

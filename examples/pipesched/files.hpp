@@ -5,7 +5,7 @@
 
 #include <pipesched/render/text.hpp>
 #include <pipesched/schedule.hpp>
-#include <pipesched/simulate/cost_model.hpp>
+#include <pipesched/cost_model.hpp>
 #include <string>
 #include <string_view>
 

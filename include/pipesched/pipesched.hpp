@@ -5,6 +5,7 @@
 // (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON (io/json.hpp, io/costs_json.hpp) and fmt (io/format.hpp)
 // come in with the header that names them.
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/generate/by_name.hpp"
@@ -24,7 +25,6 @@
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"
-#include "pipesched/simulate/cost_model.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"

@@ -89,7 +89,7 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
 
 TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, and their options") {
 #ifdef PIPESCHED_SMALL_GRIDS
-  const std::int64_t most_pp = 6, most_micro = 16;
+  const std::int64_t most_pp = 3, most_micro = 9;
 #else
   const std::int64_t most_pp = 16, most_micro = 64;
 #endif

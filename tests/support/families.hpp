@@ -3,6 +3,7 @@
 
 // The grids that laws are checked over.
 
+#include <algorithm>
 #include <cstdint>
 #include <pipesched/generate/by_name.hpp>
 #include <string>
@@ -10,8 +11,12 @@
 namespace pipesched::tests {
 
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
+/// Sanitizers cost a factor of ten to fifty: their build has smaller grids.
 template <typename F>
 void for_all_families(std::int64_t most_pp, std::int64_t most_micro, F&& f) {
+#ifdef PIPESCHED_SMALL_GRIDS
+  most_pp = std::min<std::int64_t>(most_pp, 4), most_micro = std::min<std::int64_t>(most_micro, 8);
+#endif
   for (const family& which : families)
     for (std::int64_t pp = 1; pp <= most_pp; ++pp) {
       if (which.name == "dualpipe" && pp % 2 != 0) continue;

@@ -9,7 +9,7 @@
 //    "transfer": 0, "message_bytes": 0, "bandwidth": 1,
 //    "memory": {"kept_by_forward": 0, "freed_by_input": 0, "freed_by_weight": 0, "weights": 0}}
 //
-// overlap_efficiency is a number for all. What each means: stage_costs in simulate/cost_model.hpp.
+// overlap_efficiency is a number for all. What each means: stage_costs in cost_model.hpp.
 
 #include <istream>
 #include <nlohmann/json.hpp>
@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "pipesched/error.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 
 namespace pipesched {
 

@@ -16,7 +16,7 @@
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/render/write.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"

@@ -13,7 +13,7 @@
 #include "pipesched/dependencies.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 

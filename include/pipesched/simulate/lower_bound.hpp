@@ -18,7 +18,7 @@
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 
 namespace pipesched {
 

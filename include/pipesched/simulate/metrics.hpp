@@ -11,7 +11,7 @@
 
 #include "pipesched/op.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {

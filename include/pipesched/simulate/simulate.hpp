@@ -14,7 +14,7 @@
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
 

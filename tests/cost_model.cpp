@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "pipesched/simulate/cost_model.hpp"
+#include "pipesched/cost_model.hpp"
 
 #include <doctest/doctest.h>
 
