@@ -15,6 +15,7 @@
 #include <new>
 #include <ostream>
 #include <pipesched/io/json.hpp>
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -49,7 +50,7 @@ namespace {
 
 using namespace pipesched;
 
-constexpr schedule_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
+const schedule_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
 
 schedule verified(const family& f, const schedule_params& p) {
   schedule s = f.make(p);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 #include <string>
 

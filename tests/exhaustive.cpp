@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 
 #include "laws.hpp"

@@ -100,8 +100,10 @@ expect "simulate as svg" 0 '<svg .*</svg>~' '' "$tool" simulate 1f1b.json --form
 expect "simulate as html" 0 '<!doctype html>.*</html>~' '' "$tool" simulate 1f1b.json --format html
 expect "simulate as trace" 0 '.*"traceEvents".*\}~' '' "$tool" simulate 1f1b.json --format trace
 expect "simulate a broken schedule" 1 'rank 0, cell 1: duplicate: .*' '' "$tool" simulate broken.json
-expect "compare all" 0 '8 ranks, 20 micro-batches; .*zbv +63.5 .*dualpipe +66 .*zb1p +67 .*dualpipev +67 .*interleaved_1f1b +70.5 .*gpipe +81 .*1f1b +81 .*' '' "$tool" compare --pp 8 --micro 20
-expect "compare some" 0 '[^~]*~schedule [^~]*~zb1p [^~]*~1f1b [^~]*~peak:.*' '' "$tool" compare --pp 8 --micro 20 --families 1f1b,zb1p
+expect "compare all" 0 '8 ranks, 20 micro-batches; .*zbv +63.5 +60 .*dualpipe +66 +66 .*zb1p +67 .*dualpipev +67 .*interleaved_1f1b +70.5 .*gpipe +81 .*1f1b +81 .*' '' "$tool" compare --pp 8 --micro 20
+expect "greedy, with a limit and costs" 0 'zb_greedy: 4 ranks, .*' '' "$tool" generate zb_greedy --pp 4 --micro 8 --memory-limit 5.5 --costs deepseek_v3 --format text
+expect "a limit below one" 2 '' 'pipesched: zb_greedy needs a memory limit of at least 1 .*~' "$tool" generate zb_greedy --pp 4 --micro 8 --memory-limit 0.5
+expect "compare some" 0 '[^~]*~schedule [^~]*~zb1p [^~]*~1f1b [^~]*~makespan:.*' '' "$tool" compare --pp 8 --micro 20 --families 1f1b,zb1p
 expect "compare at odd pp leaves dualpipe out and says so" 0 '.*left out: dualpipe needs an even number .*' '' "$tool" compare --pp 7 --micro 20
 expect "compare as json" 0 '\[~ \{~  "name": .*"name": "dualpipe",.*\]~' '' "$tool" compare --pp 4 --micro 8 --format json
 expect "costs of the wrong length" 2 '' 'pipesched: costs: forward has 6 numbers; expected 1 or 4, one a stage~' \

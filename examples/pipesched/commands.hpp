@@ -29,10 +29,10 @@ struct output_options {
   std::string format, file = "-", colour = "auto";
 };
 
-int generate(const size_options& sizes, const output_options& output);
+int generate(size_options sizes, const cost_options& costs, const output_options& output);
 int verify(const std::string& file);
 int convert(const std::string& from, const std::string& to);
-int simulate(const std::string& file, const size_options& sizes, const cost_options& costs, const output_options& output);
+int simulate(const std::string& file, size_options sizes, const cost_options& costs, const output_options& output);
 int compare(const size_options& sizes, const std::vector<std::string>& families, const cost_options& costs,
             const output_options& output);
 int list();

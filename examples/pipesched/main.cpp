@@ -40,6 +40,7 @@ void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
   app->add_flag("--forward-only", p.forward_only, "evaluation: no backward");
   add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
   add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
+  app->add_option("--memory-limit", p.memory_limit, "activations a rank, for zb_greedy; default pp");
   app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
 }
 
@@ -73,6 +74,7 @@ int run(int argc, char** argv) {
   CLI::App* generate = app.add_subcommand("generate", "make a schedule");
   generate->add_option("family", sizes.family, "see: pipesched list")->required();
   add_sizes(generate, sizes, true);
+  add_costs(generate, costs);
   add_output(generate, generated, {"json", "csv", "text", "grid"});
 
   CLI::App* verify = app.add_subcommand("verify", "prove a schedule, or name what is wrong with it");
@@ -105,7 +107,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     throw schedule_error(e.what());
   }
-  if (*generate) return tool::generate(sizes, generated);
+  if (*generate) return tool::generate(sizes, costs, generated);
   if (*verify) return tool::verify(file);
   if (*convert) return tool::convert(file, target);
   if (*simulate) return tool::simulate(file, sizes, costs, simulated);

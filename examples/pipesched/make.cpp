@@ -5,6 +5,7 @@
 
 #include <iostream>
 #include <pipesched/io/format.hpp>
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 
 #include "commands.hpp"
@@ -12,7 +13,8 @@
 
 namespace tool {
 
-int generate(const size_options& sizes, const output_options& output) {
+int generate(size_options sizes, const cost_options& costs, const output_options& output) {
+  sizes.params.costs = read_costs(costs);
   const pipesched::schedule s = pipesched::make_schedule(sizes.family, sizes.params);
   if (output.format == "json") {
     write_json_to(output.file, s);

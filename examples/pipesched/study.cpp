@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -119,11 +120,11 @@ nlohmann::ordered_json json_with_ranks(const study& of, const stage_costs& costs
 
 }  // namespace
 
-int simulate(const std::string& file, const size_options& sizes, const cost_options& cost, const output_options& output) {
+int simulate(const std::string& file, size_options sizes, const cost_options& cost, const output_options& output) {
   if (file.empty() == sizes.family.empty()) throw schedule_error("simulate takes a file, or --family with --pp and --micro");
+  const stage_costs costs = sizes.params.costs = read_costs(cost);
   schedule plan = !file.empty() ? read_schedule(file)
                                 : make_schedule(sizes.family, sizes.params);
-  const stage_costs costs = read_costs(cost);
   const study of = studied(std::move(plan), costs);
   if (!of.times) {
     write_output("-", to_string(of.times.report));
@@ -147,7 +148,9 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     const bool asked = std::find(names.begin(), names.end(), f.name) != names.end();
     if (!names.empty() && !asked) continue;
     try {
-      schedule s = f.make(sizes.params);
+      schedule_params params = sizes.params;
+      params.costs = share;  // the families that look at costs have one stage a rank
+      schedule s = f.make(params);
       const stage_costs costs = divided(share, s.pp(), s.stages());
       studies.push_back(studied(std::move(s), costs));
       if (output.format == "html") panels.push_back(make_panel(studies.back().times, costs));
@@ -175,7 +178,7 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
   std::string text = fmt::format("{} ranks, {} micro-batches{}; costs are of one rank's share of the model, which a family with "
                                  "several stages a rank divides among them\n",
                                  sizes.params.pp, sizes.params.micro, sizes.params.forward_only ? ", forward only" : "");
-  text += fmt::format("{:<18} {:>10} {:>8} {:>10} {:>10} {:>7} {:>6} {:>11} {:>11}\n", "schedule", "makespan", "bubble", "formula",
+  text += fmt::format("{:<18} {:>10} {:>10} {:>8} {:>10} {:>10} {:>7} {:>6} {:>11} {:>11}\n", "schedule", "makespan", "span", "bubble", "formula",
                       "at least", "gap", "peak", "peak bytes", "parameters");
   bool marked = false;
   for (const study& of : studies) {
@@ -186,11 +189,12 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
       formula = fmt::format("{:.1f} %{}", 100 * of.formula->bubble / m.makespan, of.formula->holds ? "" : "*");
       marked = marked || !of.formula->holds;
     }
-    text += fmt::format("{:<18} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
-                        of.times.schedule.name.view(), m.makespan, 100 * m.bubble_ratio, formula, of.bound.makespan,
+    text += fmt::format("{:<18} {:>10.6g} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
+                        of.times.schedule.name.view(), m.makespan, m.span, 100 * m.bubble_ratio, formula, of.bound.makespan,
                         100 * of.bound.gap(m.makespan), m.peak_activations * shares, m.peak_bytes, m.parameter_copies);
   }
-  text += "peak: activations of one micro-batch through a rank's share of the model; formula: the published bubble\n";
+  text += "makespan: from 0 to the last end; span: from a rank's first start to its last end, the longest; peak: activations of one "
+          "micro-batch through a rank's share of the model; formula: the published bubble\n";
   if (marked) text += "* the formula's assumptions do not hold here (such as F = I = W): believe the simulated bubble\n";
   write_output(output.file, text + left_out);
   return 0;

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. Pictures
-// (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON (io/json.hpp, io/costs_json.hpp) and fmt (io/format.hpp)
+// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The greedy
+// search (generate/zb_greedy.hpp), the door by name for tools (generate/by_name.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON (io/json.hpp, io/costs_json.hpp) and fmt (io/format.hpp)
 // come in with the header that names them.
 
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
-#include "pipesched/generate/by_name.hpp"
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/gpipe.hpp"
 #include "pipesched/generate/interleaved.hpp"

@@ -13,6 +13,7 @@
 #include "pipesched/generate/one_f_one_b.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/v_shape.hpp"
+#include "pipesched/generate/zb_greedy.hpp"
 #include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/schedule.hpp"
 
@@ -36,6 +37,11 @@ constexpr schedule make_interleaved(const schedule_params& p) {
   return Make(interleaved_of(p));
 }
 
+template <typename Params, schedule (*Make)(Params)>
+inline schedule make_greedy(const schedule_params& p) {
+  return Make({.pp = p.pp, .micro = p.micro, .costs = p.costs, .memory_limit = p.memory_limit, .forward_only = p.forward_only});
+}
+
 }  // namespace detail
 
 inline constexpr family families[] = {
@@ -47,6 +53,12 @@ inline constexpr family families[] = {
      detail::make_interleaved<make_looped_bfs_schedule>},
     {"zb1p", "1F1B with the backward split (ZB-H1): a third of the bubble, the same memory",
      detail::make_plain<make_zb1p_schedule>},
+    {"zb_greedy", "zero bubble by greedy search on your costs under your memory limit",
+     detail::make_greedy<const zb_params&, make_zb_greedy_schedule>},
+    {"zb_greedy_1p", "the same with the memory of 1F1B (ZB-1p)", detail::make_greedy<zb_params, make_zb_greedy_1p_schedule>},
+    {"zb_greedy_2p", "the same with twice that (ZB-2p): hardly any bubble", detail::make_greedy<zb_params, make_zb_greedy_2p_schedule>},
+    {"zb_h1", "ZB-H1: the greedy order for F = I = W, with the memory of 1F1B", detail::make_plain<make_zb_h1_schedule>},
+    {"zb_h2", "ZB-H2: the same with nearly twice that, no bubble in the span", detail::make_plain<make_zb_h2_schedule>},
     {"interleaved_zb", "interleaved 1F1B with the backward split", detail::make_interleaved<make_interleaved_zb_schedule>},
     {"zbv", "zero bubble on a V: two stages a rank, the memory of 1F1B", detail::make_plain<make_zbv_schedule>},
     {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp",

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/placement.hpp"
 
@@ -28,6 +29,8 @@ struct schedule_params {
   std::int64_t group_size = 0;  ///< micro-batches a group, for interleaved families; 0: the family's own
   bool extra_warm_up = false;   ///< interleaved 1F1B
   bool overlap = false;         ///< interleaved 1F1B: F&B pairs
+  stage_costs costs{};          ///< for families that look at costs: the greedy ones
+  double memory_limit = 0;      ///< likewise, in activations a rank; 0: pp
 
   constexpr operator pipeline_params() const {  // NOLINT: the three that all know
     return {.pp = pp, .micro = micro, .forward_only = forward_only};

@@ -86,7 +86,7 @@ constexpr std::optional<closed_form> published(std::string_view family, const sc
   if (family == "1f1b") return formulas::one_f_one_b(pp, micro, t);
   if (family == "interleaved_1f1b" && p.group_size == 0 && !p.overlap && !p.extra_warm_up)
     return formulas::interleaved_1f1b(pp, micro, static_cast<double>(p.chunks), t);
-  if (family == "zb1p") return formulas::zb_h1(pp, micro, t);
+  if (family == "zb1p" || family == "zb_h1") return formulas::zb_h1(pp, micro, t);
   if (family == "dualpipe") return formulas::dualpipe(pp, micro, t);
   if (family == "dualpipev") return formulas::dualpipev(pp, micro, t);
   return std::nullopt;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <compare>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -131,7 +132,8 @@ constexpr explanation explain(const timeline& t, const Costs& costs) {
 }
 
 /// The same for a measured timeline, whose transfers are not known: a tensor counts as arrived when its maker's cell ended.
-constexpr explanation explain(const timeline& t) {
+template <std::same_as<timeline> Timeline>  // a template only so that a program that does not ask pays nothing for it
+constexpr explanation explain(const Timeline& t) {
   const detail::as_measured none;
   return detail::explainer(t, none).explain();
 }

@@ -72,9 +72,9 @@ constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward
   return peak;
 }
 
-/// @pre t is true. @param costs name the bytes, where they do. Linear in the number of cells.
-template <typename Costs>
-constexpr metrics measure(const timeline& t, const Costs& costs) {
+/// @pre t is true. @param costs name the bytes, where they do; durations are the timeline's own. Linear in the number of cells.
+template <cost_model Costs = uniform_costs>
+constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   const schedule& s = t.schedule;
   const bool keeps = !s.forward_only;  // an evaluation keeps no activation past its F
   metrics m;
@@ -128,8 +128,5 @@ constexpr metrics measure(const timeline& t, const Costs& costs) {
   if (m.makespan > 0) m.bubble_ratio = m.bubble / m.makespan;
   return m;
 }
-
-/// The same without bytes.
-constexpr metrics measure(const timeline& t) { return measure(t, uniform_costs{}); }
 
 }  // namespace pipesched

@@ -37,12 +37,13 @@ constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint
 
 }  // namespace detail
 
-/// The timeline of a schedule under these costs, counted from 0; exact as long as every time is a whole number below
+/// The timeline of a schedule under these costs (default: every F, I and W lasts 1, a B 2, an overlapped cell the sum of its
+/// ops, a transfer nothing), counted from 0; exact as long as every time is a whole number below
 /// 2^53. Between stages on one rank an output is there at once, between ranks `transfer` later. A schedule that is not
 /// valid yields a timeline that is false and holds the report of verify(). Linear in the number of ops.
 /// @throws schedule_error when the costs are refused by their own check(), or so large that times overflow.
-template <cost_model Costs>
-constexpr timeline simulate(schedule plan, const Costs& costs) {
+template <cost_model Costs = uniform_costs>
+constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
   timeline t{.schedule = std::move(plan)};
   const schedule& s = t.schedule;
   if constexpr (requires { costs.check(s.stages()); }) costs.check(s.stages());
@@ -70,8 +71,5 @@ constexpr timeline simulate(schedule plan, const Costs& costs) {
       throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
   return t;
 }
-
-/// The same with every F, I and W lasting 1, a B 2, an overlapped cell the sum of its ops, transfers nothing.
-constexpr timeline simulate(schedule plan) { return simulate(std::move(plan), uniform_costs{}); }
 
 }  // namespace pipesched

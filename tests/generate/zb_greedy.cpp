@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/generate/zb_greedy.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/zero_bubble.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+#include "support/random_costs.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+using nlohmann::json;
+
+namespace {
+
+// The costs of the authors' 1.5B model: microseconds and bytes in units of sequence x batch x hidden.
+const stage_costs costs_1p5B{.forward = 18522,
+                             .backward_input = 18086,
+                             .backward_weight = 9337,
+                             .transfer_time = 601,
+                             .kept_by_forward = 201216,
+                             .freed_by_input = 127488,
+                             .freed_by_weight = per_stage(73728)};
+
+}  // namespace
+
+TEST_CASE("zb greedy: the orders of the zero-bubble authors' scheduler") {
+  CHECK(text_rows(make_zb_h1_schedule({.pp = 4, .micro = 8})) == golden_rows("zb_h1_greedy_pp4_m8"));
+  CHECK(text_rows(make_zb_h2_schedule({.pp = 4, .micro = 8})) == golden_rows("zb_h2_greedy_pp4_m8"));
+  CHECK(text_rows(make_zb_greedy_1p_schedule({.pp = 4, .micro = 8, .costs = costs_1p5B})) ==
+        golden_rows("zb_1p_greedy_costs_1p5B_pp4_m8"));
+  CHECK(text_rows(make_zb_greedy_2p_schedule({.pp = 4, .micro = 8, .costs = costs_1p5B})) ==
+        golden_rows("zb_2p_greedy_costs_1p5B_pp4_m8"));
+}
+
+TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to the four decimals printed") {
+  const json table = json::parse(golden_text("zero_bubble_paper_table5.json"));
+  int equal = 0;
+  for (const json& row : table["rows"]) {
+    const auto pp = row["pp"].get<std::int64_t>(), micro = row["micro"].get<std::int64_t>();
+    const auto microseconds = [&](const char* name) { return std::round(row["table9_ms"][name].get<double>() * 1000); };
+    const double kept = row["mem"]["M_B"].get<double>(), for_weights = row["mem"]["M_W"].get<double>();
+    const stage_costs costs{.forward = microseconds("F"),
+                            .backward_input = microseconds("B"),  // the paper's B is our I
+                            .backward_weight = microseconds("W"),
+                            .transfer_time = microseconds("C"),
+                            .kept_by_forward = kept,
+                            .freed_by_input = kept - for_weights,
+                            .freed_by_weight = per_stage(for_weights)};
+    const auto rate_of = [&](const schedule& s) {
+      const double work = static_cast<double>(micro) * (costs.forward[0] + costs.backward_input[0] + costs.backward_weight[0]);
+      const double span = measure(simulate(s, costs)).span;
+      return (span - work) / span;
+    };
+    const std::pair<const char*, double> ours[] = {
+        {"1f1b", rate_of(make_1f1b_schedule({.pp = pp, .micro = micro}))},
+        {"zbh1", rate_of(make_zb_h1_schedule({.pp = pp, .micro = micro}))},
+        {"zbh2", rate_of(make_zb_h2_schedule({.pp = pp, .micro = micro}))},
+        {"zb1p", rate_of(make_zb_greedy_1p_schedule({.pp = pp, .micro = micro, .costs = costs}))},
+        {"zb2p", rate_of(make_zb_greedy_2p_schedule({.pp = pp, .micro = micro, .costs = costs}))}};
+    for (const auto& [name, rate] : ours) {
+      const double paper = row["table5_bubble_rate"][name].get<double>();
+      char beside[160];
+      std::snprintf(beside, sizeof beside, "%s, %ld micro-batches, %s: paper %.4f, ours %.6f",
+                    row["model"].get<std::string>().c_str(), static_cast<long>(micro), name, paper, rate);
+      MESSAGE(beside);
+      CHECK_MESSAGE(std::round(rate * 1e4) / 1e4 == doctest::Approx(paper).epsilon(1e-9), beside);
+      ++equal;
+    }
+  }
+  CHECK(equal == 60);
+}
+
+TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by stage and every limit") {
+  random_costs random(99);
+  for (std::int64_t pp = 1; pp <= 6; ++pp)
+    for (std::int64_t micro = 1; micro <= 16; micro += 1 + micro / 5)
+      for (double limit = 1; limit <= static_cast<double>(2 * pp + 2); limit += 0.5) {
+        const auto stages = static_cast<std::uint32_t>(pp);
+        stage_costs costs = random.make(stages);
+        costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
+        costs.freed_by_input = random.per_stage_numbers(stages, 0, 10);
+        const schedule s = make_zb_schedule({.pp = pp, .micro = micro, .costs = costs, .memory_limit = limit});
+        const timeline t = simulate(s, costs);
+        CAPTURE(pp); CAPTURE(micro); CAPTURE(limit);
+        REQUIRE(to_string(t.report) == "");
+        const metrics m = measure(t, costs);
+        for (std::uint32_t rank = 0; rank < stages; ++rank)
+          REQUIRE(m.ranks[rank].peak_bytes <= limit * costs.kept_by_forward[rank]);
+      }
+}
+
+TEST_CASE("zb greedy: more memory does not make it slower by much, and costs count") {
+  const stage_costs slow_middle{.forward = {1, 1, 3, 1}, .backward_input = {1, 1, 3, 1}, .backward_weight = {1, 1, 3, 1}};
+  const auto makespan = [&](const schedule& s) { return measure(simulate(s, slow_middle)).makespan; };
+  const double uniform_order = makespan(make_zb_h2_schedule({.pp = 4, .micro = 16}));
+  const double own_order = makespan(make_zb_schedule({.pp = 4, .micro = 16, .costs = slow_middle, .memory_limit = 7}));
+  CHECK(own_order <= uniform_order);
+}
+
+TEST_CASE("zb greedy: bad limits and costs are refused") {
+  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
+        "zb_greedy needs a memory limit of at least 1 activation a rank; nearest 1");
+  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
+  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
+  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}}); }) ==
+        "costs: forward has 2 numbers; expected 1 or 4, one a stage");
+  CHECK(refusal_of([] { make_zb_greedy_2p_schedule({.pp = 0, .micro = 8}); }) ==
+        "zb_greedy_2p needs at least 1 pipeline rank; got pp = 0, nearest 1");
+}
