@@ -14,8 +14,8 @@
 #include <cstdlib>
 #include <new>
 #include <ostream>
-#include <pipesched/io/json.hpp>
 #include <pipesched/generate/by_name.hpp>
+#include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -43,7 +43,9 @@ void operator delete(void* block) noexcept {
   std::free(block);
 }
 void operator delete(void* block, std::size_t) noexcept { operator delete(block); }
-void* operator new(std::size_t size, std::align_val_t) { return operator new(size); }  // nothing here needs more than malloc gives
+void* operator new(std::size_t size, std::align_val_t) {
+  return operator new(size);
+}  // nothing here needs more than malloc gives
 void operator delete(void* block, std::align_val_t) noexcept { operator delete(block); }
 
 namespace {
@@ -110,7 +112,8 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
   const std::size_t before = held;
   most_held = held;
   benchmark::DoNotOptimize(simulate(s));
-  state.counters["memory_of_schedule"] = static_cast<double>(most_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
+  state.counters["memory_of_schedule"] =
+      static_cast<double>(most_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
   count(state, s.cells.size());
   state.counters["ops_per_second"] = benchmark::Counter(
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
@@ -163,12 +166,8 @@ void register_all() {
            std::to_string(p.micro);
   };
   constexpr std::pair<std::string_view, std::vector<cell> (*)(const pipeline_params&, std::int64_t)> rows[] = {
-      {"gpipe", make_gpipe_row},
-      {"1f1b", make_1f1b_row},
-      {"zb1p", make_zb1p_row},
-      {"zbv", make_zbv_row},
-      {"dualpipe", make_dualpipe_row},
-      {"dualpipev", make_dualpipev_row}};
+      {"gpipe", make_gpipe_row}, {"1f1b", make_1f1b_row},         {"zb1p", make_zb1p_row},
+      {"zbv", make_zbv_row},     {"dualpipe", make_dualpipe_row}, {"dualpipev", make_dualpipev_row}};
   for (const schedule_params& p : sizes) {
     RegisterBenchmark(name("fill", "", p).c_str(), fill, p);
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
@@ -176,8 +175,9 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower_bound", f.name, p).c_str(), bounding, f, p);
     for (const family& f : families) {
-      RegisterBenchmark(name("render_svg", f.name, p).c_str(),
-                        [f, p](benchmark::State& s) { rendering(s, f, p, [](const timeline& t) { return render_svg(t); }); });
+      RegisterBenchmark(name("render_svg", f.name, p).c_str(), [f, p](benchmark::State& s) {
+        rendering(s, f, p, [](const timeline& t) { return render_svg(t); });
+      });
       RegisterBenchmark(name("chrome_trace", f.name, p).c_str(), [f, p](benchmark::State& s) {
         rendering(s, f, p, [](const timeline& t) { return render_chrome_trace(t, uniform_costs{}); });
       });

@@ -47,7 +47,8 @@ TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
   CHECK(c.duration(cell(F0, B1)) == profile["overlapped_pair_span"].get<double>());
   CHECK(c.duration(B1) == doctest::Approx(135.32));
   const auto& parts = profile["communication"];
-  CHECK(c.forward_communication[0] == doctest::Approx(parts["dispatch(F)"].get<double>() + parts["combine(F)"].get<double>()));
+  CHECK(c.forward_communication[0] ==
+        doctest::Approx(parts["dispatch(F)"].get<double>() + parts["combine(F)"].get<double>()));
   CHECK(c.backward_input_communication[0] ==
         doctest::Approx(parts["dispatch(B)"].get<double>() + parts["combine(B)"].get<double>()));
   // The model of split ops predicts the measured pair with an efficiency of 91.6 %.
@@ -79,8 +80,10 @@ TEST_CASE("costs json: written and read again, random models are the same") {
 }
 
 TEST_CASE("costs json: the document of the design") {
-  const auto c = json::parse(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
-      "memory": {"kept_by_forward": 7}})").get<stage_costs>();
+  const auto c =
+      json::parse(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
+      "memory": {"kept_by_forward": 7}})")
+          .get<stage_costs>();
   CHECK(c.backward_input == per_stage{1, 2});
   CHECK(c.overlapped == per_stage(3));
   CHECK(c.transfer_time == per_stage(0.5));

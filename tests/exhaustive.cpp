@@ -22,7 +22,10 @@ constexpr std::int64_t most_pp = 32, most_micro = 96;
 TEST_CASE("every family: verified, peak activations and bubble of the papers, over the whole grid") {
   std::int64_t schedules = 0;
   for_all_families(most_pp, most_micro, [&](const family& f, const schedule_params& p) {
-    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
     const schedule s = f.make(p);
     const timeline t = simulate(s);  // verifies
     REQUIRE(to_string(t.report) == "");

@@ -52,7 +52,9 @@ inline std::int64_t bubble_of(std::string_view family, const pipeline_params& p)
   const std::int64_t F = 1, I = 1, W = 1, B = I + W, FB = F + B;
   if (p.forward_only) return family == "gpipe" || family == "1f1b" || family == "zb1p" ? (p.pp - 1) * F : -1;
   if (family == "gpipe" || family == "1f1b") return (p.pp - 1) * (F + B);
-  if ((family == "zb1p" || family == "zb_h1" || family == "zb_h2") && p.micro >= (family == "zb_h2" ? 2 * p.pp - 1 : p.pp)) return (p.pp - 1) * (F + B - 2 * W);
+  if ((family == "zb1p" || family == "zb_h1" || family == "zb_h2") &&
+      p.micro >= (family == "zb_h2" ? 2 * p.pp - 1 : p.pp))
+    return (p.pp - 1) * (F + B - 2 * W);
   if (family == "interleaved_1f1b" && p.micro % p.pp == 0) return (p.pp - 1) * (F + B);
   if (family == "zbv" && p.micro >= 2 * p.pp) return p.pp - 1;
   if (family == "dualpipe" && p.micro % 2 == 0 && p.micro >= 2 * p.pp) return (p.pp / 2 - 1) * (FB + B - 3 * W);

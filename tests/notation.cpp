@@ -23,8 +23,10 @@ TEST_CASE("notation: writing and parsing are inverse") {
 }
 
 TEST_CASE("notation: anything else is refused whole") {
-  for (const char* text : {"", "F0", "0F", "0X0", "0f0", " 0F0", "0F0 ", "0F0garbage", "0F-1", "-1F0", "+1F0", "65536F0",
-                           "0F4294967296", "99999999999999999999F0", "0F0;1F0", "0SEND_F0", "0.5F0", "0F0F0", "?", "0?0"}) {
+  for (const char* text :
+       {"",           "F0",       "0F",    "0X0",   "0f0",     " 0F0",         "0F0 ",
+        "0F0garbage", "0F-1",     "-1F0",  "+1F0",  "65536F0", "0F4294967296", "99999999999999999999F0",
+        "0F0;1F0",    "0SEND_F0", "0.5F0", "0F0F0", "?",       "0?0"}) {
     CAPTURE(text);
     CHECK_FALSE(parse_op(text));
     CHECK_FALSE(parse_cell(text));

@@ -29,12 +29,15 @@ TEST_CASE("placement: the stages of a rank, by chunk") {
 TEST_CASE("placement: rank, chunk and stages agree for every kind") {
   std::vector<placement> all;
   for (std::int64_t pp = 1; pp <= 9; ++pp) {
-    for (std::int64_t n = 1; n <= 4; ++n) all.push_back(placement::looped(pp, n)), all.push_back(placement::wave(pp, n));
+    for (std::int64_t n = 1; n <= 4; ++n)
+      all.push_back(placement::looped(pp, n)), all.push_back(placement::wave(pp, n));
     all.push_back(placement::linear(pp)), all.push_back(placement::vee(pp));
     for (std::int64_t micro = 1; micro <= 5; ++micro) all.push_back(placement::bidirectional(pp, micro));
   }
   for (const placement& p : all) {
-    CAPTURE(to_string(p.kind())); CAPTURE(p.ranks()); CAPTURE(p.stages());
+    CAPTURE(to_string(p.kind()));
+    CAPTURE(p.ranks());
+    CAPTURE(p.stages());
     std::size_t hosted = 0;
     for (std::uint32_t rank = 0; rank < p.ranks(); ++rank) hosted += p.stages_of(rank).size();
     CHECK(hosted == p.replicas() * p.stages());
@@ -58,12 +61,14 @@ TEST_CASE("placement: sizes that cannot be are refused") {
   CHECK(refusal_of([] { placement::linear(65537); }) == "a placement takes 1 to 65536 ranks; got 65537, nearest 65536");
   CHECK(refusal_of([] { placement::looped(4, 257); }) ==
         "a placement takes 1 to 256 chunks a rank; got 257, nearest 256");
-  CHECK(refusal_of([] { placement::looped(1024, 65); }) == "a placement takes 1 to 65536 stages; got 66560, nearest 65536");
+  CHECK(refusal_of([] { placement::looped(1024, 65); }) ==
+        "a placement takes 1 to 65536 stages; got 66560, nearest 65536");
   CHECK(refusal_of([] { placement::wave(4, INT64_MAX); }).find("1 to 128 waves") != std::string::npos);
   CHECK(refusal_of([] { placement::bidirectional(4, -1); }).find("micro-batches; got -1") != std::string::npos);
   CHECK(refusal_of([] { placement::custom(2, 1, {}); }) == "a placement takes 1 to 2 replicas; got 0, nearest 1");
-  CHECK(refusal_of([] { placement::custom(2, 1, {{0, 1}, {0}}); }) ==
-        "both replicas of a placement have the same stages; got 2 and 1");
+  CHECK(refusal_of([] {
+          placement::custom(2, 1, {{0, 1}, {0}});
+        }) == "both replicas of a placement have the same stages; got 2 and 1");
   CHECK(refusal_of([] { placement::custom(2, 1, {{0, 2}}); }) == "a placement names ranks 0 to 1; got rank 2");
   CHECK(refusal_of([] { placement::custom(2, 1, {{0, 0}}); }) == "every rank hosts a stage; rank 1 has none");
   CHECK(refusal_of([] { placement::custom(1, 1, {stages(257, 0)}); }) ==

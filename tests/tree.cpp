@@ -81,12 +81,15 @@ TEST_CASE("tree: outside io/ and execute/ only the standard library is included"
   }
 }
 
-TEST_CASE("tree: the umbrella includes every header that needs only the standard library, but for pictures in files and search") {
+TEST_CASE(
+    "tree: the umbrella includes every header that needs only the standard library, but for pictures in files and "
+    "search") {
   std::vector<std::string> expected;
   for (const fs::path& file : all_headers()) {
     const std::string folder = file.parent_path().string();
     if (file == "generate/by_name.hpp" || file == "generate/zb_greedy.hpp") continue;
-    if (folder != "io" && folder != "execute" && (folder != "render" || file.stem() == "text") && file != "pipesched.hpp")
+    if (folder != "io" && folder != "execute" && (folder != "render" || file.stem() == "text") &&
+        file != "pipesched.hpp")
       expected.push_back("\"pipesched/" + file.generic_string() + "\"");
   }
   std::sort(expected.begin(), expected.end());

@@ -140,7 +140,8 @@ TEST_CASE("verify: memory is bounded by the ops, not by what the schedule claims
   schedule s{.name = "huge", .placement = placement::linear(65536), .micro = 4'000'000'000};
   for (int rank = 0; rank < 65536; ++rank) s.cells.append({});
   CHECK(to_string(verify(s)) ==
-        "rank 0: missing: 0F0 is nowhere, nor is most of the rest; expected 65536 stages x 4000000000 micro-batches, got 0 "
+        "rank 0: missing: 0F0 is nowhere, nor is most of the rest; expected 65536 stages x 4000000000 micro-batches, "
+        "got 0 "
         "ops\n");
 }
 
@@ -233,7 +234,12 @@ TEST_CASE("verify: each kind of mutant is named, and the slow twin agrees on all
       mutant.cells = rows<cell>(all);
       const report r = verify(mutant);
       const std::set<rule> named = rules_of(r);
-      CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only); CAPTURE(which); CAPTURE(to_string(r));
+      CAPTURE(f.name);
+      CAPTURE(p.pp);
+      CAPTURE(p.micro);
+      CAPTURE(p.forward_only);
+      CAPTURE(which);
+      CAPTURE(to_string(r));
       REQUIRE((named == brute_force(mutant).broken_rules()));
       bool as_expected = expected.empty();
       for (rule of : expected) as_expected = as_expected || named.count(of) > 0;

@@ -5,9 +5,9 @@
 // pipesched::schedule_error with one sentence where the input is bad.
 
 #include <optional>
+#include <pipesched/cost_model.hpp>
 #include <pipesched/generate/params.hpp>
 #include <pipesched/schedule.hpp>
-#include <pipesched/cost_model.hpp>
 #include <string>
 #include <vector>
 

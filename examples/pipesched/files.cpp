@@ -44,7 +44,8 @@ auto read_file(const std::string& name, Read&& read) {
 }
 
 [[noreturn]] void cannot_write(const std::string& name) {
-  throw schedule_error((name.empty() ? "\"\"" : name) + ": cannot be written" + (errno != 0 ? std::string(" (") + std::strerror(errno) + ")" : ""));
+  throw schedule_error((name.empty() ? "\"\"" : name) + ": cannot be written" +
+                       (errno != 0 ? std::string(" (") + std::strerror(errno) + ")" : ""));
 }
 
 void write_in_place(const std::string& name, const std::function<void(std::ostream&)>& write) {
@@ -95,7 +96,8 @@ pipesched::schedule read_schedule(const std::string& file) {
   std::size_t counts[std::size(pipesched::torch_pass_names)] = {};
   for (const pipesched::torch_action& a : csv.actions) ++counts[static_cast<std::size_t>(a.pass)];
   for (std::size_t i = 0; i < std::size(counts); ++i)
-    if (counts[i] > 0) std::cerr << "pipesched: " << file << ": left out " << counts[i] << ' ' << pipesched::torch_pass_names[i] << '\n';
+    if (counts[i] > 0)
+      std::cerr << "pipesched: " << file << ": left out " << counts[i] << ' ' << pipesched::torch_pass_names[i] << '\n';
   return std::move(csv.schedule);
 }
 

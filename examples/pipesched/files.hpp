@@ -3,9 +3,9 @@
 
 // Files and the terminal. "-" is standard input or output.
 
+#include <pipesched/cost_model.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/schedule.hpp>
-#include <pipesched/cost_model.hpp>
 #include <string>
 #include <string_view>
 

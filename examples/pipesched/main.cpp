@@ -21,16 +21,18 @@ using pipesched::schedule_error;
 
 // CLI11 would read 010 as 8 and 99999999999999999999 as the largest number there is.
 CLI::Option* add_whole_number(CLI::App* app, const std::string& name, std::int64_t& number, const std::string& help) {
-  return app->add_option_function<std::string>(
-      name,
-      [name, &number](const std::string& text) {
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-        if (error == std::errc::result_out_of_range)
-          throw schedule_error(name + " takes a whole number of at most 64 bits; got " + text.substr(0, 60));
-        if (error != std::errc() || end != text.data() + text.size())
-          throw schedule_error(name + " takes a whole number; got \"" + text.substr(0, 60) + "\"");
-      },
-      help)->type_name("N");
+  return app
+      ->add_option_function<std::string>(
+          name,
+          [name, &number](const std::string& text) {
+            const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+            if (error == std::errc::result_out_of_range)
+              throw schedule_error(name + " takes a whole number of at most 64 bits; got " + text.substr(0, 60));
+            if (error != std::errc() || end != text.data() + text.size())
+              throw schedule_error(name + " takes a whole number; got \"" + text.substr(0, 60) + "\"");
+          },
+          help)
+      ->type_name("N");
 }
 
 void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {

@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 
 #include <iostream>
-#include <pipesched/io/format.hpp>
 #include <pipesched/generate/by_name.hpp>
+#include <pipesched/io/format.hpp>
 #include <pipesched/pipesched.hpp>
 
 #include "commands.hpp"
@@ -39,8 +39,8 @@ int verify(const std::string& file) {
   const pipesched::schedule s = read_schedule(file);
   const pipesched::report report = pipesched::verify(s);
   if (report)
-    write_output("-", fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}\n", s.name.view(), s.pp(), s.stages(),
-                                  s.micro, s.forward_only ? ", forward only" : ""));
+    write_output("-", fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}\n", s.name.view(), s.pp(),
+                                  s.stages(), s.micro, s.forward_only ? ", forward only" : ""));
   else
     write_output("-", to_string(report));
   return report ? 0 : 1;

@@ -52,27 +52,31 @@ study studied(schedule s, const stage_costs& costs) {
   of.measured = measure(of.times, costs);
   of.bound = lower_bound(plan.placement, plan.micro, costs, class_of(plan));
   if (const auto times = times_of(costs))
-    of.formula = published(plan.name, {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only,
-                                       .chunks = plan.stages() / plan.pp()}, *times);
+    of.formula = published(
+        plan.name,
+        {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only, .chunks = plan.stages() / plan.pp()},
+        *times);
   return of;
 }
 
 std::string text_of(const study& of, const stage_costs& costs, const text_style& style) {
   const schedule& s = of.times.schedule;
   const metrics& m = of.measured;
-  std::string text = fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %\n", s.name.view(), s.pp(), s.micro,
-                                 s.forward_only ? ", forward only" : "", certificate(m.makespan, of.bound), 100 * m.bubble_ratio);
+  std::string text =
+      fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %\n", s.name.view(), s.pp(), s.micro,
+                  s.forward_only ? ", forward only" : "", certificate(m.makespan, of.bound), 100 * m.bubble_ratio);
   text += fmt::format("bound: {}, rank {}\n", of.bound.reason, of.bound.rank);
   if (of.formula)
-    text += fmt::format("bubble by formula {} = {:.6g}{}; simulated {:.6g} on average\n", of.formula->formula, of.formula->bubble,
-                        of.formula->holds ? "" : fmt::format(" (assumes {}: not so here)", of.formula->assumes), m.bubble);
+    text += fmt::format(
+        "bubble by formula {} = {:.6g}{}; simulated {:.6g} on average\n", of.formula->formula, of.formula->bubble,
+        of.formula->holds ? "" : fmt::format(" (assumes {}: not so here)", of.formula->assumes), m.bubble);
   text += '\n' + render_text(of.times, style) + '\n';
-  text += fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12} {:>11}\n", "rank", "busy", "bubble", "span", "peak", "peak bytes",
-                      "overlapped");
+  text += fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12} {:>11}\n", "rank", "busy", "bubble", "span", "peak",
+                      "peak bytes", "overlapped");
   for (std::size_t rank = 0; rank < m.ranks.size(); ++rank) {
     const rank_metrics& r = m.ranks[rank];
-    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>6} {:>12.6g} {:>9.1f} %\n", rank, r.busy, r.bubble, r.span,
-                        r.peak_activations, r.peak_bytes, 100 * r.overlapped_fraction);
+    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>6} {:>12.6g} {:>9.1f} %\n", rank, r.busy, r.bubble,
+                        r.span, r.peak_activations, r.peak_bytes, 100 * r.overlapped_fraction);
   }
   text += "critical path:";
   for (cell_ref c : explain(of.times, costs).critical_path) text += ' ' + to_string(s[c.rank][c.index]);
@@ -82,11 +86,16 @@ std::string text_of(const study& of, const stage_costs& costs, const text_style&
 nlohmann::ordered_json json_of(const study& of) {
   const schedule& s = of.times.schedule;
   const metrics& m = of.measured;
-  nlohmann::ordered_json j = {{"name", s.name.view()},     {"pp", s.pp()},
-                              {"stages", s.stages()},      {"micro", s.micro},
-                              {"makespan", m.makespan},    {"bubble_ratio", m.bubble_ratio},
-                              {"span", m.span},            {"lower_bound", of.bound.makespan},
-                              {"lower_bound_reason", of.bound.reason}, {"gap", of.bound.gap(m.makespan)}};
+  nlohmann::ordered_json j = {{"name", s.name.view()},
+                              {"pp", s.pp()},
+                              {"stages", s.stages()},
+                              {"micro", s.micro},
+                              {"makespan", m.makespan},
+                              {"bubble_ratio", m.bubble_ratio},
+                              {"span", m.span},
+                              {"lower_bound", of.bound.makespan},
+                              {"lower_bound_reason", of.bound.reason},
+                              {"gap", of.bound.gap(m.makespan)}};
   if (of.formula)
     j["closed_form"] = {{"formula", of.formula->formula},
                         {"bubble", of.formula->bubble},
@@ -121,10 +130,10 @@ nlohmann::ordered_json json_with_ranks(const study& of, const stage_costs& costs
 }  // namespace
 
 int simulate(const std::string& file, size_options sizes, const cost_options& cost, const output_options& output) {
-  if (file.empty() == sizes.family.empty()) throw schedule_error("simulate takes a file, or --family with --pp and --micro");
+  if (file.empty() == sizes.family.empty())
+    throw schedule_error("simulate takes a file, or --family with --pp and --micro");
   const stage_costs costs = sizes.params.costs = read_costs(cost);
-  schedule plan = !file.empty() ? read_schedule(file)
-                                : make_schedule(sizes.family, sizes.params);
+  schedule plan = !file.empty() ? read_schedule(file) : make_schedule(sizes.family, sizes.params);
   const study of = studied(std::move(plan), costs);
   if (!of.times) {
     write_output("-", to_string(of.times.report));
@@ -175,11 +184,12 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     write_output(output.file, all.dump(1) + '\n');
     return 0;
   }
-  std::string text = fmt::format("{} ranks, {} micro-batches{}; costs are of one rank's share of the model, which a family with "
-                                 "several stages a rank divides among them\n",
-                                 sizes.params.pp, sizes.params.micro, sizes.params.forward_only ? ", forward only" : "");
-  text += fmt::format("{:<18} {:>10} {:>10} {:>8} {:>10} {:>10} {:>7} {:>6} {:>11} {:>11}\n", "schedule", "makespan", "span", "bubble", "formula",
-                      "at least", "gap", "peak", "peak bytes", "parameters");
+  std::string text = fmt::format(
+      "{} ranks, {} micro-batches{}; costs are of one rank's share of the model, which a family with "
+      "several stages a rank divides among them\n",
+      sizes.params.pp, sizes.params.micro, sizes.params.forward_only ? ", forward only" : "");
+  text += fmt::format("{:<18} {:>10} {:>10} {:>8} {:>10} {:>10} {:>7} {:>6} {:>11} {:>11}\n", "schedule", "makespan",
+                      "span", "bubble", "formula", "at least", "gap", "peak", "peak bytes", "parameters");
   bool marked = false;
   for (const study& of : studies) {
     const metrics& m = of.measured;
@@ -189,13 +199,17 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
       formula = fmt::format("{:.1f} %{}", 100 * of.formula->bubble / m.makespan, of.formula->holds ? "" : "*");
       marked = marked || !of.formula->holds;
     }
-    text += fmt::format("{:<18} {:>10.6g} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
-                        of.times.schedule.name.view(), m.makespan, m.span, 100 * m.bubble_ratio, formula, of.bound.makespan,
-                        100 * of.bound.gap(m.makespan), m.peak_activations * shares, m.peak_bytes, m.parameter_copies);
+    text +=
+        fmt::format("{:<18} {:>10.6g} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
+                    of.times.schedule.name.view(), m.makespan, m.span, 100 * m.bubble_ratio, formula, of.bound.makespan,
+                    100 * of.bound.gap(m.makespan), m.peak_activations * shares, m.peak_bytes, m.parameter_copies);
   }
-  text += "makespan: from 0 to the last end; span: from a rank's first start to its last end, the longest; peak: activations of one "
-          "micro-batch through a rank's share of the model; formula: the published bubble\n";
-  if (marked) text += "* the formula's assumptions do not hold here (such as F = I = W): believe the simulated bubble\n";
+  text +=
+      "makespan: from 0 to the last end; span: from a rank's first start to its last end, the longest; peak: "
+      "activations of one "
+      "micro-batch through a rank's share of the model; formula: the published bubble\n";
+  if (marked)
+    text += "* the formula's assumptions do not hold here (such as F = I = W): believe the simulated bubble\n";
   write_output(output.file, text + left_out);
   return 0;
 }

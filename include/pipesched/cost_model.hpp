@@ -43,7 +43,10 @@ constexpr void require_cost(double value, std::string_view name, std::int64_t st
   if (value >= 0 && value <= std::numeric_limits<double>::max()) return;
   std::string where(name);
   if (stage >= 0) where += concat({" of stage ", stage});
-  throw schedule_error(concat({"costs: ", where, " is ", value < 0 ? "negative" : value > 0 ? "infinite" : "not a number",
+  throw schedule_error(concat({"costs: ", where, " is ",
+                               value < 0   ? "negative"
+                               : value > 0 ? "infinite"
+                                           : "not a number",
                                "; expected a finite number that is not negative"}));
 }
 
@@ -98,8 +101,8 @@ class per_stage {
   /// @throws schedule_error unless there are one or `stages` numbers, none negative or infinite.
   constexpr void check(std::string_view name, std::uint32_t stages) const {
     if (values_.size() != 1 && values_.size() != stages)
-      throw schedule_error(detail::concat({"costs: ", name, " has ", values_.size(), " numbers; expected 1 or ", stages,
-                                           ", one a stage"}));
+      throw schedule_error(detail::concat(
+          {"costs: ", name, " has ", values_.size(), " numbers; expected 1 or ", stages, ", one a stage"}));
     for (std::size_t i = 0; i < values_.size(); ++i)
       detail::require_cost(values_[i], name, values_.size() == 1 ? -1 : static_cast<std::int64_t>(i));
   }
@@ -119,8 +122,8 @@ struct stage_costs {
   per_stage forward = 1;
   per_stage backward_input = 1;
   per_stage backward_weight = 1;
-  std::optional<per_stage> backward{};        ///< default: backward_input + backward_weight
-  std::optional<per_stage> overlapped{};      ///< see above
+  std::optional<per_stage> backward{};         ///< default: backward_input + backward_weight
+  std::optional<per_stage> overlapped{};       ///< see above
   std::optional<double> overlap_efficiency{};  ///< 0 < e <= 1; see above
 
   /// The part of each op that is communication inside the stage (expert all-to-all), which a partner's compute can hide.

@@ -54,7 +54,8 @@ constexpr std::uint16_t receiver_of(tensor t) noexcept {
 constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
   if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) return false;
   const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
-  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass == pass::backward_input) return true;
+  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass == pass::backward_input)
+    return true;
   return place_in_chain(earlier) < place_in_chain(later);
 }
 

@@ -25,12 +25,14 @@ namespace detail {
 // A piece of a sentence: a text or a whole number.
 struct piece {
   template <typename Text>
-    requires std::is_convertible_v<const Text&, std::string_view>
+  requires std::is_convertible_v<const Text&, std::string_view>
   constexpr piece(const Text& of) : text(of) {}  // NOLINT: pieces are listed as they are
   template <typename Number>
-    requires std::is_integral_v<Number>
-  constexpr piece(Number of) : number(of < 0 ? -static_cast<std::uint64_t>(of) : static_cast<std::uint64_t>(of)),
-                               is_number(true), negative(of < 0) {}  // NOLINT: likewise
+  requires std::is_integral_v<Number>
+  constexpr piece(Number of)
+      : number(of < 0 ? -static_cast<std::uint64_t>(of) : static_cast<std::uint64_t>(of)),
+        is_number(true),
+        negative(of < 0) {}  // NOLINT: likewise
 
   std::string_view text{};
   std::uint64_t number = 0;

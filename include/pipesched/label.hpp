@@ -23,8 +23,8 @@ class label {
       throw schedule_error(detail::concat({"a name has at most 63 characters; got ", text.size()}));
     for (char c : text) {
       if (c < ' ' || c > '~')
-        throw schedule_error(detail::concat({"a name is of printable ASCII characters; got byte ", static_cast<unsigned char>(c),
-                                             " at position ", size_}));
+        throw schedule_error(detail::concat({"a name is of printable ASCII characters; got byte ",
+                                             static_cast<unsigned char>(c), " at position ", size_}));
       text_[size_++] = c;
     }
   }
@@ -38,7 +38,6 @@ class label {
   friend constexpr bool operator==(const label&, const label&) = default;
   friend constexpr bool operator==(const label& a, std::string_view b) { return a.view() == b; }
   friend constexpr bool operator==(const label& a, const char* b) { return a.view() == b; }
-
 
  private:
   char text_[most]{};

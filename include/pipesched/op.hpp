@@ -42,16 +42,14 @@ struct op {
 };
 
 /// True for B and I: the op that sends gradients on to the stage before.
-constexpr bool yields_input_gradient(pass p) noexcept {
-  return p == pass::backward || p == pass::backward_input;
-}
+constexpr bool yields_input_gradient(pass p) noexcept { return p == pass::backward || p == pass::backward_input; }
 
 /// One op, or two that run overlapped: the user's code hides communication of one behind compute of the other.
 /// A range of its ops: `for (op o : cell)`.
 class cell {
  public:
   constexpr cell() = default;
-  constexpr cell(op only) : ops_{only, {}} {}                // NOLINT: an op is a cell
+  constexpr cell(op only) : ops_{only, {}} {}  // NOLINT: an op is a cell
   constexpr cell(op first, op second) : ops_{first, second} {}
 
   constexpr bool overlapped() const noexcept { return ops_[1].pass != pass::none; }
@@ -77,8 +75,8 @@ static_assert(sizeof(op) == 8 && sizeof(cell) == 16);
 template <>
 struct std::hash<pipesched::op> {
   constexpr std::size_t operator()(const pipesched::op& o) const noexcept {
-    std::uint64_t bits = std::uint64_t{o.micro} << 32 | std::uint64_t{o.stage} << 16 |
-                         std::uint64_t{o.chunk} << 8 | std::uint64_t{static_cast<std::uint8_t>(o.pass)};
+    std::uint64_t bits = std::uint64_t{o.micro} << 32 | std::uint64_t{o.stage} << 16 | std::uint64_t{o.chunk} << 8 |
+                         std::uint64_t{static_cast<std::uint8_t>(o.pass)};
     bits = (bits ^ bits >> 32) * 0x9E37'79B9'7F4A'7C15u;  // Fibonacci hashing: the golden ratio of 2^64
     return static_cast<std::size_t>(bits ^ bits >> 29);
   }

@@ -32,9 +32,7 @@ enum class placement_kind : std::uint8_t { linear, looped, vee, wave, bidirectio
 inline constexpr std::string_view placement_kind_names[] = {"linear", "looped",        "vee",
                                                             "wave",   "bidirectional", "custom"};
 
-constexpr std::string_view to_string(placement_kind k) {
-  return placement_kind_names[static_cast<std::size_t>(k)];
-}
+constexpr std::string_view to_string(placement_kind k) { return placement_kind_names[static_cast<std::size_t>(k)]; }
 
 /// Stages and ranks are 16-bit numbers; a rank's chunks are 8-bit numbers.
 inline constexpr std::uint32_t most_stages = 65536;
@@ -147,7 +145,9 @@ class placement {
 
   constexpr placement(placement_kind kind, std::int64_t ranks, std::int64_t stages,
                       std::vector<std::uint16_t> rank_of_stage, std::int64_t micro = 0)
-      : kind_(kind), ranks_(static_cast<std::uint32_t>(ranks)), stages_(static_cast<std::uint32_t>(stages)),
+      : kind_(kind),
+        ranks_(static_cast<std::uint32_t>(ranks)),
+        stages_(static_cast<std::uint32_t>(stages)),
         rank_(std::move(rank_of_stage)) {
     if (rank_.size() > stages_) first_of_replica_1_ = static_cast<std::uint32_t>((micro + 1) / 2);
     std::vector<std::uint32_t> hosted(ranks_, 0);
@@ -166,8 +166,8 @@ class placement {
 
   static constexpr void require_1_to(std::int64_t most, std::int64_t got, std::string_view what) {
     if (got < 1 || got > most)
-      throw schedule_error(detail::concat({"a placement takes 1 to ", most, " ", what, "; got ", got, ", nearest ",
-                                           got < 1 ? 1 : most}));
+      throw schedule_error(detail::concat(
+          {"a placement takes 1 to ", most, " ", what, "; got ", got, ", nearest ", got < 1 ? 1 : most}));
   }
 
   static constexpr placement looped(std::int64_t ranks, std::int64_t chunks, placement_kind kind) {

@@ -49,9 +49,7 @@ class rows {
     swap(other);
     return *this;
   }
-  constexpr ~rows() {
-    release(block_);
-  }
+  constexpr ~rows() { release(block_); }
   constexpr void swap(rows& other) noexcept {
     std::swap(ends_, other.ends_);
     std::swap(block_, other.block_);

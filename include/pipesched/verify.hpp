@@ -31,9 +31,7 @@
 
 namespace pipesched {
 
-enum class rule : std::uint8_t {
-  shape, range, placement, duplicate, missing, backward, order, overlap, cycle
-};
+enum class rule : std::uint8_t { shape, range, placement, duplicate, missing, backward, order, overlap, cycle };
 
 inline constexpr std::string_view rule_names[] = {"shape",    "range", "placement", "duplicate", "missing",
                                                   "backward", "order", "overlap",   "cycle"};
@@ -121,8 +119,8 @@ class verifier {
   }
 
   constexpr bool in_range(std::uint32_t rank, std::size_t i, op o) {
-    const bool known = o.pass == pass::forward || (!s_.forward_only && o.pass > pass::forward &&
-                                                   o.pass <= pass::backward_weight);
+    const bool known =
+        o.pass == pass::forward || (!s_.forward_only && o.pass > pass::forward && o.pass <= pass::backward_weight);
     if (known && o.stage < s_.stages() && o.micro < s_.micro) return true;
     add(rule::range, rank, i, [&] {
       return concat({to_string(o), "; expected ", s_.forward_only ? "F alone (forward only)" : "F, B, I or W",
@@ -170,10 +168,10 @@ class verifier {
       for (std::uint32_t micro = 0; micro < s_.micro; ++micro) {
         const places& at = places_of(stage, micro);
         const std::size_t backward = at.whole != 0 ? at.whole : at.input;
-        const bool complete = at.forward != 0 && (s_.forward_only || (at.whole != 0 && at.input == 0 && at.weight == 0) ||
-                                                  (at.whole == 0 && at.input != 0 && at.weight != 0));
-        if (complete && (s_.forward_only ||
-                         (at.forward < backward && (at.whole != 0 || at.input < at.weight))))
+        const bool complete =
+            at.forward != 0 && (s_.forward_only || (at.whole != 0 && at.input == 0 && at.weight == 0) ||
+                                (at.whole == 0 && at.input != 0 && at.weight != 0));
+        if (complete && (s_.forward_only || (at.forward < backward && (at.whole != 0 || at.input < at.weight))))
           continue;
         judge(stage, micro, at);
       }
@@ -183,7 +181,9 @@ class verifier {
     const std::uint32_t rank = s_.placement.rank_of(stage, micro);
     const auto name = [&](pass p) { return to_string(op{p, 0, static_cast<std::uint16_t>(stage), micro}); };
     const auto missing = [&](pass p, const char* expected) {
-      add(rule::missing, rank, violation::no_cell, [&] { return concat({name(p), " is nowhere; expected ", expected}); });
+      add(rule::missing, rank, violation::no_cell, [&] {
+        return concat({name(p), " is nowhere; expected ", expected});
+      });
     };
     const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
       if (first_at == 0 || then_at == 0 || first_at < then_at) return;
@@ -223,8 +223,8 @@ class verifier {
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
-      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, nor is most of the rest; expected ", s_.stages(), " stages x ",
-                     s_.micro, " micro-batches, got ", ops, " ops"});
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, nor is most of the rest; expected ",
+                     s_.stages(), " stages x ", s_.micro, " micro-batches, got ", ops, " ops"});
     });
   }
 
@@ -292,8 +292,8 @@ constexpr report verifier::run() {
   }
   if (const auto second = s_.placement.first_of_replica_1(); second && *second != s_.micro - s_.micro / 2) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return concat({"the placement's replica 1 starts with micro-batch ", *second, "; expected ", s_.micro - s_.micro / 2,
-                     " for ", s_.micro, " micro-batches"});
+      return concat({"the placement's replica 1 starts with micro-batch ", *second, "; expected ",
+                     s_.micro - s_.micro / 2, " for ", s_.micro, " micro-batches"});
     });
     return std::move(report_);
   }

@@ -1,6 +1,6 @@
+#include <pipesched/generate/by_name.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/json.hpp>
-#include <pipesched/generate/by_name.hpp>
 #include <pipesched/pipesched.hpp>
 
 int main() {

@@ -101,7 +101,8 @@ TEST_CASE("dualpipev: PyTorch's order for 2 ranks and 4 micro-batches") {
 TEST_CASE("dualpipe: every accepted size up to 16 ranks equals the eight steps run as a machine") {
   for (std::int64_t pp = 2; pp <= 16; pp += 2)
     for (std::int64_t micro = 2 * pp; micro <= 3 * pp + 6; micro += 2) {
-      CAPTURE(pp); CAPTURE(micro);
+      CAPTURE(pp);
+      CAPTURE(micro);
       const schedule s = make_dualpipe_schedule({.pp = pp, .micro = micro});
       for (std::int64_t rank = 0; rank < pp; ++rank) {
         const machine::stream down{rank, 0}, up{pp - 1 - rank, micro / 2};
@@ -115,7 +116,8 @@ TEST_CASE("dualpipe: every accepted size up to 16 ranks equals the eight steps r
 TEST_CASE("dualpipev: every accepted size up to 12 ranks equals the eight steps run as a machine") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro = 2 * pp; micro <= 3 * pp + 5; ++micro) {
-      CAPTURE(pp); CAPTURE(micro);
+      CAPTURE(pp);
+      CAPTURE(micro);
       const schedule s = make_dualpipev_schedule({.pp = pp, .micro = micro});
       for (std::int64_t rank = 0; rank < pp; ++rank) {
         const machine expected(pp, rank, micro, {rank, 0}, {2 * pp - 1 - rank, 0});
@@ -125,7 +127,8 @@ TEST_CASE("dualpipev: every accepted size up to 12 ranks equals the eight steps 
 }
 
 TEST_CASE("dualpipe: fewer micro-batches give the next accepted order without the surplus") {
-  const schedule s = make_dualpipe_schedule({.pp = 4, .micro = 3});  // replica 0 has micro-batches 0 and 1, replica 1 has 2
+  const schedule s =
+      make_dualpipe_schedule({.pp = 4, .micro = 3});  // replica 0 has micro-batches 0 and 1, replica 1 has 2
   CHECK(to_string(s[0]) == "0F0 0F1 3F2 3I2 3W2 0B0 0B1");
   CHECK(verify(s));
 }

@@ -61,9 +61,12 @@ std::string told_by_counters(std::int64_t pp, std::int64_t micro, std::int64_t c
 }  // namespace
 
 TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs, zbv: PyTorch's orders") {
-  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("interleaved_1f1b_pp4_v2_m8"));
-  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 2, .micro = 16, .chunks = 3})) == golden_rows("interleaved_1f1b_pp2_v3_m16"));
-  CHECK(text_rows(make_interleaved_zb_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("interleaved_zb_pp4_v2_m8"));
+  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = 2})) ==
+        golden_rows("interleaved_1f1b_pp4_v2_m8"));
+  CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 2, .micro = 16, .chunks = 3})) ==
+        golden_rows("interleaved_1f1b_pp2_v3_m16"));
+  CHECK(text_rows(make_interleaved_zb_schedule({.pp = 4, .micro = 8, .chunks = 2})) ==
+        golden_rows("interleaved_zb_pp4_v2_m8"));
   CHECK(text_rows(make_looped_bfs_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("looped_bfs_pp4_v2_m8"));
   CHECK(text_rows(make_zbv_schedule({.pp = 4, .micro = 8})) == golden_rows("zbv_pp4_v2_m8"));
 }
@@ -76,7 +79,9 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
         if (micro % std::max<std::int64_t>(1, micro / pp) != 0) continue;
         const schedule plain = make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = chunks});
         const schedule split = make_interleaved_zb_schedule({.pp = pp, .micro = micro, .chunks = chunks});
-        CAPTURE(pp); CAPTURE(micro); CAPTURE(chunks);
+        CAPTURE(pp);
+        CAPTURE(micro);
+        CAPTURE(chunks);
         for (std::int64_t rank = 0; rank < pp; ++rank) {
           const auto r = static_cast<std::size_t>(rank);
           REQUIRE(to_string(plain[r]) == told_by_counters(pp, micro, chunks, rank, false));
@@ -96,7 +101,9 @@ TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, ch
   for (std::int64_t pp = 1; pp <= most_pp; ++pp)
     for (std::int64_t micro = 1; micro <= most_micro; ++micro)
       for (std::int64_t chunks = 1; chunks <= 4; ++chunks) {
-        CAPTURE(pp); CAPTURE(micro); CAPTURE(chunks);
+        CAPTURE(pp);
+        CAPTURE(micro);
+        CAPTURE(chunks);
         for (const bool forward_only : {false, true}) {
           const interleaved_params p{.pp = pp, .micro = micro, .chunks = chunks, .forward_only = forward_only};
           REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
@@ -106,8 +113,12 @@ TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, ch
         if (micro % 3 != pp % 3) continue;  // options on a third of the grid
         for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})
           for (const bool overlap : {false, true}) {
-            const interleaved_params p{
-                .pp = pp, .micro = micro, .chunks = chunks, .group_size = group, .extra_warm_up = true, .overlap = overlap};
+            const interleaved_params p{.pp = pp,
+                                       .micro = micro,
+                                       .chunks = chunks,
+                                       .group_size = group,
+                                       .extra_warm_up = true,
+                                       .overlap = overlap};
             REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
             REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
           }
@@ -120,7 +131,9 @@ TEST_CASE("interleaved 1f1b: the peak is the warm-up and one, the bubble is divi
       for (std::int64_t micro : {pp, 2 * pp, 5 * pp}) {
         const schedule s = make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = chunks});
         const metrics m = measure(simulate(s));
-        CAPTURE(pp); CAPTURE(chunks); CAPTURE(micro);
+        CAPTURE(pp);
+        CAPTURE(chunks);
+        CAPTURE(micro);
         for (std::int64_t rank = 0; rank < pp; ++rank) {
           const auto& r = m.ranks[static_cast<std::size_t>(rank)];
           CHECK(r.bubble == static_cast<double>(3 * (pp - 1)));
@@ -137,7 +150,8 @@ TEST_CASE("interleaved 1f1b: with overlap the steady state is all F&B, one micro
 TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 2 pp activations everywhere") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro : {2 * pp, 3 * pp + 1, 5 * pp}) {
-      CAPTURE(pp); CAPTURE(micro);
+      CAPTURE(pp);
+      CAPTURE(micro);
       const metrics m = measure(simulate(make_zbv_schedule({.pp = pp, .micro = micro})));
       CHECK(m.span == static_cast<double>(6 * micro));
       CHECK(m.makespan == static_cast<double>(6 * micro + pp - 1));
@@ -146,7 +160,8 @@ TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 
 }
 
 TEST_CASE("interleaved families: a single rank's row equals that of the schedule") {
-  for (const interleaved_params p : {interleaved_params{.pp = 4, .micro = 8, .chunks = 2}, interleaved_params{.pp = 3, .micro = 7, .chunks = 3}})
+  for (const interleaved_params p :
+       {interleaved_params{.pp = 4, .micro = 8, .chunks = 2}, interleaved_params{.pp = 3, .micro = 7, .chunks = 3}})
     for (std::int64_t rank = 0; rank < p.pp; ++rank) {
       const auto row_of = [&](const schedule& s) {
         const auto row = s[static_cast<std::size_t>(rank)];
@@ -162,14 +177,20 @@ TEST_CASE("interleaved families: a single rank's row equals that of the schedule
 
 TEST_CASE("interleaved families: bad chunks and groups are refused with the nearest legal value") {
   const auto refused = [](std::int64_t chunks, std::int64_t group) {
-    return refusal_of([&] { make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = chunks, .group_size = group}); });
+    return refusal_of(
+        [&] { make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = chunks, .group_size = group}); });
   };
   CHECK(refused(2, 0) == "");
   CHECK(refused(0, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1");
   CHECK(refused(257, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 257, nearest 256");
-  CHECK(refused(2, 3) == "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 3, nearest 4");
-  CHECK(refused(2, -1) == "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
+  CHECK(refused(2, 3) ==
+        "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 3, nearest 4");
+  CHECK(
+      refused(2, -1) ==
+      "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
   CHECK(refusal_of([] { make_looped_bfs_schedule({.pp = 1024, .micro = 1, .chunks = 65}); }) ==
         "looped_bfs needs at most 1008 pipeline ranks (stages are 16-bit numbers); got pp = 1024, nearest 1008");
-  CHECK(refusal_of([] { make_interleaved_zb_row({.pp = 4, .micro = 8, .chunks = 2}, 4); }).find("got rank = 4, nearest 3") != std::string::npos);
+  CHECK(refusal_of([] {
+          make_interleaved_zb_row({.pp = 4, .micro = 8, .chunks = 2}, 4);
+        }).find("got rank = 4, nearest 3") != std::string::npos);
 }

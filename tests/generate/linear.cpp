@@ -39,7 +39,8 @@ TEST_CASE("zb1p: the ZB-H1 order of the zero-bubble authors' scheduler") {
 TEST_CASE("zb1p: equals its definition told step by step, at every size up to 12 x 30") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro = 1; micro <= 30; ++micro) {
-      CAPTURE(pp); CAPTURE(micro);
+      CAPTURE(pp);
+      CAPTURE(micro);
       const schedule s = make_zb1p_schedule({.pp = pp, .micro = micro});
       for (std::int64_t rank = 0; rank < pp; ++rank) {
         std::string text;
@@ -62,7 +63,9 @@ TEST_CASE("zb1p: equals its definition told step by step, at every size up to 12
 TEST_CASE("forward only: the forwards of the training order, in that order") {
   for_all_families(6, 14, [](const family& f, schedule_params p) {
     if (!p.forward_only) return;
-    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
     const schedule evaluation = f.make(p);
     p.forward_only = false;
     const schedule training = f.make(p);
@@ -118,5 +121,7 @@ TEST_CASE("bad parameters: the nearest legal value named is legal") {
 
 TEST_CASE("an unknown family is refused with the list of the known ones") {
   const std::string text = refusal_of([] { make_schedule("dualpip", {.pp = 2, .micro = 4}); });
-  CHECK(text == "no schedule is called \"dualpip\"; known: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb1p, zb_greedy, zb_greedy_1p, zb_greedy_2p, zb_h1, zb_h2, interleaved_zb, zbv, dualpipe, dualpipev");
+  CHECK(text ==
+        "no schedule is called \"dualpip\"; known: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb1p, zb_greedy, "
+        "zb_greedy_1p, zb_greedy_2p, zb_h1, zb_h2, interleaved_zb, zbv, dualpipe, dualpipev");
 }

@@ -61,10 +61,10 @@ TEST_CASE("torch csv: PyTorch's own interleaved file is read past its idle cells
 }
 
 TEST_CASE("torch csv: files with communication are read whole, their other actions reported") {
-  for (const auto& [name, expected] :
-       std::map<std::string, schedule>{{"dualpipev_pp2_v2_m4_compute_comms.csv", make_dualpipev_schedule({.pp = 2, .micro = 4})},
-                                       {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
-                                        make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})}}) {
+  for (const auto& [name, expected] : std::map<std::string, schedule>{
+           {"dualpipev_pp2_v2_m4_compute_comms.csv", make_dualpipev_schedule({.pp = 2, .micro = 4})},
+           {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
+            make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})}}) {
     const std::string file = golden_text(name);
     const torch_csv got = read(file);
     CHECK(got.schedule.cells == expected.cells);
@@ -79,17 +79,21 @@ TEST_CASE("torch csv: files with communication are read whole, their other actio
     CHECK(counts[torch_pass::unshard] == 4);
   }
   const torch_csv got = read("0UNSHARD,0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
-  CHECK(got.actions == std::vector<torch_action>{{torch_pass::unshard, 0, 0, 0, 0}, {torch_pass::send_f, 0, 0, 0, 1},
+  CHECK(got.actions == std::vector<torch_action>{{torch_pass::unshard, 0, 0, 0, 0},
+                                                 {torch_pass::send_f, 0, 0, 0, 1},
                                                  {torch_pass::recv_f, 1, 0, 1, 0}});
 }
 
 TEST_CASE("torch csv: every family that the format can hold survives a round trip") {
   for_all_families(6, 13, [](const family& f, const schedule_params& p) {
     schedule s = f.make(p);
-    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
     if (s.placement.replicas() > 1) {
       REQUIRE(refusal_of([&] { csv_of(s); }) ==
-              "PyTorch's CSV has each stage on one rank, and dualpipe holds every stage twice; dualpipev is DualPipe with each "
+              "PyTorch's CSV has each stage on one rank, and dualpipe holds every stage twice; dualpipev is DualPipe "
+              "with each "
               "stage once");
       return;
     }
@@ -130,7 +134,8 @@ TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {
     CAPTURE(one.first);
     CHECK(refused(one.first).substr(0, one.second.size()) == one.second);
   }
-  CHECK(refused(" 0F0 , \"\" ,0B0\n1F0,1B0\n") == "");  // spaces, quoted idle time and plain line ends are PyTorch's, too
+  CHECK(refused(" 0F0 , \"\" ,0B0\n1F0,1B0\n") ==
+        "");  // spaces, quoted idle time and plain line ends are PyTorch's, too
 }
 
 TEST_CASE("torch csv: no change of one byte crashes the reader") {

@@ -66,7 +66,8 @@ TEST_CASE("svg: dualpipe 8 x 20 is the published figure: every cell in its place
       REQUIRE((body.find("class=\"pair\"") != body.npos) == c.overlapped());
     }
   CHECK(found == std::sregex_iterator());
-  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations a rank") != svg.npos);
+  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations a rank") !=
+        svg.npos);
 }
 
 TEST_CASE("svg: the four colours differ in lightness, so that they can be told apart in grey") {
@@ -103,10 +104,14 @@ TEST_CASE("svg: well formed for every family, names escaped, a stretch of time")
         "a picture shows a stretch of time from 0 to the makespan 9; got 5 to 5");
 }
 
-TEST_CASE("chrome trace: events on a track nest, flows start and end, times ascend, counters are the live activations") {
+TEST_CASE(
+    "chrome trace: events on a track nest, flows start and end, times ascend, counters are the live activations") {
   random_costs random(12);
   for_all_families(4, 9, [&](const family& f, const schedule_params& p) {
-    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
     const schedule s = f.make(p);
     const stage_costs costs = random.make(s.stages());
     const timeline t = simulate(s, costs);

@@ -46,7 +46,8 @@ TEST_CASE("render_text: with colours the characters are the same") {
       if (coloured[i] == '\x1b') i = coloured.find('m', i) + 1;
       while (coloured[i] == '\x1b') i = coloured.find('m', i) + 1;
       plain += coloured[i];
-      while (plain.size() > 1 && plain.back() == '\n' && plain[plain.size() - 2] == ' ') plain.erase(plain.size() - 2, 1);
+      while (plain.size() > 1 && plain.back() == '\n' && plain[plain.size() - 2] == ' ')
+        plain.erase(plain.size() - 2, 1);
     }
     CHECK(plain == render_text(s, {.width = 60, .column = 4}));
     CHECK(coloured.find("\x1b[38;5;16;48;5;222m") != std::string::npos);

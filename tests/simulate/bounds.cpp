@@ -50,8 +50,12 @@ TEST_CASE("closed form: equals the simulator wherever its assumptions hold, for 
       pass_times t{.F = unit, .I = unit, .W = unit};
       const auto form = published(f.name, p, t);
       if (!form || !form->holds) continue;
-      CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
-      const metrics m = measure(simulate(f.make(p), uniform_costs{.forward = t.F, .backward_input = t.I, .backward_weight = t.W}));
+      CAPTURE(f.name);
+      CAPTURE(p.pp);
+      CAPTURE(p.micro);
+      CAPTURE(p.forward_only);
+      const metrics m =
+          measure(simulate(f.make(p), uniform_costs{.forward = t.F, .backward_input = t.I, .backward_weight = t.W}));
       for (const rank_metrics& r : m.ranks) REQUIRE(r.bubble == form->bubble);
       REQUIRE(m.peak_activations == form->peak_activations);
       ++held;
@@ -67,7 +71,11 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
     uniform_costs c;
     c.forward = random.number(1, 9), c.backward_input = random.number(1, 9), c.backward_weight = random.number(1, 9);
     const pass_times t{.F = c.forward, .I = c.backward_input, .W = c.backward_weight};
-    CAPTURE(pp); CAPTURE(micro); CAPTURE(t.F); CAPTURE(t.I); CAPTURE(t.W);
+    CAPTURE(pp);
+    CAPTURE(micro);
+    CAPTURE(t.F);
+    CAPTURE(t.I);
+    CAPTURE(t.W);
     for (const char* name : {"gpipe", "1f1b", "zb1p"}) {
       if (name[0] == 'z' && (micro < pp || t.W > t.F || t.W > t.I)) continue;
       const auto form = published(name, {.pp = pp, .micro = micro}, t);
@@ -81,8 +89,10 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
 TEST_CASE("closed form: dualpipe, pair = 3: (pp/2-1)(F&B+B-3W) on every rank and peak pp+1, for all even pp up to 32") {
   for (std::int64_t pp = 2; pp <= 32; pp += 2)
     for (std::int64_t micro : {2 * pp, 2 * pp + 2, 3 * pp, 4 * pp, 5 * pp + 8}) {
-      CAPTURE(pp); CAPTURE(micro);
-      const metrics m = measure(simulate(make_dualpipe_schedule({.pp = pp, .micro = micro}), uniform_costs{.overlapped = 3}));
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const metrics m =
+          measure(simulate(make_dualpipe_schedule({.pp = pp, .micro = micro}), uniform_costs{.overlapped = 3}));
       for (const rank_metrics& r : m.ranks) {
         REQUIRE(r.bubble == static_cast<double>((pp / 2 - 1) * (3 + 2 - 3)));
         REQUIRE(r.peak_activations == pp + 1);
@@ -93,15 +103,18 @@ TEST_CASE("closed form: dualpipe, pair = 3: (pp/2-1)(F&B+B-3W) on every rank and
 TEST_CASE("closed form: dualpipe, pair = 2.5: the rank that idles longest equals the formula, outer ranks idle less") {
   for (std::int64_t pp = 4; pp <= 32; pp += 2)
     for (std::int64_t micro : {2 * pp, 3 * pp, 4 * pp + 2}) {
-      CAPTURE(pp); CAPTURE(micro);
-      const metrics m = measure(simulate(make_dualpipe_schedule({.pp = pp, .micro = micro}), uniform_costs{.overlapped = 2.5}));
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const metrics m =
+          measure(simulate(make_dualpipe_schedule({.pp = pp, .micro = micro}), uniform_costs{.overlapped = 2.5}));
       const double formula = static_cast<double>(pp / 2 - 1) * (2.5 + 2 - 3);
       double most = 0;
       for (const rank_metrics& r : m.ranks) most = std::max(most, r.bubble);
       CHECK(most == formula);
       // A rank that is d ranks nearer to an end than those next to the middle ranks has d overlapped pairs more.
       for (std::int64_t rank = 0; rank < pp / 2; ++rank)
-        CHECK(m.ranks[static_cast<std::size_t>(rank)].bubble == formula - 0.5 * static_cast<double>(std::max<std::int64_t>(0, pp / 2 - 2 - rank)));
+        CHECK(m.ranks[static_cast<std::size_t>(rank)].bubble ==
+              formula - 0.5 * static_cast<double>(std::max<std::int64_t>(0, pp / 2 - 2 - rank)));
     }
 }
 
@@ -111,10 +124,12 @@ TEST_CASE("closed form: with F != I != W the simulated bubble of dualpipe is not
   const metrics m = measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), c));
   CHECK_FALSE(form->holds);
   CHECK(form->bubble == doctest::Approx(6.6));
-  CHECK(std::min_element(m.ranks.begin(), m.ranks.end(), [](auto& a, auto& b) { return a.bubble < b.bubble; })->bubble ==
-        doctest::Approx(5.2));
-  CHECK(std::max_element(m.ranks.begin(), m.ranks.end(), [](auto& a, auto& b) { return a.bubble < b.bubble; })->bubble ==
-        doctest::Approx(6.0));
+  CHECK(std::min_element(m.ranks.begin(), m.ranks.end(), [](auto& a, auto& b) {
+          return a.bubble < b.bubble;
+        })->bubble == doctest::Approx(5.2));
+  CHECK(std::max_element(m.ranks.begin(), m.ranks.end(), [](auto& a, auto& b) {
+          return a.bubble < b.bubble;
+        })->bubble == doctest::Approx(6.0));
 }
 
 TEST_CASE("lower bound: the certificates of the papers' unit times") {
@@ -158,7 +173,11 @@ TEST_CASE("lower bound: no valid order of any family beats it, whatever the cost
       REQUIRE(t);
       const metrics m = measure(t);
       bound_class c = class_of(s);
-      CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only); CAPTURE(round);
+      CAPTURE(f.name);
+      CAPTURE(p.pp);
+      CAPTURE(p.micro);
+      CAPTURE(p.forward_only);
+      CAPTURE(round);
       const auto bound = lower_bound(s.placement, s.micro, costs, c);
       CAPTURE(bound.reason);
       REQUIRE(bound.makespan <= m.makespan);
@@ -168,7 +187,8 @@ TEST_CASE("lower bound: no valid order of any family beats it, whatever the cost
       for (int tries = 0; tries < 8; ++tries) {  // another order of the same class
         schedule other = s;
         auto row = other[static_cast<std::size_t>(random.number(0, static_cast<int>(p.pp) - 1))];
-        const int i = random.number(0, static_cast<int>(row.size()) - 1), j = random.number(0, static_cast<int>(row.size()) - 1);
+        const int i = random.number(0, static_cast<int>(row.size()) - 1),
+                  j = random.number(0, static_cast<int>(row.size()) - 1);
         std::rotate(row.begin() + std::min(i, j), row.begin() + std::max(i, j), row.end());
         if (verify(other)) s = other, ++reordered;
       }

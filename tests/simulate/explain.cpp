@@ -37,7 +37,10 @@ TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from
     const timeline t = simulate(s, costs);
     const metrics m = measure(t);
     const explanation e = explain(t, costs);
-    CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro); CAPTURE(p.forward_only);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
 
     std::vector<double> idle(s.pp(), 0.0);
     for (const gap& g : e.gaps) {
@@ -65,7 +68,8 @@ TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from
         for (op o : s[b.rank][b.index])
           if (const auto out = output_of(s[a.rank][a.index][i], s.stages()); out && out == input_of(o, s.stages())) {
             const double made = when(a).start + costs.release(s[a.rank][a.index], i);
-            explained = explained || made + (a.rank == b.rank ? 0 : costs.transfer(a.rank, b.rank, *out)) == when(b).start;
+            explained =
+                explained || made + (a.rank == b.rank ? 0 : costs.transfer(a.rank, b.rank, *out)) == when(b).start;
           }
       REQUIRE(explained);
     }

@@ -18,7 +18,8 @@ using namespace pipesched::tests;
 static_assert(measure(simulate(make_dualpipe_schedule({.pp = 4, .micro = 8}))).makespan == 26);
 
 TEST_CASE("simulate: a cell starts when its rank is free and its inputs have arrived") {
-  const timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 2}), uniform_costs{.forward = 2, .transfer_time = 5});
+  const timeline t =
+      simulate(make_gpipe_schedule({.pp = 2, .micro = 2}), uniform_costs{.forward = 2, .transfer_time = 5});
   CHECK(t.intervals == rows<interval>{{{0, 2}, {2, 4}, {18, 20}, {20, 22}}, {{7, 9}, {9, 11}, {11, 13}, {13, 15}}});
 }
 
@@ -35,7 +36,8 @@ TEST_CASE("simulate: dualpipe 8 x 20 takes 66 with a bubble of 6 on every rank, 
 TEST_CASE("simulate: outputs that leave a pair early shorten dualpipe, as its formula does not say") {
   stage_costs costs;
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 6);
-  costs.release_forward = 1;  // at the end of F, not of the pair: alone no gain, as the next pair needs the gradient, too
+  costs.release_forward =
+      1;  // at the end of F, not of the pair: alone no gain, as the next pair needs the gradient, too
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 6);
   costs.release_backward = 2;  // at the end of F and I: what is left of the pair is W
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 3);
@@ -51,7 +53,9 @@ TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers a
       const stage_costs costs = random.make(s.stages());
       const timeline t = simulate(s, costs);
       const auto expected = slow_simulation(s, costs);
-      CAPTURE(f.name); CAPTURE(p.pp); CAPTURE(p.micro);
+      CAPTURE(f.name);
+      CAPTURE(p.pp);
+      CAPTURE(p.micro);
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
         for (std::size_t i = 0; i < s[rank].size(); ++i)
           REQUIRE((t[rank][i].start == expected[rank][i].first && t[rank][i].end == expected[rank][i].second));
@@ -62,7 +66,8 @@ TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers a
 }
 
 TEST_CASE("simulate: latency and bandwidth of each edge") {
-  stage_costs costs{.forward = 1, .transfer_time = {1, 2, 0}, .message_bytes = {10, 20, 0}, .bandwidth = per_stage{5, 4, 1}};
+  stage_costs costs{
+      .forward = 1, .transfer_time = {1, 2, 0}, .message_bytes = {10, 20, 0}, .bandwidth = per_stage{5, 4, 1}};
   const timeline t = simulate(make_1f1b_schedule({.pp = 3, .micro = 1, .forward_only = true}), costs);
   CHECK(t[1][0].start == 1 + 1 + 10.0 / 5);
   CHECK(t[2][0].start == t[1][0].end + 2 + 20.0 / 4);
@@ -86,16 +91,21 @@ TEST_CASE("simulate: costs that make no sense are refused with one sentence") {
   CHECK(refused({.forward = -1}) == "costs: forward is negative; expected a finite number that is not negative");
   CHECK(refused({.backward_input = {1, nan}}) ==
         "costs: backward_input of stage 1 is not a number; expected a finite number that is not negative");
-  CHECK(refused({.transfer_time = infinity}) == "costs: transfer is infinite; expected a finite number that is not negative");
-  CHECK(refused({.backward_weight = {1, 2, 3}}) == "costs: backward_weight has 3 numbers; expected 1 or 2, one a stage");
-  CHECK(refused({.forward = per_stage(std::vector<double>{})}) == "costs: forward has 0 numbers; expected 1 or 2, one a stage");
-  CHECK(refused({.forward = 1e308}) == "costs: the times add up to more than a double holds; give them in a larger unit");
+  CHECK(refused({.transfer_time = infinity}) ==
+        "costs: transfer is infinite; expected a finite number that is not negative");
+  CHECK(refused({.backward_weight = {1, 2, 3}}) ==
+        "costs: backward_weight has 3 numbers; expected 1 or 2, one a stage");
+  CHECK(refused({.forward = per_stage(std::vector<double>{})}) ==
+        "costs: forward has 0 numbers; expected 1 or 2, one a stage");
+  CHECK(refused({.forward = 1e308}) ==
+        "costs: the times add up to more than a double holds; give them in a larger unit");
   CHECK(refused({.bandwidth = 0}) == "costs: stage 0 has a bandwidth of 0; expected a positive one");
   CHECK(refused({.overlap_efficiency = 0}) == "costs: overlap_efficiency is more than 0 and at most 1; nearest 1");
   CHECK(refused({.overlap_efficiency = nan}) != "");
   CHECK(refused({.forward = 1, .forward_communication = 2}) ==
         "costs: stage 0 communicates for longer than the op lasts; communication is a part of it");
-  CHECK(refused({.kept_by_forward = 1, .freed_by_input = 2}) == "costs: stage 0 frees more bytes than its forward keeps");
+  CHECK(refused({.kept_by_forward = 1, .freed_by_input = 2}) ==
+        "costs: stage 0 frees more bytes than its forward keeps");
   CHECK(refusal_of([] { simulate(make_1f1b_schedule({.pp = 2, .micro = 2}), uniform_costs{.overlapped = -2}); }) ==
         "costs: overlapped is negative; expected a finite number that is not negative");
 }

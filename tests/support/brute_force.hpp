@@ -40,8 +40,7 @@ class brute_force {
           const char l = letter(o.pass);
           if (o.stage >= s_.stages() || o.micro >= s_.micro || l == '?' || (s_.forward_only && l != 'F')) {
             broken_.insert(rule::range);
-          } else if (s_.placement.rank_of(o.stage, o.micro) != rank ||
-                     s_.placement.stages_of(rank).size() <= o.chunk ||
+          } else if (s_.placement.rank_of(o.stage, o.micro) != rank || s_.placement.stages_of(rank).size() <= o.chunk ||
                      s_.placement.stages_of(rank)[o.chunk] != o.stage ||
                      s_.placement.chunk_of(o.stage, o.micro) != o.chunk) {
             broken_.insert(rule::placement);

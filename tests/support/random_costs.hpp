@@ -33,7 +33,8 @@ class random_costs {
     if (maybe()) c.release_forward = per_stage_numbers(stages, 0, 40);
     if (maybe()) c.release_backward = per_stage_numbers(stages, 0, 60);
     if (maybe()) c.transfer_time = per_stage_numbers(stages, 0, 15);
-    if (maybe()) c.kept_by_forward = per_stage_numbers(stages, 10, 20), c.freed_by_input = per_stage_numbers(stages, 0, 10);
+    if (maybe())
+      c.kept_by_forward = per_stage_numbers(stages, 10, 20), c.freed_by_input = per_stage_numbers(stages, 0, 10);
     return c;
   }
 

@@ -39,7 +39,8 @@ constexpr schedule make_interleaved(const schedule_params& p) {
 
 template <typename Params, schedule (*Make)(Params)>
 inline schedule make_greedy(const schedule_params& p) {
-  return Make({.pp = p.pp, .micro = p.micro, .costs = p.costs, .memory_limit = p.memory_limit, .forward_only = p.forward_only});
+  return Make(
+      {.pp = p.pp, .micro = p.micro, .costs = p.costs, .memory_limit = p.memory_limit, .forward_only = p.forward_only});
 }
 
 }  // namespace detail
@@ -55,11 +56,15 @@ inline constexpr family families[] = {
      detail::make_plain<make_zb1p_schedule>},
     {"zb_greedy", "zero bubble by greedy search on your costs under your memory limit",
      detail::make_greedy<const zb_params&, make_zb_greedy_schedule>},
-    {"zb_greedy_1p", "the same with the memory of 1F1B (ZB-1p)", detail::make_greedy<zb_params, make_zb_greedy_1p_schedule>},
-    {"zb_greedy_2p", "the same with twice that (ZB-2p): hardly any bubble", detail::make_greedy<zb_params, make_zb_greedy_2p_schedule>},
-    {"zb_h1", "ZB-H1: the greedy order for F = I = W, with the memory of 1F1B", detail::make_plain<make_zb_h1_schedule>},
+    {"zb_greedy_1p", "the same with the memory of 1F1B (ZB-1p)",
+     detail::make_greedy<zb_params, make_zb_greedy_1p_schedule>},
+    {"zb_greedy_2p", "the same with twice that (ZB-2p): hardly any bubble",
+     detail::make_greedy<zb_params, make_zb_greedy_2p_schedule>},
+    {"zb_h1", "ZB-H1: the greedy order for F = I = W, with the memory of 1F1B",
+     detail::make_plain<make_zb_h1_schedule>},
     {"zb_h2", "ZB-H2: the same with nearly twice that, no bubble in the span", detail::make_plain<make_zb_h2_schedule>},
-    {"interleaved_zb", "interleaved 1F1B with the backward split", detail::make_interleaved<make_interleaved_zb_schedule>},
+    {"interleaved_zb", "interleaved 1F1B with the backward split",
+     detail::make_interleaved<make_interleaved_zb_schedule>},
     {"zbv", "zero bubble on a V: two stages a rank, the memory of 1F1B", detail::make_plain<make_zbv_schedule>},
     {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp",
      detail::make_plain<make_dualpipe_schedule>},

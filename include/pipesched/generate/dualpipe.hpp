@@ -27,8 +27,8 @@ namespace detail {
 // @pre n >= 2H
 template <cell_sink Sink>
 constexpr void emit_two_streams(std::int64_t H, std::int64_t h, std::int64_t n, stage_ops a, stage_ops b, Sink& sink) {
-  const std::int64_t inner = H - h - 1;           // ranks between this one and the middle
-  std::int64_t Fa = 0, Fb = 0, Ba = 0, Bb = 0;    // how many of each have been emitted
+  const std::int64_t inner = H - h - 1;         // ranks between this one and the middle
+  std::int64_t Fa = 0, Fb = 0, Ba = 0, Bb = 0;  // how many of each have been emitted
   // 1. F0
   repeat(sink, 2 * inner, a.F(0));
   Fa = 2 * inner;

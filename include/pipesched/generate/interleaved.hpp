@@ -21,19 +21,24 @@ namespace pipesched {
 
 /// `make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = 2})`
 struct interleaved_params {
-  std::int64_t pp;                ///< pipeline ranks
-  std::int64_t micro;             ///< micro-batches of the step, any number
-  std::int64_t chunks;            ///< stages a rank, 1 ... 256
-  bool forward_only = false;      ///< evaluation
-  std::int64_t group_size = 0;    ///< micro-batches a group, at least pp or all of them; 0: PyTorch's rule, see below
-  bool extra_warm_up = false;     ///< one more forward before the first backward of each rank
-  bool overlap = false;           ///< F&B pairs in the steady state; takes the extra forward along
+  std::int64_t pp;              ///< pipeline ranks
+  std::int64_t micro;           ///< micro-batches of the step, any number
+  std::int64_t chunks;          ///< stages a rank, 1 ... 256
+  bool forward_only = false;    ///< evaluation
+  std::int64_t group_size = 0;  ///< micro-batches a group, at least pp or all of them; 0: PyTorch's rule, see below
+  bool extra_warm_up = false;   ///< one more forward before the first backward of each rank
+  bool overlap = false;         ///< F&B pairs in the steady state; takes the extra forward along
 };
 
 /// Those of a tool's parameters that interleaved families know.
 constexpr interleaved_params interleaved_of(const schedule_params& p) {
-  return {.pp = p.pp, .micro = p.micro, .chunks = p.chunks, .forward_only = p.forward_only, .group_size = p.group_size,
-          .extra_warm_up = p.extra_warm_up, .overlap = p.overlap};
+  return {.pp = p.pp,
+          .micro = p.micro,
+          .chunks = p.chunks,
+          .forward_only = p.forward_only,
+          .group_size = p.group_size,
+          .extra_warm_up = p.extra_warm_up,
+          .overlap = p.overlap};
 }
 
 inline constexpr params_rule interleaved_1f1b_rule{.family = "interleaved_1f1b"};
@@ -51,8 +56,9 @@ constexpr void require(const params_rule& family, const interleaved_params& p) {
   pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
   const std::int64_t least = std::min(p.pp, p.micro);
   if (p.group_size != 0 && p.group_size < least)
-    throw schedule_error(concat({family.family, " needs groups of at least pp micro-batches, or of all of them; got group_size = ",
-                                 p.group_size, ", nearest ", least}));
+    throw schedule_error(
+        concat({family.family, " needs groups of at least pp micro-batches, or of all of them; got group_size = ",
+                p.group_size, ", nearest ", least}));
 }
 
 constexpr void require_rank(const params_rule& family, const interleaved_params& p, std::int64_t rank) {
@@ -195,9 +201,8 @@ constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t r
 template <cell_sink Sink>
 constexpr void emit_interleaved_zb(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(interleaved_zb_rule, p, rank);
-  detail::in_whole_groups(p, sink, [&](const interleaved_params& whole, auto& to) {
-    detail::emit_whole_interleaved_zb(whole, rank, to);
-  });
+  detail::in_whole_groups(
+      p, sink, [&](const interleaved_params& whole, auto& to) { detail::emit_whole_interleaved_zb(whole, rank, to); });
 }
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters. @pre group_size, extra_warm_up, overlap are not used

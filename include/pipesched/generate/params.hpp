@@ -53,12 +53,14 @@ constexpr void require(const params_rule& rule, const pipeline_params& p) {
   using detail::concat;
   const std::int64_t most_pp = most_stages / rule.stages_per_rank;
   if (rule.even_pp && p.pp < 2)
-    throw schedule_error(concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
+    throw schedule_error(
+        concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
   if (p.pp < 1)
     throw schedule_error(concat({rule.family, " needs at least 1 pipeline rank; got pp = ", p.pp, ", nearest 1"}));
   if (p.pp > most_pp)
-    throw schedule_error(concat({rule.family, " needs at most ", most_pp,
-                                 " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp, ", nearest ", most_pp}));
+    throw schedule_error(
+        concat({rule.family, " needs at most ", most_pp, " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp,
+                ", nearest ", most_pp}));
   if (rule.even_pp && p.pp % 2 != 0)
     throw schedule_error(concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest ",
                                  p.pp - 1, " or ", p.pp + 1}));
@@ -74,8 +76,8 @@ constexpr void require(const params_rule& rule, const pipeline_params& p) {
 constexpr void require(const params_rule& rule, const pipeline_params& p, std::int64_t rank) {
   require(rule, p);
   if (rank < 0 || rank >= p.pp)
-    throw schedule_error(detail::concat({rule.family, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ",
-                                         rank, ", nearest ", rank < 0 ? 0 : p.pp - 1}));
+    throw schedule_error(detail::concat({rule.family, " needs a rank from 0 to pp - 1 = ", p.pp - 1,
+                                         "; got rank = ", rank, ", nearest ", rank < 0 ? 0 : p.pp - 1}));
 }
 
 }  // namespace pipesched

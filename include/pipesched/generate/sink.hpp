@@ -55,7 +55,8 @@ constexpr void repeat(Sink& sink, std::int64_t n, Cells... cells) {
 /// that this stage sees.
 struct stage_ops {
   constexpr stage_ops(std::int64_t stage_number, std::int64_t chunk_number = 0, std::int64_t first_micro = 0)
-      : chunk(static_cast<std::uint8_t>(chunk_number)), stage(static_cast<std::uint16_t>(stage_number)),
+      : chunk(static_cast<std::uint8_t>(chunk_number)),
+        stage(static_cast<std::uint16_t>(stage_number)),
         first(first_micro) {}
 
   constexpr cell F(std::int64_t k) const noexcept { return make(pass::forward, k); }
@@ -157,7 +158,8 @@ class cell_filter {
 
 /// A rule bound to its parameters: callable with a rank and any sink.
 template <typename Rule>
-concept cell_rule = std::invocable<Rule&, std::int64_t, cell_counter&> && std::invocable<Rule&, std::int64_t, cell_writer&>;
+concept cell_rule =
+    std::invocable<Rule&, std::int64_t, cell_counter&> && std::invocable<Rule&, std::int64_t, cell_writer&>;
 
 /// The row of one rank. Linear in its length, whatever the number of ranks.
 template <cell_rule Rule>

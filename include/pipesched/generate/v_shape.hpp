@@ -56,8 +56,7 @@ constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink
 /// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp - 1.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
   require(zbv_rule, p);
-  return make_schedule_of(zbv_rule, p, placement::vee(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
+  return make_schedule_of(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
 }
 
 /// The row of one rank alone.

@@ -55,7 +55,8 @@ class zb_greedy {
       if (r.kept == 0) r.kept = r.freed_by_W = 1, r.freed_by_I = 0;
       r.limit = r.kept * (p.memory_limit > 0 ? p.memory_limit : static_cast<double>(p.pp)) * (1 + 1e-12);
       if (j > 0) r.from_above = p.costs.transfer(0, 0, tensor{false, static_cast<std::uint16_t>(j - 1), 0});
-      if (j + 1 < ranks_.size()) r.from_below = p.costs.transfer(0, 0, tensor{true, static_cast<std::uint16_t>(j + 1), 0});
+      if (j + 1 < ranks_.size())
+        r.from_below = p.costs.transfer(0, 0, tensor{true, static_cast<std::uint16_t>(j + 1), 0});
       r.end_of_F.reserve(static_cast<std::size_t>(micro_));
       r.end_of_I.reserve(static_cast<std::size_t>(micro_));
       r.row.reserve(static_cast<std::size_t>(3 * micro_));
@@ -96,8 +97,10 @@ class zb_greedy {
 
   void put(rank& r, double arrival, double duration) {
     const double start = std::max(r.clock, arrival);
-    if (r.forwards > 0) r.bubble += start - r.clock;
-    else r.started = start;
+    if (r.forwards > 0)
+      r.bubble += start - r.clock;
+    else
+      r.started = start;
     r.clock = start + duration;
   }
   double arrival_of_F(std::size_t j, std::int64_t k) const {
@@ -175,7 +178,8 @@ class zb_greedy {
         continue;
       }
       double needed = r.F, memory = r.memory;
-      for (std::int64_t w = r.weights; w < r.inputs && memory + r.kept > r.limit; ++w) memory -= r.freed_by_W, needed += r.W;
+      for (std::int64_t w = r.weights; w < r.inputs && memory + r.kept > r.limit; ++w)
+        memory -= r.freed_by_W, needed += r.W;
       r.wish = r.clock + needed <= next_gradient || next_gradient - r.clock > longest - r.bubble;
     }
     for (std::size_t j = ranks_.size() - 1; j-- > 0;) ranks_[j].wish = ranks_[j].wish && ranks_[j + 1].wish;
@@ -225,9 +229,8 @@ inline schedule make_named_zb(std::string_view name, const zb_params& p) {
   if (p.memory_limit != 0 && !(p.memory_limit >= 1))
     throw schedule_error(concat({name, " needs a memory limit of at least 1 activation a rank; nearest 1"}));
   if (p.forward_only)
-    return make_schedule_of(rule, sizes, placement::linear(p.pp), [&](std::int64_t rank, auto& sink) {
-      repeat(sink, p.micro, stage_ops(rank).F(0));
-    });
+    return make_schedule_of(rule, sizes, placement::linear(p.pp),
+                            [&](std::int64_t rank, auto& sink) { repeat(sink, p.micro, stage_ops(rank).F(0)); });
   double best_span = 0;
   rows<cell> best;
   for (int combination = 0; combination < 8; ++combination) {
@@ -271,11 +274,14 @@ inline schedule make_zb_greedy_2p_schedule(zb_params p) {
 /// the costs. For micro >= pp ZB-H1 has the bubble (pp-1)(F+I-W); for micro >= 2 pp - 1 and F = I = W ZB-H2 has none in its
 /// span. Source: section 2 and table 2 of the paper.
 inline schedule make_zb_h1_schedule(const pipeline_params& p) {
-  return detail::make_named_zb("zb_h1", {.pp = p.pp, .micro = p.micro, .memory_limit = static_cast<double>(p.pp),
-                                         .forward_only = p.forward_only});
+  return detail::make_named_zb(
+      "zb_h1",
+      {.pp = p.pp, .micro = p.micro, .memory_limit = static_cast<double>(p.pp), .forward_only = p.forward_only});
 }
 inline schedule make_zb_h2_schedule(const pipeline_params& p) {
-  return detail::make_named_zb("zb_h2", {.pp = p.pp, .micro = p.micro, .memory_limit = static_cast<double>(2 * p.pp - 1),
+  return detail::make_named_zb("zb_h2", {.pp = p.pp,
+                                         .micro = p.micro,
+                                         .memory_limit = static_cast<double>(2 * p.pp - 1),
                                          .forward_only = p.forward_only});
 }
 

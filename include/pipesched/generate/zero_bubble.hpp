@@ -24,8 +24,8 @@ constexpr void emit_zb1p(const pipeline_params& p, std::int64_t rank, Sink&& sin
   const stage_ops s(rank);
   if (p.forward_only) return repeat(sink, p.micro, s.F(0));
   const std::int64_t warm_up = std::min(p.micro, p.pp - rank);
-  const std::int64_t steady = p.micro - warm_up;       // I(k) is followed by a forward while k < steady ...
-  const std::int64_t late = std::min(rank, p.micro);   // ... and, before that forward, by W(k - late) from k = late on
+  const std::int64_t steady = p.micro - warm_up;      // I(k) is followed by a forward while k < steady ...
+  const std::int64_t late = std::min(rank, p.micro);  // ... and, before that forward, by W(k - late) from k = late on
   const std::int64_t both = std::max(steady, late);
   repeat(sink, warm_up, s.F(0));
   repeat(sink, std::min(steady, late), s.I(0), s.F(warm_up));

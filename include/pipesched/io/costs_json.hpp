@@ -19,8 +19,8 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
 #include "pipesched/cost_model.hpp"
+#include "pipesched/error.hpp"
 
 namespace pipesched {
 

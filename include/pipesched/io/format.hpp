@@ -31,8 +31,8 @@ struct fmt::formatter<pipesched::schedule> {
 
   template <typename Context>
   auto format(const pipesched::schedule& s, Context& context) const {
-    auto out = fmt::format_to(context.out(), "{}: {} ranks, {} stages ({}), {} micro-batches{}", std::string_view(s.name),
-                              s.pp(), s.stages(), to_string(s.placement.kind()), s.micro,
+    auto out = fmt::format_to(context.out(), "{}: {} ranks, {} stages ({}), {} micro-batches{}",
+                              std::string_view(s.name), s.pp(), s.stages(), to_string(s.placement.kind()), s.micro,
                               s.forward_only ? ", forward only" : "");
     for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
       out = fmt::format_to(out, "\nrank {}:", rank);

@@ -63,8 +63,8 @@ schedule read_json_from(Iterator first, Iterator last) {
 /// The document of a schedule, for nlohmann's `json j = schedule`.
 template <typename Json>
 void to_json(Json& j, const schedule& s) {
-  j = {{"format", json_format}, {"version", json_version}, {"name", std::string_view(s.name)}, {"pp", s.pp()},
-       {"stages", s.stages()},  {"micro", s.micro}};
+  j = {{"format", json_format}, {"version", json_version}, {"name", std::string_view(s.name)},
+       {"pp", s.pp()},          {"stages", s.stages()},    {"micro", s.micro}};
   if (s.forward_only) j["forward_only"] = true;
   Json tables = Json::array();
   for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica)
@@ -89,11 +89,10 @@ void from_json(const Json& j, schedule& s) {
 /// Writes the same document, a line a rank; needs memory for one row of text alone.
 inline void write_json(std::ostream& out, const schedule& s) {
   std::string text = "{\"format\": \"" + std::string(json_format) + "\", \"version\": " + std::to_string(json_version) +
-                     ", \"name\": " + nlohmann::json(s.name.view()).dump() +
-                     ", \"pp\": " + std::to_string(s.pp()) + ", \"stages\": " + std::to_string(s.stages()) +
-                     ", \"micro\": " + std::to_string(s.micro) + (s.forward_only ? ", \"forward_only\": true" : "") +
-                     ",\n \"placement\": {\"kind\": \"" + std::string(to_string(s.placement.kind())) +
-                     "\", \"rank_of_stage\": [";
+                     ", \"name\": " + nlohmann::json(s.name.view()).dump() + ", \"pp\": " + std::to_string(s.pp()) +
+                     ", \"stages\": " + std::to_string(s.stages()) + ", \"micro\": " + std::to_string(s.micro) +
+                     (s.forward_only ? ", \"forward_only\": true" : "") + ",\n \"placement\": {\"kind\": \"" +
+                     std::string(to_string(s.placement.kind())) + "\", \"rank_of_stage\": [";
   for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
     text += replica == 0 ? "[" : ",[";
     for (std::uint16_t rank : s.placement.rank_of_stage(replica)) (text += std::to_string(rank)) += ',';

@@ -163,15 +163,16 @@ class json_reader {
   // The schedule, once all events have come.
   schedule result() && {
     if (result_.cells.count() != pp_)
-      throw schedule_error("ranks: " + std::to_string(result_.cells.count()) + " rows; expected pp = " + std::to_string(pp_));
+      throw schedule_error("ranks: " + std::to_string(result_.cells.count()) +
+                           " rows; expected pp = " + std::to_string(pp_));
     for (const auto& replica : rank_of_stage_)
       if (replica.size() != stages_)
         throw schedule_error("placement.rank_of_stage: " + std::to_string(replica.size()) + " stages; expected " +
                              std::to_string(stages_));
     try {
       auto table = placement::custom(pp_, result_.micro, rank_of_stage_);
-      result_.placement = kind_ == placement_kind::custom ? std::move(table)
-                                                          : placement::of_kind(kind_, pp_, stages_, result_.micro);
+      result_.placement =
+          kind_ == placement_kind::custom ? std::move(table) : placement::of_kind(kind_, pp_, stages_, result_.micro);
     } catch (const schedule_error& e) {
       throw schedule_error("placement: " + std::string(e.what()));
     }

@@ -40,7 +40,7 @@ inline constexpr std::string_view torch_pass_names[] = {"SEND_F",  "RECV_F",  "S
 struct torch_action {
   torch_pass pass = torch_pass::send_f;
   std::uint16_t stage = 0;
-  std::uint32_t micro = 0;        ///< of messages; 0 for the others
+  std::uint32_t micro = 0;  ///< of messages; 0 for the others
   std::uint32_t rank = 0;
   std::uint32_t before_cell = 0;  ///< it stands before this cell of the rank's row
 
@@ -131,8 +131,10 @@ class torch_csv_reader {
     for (std::size_t i = 0; i < std::size(torch_pass_names); ++i) {
       if (!text.starts_with(torch_pass_names[i])) continue;
       std::string_view rest = text.substr(torch_pass_names[i].size());
-      torch_action a{.pass = static_cast<torch_pass>(i), .stage = static_cast<std::uint16_t>(*stage),
-                     .rank = static_cast<std::uint32_t>(rows_.size()), .before_cell = static_cast<std::uint32_t>(row_.size())};
+      torch_action a{.pass = static_cast<torch_pass>(i),
+                     .stage = static_cast<std::uint16_t>(*stage),
+                     .rank = static_cast<std::uint32_t>(rows_.size()),
+                     .before_cell = static_cast<std::uint32_t>(row_.size())};
       if (a.pass < torch_pass::unshard) {
         const auto micro = read_number(rest, 0xFFFF'FFFE);
         if (!micro) return false;
@@ -163,7 +165,8 @@ class torch_csv_reader {
       table.push_back(static_cast<std::uint16_t>(row_of_[stage]));
     }
     for (std::size_t row = 0; row < rows_.size(); ++row)
-      if (rows_[row].empty()) throw schedule_error(concat({"row ", row, " holds no computation; expected some on every rank"}));
+      if (rows_[row].empty())
+        throw schedule_error(concat({"row ", row, " holds no computation; expected some on every rank"}));
     result_.schedule.name = "torch_csv";
     result_.schedule.forward_only = !trains_;
     result_.schedule.placement = recognised(std::ssize(rows_), std::ssize(table), table);
@@ -171,7 +174,8 @@ class torch_csv_reader {
 
   // The placement by its usual name, if it has one.
   static placement recognised(std::int64_t ranks, std::int64_t stages, const std::vector<std::uint16_t>& table) {
-    for (placement_kind kind : {placement_kind::linear, placement_kind::vee, placement_kind::looped, placement_kind::wave}) {
+    for (placement_kind kind :
+         {placement_kind::linear, placement_kind::vee, placement_kind::looped, placement_kind::wave}) {
       const std::int64_t whole = kind == placement_kind::vee || kind == placement_kind::wave ? 2 * ranks : ranks;
       if (stages % whole != 0 || (kind == placement_kind::linear && stages != ranks) ||
           (kind == placement_kind::vee && stages != whole) || stages / ranks > most_chunks)

@@ -13,10 +13,10 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/render/write.hpp"
-#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -63,10 +63,12 @@ class trace_writer {
   };
 
   void name(std::string_view what, std::uint32_t rank, std::size_t track, std::string_view is) {
-    out_ += concat({"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":", track, ",\"args\":{\"name\":\"", is, "\"}},\n"});
+    out_ += concat({"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":", track,
+                    ",\"args\":{\"name\":\"", is, "\"}},\n"});
   }
   void number_event(std::string_view what, std::uint32_t rank, std::uint32_t is) {
-    out_ += concat({"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":0,\"args\":{\"sort_index\":", is, "}},\n"});
+    out_ += concat(
+        {"{\"ph\":\"M\",\"name\":\"", what, "\",\"pid\":", rank, ",\"tid\":0,\"args\":{\"sort_index\":", is, "}},\n"});
   }
   void begin(std::string_view phase, std::uint32_t rank, std::size_t track, double time) {
     out_ += concat({"{\"ph\":\"", phase, "\",\"pid\":", rank, ",\"tid\":", track, ",\"ts\":"});
@@ -74,7 +76,8 @@ class trace_writer {
   }
   void flow(std::string_view phase, std::uint32_t rank, std::size_t track, double time, std::uint64_t id) {
     begin(phase, rank, track, time);
-    out_ += concat({",\"id\":", id, ",\"name\":\"tensor\",\"cat\":\"flow\"", phase == "f" ? ",\"bp\":\"e\"},\n" : "},\n"});
+    out_ +=
+        concat({",\"id\":", id, ",\"name\":\"tensor\",\"cat\":\"flow\"", phase == "f" ? ",\"bp\":\"e\"},\n" : "},\n"});
   }
   static std::string_view colour(const cell& c) {
     switch (c[0].pass) {
@@ -130,7 +133,8 @@ class trace_writer {
         if constexpr (cost_model<Costs>) arrives = t_[rank][i].start + time_to_arrive(s_, costs_, rank, c, k, *out);
         messages.push_back({made, std::max(made, arrives), *out, c[k], to.rank});
       }
-    std::stable_sort(messages.begin(), messages.end(), [](const message& a, const message& b) { return a.start < b.start; });
+    std::stable_sort(messages.begin(), messages.end(),
+                     [](const message& a, const message& b) { return a.start < b.start; });
     std::vector<double> free_from;  // of each lane
     for (const message& m : messages) {
       std::size_t lane = 0;
@@ -143,8 +147,8 @@ class trace_writer {
       begin("X", rank, lane + 1, m.start);
       out_ += ",\"dur\":";
       append_number(out_, (m.end - m.start) * style_.microseconds);
-      out_ += concat({",\"name\":\"", m.what.gradient ? "gradient of " : "output of ", to_string(m.maker), " to rank ", m.to,
-                      "\",\"cat\":\"transfer\"},\n"});
+      out_ += concat({",\"name\":\"", m.what.gradient ? "gradient of " : "output of ", to_string(m.maker), " to rank ",
+                      m.to, "\",\"cat\":\"transfer\"},\n"});
       flow("t", rank, lane + 1, m.start, id_of(m.what));
     }
   }
@@ -160,8 +164,7 @@ class trace_writer {
       for (op o : s_[rank][i]) live += o.pass == pass::forward;
       if (live != before) sample(t_[rank][i].start);
       const std::int64_t during = live;
-      for (op o : s_[rank][i])
-        live -= s_.forward_only || o.pass == pass::backward || o.pass == pass::backward_weight;
+      for (op o : s_[rank][i]) live -= s_.forward_only || o.pass == pass::backward || o.pass == pass::backward_weight;
       if (live != during) sample(t_[rank][i].end);
     }
   }

@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/render/html_page.hpp"
 #include "pipesched/render/write.hpp"
-#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/timeline.hpp"

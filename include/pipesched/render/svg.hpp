@@ -29,11 +29,11 @@ struct palette {
 };
 
 struct svg_style {
-  double width = 0;       ///< of the cells in pixels; 0: 22 for the shortest cell, at most 3000 in all
+  double width = 0;  ///< of the cells in pixels; 0: 22 for the shortest cell, at most 3000 in all
   double row_height = 22;
-  double from = 0;        ///< the stretch of time that is drawn ...
+  double from = 0;                                      ///< the stretch of time that is drawn ...
   double to = std::numeric_limits<double>::infinity();  ///< ... to its end by default
-  std::string_view title{};  ///< default: the facts of the timeline
+  std::string_view title{};                             ///< default: the facts of the timeline
   palette colours{};
 };
 
@@ -44,8 +44,8 @@ class svg_writer {
   svg_writer(const timeline& t, const svg_style& style) : t_(t), style_(style), metrics_(measure(t)) {
     from_ = style.from, to_ = std::min(style.to, metrics_.makespan);
     if (!(from_ >= 0 && from_ < to_))
-      throw schedule_error("a picture shows a stretch of time from 0 to the makespan " + number(metrics_.makespan) + "; got " +
-                           number(style.from) + " to " + number(style.to));
+      throw schedule_error("a picture shows a stretch of time from 0 to the makespan " + number(metrics_.makespan) +
+                           "; got " + number(style.from) + " to " + number(style.to));
     double width = style.width;
     if (!(width > 0)) {
       double shortest = to_ - from_;
@@ -62,9 +62,10 @@ class svg_writer {
     const double bottom = top + style_.row_height * t_.schedule.pp();
     out_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + number(std::max(width, 640.0)) + "\" height=\"" +
            number(bottom + 76) + "\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\">\n";
-    out_ += "<defs><pattern id=\"idle\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" "
-            "patternTransform=\"rotate(45)\"><rect width=\"6\" height=\"6\" fill=\"#fff\"/>"
-            "<line x1=\"0\" y1=\"0\" x2=\"0\" y2=\"6\" stroke=\"#bbb\" stroke-width=\"1.5\"/></pattern></defs>\n<style>";
+    out_ +=
+        "<defs><pattern id=\"idle\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" "
+        "patternTransform=\"rotate(45)\"><rect width=\"6\" height=\"6\" fill=\"#fff\"/>"
+        "<line x1=\"0\" y1=\"0\" x2=\"0\" y2=\"6\" stroke=\"#bbb\" stroke-width=\"1.5\"/></pattern></defs>\n<style>";
     for (std::size_t i = 0; i < 4; ++i)
       out_ += concat({".", letters[i], "{fill:", style_.colours.fill[i], ";stroke:#333;stroke-width:.6}.", letters[i],
                       "t{fill:", style_.colours.text[i], ";text-anchor:middle}"});
@@ -99,8 +100,9 @@ class svg_writer {
   void draw_rank(std::uint32_t rank) {
     const double y = top + style_.row_height * rank;
     out_ += "<text x=\"12\" y=\"" + number(y + style_.row_height * 0.7) + "\">rank " + concat({rank}) + "</text>\n";
-    out_ += "<rect fill=\"url(#idle)\" stroke=\"#bbb\" stroke-width=\".5\" x=\"" + number(x(from_)) + "\" y=\"" + number(y) +
-            "\" width=\"" + number(x(to_) - x(from_)) + "\" height=\"" + number(style_.row_height) + "\"/>\n";
+    out_ += "<rect fill=\"url(#idle)\" stroke=\"#bbb\" stroke-width=\".5\" x=\"" + number(x(from_)) + "\" y=\"" +
+            number(y) + "\" width=\"" + number(x(to_) - x(from_)) + "\" height=\"" + number(style_.row_height) +
+            "\"/>\n";
     for (std::size_t i = 0; i < t_[rank].size(); ++i)
       if (t_[rank][i].end > from_ && t_[rank][i].start < to_ && t_[rank][i].end > t_[rank][i].start)
         draw_cell(t_.schedule[rank][i], t_[rank][i], y);
@@ -116,7 +118,8 @@ class svg_writer {
     out_ += "</title>";
     const double left = x(when.start), right = x(when.end);
     // In a pair each op gets a share of the width: an F one part, a B two, as in the papers.
-    const double first = c[0].pass == pass::backward ? 2 : 1, second = c.overlapped() && c[1].pass == pass::backward ? 2 : 1;
+    const double first = c[0].pass == pass::backward ? 2 : 1,
+                 second = c.overlapped() && c[1].pass == pass::backward ? 2 : 1;
     const double middle = c.overlapped() ? left + (right - left) * first / (first + second) : right;
     draw_op(c[0], left, middle, y);
     if (c.overlapped()) {
@@ -182,6 +185,8 @@ class svg_writer {
 
 /// The picture. @pre t is true. Linear in the number of cells drawn.
 /// @throws schedule_error when the stretch of time asked for is empty.
-inline std::string render_svg(const timeline& t, const svg_style& style = {}) { return detail::svg_writer(t, style).draw(); }
+inline std::string render_svg(const timeline& t, const svg_style& style = {}) {
+  return detail::svg_writer(t, style).draw();
+}
 
 }  // namespace pipesched

@@ -24,10 +24,10 @@
 namespace pipesched {
 
 struct text_style {
-  bool colour = false;     ///< ANSI colours behind the same characters: orange F, green B and I, blue W
-  std::size_t width = 0;   ///< characters a line at most; longer grids are folded. 0: never
-  double unit = 0;         ///< time that one column stands for; a cell that is shorter than half of it may vanish. 0: the
-                           ///< shortest cell's, or more where a line would be longer than 10000 columns
+  bool colour = false;    ///< ANSI colours behind the same characters: orange F, green B and I, blue W
+  std::size_t width = 0;  ///< characters a line at most; longer grids are folded. 0: never
+  double unit = 0;  ///< time that one column stands for; a cell that is shorter than half of it may vanish. 0: the
+                    ///< shortest cell's, or more where a line would be longer than 10000 columns
   std::size_t column = 0;  ///< characters a column. 0: as the longest name needs, and a space where there is no colour
 };
 
@@ -67,9 +67,7 @@ class text_grid {
     unsigned char colour = 0;  // of the 256 of terminals; 0: none
   };
 
-  std::size_t column(double time) const {
-    return static_cast<std::size_t>(std::max(0.0, time / style_.unit) + 0.5);
-  }
+  std::size_t column(double time) const { return static_cast<std::size_t>(std::max(0.0, time / style_.unit) + 0.5); }
 
   void begin_line(std::string_view head) {
     line_.assign(margin_ + (to_ - from_) * unit_, {});
@@ -111,7 +109,8 @@ class text_grid {
   void draw_rank(std::uint32_t rank) {
     for (std::size_t c = from_; c < to_; ++c) put(c, ".");
     const auto row = t_[rank];
-    const auto visible = std::partition_point(row.begin(), row.end(), [&](const interval& i) { return column(i.end) <= from_; });
+    const auto visible =
+        std::partition_point(row.begin(), row.end(), [&](const interval& i) { return column(i.end) <= from_; });
     for (auto i = static_cast<std::size_t>(visible - row.begin()); i < row.size(); ++i) {
       const std::size_t first = column(row[i].start), last = column(row[i].end);
       if (first >= to_) break;

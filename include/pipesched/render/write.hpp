@@ -26,8 +26,8 @@ inline void append_number(std::string& to, double value) {
   to += concat({thousandths / 1000});
   thousandths %= 1000;
   if (thousandths == 0) return;
-  const char digits[] = {'.', static_cast<char>('0' + thousandths / 100), static_cast<char>('0' + thousandths / 10 % 10),
-                         static_cast<char>('0' + thousandths % 10)};
+  const char digits[] = {'.', static_cast<char>('0' + thousandths / 100),
+                         static_cast<char>('0' + thousandths / 10 % 10), static_cast<char>('0' + thousandths % 10)};
   to.append(digits, thousandths % 10 != 0 ? 4 : thousandths % 100 != 0 ? 3 : 2);
 }
 
@@ -59,9 +59,10 @@ inline void append_cell(std::string& to, const cell& c) {
 
 // "dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations a rank".
 inline std::string facts_of(const timeline& t, const metrics& m) {
-  return concat({std::string_view(t.schedule.name), t.schedule.forward_only ? ", forward only, " : ", ", t.schedule.pp(),
-                 " ranks, ", t.schedule.micro, " micro-batches: makespan ", number(m.makespan), ", idle ",
-                 number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ", m.peak_activations, " activations a rank"});
+  return concat({std::string_view(t.schedule.name), t.schedule.forward_only ? ", forward only, " : ", ",
+                 t.schedule.pp(), " ranks, ", t.schedule.micro, " micro-batches: makespan ", number(m.makespan),
+                 ", idle ", number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ", m.peak_activations,
+                 " activations a rank"});
 }
 
 // A round distance between ticks so that at most `most` of them cover `length`.

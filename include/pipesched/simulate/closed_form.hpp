@@ -24,9 +24,9 @@ struct closed_form {
   std::string_view formula;  ///< in the letters of this library; PP counts stages
   std::string_view source;
   std::string_view assumes;
-  double bubble = 0;              ///< per rank, in the unit of the times
-  double peak_activations = 0;    ///< of one stage and micro-batch, on the worst rank
-  bool holds = false;             ///< whether `assumes` is true here
+  double bubble = 0;            ///< per rank, in the unit of the times
+  double peak_activations = 0;  ///< of one stage and micro-batch, on the worst rank
+  bool holds = false;           ///< whether `assumes` is true here
 };
 
 namespace formulas {
@@ -37,39 +37,56 @@ constexpr closed_form gpipe(double pp, double micro, const pass_times& t) {
 }
 /// Source: Qi et al., Zero Bubble (arXiv 2401.10241), table 2.
 constexpr closed_form one_f_one_b(double pp, double micro, const pass_times& t) {
-  return {"(PP-1)(F+B)", "Zero Bubble, arXiv 2401.10241, table 2", "", (pp - 1) * (t.F + t.B), std::min(micro, pp), true};
+  return {"(PP-1)(F+B)", "Zero Bubble, arXiv 2401.10241, table 2", "", (pp - 1) * (t.F + t.B), std::min(micro, pp),
+          true};
 }
 /// With v chunks a rank; times and activations of one chunk, of which a share of the model has v.
 /// Source: Narayanan et al., Megatron-LM (arXiv 2104.04473), section 2.2; the peak follows from the warm-up.
 constexpr closed_form interleaved_1f1b(double pp, double micro, double v, const pass_times& t) {
-  return {"(PP-1)(F+B)", "Megatron-LM, arXiv 2104.04473, section 2.2", "micro a multiple of pp", (pp - 1) * (t.F + t.B),
+  return {"(PP-1)(F+B)",
+          "Megatron-LM, arXiv 2104.04473, section 2.2",
+          "micro a multiple of pp",
+          (pp - 1) * (t.F + t.B),
           std::min(micro * v, 2 * (pp - 1) + (v - 1) * pp + 1),
           static_cast<std::int64_t>(micro) % static_cast<std::int64_t>(pp) == 0};
 }
 /// DeepSeek's table writes (PP-1)(F+B-2W) with B the full backward, the paper (p-1)(T_F+T_B-T_W): the same for B = I + W.
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
 constexpr closed_form zb_h1(double pp, double micro, const pass_times& t) {
-  return {"(PP-1)(F+B-2W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= pp, W <= F, W <= I",
-          (pp - 1) * (t.F + t.I - t.W), std::min(micro, pp), micro >= pp && t.W <= t.F && t.W <= t.I};
+  return {"(PP-1)(F+B-2W)",
+          "Zero Bubble, arXiv 2401.10241, table 2",
+          "micro >= pp, W <= F, W <= I",
+          (pp - 1) * (t.F + t.I - t.W),
+          std::min(micro, pp),
+          micro >= pp && t.W <= t.F && t.W <= t.I};
 }
 /// A bubble of the span: ranks start one F after the other, and the last ends that much later.
 /// Source: Zero Bubble (arXiv 2401.10241), table 2.
 constexpr closed_form zb_h2(double pp, double micro, const pass_times& t) {
-  return {"(PP-1)(F+I-2W)", "Zero Bubble, arXiv 2401.10241, table 2", "micro >= 2 pp - 1, F = I = W",
-          (pp - 1) * (t.F + t.I - 2 * t.W), std::min(micro, 2 * pp - 1),
+  return {"(PP-1)(F+I-2W)",
+          "Zero Bubble, arXiv 2401.10241, table 2",
+          "micro >= 2 pp - 1, F = I = W",
+          (pp - 1) * (t.F + t.I - 2 * t.W),
+          std::min(micro, 2 * pp - 1),
           micro >= 2 * pp - 1 && t.F == t.I && t.I == t.W};
 }
 /// Source: DeepSeek-V3 (arXiv 2412.19437), table 2.
 constexpr closed_form dualpipe(double pp, double micro, const pass_times& t) {
-  return {"(PP/2-1)(F&B+B-3W)", "DeepSeek-V3, arXiv 2412.19437, table 2",
-          "micro even and >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest", (pp / 2 - 1) * (t.FB + t.B - 3 * t.W), pp + 1,
+  return {"(PP/2-1)(F&B+B-3W)",
+          "DeepSeek-V3, arXiv 2412.19437, table 2",
+          "micro even and >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest",
+          (pp / 2 - 1) * (t.FB + t.B - 3 * t.W),
+          pp + 1,
           micro >= 2 * pp && static_cast<std::int64_t>(micro) % 2 == 0 && t.F == t.I && t.I == t.W && t.B == t.I + t.W};
 }
 /// On pp ranks with PP = 2 pp stages; times and activations of one stage.
 /// Source: deepseek-ai/DualPipe, README.
 constexpr closed_form dualpipev(double pp, double micro, const pass_times& t) {
-  return {"(PP/2-1)(F&B+B-3W)", "deepseek-ai/DualPipe, README", "micro >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest",
-          (pp - 1) * (t.FB + t.B - 3 * t.W), 2 * pp + 1,
+  return {"(PP/2-1)(F&B+B-3W)",
+          "deepseek-ai/DualPipe, README",
+          "micro >= 2 pp, F = I = W; F&B < F+B: on the rank that idles longest",
+          (pp - 1) * (t.FB + t.B - 3 * t.W),
+          2 * pp + 1,
           micro >= 2 * pp && t.F == t.I && t.I == t.W && t.B == t.I + t.W};
 }
 

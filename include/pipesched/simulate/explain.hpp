@@ -11,10 +11,10 @@
 #include <optional>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
@@ -30,12 +30,12 @@ struct cell_ref {
 
 /// A rank stood idle before a cell, until a tensor came.
 struct gap {
-  cell_ref before;       ///< the cell that had to wait
-  double start = 0;      ///< when the rank became free
-  double end = 0;        ///< when the cell started
-  op waiting;            ///< the op of the cell that lacked its input
-  op made_by;            ///< the op that made the tensor ...
-  cell_ref made_in;      ///< ... in this cell: the edge is from its rank to this one
+  cell_ref before;   ///< the cell that had to wait
+  double start = 0;  ///< when the rank became free
+  double end = 0;    ///< when the cell started
+  op waiting;        ///< the op of the cell that lacked its input
+  op made_by;        ///< the op that made the tensor ...
+  cell_ref made_in;  ///< ... in this cell: the edge is from its rank to this one
 
   friend constexpr bool operator==(const gap&, const gap&) = default;
 };
@@ -112,7 +112,8 @@ class explainer {
   // The cell that let this one start: the one before it on its rank, or, where it came later, the maker of its last input.
   constexpr std::optional<cell_ref> cause_of(cell_ref at) {
     const auto input = last_arrival(at);
-    if (at.index > 0 && (!input || t_[at.rank][at.index - 1].end >= input->time)) return cell_ref{at.rank, at.index - 1};
+    if (at.index > 0 && (!input || t_[at.rank][at.index - 1].end >= input->time))
+      return cell_ref{at.rank, at.index - 1};
     if (input) return input->made_in;
     return std::nullopt;
   }

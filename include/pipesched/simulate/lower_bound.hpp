@@ -14,11 +14,11 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/cost_model.hpp"
 
 namespace pipesched {
 
@@ -193,7 +193,8 @@ class bounds {
     if (class_.forward_only) return offer(head + forwards + tail, rank, "head, work and tail of the rank");
     if (class_.split_backward) {
       offer(head + forwards + whole - saved, rank, "head and work of the rank");
-      offer(head + forwards + inner - saved + tail - early, rank, "head, forwards and gradients of the rank, and their tail");
+      offer(head + forwards + inner - saved + tail - early, rank,
+            "head, forwards and gradients of the rank, and their tail");
     } else {
       offer(head + forwards + whole - saved + std::max(0.0, tail - early), rank, "head, work and tail of the rank");
     }

@@ -9,9 +9,9 @@
 #include <span>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
@@ -32,10 +32,10 @@ struct rank_metrics {
 };
 
 struct metrics {
-  double makespan = 0;      ///< the last end, counted from 0
-  double bubble = 0;        ///< mean over the ranks
-  double bubble_ratio = 0;  ///< bubble / makespan
-  double span = 0;          ///< longest over the ranks
+  double makespan = 0;                 ///< the last end, counted from 0
+  double bubble = 0;                   ///< mean over the ranks
+  double bubble_ratio = 0;             ///< bubble / makespan
+  double span = 0;                     ///< longest over the ranks
   std::uint32_t peak_activations = 0;  ///< most over the ranks, as the next four
   double peak_bytes = 0;
   double overlapped_fraction = 0;

@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/cost_model.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
 
