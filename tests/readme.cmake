@@ -20,6 +20,7 @@ while(TRUE)
   file(CONFIGURE OUTPUT ${source} CONTENT "${code}" @ONLY)
   add_executable(readme_block_${number} ${source})
   target_link_libraries(readme_block_${number} PRIVATE pipesched_dev)
+  target_compile_options(readme_block_${number} PRIVATE -O0)
 
   string(REGEX MATCH "^\n```text\n" text_follows "${rest}")
   if(text_follows)

@@ -86,6 +86,19 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
   }
 }
 
+TEST_CASE("closed form: ZB-H2 is about the span: none of it is idle for F = I = W, with 2 pp - 1 activations") {
+  for (std::int64_t pp = 1; pp <= 10; ++pp)
+    for (std::int64_t micro : {2 * pp - 1, 2 * pp, 3 * pp, 4 * pp + 1}) {
+      const closed_form form = formulas::zb_h2(static_cast<double>(pp), static_cast<double>(micro), {});
+      const metrics m = measure(simulate(make_zb_h2_schedule({.pp = pp, .micro = micro})));
+      CAPTURE(pp); CAPTURE(micro);
+      REQUIRE(form.holds);
+      for (const rank_metrics& r : m.ranks) CHECK(r.span - r.busy == form.bubble);
+      CHECK(m.peak_activations <= form.peak_activations);
+      if (micro >= 2 * pp) CHECK(m.peak_activations == form.peak_activations);
+    }
+}
+
 TEST_CASE("closed form: dualpipe, pair = 3: (pp/2-1)(F&B+B-3W) on every rank and peak pp+1, for all even pp up to 32") {
   for (std::int64_t pp = 2; pp <= 32; pp += 2)
     for (std::int64_t micro : {2 * pp, 2 * pp + 2, 3 * pp, 4 * pp, 5 * pp + 8}) {

@@ -266,7 +266,7 @@ inline schedule make_zb_greedy_1p_schedule(zb_params p) {
   return detail::make_named_zb("zb_greedy_1p", p);
 }
 inline schedule make_zb_greedy_2p_schedule(zb_params p) {
-  p.memory_limit = static_cast<double>(2 * p.pp);
+  p.memory_limit = 2 * static_cast<double>(p.pp);
   return detail::make_named_zb("zb_greedy_2p", p);
 }
 
@@ -281,7 +281,7 @@ inline schedule make_zb_h1_schedule(const pipeline_params& p) {
 inline schedule make_zb_h2_schedule(const pipeline_params& p) {
   return detail::make_named_zb("zb_h2", {.pp = p.pp,
                                          .micro = p.micro,
-                                         .memory_limit = static_cast<double>(2 * p.pp - 1),
+                                         .memory_limit = 2 * static_cast<double>(p.pp) - 1,
                                          .forward_only = p.forward_only});
 }
 
