@@ -24,6 +24,7 @@ namespace {
 using namespace pipesched;
 
 struct study {
+  stage_costs costs;
   timeline times;
   metrics measured;
   lower_bound_result bound;
@@ -45,8 +46,7 @@ std::optional<pass_times> times_of(const stage_costs& costs) {
 }
 
 study studied(schedule s, const stage_costs& costs) {
-  study of;
-  of.times = simulate(std::move(s), costs);
+  study of{.costs = costs, .times = simulate(std::move(s), costs), .measured = {}, .bound = {}, .formula = {}};
   if (!of.times) return of;
   const schedule& plan = of.times.schedule;
   of.measured = measure(of.times, costs);
@@ -149,9 +149,9 @@ int simulate(const std::string& file, size_options sizes, const cost_options& co
 
 int compare(const size_options& sizes, const std::vector<std::string>& names, const cost_options& cost,
             const output_options& output) {
+  for (const std::string& name : names) find_family(name);  // refuses an unknown one before any work is done
   const stage_costs share = read_costs(cost);
   std::vector<study> studies;
-  std::vector<html_panel> panels;
   std::string left_out;
   for (const family& f : families) {
     const bool asked = std::find(names.begin(), names.end(), f.name) != names.end();
@@ -162,19 +162,16 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
       schedule s = f.make(params);
       const stage_costs costs = divided(share, s.pp(), s.stages());
       studies.push_back(studied(std::move(s), costs));
-      if (output.format == "html") panels.push_back(make_panel(studies.back().times, costs));
     } catch (const schedule_error& e) {
       if (asked || names.empty() == (f.name == families[0].name)) throw;  // costs or sizes that no family takes
       left_out += fmt::format("left out: {}\n", e.what());
     }
   }
-  for (const std::string& name : names) find_family(name);
   std::stable_sort(studies.begin(), studies.end(),
                    [](const study& a, const study& b) { return a.measured.makespan < b.measured.makespan; });
   if (output.format == "html") {
-    std::stable_sort(panels.begin(), panels.end(), [](const html_panel& a, const html_panel& b) {
-      return measure(a.timeline).makespan < measure(b.timeline).makespan;
-    });
+    std::vector<html_panel> panels;
+    for (study& of : studies) panels.push_back(make_panel(std::move(of.times), of.costs));
     write_output(output.file, render_html(panels));
     return 0;
   }
