@@ -2,7 +2,7 @@
 #pragma once
 
 // The families on a looped placement, rank r hosting stages r, P + r, 2P + r, ...: interleaved 1F1B, its zero-bubble form,
-// and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first chunk, then through the
+// group-interleaved 1F1B and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first chunk, then through the
 // second, ..., then the next group.
 // Source: Narayanan et al., "Efficient Large-Scale Language Model Training" (arXiv 2104.04473), section 2.2, and the orders
 // of PyTorch's ScheduleInterleaved1F1B, ScheduleInterleavedZeroBubble and ScheduleLoopedBFS; looped BFS: Lamy-Poirier,
@@ -25,7 +25,7 @@ struct interleaved_params {
   std::int64_t micro;           ///< micro-batches of the step, any number
   std::int64_t chunks;          ///< stages a rank, 1 ... 256
   bool forward_only = false;    ///< evaluation
-  std::int64_t group_size = 0;  ///< micro-batches a group, at least pp or all of them; 0: PyTorch's rule, see below
+  std::int64_t group_size = 0;  ///< micro-batches a group; 0: the family's own, see there
   bool extra_warm_up = false;   ///< one more forward before the first backward of each rank
   bool overlap = false;         ///< F&B pairs in the steady state; takes the extra forward along
 };
@@ -44,6 +44,7 @@ constexpr interleaved_params interleaved_of(const schedule_params& p) {
 inline constexpr params_rule interleaved_1f1b_rule{.family = "interleaved_1f1b"};
 inline constexpr params_rule interleaved_zb_rule{.family = "interleaved_zb"};
 inline constexpr params_rule looped_bfs_rule{.family = "looped_bfs"};
+inline constexpr params_rule group_interleaved_rule{.family = "group_interleaved"};
 
 namespace detail {
 
@@ -54,8 +55,16 @@ constexpr void require(const params_rule& family, const interleaved_params& p) {
   params_rule rule = family;
   rule.stages_per_rank = p.chunks;
   pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
+  if (p.group_size == 0) return;
+  if (family.family == group_interleaved_rule.family) {
+    const std::int64_t least = (p.pp + 1) / 2;
+    if (p.group_size < least || p.group_size > p.pp)
+      throw schedule_error(concat({family.family, " needs groups of pp/2 to pp micro-batches; got group_size = ",
+                                   p.group_size, ", nearest ", p.group_size < least ? least : p.pp}));
+    return;
+  }
   const std::int64_t least = std::min(p.pp, p.micro);
-  if (p.group_size != 0 && p.group_size < least)
+  if (p.group_size < least)
     throw schedule_error(
         concat({family.family, " needs groups of at least pp micro-batches, or of all of them; got group_size = ",
                 p.group_size, ", nearest ", least}));
@@ -76,8 +85,8 @@ constexpr std::int64_t group_size_of(const interleaved_params& p) {
 
 // Runs a rule for whole groups, and leaves out the micro-batches that the last group has too many.
 template <cell_sink Sink, typename Rule>
-constexpr void in_whole_groups(interleaved_params p, Sink& sink, Rule&& rule) {
-  const std::int64_t micro = p.micro, group = group_size_of(p);
+constexpr void in_whole_groups(interleaved_params p, std::int64_t group, Sink& sink, Rule&& rule) {
+  const std::int64_t micro = p.micro;
   p.group_size = group;
   p.micro = (micro + group - 1) / group * group;
   if (p.micro == micro) return rule(p, sink);
@@ -156,19 +165,21 @@ constexpr void emit_whole_interleaved_1f1b(const interleaved_params& p, std::int
   emit_walk(sink, warm_up, backwards, pass::backward);
 }
 
+// The backward split, each W `behind` I's behind its own.
 template <cell_sink Sink>
-constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64_t rank, Sink& sink) {
+constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64_t rank, std::int64_t behind,
+                                         Sink& sink) {
   const std::int64_t all = p.micro * p.chunks;
   chunk_walk forwards(p, rank, false), inputs(p, rank, true), weights(p, rank, true);
   if (p.forward_only) return emit_walk(sink, all, forwards, pass::forward);
   const std::int64_t warm_up = std::min((p.chunks - 1) * p.group_size + p.pp - 1 - rank, all);
   emit_walk(sink, warm_up, forwards, pass::forward);
-  // The k-th I follows a forward while there are any, and is followed by the oldest W that waits from k = rank on.
+  // The k-th I follows a forward while there are any, and is followed by the oldest W that waits from k = behind on.
   for (std::int64_t k = 0; k < all;) {
-    const bool has_forward = k < all - warm_up, has_weight = k >= rank;
+    const bool has_forward = k < all - warm_up, has_weight = k >= behind;
     std::int64_t run = std::min(inputs.run(), (has_forward ? all - warm_up : all) - k);
     if (has_forward) run = std::min(run, forwards.run());
-    run = std::min(run, has_weight ? weights.run() : rank - k);
+    run = std::min(run, has_weight ? weights.run() : behind - k);
     const cell F = forwards.ops().F(0), I = inputs.ops().I(0), W = weights.ops().W(0);
     if (has_forward && has_weight)
       repeat(sink, run, F, I, W);
@@ -183,7 +194,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
     inputs.advance(run);
     k += run;
   }
-  emit_walk(sink, std::min(rank, all), weights, pass::backward_weight);
+  emit_walk(sink, std::min(behind, all), weights, pass::backward_weight);
 }
 
 }  // namespace detail
@@ -192,7 +203,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
 template <cell_sink Sink>
 constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(interleaved_1f1b_rule, p, rank);
-  detail::in_whole_groups(p, sink, [&](const interleaved_params& whole, auto& to) {
+  detail::in_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
     detail::emit_whole_interleaved_1f1b(whole, rank, to);
   });
 }
@@ -201,8 +212,19 @@ constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t r
 template <cell_sink Sink>
 constexpr void emit_interleaved_zb(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(interleaved_zb_rule, p, rank);
-  detail::in_whole_groups(
-      p, sink, [&](const interleaved_params& whole, auto& to) { detail::emit_whole_interleaved_zb(whole, rank, to); });
+  detail::in_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
+    detail::emit_whole_interleaved_zb(whole, rank, rank, to);
+  });
+}
+
+/// Emits the row of one rank. @throws schedule_error on bad parameters. @pre extra_warm_up, overlap are not used
+template <cell_sink Sink>
+constexpr void emit_group_interleaved(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
+  detail::require_rank(group_interleaved_rule, p, rank);
+  const std::int64_t group = p.group_size != 0 ? p.group_size : p.pp;
+  detail::in_whole_groups(p, group, sink, [&](const interleaved_params& whole, auto& to) {
+    detail::emit_whole_interleaved_zb(whole, rank, 0, to);
+  });
 }
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters. @pre group_size, extra_warm_up, overlap are not used
@@ -247,12 +269,27 @@ constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); });
 }
 
-/// The row of one rank alone; its cost does not depend on the number of ranks. (All three.)
+/// Group-interleaved 1F1B for every pp, micro, chunks >= 1: half the warm-up of interleaved 1F1B, each W right behind its I, so
+/// that a rank keeps (chunks-1) group_size + pp - r activations of one stage. Groups are of pp micro-batches (GIS) or, down to
+/// pp/2, of fewer (GIS-H: less memory, a bubble of (pp - group_size)(chunks - 1) F more); the surplus of the last one is left out.
+/// With groups of pp, micro a multiple of pp and F = I = W the bubble is 2(pp-1)F of one stage. extra_warm_up and overlap are not used.
+/// Source: Wan et al., "PipeOffload" (arXiv 2503.01328), section 3, and the authors' scheduler, whose order this is.
+constexpr schedule make_group_interleaved_schedule(const interleaved_params& p) {
+  detail::require(group_interleaved_rule, p);
+  return make_schedule_of(group_interleaved_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                          placement::looped(p.pp, p.chunks),
+                          [&](std::int64_t r, auto& sink) { emit_group_interleaved(p, r, sink); });
+}
+
+/// The row of one rank alone; its cost does not depend on the number of ranks. (All four.)
 constexpr std::vector<cell> make_interleaved_1f1b_row(const interleaved_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_interleaved_1f1b(p, r, sink); }, rank);
 }
 constexpr std::vector<cell> make_interleaved_zb_row(const interleaved_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_interleaved_zb(p, r, sink); }, rank);
+}
+constexpr std::vector<cell> make_group_interleaved_row(const interleaved_params& p, std::int64_t rank) {
+  return make_row([&](std::int64_t r, auto& sink) { emit_group_interleaved(p, r, sink); }, rank);
 }
 constexpr std::vector<cell> make_looped_bfs_row(const interleaved_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); }, rank);

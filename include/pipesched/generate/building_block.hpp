@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The building-block engine: a family is the slots of one micro-batch's ops. The block is repeated every `period` slots, weight
+// gradients fill idle slots, and the ops of the warm-up and the cool-down move to earlier slots as long as no rank's peak of
+// activations rises above what the repeated blocks need anywhere.
+// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 3 and appendix; the authors'
+// zbv_greedy.py and v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose cost grows with the square of the
+// micro-batches.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "pipesched/generate/sink.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/rows.hpp"
+
+namespace pipesched::detail {
+
+/// The ops of a micro-batch form a chain: F of every stage, then the backward of every stage, from the last one. `first[link]`
+/// is the slot of that op of micro-batch 0; micro-batch m runs m * period slots later.
+struct building_block {
+  std::int32_t period = 6;
+  bool split = true;  ///< the backward is I, with W to be filled in; otherwise B, two slots long
+  std::vector<std::int32_t> first{};
+};
+
+/// Which op every rank runs in every slot of time.
+class slot_table {
+ public:
+  /// The block, repeated. @pre its slots do not collide modulo the period
+  constexpr slot_table(const placement& where, const building_block& block, std::int64_t micro)
+      : where_(where),
+        ranks_(where.ranks()),
+        stages_(where.stages()),
+        links_(2 * stages_),
+        micro_(static_cast<std::size_t>(micro)),
+        split_(block.split),
+        slot_of_(links_ * micro_) {
+    const auto period = static_cast<std::size_t>(block.period);
+    table_.reserve(ranks_ * period * (micro_ + links_));
+    for (std::size_t m = 0; m < micro_; ++m)
+      for (std::size_t link = 0; link < links_; ++link)
+        put(static_cast<std::int32_t>(m * links_ + link), rank_of(link),
+            static_cast<std::size_t>(block.first[link]) + m * period);
+  }
+
+  /// A W into every idle slot of a rank where one is due, in the place of those there are; the rest behind the last op.
+  constexpr void fill_weights() {
+    std::vector<std::int32_t> due(ranks_, 0);
+    std::size_t all_due = 0;
+    for (std::size_t slot = 0; slot < slots() || all_due > 0; ++slot) {
+      if (slot == slots()) table_.resize((slot + 1) * ranks_, idle);
+      for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        std::int32_t& what = at(slot, rank);
+        if (is_backward(what))
+          ++due[rank], ++all_due;
+        else if (what == idle || what == weight)
+          what = due[rank] > 0 ? (--due[rank], --all_due, weight) : idle;
+      }
+    }
+  }
+
+  /// Goes through all ops by slot and moves each that may move to the earliest idle slot after what it depends on with which
+  /// the highest peak of all ranks stays what it is. The three ways differ in what may move.
+  constexpr void reorder_all() { reorder(region::everything); }
+  /// All but the steady state, from stage 0's first backward to the last forward of the way down.
+  constexpr void reorder_outside_steady() { reorder(region::outside_steady); }
+  /// What comes after it; W's are not moved, but filled in again around what moved.
+  constexpr void reorder_after_steady() { reorder(region::after_steady); }
+
+  /// Every op as early as the order allows.
+  constexpr void squeeze() {
+    const std::vector<std::int32_t> before = std::exchange(table_, {});
+    table_.reserve(before.size());
+    std::vector<std::size_t> clock(ranks_, 0);
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      const std::int32_t what = before[i];
+      const std::size_t rank = i % ranks_;
+      if (what == idle || what == second_half) continue;
+      const std::size_t slot = what == weight ? clock[rank] : std::max(clock[rank], ready(what));
+      put(what, rank, slot);
+      clock[rank] = slot + length_of(what);
+    }
+  }
+
+  /// The rows of all ranks, or the forwards in them. Where W's of several stages are due, that of the last stage runs.
+  constexpr rows<cell> cells(bool forward_only) const {
+    struct host {
+      std::vector<std::uint16_t> stages;  // of a rank, by chunk
+      std::vector<std::uint32_t> inputs, weights;
+      cell* next;
+    };
+    std::vector<host> hosts;
+    std::vector<std::size_t> lengths;
+    for (std::uint32_t rank = 0; rank < ranks_; ++rank) {
+      hosts.push_back({.stages = where_.stages_of(rank), .inputs = {}, .weights = {}, .next = nullptr});
+      const std::size_t chunks = hosts.back().stages.size();
+      hosts.back().inputs.resize(chunks), hosts.back().weights.resize(chunks);
+      lengths.push_back(chunks * micro_ * (forward_only ? 1 : split_ ? 3 : 2));
+    }
+    auto all = rows<cell>::for_overwrite(lengths);
+    for (std::size_t rank = 0; rank < ranks_; ++rank) hosts[rank].next = all[rank].data();
+    for (std::size_t i = 0; i < table_.size(); ++i) {
+      const std::int32_t what = table_[i];
+      host& h = hosts[i % ranks_];
+      if (what >= 0 && (is_forward(what) || !forward_only)) {
+        const std::size_t stage = stage_of(link_of(what));
+        const std::uint8_t chunk = where_.chunk_of(static_cast<std::uint32_t>(stage), 0);
+        const pass p = is_forward(what) ? pass::forward : split_ ? pass::backward_input : pass::backward;
+        *h.next++ = op{p, chunk, static_cast<std::uint16_t>(stage), static_cast<std::uint32_t>(micro_of(what))};
+        if (p == pass::backward_input) ++h.inputs[chunk];
+      } else if (what == weight && !forward_only) {
+        std::size_t chunk = h.stages.size() - 1;
+        while (h.weights[chunk] == h.inputs[chunk]) --chunk;
+        *h.next++ = op{pass::backward_weight, static_cast<std::uint8_t>(chunk), h.stages[chunk], h.weights[chunk]++};
+      }
+    }
+    return all;
+  }
+
+ private:
+  enum class region : std::uint8_t { everything, outside_steady, after_steady };
+  static constexpr std::int32_t idle = -1, weight = -2, second_half = -3;  // of a B; otherwise m * links + link
+
+  constexpr std::size_t slots() const { return table_.size() / ranks_; }
+  constexpr std::int32_t& at(std::size_t slot, std::size_t rank) { return table_[slot * ranks_ + rank]; }
+  constexpr std::size_t link_of(std::int32_t what) const { return static_cast<std::size_t>(what) % links_; }
+  constexpr std::size_t micro_of(std::int32_t what) const { return static_cast<std::size_t>(what) / links_; }
+  constexpr std::size_t stage_of(std::size_t link) const { return link < stages_ ? link : links_ - 1 - link; }
+  constexpr std::size_t rank_of(std::size_t link) const {
+    return where_.rank_of(static_cast<std::uint32_t>(stage_of(link)), 0);
+  }
+  constexpr bool is_forward(std::int32_t what) const { return what >= 0 && link_of(what) < stages_; }
+  constexpr bool is_backward(std::int32_t what) const { return what >= 0 && link_of(what) >= stages_; }
+  constexpr std::size_t length_of(std::int32_t what) const { return !split_ && is_backward(what) ? 2 : 1; }
+
+  // The change of a rank's activations: an F keeps one until its W or the end of its B.
+  constexpr std::int32_t kept_by(std::int32_t what) const {
+    return is_forward(what) ? 1 : what == weight || what == second_half ? -1 : 0;
+  }
+  constexpr std::size_t end_of(std::size_t what) const {
+    return static_cast<std::size_t>(slot_of_[what]) + length_of(static_cast<std::int32_t>(what));
+  }
+  // The first slot after the same op of the micro-batch before and the op before of the same micro-batch.
+  constexpr std::size_t ready(std::int32_t what) const {
+    const auto w = static_cast<std::size_t>(what);
+    return std::max(link_of(what) > 0 ? end_of(w - 1) : 0, micro_of(what) > 0 ? end_of(w - links_) : 0);
+  }
+
+  constexpr void put(std::int32_t what, std::size_t rank, std::size_t slot) {
+    const std::size_t end = slot + length_of(what);
+    if (end > slots()) table_.resize(end * ranks_, idle);
+    at(slot, rank) = what;
+    if (end == slot + 2) at(slot + 1, rank) = second_half;
+    if (what >= 0) slot_of_[static_cast<std::size_t>(what)] = static_cast<std::int32_t>(slot);
+  }
+
+  // The activations that each rank keeps and the W's it owes after each slot, as the table is, and the highest peak.
+  struct ledger {
+    std::vector<std::int32_t> kept, due;
+    std::int32_t peak = 0;
+  };
+  constexpr ledger count() const {
+    ledger l{.kept = table_, .due = table_};
+    for (std::size_t i = 0; i < table_.size(); ++i) {
+      const bool first = i < ranks_;
+      l.kept[i] = (first ? 0 : l.kept[i - ranks_]) + kept_by(table_[i]);
+      l.due[i] = (first ? 0 : l.due[i - ranks_]) + is_backward(table_[i]) - (table_[i] == weight);
+      l.peak = std::max(l.peak, l.kept[i]);
+    }
+    return l;
+  }
+
+  constexpr void reorder(region movable) {
+    ledger counts = count();
+    struct progress {
+      std::vector<std::size_t> backwards{};  // slots of the I's so far, ascending: the k-th W comes after the k-th
+      std::size_t weights = 0, after_weight = 0;
+    };
+    std::vector<progress> ranks(ranks_);
+    enum { warm_up, steady, cool_down } phase = warm_up;
+    for (std::size_t slot = 0; slot < slots(); ++slot)
+      for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        const std::int32_t what = at(slot, rank);
+        if (what == idle || what == second_half || (what == weight && movable == region::after_steady)) continue;
+        bool moves = movable != region::after_steady;
+        if (movable != region::everything) {
+          if (phase == warm_up && what == static_cast<std::int32_t>(links_ - 1)) phase = steady;
+          moves = phase == cool_down || (phase == warm_up && moves);
+          if (phase == steady && what >= 0 && link_of(what) < ranks_ && micro_of(what) + 1 == micro_) phase = cool_down;
+        }
+        progress& done = ranks[rank];
+        std::size_t to = slot;
+        if (moves) {
+          const std::size_t after =
+              what == weight ? std::max(done.backwards[done.weights] + 1, done.after_weight) : ready(what);
+          to = movable == region::after_steady ? move_and_fill(what, rank, slot, after, counts)
+                                               : move(what, rank, slot, after, counts);
+        }
+        if (what == weight) {
+          ++done.weights;
+          done.after_weight = to + 1;
+        } else if (is_backward(what)) {
+          done.backwards.insert(std::upper_bound(done.backwards.begin(), done.backwards.end(), to), to);
+        }
+      }
+  }
+
+  // Moves an op to the earliest idle slot from `after` on. An F adds to what is kept in between, so it stays behind the last
+  // slot at the peak. Returns where the op is now.
+  constexpr std::size_t move(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after, ledger& counts) {
+    std::size_t to = from;
+    if (is_forward(what))
+      while (to > after && counts.kept[(to - 1) * ranks_ + rank] < counts.peak) --to;
+    else
+      to = std::min(after, from);
+    const std::size_t length = length_of(what);
+    const auto free = [&](std::size_t slot) {
+      return at(slot, rank) == idle && (length == 1 || at(slot + 1, rank) == idle);
+    };
+    while (to < from && !free(to)) ++to;
+    if (to == from) return from;
+    const std::int32_t change = length == 2 ? -1 : kept_by(what);
+    if (change != 0)
+      for (std::size_t slot = to + length - 1; slot < from + length - 1; ++slot)
+        counts.kept[slot * ranks_ + rank] += change;
+    for (std::size_t half = 0; half < length; ++half) at(from + half, rank) = idle;
+    put(what, rank, to);
+    return to;
+  }
+
+  // Likewise, where W's give way and take the idle slots that are left.
+  constexpr std::size_t move_and_fill(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after,
+                                      ledger& counts) {
+    // Goes through the slots from `to` on, until all is as it was; false if the peak would be exceeded.
+    const auto go = [&](std::size_t to, bool write) {
+      std::int32_t due = to == 0 ? 0 : counts.due[(to - 1) * ranks_ + rank];
+      std::int32_t kept = to == 0 ? 0 : counts.kept[(to - 1) * ranks_ + rank];
+      for (std::size_t slot = to; slot < slots(); ++slot) {
+        std::int32_t here = slot == to ? what : slot == from ? idle : at(slot, rank);
+        if (here == idle || here == weight) here = due > 0 ? weight : idle;
+        due += is_backward(here) - (here == weight);
+        kept += kept_by(here);
+        if (kept > counts.peak) return false;
+        std::int32_t& due_before = counts.due[slot * ranks_ + rank];
+        std::int32_t& kept_before = counts.kept[slot * ranks_ + rank];
+        const bool as_before = slot > from && due == due_before && kept == kept_before;
+        if (write) at(slot, rank) = here, due_before = due, kept_before = kept;
+        if (as_before) return true;
+      }
+      return true;
+    };
+    for (std::size_t to = after; to < from; ++to)
+      if ((at(to, rank) == idle || at(to, rank) == weight) && go(to, false)) {
+        go(to, true);
+        slot_of_[static_cast<std::size_t>(what)] = static_cast<std::int32_t>(to);
+        return to;
+      }
+    return from;
+  }
+
+  placement where_;
+  std::size_t ranks_, stages_, links_, micro_;
+  bool split_;
+  std::vector<std::int32_t> table_{};  // [slot * ranks + rank]
+  std::vector<std::int32_t> slot_of_;  // [m * links + link]
+};
+
+}  // namespace pipesched::detail
