@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Zero bubble by greedy search under a memory limit: ZB-1p, ZB-2p and anything between, on the costs of each stage. Round by
-// round every rank takes a forward, if it has one to take and memory for it, then a backward for inputs; weight gradients
-// fill the gaps and are run early where memory must be freed. Three rules can be switched; all eight combinations are tried,
-// and the order with the shortest span wins.
-// Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 3 and appendix B; the authors' zb.py
-// (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), which reduces stages to their median: here each counts.
+// Zero bubble by greedy search under a memory limit, on the costs of each stage: ZB-1p, ZB-2p and anything between with one
+// stage a rank, and ZB-V with two. Each search has rules that can be switched; all combinations are tried, and the order with
+// the shortest span wins.
+// Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), sections 3 and 6 and appendix B; the authors' zb.py
+// and zbv.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), which reduce stages to their median: here each counts.
 
 #include <algorithm>
 #include <cstddef>
@@ -17,24 +16,28 @@
 
 #include "pipesched/cost_model.hpp"
 #include "pipesched/error.hpp"
+#include "pipesched/generate/greedy.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/v_shape.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
 /// `make_zb_schedule({.pp = 8, .micro = 24, .costs = measured, .memory_limit = 12})`
 struct zb_params {
-  std::int64_t pp;            ///< pipeline ranks
-  std::int64_t micro;         ///< micro-batches of the step
-  stage_costs costs{};        ///< durations, transfers and bytes; without bytes an F keeps 1 until its W
-  double memory_limit = 0;    ///< in activations, that is in what one F of the rank keeps; at least 1; 0: pp
+  std::int64_t pp;      ///< pipeline ranks
+  std::int64_t micro;   ///< micro-batches of the step
+  stage_costs costs{};  ///< durations, transfers and bytes; without bytes an F keeps 1 until its W
+  double memory_limit =
+      0;  ///< in activations, that is in what one F of the rank keeps; 0: pp of them a stage of the rank
   bool forward_only = false;  ///< evaluation
 };
 
 namespace detail {
 
-class zb_greedy {
+// One stage a rank. Round by round every rank takes a forward, if it has one to take and memory for it, then an I.
+class zb_search : public greedy_ranks {
  public:
   // Never let a forward delay the first backward; hold forwards back where that brings a backward earlier; run a W in every
   // gap, however it delays what comes.
@@ -42,209 +45,234 @@ class zb_greedy {
     bool keep_first_backward, prioritize_backward, fill_every_gap;
   };
 
-  zb_greedy(const zb_params& p, switches s) : micro_(p.micro), switches_(s), ranks_(static_cast<std::size_t>(p.pp)) {
-    for (std::size_t j = 0; j < ranks_.size(); ++j) {
-      rank& r = ranks_[j];
-      const auto stage = static_cast<std::uint16_t>(j);
-      r.F = p.costs.duration(op{pass::forward, 0, stage, 0});
-      r.I = p.costs.duration(op{pass::backward_input, 0, stage, 0});
-      r.W = p.costs.duration(op{pass::backward_weight, 0, stage, 0});
-      r.kept = p.costs.bytes(op{pass::forward, 0, stage, 0});
-      r.freed_by_I = -p.costs.bytes(op{pass::backward_input, 0, stage, 0});
-      r.freed_by_W = -p.costs.bytes(op{pass::backward_weight, 0, stage, 0});
-      if (r.kept == 0) r.kept = r.freed_by_W = 1, r.freed_by_I = 0;
-      r.limit = r.kept * (p.memory_limit > 0 ? p.memory_limit : static_cast<double>(p.pp)) * (1 + 1e-12);
-      if (j > 0) r.from_above = p.costs.transfer(0, 0, tensor{false, static_cast<std::uint16_t>(j - 1), 0});
-      if (j + 1 < ranks_.size())
-        r.from_below = p.costs.transfer(0, 0, tensor{true, static_cast<std::uint16_t>(j + 1), 0});
-      r.end_of_F.reserve(static_cast<std::size_t>(micro_));
-      r.end_of_I.reserve(static_cast<std::size_t>(micro_));
-      r.row.reserve(static_cast<std::size_t>(3 * micro_));
-    }
-  }
+  zb_search(const zb_params& p, const placement& where, switches s)
+      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), switches_(s), wish_(count()) {}
 
   void run() {
     warm_up();
-    for (std::int64_t round = 1; round < micro_; ++round) {
+    for (std::size_t round = 1; round < micro(); ++round) {
       wish_for_forwards();
-      for (std::size_t j = 0; j < ranks_.size(); ++j)
-        if (ranks_[j].wish) take_forward(j);
-      for (std::size_t j = ranks_.size(); j-- > 0;) take_backward(j);
+      for (std::size_t j = 0; j < count(); ++j)
+        if (wish_[j]) take_forward(j);
+      for (std::size_t j = count(); j-- > 0;) take_backward(j);
     }
-    for (std::size_t j = 0; j < ranks_.size(); ++j)
-      while (ranks_[j].weights < micro_) put_W(j);
+    for (std::size_t j = 0; j < count(); ++j) put_all_W(j);
   }
-
-  // The longest of the ranks' spans.
-  double span() const {
-    double longest = 0;
-    for (const rank& r : ranks_) longest = std::max(longest, r.clock - r.started);
-    return longest;
-  }
-  std::vector<cell>& row(std::size_t j) { return ranks_[j].row; }
 
  private:
-  struct rank {
-    double F = 0, I = 0, W = 0, kept = 0, freed_by_I = 0, freed_by_W = 0, limit = 0;
-    double from_above = 0, from_below = 0;  // transfers of the activation and of the gradient that come in
-    std::int64_t forwards = 0, inputs = 0, weights = 0;
-    double clock = 0, started = 0, memory = 0, bubble = 0;  // idle time is counted after the first F
-    std::int64_t extra = 0;
-    bool wish = false;
-    std::vector<double> end_of_F, end_of_I;
-    std::vector<cell> row;
-  };
-
-  void put(rank& r, double arrival, double duration) {
-    const double start = std::max(r.clock, arrival);
-    if (r.forwards > 0)
-      r.bubble += start - r.clock;
-    else
-      r.started = start;
-    r.clock = start + duration;
-  }
-  double arrival_of_F(std::size_t j, std::int64_t k) const {
-    return j == 0 ? 0 : ranks_[j - 1].end_of_F[static_cast<std::size_t>(k)] + ranks_[j].from_above;
-  }
-  double arrival_of_I(std::size_t j, std::int64_t k) const {
-    return j + 1 == ranks_.size() ? 0 : ranks_[j + 1].end_of_I[static_cast<std::size_t>(k)] + ranks_[j].from_below;
-  }
-  void put_F(std::size_t j) {
-    rank& r = ranks_[j];
-    put(r, arrival_of_F(j, r.forwards), r.F);
-    r.end_of_F.push_back(r.clock);
-    r.memory += r.kept;
-    r.row.push_back(stage_ops(static_cast<std::int64_t>(j)).F(r.forwards++));
-  }
-  void put_I(std::size_t j) {
-    rank& r = ranks_[j];
-    put(r, arrival_of_I(j, r.inputs), r.I);
-    r.end_of_I.push_back(r.clock);
-    r.memory -= r.freed_by_I;
-    r.row.push_back(stage_ops(static_cast<std::int64_t>(j)).I(r.inputs++));
-  }
-  void put_W(std::size_t j) {
-    rank& r = ranks_[j];
-    put(r, 0, r.W);
-    r.memory -= r.freed_by_W;
-    r.row.push_back(stage_ops(static_cast<std::int64_t>(j)).W(r.weights++));
-  }
-
   // One F on every rank; as many more as fit before the first gradient comes; then the first I from the last rank up.
   void warm_up() {
-    for (std::size_t j = 0; j < ranks_.size(); ++j) put_F(j);
+    for (std::size_t j = 0; j < count(); ++j) put_F(j);
+    std::vector<std::size_t> extra(count(), 0);
     double gradient = 0;  // when the rank below has made the first one
-    for (std::size_t j = ranks_.size(); j-- > 0;) {
-      rank& r = ranks_[j];
-      if (j + 1 == ranks_.size()) {
-        gradient = r.clock + r.I;
+    for (std::size_t j = count(); j-- > 0;) {
+      if (j + 1 == count()) {
+        gradient = clock(j) + duration_of_I(j);
         continue;
       }
-      const double arrival = gradient + r.from_below;
-      double clock = r.clock, memory = r.memory;
-      while (r.forwards + r.extra < micro_ && memory + r.kept <= r.limit &&
-             !(switches_.keep_first_backward ? clock + r.F > arrival : clock >= arrival)) {
-        memory += r.kept, clock += r.F;
-        ++r.extra;
-      }
-      gradient = std::max(clock, arrival) + r.I;
+      const double arrival = arrival_of_I(j, gradient), F = duration_of_F(j);
+      double end = clock(j);
+      while (1 + extra[j] < micro() && fits(j, extra[j] + 1) &&
+             !(switches_.keep_first_backward ? end + F > arrival : end >= arrival))
+        end += F, ++extra[j];
+      gradient = std::max(end, arrival) + duration_of_I(j);
     }
-    for (std::size_t j = 1; j < ranks_.size(); ++j) {  // fewer the further down, or all there are
-      const std::int64_t above = ranks_[j - 1].extra;
-      ranks_[j].extra = std::min(ranks_[j].extra, 1 + above == micro_ ? above : std::max<std::int64_t>(above - 1, 0));
+    for (std::size_t j = 1; j < count(); ++j) {  // fewer the further down, or all there are
+      const std::size_t above = extra[j - 1];
+      extra[j] = std::min(extra[j], 1 + above == micro() ? above : std::max<std::size_t>(above, 1) - 1);
     }
-    for (std::size_t j = 0; j < ranks_.size(); ++j)
-      for (; ranks_[j].extra > 0; --ranks_[j].extra) put_F(j);
-    for (std::size_t j = ranks_.size(); j-- > 0;) put_I(j);
-  }
-
-  double longest_bubble() const {
-    double longest = 0;
-    for (const rank& r : ranks_) longest = std::max(longest, r.bubble);
-    return longest;
+    for (std::size_t j = 0; j < count(); ++j)
+      for (; extra[j] > 0; --extra[j]) put_F(j);
+    for (std::size_t j = count(); j-- > 0;) put_I(j);
   }
 
   void wish_for_forwards() {
-    const double longest = longest_bubble();
-    for (std::size_t j = 0; j < ranks_.size(); ++j) {
-      rank& r = ranks_[j];
-      r.wish = r.forwards < micro_;
-      if (!r.wish || !switches_.prioritize_backward || j + 1 == ranks_.size()) continue;
-      const rank& below = ranks_[j + 1];
-      if (r.forwards < below.forwards + 2) continue;
-      const double next_gradient = below.clock + below.F + below.I + r.from_below;  // at the earliest
-      if (r.clock >= next_gradient) {
-        r.wish = false;
+    for (std::size_t j = 0; j < count(); ++j) {
+      wish_[j] = forwards(j) < micro();
+      const std::size_t below = j + 1;
+      if (!wish_[j] || !switches_.prioritize_backward || below == count() || forwards(j) < forwards(below) + 2)
         continue;
-      }
-      double needed = r.F, memory = r.memory;
-      for (std::int64_t w = r.weights; w < r.inputs && memory + r.kept > r.limit; ++w)
-        memory -= r.freed_by_W, needed += r.W;
-      r.wish = r.clock + needed <= next_gradient || next_gradient - r.clock > longest - r.bubble;
+      const double next_gradient =  // at the earliest
+          arrival_of_I(j, clock(below) + duration_of_F(below) + duration_of_I(below));
+      wish_[j] = clock(j) < next_gradient && (clock(j) + duration_of_F(j) + time_to_fit(j) <= next_gradient ||
+                                              next_gradient - clock(j) > longest_bubble() - bubble(j));
     }
-    for (std::size_t j = ranks_.size() - 1; j-- > 0;) ranks_[j].wish = ranks_[j].wish && ranks_[j + 1].wish;
+    for (std::size_t j = count() - 1; j-- > 0;) wish_[j] = wish_[j] && wish_[j + 1];
   }
 
-  // Weight gradients into the gap before something comes: those that fit, and one that does not where the gap would make this
-  // the rank that idles longest, or every gap is to be filled.
-  void fill_gap(std::size_t j, double arrival) {
-    rank& r = ranks_[j];
-    while (r.weights < r.inputs && r.clock + r.W <= arrival) put_W(j);
-    if (r.weights < r.inputs && r.clock < arrival &&
-        (arrival - r.clock > longest_bubble() - r.bubble || switches_.fill_every_gap))
+  // W's into the gap before something comes: those that fit, and one that does not where the gap would make this the rank that
+  // idles longest, or every gap is to be filled.
+  void fill(std::size_t j, double arrival) {
+    fill_gap(j, arrival);
+    if (owed(j) > 0 && clock(j) < arrival &&
+        (switches_.fill_every_gap || arrival - clock(j) > longest_bubble() - bubble(j)))
       put_W(j);
   }
 
   void take_forward(std::size_t j) {
-    rank& r = ranks_[j];
-    if (j > 0 && r.forwards >= ranks_[j - 1].forwards) return;  // the rank above held it back
-    while (r.memory + r.kept > r.limit && r.weights < r.inputs) put_W(j);
-    if (r.memory + r.kept > r.limit && r.forwards > r.inputs) return;  // no room: the backward to come makes some
-    if (j > 0) fill_gap(j, arrival_of_F(j, r.forwards));
+    if (!can_F(j)) return;                                 // the rank above held it back
+    if (!make_room(j) && forwards(j) > inputs(j)) return;  // no room: the backward to come makes some
+    fill(j, arrival_of_F(j));
     put_F(j);
   }
 
   void take_backward(std::size_t j) {
-    rank& r = ranks_[j];
-    if (j + 1 < ranks_.size()) fill_gap(j, arrival_of_I(j, r.inputs));
-    if (j == 0 && r.forwards == micro_)
-      while (r.weights < r.inputs) put_W(j);
+    fill(j, arrival_of_I(j));
+    if (j == 0 && forwards(j) == micro()) put_all_W(j);
     put_I(j);
   }
 
-  std::int64_t micro_;
   switches switches_;
-  std::vector<rank> ranks_;
+  std::vector<char> wish_;
 };
 
-}  // namespace detail
+// Two stages a rank, rank i hosting stage i on the way down and 2pp-1-i on the way back. Round by round every rank takes an I, then
+// a forward.
+class zbv_search : public greedy_ranks {
+ public:
+  // A W that does not fit into the gap before an I of the way back, or before a forward, may be run where the gap would make the
+  // rank idle longest.
+  struct switches {
+    bool fill_before_backward, fill_before_forward;
+  };
 
-namespace detail {
+  // `allowed`: the idle times of an earlier search; a rank may idle longer by as much as it had less than the others then.
+  zbv_search(const zb_params& p, const placement& where, switches s, const std::vector<double>& allowed)
+      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), switches_(s), slack_(count(), 0) {
+    if (allowed.empty()) return;
+    const double longest = *std::max_element(allowed.begin(), allowed.end());
+    for (std::size_t i = 0; i < count(); ++i) slack_[i] = longest - allowed[i];
+  }
 
-inline schedule make_named_zb(std::string_view name, const zb_params& p) {
+  void run() {
+    warm_up();
+    while (inputs(0) < micro()) {
+      take_backwards();
+      for (std::size_t i = 0; i < count(); ++i) take_forward(i);
+    }
+    for (std::size_t i = 0; i < count(); ++i) put_all_W(i);
+  }
+
+  std::vector<double> bubbles() const {
+    std::vector<double> all;
+    for (std::size_t i = 0; i < count(); ++i) all.push_back(bubble(i));
+    return all;
+  }
+
+ private:
+  std::size_t down(std::size_t i) const { return i; }
+  std::size_t back(std::size_t i) const { return stages() - 1 - i; }
+  bool last(std::size_t i) const { return i + 1 == count(); }
+
+  // Memory for it? A forward of the way down leaves room for one of the way back, unless a micro-batch has had both here, whose
+  // W's will free some. So none ever waits for memory that nobody frees.
+  bool fits_F(std::size_t i, bool way_back) const {
+    if (way_back) return fits(back(i));
+    return fits(down(i)) && (fits(down(i), 2) || forwards(back(i)) > weights(down(i)));
+  }
+  bool put_if_possible(std::size_t i, bool way_back) {
+    const std::size_t s = way_back ? back(i) : down(i);
+    if (!can_F(s) || !fits_F(i, way_back)) return false;
+    put_F(s);
+    return true;
+  }
+
+  void warm_up() {
+    // The first micro-batch down; on its way back, every rank first takes as many more as fit before it arrives.
+    for (std::size_t i = 0; i < count(); ++i) put_F(down(i));
+    put_F(back(count() - 1));
+    for (std::size_t i = count() - 1; i-- > 0;) {
+      const double arrival = arrival_of_F(back(i));
+      while (fits(down(i), 2 * i + 2) && clock(i) + duration_of_F(down(i)) <= arrival && forwards(down(i)) < micro())
+        for (std::size_t j = 0; j <= i; ++j) put_F(down(j));
+      put_F(back(i));
+    }
+    // No rank takes fewer than the one above it, down and back in turn.
+    const auto taken = [&](std::size_t i) { return forwards(down(i)) + forwards(back(i)); };
+    bool way_back = false;
+    for (std::size_t i = 1; i < count(); ++i)
+      for (int refused = 0; refused < 2;) {
+        const std::size_t here = forwards(back(i)), above = forwards(back(i - 1));
+        if (taken(i) >= taken(i - 1) && (here > above || above == micro())) break;
+        bool any = false;
+        for (std::size_t j = count(); j-- > i;) any = put_if_possible(j, way_back) || any;
+        way_back = !way_back;
+        refused = any ? 0 : refused + 1;
+      }
+  }
+
+  void fill(std::size_t i, double arrival, bool one_more) {
+    fill_gap(i, arrival);
+    if (one_more && owed(i) > 0 && arrival - clock(i) > std::max(longest_bubble(), slack_[i]) - bubble(i)) put_W(i);
+  }
+
+  void take_backwards() {
+    // Who takes one of the way down: those with more of the way back behind them, where its gradient has been made.
+    std::vector<char> takes_down(count());
+    for (std::size_t i = 0; i < count(); ++i)
+      takes_down[i] = inputs(down(i)) < inputs(back(i)) &&
+                      (last(i) || inputs(down(i + 1)) > inputs(down(i)) || inputs(back(i)) == micro());
+    for (std::size_t i = count(); i-- > 0;)
+      if (takes_down[i] && can_I(down(i))) {
+        if (!last(i)) fill(i, arrival_of_I(down(i)), true);
+        put_I(down(i));
+      }
+    for (std::size_t i = 0; i < count(); ++i)
+      if (!takes_down[i] && can_I(back(i))) {
+        if (i > 0) fill(i, arrival_of_I(back(i)), switches_.fill_before_backward);
+        put_I(back(i));
+      }
+  }
+
+  void take_forward(std::size_t i) {
+    if (forwards(back(i)) == micro()) return;
+    const bool way_back = can_F(back(i));
+    const std::size_t s = way_back ? back(i) : down(i);
+    if (!can_F(s)) return;
+    while (!fits_F(i, way_back) && owed(i) > 0) put_W(i);
+    if (!fits_F(i, way_back)) return;
+    fill(i, arrival_of_F(s), switches_.fill_before_forward);
+    put_F(s);
+  }
+
+  switches switches_;
+  std::vector<double> slack_;
+};
+
+// What both searches refuse, and the order of the forwards alone.
+inline void require(const params_rule& rule, const zb_params& p, double least_limit) {
+  require(rule, {.pp = p.pp, .micro = p.micro});
+  p.costs.check(static_cast<std::uint32_t>(p.pp * rule.stages_per_rank));
+  if (p.memory_limit != 0 && !(p.memory_limit >= least_limit))
+    throw schedule_error(
+        concat({rule.family, " needs a memory limit of at least ", static_cast<std::int64_t>(least_limit),
+                least_limit == 1 ? " activation a rank; nearest " : " activations a rank; nearest ",
+                static_cast<std::int64_t>(least_limit)}));
+}
+
+inline schedule make_named_zb(std::string_view name, zb_params p) {
   const params_rule rule{.family = name};
+  require(rule, p, 1);
   const pipeline_params sizes{.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only};
-  require(rule, sizes);
-  p.costs.check(static_cast<std::uint32_t>(p.pp));
-  if (p.memory_limit != 0 && !(p.memory_limit >= 1))
-    throw schedule_error(concat({name, " needs a memory limit of at least 1 activation a rank; nearest 1"}));
   if (p.forward_only)
     return make_schedule_of(rule, sizes, placement::linear(p.pp),
                             [&](std::int64_t rank, auto& sink) { repeat(sink, p.micro, stage_ops(rank).F(0)); });
+  if (p.memory_limit == 0) p.memory_limit = static_cast<double>(p.pp);
+  placement where = placement::linear(p.pp);
   double best_span = 0;
   rows<cell> best;
   for (int combination = 0; combination < 8; ++combination) {
-    zb_greedy search(p, {.keep_first_backward = (combination & 4) == 0,
-                         .prioritize_backward = (combination & 2) == 0,
-                         .fill_every_gap = (combination & 1) == 0});
+    zb_search search(p, where,
+                     {.keep_first_backward = (combination & 4) == 0,
+                      .prioritize_backward = (combination & 2) == 0,
+                      .fill_every_gap = (combination & 1) == 0});
     search.run();
     if (combination > 0 && !(search.span() < best_span)) continue;
     best_span = search.span();
-    best = {};
-    for (std::int64_t rank = 0; rank < p.pp; ++rank) best.append(search.row(static_cast<std::size_t>(rank)));
+    best = search.cells();
   }
   return {.name = name,
-          .placement = placement::linear(p.pp),
+          .placement = std::move(where),
           .micro = static_cast<std::uint32_t>(p.micro),
           .forward_only = false,
           .cells = std::move(best)};
@@ -283,6 +311,46 @@ inline schedule make_zb_h2_schedule(const pipeline_params& p) {
                                          .micro = p.micro,
                                          .memory_limit = 2 * static_cast<double>(p.pp) - 1,
                                          .forward_only = p.forward_only});
+}
+
+inline constexpr params_rule zbv_greedy_rule{.family = "zbv_greedy", .stages_per_rank = 2};
+
+/// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs: two stages a rank, the last one where the first is.
+/// The limit is in activations of one stage, 2 pp unless given, the memory of 1F1B; with F = I = W the span then has no
+/// bubble for micro >= 2 pp. Any limit from 2 on is kept: below 2 pp, where the source gives up, forwards wait for memory, and
+/// v_half and v_min idle less. @throws schedule_error on bad parameters, costs that make no sense, or a limit below 2.
+/// O(pp * micro) for each search; four searches, each repeated with what the one before learnt as long as that helps.
+inline schedule make_zbv_greedy_schedule(zb_params p) {
+  detail::require(zbv_greedy_rule, p, 2);
+  const pipeline_params sizes{.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only};
+  if (p.forward_only)
+    return make_schedule_of(zbv_greedy_rule, sizes, placement::vee(p.pp),
+                            [&](std::int64_t r, auto& sink) { emit_zbv(sizes, r, sink); });
+  if (p.memory_limit == 0) p.memory_limit = 2 * static_cast<double>(p.pp);
+  placement where = placement::vee(p.pp);
+  double best_bubble = 0;
+  rows<cell> best;
+  for (int combination = 0; combination < 4; ++combination) {
+    std::vector<double> allowed;
+    for (double before = 0;;) {
+      detail::zbv_search search(
+          p, where, {.fill_before_backward = (combination & 2) == 0, .fill_before_forward = (combination & 1) == 0},
+          allowed);
+      search.run();
+      const double bubble = search.longest_bubble();
+      if (!allowed.empty() && !(bubble < before)) break;
+      allowed = search.bubbles();
+      before = bubble;
+      if (best.count() > 0 && !(bubble < best_bubble)) continue;
+      best_bubble = bubble;
+      best = search.cells();
+    }
+  }
+  return {.name = zbv_greedy_rule.family,
+          .placement = std::move(where),
+          .micro = static_cast<std::uint32_t>(p.micro),
+          .forward_only = false,
+          .cells = std::move(best)};
 }
 
 }  // namespace pipesched

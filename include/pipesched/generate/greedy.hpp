@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The greedy engine: ranks that take ops one at a time under a memory limit, each with its clock, what it keeps, the idle time
+// it has behind it and the weight gradients that it owes. What to take next is the rule of the family; weight gradients fill the
+// gaps before what has yet to arrive, and are run early where memory must be freed.
+// Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 3 and appendix B.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "pipesched/cost_model.hpp"
+#include "pipesched/dependencies.hpp"
+#include "pipesched/generate/sink.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/rows.hpp"
+
+namespace pipesched::detail {
+
+/// Ranks at work. Forwards and I's of a stage are taken micro-batch by micro-batch, W's in the order of the I's of the rank.
+class greedy_ranks {
+ public:
+  /// @param limit  in activations, that is in what an F of the rank keeps on average
+  greedy_ranks(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
+      : micro_(static_cast<std::size_t>(micro)), stages_(where.stages()), ranks_(where.ranks()) {
+    for (std::uint32_t i = 0; i < where.stages(); ++i) {
+      stage& s = stages_[i];
+      const auto number = static_cast<std::uint16_t>(i);
+      s.rank = static_cast<std::uint16_t>(where.rank_of(i, 0)), s.chunk = where.chunk_of(i, 0);
+      s.F = costs.duration(op{pass::forward, s.chunk, number, 0});
+      s.I = costs.duration(op{pass::backward_input, s.chunk, number, 0});
+      s.W = costs.duration(op{pass::backward_weight, s.chunk, number, 0});
+      s.kept = costs.bytes(op{pass::forward, s.chunk, number, 0});
+      s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
+      s.freed_by_W = -costs.bytes(op{pass::backward_weight, s.chunk, number, 0});
+      if (s.kept == 0) s.kept = s.freed_by_W = 1, s.freed_by_I = 0;
+      const auto transfer = [&](bool gradient, std::uint32_t from) {
+        const std::uint32_t sender = where.rank_of(from, 0);
+        return sender == s.rank ? 0
+                                : costs.transfer(sender, s.rank, tensor{gradient, static_cast<std::uint16_t>(from), 0});
+      };
+      if (i > 0) s.activation_transfer = transfer(false, i - 1);
+      if (i + 1 < where.stages()) s.gradient_transfer = transfer(true, i + 1);
+      s.end_of_F.reserve(micro_), s.end_of_I.reserve(micro_);
+      ranks_[s.rank].limit += s.kept;
+      ++ranks_[s.rank].chunks;
+    }
+    for (rank& r : ranks_) {
+      r.limit *= limit / static_cast<double>(r.chunks) * (1 + 1e-12);
+      r.owed.reserve(micro_ * r.chunks), r.row.reserve(3 * micro_ * r.chunks);
+    }
+  }
+
+  std::size_t micro() const { return micro_; }
+  std::size_t count() const { return ranks_.size(); }
+  std::size_t stages() const { return stages_.size(); }
+
+  // What has been taken of a stage, and what its next op of a kind can be or costs.
+  std::size_t forwards(std::size_t s) const { return stages_[s].end_of_F.size(); }
+  std::size_t inputs(std::size_t s) const { return stages_[s].end_of_I.size(); }
+  std::size_t weights(std::size_t s) const { return stages_[s].weights; }
+  double duration_of_F(std::size_t s) const { return stages_[s].F; }
+  double duration_of_I(std::size_t s) const { return stages_[s].I; }
+  bool can_F(std::size_t s) const { return forwards(s) < micro_ && (s == 0 || forwards(s - 1) > forwards(s)); }
+  bool can_I(std::size_t s) const {
+    return inputs(s) < forwards(s) && (s + 1 == stages_.size() || inputs(s + 1) > inputs(s));
+  }
+  /// When the input of the next F or I is there; it has been made.
+  double arrival_of_F(std::size_t s) const {
+    return s == 0 ? 0 : stages_[s - 1].end_of_F[forwards(s)] + stages_[s].activation_transfer;
+  }
+  double arrival_of_I(std::size_t s) const {
+    return s + 1 == stages_.size() ? 0 : stages_[s + 1].end_of_I[inputs(s)] + stages_[s].gradient_transfer;
+  }
+  /// From when the next I of stage s is possible if the stage after it ends one at `end`.
+  double arrival_of_I(std::size_t s, double end) const { return end + stages_[s].gradient_transfer; }
+  double arrival_of_F(std::size_t s, double end) const { return end + stages_[s].activation_transfer; }
+
+  double clock(std::size_t r) const { return ranks_[r].clock; }
+  double bubble(std::size_t r) const { return ranks_[r].bubble; }
+  double longest_bubble() const { return longest_bubble_; }
+  std::size_t owed(std::size_t r) const { return ranks_[r].owed.size() - ranks_[r].paid; }
+  /// Is there memory for so many more F's of the stage?
+  bool fits(std::size_t s, std::size_t more = 1) const {
+    const rank& r = ranks_[stages_[s].rank];
+    return r.memory + static_cast<double>(more) * stages_[s].kept <= r.limit;
+  }
+  /// How long the W's take that must be run before an F of the stage fits.
+  double time_to_fit(std::size_t s) const {
+    const rank& r = ranks_[stages_[s].rank];
+    double time = 0, memory = r.memory;
+    for (std::size_t i = r.paid; i < r.owed.size() && memory + stages_[s].kept > r.limit; ++i)
+      memory -= stages_[r.owed[i]].freed_by_W, time += stages_[r.owed[i]].W;
+    return time;
+  }
+
+  void put_F(std::size_t s) {
+    stage& at = stages_[s];
+    rank& r = ranks_[at.rank];
+    take(r, arrival_of_F(s), at.F);
+    r.row.push_back(ops(s).F(static_cast<std::int64_t>(forwards(s))));
+    at.end_of_F.push_back(r.clock);
+    r.memory += at.kept;
+  }
+  void put_I(std::size_t s) {
+    stage& at = stages_[s];
+    rank& r = ranks_[at.rank];
+    take(r, arrival_of_I(s), at.I);
+    r.row.push_back(ops(s).I(static_cast<std::int64_t>(inputs(s))));
+    at.end_of_I.push_back(r.clock);
+    r.memory -= at.freed_by_I;
+    r.owed.push_back(static_cast<std::uint16_t>(s));
+  }
+  /// The W that has waited longest. @pre owed(rank) > 0
+  void put_W(std::size_t number) {
+    rank& r = ranks_[number];
+    const std::size_t s = r.owed[r.paid++];
+    take(r, 0, stages_[s].W);
+    r.row.push_back(ops(s).W(static_cast<std::int64_t>(stages_[s].weights++)));
+    r.memory -= stages_[s].freed_by_W;
+  }
+  /// W's until an F of the stage fits; whether it does.
+  bool make_room(std::size_t s) {
+    const std::size_t r = stages_[s].rank;
+    while (!fits(s) && owed(r) > 0) put_W(r);
+    return fits(s);
+  }
+  /// W's into the gap before `arrival`, as long as they fit.
+  void fill_gap(std::size_t number, double arrival) {
+    const rank& r = ranks_[number];
+    while (owed(number) > 0 && r.clock + stages_[r.owed[r.paid]].W <= arrival) put_W(number);
+  }
+  void put_all_W(std::size_t r) {
+    while (owed(r) > 0) put_W(r);
+  }
+
+  /// The longest of the ranks' spans.
+  double span() const {
+    double longest = 0;
+    for (const rank& r : ranks_) longest = std::max(longest, r.clock - r.started);
+    return longest;
+  }
+  rows<cell> cells() const {
+    rows<cell> all;
+    for (const rank& r : ranks_) all.append(r.row);
+    return all;
+  }
+
+ private:
+  struct stage {
+    std::uint16_t rank = 0;
+    std::uint8_t chunk = 0;
+    double F = 0, I = 0, W = 0, kept = 0, freed_by_I = 0, freed_by_W = 0;
+    double activation_transfer = 0, gradient_transfer = 0;  // of what comes in
+    std::size_t weights = 0;
+    std::vector<double> end_of_F{}, end_of_I{};
+  };
+  struct rank {
+    double limit = 0, memory = 0, clock = 0, started = 0, bubble = 0;  // idle time is counted after the first op
+    std::size_t chunks = 0, paid = 0;
+    std::vector<std::uint16_t> owed{};  // stages in the order of their I's; the first `paid` have had their W
+    std::vector<cell> row{};
+  };
+
+  stage_ops ops(std::size_t s) const { return {static_cast<std::int64_t>(s), stages_[s].chunk}; }
+
+  void take(rank& r, double arrival, double duration) {
+    const double start = std::max(r.clock, arrival);
+    if (r.row.empty())
+      r.started = start;
+    else
+      r.bubble += start - r.clock, longest_bubble_ = std::max(longest_bubble_, r.bubble);
+    r.clock = start + duration;
+  }
+
+  std::size_t micro_;
+  std::vector<stage> stages_;
+  std::vector<rank> ranks_;
+  double longest_bubble_ = 0;
+};
+
+}  // namespace pipesched::detail
