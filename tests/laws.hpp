@@ -29,7 +29,14 @@ inline peak_law peak_of(std::string_view family, const pipeline_params& p, std::
   if (family == "looped_bfs") return of(2 * p.micro);
   if (family == "interleaved_1f1b" && p.micro % p.pp == 0)
     return of(std::min(2 * p.micro, p.pp + 2 * (p.pp - 1 - rank) + 1));
+  if (family == "group_interleaved") return of(std::min(2 * p.micro, 2 * p.pp - rank), p.micro % p.pp == 0);
   if (family == "interleaved_1f1b" || family == "interleaved_zb") return of(2 * p.micro, false);
+  if (family == "zbv_greedy") return of(2 * p.pp, false);
+  if (family == "v_half") return of((p.pp + 2) / 2 * 2, false);
+  if (family == "v_min") return of((p.pp + 4) / 3 * 2, false);
+  if (family == "v_1f1b") return of((2 * p.pp + 3) / 3 * 2, false);
+  if (family == "chimera") return of(p.pp / 2 + 1 + std::min(rank, p.pp - 1 - rank), p.micro >= p.pp);
+  if (family == "hanayo") return of(p.pp + 1 + rank, p.micro >= p.pp);
   if (family == "zbv") return of(2 * p.pp, p.micro >= 2 * p.pp);
   if (family == "dualpipe") return of(p.pp + 1, p.micro % 2 == 0 && p.micro >= 2 * p.pp);
   if (family == "dualpipev") return of(2 * p.pp + 1, p.micro >= 2 * p.pp);
@@ -56,6 +63,9 @@ inline std::int64_t bubble_of(std::string_view family, const pipeline_params& p)
       p.micro >= (family == "zb_h2" ? 2 * p.pp - 1 : p.pp))
     return (p.pp - 1) * (F + B - 2 * W);
   if (family == "interleaved_1f1b" && p.micro % p.pp == 0) return (p.pp - 1) * (F + B);
+  if (family == "group_interleaved" && p.micro % p.pp == 0) return (p.pp - 1) * (F + B - W);
+  if (family == "chimera" && p.micro == p.pp) return (p.pp - 2) * B;
+  if (family == "hanayo" && p.micro == p.pp) return 2 * (p.pp - 1) * B;
   if (family == "zbv" && p.micro >= 2 * p.pp) return p.pp - 1;
   if (family == "dualpipe" && p.micro % 2 == 0 && p.micro >= 2 * p.pp) return (p.pp / 2 - 1) * (FB + B - 3 * W);
   if (family == "dualpipev" && p.micro >= 2 * p.pp) return (p.pp - 1) * (FB + B - 3 * W);

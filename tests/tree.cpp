@@ -82,12 +82,14 @@ TEST_CASE("tree: outside io/ and execute/ only the standard library is included"
 }
 
 TEST_CASE(
-    "tree: the umbrella includes every header that needs only the standard library, but for pictures in files and "
-    "search") {
+    "tree: the umbrella includes every header that needs only the standard library, but for pictures in files, "
+    "engines and transformations") {
+  const std::set<std::string> left_out = {"generate/building_block.hpp", "generate/v_shape.hpp", "generate/greedy.hpp",
+                                          "generate/zb_greedy.hpp",      "generate/by_name.hpp", "transform.hpp"};
   std::vector<std::string> expected;
   for (const fs::path& file : all_headers()) {
     const std::string folder = file.parent_path().string();
-    if (file == "generate/by_name.hpp" || file == "generate/zb_greedy.hpp") continue;
+    if (left_out.count(file.generic_string()) == 1) continue;
     if (folder != "io" && folder != "execute" && (folder != "render" || file.stem() == "text") &&
         file != "pipesched.hpp")
       expected.push_back("\"pipesched/" + file.generic_string() + "\"");

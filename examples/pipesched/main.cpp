@@ -42,7 +42,8 @@ void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
   app->add_flag("--forward-only", p.forward_only, "evaluation: no backward");
   add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
   add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
-  app->add_option("--memory-limit", p.memory_limit, "activations a rank, for zb_greedy; default pp");
+  app->add_option("--memory-limit", p.memory_limit, "activations of one stage, for zb_greedy (default pp) and zbv_greedy (2 pp)");
+  add_whole_number(app, "--wave", p.waves, "how often the stages run down the ranks and back, for hanayo; default 1");
   app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
 }
 

@@ -57,7 +57,7 @@ int convert(const std::string& from, const std::string& to) {
 
 int list() {
   std::string text;
-  for (const pipesched::family& f : pipesched::families) text += fmt::format("{:<12} {}\n", f.name, f.summary);
+  for (const pipesched::family& f : pipesched::families) text += fmt::format("{:<18} {}\n", f.name, f.summary);
   write_output("-", text);
   return 0;
 }

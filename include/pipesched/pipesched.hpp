@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The greedy
-// search (generate/zb_greedy.hpp), the door by name for tools (generate/by_name.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON (io/json.hpp, io/costs_json.hpp) and fmt (io/format.hpp)
-// come in with the header that names them.
+// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The rest comes in
+// with the header that names it: the families from engines (generate/v_shape.hpp, generate/zb_greedy.hpp), families by name for
+// tools (generate/by_name.hpp), from one schedule to another (transform.hpp), pictures (render/svg.hpp, render/html.hpp,
+// render/chrome_trace.hpp), JSON, CSV and fmt (io/).
 
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
@@ -14,7 +15,8 @@
 #include "pipesched/generate/one_f_one_b.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/generate/v_shape.hpp"
+#include "pipesched/generate/wave.hpp"
+#include "pipesched/generate/zbv.hpp"
 #include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/label.hpp"
 #include "pipesched/notation.hpp"

@@ -106,6 +106,13 @@ class placement {
     return placement(placement_kind::custom, ranks, std::ssize(rank_of_stage[0]), std::move(table), micro);
   }
 
+  /// The same for another number of micro-batches; with one replica there is no difference.
+  constexpr placement for_micro(std::int64_t micro) const {
+    placement other = *this;
+    if (replicas() == 2) other.first_of_replica_1_ = static_cast<std::uint32_t>((micro + 1) / 2);
+    return other;
+  }
+
   constexpr placement_kind kind() const noexcept { return kind_; }
   constexpr std::uint32_t ranks() const noexcept { return ranks_; }
   constexpr std::uint32_t stages() const noexcept { return stages_; }

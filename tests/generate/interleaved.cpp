@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The looped placement's families, and ZB-V.
+// The looped placement's families.
 
 #include "pipesched/generate/interleaved.hpp"
 
@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/v_shape.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -23,7 +22,7 @@ using namespace pipesched::tests;
 static_assert(verify(make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})));
 static_assert(verify(make_interleaved_zb_schedule({.pp = 2, .micro = 4, .chunks = 2})));
 static_assert(verify(make_looped_bfs_schedule({.pp = 2, .micro = 4, .chunks = 2})));
-static_assert(verify(make_zbv_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_group_interleaved_schedule({.pp = 2, .micro = 4, .chunks = 2})));
 
 namespace {
 
@@ -60,7 +59,7 @@ std::string told_by_counters(std::int64_t pp, std::int64_t micro, std::int64_t c
 
 }  // namespace
 
-TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs, zbv: PyTorch's orders") {
+TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs: PyTorch's orders; group-interleaved: PipeOffload's") {
   CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = 2})) ==
         golden_rows("interleaved_1f1b_pp4_v2_m8"));
   CHECK(text_rows(make_interleaved_1f1b_schedule({.pp = 2, .micro = 16, .chunks = 3})) ==
@@ -68,7 +67,8 @@ TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs, zbv: PyTorch's orders")
   CHECK(text_rows(make_interleaved_zb_schedule({.pp = 4, .micro = 8, .chunks = 2})) ==
         golden_rows("interleaved_zb_pp4_v2_m8"));
   CHECK(text_rows(make_looped_bfs_schedule({.pp = 4, .micro = 8, .chunks = 2})) == golden_rows("looped_bfs_pp4_v2_m8"));
-  CHECK(text_rows(make_zbv_schedule({.pp = 4, .micro = 8})) == golden_rows("zbv_pp4_v2_m8"));
+  CHECK(text_rows(make_group_interleaved_schedule({.pp = 4, .micro = 8, .chunks = 2})) ==
+        golden_rows("group_interleaved_pp4_m8"));
 }
 
 TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its rule told op by op") {
@@ -109,6 +109,7 @@ TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, ch
           REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
           REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
           REQUIRE(to_string(verify(make_looped_bfs_schedule(p))) == "");
+          REQUIRE(to_string(verify(make_group_interleaved_schedule(p))) == "");
         }
         if (micro % 3 != pp % 3) continue;  // options on a third of the grid
         for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})
@@ -122,6 +123,9 @@ TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, ch
             REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
             REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
           }
+        for (std::int64_t group = (pp + 1) / 2; group < pp; ++group)
+          REQUIRE(to_string(verify(make_group_interleaved_schedule(
+                      {.pp = pp, .micro = micro, .chunks = chunks, .group_size = group}))) == "");
       }
 }
 
@@ -147,16 +151,34 @@ TEST_CASE("interleaved 1f1b: with overlap the steady state is all F&B, one micro
   CHECK(to_string(s[1]) == "1F0 1F1 3F0 (3F1;3B0) (1F2;3B1) (1F3;1B0) (3F2;1B1) (3F3;3B2) 3B3 1B2 1B3");
 }
 
-TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 2 pp activations everywhere") {
-  for (std::int64_t pp = 1; pp <= 12; ++pp)
-    for (std::int64_t micro : {2 * pp, 3 * pp + 1, 5 * pp}) {
-      CAPTURE(pp);
-      CAPTURE(micro);
-      const metrics m = measure(simulate(make_zbv_schedule({.pp = pp, .micro = micro})));
-      CHECK(m.span == static_cast<double>(6 * micro));
-      CHECK(m.makespan == static_cast<double>(6 * micro + pp - 1));
-      for (const rank_metrics& r : m.ranks) CHECK(r.peak_activations == 2 * pp);
-    }
+TEST_CASE("group-interleaved: a group of all ranks or of fewer, down to half: peak and bubble") {
+  for (std::int64_t pp : {1, 2, 3, 4, 7, 8})
+    for (std::int64_t chunks : {1, 2, 3, 4})
+      for (std::int64_t group = (pp + 1) / 2; group <= pp; ++group)
+        for (std::int64_t micro : {2 * group, 5 * group}) {
+          CAPTURE(pp);
+          CAPTURE(chunks);
+          CAPTURE(group);
+          CAPTURE(micro);
+          const metrics m = measure(simulate(
+              make_group_interleaved_schedule({.pp = pp, .micro = micro, .chunks = chunks, .group_size = group})));
+          for (std::int64_t rank = 0; rank < pp; ++rank) {
+            const auto& r = m.ranks[static_cast<std::size_t>(rank)];
+            CHECK(r.bubble == static_cast<double>(2 * (pp - 1) + (pp - group) * (chunks - 1)));
+            CHECK(r.peak_activations == std::min(micro * chunks, (chunks - 1) * group + pp - rank));
+          }
+        }
+  // The bubble and peak that were measured with the authors' generator for two chunks.
+  for (const auto& [pp, half_bubble] : std::map<std::int64_t, double>{{4, 8}, {8, 18}, {16, 38}}) {
+    const auto at = [&](std::int64_t group) {
+      return measure(
+          simulate(make_group_interleaved_schedule({.pp = pp, .micro = 4 * pp, .chunks = 2, .group_size = group})));
+    };
+    CHECK(at(pp).ranks[0].bubble == static_cast<double>(2 * (pp - 1)));
+    CHECK(at(pp).peak_activations == 2 * pp);
+    CHECK(at(pp / 2).ranks[0].bubble == half_bubble);
+    CHECK(at(pp / 2).peak_activations == 3 * pp / 2);
+  }
 }
 
 TEST_CASE("interleaved families: a single rank's row equals that of the schedule") {
@@ -170,8 +192,7 @@ TEST_CASE("interleaved families: a single rank's row equals that of the schedule
       CHECK(make_interleaved_1f1b_row(p, rank) == row_of(make_interleaved_1f1b_schedule(p)));
       CHECK(make_interleaved_zb_row(p, rank) == row_of(make_interleaved_zb_schedule(p)));
       CHECK(make_looped_bfs_row(p, rank) == row_of(make_looped_bfs_schedule(p)));
-      const pipeline_params v{.pp = p.pp, .micro = p.micro};
-      CHECK(make_zbv_row(v, rank) == row_of(make_zbv_schedule(v)));
+      CHECK(make_group_interleaved_row(p, rank) == row_of(make_group_interleaved_schedule(p)));
     }
 }
 
@@ -188,6 +209,11 @@ TEST_CASE("interleaved families: bad chunks and groups are refused with the near
   CHECK(
       refused(2, -1) ==
       "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
+  for (const std::int64_t group : {3, 9, -1})
+    CHECK(refusal_of([&] {
+            make_group_interleaved_schedule({.pp = 8, .micro = 8, .chunks = 2, .group_size = group});
+          }) == "group_interleaved needs groups of pp/2 to pp micro-batches; got group_size = " +
+                    std::to_string(group) + ", nearest " + (group > 8 ? "8" : "4"));
   CHECK(refusal_of([] { make_looped_bfs_schedule({.pp = 1024, .micro = 1, .chunks = 65}); }) ==
         "looped_bfs needs at most 1008 pipeline ranks (stages are 16-bit numbers); got pp = 1024, nearest 1008");
   CHECK(refusal_of([] {

@@ -121,7 +121,9 @@ TEST_CASE("bad parameters: the nearest legal value named is legal") {
 
 TEST_CASE("an unknown family is refused with the list of the known ones") {
   const std::string text = refusal_of([] { make_schedule("dualpip", {.pp = 2, .micro = 4}); });
-  CHECK(text ==
-        "no schedule is called \"dualpip\"; known: gpipe, 1f1b, interleaved_1f1b, looped_bfs, zb1p, zb_greedy, "
-        "zb_greedy_1p, zb_greedy_2p, zb_h1, zb_h2, interleaved_zb, zbv, dualpipe, dualpipev");
+  CHECK(
+      text ==
+      "no schedule is called \"dualpip\"; known: gpipe, 1f1b, interleaved_1f1b, "
+      "group_interleaved, looped_bfs, zb1p, zb_greedy, zb_greedy_1p, zb_greedy_2p, zb_h1, zb_h2, interleaved_zb, zbv, "
+      "zbv_greedy, v_half, v_min, v_1f1b, dualpipe, dualpipev, chimera, hanayo");
 }

@@ -92,9 +92,8 @@ TEST_CASE("torch csv: every family that the format can hold survives a round tri
     CAPTURE(p.micro);
     if (s.placement.replicas() > 1) {
       REQUIRE(refusal_of([&] { csv_of(s); }) ==
-              "PyTorch's CSV has each stage on one rank, and dualpipe holds every stage twice; dualpipev is DualPipe "
-              "with each "
-              "stage once");
+              "PyTorch's CSV has each stage on one rank, and " + std::string(f.name) +
+                  " holds every stage twice; dualpipev and hanayo hold it once");
       return;
     }
     const torch_csv got = read(csv_of(s));

@@ -10,6 +10,8 @@
 
 namespace pipesched::tests {
 
+inline bool needs_even_pp(const family& f) { return f.name == "dualpipe" || f.name == "chimera"; }
+
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
 /// Sanitizers cost a factor of ten to fifty: their build has smaller grids.
 template <typename F>
@@ -19,7 +21,7 @@ void for_all_families(std::int64_t most_pp, std::int64_t most_micro, F&& f) {
 #endif
   for (const family& which : families)
     for (std::int64_t pp = 1; pp <= most_pp; ++pp) {
-      if (which.name == "dualpipe" && pp % 2 != 0) continue;
+      if (needs_even_pp(which) && pp % 2 != 0) continue;
       for (std::int64_t micro = 1; micro <= most_micro; ++micro)
         for (bool forward_only : {false, true})
           f(which, schedule_params{.pp = pp, .micro = micro, .forward_only = forward_only});

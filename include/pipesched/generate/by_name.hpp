@@ -13,7 +13,9 @@
 #include "pipesched/generate/one_f_one_b.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/v_shape.hpp"
+#include "pipesched/generate/wave.hpp"
 #include "pipesched/generate/zb_greedy.hpp"
+#include "pipesched/generate/zbv.hpp"
 #include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/schedule.hpp"
 
@@ -37,6 +39,10 @@ constexpr schedule make_interleaved(const schedule_params& p) {
   return Make(interleaved_of(p));
 }
 
+constexpr schedule make_waves(const schedule_params& p) {
+  return make_hanayo_schedule({.pp = p.pp, .micro = p.micro, .waves = p.waves, .forward_only = p.forward_only});
+}
+
 template <typename Params, schedule (*Make)(Params)>
 inline schedule make_greedy(const schedule_params& p) {
   return Make(
@@ -50,6 +56,8 @@ inline constexpr family families[] = {
     {"1f1b", "one forward, one backward: at most pp activations live", detail::make_plain<make_1f1b_schedule>},
     {"interleaved_1f1b", "1F1B with several stages a rank: the bubble divided by their number",
      detail::make_interleaved<make_interleaved_1f1b_schedule>},
+    {"group_interleaved", "the same with half the warm-up and the backward split: less memory (PipeOffload's GIS)",
+     detail::make_interleaved<make_group_interleaved_schedule>},
     {"looped_bfs", "several stages a rank, all micro-batches through one before the next",
      detail::make_interleaved<make_looped_bfs_schedule>},
     {"zb1p", "1F1B with the backward split (ZB-H1): a third of the bubble, the same memory",
@@ -66,10 +74,19 @@ inline constexpr family families[] = {
     {"interleaved_zb", "interleaved 1F1B with the backward split",
      detail::make_interleaved<make_interleaved_zb_schedule>},
     {"zbv", "zero bubble on a V: two stages a rank, the memory of 1F1B", detail::make_plain<make_zbv_schedule>},
+    {"zbv_greedy", "the same by greedy search on your costs under your memory limit",
+     detail::make_greedy<zb_params, make_zbv_greedy_schedule>},
+    {"v_half", "on a V with half the memory of 1F1B, at half its bubble", detail::make_plain<make_v_half_schedule>},
+    {"v_min", "on a V with a third of the memory of 1F1B; wants F = I = W", detail::make_plain<make_v_min_schedule>},
+    {"v_1f1b", "on a V with two thirds of the memory of 1F1B, the backward whole",
+     detail::make_plain<make_v_1f1b_schedule>},
     {"dualpipe", "DeepSeek-V3: both directions at once, forward overlapped with backward; even pp",
      detail::make_plain<make_dualpipe_schedule>},
     {"dualpipev", "DualPipe folded into a V: two stages a rank, parameters held once",
      detail::make_plain<make_dualpipev_schedule>},
+    {"chimera", "both directions at once, in units of pp micro-batches; even pp",
+     detail::make_plain<make_chimera_schedule>},
+    {"hanayo", "Chimera folded into waves: two stages a rank for each, parameters held once", detail::make_waves},
 };
 
 /// The family of that name. @throws schedule_error when there is none.

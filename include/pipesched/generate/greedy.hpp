@@ -49,7 +49,7 @@ class greedy_ranks {
       ++ranks_[s.rank].chunks;
     }
     for (rank& r : ranks_) {
-      r.limit *= limit / static_cast<double>(r.chunks) * (1 + 1e-12);
+      r.limit *= limit / static_cast<double>(r.chunks) * (1 + 1e-9);
       r.owed.reserve(micro_ * r.chunks), r.row.reserve(3 * micro_ * r.chunks);
     }
   }
@@ -87,6 +87,10 @@ class greedy_ranks {
   bool fits(std::size_t s, std::size_t more = 1) const {
     const rank& r = ranks_[stages_[s].rank];
     return r.memory + static_cast<double>(more) * stages_[s].kept <= r.limit;
+  }
+  /// Would so many F's of one stage and one of another of the same rank fit, if there were nothing else?
+  bool leaves_room(std::size_t s, std::size_t n, std::size_t other) const {
+    return static_cast<double>(n) * stages_[s].kept + stages_[other].kept <= ranks_[stages_[s].rank].limit;
   }
   /// How long the W's take that must be run before an F of the stage fits.
   double time_to_fit(std::size_t s) const {
@@ -132,6 +136,12 @@ class greedy_ranks {
   void fill_gap(std::size_t number, double arrival) {
     const rank& r = ranks_[number];
     while (owed(number) > 0 && r.clock + stages_[r.owed[r.paid]].W <= arrival) put_W(number);
+  }
+  /// How many ops have been taken.
+  std::size_t taken() const {
+    std::size_t ops = 0;
+    for (const rank& r : ranks_) ops += r.row.size();
+    return ops;
   }
   void put_all_W(std::size_t r) {
     while (owed(r) > 0) put_W(r);

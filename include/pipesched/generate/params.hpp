@@ -29,8 +29,9 @@ struct schedule_params {
   std::int64_t group_size = 0;  ///< micro-batches a group, for interleaved families; 0: the family's own
   bool extra_warm_up = false;   ///< interleaved 1F1B
   bool overlap = false;         ///< interleaved 1F1B: F&B pairs
+  std::int64_t waves = 1;       ///< Hanayo
   stage_costs costs{};          ///< for families that look at costs: the greedy ones
-  double memory_limit = 0;      ///< likewise, in activations a rank; 0: pp
+  double memory_limit = 0;      ///< likewise, in activations of one stage; 0: as many as 1F1B
 
   constexpr operator pipeline_params() const {  // NOLINT: the three that all know
     return {.pp = pp, .micro = micro, .forward_only = forward_only};

@@ -8,6 +8,7 @@
 // and zbv.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), which reduce stages to their median: here each counts.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -19,7 +20,7 @@
 #include "pipesched/generate/greedy.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/generate/v_shape.hpp"
+#include "pipesched/generate/zbv.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
@@ -147,8 +148,11 @@ class zbv_search : public greedy_ranks {
   void run() {
     warm_up();
     while (inputs(0) < micro()) {
+      const std::size_t before = taken();
       take_backwards();
       for (std::size_t i = 0; i < count(); ++i) take_forward(i);
+      if (taken() == before)
+        throw schedule_error("zbv_greedy cannot go on within its memory limit; try a higher one");  // rounding
     }
     for (std::size_t i = 0; i < count(); ++i) put_all_W(i);
   }
@@ -164,11 +168,11 @@ class zbv_search : public greedy_ranks {
   std::size_t back(std::size_t i) const { return stages() - 1 - i; }
   bool last(std::size_t i) const { return i + 1 == count(); }
 
-  // Memory for it? A forward of the way down leaves room for one of the way back, unless a micro-batch has had both here, whose
-  // W's will free some. So none ever waits for memory that nobody frees.
+  // Memory for it? The micro-batches that have yet to come back leave room for one of them to do so; those that have been back
+  // will free what they keep. So no rank waits for memory that nobody frees.
   bool fits_F(std::size_t i, bool way_back) const {
     if (way_back) return fits(back(i));
-    return fits(down(i)) && (fits(down(i), 2) || forwards(back(i)) > weights(down(i)));
+    return fits(down(i)) && leaves_room(down(i), forwards(down(i)) - forwards(back(i)) + 1, back(i));
   }
   bool put_if_possible(std::size_t i, bool way_back) {
     const std::size_t s = way_back ? back(i) : down(i);
@@ -183,17 +187,23 @@ class zbv_search : public greedy_ranks {
     put_F(back(count() - 1));
     for (std::size_t i = count() - 1; i-- > 0;) {
       const double arrival = arrival_of_F(back(i));
-      while (fits(down(i), 2 * i + 2) && clock(i) + duration_of_F(down(i)) <= arrival && forwards(down(i)) < micro())
+      const auto fit_above = [&] {
+        for (std::size_t j = 0; j <= i; ++j)
+          if (!fits_F(j, false)) return false;
+        return true;
+      };
+      while (forwards(down(i)) < micro() && clock(i) + duration_of_F(down(i)) <= arrival && fits(down(i), 2 * i + 2) &&
+             fit_above())
         for (std::size_t j = 0; j <= i; ++j) put_F(down(j));
       put_F(back(i));
     }
     // No rank takes fewer than the one above it, down and back in turn.
-    const auto taken = [&](std::size_t i) { return forwards(down(i)) + forwards(back(i)); };
+    const auto all = [&](std::size_t i) { return forwards(down(i)) + forwards(back(i)); };
     bool way_back = false;
     for (std::size_t i = 1; i < count(); ++i)
       for (int refused = 0; refused < 2;) {
         const std::size_t here = forwards(back(i)), above = forwards(back(i - 1));
-        if (taken(i) >= taken(i - 1) && (here > above || above == micro())) break;
+        if (all(i) >= all(i - 1) && (here > above || above == micro())) break;
         bool any = false;
         for (std::size_t j = count(); j-- > i;) any = put_if_possible(j, way_back) || any;
         way_back = !way_back;
@@ -241,8 +251,15 @@ class zbv_search : public greedy_ranks {
 
 // What both searches refuse, and the order of the forwards alone.
 inline void require(const params_rule& rule, const zb_params& p, double least_limit) {
-  require(rule, {.pp = p.pp, .micro = p.micro});
-  p.costs.check(static_cast<std::uint32_t>(p.pp * rule.stages_per_rank));
+  pipesched::require(rule, pipeline_params{.pp = p.pp, .micro = p.micro});
+  const auto stages = static_cast<std::uint32_t>(p.pp * rule.stages_per_rank);
+  p.costs.check(stages);
+  for (std::uint32_t s = 0; p.costs.freed_by_weight && s < stages; ++s) {
+    const op F{pass::forward, 0, static_cast<std::uint16_t>(s), 0}, B{pass::backward, 0, F.stage, 0};
+    if (std::abs(p.costs.bytes(F) + p.costs.bytes(B)) > 1e-9 * p.costs.bytes(F))
+      throw schedule_error(
+          concat({rule.family, " needs costs whose I and W free all that F keeps; those of stage ", s, " do not"}));
+  }
   if (p.memory_limit != 0 && !(p.memory_limit >= least_limit))
     throw schedule_error(
         concat({rule.family, " needs a memory limit of at least ", static_cast<std::int64_t>(least_limit),

@@ -210,7 +210,7 @@ inline torch_csv read_torch_csv(std::istream&& in) { return read_torch_csv(in); 
 inline void write_torch_csv(std::ostream& out, const schedule& s) {
   if (s.placement.replicas() > 1)
     throw schedule_error(detail::concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
-                                         " holds every stage twice; dualpipev is DualPipe with each stage once"}));
+                                         " holds every stage twice; dualpipev and hanayo hold it once"}));
   std::string text;
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     text.clear();

@@ -90,6 +90,17 @@ constexpr closed_form dualpipev(double pp, double micro, const pass_times& t) {
           micro >= 2 * pp && t.F == t.I && t.I == t.W && t.B == t.I + t.W};
 }
 
+/// Printed as the ratio (D-2)/(2N+D-2) for D ranks, N micro-batches and F = B. The peak is the middle ranks'.
+/// Source: Li and Hoefler, Chimera (arXiv 2107.06925), table 2.
+constexpr closed_form chimera(double pp, double micro, const pass_times& t) {
+  return {"(PP-2)B",
+          "Chimera, arXiv 2107.06925, table 2",
+          "F = B, micro a multiple of pp",
+          (pp - 2) * t.B,
+          std::min(micro, pp),
+          t.F == t.B && static_cast<std::int64_t>(micro) % static_cast<std::int64_t>(pp) == 0};
+}
+
 }  // namespace formulas
 
 /// The formula published for a family of families[]; nothing where none is. Forward only: (PP-1)F for one stage a rank.
@@ -105,6 +116,7 @@ constexpr std::optional<closed_form> published(std::string_view family, const sc
     return formulas::interleaved_1f1b(pp, micro, static_cast<double>(p.chunks), t);
   if (family == "zb1p" || family == "zb_h1") return formulas::zb_h1(pp, micro, t);
   if (family == "dualpipe") return formulas::dualpipe(pp, micro, t);
+  if (family == "chimera") return formulas::chimera(pp, micro, t);
   if (family == "dualpipev") return formulas::dualpipev(pp, micro, t);
   return std::nullopt;
 }

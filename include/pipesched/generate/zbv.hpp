@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// ZB-V: zero bubble on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage lies where the first does
+// and the first backward starts where the forward began. The hand-made order. (By greedy search: zb_greedy.hpp.)
+// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), and PyTorch's
+// ScheduleZBVZeroBubble, whose order this is.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "pipesched/generate/params.hpp"
+#include "pipesched/generate/sink.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+inline constexpr params_rule zbv_rule{.family = "zbv", .stages_per_rank = 2};
+
+namespace detail {
+
+// The order for n >= 2pp-1 micro-batches; a goes down the V, b back up.
+template <cell_sink Sink>
+constexpr void emit_whole_zbv(std::int64_t P, std::int64_t r, std::int64_t n, Sink& sink) {
+  const stage_ops a(r, 0), b(2 * P - 1 - r, 1);
+  const std::int64_t ahead = 2 * P - r - 1;  // forwards of a before the steady state
+  const std::int64_t with_a = n - ahead;     // rounds of the steady state that have one more
+  repeat(sink, 2 * (P - r) - 1, a.F(0));
+  repeat(sink, r, b.F(0), a.F(2 * (P - r) - 1));
+  repeat(sink, P - r, b.F(r), b.I(0), b.W(0));
+  repeat(sink, with_a, a.F(ahead), a.I(0), a.W(0), b.F(P), b.I(P - r), b.W(P - r));
+  repeat(sink, n - P - with_a, a.I(with_a), a.W(with_a), b.F(P + with_a), b.I(P - r + with_a), b.W(P - r + with_a));
+  repeat(sink, r, a.I(n - P), b.I(n - r));
+  repeat(sink, P - r, a.I(n - P + r), a.W(n - P));
+  repeat(sink, r, b.W(n - r));
+  repeat(sink, r, a.W(n - r));
+}
+
+}  // namespace detail
+
+/// Emits the row of one rank. @throws schedule_error on bad parameters.
+template <cell_sink Sink>
+constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
+  require(zbv_rule, p, rank);
+  const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
+  if (!p.forward_only && p.micro == whole) return detail::emit_whole_zbv(p.pp, rank, whole, sink);
+  cell_filter::to out(sink);
+  cell_filter kept(out, p.micro, p.micro, p.forward_only);
+  detail::emit_whole_zbv(p.pp, rank, whole, kept);
+}
+
+/// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as PyTorch
+/// does it. For micro >= 2 pp and F = I = W the span has no bubble and the makespan one of pp - 1, as ranks start one F after
+/// the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
+/// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp - 1.
+constexpr schedule make_zbv_schedule(const pipeline_params& p) {
+  require(zbv_rule, p);
+  return make_schedule_of(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
+}
+
+/// The row of one rank alone.
+constexpr std::vector<cell> make_zbv_row(const pipeline_params& p, std::int64_t rank) {
+  return make_row([&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); }, rank);
+}
+
+}  // namespace pipesched

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/generate/v_shape.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/zb_greedy.hpp"
+#include "pipesched/generate/zbv.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/verify.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+#include "support/random_costs.hpp"
+#include "support/slow_blocks.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+static_assert(verify(make_zbv_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_v_half_schedule({.pp = 2, .micro = 3})));
+static_assert(verify(make_v_min_schedule({.pp = 2, .micro = 3})));
+static_assert(verify(make_v_1f1b_schedule({.pp = 2, .micro = 3})));
+
+namespace {
+
+#ifdef PIPESCHED_SMALL_GRIDS
+constexpr std::int64_t most_pp = 5;
+#else
+constexpr std::int64_t most_pp = 16;
+#endif
+
+metrics measured(const schedule& s, const stage_costs& costs = {}) { return measure(simulate(s, costs), costs); }
+
+// What the longest span has over the work of a rank, F = I = W = 1.
+std::int64_t bubble_of_span(const schedule& s) {
+  return static_cast<std::int64_t>(measured(s).span) - 6 * std::int64_t{s.micro};
+}
+
+}  // namespace
+
+TEST_CASE("v shapes: PyTorch's order of ZB-V, the authors' of the others") {
+  const pipeline_params p{.pp = 4, .micro = 8};
+  CHECK(text_rows(make_zbv_schedule(p)) == golden_rows("zbv_pp4_v2_m8"));
+  CHECK(text_rows(make_zbv_greedy_schedule({.pp = 4, .micro = 8})) == golden_rows("zbv_greedy_pp4_m8"));
+  CHECK(text_rows(make_v_half_schedule(p)) == golden_rows("v_half_pp4_m8"));
+  CHECK(text_rows(make_v_min_schedule(p)) == golden_rows("v_min_pp4_m8"));
+  CHECK(text_rows(make_v_1f1b_schedule(p)) == golden_rows("v_1f1b_pp4_m8"));
+}
+
+TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other sizes") {
+#ifdef PIPESCHED_SMALL_GRIDS
+  const int most_micro = 7;
+#else
+  const int most_micro = 20;
+#endif
+  for (int pp = 1; pp <= std::min<int>(most_pp, 9); ++pp)
+    for (int micro = 1; micro <= most_micro; ++micro) {
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const pipeline_params p{.pp = pp, .micro = micro};
+      REQUIRE(text_rows(make_v_half_schedule(p)) == slow_v_half(pp, micro));
+      REQUIRE(text_rows(make_v_min_schedule(p)) == slow_v_min(pp, micro));
+      REQUIRE(text_rows(make_v_1f1b_schedule(p)) == slow_v_1f1b(pp, micro));
+    }
+}
+
+TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 2 pp activations everywhere") {
+  for (std::int64_t pp = 1; pp <= 12; ++pp)
+    for (std::int64_t micro : {2 * pp, 3 * pp + 1, 5 * pp}) {
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const metrics m = measured(make_zbv_schedule({.pp = pp, .micro = micro}));
+      CHECK(m.span == static_cast<double>(6 * micro));
+      CHECK(m.makespan == static_cast<double>(6 * micro + pp - 1));
+      for (const rank_metrics& r : m.ranks) CHECK(r.peak_activations == 2 * pp);
+    }
+}
+
+// Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator for
+// F = I = W and four micro-batches a rank.
+TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
+  for (std::int64_t pp = 2; pp <= most_pp; ++pp) {
+    const pipeline_params p{.pp = pp, .micro = 4 * pp};
+    const bool even = pp % 2 == 0;
+    const auto compare = [&](const char* name, const schedule& s, std::int64_t peak, std::int64_t bubble) {
+      const auto got_peak = static_cast<std::int64_t>(measured(s).peak_activations);
+      const std::int64_t got_bubble = bubble_of_span(s);
+      const std::string beside = std::string(name) + ", " + std::to_string(pp) + " ranks: peak " +
+                                 std::to_string(peak) + " by the paper, ours " + std::to_string(got_peak) +
+                                 "; bubble " + std::to_string(bubble) + " expected, ours " + std::to_string(got_bubble);
+      MESSAGE(beside);
+      CHECK_MESSAGE(got_peak == peak, beside);
+      CHECK_MESSAGE(got_bubble == bubble, beside);
+    };
+    compare("ZB-V, greedy", make_zbv_greedy_schedule({.pp = pp, .micro = 4 * pp}), 2 * pp, 0);
+    compare("V-Half", make_v_half_schedule(p), 2 * ((pp + 2) / 2), pp == 2 ? 1 : even ? 3 * pp - 7 : 3 * pp - 4);
+    compare("V-Min", make_v_min_schedule(p), 2 * ((pp + 4) / 3), pp % 3 == 0 ? 4 * pp - 7 : 4 * pp - 5);
+  }
+  for (const auto& [pp, bubble] : {std::pair{4, 15}, {8, 33}, {16, 75}})
+    CHECK(bubble_of_span(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})) == bubble);
+  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
+    CHECK(measured(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})).peak_activations ==
+          (4 * pp + (pp % 3 == 1   ? 2
+                     : pp % 3 == 2 ? 4
+                                   : 6)) /
+              3);
+}
+
+TEST_CASE("v shapes: bubble rates for unequal F, I and W, as measured with the authors' generators") {
+  struct rates {
+    double F, I, W, zbv, v_half, v_min;
+  };
+  for (const rates& expected : {rates{2, 2, 1, .0390, .1185, .2677}, rates{1, 2, 1, .0483, .2000, .3890},
+                                rates{2, 1, 1, .0519, .1924, .3756}, rates{1, 1, 2, 0, .0588, .0824}}) {
+    const stage_costs costs{
+        .forward = expected.F, .backward_input = expected.I, .backward_weight = per_stage(expected.W)};
+    const double work = 2 * 32 * (expected.F + expected.I + expected.W);
+    const auto rate = [&](const schedule& s) {
+      const double span = measured(s, costs).span;
+      return std::round((span - work) / span * 1e4) / 1e4;
+    };
+    CHECK(rate(make_zbv_greedy_schedule({.pp = 8, .micro = 32, .costs = costs})) == doctest::Approx(expected.zbv));
+    CHECK(rate(make_v_half_schedule({.pp = 8, .micro = 32})) == doctest::Approx(expected.v_half));
+    CHECK(rate(make_v_min_schedule({.pp = 8, .micro = 32})) == doctest::Approx(expected.v_min));
+  }
+}
+
+TEST_CASE("zbv greedy: valid, and within the limit in bytes, for random costs by stage and every limit") {
+  random_costs random(7);
+  for (std::int64_t pp = 1; pp <= 5; ++pp)
+    for (std::int64_t micro = 1; micro <= 16; micro += 1 + micro / 4)
+      for (double limit = 2; limit <= static_cast<double>(2 * pp + 3); limit += 0.5) {
+        const auto stages = static_cast<std::uint32_t>(2 * pp);
+        stage_costs costs = random.make(stages);
+        costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
+        costs.freed_by_input = random.per_stage_numbers(stages, 0, 10);
+        CAPTURE(pp);
+        CAPTURE(micro);
+        CAPTURE(limit);
+        const schedule s = make_zbv_greedy_schedule({.pp = pp, .micro = micro, .costs = costs, .memory_limit = limit});
+        const timeline t = simulate(s, costs);
+        REQUIRE(to_string(t.report) == "");
+        const metrics m = measure(t, costs);
+        for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+          const double average = (costs.kept_by_forward[rank] + costs.kept_by_forward[stages - 1 - rank]) / 2;
+          REQUIRE(m.ranks[rank].peak_bytes <= limit * average * (1 + 1e-9));
+        }
+      }
+}
+
+TEST_CASE("zbv: a single rank's row equals that of the schedule") {
+  for (const pipeline_params p : {pipeline_params{.pp = 4, .micro = 9}, pipeline_params{.pp = 3, .micro = 2}})
+    for (std::int64_t rank = 0; rank < p.pp; ++rank) {
+      const schedule s = make_zbv_schedule(p);
+      const auto row = s[static_cast<std::size_t>(rank)];
+      CHECK(make_zbv_row(p, rank) == std::vector(row.begin(), row.end()));
+    }
+}
+
+TEST_CASE("v shapes: bad sizes and limits are refused with the nearest legal value") {
+  CHECK(refusal_of([] { make_v_half_schedule({.pp = 0, .micro = 8}); }) ==
+        "v_half needs at least 1 pipeline rank; got pp = 0, nearest 1");
+  CHECK(refusal_of([] { make_v_min_schedule({.pp = 40000, .micro = 8}); }) ==
+        "v_min needs at most 32768 pipeline ranks (stages are 16-bit numbers); got pp = 40000, nearest 32768");
+  CHECK(refusal_of([] { make_v_1f1b_schedule({.pp = 4, .micro = 0}); }) ==
+        "v_1f1b needs at least 1 micro-batch; got micro = 0, nearest 1");
+  CHECK(refusal_of([] { make_zbv_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 1.5}); }) ==
+        "zbv_greedy needs a memory limit of at least 2 activations a rank; nearest 2");
+  for (const char* name : {"zb_greedy", "zbv_greedy"})
+    CHECK(refusal_of([&] {
+            make_schedule(name,
+                          {.pp = 4, .micro = 8, .costs = {.kept_by_forward = 3, .freed_by_weight = per_stage(2)}});
+          }) == std::string(name) + " needs costs whose I and W free all that F keeps; those of stage 0 do not");
+  CHECK(refusal_of([] {
+          make_zbv_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
+        }) == "costs: forward has 2 numbers; expected 1 or 8, one a stage");
+}

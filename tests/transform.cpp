@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/transform.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/verify.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+static_assert(verify(split_backward(make_dualpipe_schedule({.pp = 4, .micro = 8}))));
+static_assert(verify(overlap_neighbours(make_zbv_schedule({.pp = 2, .micro = 4}))));
+static_assert(verify(concatenate(make_1f1b_schedule({.pp = 2, .micro = 2}),
+                                 make_1f1b_schedule({.pp = 2, .micro = 3}))));
+
+namespace {
+
+// All ops of all ranks, sorted.
+std::vector<op> ops_of(const schedule& s) {
+  std::vector<op> all;
+  for (const cell& c : s.cells.all()) all.insert(all.end(), c.begin(), c.end());
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+std::size_t count(const schedule& s, pass p) {
+  const std::vector<op> all = ops_of(s);
+  return static_cast<std::size_t>(std::count_if(all.begin(), all.end(), [&](op o) { return o.pass == p; }));
+}
+
+std::size_t pairs_of(const schedule& s) {
+  const auto cells = s.cells.all();
+  return static_cast<std::size_t>(
+      std::count_if(cells.begin(), cells.end(), [](const cell& c) { return c.overlapped(); }));
+}
+
+schedule from_text(const std::vector<std::vector<cell>>& cells, const schedule& like) {
+  schedule s = like;
+  s.cells = rows<cell>(cells);
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("transform: every one keeps every family valid at every size") {
+  for_all_families(7, 15, [](const family& f, const schedule_params& p) {
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
+    const schedule s = f.make(p);
+    const schedule split = split_backward(s);
+    REQUIRE(to_string(verify(split)) == "");
+    REQUIRE(count(split, pass::backward) == 0);
+    const schedule merged = merge_backward(s);
+    REQUIRE(to_string(verify(merged)) == "");
+    REQUIRE(count(merged, pass::backward_input) + count(merged, pass::backward_weight) == 0);
+    if (count(s, pass::backward_weight) == 0) REQUIRE(merge_backward(split) == s);
+    const schedule forwards = keep_forwards(s);
+    REQUIRE(to_string(verify(forwards)) == "");
+    REQUIRE(forwards.cells.size() == count(s, pass::forward));
+    for (std::int64_t micro = 1; micro <= p.micro; ++micro) {
+      const schedule fewer = keep_micro_batches(s, micro);
+      REQUIRE(to_string(verify(fewer)) == "");
+      REQUIRE(count(fewer, pass::forward) * s.micro == count(s, pass::forward) * static_cast<std::size_t>(micro));
+    }
+    REQUIRE(keep_micro_batches(s, p.micro) == s);
+    for (const std::int64_t by : {0, 1, 3, 1000}) {
+      const schedule delayed = delay_weights(s, by);
+      REQUIRE(to_string(verify(delayed)) == "");
+      REQUIRE(ops_of(delayed) == ops_of(s));
+      if (by == 0) REQUIRE(delayed == s);
+      for (std::size_t rank = 0; rank < s.pp(); ++rank)
+        REQUIRE(peak_activations(delayed[rank], s.forward_only) <= peak_activations(s[rank], s.forward_only) + by);
+    }
+    for (const schedule& plain : {s, split, delay_weights(split, 2)})
+      for (const overlap_rule how : {overlap_rule::everywhere, overlap_rule::where_ready}) {
+        const schedule paired = overlap_neighbours(plain, how);
+        REQUIRE(to_string(verify(paired)) == "");
+        REQUIRE(ops_of(paired) == ops_of(plain));
+        REQUIRE(paired.cells.size() + pairs_of(paired) == plain.cells.size() + pairs_of(plain));
+      }
+    if (p.micro % 2 == 0 || s.placement.replicas() == 1) {
+      const schedule twice = concatenate(s, s);
+      REQUIRE(to_string(verify(twice)) == "");
+      REQUIRE(twice.micro == 2 * s.micro);
+      const schedule more = concatenate(s, f.make({.pp = p.pp, .micro = 3, .forward_only = p.forward_only}));
+      REQUIRE(to_string(verify(more)) == "");
+      REQUIRE(more.micro == s.micro + 3);
+    }
+  });
+}
+
+TEST_CASE("transform: by hand") {
+  const schedule like = make_1f1b_schedule({.pp = 1, .micro = 2});
+  const stage_ops a(0);
+  const schedule pairs = from_text({{a.F(0), overlap(a.F(1), a.B(0)), a.B(1)}}, like);
+  CHECK(to_string(split_backward(pairs)[0]) == "0F0 (0F1;0I0) 0W0 0I1 0W1");
+  CHECK(merge_backward(split_backward(pairs)) == pairs);
+  CHECK(to_string(keep_forwards(pairs)[0]) == "0F0 0F1");
+  CHECK(to_string(keep_micro_batches(pairs, 1)[0]) == "0F0 0B0");
+  const schedule weights = from_text({{a.F(0), a.F(1), a.I(0), overlap(a.W(0), a.I(1)), a.W(1)}}, like);
+  REQUIRE(verify(weights));
+  CHECK(to_string(delay_weights(weights, 1)[0]) == "0F0 0F1 0I0 0I1 0W0 0W1");
+  CHECK(to_string(delay_weights(weights, 2)[0]) == "0F0 0F1 0I0 0I1 0W0 0W1");
+  CHECK(to_string(merge_backward(weights)[0]) == "0F0 0F1 0B0 0B1");
+  CHECK(to_string(overlap_neighbours(make_gpipe_schedule({.pp = 1, .micro = 2}))[0]) == "0F0 (0F1;0B0) 0B1");
+  CHECK(to_string(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}))) ==
+        "rank 0: 0F0 (0F1;0B0) (0F2;0B1) 0B2\nrank 1: 1F0 1B0 1F1 1B1 1F2 1B2\n");
+  CHECK(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}), overlap_rule::where_ready) ==
+        make_1f1b_schedule({.pp = 2, .micro = 3}));
+  // Rank 0 waits for 1B1 before it runs 0F2, and rank 1 for 0F2 before it runs 1B1: one pair is given up.
+  const schedule circle = [&] {
+    schedule s = make_1f1b_schedule({.pp = 2, .micro = 3});
+    const stage_ops b(1);
+    s.cells = rows<cell>(
+        {{a.F(0), a.F(1), a.B(0), a.F(2), a.B(1), a.B(2)}, {b.F(0), b.B(0), b.F(1), b.F(2), b.B(1), b.B(2)}});
+    return s;
+  }();
+  REQUIRE(verify(circle));
+  CHECK(to_string(overlap_neighbours(circle)) ==
+        "rank 0: 0F0 (0F1;0B0) 0F2 0B1 0B2\nrank 1: 1F0 1B0 1F1 (1F2;1B1) 1B2\n");
+  CHECK(to_string(concatenate(make_1f1b_schedule({.pp = 2, .micro = 1}), make_1f1b_schedule({.pp = 2, .micro = 2}))) ==
+        "rank 0: 0F0 0B0 0F1 0F2 0B1 0B2\nrank 1: 1F0 1B0 1F1 1B1 1F2 1B2\n");
+  // Replica 1 has micro-batches 2 and 3 of four, then 4 ... 7 of eight.
+  CHECK(to_string(concatenate(make_chimera_schedule({.pp = 2, .micro = 4}),
+                              make_chimera_schedule({.pp = 2, .micro = 4}))[0]) ==
+        "0F0 1F4 1B4 0B0 0F1 1F5 1B5 0B1 0F2 1F6 1B6 0B2 0F3 1F7 1B7 0B3");
+}
+
+TEST_CASE("transform: they agree with what families do themselves") {
+  for (std::int64_t pp : {2, 4, 6})
+    for (std::int64_t micro : {1, 3, 2 * static_cast<int>(pp) - 2}) {
+      CHECK(keep_micro_batches(make_zbv_schedule({.pp = pp, .micro = 2 * pp - 1}), micro) ==
+            make_zbv_schedule({.pp = pp, .micro = micro}));
+      CHECK(keep_micro_batches(make_dualpipe_schedule({.pp = pp, .micro = 2 * pp}), micro) ==
+            make_dualpipe_schedule({.pp = pp, .micro = micro}));
+      for (const char* name :
+           {"gpipe", "1f1b", "zb1p", "zbv", "dualpipe", "dualpipev", "chimera", "hanayo", "v_half", "v_min", "v_1f1b"})
+        CHECK(keep_forwards(make_schedule(name, {.pp = pp, .micro = micro})) ==
+              make_schedule(name, {.pp = pp, .micro = micro, .forward_only = true}));
+    }
+  // Megatron's overlap: pairs in what has one forward more of warm-up.
+  for (std::int64_t pp : {2, 4, 8})
+    for (std::int64_t micro : {pp, 3 * pp + 1, 5 * pp}) {
+      const interleaved_params p{.pp = pp, .micro = micro, .chunks = 2, .extra_warm_up = true};
+      CHECK(overlap_neighbours(make_interleaved_1f1b_schedule(p)) ==
+            make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = 2, .overlap = true}));
+    }
+  const stage_costs costs = divided(deepseek_v3_costs(), 4, 8);
+  const auto makespan = [&](const schedule& s) { return measure(simulate(s, costs)).makespan; };
+  const schedule zbv = make_zbv_schedule({.pp = 4, .micro = 24});
+  CHECK(makespan(overlap_neighbours(zbv, overlap_rule::where_ready)) < 0.9 * makespan(zbv));
+}
+
+TEST_CASE("transform: what cannot be cut or joined is refused") {
+  const schedule s = make_1f1b_schedule({.pp = 2, .micro = 4});
+  CHECK(refusal_of([&] { keep_micro_batches(s, 0); }) ==
+        "a schedule of 4 micro-batches can be cut to 1 to 4 of them; got 0, nearest 1");
+  CHECK(refusal_of([&] { keep_micro_batches(s, 5); }) ==
+        "a schedule of 4 micro-batches can be cut to 1 to 4 of them; got 5, nearest 4");
+  CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 3, .micro = 4})); }) ==
+        "steps can be joined where the same ranks host the same stages; these differ");
+  CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 2, .micro = 4, .forward_only = true})); }) ==
+        "steps can be joined where both are forward only or neither; one of these is");
+  const schedule odd = make_dualpipe_schedule({.pp = 2, .micro = 5});
+  CHECK(refusal_of([&] { concatenate(odd, odd); }) ==
+        "steps of two replicas can be joined where one has an even number of micro-batches; got 5 and 5");
+}
