@@ -2,7 +2,10 @@
 // How fast the library is, in cells a second, beside the floor: std::fill over the same number of cells.
 //
 //   build/bench/pipesched_bench --benchmark_filter=/64/1024
+//   build/bench/pipesched_bench --benchmark_filter=generate.*/32/256     engines beside the Python they are measured against
+//   build/bench/pipesched_bench --benchmark_filter=growth --benchmark_min_time=0.2
 //
+// growth: the time of generating, fitted over sizes, with four micro-batches a rank and with more of them on 16 ranks.
 // Every schedule is verified once before it is timed. Machines are noisy: compare rows of one run.
 
 #include <benchmark/benchmark.h>
@@ -91,6 +94,17 @@ void generate(benchmark::State& state, const family& f, const schedule_params& p
   count(state, cells);
 }
 
+enum class growing : std::int8_t { ranks_and_micro, micro };
+
+void growth(benchmark::State& state, const family& f, growing what) {
+  const std::int64_t size = state.range(0);
+  const schedule_params p = what == growing::micro ? schedule_params{.pp = 16, .micro = size}
+                                                   : schedule_params{.pp = size, .micro = 4 * size};
+  const std::size_t ops = ops_of(verified(f, p));
+  for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
+  state.SetComplexityN(static_cast<std::int64_t>(ops));
+}
+
 void generate_one_rank(benchmark::State& state, std::vector<cell> (*make_row)(const pipeline_params&, std::int64_t),
                        const schedule_params& p) {
   const std::size_t cells = make_row(p, p.pp / 2).size();
@@ -166,8 +180,9 @@ void register_all() {
            std::to_string(p.micro);
   };
   constexpr std::pair<std::string_view, std::vector<cell> (*)(const pipeline_params&, std::int64_t)> rows[] = {
-      {"gpipe", make_gpipe_row}, {"1f1b", make_1f1b_row},         {"zb1p", make_zb1p_row},
-      {"zbv", make_zbv_row},     {"dualpipe", make_dualpipe_row}, {"dualpipev", make_dualpipev_row}};
+      {"gpipe", make_gpipe_row},    {"1f1b", make_1f1b_row},         {"zb1p", make_zb1p_row},
+      {"zbv", make_zbv_row},        {"dualpipe", make_dualpipe_row}, {"dualpipev", make_dualpipev_row},
+      {"chimera", make_chimera_row}};
   for (const schedule_params& p : sizes) {
     RegisterBenchmark(name("fill", "", p).c_str(), fill, p);
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
@@ -187,6 +202,17 @@ void register_all() {
     }
     for (const family& f : families) RegisterBenchmark(name("json_dump", f.name, p).c_str(), json_dump, f, p);
     for (const family& f : families) RegisterBenchmark(name("json_parse", f.name, p).c_str(), json_parse, f, p);
+  }
+  const schedule_params middle{.pp = 32, .micro = 256};
+  for (const family& f : families)
+    RegisterBenchmark(name("generate", f.name, middle).c_str(), generate, f, middle)->Unit(benchmark::kMillisecond);
+  for (const family& f : families) {
+    const std::string row = "growth/" + std::string(f.name);
+    const auto grow = [&](const char* of, growing what, std::int64_t from, std::int64_t to) {
+      RegisterBenchmark((row + of).c_str(), growth, f, what)->RangeMultiplier(2)->Range(from, to)->Complexity();
+    };
+    grow("/ranks", growing::ranks_and_micro, 8, 128);
+    grow("/micro", growing::micro, 32, 4096);
   }
   for (const schedule_params& p : {sizes[0], sizes[1], schedule_params{.pp = 4096, .micro = 16384}})
     for (const auto& [family, make_row] : rows)

@@ -9,9 +9,9 @@
 // micro-batches.
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "pipesched/generate/sink.hpp"
@@ -29,6 +29,42 @@ struct building_block {
   std::vector<std::int32_t> first{};
 };
 
+/// A sum over the slots from the first one on, for each slot: changes of one slot and questions in the logarithm of their number.
+class running_sum {
+ public:
+  constexpr explicit running_sum(std::size_t slots) : leaves_(std::bit_ceil(slots)), nodes_(2 * leaves_) {}
+
+  constexpr void add(std::size_t slot, std::int32_t change) {
+    std::size_t i = leaves_ + slot;
+    nodes_[i].sum += change;
+    nodes_[i].highest = nodes_[i].sum;
+    while ((i /= 2) > 0) {
+      const node &left = nodes_[2 * i], &right = nodes_[2 * i + 1];
+      nodes_[i] = {left.sum + right.sum, std::max(left.highest, left.sum + right.highest)};
+    }
+  }
+  constexpr std::int32_t total() const { return nodes_[1].sum; }
+  /// The slot after the last one whose sum is at least so much; 0 if there is none.
+  constexpr std::size_t after_last(std::int32_t least) const {
+    if (nodes_[1].highest < least) return 0;
+    std::size_t i = 1;
+    while (i < leaves_) {
+      const std::int32_t left = nodes_[2 * i].sum;
+      const bool right = nodes_[2 * i + 1].highest >= least - left;
+      i = 2 * i + right;
+      if (right) least -= left;
+    }
+    return i - leaves_ + 1;
+  }
+
+ private:
+  struct node {
+    std::int32_t sum = 0, highest = 0;  // of a part: its sum, and the highest of the sums from its first slot on
+  };
+  std::size_t leaves_;
+  std::vector<node> nodes_;
+};
+
 /// Which op every rank runs in every slot of time.
 class slot_table {
  public:
@@ -42,7 +78,7 @@ class slot_table {
         split_(block.split),
         slot_of_(links_ * micro_) {
     const auto period = static_cast<std::size_t>(block.period);
-    table_.reserve(ranks_ * period * (micro_ + links_));
+    grow(static_cast<std::size_t>(block.first.back()) + 2 + period * (micro_ - 1));
     for (std::size_t m = 0; m < micro_; ++m)
       for (std::size_t link = 0; link < links_; ++link)
         put(static_cast<std::int32_t>(m * links_ + link), rank_of(link),
@@ -53,8 +89,8 @@ class slot_table {
   constexpr void fill_weights() {
     std::vector<std::int32_t> due(ranks_, 0);
     std::size_t all_due = 0;
-    for (std::size_t slot = 0; slot < slots() || all_due > 0; ++slot) {
-      if (slot == slots()) table_.resize((slot + 1) * ranks_, idle);
+    for (std::size_t slot = 0; slot < slots_ || all_due > 0; ++slot) {
+      if (slot == slots_) grow(slot + static_cast<std::size_t>(*std::max_element(due.begin(), due.end())));
       for (std::size_t rank = 0; rank < ranks_; ++rank) {
         std::int32_t& what = at(slot, rank);
         if (is_backward(what))
@@ -75,17 +111,17 @@ class slot_table {
 
   /// Every op as early as the order allows.
   constexpr void squeeze() {
-    const std::vector<std::int32_t> before = std::exchange(table_, {});
-    table_.reserve(before.size());
     std::vector<std::size_t> clock(ranks_, 0);
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      const std::int32_t what = before[i];
-      const std::size_t rank = i % ranks_;
-      if (what == idle || what == second_half) continue;
-      const std::size_t slot = what == weight ? clock[rank] : std::max(clock[rank], ready(what));
-      put(what, rank, slot);
-      clock[rank] = slot + length_of(what);
-    }
+    for (std::size_t slot = 0; slot < slots_; ++slot)
+      for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        const std::int32_t what = at(slot, rank);
+        if (what == idle || what == second_half) continue;
+        const std::size_t to = what == weight ? clock[rank] : std::max(clock[rank], ready(what));
+        take(what, rank, slot);
+        put(what, rank, to);
+        clock[rank] = to + length_of(what);
+      }
+    slots_ = *std::max_element(clock.begin(), clock.end());
   }
 
   /// The rows of all ranks, or the forwards in them. Where W's of several stages are due, that of the last stage runs.
@@ -105,21 +141,22 @@ class slot_table {
     }
     auto all = rows<cell>::for_overwrite(lengths);
     for (std::size_t rank = 0; rank < ranks_; ++rank) hosts[rank].next = all[rank].data();
-    for (std::size_t i = 0; i < table_.size(); ++i) {
-      const std::int32_t what = table_[i];
-      host& h = hosts[i % ranks_];
-      if (what >= 0 && (is_forward(what) || !forward_only)) {
-        const std::size_t stage = stage_of(link_of(what));
-        const std::uint8_t chunk = where_.chunk_of(static_cast<std::uint32_t>(stage), 0);
-        const pass p = is_forward(what) ? pass::forward : split_ ? pass::backward_input : pass::backward;
-        *h.next++ = op{p, chunk, static_cast<std::uint16_t>(stage), static_cast<std::uint32_t>(micro_of(what))};
-        if (p == pass::backward_input) ++h.inputs[chunk];
-      } else if (what == weight && !forward_only) {
-        std::size_t chunk = h.stages.size() - 1;
-        while (h.weights[chunk] == h.inputs[chunk]) --chunk;
-        *h.next++ = op{pass::backward_weight, static_cast<std::uint8_t>(chunk), h.stages[chunk], h.weights[chunk]++};
+    for (std::size_t rank = 0; rank < ranks_; ++rank)
+      for (std::size_t slot = 0; slot < slots_; ++slot) {
+        const std::int32_t what = table_[rank][slot];
+        host& h = hosts[rank];
+        if (what >= 0 && (is_forward(what) || !forward_only)) {
+          const std::size_t stage = stage_of(link_of(what));
+          const std::uint8_t chunk = where_.chunk_of(static_cast<std::uint32_t>(stage), 0);
+          const pass p = is_forward(what) ? pass::forward : split_ ? pass::backward_input : pass::backward;
+          *h.next++ = op{p, chunk, static_cast<std::uint16_t>(stage), static_cast<std::uint32_t>(micro_of(what))};
+          if (p == pass::backward_input) ++h.inputs[chunk];
+        } else if (what == weight && !forward_only) {
+          std::size_t chunk = h.stages.size() - 1;
+          while (h.weights[chunk] == h.inputs[chunk]) --chunk;
+          *h.next++ = op{pass::backward_weight, static_cast<std::uint8_t>(chunk), h.stages[chunk], h.weights[chunk]++};
+        }
       }
-    }
     return all;
   }
 
@@ -127,8 +164,11 @@ class slot_table {
   enum class region : std::uint8_t { everything, outside_steady, after_steady };
   static constexpr std::int32_t idle = -1, weight = -2, second_half = -3;  // of a B; otherwise m * links + link
 
-  constexpr std::size_t slots() const { return table_.size() / ranks_; }
-  constexpr std::int32_t& at(std::size_t slot, std::size_t rank) { return table_[slot * ranks_ + rank]; }
+  constexpr std::int32_t& at(std::size_t slot, std::size_t rank) { return table_[rank][slot]; }
+  constexpr void grow(std::size_t slots) {
+    for (auto& row : table_) row.resize(slots, idle);
+    slots_ = slots;
+  }
   constexpr std::size_t link_of(std::int32_t what) const { return static_cast<std::size_t>(what) % links_; }
   constexpr std::size_t micro_of(std::int32_t what) const { return static_cast<std::size_t>(what) / links_; }
   constexpr std::size_t stage_of(std::size_t link) const { return link < stages_ ? link : links_ - 1 - link; }
@@ -153,122 +193,125 @@ class slot_table {
   }
 
   constexpr void put(std::int32_t what, std::size_t rank, std::size_t slot) {
-    const std::size_t end = slot + length_of(what);
-    if (end > slots()) table_.resize(end * ranks_, idle);
     at(slot, rank) = what;
-    if (end == slot + 2) at(slot + 1, rank) = second_half;
+    if (length_of(what) == 2) at(slot + 1, rank) = second_half;
     if (what >= 0) slot_of_[static_cast<std::size_t>(what)] = static_cast<std::int32_t>(slot);
   }
+  constexpr void take(std::int32_t what, std::size_t rank, std::size_t slot) {
+    at(slot, rank) = idle;
+    if (length_of(what) == 2) at(slot + 1, rank) = idle;
+  }
 
-  // The activations that each rank keeps and the W's it owes after each slot, as the table is, and the highest peak.
+  // The activations that a rank keeps and the W's it owes after each slot.
   struct ledger {
     std::vector<std::int32_t> kept, due;
-    std::int32_t peak = 0;
   };
-  constexpr ledger count() const {
-    ledger l{.kept = table_, .due = table_};
-    for (std::size_t i = 0; i < table_.size(); ++i) {
-      const bool first = i < ranks_;
-      l.kept[i] = (first ? 0 : l.kept[i - ranks_]) + kept_by(table_[i]);
-      l.due[i] = (first ? 0 : l.due[i - ranks_]) + is_backward(table_[i]) - (table_[i] == weight);
-      l.peak = std::max(l.peak, l.kept[i]);
+  constexpr ledger count(std::size_t rank) const {
+    ledger l;
+    std::int32_t kept = 0, due = 0;
+    for (const std::int32_t what : table_[rank]) {
+      l.kept.push_back(kept += kept_by(what));
+      l.due.push_back(due += is_backward(what) - (what == weight));
     }
     return l;
   }
 
   constexpr void reorder(region movable) {
-    ledger counts = count();
+    const bool fills = movable == region::after_steady;
     struct progress {
+      ledger counts{};                       // where W's give way: of the whole row
+      running_sum kept;                      // otherwise: of the ops so far
       std::vector<std::size_t> backwards{};  // slots of the I's so far, ascending: the k-th W comes after the k-th
       std::size_t weights = 0, after_weight = 0;
     };
-    std::vector<progress> ranks(ranks_);
+    std::int32_t peak = 0;
+    std::vector<progress> ranks;
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+      ranks.push_back({.counts = count(rank), .kept = running_sum(fills ? 1 : slots_)});
+      const std::vector<std::int32_t>& kept = ranks.back().counts.kept;
+      peak = std::max(peak, *std::max_element(kept.begin(), kept.end()));
+    }
     enum { warm_up, steady, cool_down } phase = warm_up;
-    for (std::size_t slot = 0; slot < slots(); ++slot)
+    for (std::size_t slot = 0; slot < slots_; ++slot)
       for (std::size_t rank = 0; rank < ranks_; ++rank) {
         const std::int32_t what = at(slot, rank);
-        if (what == idle || what == second_half || (what == weight && movable == region::after_steady)) continue;
-        bool moves = movable != region::after_steady;
+        if (what == idle || what == second_half || (what == weight && fills)) continue;
+        bool moves = !fills;
         if (movable != region::everything) {
           if (phase == warm_up && what == static_cast<std::int32_t>(links_ - 1)) phase = steady;
           moves = phase == cool_down || (phase == warm_up && moves);
           if (phase == steady && what >= 0 && link_of(what) < ranks_ && micro_of(what) + 1 == micro_) phase = cool_down;
         }
         progress& done = ranks[rank];
-        std::size_t to = slot;
-        if (moves) {
-          const std::size_t after =
-              what == weight ? std::max(done.backwards[done.weights] + 1, done.after_weight) : ready(what);
-          to = movable == region::after_steady ? move_and_fill(what, rank, slot, after, counts)
-                                               : move(what, rank, slot, after, counts);
+        if (fills) {
+          if (moves) move_and_fill(what, rank, slot, done.counts, peak);
+          continue;
         }
+        const std::size_t to =
+            moves ? move(what, rank, slot,
+                         what == weight ? std::max(done.backwards[done.weights] + 1, done.after_weight) : ready(what),
+                         done.kept, peak)
+                  : slot;
         if (what == weight) {
           ++done.weights;
           done.after_weight = to + 1;
         } else if (is_backward(what)) {
           done.backwards.insert(std::upper_bound(done.backwards.begin(), done.backwards.end(), to), to);
         }
+        const std::size_t last_half = to + length_of(what) - 1;
+        if (const std::int32_t change = kept_by(at(last_half, rank)); change != 0) done.kept.add(last_half, change);
       }
   }
 
   // Moves an op to the earliest idle slot from `after` on. An F adds to what is kept in between, so it stays behind the last
   // slot at the peak. Returns where the op is now.
-  constexpr std::size_t move(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after, ledger& counts) {
-    std::size_t to = from;
-    if (is_forward(what))
-      while (to > after && counts.kept[(to - 1) * ranks_ + rank] < counts.peak) --to;
-    else
-      to = std::min(after, from);
-    const std::size_t length = length_of(what);
+  constexpr std::size_t move(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after,
+                             const running_sum& kept, std::int32_t peak) {
+    std::size_t to = after;
+    if (is_forward(what)) to = kept.total() >= peak ? from : std::max(to, kept.after_last(peak));
     const auto free = [&](std::size_t slot) {
-      return at(slot, rank) == idle && (length == 1 || at(slot + 1, rank) == idle);
+      return at(slot, rank) == idle && (length_of(what) == 1 || at(slot + 1, rank) == idle);
     };
     while (to < from && !free(to)) ++to;
-    if (to == from) return from;
-    const std::int32_t change = length == 2 ? -1 : kept_by(what);
-    if (change != 0)
-      for (std::size_t slot = to + length - 1; slot < from + length - 1; ++slot)
-        counts.kept[slot * ranks_ + rank] += change;
-    for (std::size_t half = 0; half < length; ++half) at(from + half, rank) = idle;
+    if (to >= from) return from;
+    take(what, rank, from);
     put(what, rank, to);
     return to;
   }
 
   // Likewise, where W's give way and take the idle slots that are left.
-  constexpr std::size_t move_and_fill(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after,
-                                      ledger& counts) {
+  constexpr void move_and_fill(std::int32_t what, std::size_t rank, std::size_t from, ledger& counts,
+                               std::int32_t peak) {
     // Goes through the slots from `to` on, until all is as it was; false if the peak would be exceeded.
     const auto go = [&](std::size_t to, bool write) {
-      std::int32_t due = to == 0 ? 0 : counts.due[(to - 1) * ranks_ + rank];
-      std::int32_t kept = to == 0 ? 0 : counts.kept[(to - 1) * ranks_ + rank];
-      for (std::size_t slot = to; slot < slots(); ++slot) {
+      std::int32_t due = to == 0 ? 0 : counts.due[to - 1];
+      std::int32_t kept = to == 0 ? 0 : counts.kept[to - 1];
+      for (std::size_t slot = to; slot < slots_; ++slot) {
         std::int32_t here = slot == to ? what : slot == from ? idle : at(slot, rank);
         if (here == idle || here == weight) here = due > 0 ? weight : idle;
         due += is_backward(here) - (here == weight);
         kept += kept_by(here);
-        if (kept > counts.peak) return false;
-        std::int32_t& due_before = counts.due[slot * ranks_ + rank];
-        std::int32_t& kept_before = counts.kept[slot * ranks_ + rank];
-        const bool as_before = slot > from && due == due_before && kept == kept_before;
-        if (write) at(slot, rank) = here, due_before = due, kept_before = kept;
+        if (kept > peak) return false;
+        const bool as_before = slot > from && due == counts.due[slot] && kept == counts.kept[slot];
+        if (write) at(slot, rank) = here, counts.due[slot] = due, counts.kept[slot] = kept;
         if (as_before) return true;
       }
       return true;
     };
-    for (std::size_t to = after; to < from; ++to)
+    for (std::size_t to = ready(what); to < from; ++to)
       if ((at(to, rank) == idle || at(to, rank) == weight) && go(to, false)) {
         go(to, true);
         slot_of_[static_cast<std::size_t>(what)] = static_cast<std::int32_t>(to);
-        return to;
+        return;
       }
-    return from;
   }
 
   placement where_;
   std::size_t ranks_, stages_, links_, micro_;
   bool split_;
-  std::vector<std::int32_t> table_{};  // [slot * ranks + rank]
-  std::vector<std::int32_t> slot_of_;  // [m * links + link]
+  std::size_t slots_ = 0;
+  std::vector<std::vector<std::int32_t>> table_{ranks_};  // [rank][slot]
+  std::vector<std::int32_t> slot_of_;                     // [m * links + link]
 };
 
 }  // namespace pipesched::detail

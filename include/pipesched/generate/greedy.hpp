@@ -7,13 +7,13 @@
 // Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 3 and appendix B.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
-#include "pipesched/generate/sink.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/rows.hpp"
@@ -46,12 +46,26 @@ class greedy_ranks {
       if (i + 1 < where.stages()) s.gradient_transfer = transfer(true, i + 1);
       s.end_of_F.reserve(micro_), s.end_of_I.reserve(micro_);
       ranks_[s.rank].limit += s.kept;
-      ++ranks_[s.rank].chunks;
+      ranks_[s.rank].stages.push_back(number);
     }
     for (rank& r : ranks_) {
-      r.limit *= limit / static_cast<double>(r.chunks) * (1 + 1e-9);
-      r.owed.reserve(micro_ * r.chunks), r.row.reserve(3 * micro_ * r.chunks);
+      r.limit *= limit / static_cast<double>(r.stages.size()) * (1 + 1e-9);
+      r.owed.reserve(micro_ * r.stages.size()), r.taken.reserve(3 * micro_ * r.stages.size());
     }
+  }
+
+  /// Back to the start; the memory is kept.
+  void restart() {
+    for (stage& s : stages_) {
+      s.weights = 0;
+      s.end_of_F.clear(), s.end_of_I.clear();
+    }
+    for (rank& r : ranks_) {
+      r.memory = r.clock = r.started = r.bubble = 0;
+      r.paid = 0;
+      r.owed.clear(), r.taken.clear();
+    }
+    longest_bubble_ = 0;
   }
 
   std::size_t micro() const { return micro_; }
@@ -105,7 +119,7 @@ class greedy_ranks {
     stage& at = stages_[s];
     rank& r = ranks_[at.rank];
     take(r, arrival_of_F(s), at.F);
-    r.row.push_back(ops(s).F(static_cast<std::int64_t>(forwards(s))));
+    r.taken.push_back({pass::forward, at.chunk});
     at.end_of_F.push_back(r.clock);
     r.memory += at.kept;
   }
@@ -113,7 +127,7 @@ class greedy_ranks {
     stage& at = stages_[s];
     rank& r = ranks_[at.rank];
     take(r, arrival_of_I(s), at.I);
-    r.row.push_back(ops(s).I(static_cast<std::int64_t>(inputs(s))));
+    r.taken.push_back({pass::backward_input, at.chunk});
     at.end_of_I.push_back(r.clock);
     r.memory -= at.freed_by_I;
     r.owed.push_back(static_cast<std::uint16_t>(s));
@@ -123,7 +137,8 @@ class greedy_ranks {
     rank& r = ranks_[number];
     const std::size_t s = r.owed[r.paid++];
     take(r, 0, stages_[s].W);
-    r.row.push_back(ops(s).W(static_cast<std::int64_t>(stages_[s].weights++)));
+    r.taken.push_back({pass::backward_weight, stages_[s].chunk});
+    ++stages_[s].weights;
     r.memory -= stages_[s].freed_by_W;
   }
   /// W's until an F of the stage fits; whether it does.
@@ -140,7 +155,7 @@ class greedy_ranks {
   /// How many ops have been taken.
   std::size_t taken() const {
     std::size_t ops = 0;
-    for (const rank& r : ranks_) ops += r.row.size();
+    for (const rank& r : ranks_) ops += r.taken.size();
     return ops;
   }
   void put_all_W(std::size_t r) {
@@ -154,8 +169,17 @@ class greedy_ranks {
     return longest;
   }
   rows<cell> cells() const {
-    rows<cell> all;
-    for (const rank& r : ranks_) all.append(r.row);
+    std::vector<std::size_t> lengths;
+    for (const rank& r : ranks_) lengths.push_back(r.taken.size());
+    auto all = rows<cell>::for_overwrite(lengths);
+    for (std::size_t number = 0; number < ranks_.size(); ++number) {
+      const rank& r = ranks_[number];
+      std::vector<std::array<std::uint32_t, 5>> micro(r.stages.size());  // the next of each chunk and pass
+      for (std::size_t i = 0; i < r.taken.size(); ++i) {
+        const auto [pass, chunk] = r.taken[i];
+        all[number][i] = op{pass, chunk, r.stages[chunk], micro[chunk][static_cast<std::size_t>(pass)]++};
+      }
+    }
     return all;
   }
 
@@ -168,18 +192,21 @@ class greedy_ranks {
     std::size_t weights = 0;
     std::vector<double> end_of_F{}, end_of_I{};
   };
+  struct step {  // of the micro-batch that is next for its stage and pass
+    pipesched::pass pass;
+    std::uint8_t chunk;
+  };
   struct rank {
     double limit = 0, memory = 0, clock = 0, started = 0, bubble = 0;  // idle time is counted after the first op
-    std::size_t chunks = 0, paid = 0;
-    std::vector<std::uint16_t> owed{};  // stages in the order of their I's; the first `paid` have had their W
-    std::vector<cell> row{};
+    std::size_t paid = 0;
+    std::vector<std::uint16_t> owed{};    // stages in the order of their I's; the first `paid` have had their W
+    std::vector<std::uint16_t> stages{};  // by chunk
+    std::vector<step> taken{};
   };
-
-  stage_ops ops(std::size_t s) const { return {static_cast<std::int64_t>(s), stages_[s].chunk}; }
 
   void take(rank& r, double arrival, double duration) {
     const double start = std::max(r.clock, arrival);
-    if (r.row.empty())
+    if (r.taken.empty())
       r.started = start;
     else
       r.bubble += start - r.clock, longest_bubble_ = std::max(longest_bubble_, r.bubble);

@@ -46,10 +46,12 @@ class zb_search : public greedy_ranks {
     bool keep_first_backward, prioritize_backward, fill_every_gap;
   };
 
-  zb_search(const zb_params& p, const placement& where, switches s)
-      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), switches_(s), wish_(count()) {}
+  zb_search(const zb_params& p, const placement& where)
+      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), wish_(count()) {}
 
-  void run() {
+  void run(switches s) {
+    restart();
+    switches_ = s;
     warm_up();
     for (std::size_t round = 1; round < micro(); ++round) {
       wish_for_forwards();
@@ -123,7 +125,7 @@ class zb_search : public greedy_ranks {
     put_I(j);
   }
 
-  switches switches_;
+  switches switches_{};
   std::vector<char> wish_;
 };
 
@@ -137,15 +139,15 @@ class zbv_search : public greedy_ranks {
     bool fill_before_backward, fill_before_forward;
   };
 
-  // `allowed`: the idle times of an earlier search; a rank may idle longer by as much as it had less than the others then.
-  zbv_search(const zb_params& p, const placement& where, switches s, const std::vector<double>& allowed)
-      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), switches_(s), slack_(count(), 0) {
-    if (allowed.empty()) return;
-    const double longest = *std::max_element(allowed.begin(), allowed.end());
-    for (std::size_t i = 0; i < count(); ++i) slack_[i] = longest - allowed[i];
-  }
+  zbv_search(const zb_params& p, const placement& where)
+      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), slack_(count()), takes_down_(count()) {}
 
-  void run() {
+  // `allowed`: the idle times of an earlier search, or none; a rank may idle longer by as much as it had less than the others then.
+  void run(switches s, const std::vector<double>& allowed) {
+    restart();
+    switches_ = s;
+    const double longest = allowed.empty() ? 0 : *std::max_element(allowed.begin(), allowed.end());
+    for (std::size_t i = 0; i < count(); ++i) slack_[i] = allowed.empty() ? 0 : longest - allowed[i];
     warm_up();
     while (inputs(0) < micro()) {
       const std::size_t before = taken();
@@ -218,17 +220,16 @@ class zbv_search : public greedy_ranks {
 
   void take_backwards() {
     // Who takes one of the way down: those with more of the way back behind them, where its gradient has been made.
-    std::vector<char> takes_down(count());
     for (std::size_t i = 0; i < count(); ++i)
-      takes_down[i] = inputs(down(i)) < inputs(back(i)) &&
-                      (last(i) || inputs(down(i + 1)) > inputs(down(i)) || inputs(back(i)) == micro());
+      takes_down_[i] = inputs(down(i)) < inputs(back(i)) &&
+                       (last(i) || inputs(down(i + 1)) > inputs(down(i)) || inputs(back(i)) == micro());
     for (std::size_t i = count(); i-- > 0;)
-      if (takes_down[i] && can_I(down(i))) {
+      if (takes_down_[i] && can_I(down(i))) {
         if (!last(i)) fill(i, arrival_of_I(down(i)), true);
         put_I(down(i));
       }
     for (std::size_t i = 0; i < count(); ++i)
-      if (!takes_down[i] && can_I(back(i))) {
+      if (!takes_down_[i] && can_I(back(i))) {
         if (i > 0) fill(i, arrival_of_I(back(i)), switches_.fill_before_backward);
         put_I(back(i));
       }
@@ -245,8 +246,9 @@ class zbv_search : public greedy_ranks {
     put_F(s);
   }
 
-  switches switches_;
+  switches switches_{};
   std::vector<double> slack_;
+  std::vector<char> takes_down_;
 };
 
 // What both searches refuse, and the order of the forwards alone.
@@ -278,12 +280,11 @@ inline schedule make_named_zb(std::string_view name, zb_params p) {
   placement where = placement::linear(p.pp);
   double best_span = 0;
   rows<cell> best;
+  zb_search search(p, where);
   for (int combination = 0; combination < 8; ++combination) {
-    zb_search search(p, where,
-                     {.keep_first_backward = (combination & 4) == 0,
-                      .prioritize_backward = (combination & 2) == 0,
-                      .fill_every_gap = (combination & 1) == 0});
-    search.run();
+    search.run({.keep_first_backward = (combination & 4) == 0,
+                .prioritize_backward = (combination & 2) == 0,
+                .fill_every_gap = (combination & 1) == 0});
     if (combination > 0 && !(search.span() < best_span)) continue;
     best_span = search.span();
     best = search.cells();
@@ -347,13 +348,12 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
   placement where = placement::vee(p.pp);
   double best_bubble = 0;
   rows<cell> best;
+  detail::zbv_search search(p, where);
   for (int combination = 0; combination < 4; ++combination) {
     std::vector<double> allowed;
     for (double before = 0;;) {
-      detail::zbv_search search(
-          p, where, {.fill_before_backward = (combination & 2) == 0, .fill_before_forward = (combination & 1) == 0},
-          allowed);
-      search.run();
+      search.run({.fill_before_backward = (combination & 2) == 0, .fill_before_forward = (combination & 1) == 0},
+                 allowed);
       const double bubble = search.longest_bubble();
       if (!allowed.empty() && !(bubble < before)) break;
       allowed = search.bubbles();
