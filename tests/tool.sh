@@ -83,6 +83,12 @@ expect "dualpipe has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on on
 printf '0F0,0F1junk\r\n' >junk.csv
 expect "junk in a csv" 2 '' 'pipesched: junk.csv: row 0, column 1: .*~' "$tool" verify junk.csv
 expect "chunks and groups" 0 'interleaved_1f1b: 2 ranks, 6 stages \(looped\), .*' '' "$tool" generate interleaved_1f1b --pp 2 --micro 5 --chunks 3 --group-size 2 --format text
+expect "waves" 0 'hanayo: 3 ranks, 12 stages \(wave\), .*' '' "$tool" generate hanayo --pp 3 --micro 5 --wave 2 --format text
+expect "bad waves" 2 '' 'pipesched: hanayo needs 1 to 128 waves; got waves = 0, nearest 1~' "$tool" generate hanayo --pp 4 --micro 4 --wave 0
+expect "a group too small" 2 '' 'pipesched: group_interleaved needs groups of pp/2 to pp micro-batches; got group_size = 1, nearest 2~' "$tool" generate group_interleaved --pp 4 --micro 4 --group-size 1
+expect "chimera has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and chimera .* hanayo .*~" "$tool" generate chimera --pp 4 --micro 4 --format csv
+expect "odd chimera" 2 '' 'pipesched: chimera needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4~' "$tool" generate chimera --pp 3 --micro 4
+expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 2 activations a rank; nearest 2~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 1
 expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
 
 # simulate and compare
@@ -100,11 +106,11 @@ expect "simulate as svg" 0 '<svg .*</svg>~' '' "$tool" simulate 1f1b.json --form
 expect "simulate as html" 0 '<!doctype html>.*</html>~' '' "$tool" simulate 1f1b.json --format html
 expect "simulate as trace" 0 '.*"traceEvents".*\}~' '' "$tool" simulate 1f1b.json --format trace
 expect "simulate a broken schedule" 1 'rank 0, cell 1: duplicate: .*' '' "$tool" simulate broken.json
-expect "compare all" 0 '8 ranks, 20 micro-batches; .*zbv +63.5 +60 .*dualpipe +66 +66 .*zb1p +67 .*dualpipev +67 .*interleaved_1f1b +70.5 .*gpipe +81 .*1f1b +81 .*' '' "$tool" compare --pp 8 --micro 20
+expect "compare all" 0 '8 ranks, 20 micro-batches; .*zbv +63.5 +60 .*zbv_greedy +63.5 .*dualpipe +66 +66 .*zb1p +67 .*dualpipev +67 .*v_half +68.5 .*interleaved_1f1b +70.5 .*v_min .*v_1f1b .*gpipe +81 .*1f1b +81 .*chimera .*hanayo .*' '' "$tool" compare --pp 8 --micro 20
 expect "greedy, with a limit and costs" 0 'zb_greedy: 4 ranks, .*' '' "$tool" generate zb_greedy --pp 4 --micro 8 --memory-limit 5.5 --costs deepseek_v3 --format text
 expect "a limit below one" 2 '' 'pipesched: zb_greedy needs a memory limit of at least 1 .*~' "$tool" generate zb_greedy --pp 4 --micro 8 --memory-limit 0.5
 expect "compare some" 0 '[^~]*~schedule [^~]*~zb1p [^~]*~1f1b [^~]*~makespan:.*' '' "$tool" compare --pp 8 --micro 20 --families 1f1b,zb1p
-expect "compare at odd pp leaves dualpipe out and says so" 0 '.*left out: dualpipe needs an even number .*' '' "$tool" compare --pp 7 --micro 20
+expect "compare at odd pp leaves dualpipe out and says so" 0 '.*left out: dualpipe needs an even number .*chimera needs an even .*' '' "$tool" compare --pp 7 --micro 20
 expect "compare as json" 0 '\[~ \{~  "name": .*"name": "dualpipe",.*\]~' '' "$tool" compare --pp 4 --micro 8 --format json
 expect "costs of the wrong length" 2 '' 'pipesched: costs: forward has 6 numbers; expected 1 or 4, one a stage~' \
   "$tool" simulate --family 1f1b --pp 4 --micro 4 --costs costs.json

@@ -169,7 +169,7 @@ constexpr std::vector<std::vector<char>> pairs_everywhere(const schedule& s) {
         }
   };
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    pair_at[rank].resize(s[rank].size());
+    pair_at[rank].assign(s[rank].size(), 0);
     runnable.push_back(rank);
   }
   for (bool stuck = false; !stuck;) {

@@ -31,8 +31,12 @@ struct building_block {
 
 /// A sum over the slots from the first one on, for each slot: changes of one slot and questions in the logarithm of their number.
 class running_sum {
+  struct node {
+    std::int32_t sum = 0, highest = 0;  // of a part: its sum, and the highest of the sums from its first slot on
+  };
+
  public:
-  constexpr explicit running_sum(std::size_t slots) : leaves_(std::bit_ceil(slots)), nodes_(2 * leaves_) {}
+  constexpr explicit running_sum(std::size_t slots) : leaves_(std::bit_ceil(slots)), nodes_(2 * leaves_, node{}) {}
 
   constexpr void add(std::size_t slot, std::int32_t change) {
     std::size_t i = leaves_ + slot;
@@ -58,9 +62,6 @@ class running_sum {
   }
 
  private:
-  struct node {
-    std::int32_t sum = 0, highest = 0;  // of a part: its sum, and the highest of the sums from its first slot on
-  };
   std::size_t leaves_;
   std::vector<node> nodes_;
 };
@@ -76,7 +77,7 @@ class slot_table {
         links_(2 * stages_),
         micro_(static_cast<std::size_t>(micro)),
         split_(block.split),
-        slot_of_(links_ * micro_) {
+        slot_of_(links_ * micro_, 0) {
     const auto period = static_cast<std::size_t>(block.period);
     grow(static_cast<std::size_t>(block.first.back()) + 2 + period * (micro_ - 1));
     for (std::size_t m = 0; m < micro_; ++m)
@@ -136,7 +137,7 @@ class slot_table {
     for (std::uint32_t rank = 0; rank < ranks_; ++rank) {
       hosts.push_back({.stages = where_.stages_of(rank), .inputs = {}, .weights = {}, .next = nullptr});
       const std::size_t chunks = hosts.back().stages.size();
-      hosts.back().inputs.resize(chunks), hosts.back().weights.resize(chunks);
+      hosts.back().inputs.assign(chunks, 0), hosts.back().weights.assign(chunks, 0);
       lengths.push_back(chunks * micro_ * (forward_only ? 1 : split_ ? 3 : 2));
     }
     auto all = rows<cell>::for_overwrite(lengths);
