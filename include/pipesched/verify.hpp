@@ -31,10 +31,26 @@
 
 namespace pipesched {
 
-enum class rule : std::uint8_t { shape, range, placement, duplicate, missing, backward, order, overlap, cycle };
+enum class rule : std::uint8_t {
+  shape,
+  range,
+  placement,
+  duplicate,
+  missing,
+  backward,
+  order,
+  overlap,
+  cycle,  // of schedules
+  program,
+  slot,
+  message,
+  reduction,
+  deadlock  // of programs: program/check.hpp
+};
 
-inline constexpr std::string_view rule_names[] = {"shape",    "range", "placement", "duplicate", "missing",
-                                                  "backward", "order", "overlap",   "cycle"};
+inline constexpr std::string_view rule_names[] = {"shape",    "range",   "placement", "duplicate", "missing",
+                                                  "backward", "order",   "overlap",   "cycle",     "program",
+                                                  "slot",     "message", "reduction", "deadlock"};
 
 constexpr std::string_view to_string(rule r) { return rule_names[static_cast<std::size_t>(r)]; }
 

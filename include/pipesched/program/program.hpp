@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A schedule with its communication: for every rank the actions it takes, in order, and the number of the slot for everything
+// that must be kept. All of it is known before the first step, so a trainer allocates once and addresses never change.
+//
+//   action    meaning
+//   receive   posts a receive of the next message of a channel into a buffer; does not wait
+//   compute   waits for the inputs of a cell and for the buffers of its outputs, and runs it
+//   send      posts a send of the next message of a channel from a buffer; does not wait
+//   reduce    waits for the weight gradient of another rank, or takes one of this rank, and adds it
+//
+// A channel is a directed edge between two ranks: messages leave and arrive in one order, without tags, as NCCL has it.
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pipesched/error.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+/// What a message carries: what F makes for the next stage, what B or I makes for the one before, or the gradient of a stage's
+/// weights, for a rank that holds the same weights.
+enum class payload : std::uint8_t { activation, gradient, weights };
+
+struct message {
+  payload what = payload::activation;
+  std::uint16_t stage = 0;  ///< that makes it
+  std::uint32_t micro = 0;  ///< 0 for weights
+
+  friend constexpr bool operator==(const message&, const message&) = default;
+};
+
+/// "activation 3F12", "gradient 3B12", "weight gradient of stage 3".
+inline std::string to_string(message m) {
+  if (m.what == payload::weights) return detail::concat({"weight gradient of stage ", m.stage});
+  const bool activation = m.what == payload::activation;
+  return detail::concat({activation ? "activation " : "gradient ", m.stage, activation ? "F" : "B", m.micro});
+}
+
+/// All messages from one rank to another, first in, first out.
+struct channel {
+  std::uint16_t from = 0, to = 0;
+  std::uint32_t messages = 0;
+  std::uint32_t receive_buffers = 0;  ///< of `to`: how many messages it can have before it has used them
+  std::uint32_t send_buffers = 0;     ///< of `from`: how many it can have made before they have been received
+
+  friend constexpr bool operator==(const channel&, const channel&) = default;
+};
+
+/// No slot, buffer or channel.
+inline constexpr std::uint32_t no_slot = ~std::uint32_t{0};
+
+enum class action_kind : std::uint8_t { receive, compute, send, reduce };
+
+struct action {
+  action_kind kind = action_kind::compute;
+  message what{};                   ///< received, sent, or reduced
+  std::uint32_t channel = no_slot;  ///< of a receive or send, and of a reduce unless the other stage is on this rank
+  std::uint32_t buffer =
+      no_slot;              ///< of this rank; of a weight gradient: of its reduction buffers, no_slot where it is sent
+  std::uint32_t index = 0;  ///< the cell that is run; the stage whose weight gradient takes the other one
+
+  friend constexpr bool operator==(const action&, const action&) = default;
+};
+
+/// The slots of one op. What a stage hands to another on the same rank goes through a buffer, too.
+struct op_slots {
+  std::uint32_t activation = no_slot;  ///< what F keeps until the end of B or W
+  std::uint32_t weights = no_slot;     ///< what I keeps for W
+  std::uint32_t input = no_slot;       ///< the buffer it reads; none for the first stage's F and the last one's B or I
+  std::uint32_t output = no_slot;  ///< the buffer it fills; none for the last stage's F, the first one's B or I, and W
+
+  friend constexpr bool operator==(const op_slots&, const op_slots&) = default;
+};
+
+/// How many of each a rank needs.
+struct pool_sizes {
+  std::uint32_t activations = 0;  ///< the rank's peak of activations
+  std::uint32_t weights = 0;      ///< the most W's that are due at a time
+  std::uint32_t buffers = 0;      ///< of one message each: to receive into, to send from, to hand over
+  std::uint32_t reductions = 0;   ///< of one stage's weights each
+
+  friend constexpr bool operator==(const pool_sizes&, const pool_sizes&) = default;
+};
+
+/// What lower() makes of a schedule, and check() proves. A plain value, like a schedule.
+struct program {
+  pipesched::schedule schedule;
+  std::vector<channel> channels;
+  rows<action> actions;                 ///< a row a rank
+  rows<std::array<op_slots, 2>> slots;  ///< of both ops of every cell
+  std::vector<pool_sizes> pools;        ///< of every rank
+
+  friend bool operator==(const program&, const program&) = default;
+};
+
+}  // namespace pipesched

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+// lower() and check(): every family, mutants, and circles in words.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/program/check.hpp"
+#include "pipesched/program/lower.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/transform.hpp"
+#include "support/families.hpp"
+#include "support/random_costs.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+namespace {
+
+lower_options with_tied_ends(const schedule& s, std::uint32_t depth = 2) {
+  lower_options options{.depth = depth};
+  if (s.stages() > 1) options.tied = {{0, static_cast<std::uint16_t>(s.stages() - 1)}};
+  return options;
+}
+
+// The most W's that a rank owes at a time, told cell by cell.
+std::uint32_t peak_of_weights(std::span<const cell> row) {
+  std::uint32_t due = 0, peak = 0;
+  for (const cell& c : row) {
+    for (op o : c) due += o.pass == pass::backward_input;
+    peak = std::max(peak, due);
+    for (op o : c) due -= o.pass == pass::backward_weight;
+  }
+  return peak;
+}
+
+// Times of a play: a cell starts when its rank is free, its inputs have come and the buffers of its outputs are free; a message
+// travels from when both sides have posted it.
+struct clocks {
+  const program& p;
+  const stage_costs& costs;
+  std::vector<double> now;
+  std::vector<std::vector<double>> sent, received;  // by channel, when posted
+  std::vector<double> makespan{0.0};
+
+  clocks(const program& of, const stage_costs& c)
+      : p(of), costs(c), now(of.actions.count(), 0.0), sent(of.channels.size()), received(of.channels.size()) {}
+  void compute(std::uint32_t rank, std::size_t cell) {
+    now[rank] += costs.duration(p.schedule[rank][cell]);
+    makespan[0] = std::max(makespan[0], now[rank]);
+  }
+  void post_send(std::uint32_t c, std::size_t) { sent[c].push_back(now[p.channels[c].from]); }
+  void post_receive(std::uint32_t c, std::size_t) { received[c].push_back(now[p.channels[c].to]); }
+  void arrived(std::uint32_t c, std::size_t k) { meet(p.channels[c].to, c, k); }
+  void sent_(std::uint32_t c, std::size_t k) { meet(p.channels[c].from, c, k); }
+  void meet(std::uint32_t rank, std::uint32_t c, std::size_t k) {
+    now[rank] = std::max(now[rank], std::max(sent[c][k], received[c][k]) + costs.transfer_time[0]);
+  }
+};
+struct watched : clocks {
+  using clocks::clocks;
+  void sent(std::uint32_t c, std::size_t k) { sent_(c, k); }
+};
+
+double makespan_of(const program& p, const stage_costs& costs) {
+  detail::player<watched> play(p, watched(p, costs));
+  play.run([](std::uint32_t, const std::string& text) { FAIL(text); });
+  return play.listener().makespan[0];
+}
+
+}  // namespace
+
+TEST_CASE("lower: every family at every size and depth passes the check; pools are the schedule's peaks") {
+  for_all_families(8, 20, [](const family& f, const schedule_params& p) {
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
+    const schedule s = f.make(p);
+    for (const std::uint32_t depth : {1, 2, 3}) {
+      const program lowered = lower(s, with_tied_ends(s, depth));
+      REQUIRE(to_string(check(lowered)) == "");
+      for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+        REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
+        REQUIRE(lowered.pools[rank].weights == peak_of_weights(s[rank]));
+      }
+    }
+  });
+}
+
+TEST_CASE("lower: overlapped, split and joined schedules, too") {
+  for_all_families(5, 9, [](const family& f, const schedule_params& p) {
+    if (p.forward_only) return;
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    const schedule s = f.make(p);
+    for (const schedule& other : {overlap_neighbours(s), split_backward(s), delay_weights(s, 3)})
+      REQUIRE(to_string(check(lower(other))) == "");
+  });
+}
+
+// A receive that is posted too late, or behind one whose message nobody uses yet, keeps its sender and so everyone waiting.
+TEST_CASE(
+    "lower: no message keeps another one waiting: played under rendezvous, no family takes longer than simulated") {
+  for_all_families(8, 20, [](const family& f, const schedule_params& p) {
+    if (p.forward_only) return;
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    const schedule s = f.make(p);
+    const stage_costs costs;
+    // Depth 1 does for 1F1B, zero bubble and DualPipe, 6 for groups of interleaved micro-batches; looped BFS runs far ahead.
+    const std::uint32_t depth = f.name == "looped_bfs" ? s.micro : 6;
+    REQUIRE(makespan_of(lower(s, {.depth = depth}), costs) == measure(simulate(s, costs), costs).makespan);
+  });
+}
+
+TEST_CASE("lower: by hand") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 2});
+  CHECK(p.channels == std::vector<channel>{{0, 1, 2, 2, 2}, {1, 0, 2, 2, 2}});
+  const message F0{payload::activation, 0, 0}, F1{payload::activation, 0, 1}, B0{payload::gradient, 1, 0},
+      B1{payload::gradient, 1, 1};
+  const auto run = [](std::uint32_t i) { return action{action_kind::compute, {}, no_slot, no_slot, i}; };
+  using enum action_kind;
+  CHECK(std::vector(p.actions[0].begin(), p.actions[0].end()) == std::vector<action>{{receive, B0, 1, 2, 0},
+                                                                                     {receive, B1, 1, 3, 0},
+                                                                                     run(0),
+                                                                                     {send, F0, 0, 0, 0},
+                                                                                     run(1),
+                                                                                     {send, F1, 0, 1, 0},
+                                                                                     run(2),
+                                                                                     run(3)});
+  CHECK(std::vector(p.actions[1].begin(), p.actions[1].end()) == std::vector<action>{{receive, F0, 0, 0, 0},
+                                                                                     {receive, F1, 0, 1, 0},
+                                                                                     run(0),
+                                                                                     run(1),
+                                                                                     {send, B0, 1, 2, 0},
+                                                                                     run(2),
+                                                                                     run(3),
+                                                                                     {send, B1, 1, 3, 0}});
+  CHECK(p.pools == std::vector<pool_sizes>{{2, 0, 4, 0}, {1, 0, 4, 0}});
+  CHECK(to_string(F1) == "activation 0F1");
+  CHECK(to_string(B1) == "gradient 1B1");
+}
+
+TEST_CASE("lower: stages that two ranks hold are reduced by both, behind their last W or B; tied stages likewise") {
+  const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}), {.tied = {{0, 3}}});
+  REQUIRE(check(p));
+  for (std::uint32_t rank = 0; rank < 4; ++rank) {
+    std::multiset<std::uint32_t> reduced;
+    for (const action& a : p.actions[rank])
+      if (a.kind == action_kind::reduce) reduced.insert(a.index);
+    // The ties of rank 0 and 3 are on one rank each: no message.
+    CHECK(reduced.size() == (rank == 0 || rank == 3 ? 3 : 2));
+    CHECK(p.pools[rank].reductions == 2);
+  }
+  const program linear = lower(make_1f1b_schedule({.pp = 3, .micro = 4}), {.tied = {{0, 2}}});
+  REQUIRE(check(linear));
+  CHECK(linear.pools[0].reductions == 1);
+  CHECK(linear.pools[1].reductions == 0);
+  CHECK(linear.actions[2].back().kind == action_kind::reduce);
+  CHECK(linear.actions[2].back().index == 2);
+  CHECK(linear.actions[2].back().what == message{payload::weights, 0, 0});
+}
+
+TEST_CASE("lower: buffers that would make ranks wait in a circle are made more") {
+  // Rank 0 runs all its forwards first, rank 1 wants to send gradients in between.
+  schedule s = make_1f1b_schedule({.pp = 2, .micro = 16});
+  const schedule all_first = make_gpipe_schedule({.pp = 2, .micro = 16});
+  std::vector<std::vector<cell>> cells(2);
+  std::copy(all_first[0].begin(), all_first[0].end(), std::back_inserter(cells[0]));
+  std::stable_sort(cells[0].begin() + 16, cells[0].end(),
+                   [](const cell& a, const cell& b) { return a[0].micro < b[0].micro; });
+  cells[1].assign(s[1].begin(), s[1].end());
+  s.cells = rows<cell>(cells);
+  REQUIRE(verify(s));
+  const program p = lower(s);
+  CHECK(to_string(check(p)) == "");
+  program shallow = p;
+  std::uint32_t deepest = 0;
+  for (const channel& c : p.channels) deepest = std::max(deepest, c.receive_buffers);
+  CHECK(deepest > 2);
+}
+
+TEST_CASE("check: a circle in words") {
+  schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
+  program p = lower(s);
+  // Rank 1 keeps both gradients for the end, rank 0 wants the first one before it sends the second activation.
+  auto row = p.actions[1];
+  std::vector<action> actions(row.begin(), row.end());
+  const auto late =
+      std::find_if(actions.begin(), actions.end(), [](const action& a) { return a.kind == action_kind::send; });
+  std::rotate(late, late + 1, actions.end() - 1);
+  std::copy(actions.begin(), actions.end(), row.begin());
+  CHECK(to_string(check(p)) == "");  // still runs: rank 0 does not need it before
+  schedule eager = s;
+  std::swap(eager[0][1], eager[0][2]);  // F0 B0 F1 B1 on rank 0
+  REQUIRE(verify(eager));
+  program q = lower(eager);
+  row = q.actions[1];
+  actions.assign(row.begin(), row.end());
+  const auto send =
+      std::find_if(actions.begin(), actions.end(), [](const action& a) { return a.kind == action_kind::send; });
+  std::rotate(send, send + 1, actions.end() - 1);
+  std::copy(actions.begin(), actions.end(), row.begin());
+  CHECK(to_string(check(q)) ==
+        "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
+        "to "
+        "send activation 0F1; expected an end\n");
+}
+
+TEST_CASE("check: mutants of programs are caught") {
+  std::mt19937_64 random(11);
+  std::map<std::string, int> caught;
+  std::vector<program> programs;
+  for (const char* name : {"1f1b", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev", "chimera", "v_half", "gpipe"})
+    programs.push_back(lower(make_schedule(name, {.pp = 4, .micro = 8})));
+  int tried = 0;
+  for (int round = 0; round < 3000; ++round) {
+    program p = programs[random() % programs.size()];
+    std::vector<std::vector<action>> rows_of;
+    for (std::size_t r = 0; r < p.actions.count(); ++r) rows_of.emplace_back(p.actions[r].begin(), p.actions[r].end());
+    auto& row = rows_of[random() % rows_of.size()];
+    const auto pick = [&](auto&& is) {
+      std::vector<std::size_t> at;
+      for (std::size_t i = 0; i < row.size(); ++i)
+        if (is(row[i])) at.push_back(i);
+      return at.empty() ? row.size() : at[random() % at.size()];
+    };
+    const auto message = [](const action& a) { return a.kind == action_kind::send || a.kind == action_kind::receive; };
+    std::string kind;
+    const std::size_t at = pick(message);
+    switch (random() % 7) {
+      case 0:
+        kind = "dropped";
+        row.erase(row.begin() + static_cast<std::ptrdiff_t>(at));
+        break;
+      case 1:
+        kind = "twice";
+        row.insert(row.begin() + static_cast<std::ptrdiff_t>(at), row[at]);
+        break;
+      case 2: {
+        kind = "crossed";  // two messages of one kind and channel change places
+        const std::size_t other = pick([&](const action& a) {
+          return a.kind == row[at].kind && a.channel == row[at].channel && a.what != row[at].what;
+        });
+        if (other == row.size()) continue;
+        std::swap(row[at].what, row[other].what);
+        std::swap(row[at].buffer, row[other].buffer);
+        break;
+      }
+      case 3:
+        kind = "another micro-batch";
+        row[at].what.micro = (row[at].what.micro + 1) % 8;
+        break;
+      case 4: {
+        kind = "too few buffers";
+        const std::size_t rank = random() % p.pools.size();
+        if (p.pools[rank].buffers == 0) continue;
+        --p.pools[rank].buffers;
+        break;
+      }
+      case 5: {
+        kind = "too few slots";
+        const std::size_t rank = random() % p.pools.size();
+        --p.pools[rank].activations;
+        break;
+      }
+      case 6: {
+        kind = "a cell left out";
+        row.erase(row.begin() +
+                  static_cast<std::ptrdiff_t>(pick([](const action& a) { return a.kind == action_kind::compute; })));
+        break;
+      }
+    }
+    p.actions = rows<action>(rows_of);
+    ++tried;
+    CAPTURE(kind);
+    REQUIRE(!check(p));
+    ++caught[kind];
+  }
+  CHECK(caught.size() == 7);
+  CHECK(tried > 2000);
+}
+
+TEST_CASE("check: a shape that is none, and numbers out of range, are named, not followed") {
+  const program good = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
+  const auto broken = [&](auto&& change) {
+    program p = good;
+    change(p);
+    const report r = check(p);
+    CHECK(!r);
+    return to_string(r);
+  };
+  CHECK(broken([](program& p) { p.pools.pop_back(); }).find("program: expected actions, pools and slots") !=
+        std::string::npos);
+  CHECK(broken([](program& p) { p.channels[0].to = 77; }).find("a channel from rank") != std::string::npos);
+  broken([](program& p) { p.schedule.micro = 9; });
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 3000; ++i) {
+    program p = good;
+    action& a = p.actions.all()[random() % p.actions.size()];
+    const auto any = static_cast<std::uint32_t>(random() >> (random() % 64));
+    switch (random() % 6) {
+      case 0: a.channel = any; break;
+      case 1: a.buffer = any; break;
+      case 2: a.index = any; break;
+      case 3: a.what.stage = static_cast<std::uint16_t>(any); break;
+      case 4: a.kind = static_cast<action_kind>(any % 256); break;
+      case 5: {
+        auto& slots = p.slots.all()[random() % p.slots.size()][random() % 2];
+        (random() % 2 ? slots.activation : random() % 2 ? slots.input : slots.output) = any;
+      }
+    }
+    check(p);  // says something or nothing, and comes back
+  }
+}
+
+TEST_CASE("lower: what cannot be lowered is refused") {
+  schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
+  CHECK(refusal_of([&] { lower(s, {.depth = 0}); }) == "lower() takes a depth of at least 1; got 0, nearest 1");
+  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied are two stages below 2; got 0 and 2");
+  std::swap(s[0][0], s[0][2]);
+  CHECK(refusal_of([&] { lower(s); }).find("a schedule that is not valid cannot be lowered: rank 0, cell 0: order") ==
+        0);
+}
