@@ -97,6 +97,7 @@ class player {
     std::size_t done = 0;
     waiting state{};
     std::vector<buffer> buffers, reductions;
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> weights_sent;  // channel and number
   };
 
   bool matched(const buffer& b) const {
@@ -151,6 +152,7 @@ class player {
       return;
     }
     mine.push_back(a.what);
+    if (a.what.what == payload::weights && !receives) ranks_[r].weights_sent.push_back({a.channel, number});
     receives ? listener_.post_receive(a.channel, number) : listener_.post_send(a.channel, number);
     if (number < other.size())  // whoever waits for it goes on
       for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}})
@@ -234,6 +236,11 @@ class player {
   }
 
   void reduce(std::uint32_t r, const action& a) {
+    for (const auto& [channel, number] : ranks_[r].weights_sent)  // may not change before they have gone
+      if (number >= channels_[channel].receives.size()) {
+        ranks_[r].state = {waiting::for_sent, channel, number};
+        return;
+      }
     if (a.channel == no_slot || !arrived(r, a.what, a.buffer)) return;
     ranks_[r].reductions[a.buffer].state = content::nothing;
   }

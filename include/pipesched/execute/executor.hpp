@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Runs one rank of a program: posts its receives, waits for the inputs of a cell, calls the trainer, posts its sends.
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/error.hpp"
+#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+// What a trainer lacks for a program is found before anything runs.
+template <typename Trainer>
+void require_trainer(const program& p, std::uint32_t rank) {
+  static_assert(trainer_has::forward<Trainer>, "a trainer needs: void forward(pipesched::task)");
+  static_assert(
+      trainer_has::backward<Trainer> || (trainer_has::backward_input<Trainer> && trainer_has::backward_weight<Trainer>),
+      "a trainer needs: void backward(pipesched::task); or void backward_input(pipesched::task) and "
+      "void backward_weight(pipesched::task); or all three");
+  static_assert(trainer_has::buffer<Trainer>, "a trainer needs: std::span<std::byte> buffer(std::uint32_t)");
+  const auto needs = [&](op o, std::string_view function, std::string_view hint) {
+    throw schedule_error(concat({"the trainer has no ", function, ", which ", to_string(o), " needs", hint}));
+  };
+  for (const cell& c : p.schedule[rank])
+    for (op o : c) {
+      if (o.pass == pass::backward && !trainer_has::backward<Trainer>)
+        needs(o, "backward", "; split_backward() makes I and W of B");
+      if (o.pass == pass::backward_input && !trainer_has::backward_input<Trainer>)
+        needs(o, "backward_input", "; merge_backward() makes B of I and W");
+      if (o.pass == pass::backward_weight && !trainer_has::backward_weight<Trainer>)
+        needs(o, "backward_weight", "; merge_backward() makes B of I and W");
+    }
+  for (const action& a : p.actions[rank])
+    if (a.what.what == payload::weights && !trainer_has::reductions<Trainer>)
+      throw schedule_error(
+          concat({"the trainer has no weight_gradient, reduction_buffer and reduce, which the reduction of stage ",
+                  a.what.stage, " needs"}));
+}
+
+template <typename Trainer>
+void run_op(Trainer& trainer, const task& t) {
+  switch (t.what.pass) {
+    case pass::forward: return trainer.forward(t);
+    case pass::backward:
+      if constexpr (trainer_has::backward<Trainer>) trainer.backward(t);
+      return;
+    case pass::backward_input:
+      if constexpr (trainer_has::backward_input<Trainer>) trainer.backward_input(t);
+      return;
+    case pass::backward_weight:
+      if constexpr (trainer_has::backward_weight<Trainer>) trainer.backward_weight(t);
+      return;
+    case pass::none: return;
+  }
+}
+
+template <typename Trainer>
+void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& slots) {
+  const task first{c[0], slots[0]};
+  if (!c.overlapped()) return run_op(trainer, first);
+  const task second{c[1], slots[1]};
+  if constexpr (trainer_has::overlapped<Trainer>) {
+    trainer.overlapped(first, second);
+  } else {
+    const bool swapped = c[1].pass == pass::forward && c[0].pass != pass::forward;
+    run_op(trainer, swapped ? second : first);
+    run_op(trainer, swapped ? first : second);
+  }
+}
+
+}  // namespace detail
+
+/// Runs one step of one rank. Whatever a function of the trainer throws comes out of here. With `record`, the start and end of every cell, in
+/// seconds since `zero`, are put there. No allocation, no lock and no virtual call of its own.
+/// @pre check(p) is true; every rank runs the same program
+template <typename Trainer, transport Transport>
+void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
+             std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {
+  detail::require_trainer<Trainer>(p, rank);
+  const std::span<const action> actions = p.actions[rank];
+  const std::span<const cell> cells = p.schedule[rank];
+  const auto slots = p.slots[rank];
+  const auto now = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero).count(); };
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const action& a = actions[i];
+    transport.at(static_cast<std::uint32_t>(i));
+    switch (a.kind) {
+      case action_kind::receive:
+        if constexpr (trainer_has::reductions<Trainer>)
+          if (a.what.what == payload::weights) {
+            transport.post_receive(a, trainer.reduction_buffer(a.buffer));
+            break;
+          }
+        transport.post_receive(a, trainer.buffer(a.buffer));
+        break;
+      case action_kind::compute: {
+        const auto& of = slots[a.index];
+        for (const op_slots& s : of) {
+          if (s.input != no_slot) transport.wait_received(s.input, false);
+          if (s.output != no_slot) transport.wait_sent(s.output);
+        }
+        if (!record.empty()) record[a.index].start = now();
+        detail::run_cell(trainer, cells[a.index], of);
+        if (!record.empty()) record[a.index].end = now();
+        break;
+      }
+      case action_kind::send:
+        if constexpr (trainer_has::reductions<Trainer>)
+          if (a.what.what == payload::weights) {
+            transport.post_send(a, trainer.weight_gradient(a.what.stage));
+            break;
+          }
+        transport.post_send(a, trainer.buffer(a.buffer));
+        break;
+      case action_kind::reduce:
+        if constexpr (trainer_has::reductions<Trainer>) {
+          const auto own = static_cast<std::uint16_t>(a.index);
+          transport.wait_weights_sent();  // before it changes
+          if (a.channel == no_slot) {
+            trainer.reduce(own, a.what.stage, {});
+          } else {
+            transport.wait_received(a.buffer, true);
+            trainer.reduce(own, a.what.stage, trainer.reduction_buffer(a.buffer));
+          }
+        }
+        break;
+    }
+  }
+  transport.finish();
+}
+
+}  // namespace pipesched
