@@ -85,10 +85,10 @@ expect "junk in a csv" 2 '' 'pipesched: junk.csv: row 0, column 1: .*~' "$tool" 
 expect "chunks and groups" 0 'interleaved_1f1b: 2 ranks, 6 stages \(looped\), .*' '' "$tool" generate interleaved_1f1b --pp 2 --micro 5 --chunks 3 --group-size 2 --format text
 expect "waves" 0 'hanayo: 3 ranks, 12 stages \(wave\), .*' '' "$tool" generate hanayo --pp 3 --micro 5 --wave 2 --format text
 expect "bad waves" 2 '' 'pipesched: hanayo needs 1 to 128 waves; got waves = 0, nearest 1~' "$tool" generate hanayo --pp 4 --micro 4 --wave 0
-expect "a group too small" 2 '' 'pipesched: group_interleaved needs groups of pp/2 to pp micro-batches; got group_size = 1, nearest 2~' "$tool" generate group_interleaved --pp 4 --micro 4 --group-size 1
+expect "a group too small" 2 '' 'pipesched: group_interleaved needs groups of pp/2 = 2 to pp = 4 micro-batches; got group_size = 1, nearest 2~' "$tool" generate group_interleaved --pp 4 --micro 4 --group-size 1
 expect "chimera has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and chimera .* hanayo .*~" "$tool" generate chimera --pp 4 --micro 4 --format csv
 expect "odd chimera" 2 '' 'pipesched: chimera needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4~' "$tool" generate chimera --pp 3 --micro 4
-expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 2 activations a rank; nearest 2~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 1
+expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 2 activations a rank; got 1, nearest 2~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 1
 expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
 
 # simulate and compare

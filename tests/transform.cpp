@@ -171,10 +171,18 @@ TEST_CASE("transform: what cannot be cut or joined is refused") {
   CHECK(refusal_of([&] { keep_micro_batches(s, 5); }) ==
         "a schedule of 4 micro-batches can be cut to 1 to 4 of them; got 5, nearest 4");
   CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 3, .micro = 4})); }) ==
-        "steps can be joined where the same ranks host the same stages; these differ");
+        "steps can be joined where the same ranks host the same stages; got 2 stages on 2 ranks (linear) and 3 on 3 "
+        "(linear)");
+  CHECK(refusal_of([&] { concatenate(s, make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 1})); }) == "");
+  CHECK(refusal_of([&] {
+          schedule huge = s;
+          huge.micro = 0xFFFFFFFE;
+          concatenate(huge, s);
+        }).find("steps of at most 4294967294 micro-batches together") == 0);
   CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 2, .micro = 4, .forward_only = true})); }) ==
-        "steps can be joined where both are forward only or neither; one of these is");
+        "steps can be joined where both are forward only or neither; got one that is and one that is not");
   const schedule odd = make_dualpipe_schedule({.pp = 2, .micro = 5});
-  CHECK(refusal_of([&] { concatenate(odd, odd); }) ==
-        "steps of two replicas can be joined where one has an even number of micro-batches; got 5 and 5");
+  CHECK(
+      refusal_of([&] { concatenate(odd, odd); }) ==
+      "steps of two replicas can be joined where one has an even number of micro-batches; got 5 and 5, nearest 4 or 6");
 }

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -22,7 +23,7 @@ struct schedule_error : std::invalid_argument {
 
 namespace detail {
 
-// A piece of a sentence: a text or a whole number.
+// A piece of a sentence: a text or a number.
 struct piece {
   template <typename Text>
   requires std::is_convertible_v<const Text&, std::string_view>
@@ -34,15 +35,23 @@ struct piece {
         is_number(true),
         negative(of < 0) {}  // NOLINT: likewise
 
+  constexpr piece(double of) : real(of), is_real(true) {}  // NOLINT: likewise
+
   std::string_view text{};
   std::uint64_t number = 0;
-  bool is_number = false, negative = false;
+  double real = 0;
+  bool is_number = false, negative = false, is_real = false;
 };
 
 /// `concat({"rank ", 3, " of ", name})`. One function for all sentences keeps the code around them small.
 inline std::string concat(std::initializer_list<piece> pieces) {
   std::string sentence;
   for (const piece& p : pieces) {
+    if (p.is_real) {
+      char digits[32];
+      sentence.append(digits, static_cast<std::size_t>(std::snprintf(digits, sizeof digits, "%g", p.real)));
+      continue;
+    }
     if (!p.is_number) {
       sentence += p.text;
       continue;

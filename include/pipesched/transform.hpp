@@ -3,12 +3,15 @@
 
 // From one schedule to another: split the backward or merge it again, overlap neighbours, keep forwards alone or fewer
 // micro-batches, run weight gradients later, join steps. Each makes a valid schedule of a valid one, in time linear in the number
-// of ops unless it says otherwise; they combine, as in `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`.
+// of ops unless it says otherwise, and keeps the name; they combine, as in `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "pipesched/dependencies.hpp"
@@ -93,6 +96,7 @@ constexpr schedule keep_forwards(const schedule& s) {
 /// The first `micro` micro-batches; of a schedule with two replicas the first half of them from each.
 /// @throws schedule_error unless 1 <= micro <= s.micro.
 constexpr schedule keep_micro_batches(const schedule& s, std::int64_t micro) {
+  if (s.micro == 0) throw schedule_error("a schedule without micro-batches cannot be cut");
   if (micro < 1 || micro > s.micro)
     throw schedule_error(detail::concat({"a schedule of ", s.micro, " micro-batches can be cut to 1 to ", s.micro,
                                          " of them; got ", micro, ", nearest ", micro < 1 ? 1 : s.micro}));
@@ -195,23 +199,54 @@ constexpr std::vector<std::vector<char>> pairs_everywhere(const schedule& s) {
   return pair_at;
 }
 
+// The same in the order of time: a pair is made if both inputs are there when the F can start.
 constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
+  constexpr std::uint64_t never = ~std::uint64_t{0};
   std::vector<std::vector<char>> pair_at(s.pp());
-  tensor_table<std::uint32_t> made(s, 0);  // when
-  std::vector<std::uint32_t> clock(s.pp(), 0), last_start(s.pp(), 0);
-  walk(s, [&](std::uint32_t rank, std::size_t i, const cell& c) {
-    std::uint32_t there = 0, length = 0;
-    for (op o : c) {
-      if (const auto in = input_of(o, s.stages())) there = std::max(there, made[*in]);
-      length += o.pass == pass::backward ? 2 : 1;
-    }
-    if (i > 0 && can_overlap_next(s[rank], i - 1)) pair_at[rank][i - 1] = there <= last_start[rank];
-    pair_at[rank].push_back(0);
-    last_start[rank] = std::max(clock[rank], there);
-    clock[rank] = last_start[rank] + length;
+  std::vector<std::size_t> done(s.pp(), 0);
+  std::vector<std::uint64_t> clock(s.pp(), 0);
+  tensor_table<std::uint64_t> made(s, never);  // when
+  const auto start_of = [&](std::uint32_t rank, const cell& c) {
+    std::uint64_t start = clock[rank];
     for (op o : c)
-      if (const auto out = output_of(o, s.stages())) made[*out] = clock[rank];
-  });
+      if (const auto in = input_of(o, s.stages())) start = std::max(start, made[*in]);
+    return start;
+  };
+  using event =
+      std::pair<std::uint64_t, std::uint32_t>;  // a rank could start its next cell then; perhaps no longer true
+  std::vector<event> events;
+  const auto expect = [&](std::uint32_t rank) {
+    if (done[rank] == s[rank].size()) return;
+    const std::uint64_t start = start_of(rank, s[rank][done[rank]]);
+    if (start == never) return;
+    events.push_back({start, rank});
+    std::push_heap(events.begin(), events.end(), std::greater<>());
+  };
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+    pair_at[rank].assign(s[rank].size(), 0);
+    expect(rank);
+  }
+  while (!events.empty()) {
+    const auto [now, rank] = events.front();
+    std::pop_heap(events.begin(), events.end(), std::greater<>());
+    events.pop_back();
+    const auto row = s[rank];
+    const std::size_t i = done[rank];
+    if (i == row.size() || start_of(rank, row[i]) != now) continue;
+    const bool pair = can_overlap_next(row, i) && start_of(rank, row[i + 1]) <= now;
+    pair_at[rank][i] = pair;
+    done[rank] += pair ? 2 : 1;
+    clock[rank] = now;
+    for (std::size_t k = i; k < done[rank]; ++k)
+      for (op o : row[k]) clock[rank] += o.pass == pass::backward ? 2 : 1;
+    for (std::size_t k = i; k < done[rank]; ++k)
+      for (op o : row[k])
+        if (const auto out = output_of(o, s.stages())) {
+          made[*out] = clock[rank];
+          expect(s.placement.rank_of(receiver_of(*out), out->micro));
+        }
+    expect(rank);
+  }
   return pair_at;
 }
 
@@ -219,7 +254,9 @@ constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
 
 /// Every F with the B or I of another micro-batch right behind it in one overlapped cell, as `rule` says. `everywhere` makes of
 /// interleaved 1F1B with `extra_warm_up` the one with `overlap`; where the warm-up has nothing to spare, as in 1F1B, pairs make
-/// ranks wait for each other, and `where_ready` finds those that do not. Linear, and pp for each pair given up.
+/// ranks wait for each other, and `where_ready` makes those alone for which the rank itself does not wait. What waits for the F's
+/// output gets it at the end of the pair in either case: simulate both, and the schedule as it was. Linear but for a logarithm, or
+/// for pp for each pair given up.
 /// @pre the schedule is valid
 constexpr schedule overlap_neighbours(const schedule& s, overlap_rule rule = overlap_rule::everywhere) {
   std::vector<std::vector<char>> pair_at;
@@ -242,16 +279,32 @@ constexpr schedule overlap_neighbours(const schedule& s, overlap_rule rule = ove
 /// numbered on. @throws schedule_error unless both place their stages alike, both are forward only or neither, and, with two
 /// replicas, one of them has an even number of micro-batches.
 constexpr schedule concatenate(const schedule& first, const schedule& then) {
+  using detail::concat;
   const std::int64_t micro = std::int64_t{first.micro} + then.micro;
-  if (first.placement.for_micro(micro) != then.placement.for_micro(micro))
-    throw schedule_error("steps can be joined where the same ranks host the same stages; these differ");
+  constexpr std::int64_t most = std::numeric_limits<std::uint32_t>::max() - 1;
+  if (micro > most)
+    throw schedule_error(
+        concat({"steps of at most ", most, " micro-batches together can be joined; got ", first.micro, " and ",
+                then.micro, ", nearest ", std::max<std::int64_t>(0, most - first.micro), " in the second"}));
+  const auto alike = [&] {
+    if (first.pp() != then.pp() || first.placement.replicas() != then.placement.replicas()) return false;
+    for (std::uint32_t replica = 0; replica < first.placement.replicas(); ++replica) {
+      const auto a = first.placement.rank_of_stage(replica), b = then.placement.rank_of_stage(replica);
+      if (!std::equal(a.begin(), a.end(), b.begin(), b.end())) return false;
+    }
+    return true;
+  };
+  if (!alike())
+    throw schedule_error(concat({"steps can be joined where the same ranks host the same stages; got ", first.stages(),
+                                 " stages on ", first.pp(), " ranks (", to_string(first.placement.kind()), ") and ",
+                                 then.stages(), " on ", then.pp(), " (", to_string(then.placement.kind()), ")"}));
   if (first.forward_only != then.forward_only)
-    throw schedule_error("steps can be joined where both are forward only or neither; one of these is");
+    throw schedule_error(
+        concat({"steps can be joined where both are forward only or neither; got one that is and one that is not"}));
   if (first.placement.replicas() == 2 && first.micro % 2 != 0 && then.micro % 2 != 0)
     throw schedule_error(
-        detail::concat({"steps of two replicas can be joined where one has an even number of "
-                        "micro-batches; got ",
-                        first.micro, " and ", then.micro}));
+        concat({"steps of two replicas can be joined where one has an even number of micro-batches; got ", first.micro,
+                " and ", then.micro, ", nearest ", then.micro - 1, " or ", then.micro + 1}));
   schedule result = first;
   result.micro = static_cast<std::uint32_t>(micro);
   result.placement = first.placement.for_micro(micro);

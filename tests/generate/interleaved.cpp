@@ -213,7 +213,7 @@ TEST_CASE("interleaved families: bad chunks and groups are refused with the near
   for (const std::int64_t group : {3, 9, -1})
     CHECK(refusal_of([&] {
             make_group_interleaved_schedule({.pp = 8, .micro = 8, .chunks = 2, .group_size = group});
-          }) == "group_interleaved needs groups of pp/2 to pp micro-batches; got group_size = " +
+          }) == "group_interleaved needs groups of pp/2 = 4 to pp = 8 micro-batches; got group_size = " +
                     std::to_string(group) + ", nearest " + (group > 8 ? "8" : "4"));
   CHECK(refusal_of([] { make_looped_bfs_schedule({.pp = 1024, .micro = 1, .chunks = 65}); }) ==
         "looped_bfs needs at most 1008 pipeline ranks (stages are 16-bit numbers); got pp = 1024, nearest 1008");

@@ -157,6 +157,30 @@ TEST_CASE("zbv greedy: valid, and within the limit in bytes, for random costs by
       }
 }
 
+TEST_CASE("zbv greedy: stages that keep nothing, bytes of any size, the rest of a rounding, and the shortest span") {
+  const auto peak_over_limit = [](std::int64_t pp, stage_costs costs, double limit) {
+    const metrics m =
+        measured(make_zbv_greedy_schedule({.pp = pp, .micro = 100, .costs = costs, .memory_limit = limit}), costs);
+    double worst = 0;
+    for (std::uint32_t rank = 0; rank < pp; ++rank) {
+      const double average =
+          (costs.kept_by_forward[rank] + costs.kept_by_forward[static_cast<std::uint32_t>(2 * pp) - 1 - rank]) / 2;
+      if (average > 0) worst = std::max(worst, m.ranks[rank].peak_bytes / (limit * average));
+    }
+    return worst;
+  };
+  CHECK(peak_over_limit(2, {.kept_by_forward = {0.02, 0.02, 0.02, 0}}, 4) <= 1 + 1e-9);
+  CHECK(peak_over_limit(4, {.kept_by_forward = {1e-3, 1e-3, 1e-3, 0, 0, 0, 0, 0}}, 4) <= 1 + 1e-9);
+  CHECK(peak_over_limit(1, {.kept_by_forward = {1, 0}}, 2) <= 1 + 1e-9);
+  const stage_costs leaky{.kept_by_forward = 1, .freed_by_weight = per_stage(1 - 0.9e-9)};
+  CHECK(make_zbv_greedy_schedule({.pp = 2, .micro = 100, .costs = leaky, .memory_limit = 2}).cells ==
+        make_zbv_greedy_schedule({.pp = 2, .micro = 100, .memory_limit = 2}).cells);
+  const stage_costs unequal{.forward = {4, 1, 3, 4, 4, 1, 4, 2, 1, 2},
+                            .backward_input = {2, 3, 4, 1, 3, 3, 2, 3, 3, 2},
+                            .backward_weight = {3, 2, 1, 1, 2, 3, 1, 2, 3, 4}};
+  CHECK(measured(make_zbv_greedy_schedule({.pp = 5, .micro = 10, .costs = unequal}), unequal).span <= 179);
+}
+
 TEST_CASE("zbv: a single rank's row equals that of the schedule") {
   for (const pipeline_params p : {pipeline_params{.pp = 4, .micro = 9}, pipeline_params{.pp = 3, .micro = 2}})
     for (std::int64_t rank = 0; rank < p.pp; ++rank) {
@@ -174,12 +198,14 @@ TEST_CASE("v shapes: bad sizes and limits are refused with the nearest legal val
   CHECK(refusal_of([] { make_v_1f1b_schedule({.pp = 4, .micro = 0}); }) ==
         "v_1f1b needs at least 1 micro-batch; got micro = 0, nearest 1");
   CHECK(refusal_of([] { make_zbv_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 1.5}); }) ==
-        "zbv_greedy needs a memory limit of at least 2 activations a rank; nearest 2");
+        "zbv_greedy needs a memory limit of at least 2 activations a rank; got 1.5, nearest 2");
   for (const char* name : {"zb_greedy", "zbv_greedy"})
     CHECK(refusal_of([&] {
             make_schedule(name,
                           {.pp = 4, .micro = 8, .costs = {.kept_by_forward = 3, .freed_by_weight = per_stage(2)}});
-          }) == std::string(name) + " needs costs whose I and W free all that F keeps; those of stage 0 do not");
+          }) == std::string(name) +
+                    " needs costs whose I and W free all that F keeps; stage 0 keeps 3 and frees 2, nearest "
+                    "freed_by_weight = 3");
   CHECK(refusal_of([] {
           make_zbv_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
         }) == "costs: forward has 2 numbers; expected 1 or 8, one a stage");

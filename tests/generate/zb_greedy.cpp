@@ -116,7 +116,7 @@ TEST_CASE("zb greedy: more memory does not make it slower by much, and costs cou
 
 TEST_CASE("zb greedy: bad limits and costs are refused") {
   CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
-        "zb_greedy needs a memory limit of at least 1 activation a rank; nearest 1");
+        "zb_greedy needs a memory limit of at least 1 activation a rank; got 0.5, nearest 1");
   CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
   CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
   CHECK(refusal_of([] {

@@ -91,9 +91,8 @@ TEST_CASE("torch csv: every family that the format can hold survives a round tri
     CAPTURE(p.pp);
     CAPTURE(p.micro);
     if (s.placement.replicas() > 1) {
-      REQUIRE(refusal_of([&] { csv_of(s); }) ==
-              "PyTorch's CSV has each stage on one rank, and " + std::string(f.name) +
-                  " holds every stage twice; dualpipev and hanayo hold it once");
+      REQUIRE(refusal_of([&] { csv_of(s); }) == "PyTorch's CSV has each stage on one rank, and " + std::string(f.name) +
+                                                    " holds every stage twice; dualpipev and hanayo hold it once");
       return;
     }
     const torch_csv got = read(csv_of(s));
@@ -104,6 +103,14 @@ TEST_CASE("torch csv: every family that the format can hold survives a round tri
       REQUIRE(got.schedule.placement.rank_of(stage, 0) == s.placement.rank_of(stage, 0));
     REQUIRE(verify(got.schedule));
   });
+}
+
+TEST_CASE("torch csv: pairs that PyTorch does not know are not written") {
+  schedule s = make_gpipe_schedule({.pp = 1, .micro = 2});
+  const stage_ops a(0);
+  s.cells = rows<cell>({{overlap(a.F(0), a.F(1)), a.B(0), a.B(1)}});
+  REQUIRE(verify(s));
+  CHECK(refusal_of([&] { csv_of(s); }) == "PyTorch overlaps an F with a B or I; got (0F0;0F1) on rank 0");
 }
 
 TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {

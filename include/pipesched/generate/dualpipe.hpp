@@ -92,10 +92,7 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
     detail::emit_two_streams(p.pp / 2, std::min(rank, p.pp - 1 - rank), accepted / 2, upper ? down : up,
                              upper ? up : down, to);
   };
-  if (!p.forward_only && p.micro == accepted) return emit(sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, first_up, p.micro, p.forward_only);
-  emit(kept);
+  emit_cut(sink, p.micro == accepted, first_up, p.micro, p.forward_only, emit);
 }
 
 /// DualPipe for every even pp and every micro >= 1. Where the reference accepts the numbers (micro even and at least
@@ -122,10 +119,7 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
   const std::int64_t accepted = std::max(p.micro, 2 * p.pp);
   const stage_ops down(rank, 0), back(2 * p.pp - 1 - rank, 1);
   const auto emit = [&](auto& to) { detail::emit_two_streams(p.pp, rank, accepted, down, back, to); };
-  if (!p.forward_only && p.micro == accepted) return emit(sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, p.micro, p.micro, p.forward_only);
-  emit(kept);
+  emit_cut(sink, p.micro == accepted, p.micro, p.micro, p.forward_only, emit);
 }
 
 /// DualPipeV ("cut in half") for every pp >= 1 and micro >= 1: 2 pp stages, rank r hosts r and 2pp-1-r. Where the

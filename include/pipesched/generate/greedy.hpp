@@ -26,6 +26,8 @@ class greedy_ranks {
   /// @param limit  in activations, that is in what an F of the rank keeps on average
   greedy_ranks(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : micro_(static_cast<std::size_t>(micro)), stages_(where.stages()), ranks_(where.ranks()) {
+    bool any_bytes = false;
+    for (std::uint32_t i = 0; i < where.stages(); ++i) any_bytes = any_bytes || costs.kept_by_forward[i] > 0;
     for (std::uint32_t i = 0; i < where.stages(); ++i) {
       stage& s = stages_[i];
       const auto number = static_cast<std::uint16_t>(i);
@@ -33,10 +35,9 @@ class greedy_ranks {
       s.F = costs.duration(op{pass::forward, s.chunk, number, 0});
       s.I = costs.duration(op{pass::backward_input, s.chunk, number, 0});
       s.W = costs.duration(op{pass::backward_weight, s.chunk, number, 0});
-      s.kept = costs.bytes(op{pass::forward, s.chunk, number, 0});
+      s.kept = any_bytes ? costs.kept_by_forward[number] : 1;
       s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
-      s.freed_by_W = -costs.bytes(op{pass::backward_weight, s.chunk, number, 0});
-      if (s.kept == 0) s.kept = s.freed_by_W = 1, s.freed_by_I = 0;
+      s.freed_by_W = s.kept - s.freed_by_I;
       const auto transfer = [&](bool gradient, std::uint32_t from) {
         const std::uint32_t sender = where.rank_of(from, 0);
         return sender == s.rank ? 0
@@ -57,7 +58,6 @@ class greedy_ranks {
   /// Back to the start; the memory is kept.
   void restart() {
     for (stage& s : stages_) {
-      s.weights = 0;
       s.end_of_F.clear(), s.end_of_I.clear();
     }
     for (rank& r : ranks_) {
@@ -75,7 +75,6 @@ class greedy_ranks {
   // What has been taken of a stage, and what its next op of a kind can be or costs.
   std::size_t forwards(std::size_t s) const { return stages_[s].end_of_F.size(); }
   std::size_t inputs(std::size_t s) const { return stages_[s].end_of_I.size(); }
-  std::size_t weights(std::size_t s) const { return stages_[s].weights; }
   double duration_of_F(std::size_t s) const { return stages_[s].F; }
   double duration_of_I(std::size_t s) const { return stages_[s].I; }
   bool can_F(std::size_t s) const { return forwards(s) < micro_ && (s == 0 || forwards(s - 1) > forwards(s)); }
@@ -91,7 +90,6 @@ class greedy_ranks {
   }
   /// From when the next I of stage s is possible if the stage after it ends one at `end`.
   double arrival_of_I(std::size_t s, double end) const { return end + stages_[s].gradient_transfer; }
-  double arrival_of_F(std::size_t s, double end) const { return end + stages_[s].activation_transfer; }
 
   double clock(std::size_t r) const { return ranks_[r].clock; }
   double bubble(std::size_t r) const { return ranks_[r].bubble; }
@@ -138,7 +136,6 @@ class greedy_ranks {
     const std::size_t s = r.owed[r.paid++];
     take(r, 0, stages_[s].W);
     r.taken.push_back({pass::backward_weight, stages_[s].chunk});
-    ++stages_[s].weights;
     r.memory -= stages_[s].freed_by_W;
   }
   /// W's until an F of the stage fits; whether it does.
@@ -189,7 +186,6 @@ class greedy_ranks {
     std::uint8_t chunk = 0;
     double F = 0, I = 0, W = 0, kept = 0, freed_by_I = 0, freed_by_W = 0;
     double activation_transfer = 0, gradient_transfer = 0;  // of what comes in
-    std::size_t weights = 0;
     std::vector<double> end_of_F{}, end_of_I{};
   };
   struct step {  // of the micro-batch that is next for its stage and pass

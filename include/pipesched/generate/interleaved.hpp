@@ -2,8 +2,8 @@
 #pragma once
 
 // The families on a looped placement, rank r hosting stages r, P + r, 2P + r, ...: interleaved 1F1B, its zero-bubble form,
-// group-interleaved 1F1B and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first chunk, then through the
-// second, ..., then the next group.
+// group-interleaved 1F1B and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first chunk,
+// then through the second, ..., then the next group.
 // Source: Narayanan et al., "Efficient Large-Scale Language Model Training" (arXiv 2104.04473), section 2.2, and the orders
 // of PyTorch's ScheduleInterleaved1F1B, ScheduleInterleavedZeroBubble and ScheduleLoopedBFS; looped BFS: Lamy-Poirier,
 // "Breadth-First Pipeline Parallelism" (arXiv 2211.05953).
@@ -55,12 +55,13 @@ constexpr void require(const params_rule& family, const interleaved_params& p) {
   params_rule rule = family;
   rule.stages_per_rank = p.chunks;
   pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
-  if (p.group_size == 0) return;
+  if (p.group_size == 0 || family.family == looped_bfs_rule.family) return;
   if (family.family == group_interleaved_rule.family) {
     const std::int64_t least = (p.pp + 1) / 2;
     if (p.group_size < least || p.group_size > p.pp)
-      throw schedule_error(concat({family.family, " needs groups of pp/2 to pp micro-batches; got group_size = ",
-                                   p.group_size, ", nearest ", p.group_size < least ? least : p.pp}));
+      throw schedule_error(concat({family.family, " needs groups of pp/2 = ", least, " to pp = ", p.pp,
+                                   " micro-batches; got group_size = ", p.group_size, ", nearest ",
+                                   p.group_size < least ? least : p.pp}));
     return;
   }
   const std::int64_t least = std::min(p.pp, p.micro);
@@ -89,10 +90,7 @@ constexpr void in_whole_groups(interleaved_params p, std::int64_t group, Sink& s
   const std::int64_t micro = p.micro;
   p.group_size = group;
   p.micro = (micro + group - 1) / group * group;
-  if (p.micro == micro) return rule(p, sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, micro, micro, false);
-  rule(p, kept);
+  emit_cut(sink, p.micro == micro, micro, micro, false, [&](auto& to) { rule(p, to); });
 }
 
 // Goes through all micro-batches of all chunks, group by group, forwards through the chunks or backwards.
@@ -240,8 +238,9 @@ constexpr void emit_looped_bfs(const interleaved_params& p, std::int64_t rank, S
 
 /// Interleaved 1F1B for every pp, micro, chunks >= 1. Where PyTorch accepts the numbers (micro a multiple of
 /// max(1, micro / pp)) and no group size is given, the order is PyTorch's; elsewhere, which PyTorch refuses, groups are of pp
-/// micro-batches and the surplus of the last one is left out. For micro a multiple of pp: bubble (pp-1)(F+B) of one chunk; rank r keeps
-/// min(micro * chunks, (chunks-1) group + 2(pp-1-r) + 1) chunk activations.
+/// micro-batches and the surplus of the last one is left out. For micro a multiple of pp and
+/// groups of pp: bubble (pp-1)(F+B) of one chunk. Rank r keeps min(micro * chunks, (chunks-1) group + 2(pp-1-r) + 1) chunk
+/// activations, one more with extra_warm_up or overlap.
 /// With `overlap`, cells F&B as Megatron, MindSpeed and Kimi K2 run them to hide expert all-to-all without DualPipe.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_interleaved_1f1b_schedule(const interleaved_params& p) {

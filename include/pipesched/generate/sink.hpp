@@ -9,6 +9,7 @@
 // which is how papers describe schedules ("then (M/2-P+r+1) x (F0&B1, F1&B0)"), and what makes counting free and
 // filling as fast as storing.
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -145,8 +146,24 @@ class cell_filter {
     else if (first || second)
       out_.put(first ? c[0] : c[1]);
   }
+  /// What a run has beyond the limits costs nothing.
+  template <std::same_as<cell>... Cells>
+  constexpr void repeat(std::int64_t n, Cells... cells) {
+    const std::int64_t rounds = std::min(n, std::max({rounds_of(cells)...}));
+    for (std::int64_t i = 0; i < rounds; ++i) {
+      ((*this)(cells), ...);
+      ((cells = advanced(cells)), ...);
+    }
+  }
 
  private:
+  // In how many rounds of a run an op of the cell can be kept.
+  constexpr std::int64_t rounds_of(const cell& c) const {
+    std::int64_t rounds = 0;
+    for (op o : c)
+      if (!forward_only_ || o.pass == pass::forward) rounds = std::max(rounds, below_[o.chunk == 0 ? 0 : 1] - o.micro);
+    return rounds;
+  }
   constexpr bool keeps(op o) const {
     return o.micro < below_[o.chunk == 0 ? 0 : 1] && (!forward_only_ || o.pass == pass::forward);
   }
@@ -155,6 +172,16 @@ class cell_filter {
   std::int64_t below_[2];
   bool forward_only_;
 };
+
+/// The rule `emit(sink)` for the sizes that it was made for, cut down to those asked for: straight where that is all of it.
+template <cell_sink Sink, typename Emit>
+constexpr void emit_cut(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
+                        bool forward_only, Emit&& emit) {
+  if (whole && !forward_only) return emit(sink);
+  cell_filter::to out(sink);
+  cell_filter kept(out, below_on_chunk_0, below_on_others, forward_only);
+  emit(kept);
+}
 
 /// A rule bound to its parameters: callable with a rank and any sink.
 template <typename Rule>

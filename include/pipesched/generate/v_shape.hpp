@@ -47,10 +47,11 @@ constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& 
 
 }  // namespace detail
 
-/// V-Half for every pp >= 1 and micro >= 1: the activations of 1F1B halved, floor((pp+2)/2) of two stages, at half its
-/// bubble. Holds as long as W + 2I >= 2F and W + 2F >= 2I.
+/// V-Half for every pp >= 1 and micro >= 1: the activations of 1F1B halved, floor((pp+2)/2) of two stages, at about half its
+/// bubble for F = I = W and micro >= pp; the bubble does not grow with micro as long as W + 2I >= 2F and W + 2F >= 2I.
 /// Source: section 4 of the paper; a forward takes two slots a stage on the way down and one on the way back, a backward likewise.
-/// @throws schedule_error on bad parameters. O(pp micro + pp^3), the second term small.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
+/// steps; memory likewise, and pp^2.
 constexpr schedule make_v_half_schedule(const pipeline_params& p) {
   require(v_half_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);
@@ -64,9 +65,10 @@ constexpr schedule make_v_half_schedule(const pipeline_params& p) {
 }
 
 /// V-Min for every pp >= 1 and micro >= 1: the least memory at full rate, floor((pp+4)/3) activations of two stages, at about
-/// two thirds of 1F1B's bubble, if F, I and W last equally long; with other times the bubble grows with every
-/// micro-batch, so simulate before you use it. Source: section 4 of the paper; a slot a stage.
-/// @throws schedule_error on bad parameters. O(pp micro + pp^3), the second term small.
+/// two thirds of 1F1B's bubble, if F, I and W last equally long; with other times the bubble may grow with
+/// every micro-batch (it does for I > F = W), so simulate before you use it. Source: section 4 of the paper; a slot a stage.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
+/// steps; memory likewise, and pp^2.
 constexpr schedule make_v_min_schedule(const pipeline_params& p) {
   require(v_min_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);
@@ -79,7 +81,8 @@ constexpr schedule make_v_min_schedule(const pipeline_params& p) {
 
 /// 1F1B-V for every pp >= 1 and micro >= 1: two thirds of 1F1B's activations without splitting the backward.
 /// Source: the authors' v1f1b.py; a forward takes a slot a stage, a backward two, and three more after every third one.
-/// @throws schedule_error on bad parameters. O(pp micro + pp^3), the second term small.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
+/// steps; memory likewise, and pp^2.
 constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) {
   require(v_1f1b_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);

@@ -100,17 +100,14 @@ constexpr void emit_chimera(const pipeline_params& p, std::int64_t rank, Sink&& 
   const stage_ops down(rank, 0), up(p.pp - 1 - rank, 1, first_up);
   const auto stage = [&](std::int64_t j) { return (j == 0) == (rank < half) ? down : up; };
   const auto emit = [&](auto& to) { detail::emit_waves(half, std::min(rank, p.pp - 1 - rank), 1, units, stage, to); };
-  if (!p.forward_only && p.micro == units * p.pp) return emit(sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, first_up, p.micro, p.forward_only);
-  emit(kept);
+  emit_cut(sink, p.micro == units * p.pp, first_up, p.micro, p.forward_only, emit);
 }
 
 /// Chimera for every even pp and every micro >= 1: units of pp micro-batches, half of them from each end, directly
 /// concatenated; where pp does not divide micro, the last unit is left incomplete. The bubble is (pp-2)B for one whole unit and
-/// F <= B, and for any number of them if F = B; with B > F every further unit adds to it, as the paper says. Rank r keeps at most
+/// F <= B, and for any number of them if F = B; otherwise every further unit adds to it, as the paper says. Rank r keeps at most
 /// pp/2 + 1 + min(r, pp-1-r) activations. The parameters of every stage are held twice.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < pp.
+/// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_chimera_schedule(const pipeline_params& p) {
   require(chimera_rule, p);
   return make_schedule_of(chimera_rule, p, placement::bidirectional(p.pp, p.micro),
@@ -127,24 +124,21 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
     return stage_ops(j % 2 == 0 ? j * p.pp + rank : (j + 1) * p.pp - 1 - rank, j);
   };
   const auto emit = [&](auto& to) { detail::emit_waves(p.pp, rank, p.waves, units, stage, to); };
-  if (!p.forward_only && p.micro == units * p.pp) return emit(sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, p.micro, p.micro, p.forward_only);
-  emit(kept);
+  emit_cut(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
 }
 
 /// Hanayo for every pp >= 1, micro >= 1 and wave number: 2 waves stages a rank, units of pp micro-batches. The paper gives its
 /// order in pictures; this is the one that its construction from Chimera leads to. The bubble is 2(pp-1)B of one stage where
-/// Chimera's is (pp-2)B, whatever the waves: the more waves, the smaller the stages. Rank r keeps at most 2 waves pp - pp + 1 + r
+/// Chimera's is (pp-2)B, and grows where Chimera's does, whatever the waves: the more waves, the smaller the stages. Rank r keeps at most 2 waves pp - pp + 1 + r
 /// activations of one stage.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 waves if micro < pp.
+/// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
   detail::require(p);
   return make_schedule_of(hanayo_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
                           placement::wave(p.pp, p.waves), [&](std::int64_t r, auto& sink) { emit_hanayo(p, r, sink); });
 }
 
-/// The row of one rank alone; linear in its length and, if micro < pp, in pp.
+/// The row of one rank alone; linear in its length.
 constexpr std::vector<cell> make_chimera_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_chimera(p, r, sink); }, rank);
 }

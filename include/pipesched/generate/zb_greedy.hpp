@@ -31,7 +31,7 @@ struct zb_params {
   std::int64_t micro;   ///< micro-batches of the step
   stage_costs costs{};  ///< durations, transfers and bytes; without bytes an F keeps 1 until its W
   double memory_limit =
-      0;  ///< in activations, that is in what one F of the rank keeps; 0: pp of them a stage of the rank
+      0;  ///< in activations, that is in what one F of the rank keeps; 0: pp times the stages of a rank
   bool forward_only = false;  ///< evaluation
 };
 
@@ -140,7 +140,10 @@ class zbv_search : public greedy_ranks {
   };
 
   zbv_search(const zb_params& p, const placement& where)
-      : greedy_ranks(where, p.micro, p.costs, p.memory_limit), slack_(count()), takes_down_(count()) {}
+      : greedy_ranks(where, p.micro, p.costs, p.memory_limit),
+        limit_(p.memory_limit),
+        slack_(count()),
+        takes_down_(count()) {}
 
   // `allowed`: the idle times of an earlier search, or none; a rank may idle longer by as much as it had less than the others then.
   void run(switches s, const std::vector<double>& allowed) {
@@ -154,7 +157,8 @@ class zbv_search : public greedy_ranks {
       take_backwards();
       for (std::size_t i = 0; i < count(); ++i) take_forward(i);
       if (taken() == before)
-        throw schedule_error("zbv_greedy cannot go on within its memory limit; try a higher one");  // rounding
+        throw schedule_error(concat({"zbv_greedy cannot go on within a memory limit of ", limit_,
+                                     " activations, because of rounding; nearest ", 1.001 * limit_}));
     }
     for (std::size_t i = 0; i < count(); ++i) put_all_W(i);
   }
@@ -247,6 +251,7 @@ class zbv_search : public greedy_ranks {
   }
 
   switches switches_{};
+  double limit_;
   std::vector<double> slack_;
   std::vector<char> takes_down_;
 };
@@ -257,16 +262,16 @@ inline void require(const params_rule& rule, const zb_params& p, double least_li
   const auto stages = static_cast<std::uint32_t>(p.pp * rule.stages_per_rank);
   p.costs.check(stages);
   for (std::uint32_t s = 0; p.costs.freed_by_weight && s < stages; ++s) {
-    const op F{pass::forward, 0, static_cast<std::uint16_t>(s), 0}, B{pass::backward, 0, F.stage, 0};
-    if (std::abs(p.costs.bytes(F) + p.costs.bytes(B)) > 1e-9 * p.costs.bytes(F))
+    const double kept = p.costs.kept_by_forward[s], freed = p.costs.freed_by_input[s] + (*p.costs.freed_by_weight)[s];
+    if (std::abs(kept - freed) > 1e-9 * kept)
       throw schedule_error(
-          concat({rule.family, " needs costs whose I and W free all that F keeps; those of stage ", s, " do not"}));
+          concat({rule.family, " needs costs whose I and W free all that F keeps; stage ", s, " keeps ", kept,
+                  " and frees ", freed, ", nearest freed_by_weight = ", kept - p.costs.freed_by_input[s]}));
   }
   if (p.memory_limit != 0 && !(p.memory_limit >= least_limit))
-    throw schedule_error(
-        concat({rule.family, " needs a memory limit of at least ", static_cast<std::int64_t>(least_limit),
-                least_limit == 1 ? " activation a rank; nearest " : " activations a rank; nearest ",
-                static_cast<std::int64_t>(least_limit)}));
+    throw schedule_error(concat({rule.family, " needs a memory limit of at least ", least_limit,
+                                 least_limit == 1 ? " activation a rank; got " : " activations a rank; got ",
+                                 p.memory_limit, ", nearest ", least_limit}));
 }
 
 inline schedule make_named_zb(std::string_view name, zb_params p) {
@@ -300,7 +305,7 @@ inline schedule make_named_zb(std::string_view name, zb_params p) {
 
 /// The greedy order for every pp >= 1 and micro >= 1, on these costs. Each rank keeps at most `memory_limit` times what one of
 /// its forwards keeps; where the limit stops a forward that the next backward does not need, the forward waits (the source
-/// gives up there). With 1 the ranks take turns; from about 2 pp on more does not help.
+/// gives up there). With 1 the ranks take turns; without transfers and with F = I = W more than 2 pp does not help.
 /// @throws schedule_error on bad parameters, costs that make no sense, or a limit below 1.
 /// O(pp * micro) for each of the eight combinations.
 inline schedule make_zb_schedule(const zb_params& p) { return detail::make_named_zb("zb_greedy", p); }
@@ -317,7 +322,7 @@ inline schedule make_zb_greedy_2p_schedule(zb_params p) {
 }
 
 /// ZB-H1 and ZB-H2: the greedy order for F = I = W and no transfers, with limits of pp and of 2 pp - 1 activations, whatever
-/// the costs. For micro >= pp ZB-H1 has the bubble (pp-1)(F+I-W); for micro >= 2 pp - 1 and F = I = W ZB-H2 has none in its
+/// the costs. For micro >= pp, W <= F and W <= I ZB-H1 has the bubble (pp-1)(F+I-W); for micro >= 2 pp - 1 and F = I = W ZB-H2 has none in its
 /// span. Source: section 2 and table 2 of the paper.
 inline schedule make_zb_h1_schedule(const pipeline_params& p) {
   return detail::make_named_zb(
@@ -336,7 +341,7 @@ inline constexpr params_rule zbv_greedy_rule{.family = "zbv_greedy", .stages_per
 /// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs: two stages a rank, the last one where the first is.
 /// The limit is in activations of one stage, 2 pp unless given, the memory of 1F1B; with F = I = W the span then has no
 /// bubble for micro >= 2 pp. Any limit from 2 on is kept: below 2 pp, where the source gives up, forwards wait for memory, and
-/// v_half and v_min idle less. @throws schedule_error on bad parameters, costs that make no sense, or a limit below 2.
+/// v_half and v_min idle less; there a little more memory can even make a worse order. @throws schedule_error on bad parameters, costs that make no sense, or a limit below 2.
 /// O(pp * micro) for each search; four searches, each repeated with what the one before learnt as long as that helps.
 inline schedule make_zbv_greedy_schedule(zb_params p) {
   detail::require(zbv_greedy_rule, p, 2);
@@ -346,7 +351,7 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
                             [&](std::int64_t r, auto& sink) { emit_zbv(sizes, r, sink); });
   if (p.memory_limit == 0) p.memory_limit = 2 * static_cast<double>(p.pp);
   placement where = placement::vee(p.pp);
-  double best_bubble = 0;
+  double best_span = 0;
   rows<cell> best;
   detail::zbv_search search(p, where);
   for (int combination = 0; combination < 4; ++combination) {
@@ -358,8 +363,8 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
       if (!allowed.empty() && !(bubble < before)) break;
       allowed = search.bubbles();
       before = bubble;
-      if (best.count() > 0 && !(bubble < best_bubble)) continue;
-      best_bubble = bubble;
+      if (best.count() > 0 && !(search.span() < best_span)) continue;
+      best_span = search.span();
       best = search.cells();
     }
   }

@@ -44,16 +44,14 @@ template <cell_sink Sink>
 constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
   require(zbv_rule, p, rank);
   const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
-  if (!p.forward_only && p.micro == whole) return detail::emit_whole_zbv(p.pp, rank, whole, sink);
-  cell_filter::to out(sink);
-  cell_filter kept(out, p.micro, p.micro, p.forward_only);
-  detail::emit_whole_zbv(p.pp, rank, whole, kept);
+  emit_cut(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
+           [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
 }
 
 /// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as PyTorch
 /// does it. For micro >= 2 pp and F = I = W the span has no bubble and the makespan one of pp - 1, as ranks start one F after
 /// the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp - 1.
+/// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
   require(zbv_rule, p);
   return make_schedule_of(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });

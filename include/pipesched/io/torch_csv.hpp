@@ -7,8 +7,8 @@
 //   compute_only    0F0, 1I2, 1W2, 2B1, (0F1;7B0)OVERLAP_F_B, and empty cells
 //   compute_comms   those, and 0SEND_F1 1RECV_F1 1SEND_B1 0RECV_B1 0UNSHARD 0RESHARD 0REDUCE_GRAD, and no empty cell
 //
-// Written files load in PyTorch's _PipelineScheduleRuntime. Reading is stricter than PyTorch's: whatever is left over in a
-// cell, out of range or missing is refused with row and column, counted from 0.
+// Written files are in the grammar of PyTorch's _PipelineScheduleRuntime. Reading is stricter than PyTorch's: whatever is left
+// over in a cell, too large a number or missing is refused with row and column, counted from 0; verify() tells the rest.
 // Source: torch/distributed/pipelining/schedules.py, _Action and its from_str, _load_csv and _dump_csv.
 
 #include <algorithm>
@@ -205,8 +205,8 @@ class torch_csv_reader {
 inline torch_csv read_torch_csv(std::istream& in) { return detail::torch_csv_reader().read(in); }
 inline torch_csv read_torch_csv(std::istream&& in) { return read_torch_csv(in); }
 
-/// Writes the compute_only form, without idle cells. @throws schedule_error when stages are held twice, as DualPipe's are: the
-/// format has each stage on one rank.
+/// Writes the compute_only form, without idle cells. @throws schedule_error when stages are held twice, as DualPipe's are, or a
+/// cell overlaps anything but an F with a B or I: the format has neither.
 inline void write_torch_csv(std::ostream& out, const schedule& s) {
   if (s.placement.replicas() > 1)
     throw schedule_error(detail::concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
@@ -215,6 +215,10 @@ inline void write_torch_csv(std::ostream& out, const schedule& s) {
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     text.clear();
     for (const cell& c : s[rank]) {
+      if (c.overlapped() && !(c[0].pass == pass::forward && yields_input_gradient(c[1].pass)) &&
+          !(c[1].pass == pass::forward && yields_input_gradient(c[0].pass)))
+        throw schedule_error(
+            detail::concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
       if (!text.empty()) text += ',';
       char name[longest_cell_text];
       text.append(name, write_cell(name, c));
