@@ -15,11 +15,15 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <ostream>
+#include <pipesched/execute/in_process.hpp>
 #include <pipesched/generate/by_name.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/program/check.hpp>
+#include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
@@ -148,6 +152,90 @@ void rendering(benchmark::State& state, const family& f, const schedule_params& 
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
 }
 
+// What lower() and check() do an op.
+void lowering(benchmark::State& state, const family& f, const schedule_params& p) {
+  const schedule s = verified(f, p);
+  for (auto _ : state) benchmark::DoNotOptimize(lower(s));
+  count(state, ops_of(s));
+}
+void checking(benchmark::State& state, const family& f, const schedule_params& p) {
+  const program lowered = lower(verified(f, p));
+  if (!check(lowered)) std::exit(1);
+  for (auto _ : state) benchmark::DoNotOptimize(check(lowered));
+  count(state, ops_of(lowered.schedule));
+}
+
+// The executor alone: callbacks and a transport that do nothing, on one rank. Time an item: of a cell.
+struct idle_trainer {
+  void forward(const task& t) { benchmark::DoNotOptimize(&t); }
+  void backward(const task& t) { benchmark::DoNotOptimize(&t); }
+  void backward_input(const task& t) { benchmark::DoNotOptimize(&t); }
+  void backward_weight(const task& t) { benchmark::DoNotOptimize(&t); }
+  std::span<std::byte> buffer(std::uint32_t n) { return std::span(bytes).subspan(n % 8, 1); }
+  std::span<std::byte> weight_gradient(std::uint16_t) { return bytes; }
+  std::span<std::byte> reduction_buffer(std::uint32_t) { return bytes; }
+  void reduce(std::uint16_t, std::uint16_t, std::span<const std::byte>) {}
+  std::array<std::byte, 8> bytes{};
+};
+struct null_transport {
+  void post_receive(const action& a, std::span<std::byte>) { benchmark::DoNotOptimize(&a); }
+  void post_send(const action& a, std::span<const std::byte>) { benchmark::DoNotOptimize(&a); }
+  void wait_received(std::uint32_t, bool) {}
+  void wait_sent(std::uint32_t) {}
+  void wait_weights_sent() {}
+  void at(std::uint32_t n) { benchmark::DoNotOptimize(n); }
+  void finish() {}
+};
+void executing(benchmark::State& state, const family& f, const schedule_params& p) {
+  const program lowered = lower(verified(f, p));
+  const auto rank = static_cast<std::uint32_t>(p.pp / 2);
+  idle_trainer trainer;
+  null_transport transport;
+  for (auto _ : state) execute(lowered, rank, trainer, transport);
+  count(state, lowered.schedule[rank].size());
+  state.counters["ns_per_cell"] =
+      benchmark::Counter(static_cast<double>(lowered.schedule[rank].size()) * 1e-9,
+                         benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
+// A message there and one back, both ends on one thread, which is what the library itself costs; beside memcpy.
+void exchanging(benchmark::State& state) {
+  const auto size = static_cast<std::size_t>(state.range(0));
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
+  in_process_hub hub(p);
+  in_process a(hub, 0), b(hub, 1);
+  std::vector<std::byte> from(size), to(size);
+  const action receive = p.actions[1][0], send = p.actions[0][2];
+  for (auto _ : state) {
+    b.post_receive(receive, to);
+    a.post_send(send, from);
+    b.wait_received(receive.buffer, false);
+    a.wait_sent(send.buffer);
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(size));
+}
+void copying(benchmark::State& state) {
+  const auto size = static_cast<std::size_t>(state.range(0));
+  std::vector<std::byte> from(size), to(size);
+  for (auto _ : state) {
+    std::memcpy(to.data(), from.data(), size);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(size));
+}
+// Round trips between two threads: half a round is the latency.
+void crossing_threads(benchmark::State& state) {
+  const std::int64_t rounds = 1000;
+  const program p = lower(make_schedule("1f1b", {.pp = 2, .micro = rounds}));
+  struct tiny : idle_trainer {
+    std::span<std::byte> buffer(std::uint32_t n) { return std::span(messages).subspan(8 * n, 8); }
+    std::vector<std::byte> messages = std::vector<std::byte>(8 * 64);
+  };
+  for (auto _ : state) run_in_process(p, [](std::uint32_t) { return tiny{}; });
+  state.counters["ns_per_message"] = benchmark::Counter(
+      2 * rounds * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
 // Takes what is written and keeps nothing.
 class null_buffer : public std::streambuf {
   int_type overflow(int_type c) override { return traits_type::not_eof(c); }
@@ -188,6 +276,9 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
+    for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
+    for (const family& f : families) RegisterBenchmark(name("check", f.name, p).c_str(), checking, f, p);
+    for (const family& f : families) RegisterBenchmark(name("execute/noop", f.name, p).c_str(), executing, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower_bound", f.name, p).c_str(), bounding, f, p);
     for (const family& f : families) {
       RegisterBenchmark(name("render_svg", f.name, p).c_str(), [f, p](benchmark::State& s) {
@@ -203,6 +294,11 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("json_dump", f.name, p).c_str(), json_dump, f, p);
     for (const family& f : families) RegisterBenchmark(name("json_parse", f.name, p).c_str(), json_parse, f, p);
   }
+  for (const std::int64_t size : {8, 1 << 16, 1 << 26}) {
+    RegisterBenchmark("in_process/message", exchanging)->Arg(size);
+    RegisterBenchmark("in_process/memcpy", copying)->Arg(size);
+  }
+  RegisterBenchmark("in_process/two_threads", crossing_threads)->UseRealTime();
   const schedule_params middle{.pp = 32, .micro = 256};
   for (const family& f : families)
     RegisterBenchmark(name("generate", f.name, middle).c_str(), generate, f, middle)->Unit(benchmark::kMillisecond);

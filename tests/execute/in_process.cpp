@@ -260,7 +260,7 @@ TEST_CASE("in process: where every stage accumulates in the order of one device,
 
 TEST_CASE("in process: transformed schedules, any depth, and the overlapped callback") {
   for (const char* name : {"1f1b", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev"})
-    for (const std::uint32_t depth : {1, 2, 8}) {
+    for (const std::uint32_t depth : {1u, 2u, 8u}) {
       const schedule s = make_schedule(name, {.pp = 4, .micro = 9});
       const results expected = on_one_device(s.stages(), s.micro);
       for (const schedule& other :

@@ -85,7 +85,7 @@ TEST_CASE("lower: every family at every size and depth passes the check; pools a
     CAPTURE(p.micro);
     CAPTURE(p.forward_only);
     const schedule s = f.make(p);
-    for (const std::uint32_t depth : {1, 2, 3}) {
+    for (const std::uint32_t depth : {1u, 2u, 3u}) {
       const program lowered = lower(s, with_tied_ends(s, depth));
       REQUIRE(to_string(check(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
