@@ -91,6 +91,14 @@ expect "odd chimera" 2 '' 'pipesched: chimera needs an even number of pipeline r
 expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 2 activations a rank; got 1, nearest 2~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 1
 expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
 
+# lower
+expect "lower" 0 '\{"format":"pipesched.program","version":1,"name":"1f1b",.*"ranks": \[~ \[~  \{"receive":"1B0","channel":[0-9]+,"buffer":[0-9]+\},.*\{"compute":"0F0","slots":\[\{"activation":0,"output":0\}\]\},~  \{"send":"0F0",.*\]\}~' '' "$tool" lower 1f1b.json
+expect "lower as csv" 0 '0RECV_B0,0RECV_B1,0F0,0SEND_F0,.*' '' "$tool" lower 1f1b.json --depth 2 --format csv
+expect "lower dualpipe" 0 '.*"weights 3".*\{"reduce":0,"with":0,"channel":[0-9]+,"buffer":[0-9]+\}.*' '' "$tool" lower dualpipe.json
+expect "no dualpipe in csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, .*~" "$tool" lower dualpipe.json --format csv
+expect "no depth" 2 '' 'pipesched: --depth takes 1 to 65536 buffers; got 0, nearest 1~' "$tool" lower 1f1b.json --depth 0
+expect "lower what is broken" 2 '' 'pipesched: a schedule that is not valid cannot be lowered: rank 0, cell 1: duplicate: .*' "$tool" lower broken.json
+
 # simulate and compare
 expect "simulate a family" 0 'dualpipe: 8 ranks, 20 micro-batches; makespan 66, at least 63, gap 4.5 %; idle 9.1 %~.*bubble by formula \(PP/2-1\)\(F&B\+B-3W\) = 6; simulated 6 .*rank 7 .*critical path: 0F0 1F0 .* 0W9~' '' \
   "$tool" simulate --family dualpipe --pp 8 --micro 20

@@ -4,6 +4,7 @@
 // What the command-line tool can do: one function a subcommand, each returning the exit code, each throwing
 // pipesched::schedule_error with one sentence where the input is bad.
 
+#include <cstdint>
 #include <optional>
 #include <pipesched/cost_model.hpp>
 #include <pipesched/generate/params.hpp>
@@ -32,6 +33,7 @@ struct output_options {
 int generate(size_options sizes, const cost_options& costs, const output_options& output);
 int verify(const std::string& file);
 int convert(const std::string& from, const std::string& to);
+int lower(const std::string& file, std::int64_t depth, const output_options& output);
 int simulate(const std::string& file, size_options sizes, const cost_options& costs, const output_options& output);
 int compare(const size_options& sizes, const std::vector<std::string>& families, const cost_options& costs,
             const output_options& output);

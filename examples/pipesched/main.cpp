@@ -9,6 +9,7 @@
 #include <iostream>
 #include <new>
 #include <pipesched/error.hpp>
+#include <pipesched/program/lower.hpp>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -42,7 +43,8 @@ void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
   app->add_flag("--forward-only", p.forward_only, "evaluation: no backward");
   add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
   add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
-  app->add_option("--memory-limit", p.memory_limit, "activations of one stage, for zb_greedy (default pp) and zbv_greedy (2 pp)");
+  app->add_option("--memory-limit", p.memory_limit,
+                  "activations of one stage, for zb_greedy (default pp) and zbv_greedy (2 pp)");
   add_whole_number(app, "--wave", p.waves, "how often the stages run down the ranks and back, for hanayo; default 1");
   app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
 }
@@ -88,6 +90,14 @@ int run(int argc, char** argv) {
   convert->add_option("from", file, "a schedule: PyTorch's if it ends in .csv, else JSON")->required();
   convert->add_option("to", target, "likewise")->required();
 
+  std::int64_t depth = pipesched::lower_options{}.depth;
+  tool::output_options lowered;
+  CLI::App* lower = app.add_subcommand("lower", "the program of a schedule: its messages, buffers and slots");
+  lower->add_option("file", file, "a schedule, or - for standard input")->required();
+  add_whole_number(lower, "--depth", depth, "buffers of a channel on either side; default 4");
+  lower->add_option("--format", lowered.format = "json")->check(CLI::IsMember({"json", "csv"}))->capture_default_str();
+  lower->add_option("--output", lowered.file, "a file, or - for standard output")->capture_default_str();
+
   CLI::App* simulate = app.add_subcommand("simulate", "what a schedule costs and what it looks like");
   simulate->add_option("file", file, "a schedule in JSON, or - for standard input");
   simulate->add_option("--family", sizes.family, "instead of a file");
@@ -113,6 +123,7 @@ int run(int argc, char** argv) {
   if (*generate) return tool::generate(sizes, costs, generated);
   if (*verify) return tool::verify(file);
   if (*convert) return tool::convert(file, target);
+  if (*lower) return tool::lower(file, depth, lowered);
   if (*simulate) return tool::simulate(file, sizes, costs, simulated);
   if (*compare) return tool::compare(sizes, families, costs, compared);
   return tool::list();

@@ -6,7 +6,11 @@
 #include <iostream>
 #include <pipesched/generate/by_name.hpp>
 #include <pipesched/io/format.hpp>
+#include <pipesched/io/program_io.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/program/check.hpp>
+#include <pipesched/program/lower.hpp>
+#include <sstream>
 
 #include "commands.hpp"
 #include "files.hpp"
@@ -52,6 +56,25 @@ int convert(const std::string& from, const std::string& to) {
     write_csv_to(to, s);
   else
     write_json_to(to, s);
+  return 0;
+}
+
+int lower(const std::string& file, std::int64_t depth, const output_options& output) {
+  if (depth < 1 || depth > 65536)
+    throw pipesched::schedule_error(
+        fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", depth, depth < 1 ? 1 : 65536));
+  const pipesched::program p =
+      pipesched::lower(read_schedule(file), {.depth = static_cast<std::uint32_t>(depth), .tied = {}});
+  if (const pipesched::report r = check(p); !r) {
+    write_output("-", to_string(r));
+    return 1;
+  }
+  std::ostringstream text;
+  if (output.format == "csv")
+    write_torch_csv(text, p);
+  else
+    write_json(text, p);
+  write_output(output.file, text.str());
   return 0;
 }
 

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "pipesched/generate/by_name.hpp"
+#include "pipesched/io/program_io.hpp"
+#include "pipesched/io/torch_csv.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -323,6 +325,31 @@ TEST_CASE("check: a shape that is none, and numbers out of range, are named, not
     }
     check(p);  // says something or nothing, and comes back
   }
+}
+
+TEST_CASE("programs: as PyTorch's CSV they are read again, every message reported; as JSON they parse") {
+  for_all_families(4, 7, [](const family& f, const schedule_params& p) {
+    const schedule s = f.make(p);
+    const program lowered = lower(s);
+    std::ostringstream json_text;
+    write_json(json_text, lowered);
+    const auto document = nlohmann::json::parse(json_text.str());
+    REQUIRE(document["ranks"].size() == s.pp());
+    std::size_t actions = 0;
+    for (const auto& row : document["ranks"]) actions += row.size();
+    REQUIRE(actions == lowered.actions.size());
+    if (s.placement.replicas() > 1) return;
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    std::ostringstream csv;
+    write_torch_csv(csv, lowered);
+    const torch_csv got = read_torch_csv(std::istringstream(csv.str()));
+    REQUIRE(got.schedule.cells == s.cells);
+    std::size_t messages = 0;
+    for (const channel& c : lowered.channels) messages += 2 * std::size_t{c.messages};
+    REQUIRE(got.actions.size() == messages);
+  });
 }
 
 TEST_CASE("lower: what cannot be lowered is refused") {

@@ -53,23 +53,20 @@ class player {
   /// Runs every rank as far as it gets. Calls `fault(rank, text)` for each rank whose next action is wrong; it goes no further.
   template <typename Fault>
   void run(Fault&& fault) {
-    std::vector<std::uint32_t> runnable;
-    for (std::size_t r = ranks_.size(); r-- > 0;) runnable.push_back(static_cast<std::uint32_t>(r));
-    while (!runnable.empty()) {
-      const std::uint32_t r = runnable.back();
-      runnable.pop_back();
-      if (ranks_[r].state.why == waiting::wrong) continue;
+    for (std::size_t r = ranks_.size(); r-- > 0;) runnable_.push_back(static_cast<std::uint32_t>(r));
+    while (!runnable_.empty()) {
+      const std::uint32_t r = runnable_.back();
+      runnable_.pop_back();
+      rank_state& rank = ranks_[r];
+      if (rank.state.why == waiting::wrong) continue;
+      rank.state = {};
       const std::span<const action> row = p_.actions[r];
-      for (std::size_t& at = ranks_[r].done; at < row.size(); ++at) {
-        wrong_.clear();
-        ranks_[r].state = {};
-        step(r, row[at], runnable);
-        if (!wrong_.empty()) {
-          ranks_[r].state = {waiting::wrong, no_slot, 0};
-          fault(r, std::move(wrong_));
-        }
-        if (ranks_[r].state.why != waiting::no) break;
-      }
+      std::size_t at = rank.done;
+      while (at < row.size() && step(r, rank, row[at])) ++at;
+      rank.done = at;
+      if (wrong_.empty()) continue;
+      rank.state = {waiting::wrong, no_slot, 0};
+      fault(r, std::exchange(wrong_, {}));
     }
   }
 
@@ -100,105 +97,100 @@ class player {
     std::vector<std::pair<std::uint32_t, std::uint32_t>> weights_sent;  // channel and number
   };
 
-  bool matched(const buffer& b) const {
-    const channel_state& c = channels_[b.channel];
-    return b.number < c.sends.size() && b.number < c.receives.size();
+  bool matched(std::uint32_t channel, std::uint32_t number) const {
+    const channel_state& c = channels_[channel];
+    return number < c.sends.size() && number < c.receives.size();
+  }
+  // These are what a step returns when it could not be taken.
+  bool wrong(std::string text) {
+    wrong_ = std::move(text);
+    return false;
+  }
+  static bool waits(rank_state& rank, typename waiting::kind why, const buffer& b) {
+    rank.state = {why, b.channel, b.number};
+    return false;
   }
 
-  void step(std::uint32_t r, const action& a, std::vector<std::uint32_t>& runnable) {
+  bool step(std::uint32_t r, rank_state& rank, const action& a) {
     switch (a.kind) {
-      case action_kind::receive: return post(r, a, true, runnable);
-      case action_kind::send: return post(r, a, false, runnable);
-      case action_kind::compute: return compute(r, a);
-      case action_kind::reduce: return reduce(r, a);
+      case action_kind::receive: return post<true>(r, rank, a);
+      case action_kind::send: return post<false>(r, rank, a);
+      case action_kind::compute: return compute(r, rank, a);
+      case action_kind::reduce: return reduce(rank, a);
     }
-    wrong_ = "an action of no kind";
+    return wrong("an action of no kind");
   }
 
-  void post(std::uint32_t r, const action& a, bool receives, std::vector<std::uint32_t>& runnable) {
-    if (a.channel >= p_.channels.size()) {
-      wrong_ = concat({"channel ", a.channel, " where there are ", p_.channels.size()});
-      return;
-    }
+  template <bool Receives>
+  bool post(std::uint32_t r, rank_state& rank, const action& a) {
+    if (a.channel >= p_.channels.size())
+      return wrong(concat({"channel ", a.channel, " where there are ", p_.channels.size()}));
     const channel& c = p_.channels[a.channel];
-    if ((receives ? c.to : c.from) != r) {
-      wrong_ =
-          concat({receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ", c.to});
-      return;
-    }
+    if ((Receives ? c.to : c.from) != r)
+      return wrong(
+          concat({Receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ", c.to}));
     channel_state& state = channels_[a.channel];
-    std::vector<message>& mine = receives ? state.receives : state.sends;
-    const std::vector<message>& other = receives ? state.sends : state.receives;
+    std::vector<message>& mine = Receives ? state.receives : state.sends;
+    const std::vector<message>& other = Receives ? state.sends : state.receives;
     const auto number = static_cast<std::uint32_t>(mine.size());
-    if (a.what.what != payload::weights || receives) {
-      buffer* b = buffer_of(r, a.what, a.buffer);
-      if (!b) return;
-      if (receives) {
-        if (b->state != content::nothing) {
-          wrong_ = concat({"receives ", to_string(a.what), " into buffer ", a.buffer, ", which has ",
-                           to_string(b->what), " in it"});
-          return;
-        }
-      } else if (b->state != content::held || b->what != a.what) {
-        wrong_ = concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"});
-        return;
-      }
-      *b = {receives ? content::receiving : content::sending, a.what, a.channel, number};
-    }
-    if (number < other.size() && other[number] != a.what) {
-      const message &sent = receives ? other[number] : a.what, &expected = receives ? a.what : other[number];
-      wrong_ = concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ", to_string(sent),
-                       " and received as ", to_string(expected)});
-      return;
+    if (number < other.size() && other[number] != a.what)
+      return wrong(concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
+                           to_string(Receives ? other[number] : a.what), " and received as ",
+                           to_string(Receives ? a.what : other[number])}));
+    if (Receives || a.what.what != payload::weights) {
+      buffer* b = buffer_of(rank, a.what, a.buffer);
+      if (!b) return false;
+      if (Receives && b->state != content::nothing)
+        return wrong(concat(
+            {"receives ", to_string(a.what), " into buffer ", a.buffer, ", which has ", to_string(b->what), " in it"}));
+      if (!Receives && (b->state != content::held || b->what != a.what))
+        return wrong(concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"}));
+      *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
+    } else {
+      rank.weights_sent.push_back({a.channel, number});
     }
     mine.push_back(a.what);
-    if (a.what.what == payload::weights && !receives) ranks_[r].weights_sent.push_back({a.channel, number});
-    receives ? listener_.post_receive(a.channel, number) : listener_.post_send(a.channel, number);
+    if constexpr (Receives)
+      listener_.post_receive(a.channel, number);
+    else
+      listener_.post_send(a.channel, number);
     if (number < other.size())  // whoever waits for it goes on
-      for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}})
-        if (const waiting& w = ranks_[rank].state; w.channel == a.channel && w.number == number)
-          runnable.push_back(rank);
+      for (const std::uint32_t side : {std::uint32_t{c.from}, std::uint32_t{c.to}})
+        if (const waiting& w = ranks_[side].state; w.channel == a.channel && w.number == number)
+          runnable_.push_back(side);
+    return true;
   }
 
-  buffer* buffer_of(std::uint32_t r, message what, std::uint32_t number) {
-    auto& pool = what.what == payload::weights ? ranks_[r].reductions : ranks_[r].buffers;
+  buffer* buffer_of(rank_state& rank, message what, std::uint32_t number) {
+    auto& pool = what.what == payload::weights ? rank.reductions : rank.buffers;
     if (number < pool.size()) return &pool[number];
     wrong_ = concat({"buffer ", number, " where there are ", pool.size()});
     return nullptr;
   }
 
-  // Waits for what has been posted to come; says what is wrong if nothing that would come has been posted.
-  bool arrived(std::uint32_t r, message what, std::uint32_t number) {
-    buffer* b = buffer_of(r, what, number);
+  // Is it there? Waits if it has been posted, and is wrong if nothing that would bring it has been.
+  bool arrived(rank_state& rank, message what, std::uint32_t number) {
+    buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
-    if (b->state == content::nothing || b->state == content::sending || b->what != what) {
-      wrong_ = concat({"expects ", to_string(what), " in buffer ", number, ", where ",
-                       b->state == content::nothing ? "nothing" : to_string(b->what), " is"});
-      return false;
-    }
+    if (b->state == content::nothing || b->state == content::sending || b->what != what)
+      return wrong(concat({"expects ", to_string(what), " in buffer ", number, ", where ",
+                           b->state == content::nothing ? "nothing" : to_string(b->what), " is"}));
     if (b->state == content::held) return true;
-    if (!matched(*b)) {
-      ranks_[r].state = {waiting::for_arrival, b->channel, b->number};
-      return false;
-    }
+    if (!matched(b->channel, b->number)) return waits(rank, waiting::for_arrival, *b);
     listener_.arrived(b->channel, b->number);
     b->state = content::held;
     return true;
   }
 
-  bool free(std::uint32_t r, message what, std::uint32_t number) {
-    buffer* b = buffer_of(r, what, number);
+  // Is the buffer free? Waits if it is being sent from, and is wrong if it is in use otherwise.
+  bool free(rank_state& rank, message what, std::uint32_t number) {
+    buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
-    if (b->state != content::sending) {
-      wrong_ =
-          concat({"puts ", to_string(what), " into buffer ", number, ", which has ", to_string(b->what), " in it"});
-      return false;
-    }
-    if (!matched(*b)) {
-      ranks_[r].state = {waiting::for_sent, b->channel, b->number};
-      return false;
-    }
+    if (b->state != content::sending)
+      return wrong(
+          concat({"puts ", to_string(what), " into buffer ", number, ", which has ", to_string(b->what), " in it"}));
+    if (!matched(b->channel, b->number)) return waits(rank, waiting::for_sent, *b);
     listener_.sent(b->channel, b->number);
     b->state = content::nothing;
     return true;
@@ -208,48 +200,46 @@ class player {
     return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro};
   }
 
-  void compute(std::uint32_t r, const action& a) {
-    if (a.index >= p_.schedule[r].size()) {
-      wrong_ = concat({"cell ", a.index, " where there are ", p_.schedule[r].size()});
-      return;
-    }
+  bool compute(std::uint32_t r, rank_state& rank, const action& a) {
+    if (a.index >= p_.schedule[r].size())
+      return wrong(concat({"cell ", a.index, " where there are ", p_.schedule[r].size()}));
     const cell& c = p_.schedule[r][a.index];
     const auto& slots = p_.slots[r][a.index];
     const std::uint32_t stages = p_.schedule.stages();
     for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto in = input_of(c[i], stages); in && !arrived(r, message_of(*in), slots[i].input)) return;
+      if (const auto in = input_of(c[i], stages); in && !arrived(rank, message_of(*in), slots[i].input)) return false;
     for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto out = output_of(c[i], stages); out && !free(r, message_of(*out), slots[i].output)) return;
-    std::vector<buffer>& buffers = ranks_[r].buffers;
+      if (const auto out = output_of(c[i], stages); out && !free(rank, message_of(*out), slots[i].output)) return false;
     for (std::size_t i = 0; i < c.size(); ++i)
-      if (input_of(c[i], stages)) buffers[slots[i].input].state = content::nothing;
+      if (input_of(c[i], stages)) rank.buffers[slots[i].input].state = content::nothing;
     for (std::size_t i = 0; i < c.size(); ++i)
       if (const auto out = output_of(c[i], stages)) {
-        buffer& b = buffers[slots[i].output];
-        if (b.state != content::nothing) {
-          wrong_ = concat({"puts two outputs into buffer ", slots[i].output});
-          return;
-        }
+        buffer& b = rank.buffers[slots[i].output];
+        if (b.state != content::nothing) return wrong(concat({"puts two outputs into buffer ", slots[i].output}));
         b = {content::held, message_of(*out), no_slot, 0};
       }
     listener_.compute(r, a.index);
+    return true;
   }
 
-  void reduce(std::uint32_t r, const action& a) {
-    for (const auto& [channel, number] : ranks_[r].weights_sent)  // may not change before they have gone
-      if (number >= channels_[channel].receives.size()) {
-        ranks_[r].state = {waiting::for_sent, channel, number};
-        return;
+  bool reduce(rank_state& rank, const action& a) {
+    for (const auto& [channel, number] : rank.weights_sent)  // may not change before they have gone
+      if (!matched(channel, number)) {
+        rank.state = {waiting::for_sent, channel, number};
+        return false;
       }
-    if (a.channel == no_slot || !arrived(r, a.what, a.buffer)) return;
-    ranks_[r].reductions[a.buffer].state = content::nothing;
+    if (a.channel == no_slot) return true;
+    if (!arrived(rank, a.what, a.buffer)) return false;
+    rank.reductions[a.buffer].state = content::nothing;
+    return true;
   }
 
   const program& p_;
   Listener listener_;
   std::vector<channel_state> channels_;
   std::vector<rank_state> ranks_;
-  std::string wrong_;
+  std::vector<std::uint32_t> runnable_;
+  std::string wrong_;  // what is, where something is
 };
 
 }  // namespace pipesched::detail

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Programs for other tools: as JSON, and in PyTorch's CSV with communication (compute_comms). Both are written, not read.
+//
+//   {"format": "pipesched.program", "version": 1, "name": ..., "pp": ..., "stages": ..., "micro": ...,
+//    "channels": [{"from": 0, "to": 1, "messages": 8, "receive_buffers": 4, "send_buffers": 4}, ...],
+//    "pools": [{"activations": 4, "weights": 0, "buffers": 8, "reductions": 0}, ...],
+//    "ranks": [[{"receive": "1B0", "channel": 1, "buffer": 4},
+//               {"compute": "0F0", "slots": [{"activation": 0, "output": 0}]},
+//               {"send": "0F0", "channel": 0, "buffer": 0},
+//               {"reduce": 0, "with": 3, "channel": 2, "buffer": 0}], ...]}
+//
+// A message is written as the op that makes it, 1B0 for the gradient of a B or I; "weights" and the stage for a weight gradient.
+
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <string>
+#include <string_view>
+
+#include "pipesched/error.hpp"
+#include "pipesched/notation.hpp"
+#include "pipesched/program/program.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+inline std::string maker_of(message m) {
+  if (m.what == payload::weights) return concat({"weights ", m.stage});
+  return concat({m.stage, m.what == payload::activation ? "F" : "B", m.micro});
+}
+
+inline nlohmann::ordered_json slots_of(const op_slots& s) {
+  nlohmann::ordered_json j = nlohmann::ordered_json::object();
+  if (s.activation != no_slot) j["activation"] = s.activation;
+  if (s.weights != no_slot) j["weights"] = s.weights;
+  if (s.input != no_slot) j["input"] = s.input;
+  if (s.output != no_slot) j["output"] = s.output;
+  return j;
+}
+
+inline nlohmann::ordered_json json_of(const program& p, std::uint32_t rank, const action& a) {
+  nlohmann::ordered_json j;
+  switch (a.kind) {
+    case action_kind::compute: {
+      const cell& c = p.schedule[rank][a.index];
+      j["compute"] = to_string(c);
+      for (std::size_t i = 0; i < c.size(); ++i) j["slots"].push_back(slots_of(p.slots[rank][a.index][i]));
+      return j;
+    }
+    case action_kind::receive: j["receive"] = maker_of(a.what); break;
+    case action_kind::send: j["send"] = maker_of(a.what); break;
+    case action_kind::reduce:
+      j["reduce"] = a.index;
+      j["with"] = a.what.stage;
+      break;
+  }
+  if (a.channel != no_slot) j["channel"] = a.channel;
+  if (a.buffer != no_slot) j["buffer"] = a.buffer;
+  return j;
+}
+
+}  // namespace detail
+
+/// Writes a program as JSON, an action a line.
+inline void write_json(std::ostream& out, const program& p) {
+  nlohmann::ordered_json head = {{"format", "pipesched.program"},  {"version", 1},
+                                 {"name", p.schedule.name.view()}, {"pp", p.schedule.pp()},
+                                 {"stages", p.schedule.stages()},  {"micro", p.schedule.micro}};
+  head["channels"] = nlohmann::ordered_json::array();
+  for (const channel& c : p.channels)
+    head["channels"].push_back({{"from", c.from},
+                                {"to", c.to},
+                                {"messages", c.messages},
+                                {"receive_buffers", c.receive_buffers},
+                                {"send_buffers", c.send_buffers}});
+  for (const pool_sizes& s : p.pools)
+    head["pools"].push_back(
+        {{"activations", s.activations}, {"weights", s.weights}, {"buffers", s.buffers}, {"reductions", s.reductions}});
+  std::string text = head.dump();
+  text.back() = ',';
+  out << text << "\n\"ranks\": [\n";
+  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) {
+    const auto row = p.actions[rank];
+    out << " [";
+    for (std::size_t i = 0; i < row.size(); ++i)
+      out << (i == 0 ? "\n" : ",\n") << "  " << detail::json_of(p, rank, row[i]).dump();
+    out << (rank + 1 < p.schedule.pp() ? "\n ],\n" : "\n ]\n");
+  }
+  out << "]}\n";
+}
+
+/// Writes a program in PyTorch's compute_comms form: sends and receives are named by the stage whose rank takes them.
+/// @throws schedule_error when stages are held twice: the format has each stage on one rank.
+inline void write_torch_csv(std::ostream& out, const program& p) {
+  const schedule& s = p.schedule;
+  if (s.placement.replicas() > 1)
+    throw schedule_error(detail::concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
+                                         " holds every stage twice; dualpipev and hanayo hold it once"}));
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+    std::string text;
+    const auto add = [&](std::string_view action) {
+      if (!text.empty()) text += ',';
+      text += action;
+    };
+    for (const action& a : p.actions[rank]) {
+      const bool receives = a.kind == action_kind::receive, activation = a.what.what == payload::activation;
+      if (a.kind == action_kind::compute) {
+        const cell& c = s[rank][a.index];
+        add(to_string(c));
+        if (c.overlapped()) text += "OVERLAP_F_B";
+      } else if (a.kind == action_kind::reduce) {
+        add(detail::concat({a.index, "REDUCE_GRAD"}));
+      } else if (a.what.what != payload::weights) {
+        const std::uint32_t at = receives ? a.what.stage + (activation ? 1u : -1u) : a.what.stage;
+        add(detail::concat({at, receives ? "RECV_" : "SEND_", activation ? "F" : "B", a.what.micro}));
+      }
+    }
+    out << text << "\r\n";
+  }
+}
+
+}  // namespace pipesched
