@@ -67,7 +67,7 @@ class in_process_hub {
 
   // One message buffer, on either side: how many posts there were, and how many of them are done.
   struct buffer {
-    std::uint32_t posted = 0;
+    std::atomic<std::uint32_t> posted{0};  // by its own rank; others read it for reports
     std::atomic<std::uint32_t> done{0};
   };
   struct post {
@@ -113,7 +113,7 @@ class in_process_hub {
   }
   bool pending(std::uint32_t rank, std::uint32_t n) const {
     const buffer& b = ranks_[rank].buffers[n];
-    return b.done.load(std::memory_order_relaxed) != b.posted;
+    return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
   }
   message received_into(std::uint32_t rank, std::uint32_t before, std::uint32_t n) const {
     const auto row = program_.actions[rank];
@@ -159,7 +159,7 @@ class in_process {
 
   void post_receive(const action& a, std::span<std::byte> bytes) {
     auto& b = buffers_[a.what.what == payload::weights ? data_ + a.buffer : a.buffer];
-    ++b.posted;
+    b.posted.store(posted(b) + 1, std::memory_order_relaxed);
     auto& c = hub_.channels_[a.channel];
     auto& p = c.posts[c.receives++ % c.size];
     p.into = bytes.data(), p.expected = bytes.size(), p.receiver = &b.done, p.comes = a.what;
@@ -167,7 +167,7 @@ class in_process {
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
     auto& b = buffers_[a.what.what == payload::weights ? data_ + reductions_ + weights_++ % reductions_ : a.buffer];
-    ++b.posted;
+    b.posted.store(posted(b) + 1, std::memory_order_relaxed);
     auto& c = hub_.channels_[a.channel];
     auto& p = c.posts[c.sends++ % c.size];
     p.from = bytes.data(), p.sent = bytes.size(), p.sender = &b.done, p.leaves = a.what;
@@ -186,6 +186,8 @@ class in_process {
 
  private:
   using buffer = in_process_hub::buffer;
+
+  static std::uint32_t posted(const buffer& b) { return b.posted.load(std::memory_order_relaxed); }
 
   // The second of two posts copies.
   void meet(in_process_hub::post& p, std::uint8_t side) {
@@ -207,12 +209,12 @@ class in_process {
   }
 
   void wait(const buffer& b) {
-    if (b.done.load(std::memory_order_acquire) == b.posted) return;
+    if (b.done.load(std::memory_order_acquire) == posted(b)) return;
     wait_long(b);
   }
   void wait_long(const buffer& b) {
     const auto start = std::chrono::steady_clock::now();
-    for (std::uint64_t round = 0; b.done.load(std::memory_order_acquire) != b.posted; ++round) {
+    for (std::uint64_t round = 0; b.done.load(std::memory_order_acquire) != posted(b); ++round) {
       if (hub_.aborted()) give_up();
       if (round < 64) continue;
       std::this_thread::yield();
