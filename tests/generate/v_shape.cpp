@@ -40,6 +40,30 @@ constexpr std::int64_t most_pp = 16;
 
 metrics measured(const schedule& s, const stage_costs& costs = {}) { return measure(simulate(s, costs), costs); }
 
+// PyTorch's rule of ZB-V, one op at a time; what belongs to micro-batches beyond the last one is not written down.
+std::string zbv_told_in_order(std::int64_t pp, std::int64_t micro, std::int64_t rank) {
+  const std::int64_t n = std::max(2 * pp - 1, micro);
+  const std::int64_t stage[] = {rank, 2 * pp - 1 - rank};
+  std::int64_t F[] = {0, 0}, I[] = {0, 0}, W[] = {0, 0};
+  std::string text;
+  const auto say = [&](char letter, int chunk, std::int64_t& next) {
+    if (next < micro) text += (text.empty() ? "" : " ") + std::to_string(stage[chunk]) + letter + std::to_string(next);
+    ++next;
+  };
+  for (std::int64_t i = 0; i < 2 * (pp - rank) - 1; ++i) say('F', 0, F[0]);
+  for (std::int64_t i = 0; i < rank; ++i) say('F', 1, F[1]), say('F', 0, F[0]);
+  for (std::int64_t i = 0; i < pp - rank; ++i) say('F', 1, F[1]), say('I', 1, I[1]), say('W', 1, W[1]);
+  while (F[1] < n) {
+    if (F[0] < n) say('F', 0, F[0]);
+    say('I', 0, I[0]), say('W', 0, W[0]), say('F', 1, F[1]), say('I', 1, I[1]), say('W', 1, W[1]);
+  }
+  for (std::int64_t i = 0; i < rank; ++i) say('I', 0, I[0]), say('I', 1, I[1]);
+  for (std::int64_t i = 0; i < pp - rank; ++i) say('I', 0, I[0]), say('W', 0, W[0]);
+  while (W[1] < n) say('W', 1, W[1]);
+  while (W[0] < n) say('W', 0, W[0]);
+  return text;
+}
+
 // What the longest span has over the work of a rank, F = I = W = 1.
 std::int64_t bubble_of_span(const schedule& s) {
   return static_cast<std::int64_t>(measured(s).span) - 6 * std::int64_t{s.micro};
@@ -70,6 +94,17 @@ TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other siz
       REQUIRE(text_rows(make_v_half_schedule(p)) == slow_v_half(pp, micro));
       REQUIRE(text_rows(make_v_min_schedule(p)) == slow_v_min(pp, micro));
       REQUIRE(text_rows(make_v_1f1b_schedule(p)) == slow_v_1f1b(pp, micro));
+    }
+}
+
+TEST_CASE("zbv: PyTorch's rule told op by op, at every size") {
+  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
+    for (std::int64_t micro = 1; micro <= 3 * pp + 2; ++micro) {
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const schedule s = make_zbv_schedule({.pp = pp, .micro = micro});
+      for (std::int64_t rank = 0; rank < pp; ++rank)
+        REQUIRE(to_string(s[static_cast<std::size_t>(rank)]) == zbv_told_in_order(pp, micro, rank));
     }
 }
 
