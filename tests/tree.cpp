@@ -84,8 +84,9 @@ TEST_CASE("tree: outside io/ and execute/ only the standard library is included"
 TEST_CASE(
     "tree: the umbrella includes every header that needs only the standard library, but for pictures in files, "
     "engines and transformations") {
-  const std::set<std::string> left_out = {"generate/building_block.hpp", "generate/v_shape.hpp", "generate/greedy.hpp",
-                                          "generate/zb_greedy.hpp",      "generate/by_name.hpp", "transform.hpp"};
+  const std::set<std::string> left_out = {
+      "generate/building_block.hpp", "generate/v_shape.hpp",   "generate/greedy.hpp", "generate/zb_greedy.hpp",
+      "generate/by_name.hpp",        "simulate/fit_costs.hpp", "transform.hpp"};
   std::vector<std::string> expected;
   for (const fs::path& file : all_headers()) {
     const std::string folder = file.parent_path().string();

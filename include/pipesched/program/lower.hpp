@@ -7,7 +7,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -34,21 +33,17 @@ struct lower_options {
 
 namespace detail {
 
-/// Numbers from 0 on, the lowest free one first. Handed out in the order in which intervals begin, they are as few as intervals
-/// overlap: the least there can be.
+/// Numbers from 0 on, the last one given back first. Handed out in the order in which intervals begin, they are as few as
+/// intervals overlap: the least there can be.
 class number_pool {
  public:
   std::uint32_t take() {
     if (free_.empty()) return size_++;
-    std::pop_heap(free_.begin(), free_.end(), std::greater<>());
-    const std::uint32_t lowest = free_.back();
+    const std::uint32_t number = free_.back();
     free_.pop_back();
-    return lowest;
+    return number;
   }
-  void give(std::uint32_t number) {
-    free_.push_back(number);
-    std::push_heap(free_.begin(), free_.end(), std::greater<>());
-  }
+  void give(std::uint32_t number) { free_.push_back(number); }
   std::uint32_t size() const { return size_; }
 
  private:
@@ -333,7 +328,7 @@ class lowering {
       if (e.to == rank) reduce(e);
 
     // Local buffers come behind the others.
-    for (std::size_t i = 0; i < slots.size(); ++i)
+    for (std::size_t i = 0; local.size() > 0 && i < slots.size(); ++i)
       for (std::size_t k = 0; k < s_[rank][i].size(); ++k) {
         const op o = s_[rank][i][k];
         if (const auto input = input_of(o, s_.stages()); input && place_[*input].channel == no_slot)
