@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A small GPT, cut into stages. Every part has a forward and two halves of a backward: backward_input (I) makes the gradient of
+// its input and keeps in a context what backward_weight (W) needs, which adds the gradients of the weights at any time after.
+//
+//   embedding    stage 0: of the character and of its position
+//   block        x += projection(attention(norm(x))), x += down(gelu(up(norm(x)))); spread evenly over the stages
+//   head         last stage: norm, one linear layer, cross entropy averaged over the characters of a micro-batch
+//
+// Matrices are dense, row by row: one row a character. Functions *add* to what they write, where not said otherwise.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+namespace train {
+
+struct model_sizes {
+  std::size_t vocabulary = 0, layers = 8, width = 48, heads = 4;
+  std::size_t context = 32;  ///< characters of a sequence
+  std::size_t batch = 4;     ///< sequences of a micro-batch
+
+  std::size_t rows() const { return batch * context; }  ///< characters of a micro-batch
+};
+
+/// c += a * b, where a is rows x inner, or stored the other way round; b is inner x columns.
+template <typename Real>
+void multiply(const Real* a, bool transposed, const Real* b, Real* c, std::size_t rows, std::size_t inner,
+              std::size_t columns) {
+  constexpr std::size_t tile = 16;  // of columns: as many sums stay in registers
+  const std::size_t row = transposed ? 1 : inner, next = transposed ? rows : 1;
+  for (std::size_t i = 0; i < rows; ++i) {
+    const Real* from = a + i * row;
+    std::size_t j = 0;
+    for (; j + tile <= columns; j += tile) {
+      Real sum[tile]{};
+      for (std::size_t k = 0; k < inner; ++k)
+        for (std::size_t t = 0; t < tile; ++t) sum[t] += from[k * next] * b[k * columns + j + t];
+      for (std::size_t t = 0; t < tile; ++t) c[i * columns + j + t] += sum[t];
+    }
+    for (; j < columns; ++j) {
+      Real sum = 0;
+      for (std::size_t k = 0; k < inner; ++k) sum += from[k * next] * b[k * columns + j];
+      c[i * columns + j] += sum;
+    }
+  }
+}
+
+template <typename Real>
+Real dot(const Real* a, const Real* b, std::size_t n) {
+  Real sum = 0;
+  for (std::size_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+template <typename Real>
+void add(const Real* from, Real* to, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) to[i] += from[i];
+}
+
+template <typename Real>
+void zero(std::vector<Real>& v) {
+  std::fill(v.begin(), v.end(), Real(0));
+}
+
+/// Makes probabilities of n numbers.
+template <typename Real>
+void softmax(Real* x, std::size_t n) {
+  const Real most = *std::max_element(x, x + n);
+  Real sum = 0;
+  for (std::size_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - most);
+  for (std::size_t i = 0; i < n; ++i) x[i] /= sum;
+}
+
+/// All weights of a stage and their gradients, each in one piece: that is what replicas exchange and an optimizer walks over.
+template <typename Real>
+struct weight_store {
+  std::vector<Real> values, gradients;
+};
+
+/// Weights of one part, by their place in the store.
+template <typename Real>
+class weights {
+ public:
+  weights(weight_store<Real>& store, std::size_t count) : store_(&store), at_(store.values.size()), count_(count) {
+    store.values.resize(at_ + count), store.gradients.resize(at_ + count);
+  }
+  Real* values() const { return store_->values.data() + at_; }
+  Real* gradients() const { return store_->gradients.data() + at_; }
+
+  void fill(Real value) const { std::fill_n(values(), count_, value); }
+  /// Uniform numbers of this standard deviation.
+  void randomize(std::mt19937_64& random, double deviation) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      values()[i] = static_cast<Real>((std::ldexp(static_cast<double>(random() >> 11), -52) - 1) * std::sqrt(3) * deviation);
+  }
+
+ private:
+  weight_store<Real>* store_;
+  std::size_t at_, count_;
+};
+
+/// y += x * matrix + bias.
+template <typename Real>
+class linear {
+ public:
+  linear(weight_store<Real>& store, std::size_t in, std::size_t out, std::mt19937_64& random)
+      : in_(in), out_(out), matrix_(store, in * out), bias_(store, out), transposed_(in * out) {
+    matrix_.randomize(random, 1 / std::sqrt(static_cast<double>(in)));
+  }
+  void forward(const Real* x, Real* y, std::size_t rows) const {
+    for (std::size_t r = 0; r < rows; ++r) add(bias_.values(), y + r * out_, out_);
+    multiply(x, false, matrix_.values(), y, rows, in_, out_);
+  }
+  void backward_input(const Real* dy, Real* dx, std::size_t rows) {
+    for (std::size_t i = 0; i < in_; ++i)
+      for (std::size_t j = 0; j < out_; ++j) transposed_[j * in_ + i] = matrix_.values()[i * out_ + j];
+    multiply(dy, false, transposed_.data(), dx, rows, out_, in_);
+  }
+  void backward_weight(const Real* x, const Real* dy, std::size_t rows) {
+    multiply(x, true, dy, matrix_.gradients(), in_, rows, out_);
+    for (std::size_t r = 0; r < rows; ++r) add(dy + r * out_, bias_.gradients(), out_);
+  }
+
+ private:
+  std::size_t in_, out_;
+  weights<Real> matrix_, bias_;
+  std::vector<Real> transposed_;
+};
+
+/// Every row less its mean, over its deviation; times a scale, plus a shift.
+template <typename Real>
+class layer_norm {
+ public:
+  struct activation {
+    activation(std::size_t rows, std::size_t width) : plain(rows * width), y(rows * width), inverse(rows) {}
+    std::vector<Real> plain, y;  // before and after scale and shift
+    std::vector<Real> inverse;   // 1 / deviation, of a row
+  };
+
+  layer_norm(weight_store<Real>& store, std::size_t width) : width_(width), scale_(store, width), shift_(store, width) {
+    scale_.fill(1);
+  }
+  void forward(const Real* x, activation& kept) const {  // writes kept.y
+    for (std::size_t r = 0; r < kept.inverse.size(); ++r, x += width_) {
+      Real mean = 0, variance = 0;
+      for (std::size_t i = 0; i < width_; ++i) mean += x[i] / static_cast<Real>(width_);
+      for (std::size_t i = 0; i < width_; ++i) variance += (x[i] - mean) * (x[i] - mean) / static_cast<Real>(width_);
+      kept.inverse[r] = 1 / std::sqrt(variance + Real(1e-5));
+      for (std::size_t i = 0; i < width_; ++i) {
+        const Real plain = kept.plain[r * width_ + i] = (x[i] - mean) * kept.inverse[r];
+        kept.y[r * width_ + i] = plain * scale_.values()[i] + shift_.values()[i];
+      }
+    }
+  }
+  void backward_input(const activation& kept, const Real* dy, Real* dx) const {
+    for (std::size_t r = 0; r < kept.inverse.size(); ++r, dy += width_, dx += width_) {
+      const Real* plain = kept.plain.data() + r * width_;
+      Real mean = 0, along = 0;
+      for (std::size_t i = 0; i < width_; ++i) {
+        mean += dy[i] * scale_.values()[i] / static_cast<Real>(width_);
+        along += dy[i] * scale_.values()[i] * plain[i] / static_cast<Real>(width_);
+      }
+      for (std::size_t i = 0; i < width_; ++i)
+        dx[i] += (dy[i] * scale_.values()[i] - mean - plain[i] * along) * kept.inverse[r];
+    }
+  }
+  void backward_weight(const activation& kept, const Real* dy) {
+    for (std::size_t r = 0; r < kept.inverse.size(); ++r, dy += width_) {
+      for (std::size_t i = 0; i < width_; ++i) scale_.gradients()[i] += dy[i] * kept.plain[r * width_ + i];
+      add(dy, shift_.gradients(), width_);
+    }
+  }
+
+ private:
+  std::size_t width_;
+  weights<Real> scale_, shift_;
+};
+
+/// A character looks at itself and those before it. It has no weights, so all of its backward is I.
+template <typename Real>
+class attention {
+ public:
+  explicit attention(const model_sizes& s) : s_(s), size_(s.width / s.heads) {}
+
+  /// @param qkv of every row: query, key and value, each of all heads. @param probabilities heads x context x context a sequence
+  void forward(const Real* qkv, Real* probabilities, Real* y) const {
+    each_query([&](std::size_t query, std::size_t first, std::size_t head, std::size_t p) {
+      const std::size_t seen = query - first + 1;
+      for (std::size_t k = 0; k < seen; ++k)
+        probabilities[p + k] = dot(qkv + at(query, 0, head), qkv + at(first + k, 1, head), size_) * scale();
+      softmax(probabilities + p, seen);
+      for (std::size_t k = 0; k < seen; ++k)
+        for (std::size_t i = 0; i < size_; ++i)
+          y[query * s_.width + head * size_ + i] += probabilities[p + k] * qkv[at(first + k, 2, head) + i];
+    });
+  }
+  void backward_input(const Real* qkv, const Real* probabilities, const Real* y, const Real* dy, Real* dqkv) const {
+    each_query([&](std::size_t query, std::size_t first, std::size_t head, std::size_t p) {
+      const std::size_t out = query * s_.width + head * size_;
+      const Real mean = dot(dy + out, y + out, size_);  // of the probabilities' gradients, weighted by them
+      for (std::size_t k = 0; k <= query - first; ++k) {
+        const Real probability = probabilities[p + k];
+        const std::size_t q = at(query, 0, head), key = at(first + k, 1, head), value = at(first + k, 2, head);
+        const Real score = probability * (dot(dy + out, qkv + value, size_) - mean) * scale();
+        for (std::size_t i = 0; i < size_; ++i) {
+          dqkv[q + i] += score * qkv[key + i];
+          dqkv[key + i] += score * qkv[q + i];
+          dqkv[value + i] += probability * dy[out + i];
+        }
+      }
+    });
+  }
+
+ private:
+  Real scale() const { return 1 / std::sqrt(static_cast<Real>(size_)); }
+  std::size_t at(std::size_t row, std::size_t which, std::size_t head) const {
+    return (row * 3 + which) * s_.width + head * size_;
+  }
+  // f(row of the query, first row of its sequence, head, where its probabilities are)
+  template <typename F>
+  void each_query(F&& f) const {
+    for (std::size_t row = 0; row < s_.rows(); ++row)
+      for (std::size_t head = 0; head < s_.heads; ++head)
+        f(row, row / s_.context * s_.context, head, (row * s_.heads + head) * s_.context);
+  }
+  model_sizes s_;
+  std::size_t size_;  // of a head
+};
+
+template <typename Real>
+class block {
+ public:
+  struct activation {  // what F keeps
+    explicit activation(const model_sizes& s)
+        : norm1(s.rows(), s.width), norm2(s.rows(), s.width), qkv(s.rows() * 3 * s.width),
+          probabilities(s.rows() * s.heads * s.context), mixed(s.rows() * s.width), slope(s.rows() * 4 * s.width),
+          gelu(slope) {}
+    typename layer_norm<Real>::activation norm1, norm2;
+    std::vector<Real> qkv, probabilities, mixed;
+    std::vector<Real> slope, gelu;  // the derivative of GELU, which I needs, and its value, which W needs
+  };
+  struct context {  // what I keeps for W: the gradient of what every part with weights has made
+    explicit context(const model_sizes& s)
+        : norm1(s.rows() * s.width), qkv(3 * norm1.size()), projection(norm1), norm2(norm1), up(4 * norm1.size()),
+          down(norm1) {}
+    std::vector<Real> norm1, qkv, projection, norm2, up, down;
+  };
+
+  block(weight_store<Real>& store, const model_sizes& s, std::mt19937_64&& random)
+      : rows_(s.rows()), norm1_(store, s.width), qkv_(store, s.width, 3 * s.width, random), attention_(s),
+        projection_(store, s.width, s.width, random), norm2_(store, s.width), up_(store, s.width, 4 * s.width, random),
+        down_(store, 4 * s.width, s.width, random), mixed_(s.rows() * s.width) {}
+
+  void forward(activation& kept, Real* x) const {  // changes x in place: both halves are residual
+    norm1_.forward(x, kept.norm1);
+    zero(kept.qkv), zero(kept.mixed);
+    qkv_.forward(kept.norm1.y.data(), kept.qkv.data(), rows_);
+    attention_.forward(kept.qkv.data(), kept.probabilities.data(), kept.mixed.data());
+    projection_.forward(kept.mixed.data(), x, rows_);
+    norm2_.forward(x, kept.norm2);
+    zero(kept.gelu);
+    up_.forward(kept.norm2.y.data(), kept.gelu.data(), rows_);
+    for (std::size_t i = 0; i < kept.gelu.size(); ++i) {
+      const Real v = kept.gelu[i], below = (1 + std::erf(v * Real(0.70710678118654752))) / 2;  // of a normal variable
+      kept.slope[i] = below + v * std::exp(-v * v / 2) * Real(0.39894228040143268);
+      kept.gelu[i] = v * below;
+    }
+    down_.forward(kept.gelu.data(), x, rows_);
+  }
+  void backward_input(const activation& kept, context& due, Real* d) {  // likewise
+    std::copy_n(d, due.down.size(), due.down.data());
+    zero(due.up), zero(due.norm2);
+    down_.backward_input(d, due.up.data(), rows_);
+    for (std::size_t i = 0; i < due.up.size(); ++i) due.up[i] *= kept.slope[i];
+    up_.backward_input(due.up.data(), due.norm2.data(), rows_);
+    norm2_.backward_input(kept.norm2, due.norm2.data(), d);
+    std::copy_n(d, due.projection.size(), due.projection.data());
+    zero(mixed_), zero(due.qkv), zero(due.norm1);
+    projection_.backward_input(d, mixed_.data(), rows_);
+    attention_.backward_input(kept.qkv.data(), kept.probabilities.data(), kept.mixed.data(), mixed_.data(), due.qkv.data());
+    qkv_.backward_input(due.qkv.data(), due.norm1.data(), rows_);
+    norm1_.backward_input(kept.norm1, due.norm1.data(), d);
+  }
+  void backward_weight(const activation& kept, const context& due) {
+    norm1_.backward_weight(kept.norm1, due.norm1.data());
+    qkv_.backward_weight(kept.norm1.y.data(), due.qkv.data(), rows_);
+    projection_.backward_weight(kept.mixed.data(), due.projection.data(), rows_);
+    norm2_.backward_weight(kept.norm2, due.norm2.data());
+    up_.backward_weight(kept.norm2.y.data(), due.up.data(), rows_);
+    down_.backward_weight(kept.gelu.data(), due.down.data(), rows_);
+  }
+
+ private:
+  std::size_t rows_;
+  layer_norm<Real> norm1_;
+  linear<Real> qkv_;
+  attention<Real> attention_;
+  linear<Real> projection_;
+  layer_norm<Real> norm2_;
+  linear<Real> up_, down_;
+  std::vector<Real> mixed_;  // its gradient, between two lines of I
+};
+
+/// A stage of the model: stage `s` of `stages` has blocks layers * s / stages up to layers * (s + 1) / stages.
+template <typename Real>
+class stage {
+ public:
+  struct place {
+    std::size_t number, of;
+    bool first() const { return number == 0; }
+    bool last() const { return number + 1 == of; }
+    std::size_t begin(const model_sizes& s) const { return s.layers * number / of; }
+    std::size_t end(const model_sizes& s) const { return s.layers * (number + 1) / of; }
+  };
+  struct activation {  // for a stage with up to so many blocks
+    activation(const model_sizes& s, std::size_t blocks)
+        : tokens(s.batch * (s.context + 1)), each(blocks, typename block<Real>::activation(s)), norm(s.rows(), s.width),
+          probabilities(s.rows() * s.vocabulary) {}
+    std::vector<std::uint8_t> tokens;  // context + 1 a sequence: each is to tell the next
+    std::vector<typename block<Real>::activation> each;
+    typename layer_norm<Real>::activation norm;
+    std::vector<Real> probabilities;
+  };
+  struct context {
+    context(const model_sizes& s, std::size_t blocks)
+        : embedded(s.rows() * s.width), each(blocks, typename block<Real>::context(s)), norm(s.rows() * s.width),
+          scores(s.rows() * s.vocabulary) {}
+    std::vector<Real> embedded;
+    std::vector<typename block<Real>::context> each;
+    std::vector<Real> norm, scores;
+  };
+
+  /// The weights depend on the seed and the layer, not on the stage: however the model is cut, it is the same one.
+  stage(const model_sizes& s, place at, std::uint64_t seed) : s_(s), at_(at) {
+    const auto random = [&](std::size_t layer) { return std::mt19937_64(seed * 1000003 + layer); };
+    if (at.first()) {
+      auto of_embedding = random(0);
+      embedding_.emplace_back(store_, (s.vocabulary + s.context) * s.width).randomize(of_embedding, 0.1);
+    }
+    for (std::size_t layer = at.begin(s); layer < at.end(s); ++layer) blocks_.emplace_back(store_, s, random(layer + 1));
+    if (at.last()) {
+      auto of_head = random(s.layers + 1);
+      norm_.emplace_back(store_, s.width);
+      head_.emplace_back(store_, s.width, s.vocabulary, of_head);
+    }
+  }
+  stage(const stage&) = delete;  // its parts refer to its store
+  stage& operator=(const stage&) = delete;
+
+  bool last() const { return at_.last(); }
+  std::size_t parameters() const { return store_.values.size(); }
+  weight_store<Real>& store() { return store_; }
+
+  /// From kept.tokens or from x, into x. Returns the loss of the micro-batch; 0 but for the last stage.
+  double forward(activation& kept, std::span<Real> x) const {
+    if (at_.first()) {
+      zero_span(x);
+      each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
+        add(embedding_[0].values() + character * s_.width, &x[row * s_.width], s_.width);
+        add(embedding_[0].values() + position * s_.width, &x[row * s_.width], s_.width);
+      });
+    }
+    for (std::size_t i = 0; i < blocks_.size(); ++i) blocks_[i].forward(kept.each[i], x.data());
+    if (!at_.last()) return 0;
+    norm_[0].forward(x.data(), kept.norm);
+    zero(kept.probabilities);
+    head_[0].forward(kept.norm.y.data(), kept.probabilities.data(), s_.rows());
+    double loss = 0;
+    each_character(kept, [&](std::size_t row, std::size_t, std::size_t, std::size_t target) {
+      softmax(&kept.probabilities[row * s_.vocabulary], s_.vocabulary);
+      loss -= std::log(static_cast<double>(kept.probabilities[row * s_.vocabulary + target]));
+    });
+    return loss / static_cast<double>(s_.rows());
+  }
+
+  /// I: d becomes, from the gradient of what the stage made, that of what it got. The last stage begins with the loss.
+  void backward_input(const activation& kept, context& due, std::span<Real> d) {
+    if (at_.last()) {
+      due.scores = kept.probabilities;  // of the same size: no allocation
+      each_character(kept, [&](std::size_t row, std::size_t, std::size_t, std::size_t target) {
+        due.scores[row * s_.vocabulary + target] -= 1;
+      });
+      for (Real& score : due.scores) score /= static_cast<Real>(s_.rows());
+      zero(due.norm), zero_span(d);
+      head_[0].backward_input(due.scores.data(), due.norm.data(), s_.rows());
+      norm_[0].backward_input(kept.norm, due.norm.data(), d.data());
+    }
+    for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_input(kept.each[i], due.each[i], d.data());
+    if (at_.first()) std::copy(d.begin(), d.end(), due.embedded.begin());
+  }
+
+  /// W: adds to the gradients. B is I and then W.
+  void backward_weight(const activation& kept, const context& due) {
+    if (at_.last()) {
+      head_[0].backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
+      norm_[0].backward_weight(kept.norm, due.norm.data());
+    }
+    for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_weight(kept.each[i], due.each[i]);
+    if (!at_.first()) return;
+    each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
+      add(&due.embedded[row * s_.width], embedding_[0].gradients() + character * s_.width, s_.width);
+      add(&due.embedded[row * s_.width], embedding_[0].gradients() + position * s_.width, s_.width);
+    });
+  }
+
+ private:
+  static void zero_span(std::span<Real> v) { std::fill(v.begin(), v.end(), Real(0)); }
+
+  // f(row, character, row of its position in the embedding, the character that comes next)
+  template <typename F>
+  void each_character(const activation& kept, F&& f) const {
+    for (std::size_t sequence = 0; sequence < s_.batch; ++sequence)
+      for (std::size_t i = 0; i < s_.context; ++i) {
+        const std::uint8_t* at = &kept.tokens[sequence * (s_.context + 1) + i];
+        f(sequence * s_.context + i, at[0], s_.vocabulary + i, at[1]);
+      }
+  }
+
+  model_sizes s_;
+  place at_;
+  weight_store<Real> store_;
+  std::vector<weights<Real>> embedding_;  // of the characters, then of the positions; one of these or none
+  std::vector<block<Real>> blocks_;
+  std::vector<layer_norm<Real>> norm_;    // likewise
+  std::vector<linear<Real>> head_;
+};
+
+/// Kingma and Ba 2015, without weight decay.
+template <typename Real>
+class adam {
+ public:
+  explicit adam(std::size_t parameters) : mean_(parameters), square_(parameters) {}
+
+  /// One step along gradients * scale; the gradients are 0 thereafter.
+  void step(weight_store<Real>& store, double scale, double rate) {
+    const double mean_bias = 1 - std::pow(0.9, ++steps_), square_bias = 1 - std::pow(0.99, steps_);
+    const Real factor = static_cast<Real>(rate / mean_bias), unbias = static_cast<Real>(1 / square_bias);
+    for (std::size_t i = 0; i < mean_.size(); ++i) {
+      const Real g = store.gradients[i] * static_cast<Real>(scale);
+      mean_[i] += (g - mean_[i]) * Real(0.1);
+      square_[i] += (g * g - square_[i]) * Real(0.01);
+      store.values[i] -= factor * mean_[i] / (std::sqrt(square_[i] * unbias) + Real(1e-8));
+    }
+    zero(store.gradients);
+  }
+
+ private:
+  std::vector<Real> mean_, square_;
+  int steps_ = 0;
+};
+
+}  // namespace train
