@@ -21,6 +21,7 @@
 #include "pipesched/transform.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"
+#include "support/slow_player.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -292,6 +293,45 @@ TEST_CASE("check: mutants of programs are caught") {
   }
   CHECK(caught.size() == 7);
   CHECK(tried > 2000);
+}
+
+TEST_CASE("check: passes exactly the programs that run to their end, whoever goes first") {
+  std::mt19937_64 random(21);
+  std::vector<program> programs;
+  for (const char* name : {"gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "zbv", "dualpipev", "v_half", "hanayo"})
+    for (const std::uint32_t depth : {1u, 2u, 4u})
+      programs.push_back(lower(make_schedule(name, {.pp = 4, .micro = 6}), {.depth = depth}));
+  int passed = 0, refused = 0;
+  for (int round = 0; round < 6000; ++round) {
+    program p = programs[random() % programs.size()];
+    const std::size_t rank = random() % p.actions.count();
+    auto row = p.actions[rank];
+    for (std::uint64_t changes = random() % 3; changes > 0; --changes) {
+      const std::size_t i = random() % row.size(), j = std::min(row.size() - 1, i + 1 + random() % 3);
+      switch (random() % 6) {
+        case 0: std::swap(row[i], row[j]); break;
+        case 1: std::swap(row[i].buffer, row[j].buffer); break;
+        case 2: std::swap(row[i].what, row[j].what); break;
+        case 3: row[i] = row[j]; break;
+        case 4: {
+          auto& slots = p.slots[rank][random() % p.slots[rank].size()][0];
+          (random() % 2 ? slots.activation : random() % 2 ? slots.input : slots.output) ^= 1u;
+          break;
+        }
+        case 5: {
+          auto& pool = p.pools[rank];
+          --(random() % 2 ? pool.buffers : pool.activations);
+        }
+      }
+    }
+    const report r = check(p);
+    CAPTURE(round);
+    CAPTURE(to_string(r));
+    REQUIRE(static_cast<bool>(r) == slow_player(p, random()).runs());
+    ++(r ? passed : refused);
+  }
+  CHECK(passed > 1000);
+  CHECK(refused > 1000);
 }
 
 TEST_CASE("check: a shape that is none, and numbers out of range, are named, not followed") {
