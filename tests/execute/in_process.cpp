@@ -289,6 +289,32 @@ TEST_CASE("in process: transformed schedules, any depth, and the overlapped call
   CHECK(pairs == expected);
 }
 
+TEST_CASE("in process: many steps through one hub, each rank at its own pace") {
+  for (const char* name : {"1f1b", "dualpipe", "zbv", "interleaved_zb"}) {
+    const program p = lower(make_schedule(name, {.pp = 4, .micro = 6}), {.depth = 1});
+    const results expected = on_one_device(p.schedule.stages(), p.schedule.micro);
+    std::vector<double> losses(6);
+    std::vector<std::unique_ptr<trainer>> trainers;
+    for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.push_back(std::make_unique<trainer>(p, rank, losses));
+    in_process_hub hub(p);
+    {
+      std::vector<std::jthread> threads;
+      for (std::uint32_t rank = 0; rank < 4; ++rank)
+        threads.emplace_back([&, rank] {
+          in_process transport(hub, rank);
+          for (int step = 0; step < 50; ++step) execute(p, rank, *trainers[rank], transport);
+        });
+    }
+    CHECK(losses == expected.losses);
+    if (p.schedule.placement.replicas() == 2) continue;  // there each step adds what the other rank has summed so far
+    for (const auto& t : trainers)
+      for (std::size_t chunk = 0; chunk < t->stages().size(); ++chunk)
+        for (std::size_t i = 0; i < width; ++i)
+          CHECK(t->layers()[chunk].gradient[i][0] ==
+                doctest::Approx(50 * expected.layers[t->stages()[chunk]].gradient[i][0]).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("in process: the measured timeline is one that the ranks can have had") {
   const program p = lower(make_zbv_schedule({.pp = 4, .micro = 8}));
   std::vector<double> losses(8);
