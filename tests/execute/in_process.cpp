@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "pipesched/execute/recording.hpp"
 #include "pipesched/generate/by_name.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
@@ -476,6 +477,30 @@ TEST_CASE("in process: a program that check() refuses does not run to its end, a
   }
   CHECK(passed > 50);
   CHECK(refused > 50);
+}
+
+TEST_CASE("execute: what a rank asks of its transport, and in which order") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 2});
+  std::vector<double> losses(2);
+  trainer last(p, 1, losses);
+  recording_transport transport([](message m, std::span<std::byte> bytes) {
+    const vector4 x = input_of_micro(m.micro);
+    std::memcpy(bytes.data(), &x, sizeof x);
+  });
+  execute(p, 1, last, transport);
+  using enum recording_transport::event_kind;
+  const message F0{payload::activation, 0, 0}, F1{payload::activation, 0, 1}, B0{payload::gradient, 1, 0},
+      B1{payload::gradient, 1, 1};
+  CHECK(transport.events() == std::vector<recording_transport::event>{{receive, F0, 0, sizeof(vector4)},
+                                                                      {receive, F1, 1, sizeof(vector4)},
+                                                                      {wait_received, {}, 0, 0},
+                                                                      {wait_sent, {}, 2, 0},
+                                                                      {send, B0, 2, sizeof(vector4)},
+                                                                      {wait_received, {}, 1, 0},
+                                                                      {wait_sent, {}, 3, 0},
+                                                                      {send, B1, 3, sizeof(vector4)},
+                                                                      {finish}});
+  CHECK(losses[1] == loss_of(forward(make_layer(1), input_of_micro(1))));
 }
 
 TEST_CASE("execute: a program that needs what the trainer has not is refused before it runs") {

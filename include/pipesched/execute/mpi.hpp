@@ -18,7 +18,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -27,7 +26,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "pipesched/error.hpp"
@@ -76,8 +74,8 @@ class mpi_transport {
       MPI_Comm_free(&data_);
       MPI_Comm_free(&notices_);
       if (!same) throw schedule_error("the ranks of a communicator run one program; these have different ones");
-      throw schedule_error(concat({"a program of ", p.schedule.pp(), " pipeline ranks needs as many; the communicator has ",
-                                   size}));
+      throw schedule_error(
+          concat({"a program of ", p.schedule.pp(), " pipeline ranks needs as many; the communicator has ", size}));
     }
     MPI_Type_contiguous(static_cast<int>(block), MPI_BYTE, &block_type_);
     MPI_Type_commit(&block_type_);
@@ -94,30 +92,26 @@ class mpi_transport {
   mpi_transport& operator=(const mpi_transport&) = delete;
   /// A rank that leaves in the middle of a step tells the others.
   ~mpi_transport() {
-    if (!finished_)
-      abort(std::uncaught_exceptions() > exceptions_ ? "it left its step with an exception"
-                                                     : "it left before the end of its step");
-    settle();
+    const bool thrown = std::uncaught_exceptions() > exceptions_;
+    try {
+      if (thrown || !finished_) abort(thrown ? "it left with an exception" : "it left before the end of its step");
+      settle();
+    } catch (...) {  // no memory for a text
+    }
+    if (mail_ != nullptr) static_cast<void>(mail_.release());  // still being read
   }
 
   std::uint32_t rank() const { return rank_; }
 
   /// Tells all ranks to stop, unless one has already: the first cause is the one that is told. Of two that fail at the same time, a
   /// rank tells of the one it hears of first. Texts of more than 2000 bytes are cut.
-  void abort(std::string_view cause) noexcept {
+  void abort(std::string_view cause) {
     hear();
     if (aborted_) return;
     aborted_ = true;
-    try {
-      cause_ = concat({"rank ", rank_, " at ", place(), ": ", cause});
-    } catch (...) {  // no memory for the place
-      rank_text_only();
-    }
-    tell(notice::abort, cause_);
+    cause_ = concat({"rank ", rank_, " at ", place(), ": ", cause});
+    tell(notice::failed, cause_);
   }
-  bool aborted() const { return aborted_; }
-  /// The rank, the op it was at, and the text. @pre aborted()
-  const std::string& cause() const { return cause_; }
 
   void at(std::uint32_t action) {
     at_ = action, finished_ = false;
@@ -126,19 +120,12 @@ class mpi_transport {
 
   void post_receive(const action& a, std::span<std::byte> bytes) {
     transfer& t = transfers_[is_weights(a) ? reductions_at_ + a.buffer : a.buffer];
-    const auto [blocks, rest] = begin(t, a, program_.channels[a.channel].from, bytes.size(), true);
-    if (blocks > 0)
-      check(t, MPI_Irecv(bytes.data(), blocks, block_type_, t.peer, 0, data_, &t.requests[0]), "MPI_Irecv");
-    check(t, MPI_Irecv(bytes.data() + (bytes.size() - rest), static_cast<int>(rest), MPI_BYTE, t.peer, 0, data_,
-                       &t.requests[1]), "MPI_Irecv");
+    t.receives = true;
+    post(t, a.what, program_.channels[a.channel].from, bytes, MPI_Irecv, "MPI_Irecv");
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
     transfer& t = transfers_[is_weights(a) ? weights_at_ + weights_++ : a.buffer];
-    const auto [blocks, rest] = begin(t, a, program_.channels[a.channel].to, bytes.size(), false);
-    if (blocks > 0)
-      check(t, MPI_Isend(bytes.data(), blocks, block_type_, t.peer, 0, data_, &t.requests[0]), "MPI_Isend");
-    check(t, MPI_Isend(bytes.data() + (bytes.size() - rest), static_cast<int>(rest), MPI_BYTE, t.peer, 0, data_,
-                       &t.requests[1]), "MPI_Isend");
+    post(t, a.what, program_.channels[a.channel].to, bytes, MPI_Isend, "MPI_Isend");
   }
   void wait_received(std::uint32_t n, bool weights) { wait(transfers_[weights ? reductions_at_ + n : n]); }
   void wait_sent(std::uint32_t n) { wait(transfers_[n]); }
@@ -165,7 +152,7 @@ class mpi_transport {
   // What was posted from or into one buffer.
   struct transfer {
     std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};  // the whole blocks, the rest
-    std::size_t bytes = 0;
+    std::size_t bytes = 0, whole = 0;                                         // in all, in whole blocks
     message what{};
     int peer = 0;
     bool receives = false;
@@ -174,17 +161,15 @@ class mpi_transport {
   };
   // Small enough to leave at once, whether or not the other rank listens.
   struct notice {
-    enum : char { waits, abort } kind = waits;
+    enum : char { waiting, failed } kind = waiting;
     std::array<char, 2000> text{};
   };
   // What MPI reads after a rank has gone on; it outlives the transport where not all has been read.
   struct mail {
-    explicit mail(std::size_t ranks) : requests{std::vector<MPI_Request>(ranks, MPI_REQUEST_NULL), {}} {
-      requests[1] = requests[0];
-    }
+    explicit mail(std::size_t ranks) : requests(2 * ranks, MPI_REQUEST_NULL) {}
     std::array<notice, 2> notices;
-    std::array<std::vector<MPI_Request>, 2> requests;  // by kind and rank
-    std::array<int, 2> failed{};                       // this rank, any rank
+    std::vector<MPI_Request> requests;  // by kind and rank
+    std::array<int, 2> failed{};        // this rank, any rank
   };
   struct position {
     clock::time_point when{};
@@ -199,11 +184,10 @@ class mpi_transport {
     std::uint64_t hash = block_;
     const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29; };
     add(program_.schedule.pp());
-    for (std::size_t r = 0; r < program_.actions.count(); ++r) {
+    for (std::uint32_t r = 0; r < program_.actions.count(); ++r) {
       for (const action& a : program_.actions[r]) {
-        add(static_cast<std::uint64_t>(a.kind) << 8 | static_cast<std::uint64_t>(a.what.what));
-        add(std::uint64_t{a.what.stage} << 32 | a.what.micro);
-        add(std::uint64_t{a.channel} << 32 | a.buffer);
+        add(std::uint64_t{a.what.stage} << 48 | static_cast<std::uint64_t>(a.kind) << 40 | a.what.micro);
+        add(std::uint64_t{a.channel} << 32 | static_cast<std::uint64_t>(a.what.what));
       }
       for (const cell& c : program_.schedule[r])
         for (const op o : c) add(std::uint64_t{o.stage} << 48 | static_cast<std::uint64_t>(o.pass) << 40 | o.micro);
@@ -227,13 +211,15 @@ class mpi_transport {
     throw mpi_error(status, text);
   }
 
-  std::pair<int, std::size_t> begin(transfer& t, const action& a, int peer, std::size_t bytes, bool receives) {
+  template <typename Byte, typename Call>
+  void post(transfer& t, message what, int peer, std::span<Byte> bytes, Call call, const char* name) {
     wait(t);  // it is free, if check() is true
-    t.bytes = bytes, t.what = a.what, t.peer = peer, t.receives = receives;
-    if (bytes <= block_) return {0, bytes};
-    return {static_cast<int>(bytes / block_), bytes % block_};
+    t.bytes = bytes.size(), t.what = what, t.peer = peer;
+    t.whole = bytes.size() > block_ ? bytes.size() - bytes.size() % block_ : 0;
+    const int blocks = static_cast<int>(t.whole / block_), rest = static_cast<int>(t.bytes - t.whole);
+    if (blocks > 0) check(t, call(bytes.data(), blocks, block_type_, peer, 0, data_, &t.requests[0]), name);
+    check(t, call(bytes.data() + t.whole, rest, MPI_BYTE, peer, 0, data_, &t.requests[1]), name);
   }
-
   bool test(transfer& t) {
     for (std::size_t part = 0; part < 2; ++part) {
       if (t.requests[part] == MPI_REQUEST_NULL) continue;
@@ -251,18 +237,18 @@ class mpi_transport {
       if (!t.receives) continue;
       MPI_Count came = 0;
       MPI_Get_elements_x(&status, part == 0 ? block_type_ : MPI_BYTE, &came);
-      const std::size_t before = part == 0 || t.bytes <= block_ ? 0 : t.bytes - t.bytes % block_;
-      const std::size_t expected = part == 0 ? t.bytes - t.bytes % block_ : t.bytes - before;
-      if (kind == MPI_ERR_TRUNCATE || static_cast<std::size_t>(came) != expected)
-        wrong_size(t, before, static_cast<std::size_t>(came), expected);
+      const std::size_t before = part == 0 ? 0 : t.whole, expected = part == 0 ? t.whole : t.bytes - t.whole;
+      auto got = static_cast<std::size_t>(came);
+      if (kind == MPI_ERR_TRUNCATE) got = std::max(got, expected);  // MPI need not tell the size; Open MPI does
+      if (kind == MPI_ERR_TRUNCATE || got != expected) wrong_size(t, before, got, expected);
     }
     return true;
   }
   [[noreturn]] void wrong_size(const transfer& t, std::size_t before, std::size_t came, std::size_t expected) {
-    // Behind whole blocks there may be more. Of what was cut, MPI need not tell the size; Open MPI does.
     std::string leaves = concat({before + came});
     if (came == expected) leaves = "more than " + leaves;
-    else if (before == 0 && came > 0 && came % block_ == 0) leaves += " or more";
+    if (came != expected && before == 0 && came > 0 && came % block_ == 0)
+      leaves += " or more";  // whole blocks: a rest
     abort(concat({to_string(t.what), " has ", leaves, " bytes where it leaves and ", t.bytes, " where it comes"}));
     give_up();
   }
@@ -284,7 +270,7 @@ class mpi_transport {
       std::this_thread::yield();
       if (round % 64 != 0) continue;
       const std::chrono::duration<double> waited = clock::now() - start;
-      if (!told && waited > time_limit_ / 2) tell(notice::waits, place()), told = true;
+      if (!told && waited > time_limit_ / 2) tell(notice::waiting, place()), told = true;
       if (waited > time_limit_) {
         abort("nothing came within the time limit\n" + positions());
         give_up();
@@ -298,37 +284,33 @@ class mpi_transport {
   [[noreturn]] void give_up() const { throw pipeline_aborted("aborted by " + cause_); }
 
   // Takes what other ranks have told.
-  void hear() noexcept {
+  void hear() {
     for (int there = 0;;) {
       MPI_Status status;
       if (MPI_Iprobe(MPI_ANY_SOURCE, 0, notices_, &there, &status) != MPI_SUCCESS || there == 0) return;
       position& from = heard_[static_cast<std::size_t>(status.MPI_SOURCE)];
-      if (MPI_Recv(&from.told, sizeof(notice), MPI_BYTE, status.MPI_SOURCE, 0, notices_, &status) != MPI_SUCCESS) return;
+      if (MPI_Recv(&from.told, sizeof(notice), MPI_BYTE, status.MPI_SOURCE, 0, notices_, &status) != MPI_SUCCESS)
+        return;
       from.when = clock::now();
-      if (from.told.kind != notice::abort || aborted_) continue;
+      if (from.told.kind != notice::failed || aborted_) continue;
       aborted_ = true;
-      try {
-        cause_ = from.told.text.data();
-      } catch (...) {
-        rank_text_only();
-      }
+      cause_ = from.told.text.data();
     }
   }
-  void rank_text_only() noexcept { cause_.clear(); }
   // Tells all other ranks, unless the last notice of this kind is still on its way.
-  void tell(decltype(notice::kind) kind, std::string_view text) noexcept {
+  void tell(decltype(notice::kind) kind, std::string_view text) {
     const auto k = static_cast<std::size_t>(kind);
-    auto& requests = mail_->requests[k];
+    const std::size_t ranks = heard_.size();
+    const auto requests = std::span(mail_->requests).subspan(k * ranks, ranks);
     int sent = 0;
-    MPI_Testall(static_cast<int>(requests.size()), requests.data(), &sent, MPI_STATUSES_IGNORE);
+    MPI_Testall(static_cast<int>(ranks), requests.data(), &sent, MPI_STATUSES_IGNORE);
     if (sent == 0) return;
     notice& n = mail_->notices[k];
     n.kind = kind;
     text = text.substr(0, n.text.size() - 1);
     *std::copy(text.begin(), text.end(), n.text.begin()) = 0;
-    for (std::uint32_t r = 0; r < requests.size(); ++r)
-      if (r != rank_)
-        MPI_Isend(&n, sizeof(notice), MPI_BYTE, static_cast<int>(r), 0, notices_, &requests[r]);
+    for (std::uint32_t r = 0; r < ranks; ++r)
+      if (r != rank_) MPI_Isend(&n, sizeof(notice), MPI_BYTE, static_cast<int>(r), 0, notices_, &requests[r]);
   }
 
   static std::string describe(const transfer& t) {
@@ -338,16 +320,10 @@ class mpi_transport {
   std::string place() const {
     const auto row = program_.actions[rank_];
     std::string text = "its end";
-    if (at_ < row.size()) {
-      const action& a = row[at_];
-      if (a.kind == action_kind::compute)
-        text = to_string(program_.schedule[rank_][a.index]);
-      else
-        text = concat({a.kind == action_kind::receive ? "the receive of "
-                       : a.kind == action_kind::send  ? "the send of "
-                                                      : "the reduction of ",
-                       to_string(a.what)});
-    }
+    if (at_ < row.size() && row[at_].kind == action_kind::compute)
+      text = to_string(program_.schedule[rank_][row[at_].index]);
+    else if (at_ < row.size())
+      text = to_string(row[at_].what);
     if (waits_for_ != nullptr) text += ", which waits for " + describe(*waits_for_);
     return text;
   }
@@ -366,19 +342,19 @@ class mpi_transport {
     return silent + text;
   }
 
-  void start_agreement() noexcept {
+  void start_agreement() {
     if (agreement_started_) return;
     agreement_started_ = true;
     mail_->failed[0] = aborted_;
     if (MPI_Iallreduce(&mail_->failed[0], &mail_->failed[1], 1, MPI_INT, MPI_MAX, notices_, &agreement_) != MPI_SUCCESS)
       aborted_ = true;
   }
-  bool agreed() noexcept {
+  bool agreed() {
     int done = 0;
     return MPI_Test(&agreement_, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0;
   }
   // Ends all receives, then waits until all ranks have: nobody touches the buffers any more.
-  void settle() noexcept {
+  void settle() {
     const auto start = clock::now();
     const auto within_limit = [&](auto&& done) {
       while (!done()) {
@@ -404,14 +380,11 @@ class mpi_transport {
     });
     MPI_Type_free(&block_type_);  // what is under way keeps it
     if (ended) start_agreement();
-    if (ended && within_limit([&] { return agreed(); }) && mail_->failed[1] == 0) {
-      for (auto& requests : mail_->requests)
-        MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
-      MPI_Comm_free(&data_);
-      MPI_Comm_free(&notices_);
-    } else {
-      mail_.release();
-    }
+    if (!ended || !within_limit([&] { return agreed(); }) || mail_->failed[1] != 0 || aborted_) return;
+    MPI_Waitall(static_cast<int>(mail_->requests.size()), mail_->requests.data(), MPI_STATUSES_IGNORE);
+    MPI_Comm_free(&data_);
+    MPI_Comm_free(&notices_);
+    mail_.reset();
   }
 
   const program& program_;
