@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
@@ -27,6 +28,11 @@ struct model_sizes {
 
   std::size_t rows() const { return batch * context; }  ///< characters of a micro-batch
 };
+
+template <typename Real>
+std::vector<Real> matrix(const model_sizes& s, std::size_t columns) {
+  return std::vector<Real>(s.rows() * columns);
+}
 
 /// c += a * b, where a is rows x inner, or stored the other way round; b is inner x columns.
 template <typename Real>
@@ -63,9 +69,9 @@ void add(const Real* from, Real* to, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) to[i] += from[i];
 }
 
-template <typename Real>
-void zero(std::vector<Real>& v) {
-  std::fill(v.begin(), v.end(), Real(0));
+template <typename Range>
+void zero(Range&& of) {
+  std::fill(of.begin(), of.end(), 0);
 }
 
 /// Makes probabilities of n numbers.
@@ -93,11 +99,11 @@ class weights {
   Real* values() const { return store_->values.data() + at_; }
   Real* gradients() const { return store_->gradients.data() + at_; }
 
-  void fill(Real value) const { std::fill_n(values(), count_, value); }
   /// Uniform numbers of this standard deviation.
   void randomize(std::mt19937_64& random, double deviation) const {
     for (std::size_t i = 0; i < count_; ++i)
-      values()[i] = static_cast<Real>((std::ldexp(static_cast<double>(random() >> 11), -52) - 1) * std::sqrt(3) * deviation);
+      values()[i] =
+          static_cast<Real>((std::ldexp(static_cast<double>(random() >> 11), -52) - 1) * std::sqrt(3) * deviation);
   }
 
  private:
@@ -109,9 +115,9 @@ class weights {
 template <typename Real>
 class linear {
  public:
-  linear(weight_store<Real>& store, std::size_t in, std::size_t out, std::mt19937_64& random)
+  linear(weight_store<Real>& store, std::size_t in, std::size_t out, std::mt19937_64& random, double gain = 1)
       : in_(in), out_(out), matrix_(store, in * out), bias_(store, out), transposed_(in * out) {
-    matrix_.randomize(random, 1 / std::sqrt(static_cast<double>(in)));
+    matrix_.randomize(random, gain / std::sqrt(static_cast<double>(in)));
   }
   void forward(const Real* x, Real* y, std::size_t rows) const {
     for (std::size_t r = 0; r < rows; ++r) add(bias_.values(), y + r * out_, out_);
@@ -133,53 +139,32 @@ class linear {
   std::vector<Real> transposed_;
 };
 
-/// Every row less its mean, over its deviation; times a scale, plus a shift.
+/// Layer norm: every row less its mean, over its deviation. Without scale and shift: the linear layer behind each has both.
 template <typename Real>
-class layer_norm {
- public:
-  struct activation {
-    activation(std::size_t rows, std::size_t width) : plain(rows * width), y(rows * width), inverse(rows) {}
-    std::vector<Real> plain, y;  // before and after scale and shift
-    std::vector<Real> inverse;   // 1 / deviation, of a row
-  };
+struct layer_norm {
+  explicit layer_norm(const model_sizes& of) : s(of) {}
+  model_sizes s;
+  std::vector<Real> y = matrix<Real>(s, s.width), inverse = matrix<Real>(s, 1);  // the result; 1 / deviation, of a row
 
-  layer_norm(weight_store<Real>& store, std::size_t width) : width_(width), scale_(store, width), shift_(store, width) {
-    scale_.fill(1);
-  }
-  void forward(const Real* x, activation& kept) const {  // writes kept.y
-    for (std::size_t r = 0; r < kept.inverse.size(); ++r, x += width_) {
+  void forward(const Real* x) {  // writes y
+    const auto width = static_cast<Real>(s.width);
+    for (std::size_t r = 0; r < s.rows(); ++r, x += s.width) {
       Real mean = 0, variance = 0;
-      for (std::size_t i = 0; i < width_; ++i) mean += x[i] / static_cast<Real>(width_);
-      for (std::size_t i = 0; i < width_; ++i) variance += (x[i] - mean) * (x[i] - mean) / static_cast<Real>(width_);
-      kept.inverse[r] = 1 / std::sqrt(variance + Real(1e-5));
-      for (std::size_t i = 0; i < width_; ++i) {
-        const Real plain = kept.plain[r * width_ + i] = (x[i] - mean) * kept.inverse[r];
-        kept.y[r * width_ + i] = plain * scale_.values()[i] + shift_.values()[i];
-      }
+      for (std::size_t i = 0; i < s.width; ++i) mean += x[i] / width;
+      for (std::size_t i = 0; i < s.width; ++i) variance += (x[i] - mean) * (x[i] - mean) / width;
+      inverse[r] = 1 / std::sqrt(variance + Real(1e-5));
+      for (std::size_t i = 0; i < s.width; ++i) y[r * s.width + i] = (x[i] - mean) * inverse[r];
     }
   }
-  void backward_input(const activation& kept, const Real* dy, Real* dx) const {
-    for (std::size_t r = 0; r < kept.inverse.size(); ++r, dy += width_, dx += width_) {
-      const Real* plain = kept.plain.data() + r * width_;
-      Real mean = 0, along = 0;
-      for (std::size_t i = 0; i < width_; ++i) {
-        mean += dy[i] * scale_.values()[i] / static_cast<Real>(width_);
-        along += dy[i] * scale_.values()[i] * plain[i] / static_cast<Real>(width_);
-      }
-      for (std::size_t i = 0; i < width_; ++i)
-        dx[i] += (dy[i] * scale_.values()[i] - mean - plain[i] * along) * kept.inverse[r];
+  void backward_input(const Real* dy, Real* dx) const {
+    const auto width = static_cast<Real>(s.width);
+    for (std::size_t r = 0; r < s.rows(); ++r, dy += s.width, dx += s.width) {
+      const Real *row = &y[r * s.width], along = dot(dy, row, s.width) / width;
+      Real mean = 0;
+      for (std::size_t i = 0; i < s.width; ++i) mean += dy[i] / width;
+      for (std::size_t i = 0; i < s.width; ++i) dx[i] += (dy[i] - mean - row[i] * along) * inverse[r];
     }
   }
-  void backward_weight(const activation& kept, const Real* dy) {
-    for (std::size_t r = 0; r < kept.inverse.size(); ++r, dy += width_) {
-      for (std::size_t i = 0; i < width_; ++i) scale_.gradients()[i] += dy[i] * kept.plain[r * width_ + i];
-      add(dy, shift_.gradients(), width_);
-    }
-  }
-
- private:
-  std::size_t width_;
-  weights<Real> scale_, shift_;
 };
 
 /// A character looks at itself and those before it. It has no weights, so all of its backward is I.
@@ -237,33 +222,36 @@ template <typename Real>
 class block {
  public:
   struct activation {  // what F keeps
-    explicit activation(const model_sizes& s)
-        : norm1(s.rows(), s.width), norm2(s.rows(), s.width), qkv(s.rows() * 3 * s.width),
-          probabilities(s.rows() * s.heads * s.context), mixed(s.rows() * s.width), slope(s.rows() * 4 * s.width),
-          gelu(slope) {}
-    typename layer_norm<Real>::activation norm1, norm2;
-    std::vector<Real> qkv, probabilities, mixed;
-    std::vector<Real> slope, gelu;  // the derivative of GELU, which I needs, and its value, which W needs
+    explicit activation(const model_sizes& of) : s(of) {}
+    model_sizes s;
+    layer_norm<Real> norm1{s}, norm2{s};
+    std::vector<Real> qkv = matrix<Real>(s, 3 * s.width), mixed = matrix<Real>(s, s.width);
+    std::vector<Real> probabilities = matrix<Real>(s, s.heads* s.context);
+    std::vector<Real> slope = matrix<Real>(s, 4 * s.width), gelu = slope;  // GELU's derivative, for I; its value, for W
   };
-  struct context {  // what I keeps for W: the gradient of what every part with weights has made
-    explicit context(const model_sizes& s)
-        : norm1(s.rows() * s.width), qkv(3 * norm1.size()), projection(norm1), norm2(norm1), up(4 * norm1.size()),
-          down(norm1) {}
-    std::vector<Real> norm1, qkv, projection, norm2, up, down;
+  struct context {  // what I keeps for W: the gradient of what every linear layer has made
+    explicit context(const model_sizes& of) : s(of) {}
+    model_sizes s;
+    std::vector<Real> qkv = matrix<Real>(s, 3 * s.width), projection = matrix<Real>(s, s.width);
+    std::vector<Real> up = matrix<Real>(s, 4 * s.width), down = projection;
   };
 
   block(weight_store<Real>& store, const model_sizes& s, std::mt19937_64&& random)
-      : rows_(s.rows()), norm1_(store, s.width), qkv_(store, s.width, 3 * s.width, random), attention_(s),
-        projection_(store, s.width, s.width, random), norm2_(store, s.width), up_(store, s.width, 4 * s.width, random),
-        down_(store, 4 * s.width, s.width, random), mixed_(s.rows() * s.width) {}
+      : rows_(s.rows()),
+        qkv_(store, s.width, 3 * s.width, random),
+        attention_(s),
+        projection_(store, s.width, s.width, random),
+        up_(store, s.width, 4 * s.width, random),
+        down_(store, 4 * s.width, s.width, random),
+        between_(s.rows() * s.width) {}
 
   void forward(activation& kept, Real* x) const {  // changes x in place: both halves are residual
-    norm1_.forward(x, kept.norm1);
+    kept.norm1.forward(x);
     zero(kept.qkv), zero(kept.mixed);
     qkv_.forward(kept.norm1.y.data(), kept.qkv.data(), rows_);
     attention_.forward(kept.qkv.data(), kept.probabilities.data(), kept.mixed.data());
     projection_.forward(kept.mixed.data(), x, rows_);
-    norm2_.forward(x, kept.norm2);
+    kept.norm2.forward(x);
     zero(kept.gelu);
     up_.forward(kept.norm2.y.data(), kept.gelu.data(), rows_);
     for (std::size_t i = 0; i < kept.gelu.size(); ++i) {
@@ -275,36 +263,33 @@ class block {
   }
   void backward_input(const activation& kept, context& due, Real* d) {  // likewise
     std::copy_n(d, due.down.size(), due.down.data());
-    zero(due.up), zero(due.norm2);
+    zero(due.up), zero(between_);
     down_.backward_input(d, due.up.data(), rows_);
     for (std::size_t i = 0; i < due.up.size(); ++i) due.up[i] *= kept.slope[i];
-    up_.backward_input(due.up.data(), due.norm2.data(), rows_);
-    norm2_.backward_input(kept.norm2, due.norm2.data(), d);
+    up_.backward_input(due.up.data(), between_.data(), rows_);
+    kept.norm2.backward_input(between_.data(), d);
     std::copy_n(d, due.projection.size(), due.projection.data());
-    zero(mixed_), zero(due.qkv), zero(due.norm1);
-    projection_.backward_input(d, mixed_.data(), rows_);
-    attention_.backward_input(kept.qkv.data(), kept.probabilities.data(), kept.mixed.data(), mixed_.data(), due.qkv.data());
-    qkv_.backward_input(due.qkv.data(), due.norm1.data(), rows_);
-    norm1_.backward_input(kept.norm1, due.norm1.data(), d);
+    zero(due.qkv), zero(between_);
+    projection_.backward_input(d, between_.data(), rows_);
+    attention_.backward_input(kept.qkv.data(), kept.probabilities.data(), kept.mixed.data(), between_.data(),
+                              due.qkv.data());
+    zero(between_);
+    qkv_.backward_input(due.qkv.data(), between_.data(), rows_);
+    kept.norm1.backward_input(between_.data(), d);
   }
   void backward_weight(const activation& kept, const context& due) {
-    norm1_.backward_weight(kept.norm1, due.norm1.data());
     qkv_.backward_weight(kept.norm1.y.data(), due.qkv.data(), rows_);
     projection_.backward_weight(kept.mixed.data(), due.projection.data(), rows_);
-    norm2_.backward_weight(kept.norm2, due.norm2.data());
     up_.backward_weight(kept.norm2.y.data(), due.up.data(), rows_);
     down_.backward_weight(kept.gelu.data(), due.down.data(), rows_);
   }
 
  private:
   std::size_t rows_;
-  layer_norm<Real> norm1_;
   linear<Real> qkv_;
   attention<Real> attention_;
-  linear<Real> projection_;
-  layer_norm<Real> norm2_;
-  linear<Real> up_, down_;
-  std::vector<Real> mixed_;  // its gradient, between two lines of I
+  linear<Real> projection_, up_, down_;
+  std::vector<Real> between_;  // a gradient from one part to the next, in I
 };
 
 /// A stage of the model: stage `s` of `stages` has blocks layers * s / stages up to layers * (s + 1) / stages.
@@ -318,22 +303,22 @@ class stage {
     std::size_t begin(const model_sizes& s) const { return s.layers * number / of; }
     std::size_t end(const model_sizes& s) const { return s.layers * (number + 1) / of; }
   };
-  struct activation {  // for a stage with up to so many blocks
-    activation(const model_sizes& s, std::size_t blocks)
-        : tokens(s.batch * (s.context + 1)), each(blocks, typename block<Real>::activation(s)), norm(s.rows(), s.width),
-          probabilities(s.rows() * s.vocabulary) {}
-    std::vector<std::uint8_t> tokens;  // context + 1 a sequence: each is to tell the next
-    std::vector<typename block<Real>::activation> each;
-    typename layer_norm<Real>::activation norm;
-    std::vector<Real> probabilities;
+  // What F and I keep, in a stage with up to so many blocks.
+  struct activation {
+    activation(const model_sizes& of, std::size_t most_blocks) : s(of), blocks(most_blocks) {}
+    model_sizes s;
+    std::size_t blocks;
+    std::vector<std::uint8_t> tokens{std::vector<std::uint8_t>(s.batch * (s.context + 1))};  // each is to tell the next
+    std::vector<typename block<Real>::activation> each{blocks, typename block<Real>::activation(s)};
+    layer_norm<Real> norm{s};
+    std::vector<Real> probabilities = matrix<Real>(s, s.vocabulary);
   };
   struct context {
-    context(const model_sizes& s, std::size_t blocks)
-        : embedded(s.rows() * s.width), each(blocks, typename block<Real>::context(s)), norm(s.rows() * s.width),
-          scores(s.rows() * s.vocabulary) {}
-    std::vector<Real> embedded;
-    std::vector<typename block<Real>::context> each;
-    std::vector<Real> norm, scores;
+    context(const model_sizes& of, std::size_t most_blocks) : s(of), blocks(most_blocks) {}
+    model_sizes s;
+    std::size_t blocks;
+    std::vector<Real> embedded = matrix<Real>(s, s.width), norm = embedded, scores = matrix<Real>(s, s.vocabulary);
+    std::vector<typename block<Real>::context> each{blocks, typename block<Real>::context(s)};
   };
 
   /// The weights depend on the seed and the layer, not on the stage: however the model is cut, it is the same one.
@@ -341,13 +326,13 @@ class stage {
     const auto random = [&](std::size_t layer) { return std::mt19937_64(seed * 1000003 + layer); };
     if (at.first()) {
       auto of_embedding = random(0);
-      embedding_.emplace_back(store_, (s.vocabulary + s.context) * s.width).randomize(of_embedding, 0.1);
+      embedding_.emplace(store_, (s.vocabulary + s.context) * s.width).randomize(of_embedding, 0.5);
     }
-    for (std::size_t layer = at.begin(s); layer < at.end(s); ++layer) blocks_.emplace_back(store_, s, random(layer + 1));
+    for (std::size_t layer = at.begin(s); layer < at.end(s); ++layer)
+      blocks_.emplace_back(store_, s, random(layer + 1));
     if (at.last()) {
       auto of_head = random(s.layers + 1);
-      norm_.emplace_back(store_, s.width);
-      head_.emplace_back(store_, s.width, s.vocabulary, of_head);
+      head_.emplace(store_, s.width, s.vocabulary, of_head, 0.3);  // knows little: a loss near ln(vocabulary)
     }
   }
   stage(const stage&) = delete;  // its parts refer to its store
@@ -360,17 +345,17 @@ class stage {
   /// From kept.tokens or from x, into x. Returns the loss of the micro-batch; 0 but for the last stage.
   double forward(activation& kept, std::span<Real> x) const {
     if (at_.first()) {
-      zero_span(x);
+      zero(x);
       each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
-        add(embedding_[0].values() + character * s_.width, &x[row * s_.width], s_.width);
-        add(embedding_[0].values() + position * s_.width, &x[row * s_.width], s_.width);
+        add(embedding_->values() + character * s_.width, &x[row * s_.width], s_.width);
+        add(embedding_->values() + position * s_.width, &x[row * s_.width], s_.width);
       });
     }
     for (std::size_t i = 0; i < blocks_.size(); ++i) blocks_[i].forward(kept.each[i], x.data());
     if (!at_.last()) return 0;
-    norm_[0].forward(x.data(), kept.norm);
+    kept.norm.forward(x.data());
     zero(kept.probabilities);
-    head_[0].forward(kept.norm.y.data(), kept.probabilities.data(), s_.rows());
+    head_->forward(kept.norm.y.data(), kept.probabilities.data(), s_.rows());
     double loss = 0;
     each_character(kept, [&](std::size_t row, std::size_t, std::size_t, std::size_t target) {
       softmax(&kept.probabilities[row * s_.vocabulary], s_.vocabulary);
@@ -387,9 +372,9 @@ class stage {
         due.scores[row * s_.vocabulary + target] -= 1;
       });
       for (Real& score : due.scores) score /= static_cast<Real>(s_.rows());
-      zero(due.norm), zero_span(d);
-      head_[0].backward_input(due.scores.data(), due.norm.data(), s_.rows());
-      norm_[0].backward_input(kept.norm, due.norm.data(), d.data());
+      zero(due.norm), zero(d);
+      head_->backward_input(due.scores.data(), due.norm.data(), s_.rows());
+      kept.norm.backward_input(due.norm.data(), d.data());
     }
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_input(kept.each[i], due.each[i], d.data());
     if (at_.first()) std::copy(d.begin(), d.end(), due.embedded.begin());
@@ -397,21 +382,16 @@ class stage {
 
   /// W: adds to the gradients. B is I and then W.
   void backward_weight(const activation& kept, const context& due) {
-    if (at_.last()) {
-      head_[0].backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
-      norm_[0].backward_weight(kept.norm, due.norm.data());
-    }
+    if (at_.last()) head_->backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_weight(kept.each[i], due.each[i]);
     if (!at_.first()) return;
     each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
-      add(&due.embedded[row * s_.width], embedding_[0].gradients() + character * s_.width, s_.width);
-      add(&due.embedded[row * s_.width], embedding_[0].gradients() + position * s_.width, s_.width);
+      add(&due.embedded[row * s_.width], embedding_->gradients() + character * s_.width, s_.width);
+      add(&due.embedded[row * s_.width], embedding_->gradients() + position * s_.width, s_.width);
     });
   }
 
  private:
-  static void zero_span(std::span<Real> v) { std::fill(v.begin(), v.end(), Real(0)); }
-
   // f(row, character, row of its position in the embedding, the character that comes next)
   template <typename F>
   void each_character(const activation& kept, F&& f) const {
@@ -425,10 +405,9 @@ class stage {
   model_sizes s_;
   place at_;
   weight_store<Real> store_;
-  std::vector<weights<Real>> embedding_;  // of the characters, then of the positions; one of these or none
+  std::optional<weights<Real>> embedding_;  // of the characters, then of the positions
   std::vector<block<Real>> blocks_;
-  std::vector<layer_norm<Real>> norm_;    // likewise
-  std::vector<linear<Real>> head_;
+  std::optional<linear<Real>> head_;
 };
 
 /// Kingma and Ba 2015, without weight decay.

@@ -82,13 +82,21 @@ class trainer {
  public:
   trainer(const pipesched::program& p, std::uint32_t rank, rank_model<Real>& model, const model_sizes& s,
           const text& data, std::span<double> losses)
-      : s_(s), model_(model), data_(data), losses_(losses), micro_(p.schedule.micro), forward_only_(p.schedule.forward_only),
+      : s_(s),
+        model_(model),
+        data_(data),
+        losses_(losses),
+        micro_(p.schedule.micro),
+        forward_only_(p.schedule.forward_only),
         kept_(p.pools[rank].activations, {s, model.most_blocks}),
         due_(p.pools[rank].weights + 1, {s, model.most_blocks}),
-        buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)), ends_(s.rows() * s.width) {
-    std::size_t largest = 0;
-    for (const auto& each : model.stages) largest = std::max(largest, each->parameters());
-    reductions_.assign(p.pools[rank].reductions, std::vector<Real>(largest));
+        buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)),
+        ends_(s.rows() * s.width) {
+    // Stages have different numbers of weights: which of them comes into a reduction buffer, its receive tells.
+    reductions_.resize(p.pools[rank].reductions);
+    for (const pipesched::action& a : p.actions[rank])
+      if (a.kind == pipesched::action_kind::receive && a.what.what == pipesched::payload::weights)
+        reductions_[a.buffer].resize(gradients(a.what.stage).size());
   }
 
   /// Tells which step comes: the data depend on it.
@@ -106,7 +114,8 @@ class trainer {
   void backward_weight(pipesched::task t) {
     stage_of(t).backward_weight(kept_[t.slots.activation], due_[t.slots.weights]);
   }
-  void backward(pipesched::task t) {  // has no slot for what I keeps for W, as nothing comes between: the last one is for it
+  void backward(
+      pipesched::task t) {  // has no slot for what I keeps for W, as nothing comes between: the last one is for it
     t.slots.weights = static_cast<std::uint32_t>(due_.size() - 1);
     backward_input(t);
     backward_weight(t);

@@ -8,8 +8,9 @@
 // rest, which may be empty. So no count is above what an int holds, and MPI 3 is enough.
 //
 // When a rank throws, gives up or leaves, it tells all others, who look for such notices whenever they wait and before each action.
-// A process that is killed tells nobody: those that wait for it give up after the time limit, and tell the rest. (mpirun kills the
-// others at once unless told not to; so may MPI itself where a connection breaks.)
+// A process that is killed tells nobody. Open MPI's mpirun then kills the others at once; with --enable-recovery it leaves them alone,
+// and those that wait for the dead one give up after the time limit and tell the rest. MPI itself may also end a process whose
+// connection breaks. After a failure that left a rank dead, MPI_Finalize may wait for ever: call MPI_Abort.
 
 #include <mpi.h>
 
@@ -30,9 +31,7 @@
 
 #include "pipesched/error.hpp"
 #include "pipesched/execute/callbacks.hpp"
-#include "pipesched/execute/executor.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
 
@@ -44,10 +43,10 @@ struct mpi_error : std::runtime_error {
 
 /// One rank's side: rank r of the program is rank r of the communicator. The constructor and the destructor are collective.
 ///
-/// After a failure the destructor waits, for at most a quarter of the time limit, until no rank is receiving any more; then the
-/// trainers' buffers are free. A rank that does not answer (killed, or in a long op) may still be sending: then they must live until the
-/// process ends, and MPI_Finalize may wait for ever; MPI_Abort does not. The two communicators are not freed after a failure, so what
-/// is left in them meets nobody.
+/// After a failure the destructor waits until no rank is receiving any more, so that the trainers' buffers are free; for a rank that
+/// does not answer (dead, or in a long op) no longer than a quarter of the time limit. Then messages of that rank may still come: the
+/// buffers must live until the process ends. After a failure the two communicators are not freed: what is left in them meets nobody.
+/// A rank that another one lets down has left after at most 1.25 time limits of waiting, 1.0 of them until the exception.
 /// @pre called by one thread at a time; the program and the trainer's buffers outlive it; it does not outlive MPI_Finalize
 class mpi_transport {
  public:
@@ -66,7 +65,7 @@ class mpi_transport {
     int size = 0, rank = 0;
     MPI_Comm_size(data_, &size);
     MPI_Comm_rank(data_, &rank);
-    const std::uint64_t own = fingerprint();
+    const std::uint64_t own = fingerprint(p) ^ block;
     std::array<std::uint64_t, 2> all{own, ~own};  // the greatest, and by its complement the least
     require(MPI_Allreduce(MPI_IN_PLACE, all.data(), 2, MPI_UINT64_T, MPI_MAX, notices_), "MPI_Allreduce");
     const bool same = all[0] == ~all[1];
@@ -139,7 +138,8 @@ class mpi_transport {
     finished_ = true;
   }
 
-  /// Waits until every rank has come here or failed: after the last step, where a rank must know how the others ended. Collective.
+  /// Waits, within the time limit, until every rank has come here or failed: after the last step, where a rank must know how the others
+  /// ended. Collective.
   /// @throws pipeline_aborted if one has failed. @pre finish() has returned; no step follows
   void leave() {
     start_agreement();
@@ -178,22 +178,6 @@ class mpi_transport {
 
   static std::string concat(std::initializer_list<detail::piece> pieces) { return detail::concat(pieces); }
   static bool is_weights(const action& a) { return a.what.what == payload::weights; }
-
-  // Of what must be the same on all ranks.
-  std::uint64_t fingerprint() const {
-    std::uint64_t hash = block_;
-    const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29; };
-    add(program_.schedule.pp());
-    for (std::uint32_t r = 0; r < program_.actions.count(); ++r) {
-      for (const action& a : program_.actions[r]) {
-        add(std::uint64_t{a.what.stage} << 48 | static_cast<std::uint64_t>(a.kind) << 40 | a.what.micro);
-        add(std::uint64_t{a.channel} << 32 | static_cast<std::uint64_t>(a.what.what));
-      }
-      for (const cell& c : program_.schedule[r])
-        for (const op o : c) add(std::uint64_t{o.stage} << 48 | static_cast<std::uint64_t>(o.pass) << 40 | o.micro);
-    }
-    return hash;
-  }
 
   static std::string error_text(int status) {
     std::array<char, MPI_MAX_ERROR_STRING> text{};
@@ -405,30 +389,5 @@ class mpi_transport {
 };
 
 static_assert(transport<mpi_transport>);
-
-/// Options of run_mpi().
-struct mpi_options {
-  std::chrono::duration<double> time_limit{60};  ///< for one message
-  std::span<interval> record = {};               ///< of this rank's cells, in seconds since `zero`; empty: not measured
-  std::chrono::steady_clock::time_point zero{};
-};
-
-/// One step of this process's rank, and no more: for many steps keep a transport, catch as this does, and leave() after the last.
-/// Returns on all ranks or on none. Collective. @throws what this rank's trainer has thrown; else pipeline_aborted, with the
-/// rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
-template <typename Trainer>
-void run_mpi(const program& p, MPI_Comm communicator, Trainer& trainer, const mpi_options& options = {}) {
-  mpi_transport transport(p, communicator, options.time_limit);
-  try {
-    execute(p, transport.rank(), trainer, transport, options.record, options.zero);
-    transport.leave();
-  } catch (const std::exception& e) {
-    transport.abort(e.what());
-    throw;
-  } catch (...) {
-    transport.abort("an exception of unknown type");
-    throw;
-  }
-}
 
 }  // namespace pipesched

@@ -100,4 +100,17 @@ struct program {
   friend bool operator==(const program&, const program&) = default;
 };
 
+/// A number that programs which differ in what ranks must agree on, actions and cells, hardly ever share.
+inline std::uint64_t fingerprint(const program& p) {
+  std::uint64_t hash = p.schedule.pp();
+  const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29; };
+  for (const action& a : p.actions.all()) {
+    add(std::uint64_t{a.what.stage} << 48 | static_cast<std::uint64_t>(a.kind) << 40 | a.what.micro);
+    add(std::uint64_t{a.channel} << 32 | static_cast<std::uint64_t>(a.what.what));
+  }
+  for (const cell& c : p.schedule.cells.all())
+    for (const op o : c) add(std::uint64_t{o.stage} << 48 | static_cast<std::uint64_t>(o.pass) << 40 | o.micro);
+  return hash;
+}
+
 }  // namespace pipesched

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+// Trains a small GPT on the characters of this library's headers, through any of its schedules, with a thread a rank.
+//
+//   train                                                  ZB-V on 4 ranks, 8 micro-batches, 100 steps
+//   train --schedule dualpipe --pp 4 --check --evaluate    against the same steps on one device; held-out text at the end
+//   train --html last_step.html                            what the last step looked like, as measured
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <latch>
+#include <numeric>
+#include <pipesched/execute/in_process.hpp>
+#include <pipesched/generate/by_name.hpp>
+#include <pipesched/program/lower.hpp>
+#include <pipesched/render/html.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "trainer.hpp"
+
+#ifndef PIPESCHED_SOURCE_DIR
+#define PIPESCHED_SOURCE_DIR "."
+#endif
+
+namespace {
+
+using namespace pipesched;
+using real = float;
+using seconds = std::chrono::duration<double>;
+using std::chrono::steady_clock;
+
+struct options {
+  std::string family = "zbv", transport = "threads", html;
+  std::string data = std::filesystem::exists(PIPESCHED_SOURCE_DIR "/include") ? PIPESCHED_SOURCE_DIR "/include" : ".";
+  schedule_params plan{.pp = 4, .micro = 8};
+  train::model_sizes model;
+  std::size_t steps = 100;
+  std::uint64_t seed = 1;
+  double rate = 0.003;
+  bool check = false, evaluate = false;
+};
+
+std::string read_headers(const std::string& folder) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(folder)) throw schedule_error("--data " + folder + " is no folder");
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && entry.path().extension() == ".hpp") paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());  // folders are listed in any order
+  std::string all;
+  for (const fs::path& path : paths) {
+    std::ifstream file(path, std::ios::binary);
+    all.append(std::istreambuf_iterator<char>(file), {});
+  }
+  return all;
+}
+
+double mean(std::span<const double> v) {
+  return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
+}
+
+/// Runs all steps of a program, with a thread a rank that lives through all of them; learns unless the program is forward only.
+/// Calls `after(step, loss)` on this thread as steps end. @param measured the timeline of the last step, or null
+template <typename After>
+void run_steps(const program& p, const options& o, const train::text& data,
+               std::vector<std::unique_ptr<train::rank_model<real>>>& models, std::size_t steps, timeline* measured,
+               After&& after) {
+  std::vector<double> losses(steps * p.schedule.micro);
+  std::deque<train::trainer<real>> trainers;  // outlive the threads: a rank may be copying from another one's buffers
+  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
+    trainers.emplace_back(p, rank, *models[rank], o.model, data, losses);
+  std::deque<std::latch> ended;  // a step: all ranks are through
+  for (std::size_t step = 0; step < steps; ++step) ended.emplace_back(p.schedule.pp());
+  in_process_hub hub(p);
+  const auto zero = steady_clock::now();
+
+  const auto run_rank = [&](std::uint32_t rank) {
+    std::size_t step = 0;
+    try {
+      in_process transport(hub, rank);
+      for (; step < steps; ++step) {
+        const bool record = measured != nullptr && step + 1 == steps;
+        trainers[rank].begin(step);
+        execute(p, rank, trainers[rank], transport, record ? (*measured)[rank] : std::span<interval>(), zero);
+        // No barrier: a rank that is done with its part may learn and begin the next step while others are still in this one.
+        if (!p.schedule.forward_only) models[rank]->update(p.schedule.micro, o.rate);
+        ended[step].count_down();
+      }
+    } catch (const std::exception& e) {
+      hub.abort(rank, e.what());  // the others stop, too; the first cause is kept
+      for (; step < steps; ++step) ended[step].count_down();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) threads.emplace_back(run_rank, rank);
+    for (std::size_t step = 0; step < steps; ++step) {
+      ended[step].wait();
+      if (hub.aborted()) break;
+      after(step, mean(std::span(losses).subspan(step * p.schedule.micro, p.schedule.micro)));
+    }
+  }
+  if (hub.aborted()) throw pipeline_aborted(hub.cause());
+}
+
+/// The same steps without any schedule: what all of them must come to.
+std::vector<double> on_one_device(const options& o, const train::text& data) {
+  train::stage<real> model(o.model, {0, 1}, o.seed);
+  train::adam<real> optimizer(model.parameters());
+  train::stage<real>::activation kept(o.model, o.model.layers);
+  train::stage<real>::context due(o.model, o.model.layers);
+  std::vector<real> x(o.model.rows() * o.model.width);
+  std::vector<double> losses(o.steps);
+  const auto micro = static_cast<std::size_t>(o.plan.micro);
+  for (std::size_t step = 0; step < o.steps; ++step) {
+    for (std::size_t m = 0; m < micro; ++m) {
+      data.draw(step, m, false, o.model, kept.tokens);
+      losses[step] += model.forward(kept, x) / static_cast<double>(micro);
+      model.backward_input(kept, due, x);
+      model.backward_weight(kept, due);
+    }
+    optimizer.step(model.store(), 1 / static_cast<double>(micro), o.rate);
+  }
+  return losses;
+}
+
+/// Ten lines, and up to 60 columns of as many steps each.
+std::string loss_curve(const std::vector<double>& losses) {
+  const std::size_t height = 10, width = std::min<std::size_t>(60, losses.size());
+  std::vector<double> columns;
+  for (std::size_t c = 0; c < width; ++c) {
+    const std::size_t begin = c * losses.size() / width, end = (c + 1) * losses.size() / width;
+    columns.push_back(mean(std::span(losses).subspan(begin, end - begin)));
+  }
+  const auto [least, most] = std::minmax_element(columns.begin(), columns.end());
+  const double step = std::max(1e-9, (*most - *least) / static_cast<double>(height - 1));
+  std::string text;
+  for (std::size_t line = height; line-- > 0;) {
+    text += fmt::format("{:7.3f} |", *least + static_cast<double>(line) * step);
+    for (double value : columns) text += std::lround((value - *least) / step) == static_cast<long>(line) ? '*' : ' ';
+    text += '\n';
+  }
+  return text + fmt::format("{:>9}{:-<{}}\n{:>9}1{:>{}}\n", '+', "", width, "", losses.size(), width - 1);
+}
+
+void write_page(const std::string& name, timeline last) {
+  double begin = last[0][0].start;  // of the last step
+  for (std::uint32_t rank = 0; rank < last.schedule.pp(); ++rank) begin = std::min(begin, last[rank][0].start);
+  for (std::uint32_t rank = 0; rank < last.schedule.pp(); ++rank)
+    for (interval& i : last[rank]) i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
+  html_panel panel = make_panel(std::move(last));
+  panel.title += " (measured, in ms)";
+  std::ofstream file(name, std::ios::binary);
+  if (!(file << render_html(panel)).flush()) throw schedule_error("--html " + name + " cannot be written");
+}
+
+void run(const options& o) {
+  const std::string characters = read_headers(o.data);
+  const train::text data(characters, o.seed);
+  options with_text = o;
+  with_text.model.vocabulary = data.vocabulary();
+  const train::model_sizes& sizes = with_text.model;
+  if (data.held_out() < sizes.context + 1)
+    throw schedule_error(fmt::format("--data {} has {} characters in *.hpp; a context of {} needs {}", o.data,
+                                     data.size(), sizes.context, 10 * (sizes.context + 1)));
+  const program p = lower(make_schedule(o.family, o.plan));
+  std::vector<std::unique_ptr<train::rank_model<real>>> models;
+  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
+    models.push_back(std::make_unique<train::rank_model<real>>(sizes, p.schedule.placement, rank, o.seed));
+  fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n",
+             p.schedule.name.view(), p.schedule.pp(), p.schedule.stages(), p.schedule.micro, sizes.batch, sizes.context,
+             sizes.layers, sizes.width);
+  fmt::print("text: {} characters, {} different ones; a loss of {:.3f} knows nothing\n", data.size(), data.vocabulary(),
+             std::log(data.vocabulary()));
+
+  std::vector<std::size_t> lengths;
+  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) lengths.push_back(p.schedule[rank].size());
+  timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite(lengths)};
+  std::vector<double> losses;
+  const bool terminal = isatty(STDOUT_FILENO);
+  const auto start = steady_clock::now();
+  run_steps(p, with_text, data, models, o.steps, o.html.empty() ? nullptr : &last, [&](std::size_t step, double loss) {
+    losses.push_back(loss);
+    if (!terminal && step != 0 && (step + 1) % 10 != 0) return;
+    const double done = static_cast<double>((step + 1) * p.schedule.micro * sizes.rows());
+    fmt::print("{}step {:4} of {}   loss {:.4f}   {:.0f} characters/s{}", terminal ? "\r" : "", step + 1, o.steps, loss,
+               done / seconds(steady_clock::now() - start).count(), terminal ? "\x1b[K" : "\n");
+    std::fflush(stdout);
+  });
+  fmt::print("{}{:.1f} s\n\n{}", terminal ? "\n" : "", seconds(steady_clock::now() - start).count(),
+             loss_curve(losses));
+
+  if (o.check) {
+    const std::vector<double> expected = on_one_device(with_text, data);
+    double most = 0;
+    for (std::size_t i = 0; i < losses.size(); ++i)
+      most = std::max(most, std::abs(losses[i] - expected[i]) / expected[i]);
+    fmt::print("one device: last loss {:.4f}; largest difference of a step's loss {:.2g} of it\n", expected.back(),
+               most);
+  }
+  if (o.evaluate) {
+    schedule_params plan = o.plan;
+    plan.forward_only = true;
+    std::vector<double> held_out;
+    run_steps(lower(make_schedule(o.family, plan)), with_text, data, models, 10, nullptr,
+              [&](std::size_t, double loss) { held_out.push_back(loss); });
+    fmt::print("held-out text: loss {:.4f}\n", mean(held_out));
+  }
+  if (!o.html.empty()) write_page(o.html, std::move(last));
+}
+
+void require(bool holds, const std::string& otherwise) {
+  if (!holds) throw schedule_error(otherwise);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    options o;
+    CLI::App app("Trains a small GPT through a schedule of the library.", "train");
+    app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
+    app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
+    app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
+    app.add_option("--chunks", o.plan.chunks, "stages a rank, for interleaved families")->capture_default_str();
+    app.add_option("--steps", o.steps)->capture_default_str();
+    app.add_option("--transport", o.transport, "threads or mpi")->capture_default_str();
+    app.add_option("--data", o.data, "a folder: all *.hpp in it")->capture_default_str();
+    app.add_option("--seed", o.seed)->capture_default_str();
+    app.add_option("--layers", o.model.layers)->capture_default_str();
+    app.add_option("--width", o.model.width)->capture_default_str();
+    app.add_option("--heads", o.model.heads)->capture_default_str();
+    app.add_option("--context", o.model.context, "characters of a sequence")->capture_default_str();
+    app.add_option("--batch", o.model.batch, "sequences of a micro-batch")->capture_default_str();
+    app.add_option("--learning-rate", o.rate)->capture_default_str();
+    app.add_option("--html", o.html, "a file for the measured timeline of the last step");
+    app.add_flag("--check", o.check, "run the same steps on one device, too, and compare the losses");
+    app.add_flag("--evaluate", o.evaluate, "at the end, the loss of held-out text");
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::CallForHelp& e) {
+      return app.exit(e);
+    }
+    const train::model_sizes& m = o.model;
+    require(o.transport == "threads" || o.transport == "mpi", "--transport is threads or mpi; got " + o.transport);
+    const std::pair<const char*, std::size_t> numbers[] = {
+        {"layers", m.layers}, {"width", m.width}, {"heads", m.heads}, {"context", m.context}, {"batch", m.batch}};
+    for (const auto& [name, value] : numbers)
+      require(value >= 1 && value <= 4096, fmt::format("--{} is from 1 to 4096", name));
+    require(o.steps >= 1 && o.steps <= 1'000'000, "--steps is from 1 to 1000000");
+    require(o.plan.pp <= 256, fmt::format("--pp is at most 256 threads; got {}", o.plan.pp));
+    require(m.width % m.heads == 0, fmt::format("--width is a multiple of --heads; got {} and {}", m.width, m.heads));
+    require(o.rate > 0 && std::isfinite(o.rate), fmt::format("--learning-rate is positive; got {}", o.rate));
+    if (o.transport == "mpi") {
+#ifdef PIPESCHED_HAS_MPI
+      // ---- The place for MPI: a process a rank. As in run_steps(), but with the one rank_model and trainer of this process's
+      // ---- rank, and execute() with the MPI transport instead of in_process; the losses are collected after a step.
+      throw schedule_error("--transport mpi is not written yet");
+#else
+      throw schedule_error("--transport mpi: this build has no MPI");
+#endif
+    }
+    run(o);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "train: there is not enough memory for a model of this size\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "train: {}\n", e.what());
+  }
+  return 2;
+}
