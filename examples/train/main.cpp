@@ -234,7 +234,7 @@ int main(int argc, char** argv) {
     app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
     app.add_option("--chunks", o.plan.chunks, "stages a rank, for interleaved families")->capture_default_str();
     app.add_option("--steps", o.steps)->capture_default_str();
-    app.add_option("--transport", o.transport, "threads or mpi")->capture_default_str();
+    app.add_option("--transport", o.transport, "threads")->capture_default_str();
     app.add_option("--data", o.data, "a folder: all *.hpp in it")->capture_default_str();
     app.add_option("--seed", o.seed)->capture_default_str();
     app.add_option("--layers", o.model.layers)->capture_default_str();
@@ -252,7 +252,7 @@ int main(int argc, char** argv) {
       return app.exit(e);
     }
     const train::model_sizes& m = o.model;
-    require(o.transport == "threads" || o.transport == "mpi", "--transport is threads or mpi; got " + o.transport);
+    require(o.transport == "threads", "--transport is threads, the only one in this program; got " + o.transport);
     const std::pair<const char*, std::size_t> numbers[] = {
         {"layers", m.layers}, {"width", m.width}, {"heads", m.heads}, {"context", m.context}, {"batch", m.batch}};
     for (const auto& [name, value] : numbers)
@@ -261,15 +261,6 @@ int main(int argc, char** argv) {
     require(o.plan.pp <= 256, fmt::format("--pp is at most 256 threads; got {}", o.plan.pp));
     require(m.width % m.heads == 0, fmt::format("--width is a multiple of --heads; got {} and {}", m.width, m.heads));
     require(o.rate > 0 && std::isfinite(o.rate), fmt::format("--learning-rate is positive; got {}", o.rate));
-    if (o.transport == "mpi") {
-#ifdef PIPESCHED_HAS_MPI
-      // ---- The place for MPI: a process a rank. As in run_steps(), but with the one rank_model and trainer of this process's
-      // ---- rank, and execute() with the MPI transport instead of in_process; the losses are collected after a step.
-      throw schedule_error("--transport mpi is not written yet");
-#else
-      throw schedule_error("--transport mpi: this build has no MPI");
-#endif
-    }
     run(o);
     return 0;
   } catch (const std::bad_alloc&) {

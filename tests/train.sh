@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Trains the example's model for a few steps through several schedules: the losses are those of one device, and fall.
+#
+#   tests/train.sh TRAIN
+set -euo pipefail
+train=$1
+failures=0
+for schedule in 1f1b interleaved_1f1b zbv dualpipe dualpipev chimera v_half looped_bfs; do
+  out=$("$train" --schedule "$schedule" --pp 2 --micro 5 --steps 15 --layers 2 --width 16 --context 16 --batch 2 --check --evaluate)
+  difference=$(sed -n 's/.*largest difference of a step.s loss \([^ ]*\) of it/\1/p' <<<"$out")
+  first=$(sed -n 's/^step    1 of .* loss \([^ ]*\) .*/\1/p' <<<"$out")
+  last=$(sed -n 's/^one device: last loss \([^ ;]*\);.*/\1/p' <<<"$out")
+  held=$(sed -n 's/^held-out text: loss //p' <<<"$out")
+  if awk "BEGIN { exit !($difference < 1e-6 && $last < $first - 0.3 && $held < $first) }"; then
+    echo "$schedule: loss $first to $last, held-out $held, as one device to $difference"
+  else
+    echo "FAILED: $schedule: $out"
+    failures=$((failures + 1))
+  fi
+done
+if "$train" --schedule nothing >out 2>err || [ $? -ne 2 ] || ! grep -q '^train: no schedule is called "nothing"' err; then
+  echo "FAILED: an unknown schedule"; failures=$((failures + 1))
+fi
+rm -f out err
+exit "$((failures > 0))"
