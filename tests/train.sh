@@ -19,6 +19,11 @@ for schedule in 1f1b interleaved_1f1b zbv dualpipe dualpipev chimera v_half loop
     failures=$((failures + 1))
   fi
 done
+out=$("$train" --schedule zbv --pp 2 --micro 4 --steps 3 --layers 2 --width 16 --context 16 --predict v_half,dualpipev)
+if ! grep -q '^last step: measured [0-9.]* ms, simulated with its own costs [0-9.]* ms' <<<"$out" ||
+   ! grep -q '^dualpipev: [0-9.]* ms by these costs' <<<"$out"; then
+  echo "FAILED: --predict: $out"; failures=$((failures + 1))
+fi
 if "$train" --schedule nothing >out 2>err || [ $? -ne 2 ] || ! grep -q '^train: no schedule is called "nothing"' err; then
   echo "FAILED: an unknown schedule"; failures=$((failures + 1))
 fi

@@ -22,6 +22,7 @@
 #include <pipesched/generate/by_name.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/html.hpp>
+#include <pipesched/simulate/fit_costs.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +42,7 @@ using std::chrono::steady_clock;
 
 struct options {
   std::string family = "zbv", transport = "threads", html;
+  std::vector<std::string> predict{};
   std::string data = std::filesystem::exists(PIPESCHED_SOURCE_DIR "/include") ? PIPESCHED_SOURCE_DIR "/include" : ".";
   schedule_params plan{.pp = 4, .micro = 8};
   train::model_sizes model;
@@ -153,15 +155,29 @@ std::string loss_curve(const std::vector<double>& losses) {
   return text + fmt::format("{:>9}{:-<{}}\n{:>9}1{:>{}}\n", '+', "", width, "", losses.size(), width - 1);
 }
 
+/// In milliseconds since the first cell began.
+timeline in_ms(timeline t) {
+  double begin = t[0][0].start;
+  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
+  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank)
+    for (interval& i : t[rank]) i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
+  return t;
+}
+
 void write_page(const std::string& name, timeline last) {
-  double begin = last[0][0].start;  // of the last step
-  for (std::uint32_t rank = 0; rank < last.schedule.pp(); ++rank) begin = std::min(begin, last[rank][0].start);
-  for (std::uint32_t rank = 0; rank < last.schedule.pp(); ++rank)
-    for (interval& i : last[rank]) i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
   html_panel panel = make_panel(std::move(last));
   panel.title += " (measured, in ms)";
   std::ofstream file(name, std::ios::binary);
   if (!(file << render_html(panel)).flush()) throw schedule_error("--html " + name + " cannot be written");
+}
+
+/// What a step of this and of other schedules takes by the costs that the last one shows. They need as many stages as this one.
+void predict(const options& o, const timeline& last) {
+  const stage_costs costs = fit_costs(last);
+  fmt::print("last step: measured {:.1f} ms, simulated with its own costs {:.1f} ms\n", measure(last).makespan,
+             measure(simulate(last.schedule, costs)).makespan);
+  for (const std::string& name : o.predict)
+    fmt::print("{}: {:.1f} ms by these costs\n", name, measure(simulate(make_schedule(name, o.plan), costs)).makespan);
 }
 
 void run(const options& o) {
@@ -186,10 +202,11 @@ void run(const options& o) {
   std::vector<std::size_t> lengths;
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) lengths.push_back(p.schedule[rank].size());
   timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite(lengths)};
+  const bool record = !o.html.empty() || !o.predict.empty();
   std::vector<double> losses;
   const bool terminal = isatty(STDOUT_FILENO);
   const auto start = steady_clock::now();
-  run_steps(p, with_text, data, models, o.steps, o.html.empty() ? nullptr : &last, [&](std::size_t step, double loss) {
+  run_steps(p, with_text, data, models, o.steps, record ? &last : nullptr, [&](std::size_t step, double loss) {
     losses.push_back(loss);
     if (!terminal && step != 0 && (step + 1) % 10 != 0) return;
     const double done = static_cast<double>((step + 1) * p.schedule.micro * sizes.rows());
@@ -216,6 +233,8 @@ void run(const options& o) {
               [&](std::size_t, double loss) { held_out.push_back(loss); });
     fmt::print("held-out text: loss {:.4f}\n", mean(held_out));
   }
+  if (record) last = in_ms(std::move(last));
+  if (!o.predict.empty()) predict(o, last);
   if (!o.html.empty()) write_page(o.html, std::move(last));
 }
 
@@ -244,6 +263,9 @@ int main(int argc, char** argv) {
     app.add_option("--batch", o.model.batch, "sequences of a micro-batch")->capture_default_str();
     app.add_option("--learning-rate", o.rate)->capture_default_str();
     app.add_option("--html", o.html, "a file for the measured timeline of the last step");
+    app.add_option("--predict", o.predict,
+                   "schedules a,b,c of as many stages: their time by the costs of the last step")
+        ->delimiter(',');
     app.add_flag("--check", o.check, "run the same steps on one device, too, and compare the losses");
     app.add_flag("--evaluate", o.evaluate, "at the end, the loss of held-out text");
     try {
