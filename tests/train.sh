@@ -24,6 +24,19 @@ if ! grep -q '^last step: measured [0-9.]* ms, simulated with its own costs [0-9
    ! grep -q '^dualpipev: [0-9.]* ms by these costs' <<<"$out"; then
   echo "FAILED: --predict: $out"; failures=$((failures + 1))
 fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # in containers; other users are not concerned
+if command -v mpirun >/dev/null && ! "$train" --transport mpi --html x 2>&1 | grep -q 'without MPI'; then
+  for schedule in dualpipe zbv; do
+    out=$(timeout 120 mpirun --oversubscribe -n 2 "$train" --transport mpi --schedule "$schedule" --pp 2 --micro 4 --steps 12 --layers 2 \
+      --width 16 --context 16 --check --evaluate)
+    difference=$(sed -n 's/.*largest difference of a step.s loss \([^ ]*\) of it/\1/p' <<<"$out")
+    if awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }"; then
+      echo "$schedule over MPI: as one device to $difference"
+    else
+      echo "FAILED: $schedule over MPI: $out"; failures=$((failures + 1))
+    fi
+  done
+fi
 if "$train" --schedule nothing >out 2>err || [ $? -ne 2 ] || ! grep -q '^train: no schedule is called "nothing"' err; then
   echo "FAILED: an unknown schedule"; failures=$((failures + 1))
 fi

@@ -28,6 +28,9 @@
 #include <vector>
 
 #include "trainer.hpp"
+#ifdef PIPESCHED_HAS_MPI
+#include <pipesched/execute/mpi.hpp>
+#endif
 
 #ifndef PIPESCHED_SOURCE_DIR
 #define PIPESCHED_SOURCE_DIR "."
@@ -50,6 +53,7 @@ struct options {
   std::uint64_t seed = 1;
   double rate = 0.003;
   bool check = false, evaluate = false;
+  std::uint32_t own_rank = 0;  // over MPI
 };
 
 std::string read_headers(const std::string& folder) {
@@ -71,12 +75,42 @@ double mean(std::span<const double> v) {
   return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
 }
 
+#ifdef PIPESCHED_HAS_MPI
+/// The same with a process a rank: this one's alone. Every process learns the losses of all.
+template <typename After>
+void run_steps_over_mpi(const program& p, const options& o, const train::text& data, train::rank_model<real>& model,
+                        std::size_t steps, After&& after) {
+  std::vector<double> losses(p.schedule.micro * steps);
+  mpi_transport transport(p, MPI_COMM_WORLD);
+  train::trainer<real> trainer(p, transport.rank(), model, o.model, data, losses);
+  try {
+    for (std::size_t step = 0; step < steps; ++step) {
+      trainer.begin(step);
+      execute(p, transport.rank(), trainer, transport);
+      if (!p.schedule.forward_only) model.update(p.schedule.micro, o.rate);
+      const std::span<double> of_step(losses.data() + step * p.schedule.micro, p.schedule.micro);
+      // A micro-batch's loss is known where the last stage is, and 0 elsewhere.
+      MPI_Allreduce(MPI_IN_PLACE, of_step.data(), static_cast<int>(of_step.size()), MPI_DOUBLE, MPI_SUM,
+                    MPI_COMM_WORLD);
+      after(step, mean(of_step));
+    }
+    transport.leave();
+  } catch (const std::exception& e) {
+    transport.abort(e.what());
+    throw;
+  }
+}
+#endif
+
 /// Runs all steps of a program, with a thread a rank that lives through all of them; learns unless the program is forward only.
 /// Calls `after(step, loss)` on this thread as steps end. @param measured the timeline of the last step, or null
 template <typename After>
 void run_steps(const program& p, const options& o, const train::text& data,
                std::vector<std::unique_ptr<train::rank_model<real>>>& models, std::size_t steps, timeline* measured,
                After&& after) {
+#ifdef PIPESCHED_HAS_MPI
+  if (o.transport == "mpi") return run_steps_over_mpi(p, o, data, *models[o.own_rank], steps, after);
+#endif
   std::vector<double> losses(steps * p.schedule.micro);
   std::deque<train::trainer<real>> trainers;  // outlive the threads: a rank may be copying from another one's buffers
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
@@ -191,8 +225,11 @@ void run(const options& o) {
                                      data.size(), sizes.context, 10 * (sizes.context + 1)));
   const program p = lower(make_schedule(o.family, o.plan));
   std::vector<std::unique_ptr<train::rank_model<real>>> models;
-  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
-    models.push_back(std::make_unique<train::rank_model<real>>(sizes, p.schedule.placement, rank, o.seed));
+  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) {
+    models.emplace_back();  // over MPI this process has its own alone
+    if (o.transport == "threads" || rank == o.own_rank)
+      models.back() = std::make_unique<train::rank_model<real>>(sizes, p.schedule.placement, rank, o.seed);
+  }
   fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n",
              p.schedule.name.view(), p.schedule.pp(), p.schedule.stages(), p.schedule.micro, sizes.batch, sizes.context,
              sizes.layers, sizes.width);
@@ -242,6 +279,30 @@ void require(bool holds, const std::string& otherwise) {
   if (!holds) throw schedule_error(otherwise);
 }
 
+/// This process's part; the first one speaks.
+int run_over_mpi([[maybe_unused]] options o) {
+#ifdef PIPESCHED_HAS_MPI
+  MPI_Init(nullptr, nullptr);
+  int rank = 0, size = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  o.own_rank = static_cast<std::uint32_t>(rank);
+  if (rank != 0) static_cast<void>(std::freopen("/dev/null", "w", stdout));
+  try {
+    require(size == o.plan.pp, fmt::format("--pp {} needs as many processes; there are {}", o.plan.pp, size));
+    run(o);
+    MPI_Finalize();
+    return 0;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "train: rank {}: {}\n", rank, e.what());
+    MPI_Abort(MPI_COMM_WORLD, 2);
+    return 2;
+  }
+#else
+  throw schedule_error("--transport mpi: this program was built without MPI");
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -253,7 +314,7 @@ int main(int argc, char** argv) {
     app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
     app.add_option("--chunks", o.plan.chunks, "stages a rank, for interleaved families")->capture_default_str();
     app.add_option("--steps", o.steps)->capture_default_str();
-    app.add_option("--transport", o.transport, "threads")->capture_default_str();
+    app.add_option("--transport", o.transport, "threads or mpi")->capture_default_str();
     app.add_option("--data", o.data, "a folder: all *.hpp in it")->capture_default_str();
     app.add_option("--seed", o.seed)->capture_default_str();
     app.add_option("--layers", o.model.layers)->capture_default_str();
@@ -274,7 +335,9 @@ int main(int argc, char** argv) {
       return app.exit(e);
     }
     const train::model_sizes& m = o.model;
-    require(o.transport == "threads", "--transport is threads, the only one in this program; got " + o.transport);
+    require(o.transport == "threads" || o.transport == "mpi", "--transport is threads or mpi; got " + o.transport);
+    require(o.transport == "threads" || (o.html.empty() && o.predict.empty()),
+            "--html and --predict need all ranks in one process: --transport threads");
     const std::pair<const char*, std::size_t> numbers[] = {
         {"layers", m.layers}, {"width", m.width}, {"heads", m.heads}, {"context", m.context}, {"batch", m.batch}};
     for (const auto& [name, value] : numbers)
@@ -283,6 +346,7 @@ int main(int argc, char** argv) {
     require(o.plan.pp <= 256, fmt::format("--pp is at most 256 threads; got {}", o.plan.pp));
     require(m.width % m.heads == 0, fmt::format("--width is a multiple of --heads; got {} and {}", m.width, m.heads));
     require(o.rate > 0 && std::isfinite(o.rate), fmt::format("--learning-rate is positive; got {}", o.rate));
+    if (o.transport == "mpi") return run_over_mpi(o);
     run(o);
     return 0;
   } catch (const std::bad_alloc&) {
