@@ -299,7 +299,7 @@ int run_over_mpi([[maybe_unused]] options o) {
     return 2;
   }
 #else
-  throw schedule_error("--transport mpi: this program was built without MPI");
+  return 2;  // refused before
 #endif
 }
 
@@ -336,6 +336,9 @@ int main(int argc, char** argv) {
     }
     const train::model_sizes& m = o.model;
     require(o.transport == "threads" || o.transport == "mpi", "--transport is threads or mpi; got " + o.transport);
+#ifndef PIPESCHED_HAS_MPI
+    require(o.transport == "threads", "--transport mpi: this program was built without MPI");
+#endif
     require(o.transport == "threads" || (o.html.empty() && o.predict.empty()),
             "--html and --predict need all ranks in one process: --transport threads");
     const std::pair<const char*, std::size_t> numbers[] = {

@@ -122,6 +122,7 @@ TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {
       {"0F0,(0F1;0B0)B\r\n", "row 0, column 1: \"(0F1;0B0)B\" is no action"},
       {"(0F1;0B0)\r\n", "row 0, column 0: \"(0F1;0B0)\" is no action"},
       {"(0F1;0B0)OVERLAP_F_Bx\r\n", "row 0, column 0: "},
+      {"0F0,(0F1;0F2)OVERLAP_F_B\r\n", "row 0, column 1: \"(0F1;0F2)OVERLAP_F_B\" is no action"},
       {"0OVERLAP_F_B\r\n", "row 0, column 0: "},
       {"-1F0\r\n", "row 0, column 0: "},
       {"0F\r\n", "row 0, column 0: "},

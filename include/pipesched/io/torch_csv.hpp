@@ -55,6 +55,12 @@ struct torch_csv {
 
 namespace detail {
 
+// PyTorch's OVERLAP_F_B is of an F with a B or I.
+inline bool torch_overlaps(const cell& c) {
+  return (c[0].pass == pass::forward && yields_input_gradient(c[1].pass)) ||
+         (c[1].pass == pass::forward && yields_input_gradient(c[0].pass));
+}
+
 class torch_csv_reader {
  public:
   torch_csv read(std::istream& in) {
@@ -111,6 +117,7 @@ class torch_csv_reader {
     if (text.front() == '(') {
       if (!text.ends_with(overlap)) refuse(text);
       c = parse_cell(text.substr(0, text.size() - overlap.size()));
+      if (c && !torch_overlaps(*c)) refuse(text);
     } else {
       c = parse_cell(text);
       if (!c && read_action(text)) return;
@@ -215,8 +222,7 @@ inline void write_torch_csv(std::ostream& out, const schedule& s) {
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     text.clear();
     for (const cell& c : s[rank]) {
-      if (c.overlapped() && !(c[0].pass == pass::forward && yields_input_gradient(c[1].pass)) &&
-          !(c[1].pass == pass::forward && yields_input_gradient(c[0].pass)))
+      if (c.overlapped() && !detail::torch_overlaps(c))
         throw schedule_error(
             detail::concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
       if (!text.empty()) text += ',';
