@@ -236,9 +236,7 @@ void run(const options& o) {
   fmt::print("text: {} characters, {} different ones; a loss of {:.3f} knows nothing\n", data.size(), data.vocabulary(),
              std::log(data.vocabulary()));
 
-  std::vector<std::size_t> lengths;
-  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) lengths.push_back(p.schedule[rank].size());
-  timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite(lengths)};
+  timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};
   const bool record = !o.html.empty() || !o.predict.empty();
   std::vector<double> losses;
   const bool terminal = isatty(STDOUT_FILENO);

@@ -44,6 +44,9 @@ struct op {
 /// True for B and I: the op that sends gradients on to the stage before.
 constexpr bool yields_input_gradient(pass p) noexcept { return p == pass::backward || p == pass::backward_input; }
 
+/// True for B and W: the op that makes the gradient of the weights, and is the last to use the activation.
+constexpr bool yields_weight_gradient(pass p) noexcept { return p == pass::backward || p == pass::backward_weight; }
+
 /// One op, or two that run overlapped: the user's code hides communication of one behind compute of the other.
 /// A range of its ops: `for (op o : cell)`.
 class cell {
@@ -69,6 +72,20 @@ class cell {
 };
 
 static_assert(sizeof(op) == 8 && sizeof(cell) == 16);
+
+namespace detail {
+
+// Calls `put` with the cell of those of its ops that `keep(op&)` keeps, which may change them; not at all if it keeps none.
+template <typename Keep, typename Put>
+constexpr void put_kept(cell c, Keep&& keep, Put&& put) {
+  const bool first = keep(c[0]), second = c.overlapped() && keep(c[1]);
+  if (first && second)
+    put(c);
+  else if (first || second)
+    put(cell(first ? c[0] : c[1]));
+}
+
+}  // namespace detail
 
 }  // namespace pipesched
 

@@ -39,6 +39,14 @@ class rows {
     return r;
   }
 
+  /// The same with one value for each of another's.
+  template <typename U>
+  static constexpr rows for_overwrite_like(const rows<U>& other) {
+    std::vector<std::size_t> lengths;
+    for (std::size_t r = 0; r < other.count(); ++r) lengths.push_back(other[r].size());
+    return for_overwrite(lengths);
+  }
+
   constexpr rows(const rows& other) : rows() {
     ends_ = other.ends_;
     reserve(other.size());

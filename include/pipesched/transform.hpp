@@ -42,16 +42,6 @@ constexpr op with_pass(op o, pass p) noexcept {
   return o;
 }
 
-// The cell of those of its ops that are kept, as `keep(op&)` says and may change them; calls `put` unless none is.
-template <typename Keep, typename Put>
-constexpr void put_kept(cell c, Keep&& keep, Put&& put) {
-  const bool first = keep(c[0]), second = c.overlapped() && keep(c[1]);
-  if (first && second)
-    put(c);
-  else if (first || second)
-    put(cell(first ? c[0] : c[1]));
-}
-
 }  // namespace detail
 
 /// Every B as an I with its W in the next cell: (0F7;7B13) becomes (0F7;7I13) 7W13.

@@ -91,7 +91,8 @@ TEST_CASE("closed form: ZB-H2 is about the span: none of it is idle for F = I = 
     for (std::int64_t micro : {2 * pp - 1, 2 * pp, 3 * pp, 4 * pp + 1}) {
       const closed_form form = formulas::zb_h2(static_cast<double>(pp), static_cast<double>(micro), {});
       const metrics m = measure(simulate(make_zb_h2_schedule({.pp = pp, .micro = micro})));
-      CAPTURE(pp); CAPTURE(micro);
+      CAPTURE(pp);
+      CAPTURE(micro);
       REQUIRE(form.holds);
       for (const rank_metrics& r : m.ranks) CHECK(r.span - r.busy == form.bubble);
       CHECK(m.peak_activations <= form.peak_activations);

@@ -32,20 +32,23 @@ void require_trainer(const program& p, std::uint32_t rank) {
   const auto needs = [&](op o, std::string_view function, std::string_view hint) {
     throw schedule_error(concat({"the trainer has no ", function, ", which ", to_string(o), " needs", hint}));
   };
-  for (const cell& c : p.schedule[rank])
-    for (op o : c) {
-      if (o.pass == pass::backward && !trainer_has::backward<Trainer>)
-        needs(o, "backward", "; split_backward() makes I and W of B");
-      if (o.pass == pass::backward_input && !trainer_has::backward_input<Trainer>)
-        needs(o, "backward_input", "; merge_backward() makes B of I and W");
-      if (o.pass == pass::backward_weight && !trainer_has::backward_weight<Trainer>)
-        needs(o, "backward_weight", "; merge_backward() makes B of I and W");
-    }
-  for (const action& a : p.actions[rank])
-    if (a.what.what == payload::weights && !trainer_has::reductions<Trainer>)
-      throw schedule_error(
-          concat({"the trainer has no weight_gradient, reduction_buffer and reduce, which the reduction of stage ",
-                  a.what.stage, " needs"}));
+  if constexpr (!trainer_has::backward<Trainer> || !trainer_has::backward_input<Trainer> ||
+                !trainer_has::backward_weight<Trainer>)
+    for (const cell& c : p.schedule[rank])
+      for (op o : c) {
+        if (o.pass == pass::backward && !trainer_has::backward<Trainer>)
+          needs(o, "backward", "; split_backward() makes I and W of B");
+        if (o.pass == pass::backward_input && !trainer_has::backward_input<Trainer>)
+          needs(o, "backward_input", "; merge_backward() makes B of I and W");
+        if (o.pass == pass::backward_weight && !trainer_has::backward_weight<Trainer>)
+          needs(o, "backward_weight", "; merge_backward() makes B of I and W");
+      }
+  if constexpr (!trainer_has::reductions<Trainer>)
+    for (const action& a : p.actions[rank])
+      if (a.what.what == payload::weights)
+        throw schedule_error(
+            concat({"the trainer has no weight_gradient, reduction_buffer and reduce, which the reduction of stage ",
+                    a.what.stage, " needs"}));
 }
 
 template <typename Trainer>

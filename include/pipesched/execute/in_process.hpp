@@ -89,7 +89,7 @@ class in_process_hub {
     explicit rank_state(std::size_t size) : buffers(std::make_unique<buffer[]>(size)) {}
     std::unique_ptr<buffer[]> buffers;
   };
-  // Where a rank is: its action, and whether it is done for good.
+  // The action that a rank is at; one on a cache line.
   struct alignas(64) position {
     std::atomic<std::uint32_t> action{0};
   };
@@ -249,11 +249,7 @@ template <typename MakeTrainer>
 timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_options& options = {}) {
   const auto ranks = static_cast<std::uint32_t>(p.actions.count());
   timeline measured{.schedule = p.schedule};
-  if (options.record) {
-    std::vector<std::size_t> lengths;
-    for (std::uint32_t r = 0; r < ranks; ++r) lengths.push_back(p.schedule[r].size());
-    measured.intervals = rows<interval>::for_overwrite(lengths);
-  }
+  if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   in_process_hub hub(p, options.time_limit);
   using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t>>;
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended

@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "pipesched/generate/sink.hpp"
@@ -228,9 +229,10 @@ class slot_table {
     std::int32_t peak = 0;
     std::vector<progress> ranks;
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
-      ranks.push_back({.counts = count(rank), .kept = running_sum(fills ? 1 : slots_)});
-      const std::vector<std::int32_t>& kept = ranks.back().counts.kept;
-      peak = std::max(peak, *std::max_element(kept.begin(), kept.end()));
+      ledger counts = count(rank);
+      peak = std::max(peak, *std::max_element(counts.kept.begin(), counts.kept.end()));
+      ranks.push_back({.kept = running_sum(fills ? 1 : slots_)});
+      if (fills) ranks.back().counts = std::move(counts);
     }
     enum { warm_up, steady, cool_down } phase = warm_up;
     for (std::size_t slot = 0; slot < slots_; ++slot)

@@ -15,6 +15,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -140,11 +141,8 @@ class cell_filter {
       : out_(out), below_{below_on_chunk_0, below_on_others}, forward_only_(forward_only) {}
 
   constexpr void operator()(cell c) {
-    const bool first = keeps(c[0]), second = c.overlapped() && keeps(c[1]);
-    if (first && (second || !c.overlapped()))
-      out_.put(c);
-    else if (first || second)
-      out_.put(first ? c[0] : c[1]);
+    detail::put_kept(
+        c, [&](op o) { return keeps(o); }, [&](cell kept) { out_.put(kept); });
   }
   /// What a run has beyond the limits costs nothing.
   template <std::same_as<cell>... Cells>
@@ -215,15 +213,21 @@ constexpr rows<cell> make_rows(Rule&& rule, std::int64_t ranks) {
   return cells;
 }
 
+/// The schedule of a family, with these cells. @pre the parameters are legal
+constexpr schedule make_schedule_of(std::string_view family, const pipeline_params& p, pipesched::placement where,
+                                    rows<cell> cells) {
+  return {.name = family,
+          .placement = std::move(where),
+          .micro = static_cast<std::uint32_t>(p.micro),
+          .forward_only = p.forward_only,
+          .cells = std::move(cells)};
+}
+
 /// The schedule of a family: its rule on every rank. @pre the parameters are legal
 template <cell_rule Rule>
 constexpr schedule make_schedule_of(const params_rule& family, const pipeline_params& p, pipesched::placement where,
                                     Rule&& rule) {
-  return {.name = family.family,
-          .placement = std::move(where),
-          .micro = static_cast<std::uint32_t>(p.micro),
-          .forward_only = p.forward_only,
-          .cells = make_rows(rule, p.pp)};
+  return make_schedule_of(family.family, p, std::move(where), make_rows(rule, p.pp));
 }
 
 }  // namespace pipesched

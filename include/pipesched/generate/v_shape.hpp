@@ -11,6 +11,7 @@
 
 #include "pipesched/generate/building_block.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/generate/sink.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
 
@@ -21,15 +22,6 @@ inline constexpr params_rule v_min_rule{.family = "v_min", .stages_per_rank = 2}
 inline constexpr params_rule v_1f1b_rule{.family = "v_1f1b", .stages_per_rank = 2};
 
 namespace detail {
-
-constexpr schedule make_from_table(const params_rule& rule, const pipeline_params& p, placement where,
-                                   const slot_table& table) {
-  return {.name = rule.family,
-          .placement = std::move(where),
-          .micro = static_cast<std::uint32_t>(p.micro),
-          .forward_only = p.forward_only,
-          .cells = table.cells(p.forward_only)};
-}
 
 // A block of I's, and W's wherever they fit.
 constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& p, const building_block& block) {
@@ -42,7 +34,7 @@ constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& 
   table.reorder_after_steady();
   table.squeeze();
   table.fill_weights();
-  return make_from_table(rule, p, std::move(where), table);
+  return make_schedule_of(rule.family, p, std::move(where), table.cells(p.forward_only));
 }
 
 }  // namespace detail
@@ -98,7 +90,7 @@ constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) {
   placement where = placement::vee(p.pp);
   detail::slot_table table(where, block, p.micro);
   table.reorder_all();
-  return detail::make_from_table(v_1f1b_rule, p, std::move(where), table);
+  return make_schedule_of(v_1f1b_rule.family, p, std::move(where), table.cells(p.forward_only));
 }
 
 }  // namespace pipesched

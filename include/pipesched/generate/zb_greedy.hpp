@@ -294,11 +294,7 @@ inline schedule make_named_zb(std::string_view name, zb_params p) {
     best_span = search.span();
     best = search.cells();
   }
-  return {.name = name,
-          .placement = std::move(where),
-          .micro = static_cast<std::uint32_t>(p.micro),
-          .forward_only = false,
-          .cells = std::move(best)};
+  return make_schedule_of(name, sizes, std::move(where), std::move(best));
 }
 
 }  // namespace detail
@@ -368,11 +364,7 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
       best = search.cells();
     }
   }
-  return {.name = zbv_greedy_rule.family,
-          .placement = std::move(where),
-          .micro = static_cast<std::uint32_t>(p.micro),
-          .forward_only = false,
-          .cells = std::move(best)};
+  return make_schedule_of(zbv_greedy_rule.family, sizes, std::move(where), std::move(best));
 }
 
 }  // namespace pipesched

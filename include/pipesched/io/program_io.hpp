@@ -21,6 +21,7 @@
 #include <string_view>
 
 #include "pipesched/error.hpp"
+#include "pipesched/io/torch_csv.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/program/program.hpp"
 
@@ -94,12 +95,10 @@ inline void write_json(std::ostream& out, const program& p) {
 }
 
 /// Writes a program in PyTorch's compute_comms form: sends and receives are named by the stage whose rank takes them.
-/// @throws schedule_error when stages are held twice: the format has each stage on one rank.
+/// @throws schedule_error as for a schedule.
 inline void write_torch_csv(std::ostream& out, const program& p) {
   const schedule& s = p.schedule;
-  if (s.placement.replicas() > 1)
-    throw schedule_error(detail::concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
-                                         " holds every stage twice; dualpipev and hanayo hold it once"}));
+  detail::require_torch_placement(s);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     std::string text;
     const auto add = [&](std::string_view action) {
@@ -109,9 +108,7 @@ inline void write_torch_csv(std::ostream& out, const program& p) {
     for (const action& a : p.actions[rank]) {
       const bool receives = a.kind == action_kind::receive, activation = a.what.what == payload::activation;
       if (a.kind == action_kind::compute) {
-        const cell& c = s[rank][a.index];
-        add(to_string(c));
-        if (c.overlapped()) text += "OVERLAP_F_B";
+        add(detail::torch_text(s[rank][a.index], rank));
       } else if (a.kind == action_kind::reduce) {
         add(detail::concat({a.index, "REDUCE_GRAD"}));
       } else if (a.what.what != payload::weights) {

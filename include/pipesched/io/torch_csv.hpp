@@ -212,23 +212,35 @@ class torch_csv_reader {
 inline torch_csv read_torch_csv(std::istream& in) { return detail::torch_csv_reader().read(in); }
 inline torch_csv read_torch_csv(std::istream&& in) { return read_torch_csv(in); }
 
+namespace detail {
+
+inline void require_torch_placement(const schedule& s) {
+  if (s.placement.replicas() > 1)
+    throw schedule_error(concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
+                                 " holds every stage twice; dualpipev and hanayo hold it once"}));
+}
+
+inline std::string torch_text(const cell& c, std::uint32_t rank) {
+  if (c.overlapped() && !torch_overlaps(c))
+    throw schedule_error(concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
+  char name[longest_cell_text];
+  std::string text(name, write_cell(name, c));
+  if (c.overlapped()) text += "OVERLAP_F_B";
+  return text;
+}
+
+}  // namespace detail
+
 /// Writes the compute_only form, without idle cells. @throws schedule_error when stages are held twice, as DualPipe's are, or a
 /// cell overlaps anything but an F with a B or I: the format has neither.
 inline void write_torch_csv(std::ostream& out, const schedule& s) {
-  if (s.placement.replicas() > 1)
-    throw schedule_error(detail::concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
-                                         " holds every stage twice; dualpipev and hanayo hold it once"}));
+  detail::require_torch_placement(s);
   std::string text;
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     text.clear();
     for (const cell& c : s[rank]) {
-      if (c.overlapped() && !detail::torch_overlaps(c))
-        throw schedule_error(
-            detail::concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
       if (!text.empty()) text += ',';
-      char name[longest_cell_text];
-      text.append(name, write_cell(name, c));
-      if (c.overlapped()) text += "OVERLAP_F_B";
+      text += detail::torch_text(c, rank);
     }
     out << (text += "\r\n");
   }

@@ -102,8 +102,8 @@ class checker {
     key.pass = pass::forward;
     if (slot >= in.slots.size())
       add(rule::slot, rank, i,
-          concat({to_string(o), " has ", in.what, " slot ", slot == no_slot ? "none" : "", slot == no_slot ? 0 : slot,
-                  "; there are ", in.slots.size()}));
+          concat({to_string(o), slot == no_slot ? " has no " : " is out of range with its ", in.what,
+                  " slot; there are ", in.slots.size()}));
     else if (puts && in.slots[slot] != empty)
       add(rule::slot, rank, i,
           concat({to_string(o), " puts into ", in.what, " slot ", slot, " what ", to_string(in.slots[slot]),
@@ -130,8 +130,7 @@ class checker {
           check_slot(rank, i, c[k], weights, slots[k].weights, c[k].pass == pass::backward_input);
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
-        if (s_.forward_only || c[k].pass == pass::backward || c[k].pass == pass::backward_weight)
-          release(activations, slots[k].activation);
+        if (s_.forward_only || yields_weight_gradient(c[k].pass)) release(activations, slots[k].activation);
         if (c[k].pass == pass::backward_weight) release(weights, slots[k].weights);
       }
     }
@@ -143,13 +142,12 @@ class checker {
     std::vector<std::uint32_t> left(std::size_t{s_.pp()} * s_.stages()), sent(left.size()), reduced(left.size());
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (const cell& c : s_[rank])
-        for (op o : c) left[at(rank, o.stage)] += o.pass == pass::backward || o.pass == pass::backward_weight;
+        for (op o : c) left[at(rank, o.stage)] += yields_weight_gradient(o.pass);
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (const action& a : p_.actions[rank]) {
         const bool sends = a.kind == action_kind::send && a.what.what == payload::weights;
         if (a.kind == action_kind::compute)
-          for (op o : s_[rank][a.index])
-            left[at(rank, o.stage)] -= o.pass == pass::backward || o.pass == pass::backward_weight;
+          for (op o : s_[rank][a.index]) left[at(rank, o.stage)] -= yields_weight_gradient(o.pass);
         if (!sends && a.kind != action_kind::reduce) continue;
         const std::uint32_t stage = sends ? a.what.stage : a.index;
         if (stage >= s_.stages() || a.what.stage >= s_.stages()) {

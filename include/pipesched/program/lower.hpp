@@ -53,26 +53,28 @@ class number_pool {
 
 class lowering {
  public:
-  lowering(const schedule& s, const lower_options& options) : s_(s), options_(options), place_(s, place{}) {}
+  lowering(const schedule& s, const lower_options& options) : s_(s), options_(options), place_(s, place{}) {
+    find_exchanges();
+    lay_out_channels();
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      actions_.push_back(s_[rank].size() + replicas_[rank].size());
+      for (const exchange& e : tied_[rank]) actions_.back() += e.to == rank;
+    }
+    for (const channel& c : channels_) actions_[c.from] += c.messages, actions_[c.to] += c.messages;
+  }
 
   /// With buffers of this depth. `deeper[c]` more on channel c.
   program run(const std::vector<std::uint32_t>& deeper) {
-    program p{.schedule = s_, .channels = {}, .actions = {}, .slots = {}, .pools = std::vector<pool_sizes>(s_.pp())};
-    lay_out_channels(p);
+    program p{.schedule = s_,
+              .channels = channels_,
+              .actions = rows<action>::for_overwrite(actions_),
+              .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s_.cells),
+              .pools = std::vector<pool_sizes>(s_.pp())};
     for (std::size_t c = 0; c < p.channels.size(); ++c) {
       channel& of = p.channels[c];
       of.receive_buffers = std::min(options_.depth + (c < deeper.size() ? deeper[c] : 0), tensors_[c]);
       of.send_buffers = std::max(of.receive_buffers, std::min(least_send_buffers_[c], tensors_[c]));
     }
-    std::vector<std::size_t> actions, cells;
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      cells.push_back(s_[rank].size());
-      actions.push_back(s_[rank].size() + replicas_[rank].size());
-      for (const exchange& e : tied_[rank]) actions.back() += e.to == rank;
-    }
-    for (const channel& c : p.channels) actions[c.from] += c.messages, actions[c.to] += c.messages;
-    p.actions = rows<action>::for_overwrite(actions);
-    p.slots = rows<std::array<op_slots, 2>>::for_overwrite(cells);
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) lower_rank(p, rank);
     return p;
   }
@@ -92,30 +94,29 @@ class lowering {
     exchange what;
   };
 
-  std::uint32_t channel_between(program& p, std::uint32_t from, std::uint32_t to) {
+  // The channel, a new one if there is none yet.
+  std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) {
     for (const auto& [rank, channel] : channels_of_[from])
       if (rank == to) return channel;
-    const auto channel = static_cast<std::uint32_t>(p.channels.size());
-    p.channels.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
+    const auto channel = static_cast<std::uint32_t>(channels_.size());
+    channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
     channels_of_[from].push_back({to, channel});
     messages_.emplace_back();
     least_send_buffers_.push_back(1), tensors_.push_back(0);
     return channel;
   }
-  void enqueue(program& p, std::uint32_t channel, message m) {
+  void enqueue(std::uint32_t channel, message m) {
     messages_[channel].push_back(m);
     tensors_[channel] += m.what != payload::weights;
-    p.channels[channel].messages = static_cast<std::uint32_t>(messages_[channel].size());
+    channels_[channel].messages = static_cast<std::uint32_t>(messages_[channel].size());
   }
 
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
     return s_.placement.rank_of_stage(replica)[stage];
   }
 
-  void lay_out_channels(program& p) {
+  void lay_out_channels() {
     channels_of_.assign(s_.pp(), {});
-    messages_.clear(), least_send_buffers_.clear(), tensors_.clear();
-    find_exchanges();
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       std::size_t next = 0;
       for (std::size_t i = 0; i < s_[rank].size(); ++i) {
@@ -124,22 +125,20 @@ class lowering {
           if (const auto out = output_of(o, s_.stages())) {
             const std::uint32_t to = s_.placement.rank_of(receiver_of(*out), out->micro);
             if (to == rank) continue;
-            const std::uint32_t channel = channel_between(p, rank, to);
+            const std::uint32_t channel = channel_between(rank, to);
             if (channel == first_channel) least_send_buffers_[channel] = 2;
             first_channel = channel;
-            place_[*out] = {channel, p.channels[channel].messages};
-            enqueue(p, channel, message_of(*out));
+            place_[*out] = {channel, channels_[channel].messages};
+            enqueue(channel, message_of(*out));
           }
         for (; next < leaving_[rank].size() && leaving_[rank][next].cell == i; ++next)
-          enqueue_exchange(p, leaving_[rank][next].what);
+          enqueue_exchange(leaving_[rank][next].what);
       }
       for (const exchange& e : tied_[rank])
-        if (e.from == rank && e.to != rank) enqueue_exchange(p, e);
+        if (e.from == rank && e.to != rank) enqueue_exchange(e);
     }
   }
-  void enqueue_exchange(program& p, const exchange& e) {
-    enqueue(p, channel_between(p, e.from, e.to), {payload::weights, e.stage, 0});
-  }
+  void enqueue_exchange(const exchange& e) { enqueue(channel_between(e.from, e.to), {payload::weights, e.stage, 0}); }
 
   // Replicas of a stage are exchanged as soon as its last W or B has run, stages with tied weights after all replicas.
   void find_exchanges() {
@@ -178,12 +177,8 @@ class lowering {
     std::size_t i = s_[rank].size();
     while (i-- > 0)
       for (op o : s_[rank][i])
-        if (o.stage == stage && (o.pass == pass::backward || o.pass == pass::backward_weight)) return i;
+        if (o.stage == stage && yields_weight_gradient(o.pass)) return i;
     return 0;
-  }
-
-  static message message_of(tensor t) {
-    return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro};
   }
 
   // What a rank knows of a channel into it.
@@ -244,8 +239,7 @@ class lowering {
       return at->second + to.number % p.channels[to.channel].send_buffers;
     };
     const auto send_weights = [&](const exchange& e) {
-      *next_action++ = {
-          action_kind::send, {payload::weights, e.stage, 0}, channel_between(p, e.from, e.to), no_slot, 0};
+      *next_action++ = {action_kind::send, {payload::weights, e.stage, 0}, channel_between(e.from, e.to), no_slot, 0};
     };
 
     // Slots that are taken by one op and given back by another of the same stage and micro-batch.
@@ -297,8 +291,7 @@ class lowering {
             }
           }
         }
-        if (s_.forward_only || c[k].pass == pass::backward || c[k].pass == pass::backward_weight)
-          activations.give(slots[i][k].activation);
+        if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations.give(slots[i][k].activation);
         if (c[k].pass == pass::backward_weight) contexts.give(slots[i][k].weights);
       }
       for (std::size_t k = 0; k < c.size(); ++k)
@@ -316,7 +309,7 @@ class lowering {
     const auto reduce = [&](const exchange& e) {
       action a{action_kind::reduce, {payload::weights, e.stage, 0}, no_slot, no_slot, e.own};
       if (e.from != e.to) {
-        a.channel = channel_between(p, e.from, e.to);
+        a.channel = channel_between(e.from, e.to);
         a.buffer = reduction_buffers[a.channel][taken[a.channel]++];
       }
       *next_action++ = a;
@@ -351,6 +344,8 @@ class lowering {
   const schedule& s_;
   const lower_options& options_;
   tensor_table<place> place_;
+  std::vector<channel> channels_;                                                  // their buffers are set by run()
+  std::vector<std::size_t> actions_;                                               // how many each rank has
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<message>> messages_;                                     // by channel
   std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise; messages but for weights

@@ -196,10 +196,6 @@ class player {
     return true;
   }
 
-  static message message_of(tensor t) {
-    return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro};
-  }
-
   bool compute(std::uint32_t r, rank_state& rank, const action& a) {
     if (a.index >= p_.schedule[r].size())
       return wrong(concat({"cell ", a.index, " where there are ", p_.schedule[r].size()}));

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/rows.hpp"
@@ -35,6 +36,11 @@ struct message {
 
   friend constexpr bool operator==(const message&, const message&) = default;
 };
+
+/// The message that takes a tensor to another rank.
+constexpr message message_of(tensor t) noexcept {
+  return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro};
+}
 
 /// "activation 3F12", "gradient 3B12", "weight gradient of stage 3".
 inline std::string to_string(message m) {

@@ -164,7 +164,7 @@ class trace_writer {
       for (op o : s_[rank][i]) live += o.pass == pass::forward;
       if (live != before) sample(t_[rank][i].start);
       const std::int64_t during = live;
-      for (op o : s_[rank][i]) live -= s_.forward_only || o.pass == pass::backward || o.pass == pass::backward_weight;
+      for (op o : s_[rank][i]) live -= s_.forward_only || yields_weight_gradient(o.pass);
       if (live != during) sample(t_[rank][i].end);
     }
   }

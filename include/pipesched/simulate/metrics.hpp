@@ -67,7 +67,7 @@ constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward
   for (const cell& c : row) {
     for (op o : c) live += o.pass == pass::forward;
     peak = std::max(peak, live);
-    for (op o : c) live -= forward_only || o.pass == pass::backward || o.pass == pass::backward_weight;
+    for (op o : c) live -= forward_only || yields_weight_gradient(o.pass);
   }
   return peak;
 }

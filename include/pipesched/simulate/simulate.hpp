@@ -49,9 +49,7 @@ constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
   if constexpr (requires { costs.check(s.stages()); }) costs.check(s.stages());
   if (t.report = verify(s); !t.report) return t;
 
-  std::vector<std::size_t> lengths;
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) lengths.push_back(s[rank].size());
-  t.intervals = rows<interval>::for_overwrite(lengths);
+  t.intervals = rows<interval>::for_overwrite_like(s.cells);
 
   std::vector<double> free(s.pp(), 0.0);
   detail::tensor_table<double> arrival(s, 0.0);  // at the receiver
