@@ -93,7 +93,8 @@ expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a ra
 
 # lower
 expect "lower" 0 '\{"format":"pipesched.program","version":1,"name":"1f1b",.*"ranks": \[~ \[~  \{"receive":"1B0","channel":[0-9]+,"buffer":[0-9]+\},.*\{"compute":"0F0","slots":\[\{"activation":0,"output":0\}\]\},~  \{"send":"0F0",.*\]\}~' '' "$tool" lower 1f1b.json
-expect "lower as csv" 0 '0RECV_B0,0RECV_B1,0F0,0SEND_F0,.*' '' "$tool" lower 1f1b.json --depth 2 --format csv
+expect "lower as csv" 0 '0F0,0SEND_F0,.*0RECV_B0,.*0B0,.*0WAIT_SEND_F0,.*0REDUCE_GRAD,0WAIT_REDUCE_GRAD.*' '' "$tool" lower 1f1b.json --format csv
+expect "lower as csv without waits" 0 '0F0,0SEND_F0,([^W]|0B0,0RECV)*' '' "$tool" lower 1f1b.json --format csv --no-waits
 expect "lower dualpipe" 0 '.*"weights 3".*\{"reduce":0,"with":0,"channel":[0-9]+,"buffer":[0-9]+\}.*' '' "$tool" lower dualpipe.json
 expect "no dualpipe in csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, .*~" "$tool" lower dualpipe.json --format csv
 expect "no depth" 2 '' 'pipesched: --depth takes 1 to 65536 buffers; got 0, nearest 1~' "$tool" lower 1f1b.json --depth 0

@@ -8,6 +8,7 @@
 #include <optional>
 #include <pipesched/cost_model.hpp>
 #include <pipesched/generate/params.hpp>
+#include <pipesched/program/lower.hpp>
 #include <pipesched/schedule.hpp>
 #include <string>
 #include <vector>
@@ -26,6 +27,11 @@ struct cost_options {
   std::optional<double> forward, backward_input, backward_weight, overlapped, transfer;
 };
 
+struct lowering_options {
+  std::int64_t depth = pipesched::lower_options{}.depth;
+  bool waits = true;
+};
+
 struct output_options {
   std::string format, file = "-", colour = "auto";
 };
@@ -33,7 +39,7 @@ struct output_options {
 int generate(size_options sizes, const cost_options& costs, const output_options& output);
 int verify(const std::string& file);
 int convert(const std::string& from, const std::string& to);
-int lower(const std::string& file, std::int64_t depth, const output_options& output);
+int lower(const std::string& file, const lowering_options& how, const output_options& output);
 int simulate(const std::string& file, size_options sizes, const cost_options& costs, const output_options& output);
 int compare(const size_options& sizes, const std::vector<std::string>& families, const cost_options& costs,
             const output_options& output);

@@ -9,7 +9,6 @@
 #include <iostream>
 #include <new>
 #include <pipesched/error.hpp>
-#include <pipesched/program/lower.hpp>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -61,7 +60,7 @@ void add_costs(CLI::App* app, tool::cost_options& costs) {
 void add_output(CLI::App* app, tool::output_options& output, const std::vector<std::string>& formats) {
   output.format = formats[0];
   app->add_option("--format", output.format)->check(CLI::IsMember(formats))->capture_default_str();
-  app->add_option("--output", output.file, "a file, or - for standard output")->capture_default_str();
+  app->add_option("-o,--output", output.file, "a file, or - for standard output")->capture_default_str();
   app->add_option("--colour,--color", output.colour, "of grids")
       ->check(CLI::IsMember({"auto", "always", "never"}))
       ->capture_default_str();
@@ -90,13 +89,16 @@ int run(int argc, char** argv) {
   convert->add_option("from", file, "a schedule: PyTorch's if it ends in .csv, else JSON")->required();
   convert->add_option("to", target, "likewise")->required();
 
-  std::int64_t depth = pipesched::lower_options{}.depth;
+  tool::lowering_options lowering;
   tool::output_options lowered;
-  CLI::App* lower = app.add_subcommand("lower", "the program of a schedule: its messages, buffers and slots");
+  CLI::App* lower = app.add_subcommand(
+      "lower", "the program of a schedule: its messages, buffers and slots; as csv PyTorch's compute_comms");
   lower->add_option("file", file, "a schedule, or - for standard input")->required();
-  add_whole_number(lower, "--depth", depth, "buffers of a channel on either side; default 4");
+  add_whole_number(lower, "--depth", lowering.depth, "json: buffers of a channel on either side; default 4");
+  lower->add_flag("--waits,!--no-waits", lowering.waits,
+                  "csv: waits for sends and reductions, as PyTorch wants from 2.15 on; default yes");
   lower->add_option("--format", lowered.format = "json")->check(CLI::IsMember({"json", "csv"}))->capture_default_str();
-  lower->add_option("--output", lowered.file, "a file, or - for standard output")->capture_default_str();
+  lower->add_option("-o,--output", lowered.file, "a file, or - for standard output")->capture_default_str();
 
   CLI::App* simulate = app.add_subcommand("simulate", "what a schedule costs and what it looks like");
   simulate->add_option("file", file, "a schedule in JSON, or - for standard input");
@@ -123,7 +125,7 @@ int run(int argc, char** argv) {
   if (*generate) return tool::generate(sizes, costs, generated);
   if (*verify) return tool::verify(file);
   if (*convert) return tool::convert(file, target);
-  if (*lower) return tool::lower(file, depth, lowered);
+  if (*lower) return tool::lower(file, lowering, lowered);
   if (*simulate) return tool::simulate(file, sizes, costs, simulated);
   if (*compare) return tool::compare(sizes, families, costs, compared);
   return tool::list();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// generate, verify, convert, list
+// generate, verify, convert, lower, list
 
 #include <fmt/format.h>
 
 #include <iostream>
 #include <pipesched/generate/by_name.hpp>
 #include <pipesched/io/format.hpp>
-#include <pipesched/io/program_io.hpp>
+#include <pipesched/io/program_json.hpp>
+#include <pipesched/io/torch_comms_csv.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/program/check.hpp>
 #include <pipesched/program/lower.hpp>
@@ -59,21 +60,22 @@ int convert(const std::string& from, const std::string& to) {
   return 0;
 }
 
-int lower(const std::string& file, std::int64_t depth, const output_options& output) {
-  if (depth < 1 || depth > 65536)
+int lower(const std::string& file, const lowering_options& how, const output_options& output) {
+  if (how.depth < 1 || how.depth > 65536)
     throw pipesched::schedule_error(
-        fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", depth, depth < 1 ? 1 : 65536));
-  const pipesched::program p =
-      pipesched::lower(read_schedule(file), {.depth = static_cast<std::uint32_t>(depth), .tied = {}});
-  if (const pipesched::report r = check(p); !r) {
-    write_output("-", to_string(r));
-    return 1;
-  }
+        fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", how.depth, how.depth < 1 ? 1 : 65536));
+  const pipesched::schedule s = read_schedule(file);
   std::ostringstream text;
-  if (output.format == "csv")
-    write_torch_csv(text, p);
-  else
+  if (output.format == "csv") {
+    write_torch_comms_csv(text, s, how.waits ? pipesched::torch_waits::written : pipesched::torch_waits::omitted);
+  } else {
+    const pipesched::program p = pipesched::lower(s, {.depth = static_cast<std::uint32_t>(how.depth), .tied = {}});
+    if (const pipesched::report r = check(p); !r) {
+      write_output("-", to_string(r));
+      return 1;
+    }
     write_json(text, p);
+  }
   write_output(output.file, text.str());
   return 0;
 }

@@ -4,14 +4,18 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "pipesched/dependencies.hpp"
 #include "pipesched/generate/by_name.hpp"
+#include "pipesched/io/torch_comms_csv.hpp"
 #include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
@@ -82,6 +86,149 @@ TEST_CASE("torch csv: files with communication are read whole, their other actio
   CHECK(got.actions == std::vector<torch_action>{{torch_pass::unshard, 0, 0, 0, 0},
                                                  {torch_pass::send_f, 0, 0, 0, 1},
                                                  {torch_pass::recv_f, 1, 0, 1, 0}});
+}
+
+namespace {
+
+std::string comms_csv_of(const schedule& s, torch_waits waits = torch_waits::written) {
+  std::ostringstream out;
+  write_torch_comms_csv(out, s, waits);
+  return out.str();
+}
+
+std::vector<std::vector<std::string>> cells_of(const std::string& file) {
+  std::vector<std::vector<std::string>> rows;
+  std::istringstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    rows.emplace_back();
+    line.erase(std::remove(line.begin(), line.end(), '\r'), line.end());
+    std::istringstream cells(line);
+    for (std::string text; std::getline(cells, text, ',');) rows.back().push_back(text);
+  }
+  return rows;
+}
+
+// Runs the ranks as strictly as can be: whoever sends or receives waits until the other is at the same message. Whether all
+// ranks end, with every input there when it is needed and every wait after its send.
+bool runs_in_lockstep(const torch_csv& file) {
+  const schedule& s = file.schedule;
+  std::vector<std::vector<torch_action>> actions(s.pp());
+  for (const torch_action& a : file.actions) actions[a.rank].push_back(a);
+  std::vector<std::size_t> cell(s.pp()), action(s.pp());
+  std::set<std::string> there;  // "rank:text"
+  const auto has = [&](std::uint32_t rank, torch_pass pass, std::uint32_t stage, std::uint32_t micro) {
+    return there.contains(std::to_string(rank) + torch_pass_names[static_cast<std::size_t>(pass)].data() +
+                          std::to_string(stage) + ":" + std::to_string(micro));
+  };
+  const auto put = [&](std::uint32_t rank, torch_pass pass, std::uint32_t stage, std::uint32_t micro) {
+    there.insert(std::to_string(rank) + torch_pass_names[static_cast<std::size_t>(pass)].data() +
+                 std::to_string(stage) + ":" + std::to_string(micro));
+  };
+  const auto at_action = [&](std::uint32_t rank) {
+    return action[rank] < actions[rank].size() && actions[rank][action[rank]].before_cell == cell[rank];
+  };
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+      for (;; moved = true) {
+        if (!at_action(rank)) {
+          if (cell[rank] == s[rank].size()) break;
+          for (op o : s[rank][cell[rank]]) {
+            if (const auto in = input_of(o, s.stages()))
+              if (s.placement.rank_of(in->stage, in->micro) != rank &&
+                  !has(rank, in->gradient ? torch_pass::recv_b : torch_pass::recv_f, o.stage, o.micro))
+                return false;
+            if (o.pass == pass::forward) put(rank, torch_pass::send_f, o.stage, o.micro);
+            if (yields_input_gradient(o.pass)) put(rank, torch_pass::send_b, o.stage, o.micro);
+          }
+          ++cell[rank];
+          continue;
+        }
+        const torch_action a = actions[rank][action[rank]];
+        if (a.pass == torch_pass::wait_send_f || a.pass == torch_pass::wait_send_b) {
+          // Once for every send, and after it.
+          if (!has(rank, a.pass, a.stage, a.micro)) return false;
+        } else if (a.pass == torch_pass::send_f || a.pass == torch_pass::send_b) {
+          const bool forward = a.pass == torch_pass::send_f;
+          const std::uint32_t stage = forward ? a.stage + 1u : a.stage - 1u,
+                              other = s.placement.rank_of(stage, a.micro);
+          const torch_action expected{.pass = forward ? torch_pass::recv_f : torch_pass::recv_b,
+                                      .stage = static_cast<std::uint16_t>(stage),
+                                      .micro = a.micro,
+                                      .rank = other,
+                                      .before_cell = static_cast<std::uint32_t>(cell[other])};
+          if (!has(rank, a.pass, a.stage, a.micro)) return false;
+          if (!at_action(other) || actions[other][action[other]] != expected) break;
+          put(other, expected.pass, stage, a.micro);
+          put(rank, forward ? torch_pass::wait_send_f : torch_pass::wait_send_b, a.stage, a.micro);
+          ++action[other];
+        } else if (a.pass == torch_pass::recv_f || a.pass == torch_pass::recv_b) {
+          break;  // the sender goes on for both
+        }
+        ++action[rank];
+      }
+  }
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+    if (cell[rank] < s[rank].size() || action[rank] < actions[rank].size()) return false;
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("torch csv: communication as PyTorch adds it, but for where the receives stand") {
+  for (const auto& [name, s] : std::map<std::string, schedule>{
+           {"dualpipev_pp2_v2_m4_compute_comms.csv", make_dualpipev_schedule({.pp = 2, .micro = 4})},
+           {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
+            make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})}}) {
+    auto expected = cells_of(golden_text(name)), got = cells_of(comms_csv_of(s, torch_waits::omitted));
+    REQUIRE(got.size() == expected.size());
+    for (std::size_t rank = 0; rank < got.size(); ++rank) {
+      std::erase_if(expected[rank], [](const std::string& text) { return text.ends_with("SHARD"); });
+      std::sort(expected[rank].begin(), expected[rank].end());
+      std::sort(got[rank].begin(), got[rank].end());
+      CHECK(got[rank] == expected[rank]);
+    }
+  }
+  CHECK(comms_csv_of(make_1f1b_schedule({.pp = 2, .micro = 2})) ==
+        "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0WAIT_SEND_F0,0RECV_B1,0B1,0WAIT_SEND_F1,0REDUCE_GRAD,0WAIT_REDUCE_"
+        "GRAD\r\n"
+        "1RECV_F0,1F0,1RECV_F1,1B0,1SEND_B0,1F1,1B1,1SEND_B1,1REDUCE_GRAD,1WAIT_REDUCE_GRAD,1WAIT_SEND_B0,1WAIT_SEND_"
+        "B1\r\n");
+}
+
+TEST_CASE(
+    "torch csv: with communication, every family comes to its end even where sends and receives wait for each other") {
+  for_all_families(6, 13, [](const family& f, const schedule_params& p) {
+    const schedule s = f.make(p);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    if (s.placement.replicas() > 1) {
+      REQUIRE(refusal_of([&] { comms_csv_of(s); }).find("PyTorch's CSV has each stage on one rank, and ") == 0);
+      return;
+    }
+    for (const torch_waits waits : {torch_waits::omitted, torch_waits::written}) {
+      const torch_csv got = read(comms_csv_of(s, waits));
+      REQUIRE(got.schedule.cells == s.cells);
+      REQUIRE(runs_in_lockstep(got));
+      std::map<torch_pass, std::size_t> counts;
+      for (const torch_action& a : got.actions) ++counts[a.pass];
+      using enum torch_pass;
+      const std::size_t crossings = counts[send_f];
+      REQUIRE(counts[recv_f] == crossings);
+      REQUIRE(counts[send_b] == (s.forward_only ? 0 : crossings));
+      REQUIRE(counts[recv_b] == counts[send_b]);
+      REQUIRE(counts[wait_send_f] == (waits == torch_waits::written ? crossings : 0));
+      REQUIRE(counts[wait_send_b] == (waits == torch_waits::written ? counts[send_b] : 0));
+      REQUIRE(counts[reduce_grad] == (s.forward_only ? 0 : s.stages()));
+      REQUIRE(counts[wait_reduce_grad] == (waits == torch_waits::written ? counts[reduce_grad] : 0));
+    }
+  });
+  // Receives at the front of their rows, or in another order than their sends, do not.
+  CHECK(runs_in_lockstep(read("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F0,1F0,1RECV_F1,1F1\r\n")));
+  CHECK(!runs_in_lockstep(read("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F1,1RECV_F0,1F0,1F1\r\n")));
+  CHECK(!runs_in_lockstep(read("0RECV_B0,0F0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n")));
+  CHECK(!runs_in_lockstep(read("0F0,0SEND_F0\r\n1F0,1RECV_F0\r\n")));
 }
 
 TEST_CASE("torch csv: every family that the format can hold survives a round trip") {

@@ -5,9 +5,10 @@
 // in CR LF; there is no header, and neither the name nor the number of micro-batches is in the file.
 //
 //   compute_only    0F0, 1I2, 1W2, 2B1, (0F1;7B0)OVERLAP_F_B, and empty cells
-//   compute_comms   those, and 0SEND_F1 1RECV_F1 1SEND_B1 0RECV_B1 0UNSHARD 0RESHARD 0REDUCE_GRAD, and no empty cell
+//   compute_comms   those, and 0SEND_F1 1RECV_F1 1SEND_B1 0RECV_B1 0WAIT_SEND_F1 1WAIT_SEND_B1 0UNSHARD 0RESHARD
+//                   0REDUCE_GRAD 0WAIT_REDUCE_GRAD, and no empty cell; torch_comms_csv.hpp writes it
 //
-// Written files are in the grammar of PyTorch's _PipelineScheduleRuntime. Reading is stricter than PyTorch's: whatever is left
+// Written files load in PyTorch's _PipelineScheduleRuntime. Reading is stricter than PyTorch's: whatever is left
 // over in a cell, too large a number or missing is refused with row and column, counted from 0; verify() tells the rest.
 // Source: torch/distributed/pipelining/schedules.py, _Action and its from_str, _load_csv and _dump_csv.
 
@@ -31,10 +32,22 @@
 namespace pipesched {
 
 /// What PyTorch does beside computing.
-enum class torch_pass : std::uint8_t { send_f, recv_f, send_b, recv_b, unshard, reshard, reduce_grad };
+enum class torch_pass : std::uint8_t {
+  send_f,
+  recv_f,
+  send_b,
+  recv_b,
+  wait_send_f,
+  wait_send_b,
+  unshard,
+  reshard,
+  reduce_grad,
+  wait_reduce_grad
+};
 
-inline constexpr std::string_view torch_pass_names[] = {"SEND_F",  "RECV_F",  "SEND_B",     "RECV_B",
-                                                        "UNSHARD", "RESHARD", "REDUCE_GRAD"};
+inline constexpr std::string_view torch_pass_names[] = {"SEND_F",      "RECV_F",          "SEND_B",  "RECV_B",
+                                                        "WAIT_SEND_F", "WAIT_SEND_B",     "UNSHARD", "RESHARD",
+                                                        "REDUCE_GRAD", "WAIT_REDUCE_GRAD"};
 
 /// An action of a compute_comms file that is not part of a schedule here.
 struct torch_action {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Programs for other tools: as JSON, and in PyTorch's CSV with communication (compute_comms). Both are written, not read.
+// Programs for other tools, as JSON. It is written, not read.
 //
 //   {"format": "pipesched.program", "version": 1, "name": ..., "pp": ..., "stages": ..., "micro": ...,
 //    "channels": [{"from": 0, "to": 1, "messages": 8, "receive_buffers": 4, "send_buffers": 4}, ...],
@@ -18,10 +18,8 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
-#include <string_view>
 
 #include "pipesched/error.hpp"
-#include "pipesched/io/torch_csv.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/program/program.hpp"
 
@@ -92,32 +90,6 @@ inline void write_json(std::ostream& out, const program& p) {
     out << (rank + 1 < p.schedule.pp() ? "\n ],\n" : "\n ]\n");
   }
   out << "]}\n";
-}
-
-/// Writes a program in PyTorch's compute_comms form: sends and receives are named by the stage whose rank takes them.
-/// @throws schedule_error as for a schedule.
-inline void write_torch_csv(std::ostream& out, const program& p) {
-  const schedule& s = p.schedule;
-  detail::require_torch_placement(s);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    std::string text;
-    const auto add = [&](std::string_view action) {
-      if (!text.empty()) text += ',';
-      text += action;
-    };
-    for (const action& a : p.actions[rank]) {
-      const bool receives = a.kind == action_kind::receive, activation = a.what.what == payload::activation;
-      if (a.kind == action_kind::compute) {
-        add(detail::torch_text(s[rank][a.index], rank));
-      } else if (a.kind == action_kind::reduce) {
-        add(detail::concat({a.index, "REDUCE_GRAD"}));
-      } else if (a.what.what != payload::weights) {
-        const std::uint32_t at = receives ? a.what.stage + (activation ? 1u : -1u) : a.what.stage;
-        add(detail::concat({at, receives ? "RECV_" : "SEND_", activation ? "F" : "B", a.what.micro}));
-      }
-    }
-    out << text << "\r\n";
-  }
 }
 
 }  // namespace pipesched

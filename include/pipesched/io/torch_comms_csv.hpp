@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// PyTorch's CSV with communication (compute_comms), for its _PipelineScheduleRuntime.
+//
+// That runtime puts all messages of a rank into one queue of its device, where each waits for those before it. So the order
+// matters twice: two ranks that meet in another order wait for ever, and a receive that stands long before its message is sent
+// keeps the sends behind it waiting. Here every send and its receive stand where the message is made in simulated time (F = I =
+// W = 1, B = 2), in one order for all ranks: even a runtime where both sides wait for each other comes to its end.
+//
+// After its last W or B a stage has REDUCE_GRAD, which scales its gradients, too. UNSHARD and RESHARD are not written: with FSDP
+// let PyTorch add communication to the compute_only form.
+// Source: torch/distributed/pipelining/schedules.py of PyTorch 2.14 and 2.15; github.com/pytorch/pytorch, issue 188833.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/io/torch_csv.hpp"
+#include "pipesched/schedule.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+/// PyTorch 2.15 and later want a wait for every send and every reduction; earlier ones do not know them.
+enum class torch_waits : std::uint8_t { omitted, written };
+
+namespace detail {
+
+class torch_comms_writer {
+ public:
+  torch_comms_writer(const timeline& t, torch_waits waits)
+      : t_(t), s_(t.schedule), waits_(waits == torch_waits::written), messages_(s_.pp()) {
+    find_messages();
+  }
+
+  std::string row(std::uint32_t rank) {
+    text_.clear();
+    std::vector<std::uint32_t> left(s_.stages(), s_.micro);  // of the W's and B's of a stage
+    const auto& messages = messages_[rank];
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
+      const double end = t_[rank][i].end;
+      for (; next < messages.size() && messages[next].when < end; ++next) add(messages[next]);
+      put({torch_text(s_[rank][i], rank)});
+      for (; next < messages.size() && messages[next].when <= end; ++next) add(messages[next]);
+      for (op o : s_[rank][i]) {
+        // Its gradient has come from a rank that had the output of its forward before.
+        if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
+            destination({false, o.stage, o.micro}) != rank)
+          put({o.stage, "WAIT_SEND_F", o.micro});
+        if (yields_weight_gradient(o.pass) && --left[o.stage] == 0) {
+          put({o.stage, "REDUCE_GRAD"});
+          if (waits_) put({o.stage, "WAIT_REDUCE_GRAD"});
+        }
+      }
+    }
+    if (waits_)
+      for (const message& m : messages)
+        if (m.sends && (m.what.gradient || s_.forward_only))
+          put({m.what.stage, m.what.gradient ? "WAIT_SEND_B" : "WAIT_SEND_F", m.what.micro});
+    return text_ + "\r\n";
+  }
+
+ private:
+  // One side of a message.
+  struct message {
+    double when;
+    tensor what;
+    bool sends;
+  };
+
+  std::uint32_t destination(tensor what) const { return s_.placement.rank_of(receiver_of(what), what.micro); }
+
+  void find_messages() {
+    struct sent {
+      double when;
+      std::uint32_t from;
+      tensor what;
+    };
+    std::vector<sent> all;
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      for (std::size_t i = 0; i < s_[rank].size(); ++i)
+        for (op o : s_[rank][i])
+          if (const auto out = output_of(o, s_.stages()); out && destination(*out) != rank)
+            all.push_back({t_[rank][i].end, rank, *out});
+    std::stable_sort(all.begin(), all.end(), [](const sent& a, const sent& b) { return a.when < b.when; });
+    for (const sent& m : all) {
+      messages_[m.from].push_back({m.when, m.what, true});
+      messages_[destination(m.what)].push_back({m.when, m.what, false});
+    }
+  }
+
+  // A message is named by the stage on its own side.
+  void add(const message& m) {
+    put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_", m.what.gradient ? "B" : "F",
+         m.what.micro});
+  }
+  void put(std::initializer_list<piece> action) {
+    if (!text_.empty()) text_ += ',';
+    text_ += concat(action);
+  }
+
+  const timeline& t_;
+  const schedule& s_;
+  bool waits_;
+  std::vector<std::vector<message>> messages_;  // by rank, in the order of all ranks
+  std::string text_;
+};
+
+}  // namespace detail
+
+/// Writes the compute_comms form.
+/// @throws schedule_error when the schedule is not valid, stages are held twice, as DualPipe's are, or a cell overlaps anything
+/// but an F with a B or I. Takes as long as sorting the messages.
+inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
+  detail::require_torch_placement(s);
+  const timeline t = simulate(s);
+  if (!t) throw schedule_error("a schedule that is not valid has no communication: " + to_string(t.report));
+  std::string text;
+  detail::torch_comms_writer rows(t, waits);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) text += rows.row(rank);
+  out << text;
+}
+
+}  // namespace pipesched
