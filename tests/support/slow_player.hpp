@@ -117,6 +117,8 @@ class slow_player {
         buffer& b = me.buffers[slots[i].input];
         if (b.is != there || b.what != *in) return false;
         b.is = empty;
+      } else if (slots[i].input != no_slot) {
+        return false;
       }
       op key = c[i];
       key.pass = pass::forward;
@@ -139,6 +141,8 @@ class slow_player {
         buffer& b = me.buffers[slots[i].output];
         if (b.is != empty) return false;
         b = {there, *out};
+      } else if (slots[i].output != no_slot) {
+        return false;
       }
       if (p_.schedule.forward_only || c[i].pass == pass::backward || c[i].pass == pass::backward_weight)
         me.activations.erase(slots[i].activation);

@@ -33,7 +33,8 @@ struct task {
 ///   std::span<std::byte> buffer(std::uint32_t n)              one message; n below pools[rank].buffers
 ///   std::span<std::byte> weight_gradient(std::uint16_t stage)
 ///   std::span<std::byte> reduction_buffer(std::uint32_t n)    n below pools[rank].reductions
-///   void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte>)    adds; empty: `other` is on this rank
+///   void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte>)    adds; empty: `other` is here, too,
+///                                                                                        and both become the sum
 namespace trainer_has {
 
 template <typename T>

@@ -97,31 +97,49 @@ class in_process_hub {
   std::string place(std::uint32_t rank) const {
     const auto row = program_.actions[rank];
     const std::uint32_t n = at_[rank].action.load(std::memory_order_relaxed);
-    if (n >= row.size()) return "its end";
-    const action& a = row[n];
-    if (a.kind == action_kind::compute) {
-      std::string text = to_string(program_.schedule[rank][a.index]);
-      for (const op_slots& s : program_.slots[rank][a.index])
-        if (s.input != no_slot && pending(rank, s.input))
-          text += ", which waits for " + to_string(received_into(rank, n, s.input));
-      return text;
-    }
-    return detail::concat({a.kind == action_kind::receive ? "the receive of "
-                           : a.kind == action_kind::send  ? "the send of "
-                                                          : "the reduction of ",
-                           to_string(a.what)});
+    const auto waited_for = awaited(rank, n);
+    const std::string waits = waited_for == nullptr ? "" : ", which waits for " + describe(*waited_for);
+    if (n >= row.size()) return "its end" + waits;
+    if (row[n].kind == action_kind::compute) return to_string(program_.schedule[rank][row[n].index]) + waits;
+    return detail::concat({row[n].kind == action_kind::receive ? "the receive of "
+                           : row[n].kind == action_kind::send  ? "the send of "
+                                                               : "the reduction of ",
+                           to_string(row[n].what), waits});
   }
-  bool pending(std::uint32_t rank, std::uint32_t n) const {
-    const buffer& b = ranks_[rank].buffers[n];
-    return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
+  std::string describe(const action& a) const {
+    const channel& c = program_.channels[a.channel];
+    const bool receives = a.kind == action_kind::receive;
+    return detail::concat({to_string(a.what), receives ? " from rank " : " to rank ", receives ? c.from : c.to});
   }
-  message received_into(std::uint32_t rank, std::uint32_t before, std::uint32_t n) const {
+  // What was posted before action `n` and is waited for there.
+  const action* awaited(std::uint32_t rank, std::uint32_t n) const {
     const auto row = program_.actions[rank];
-    while (before-- > 0)
-      if (row[before].kind == action_kind::receive && row[before].buffer == n &&
-          row[before].what.what != payload::weights)
-        return row[before].what;
-    return {};
+    const pool_sizes& pools = program_.pools[rank];
+    const auto pending = [&](std::uint32_t number) {
+      const buffer& b = ranks_[rank].buffers[number];
+      return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
+    };
+    const auto needs = [&](const action& a, std::uint32_t number) {
+      const bool weights = a.what.what == payload::weights;
+      if (n >= row.size()) return true;
+      if (row[n].kind == action_kind::reduce)
+        return weights && (a.kind == action_kind::send || a.buffer == row[n].buffer);
+      if (row[n].kind != action_kind::compute || weights) return false;
+      const auto& slots = program_.slots[rank][row[n].index];
+      return std::any_of(slots.begin(), slots.end(),
+                         [&](const op_slots& s) { return s.input == number || s.output == number; });
+    };
+    std::uint32_t sent = 0;
+    const action* last = nullptr;
+    for (const action& a : row.first(std::min<std::size_t>(n, row.size()))) {
+      if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
+      std::uint32_t number = a.buffer;
+      if (a.what.what == payload::weights)
+        number = pools.buffers +
+                 (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++ % pools.reductions);
+      if (needs(a, number) && pending(number)) last = &a;
+    }
+    return last;
   }
 
   const program& program_;

@@ -144,6 +144,7 @@ class mpi_transport {
   void leave() {
     start_agreement();
     wait_until([&] { return agreed() && mail_->failed[1] == 0; });
+    listen();  // one may have agreed, and given up while this rank was late
   }
 
  private:

@@ -68,6 +68,15 @@ class checker {
     if (!good)
       add(rule::program, 0, violation::no_cell,
           concat({"expected actions, pools and slots of every cell for ", pp, " ranks"}));
+    for (std::uint32_t rank = 0; good && rank < pp; ++rank) {
+      const std::size_t most = 4 * p_.actions[rank].size();  // more cannot be used
+      const pool_sizes& own = p_.pools[rank];
+      for (const std::uint32_t size : {own.activations, own.weights, own.buffers, own.reductions})
+        if (size > most) {
+          add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", most}));
+          good = false;
+        }
+    }
     for (const channel& c : p_.channels)
       if (c.from >= pp || c.to >= pp || c.from == c.to) {
         add(rule::program, 0, violation::no_cell,

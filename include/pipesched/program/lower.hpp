@@ -27,7 +27,7 @@ struct lower_options {
   /// With equal stages 1 costs 1F1B, zero bubble and DualPipe no time; interleaved families want up to 6, looped BFS as many as
   /// micro-batches.
   std::uint32_t depth = 4;
-  /// Pairs of stages that share their weights, such as the embedding and the head.
+  /// Pairs of stages that share their weights, such as the embedding and the head. A stage is in one pair at most.
   std::vector<std::array<std::uint16_t, 2>> tied{};
 };
 
@@ -353,19 +353,28 @@ class lowering {
   std::vector<std::vector<exchange>> replicas_, tied_;                             // by receiver; by either
 };
 
+inline void check_tied(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied) {
+  std::vector<bool> taken(s.stages());
+  for (const auto& pair : tied) {
+    if (pair[0] == pair[1] || std::max(pair[0], pair[1]) >= s.stages())
+      throw schedule_error(concat({"tied are two stages below ", s.stages(), "; got ", pair[0], " and ", pair[1]}));
+    for (const std::uint16_t stage : pair) {
+      if (taken[stage]) throw schedule_error(concat({"a stage is tied to one other; got two for stage ", stage}));
+      taken[stage] = true;
+    }
+  }
+}
+
 }  // namespace detail
 
 /// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one waiting; if
 /// the buffers are so few that ranks would wait for each other in a circle, those channels get more.
-/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist. Linear in the number of ops.
+/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice. Linear in the number of ops.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   if (const report r = verify(s, 1); !r)
     throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));
   if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
-  for (const auto& pair : options.tied)
-    if (pair[0] == pair[1] || std::max(pair[0], pair[1]) >= s.stages())
-      throw schedule_error(
-          detail::concat({"tied are two stages below ", s.stages(), "; got ", pair[0], " and ", pair[1]}));
+  detail::check_tied(s, options.tied);
   detail::lowering all(s, options);
   for (std::vector<std::uint32_t> deeper;;) {
     program p = all.run(deeper);

@@ -5,6 +5,7 @@
 // buffer must be free before anything is put into it. What happens does not depend on who runs first: each rank's actions are
 // fixed and nobody can choose, so one play tells of all.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -42,7 +43,8 @@ class player {
   explicit player(const program& p, Listener listener = {})
       : p_(p), listener_(std::move(listener)), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::size_t c = 0; c < channels_.size(); ++c) {
-      channels_[c].sends.reserve(p.channels[c].messages), channels_[c].receives.reserve(p.channels[c].messages);
+      const std::size_t messages = std::min<std::size_t>(p.channels[c].messages, p.actions.size());
+      channels_[c].sends.reserve(messages), channels_[c].receives.reserve(messages);
     }
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].buffers.resize(p.pools[r].buffers);
@@ -202,10 +204,16 @@ class player {
     const cell& c = p_.schedule[r][a.index];
     const auto& slots = p_.slots[r][a.index];
     const std::uint32_t stages = p_.schedule.stages();
-    for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto in = input_of(c[i], stages); in && !arrived(rank, message_of(*in), slots[i].input)) return false;
-    for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto out = output_of(c[i], stages); out && !free(rank, message_of(*out), slots[i].output)) return false;
+    for (std::size_t i = 0; i < c.size(); ++i) {
+      const auto in = input_of(c[i], stages);
+      if (in ? !arrived(rank, message_of(*in), slots[i].input) : slots[i].input != no_slot && needless(c[i]))
+        return false;
+    }
+    for (std::size_t i = 0; i < c.size(); ++i) {
+      const auto out = output_of(c[i], stages);
+      if (out ? !free(rank, message_of(*out), slots[i].output) : slots[i].output != no_slot && needless(c[i]))
+        return false;
+    }
     for (std::size_t i = 0; i < c.size(); ++i)
       if (input_of(c[i], stages)) rank.buffers[slots[i].input].state = content::nothing;
     for (std::size_t i = 0; i < c.size(); ++i)
@@ -215,6 +223,11 @@ class player {
         b = {content::held, message_of(*out), no_slot, 0};
       }
     listener_.compute(r, a.index);
+    return true;
+  }
+
+  bool needless(op o) {
+    wrong(concat({to_string(o), " has a buffer that it does not need"}));
     return true;
   }
 

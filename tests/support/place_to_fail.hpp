@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Where a test makes a rank fail: anywhere in any family.
+
+#include <cstdint>
+#include <iterator>
+#include <random>
+
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/program/lower.hpp"
+
+namespace pipesched::tests {
+
+/// A program of four ranks, one of them and one of its ops.
+struct place_to_fail {
+  explicit place_to_fail(std::mt19937_64& random)
+      : p(lower(families[random() % std::size(families)].make({.pp = 4, .micro = 8}))),
+        rank(static_cast<std::uint32_t>(random() % 4)) {
+    const cell& c = p.schedule[rank][random() % p.schedule[rank].size()];
+    at = c[random() % c.size()];
+  }
+  program p;
+  std::uint32_t rank;
+  op at;
+};
+
+/// Do the messages of a buffer go to or come from another rank, or is it between stages of one?
+inline bool travels(const program& p, std::uint32_t rank, std::size_t buffer) {
+  for (const action& a : p.actions[rank])
+    if (a.channel != no_slot && a.what.what != payload::weights && a.buffer == buffer) return true;
+  return false;
+}
+
+}  // namespace pipesched::tests

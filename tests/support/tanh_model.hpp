@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A model that is quickly trained: a stage is y = tanh(W x) with four inputs and outputs, the loss of a micro-batch half the
+// square of what the last stage makes. On one device, and as a trainer of one rank.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/program/program.hpp"
+
+namespace pipesched::tests {
+
+using tied_stages = std::vector<std::array<std::uint16_t, 2>>;
+
+template <typename Real>
+struct tanh_model {
+  static constexpr std::size_t width = 4;
+  using vector = std::array<Real, width>;
+  using matrix = std::array<vector, width>;
+
+  struct layer {
+    matrix weights{}, gradient{};
+  };
+  // What I makes: the gradient before the tanh, for W, and that of the input.
+  struct backward_result {
+    vector before, input;
+  };
+  struct results {
+    std::vector<Real> losses;   // by micro-batch
+    std::vector<layer> layers;  // by stage
+  };
+
+  static layer make_layer(std::uint32_t stage) {
+    layer l;
+    std::mt19937_64 random(stage + 1);
+    for (auto& row : l.weights)
+      for (Real& w : row) w = static_cast<Real>(random() % 1000) / 1000 - Real(0.5);
+    return l;
+  }
+  // Tied stages begin with the weights of the first of them.
+  static layer make_layer(std::uint32_t stage, const tied_stages& tied) {
+    for (const auto& [a, b] : tied)
+      if (stage == a || stage == b) return make_layer(std::min(a, b));
+    return make_layer(stage);
+  }
+  static vector input_of_micro(std::uint32_t micro) {
+    vector x;
+    for (std::size_t i = 0; i < width; ++i)
+      x[i] = static_cast<Real>(std::sin(static_cast<double>(micro * width + i + 1)));
+    return x;
+  }
+  static vector forward_of(const layer& l, const vector& x) {
+    vector y{};
+    for (std::size_t i = 0; i < width; ++i) {
+      for (std::size_t j = 0; j < width; ++j) y[i] += l.weights[i][j] * x[j];
+      y[i] = std::tanh(y[i]);
+    }
+    return y;
+  }
+  static backward_result backward_of(const layer& l, const vector& y, const vector& dy) {
+    backward_result r{};
+    for (std::size_t i = 0; i < width; ++i) r.before[i] = dy[i] * (1 - y[i] * y[i]);
+    for (std::size_t j = 0; j < width; ++j)
+      for (std::size_t i = 0; i < width; ++i) r.input[j] += l.weights[i][j] * r.before[i];
+    return r;
+  }
+  static void add_weights(layer& l, const vector& before, const vector& x) {
+    for (std::size_t i = 0; i < width; ++i)
+      for (std::size_t j = 0; j < width; ++j) l.gradient[i][j] += before[i] * x[j];
+  }
+  static void add(matrix& to, const matrix& other) {
+    for (std::size_t i = 0; i < width; ++i)
+      for (std::size_t j = 0; j < width; ++j) to[i][j] += other[i][j];
+  }
+  static Real loss_of(const vector& y) {
+    Real loss = 0;
+    for (Real v : y) loss += v * v / 2;
+    return loss;
+  }
+
+  // One device, where stage `s` sums over the micro-batches in the order `orders[s]`; a stage that two ranks hold has two
+  // orders, one behind the other, of which each is summed for itself.
+  using order = std::vector<std::vector<std::uint32_t>>;
+  static results on_one_device(std::uint32_t stages, std::uint32_t micro, const std::vector<order>& orders,
+                               const tied_stages& tied = {}) {
+    results r;
+    for (std::uint32_t s = 0; s < stages; ++s) r.layers.push_back(make_layer(s, tied));
+    std::vector<std::vector<vector>> before(stages), inputs(stages);
+    for (std::uint32_t m = 0; m < micro; ++m) {
+      std::vector<vector> x{input_of_micro(m)};
+      for (std::uint32_t s = 0; s < stages; ++s) {
+        inputs[s].push_back(x.back());
+        x.push_back(forward_of(r.layers[s], x.back()));
+      }
+      r.losses.push_back(loss_of(x.back()));
+      vector d = x.back();
+      for (std::uint32_t s = stages; s-- > 0;) {
+        const backward_result b = backward_of(r.layers[s], x[s + 1], d);
+        before[s].resize(micro);
+        before[s][m] = b.before;
+        d = b.input;
+      }
+    }
+    for (std::uint32_t s = 0; s < stages; ++s)
+      for (const auto& part : orders[s]) {
+        layer sum;
+        for (const std::uint32_t m : part) add_weights(sum, before[s][m], inputs[s][m]);
+        if (&part == &orders[s].front())
+          r.layers[s].gradient = sum.gradient;
+        else
+          add(r.layers[s].gradient, sum.gradient);
+      }
+    for (const auto& [a, b] : tied) {
+      add(r.layers[a].gradient, r.layers[b].gradient);
+      r.layers[b].gradient = r.layers[a].gradient;
+    }
+    return r;
+  }
+  // From the first micro-batch to the last.
+  static results on_one_device(std::uint32_t stages, std::uint32_t micro, const tied_stages& tied = {}) {
+    std::vector<std::uint32_t> ascending;
+    for (std::uint32_t m = 0; m < micro; ++m) ascending.push_back(m);
+    return on_one_device(stages, micro, std::vector<order>(stages, order{ascending}), tied);
+  }
+  // The orders in which the ranks of a schedule sum.
+  static std::vector<order> orders_of(const schedule& s) {
+    std::vector<order> orders(s.stages());
+    for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
+      for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
+        const std::uint32_t rank = s.placement.rank_of_stage(replica)[stage];
+        if (replica == 1 && rank == s.placement.rank_of_stage(0)[stage]) continue;
+        orders[stage].emplace_back();
+        for (const cell& c : s[rank])
+          for (const op& o : c)
+            if (o.stage == stage && yields_weight_gradient(o.pass)) orders[stage].back().push_back(o.micro);
+      }
+    return orders;
+  }
+
+  // One rank's part of the model. `before` is called before every op; buffer `short_buffer` has the wrong size.
+  struct trainer {
+    trainer(const program& p, std::uint32_t own, const tied_stages& tied = {})
+        : rank(own),
+          where(&p.schedule.placement),
+          trains(!p.schedule.forward_only),
+          stages(p.schedule.placement.stages_of(rank)),
+          losses(p.schedule.micro, -1),
+          buffers(p.pools[rank].buffers),
+          kept(p.pools[rank].activations),
+          due(p.pools[rank].weights),
+          reductions(p.pools[rank].reductions) {
+      for (std::uint16_t s : stages) layers.push_back(make_layer(s, tied));
+    }
+
+    void forward(task t) {
+      begin(t);
+      const vector x = t.slots.input == no_slot ? input_of_micro(t.what.micro) : buffers[t.slots.input];
+      const vector y = forward_of(layers[t.what.chunk], x);
+      if (trains) kept[t.slots.activation] = {x, y};
+      if (t.slots.output == no_slot)
+        losses[t.what.micro] = loss_of(y);
+      else
+        buffers[t.slots.output] = y;
+    }
+    void backward_input(task t) { due[t.slots.weights] = input_gradient(t); }
+    void backward_weight(task t) {
+      begin(t);
+      add_weights(layers[t.what.chunk], due[t.slots.weights], kept[t.slots.activation][0]);
+    }
+    void backward(task t) {
+      const vector d = input_gradient(t);
+      add_weights(layers[t.what.chunk], d, kept[t.slots.activation][0]);
+    }
+    std::span<std::byte> buffer(std::uint32_t n) {
+      const auto whole = std::as_writable_bytes(std::span(buffers[n]));
+      return n == short_buffer ? whole.first(8) : whole;
+    }
+    std::span<std::byte> weight_gradient(std::uint16_t stage) {
+      return std::as_writable_bytes(std::span(layer_of(stage).gradient));
+    }
+    std::span<std::byte> reduction_buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(reductions[n])); }
+    void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> gradient) {
+      if (gradient.empty()) {  // both are here
+        add(layer_of(stage).gradient, layer_of(other).gradient);
+        layer_of(other).gradient = layer_of(stage).gradient;
+        return;
+      }
+      matrix theirs;
+      if (gradient.size() != sizeof theirs) throw std::logic_error("a reduction of the wrong size");
+      std::memcpy(&theirs, gradient.data(), sizeof theirs);
+      add(layer_of(stage).gradient, theirs);
+    }
+    layer& layer_of(std::uint16_t stage) {
+      return layers[static_cast<std::size_t>(std::find(stages.begin(), stages.end(), stage) - stages.begin())];
+    }
+
+    std::uint32_t rank;
+    const placement* where;
+    bool trains;
+    std::vector<std::uint16_t> stages;
+    std::vector<layer> layers;
+    std::vector<Real> losses;  // -1 where another rank has it
+    std::vector<vector> buffers;
+    std::vector<std::array<vector, 2>> kept;
+    std::vector<vector> due;
+    std::vector<matrix> reductions;
+    std::function<void(op)> before;
+    std::size_t short_buffer = ~std::size_t{0};
+
+   private:
+    void begin(task t) {
+      if (before) before(t.what);
+      if (where->rank_of(t.what.stage, t.what.micro) != rank) throw std::logic_error("an op of another rank");
+    }
+    vector input_gradient(task t) {
+      begin(t);
+      const vector& y = kept[t.slots.activation][1];
+      const backward_result r =
+          backward_of(layers[t.what.chunk], y, t.slots.input == no_slot ? y : buffers[t.slots.input]);
+      if (t.slots.output != no_slot) buffers[t.slots.output] = r.input;
+      return r.before;
+    }
+  };
+};
+
+}  // namespace pipesched::tests
