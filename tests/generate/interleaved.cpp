@@ -92,7 +92,8 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
   CHECK(compared > 1000);
 }
 
-TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, and their options") {
+TEST_CASE(
+    "interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, with the peaks promised") {
 #ifdef PIPESCHED_SMALL_GRIDS
   const std::int64_t most_pp = 3, most_micro = 9;
 #else
@@ -106,10 +107,25 @@ TEST_CASE("interleaved families: valid for every pp up to 16, micro up to 64, ch
         CAPTURE(chunks);
         for (const bool forward_only : {false, true}) {
           const interleaved_params p{.pp = pp, .micro = micro, .chunks = chunks, .forward_only = forward_only};
-          REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
-          REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
-          REQUIRE(to_string(verify(make_looped_bfs_schedule(p))) == "");
-          REQUIRE(to_string(verify(make_group_interleaved_schedule(p))) == "");
+          const schedule plain = make_interleaved_1f1b_schedule(p), split = make_interleaved_zb_schedule(p),
+                         bfs = make_looped_bfs_schedule(p), grouped = make_group_interleaved_schedule(p);
+          for (const schedule* s : {&plain, &split, &bfs, &grouped}) REQUIRE(to_string(verify(*s)) == "");
+          // At most what full groups have; looped BFS keeps all, whole groups of a training step exactly that.
+          const std::int64_t rounds = std::max<std::int64_t>(1, micro / pp),
+                             group = micro % rounds == 0 ? micro / rounds : pp;
+          for (std::int64_t rank = 0; rank < pp; ++rank) {
+            const auto peak = [&](const schedule& s) {
+              return std::int64_t{peak_activations(s[static_cast<std::size_t>(rank)], forward_only)};
+            };
+            const std::int64_t all = micro * chunks, interleaved = (chunks - 1) * group + 2 * (pp - 1 - rank) + 1,
+                               in_groups = (chunks - 1) * pp + pp - rank;
+            REQUIRE(peak(plain) <= std::min(all, interleaved));
+            REQUIRE(peak(grouped) <= std::min(all, in_groups));
+            REQUIRE(peak(bfs) == (forward_only ? 1 : all));
+            if (forward_only || micro % pp != 0) continue;
+            REQUIRE(peak(plain) == std::min(all, interleaved));
+            REQUIRE(peak(grouped) == std::min(all, in_groups));
+          }
         }
         if (micro % 3 != pp % 3) continue;  // options on a third of the grid
         for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})

@@ -81,19 +81,30 @@ TEST_CASE("chimera, hanayo: the orders of their slots, none of which is taken tw
     }
 }
 
-TEST_CASE("chimera, hanayo: valid for every pp up to 16, micro up to 64, waves up to 4, training and forward only") {
+TEST_CASE("chimera, hanayo: valid for every pp up to 16, micro up to 64, waves up to 4, with the peaks promised") {
   for (std::int64_t pp = 1; pp <= most_pp; ++pp)
     for (std::int64_t micro = 1; micro <= most_micro; ++micro)
       for (const bool forward_only : {false, true}) {
         CAPTURE(pp);
         CAPTURE(micro);
         CAPTURE(forward_only);
-        if (pp % 2 == 0)
-          REQUIRE(to_string(verify(make_chimera_schedule({.pp = pp, .micro = micro, .forward_only = forward_only}))) ==
-                  "");
-        for (std::int64_t waves = 1; waves <= 4; ++waves)
-          REQUIRE(to_string(verify(make_hanayo_schedule(
-                      {.pp = pp, .micro = micro, .waves = waves, .forward_only = forward_only}))) == "");
+        const auto require_peak = [&](const schedule& s, std::int64_t rank, std::int64_t most) {
+          const std::int64_t peak = peak_activations(s[static_cast<std::size_t>(rank)], forward_only);
+          REQUIRE(peak <= most);
+          if (micro >= pp && !forward_only) REQUIRE(peak == most);
+        };
+        if (pp % 2 == 0) {
+          const schedule s = make_chimera_schedule({.pp = pp, .micro = micro, .forward_only = forward_only});
+          REQUIRE(to_string(verify(s)) == "");
+          for (std::int64_t rank = 0; rank < pp; ++rank)
+            require_peak(s, rank, pp / 2 + 1 + std::min(rank, pp - 1 - rank));
+        }
+        for (std::int64_t waves = 1; waves <= 4; ++waves) {
+          const schedule s =
+              make_hanayo_schedule({.pp = pp, .micro = micro, .waves = waves, .forward_only = forward_only});
+          REQUIRE(to_string(verify(s)) == "");
+          for (std::int64_t rank = 0; rank < pp; ++rank) require_peak(s, rank, 2 * waves * pp - pp + 1 + rank);
+        }
       }
 }
 
