@@ -34,11 +34,12 @@ class checker {
   report run() {
     report_ = verify(s_, most_);
     if (!report_ || !check_shape()) return std::move(report_);
+    for (auto* table : {&behind_last_, &sent_, &reduced_}) table->assign(std::size_t{s_.pp()} * s_.stages(), 0);
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      check_cells(rank);
       check_slots(rank);
+      check_actions(rank);
     }
-    if (report_) check_reductions();
+    if (report_) check_replicas();
     if (report_) play();
     return std::move(report_);
   }
@@ -52,6 +53,8 @@ class checker {
     else
       ++report_.further;
   }
+
+  std::size_t at(std::uint32_t rank, std::uint32_t stage) const { return std::size_t{rank} * s_.stages() + stage; }
 
   // The cell that an action belongs to: its own, or that of the next compute.
   std::size_t cell_of(std::uint32_t rank, std::size_t action_number) const {
@@ -84,20 +87,6 @@ class checker {
         good = false;
       }
     return good;
-  }
-
-  void check_cells(std::uint32_t rank) {
-    std::size_t next = 0;
-    for (const action& a : p_.actions[rank])
-      if (a.kind == action_kind::compute) {
-        if (a.index != next) {
-          add(rule::program, rank, next, concat({"cell ", a.index, " is run; expected cell ", next}));
-          return;
-        }
-        ++next;
-      }
-    if (next < s_[rank].size())
-      add(rule::program, rank, next, concat({"the last cells are not run; expected ", s_[rank].size()}));
   }
 
   // Does the slot hold what the op takes out of it, or is it free for what the op puts in?
@@ -139,43 +128,46 @@ class checker {
           check_slot(rank, i, c[k], weights, slots[k].weights, c[k].pass == pass::backward_input);
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
-        if (s_.forward_only || yields_weight_gradient(c[k].pass)) release(activations, slots[k].activation);
+        const bool weighs = yields_weight_gradient(c[k].pass);
+        if (weighs) behind_last_[at(rank, c[k].stage)] = static_cast<std::uint32_t>(i + 1);
+        if (s_.forward_only || weighs) release(activations, slots[k].activation);
         if (c[k].pass == pass::backward_weight) release(weights, slots[k].weights);
       }
     }
   }
 
-  // Weight gradients leave after the last W or B of their stage; of stages that two ranks hold, both send and reduce.
-  void check_reductions() {
-    const auto at = [&](std::uint32_t rank, std::uint32_t stage) { return std::size_t{rank} * s_.stages() + stage; };
-    std::vector<std::uint32_t> left(std::size_t{s_.pp()} * s_.stages()), sent(left.size()), reduced(left.size());
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      for (const cell& c : s_[rank])
-        for (op o : c) left[at(rank, o.stage)] += yields_weight_gradient(o.pass);
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      for (const action& a : p_.actions[rank]) {
-        const bool sends = a.kind == action_kind::send && a.what.what == payload::weights;
-        if (a.kind == action_kind::compute)
-          for (op o : s_[rank][a.index]) left[at(rank, o.stage)] -= yields_weight_gradient(o.pass);
-        if (!sends && a.kind != action_kind::reduce) continue;
-        const std::uint32_t stage = sends ? a.what.stage : a.index;
-        if (stage >= s_.stages() || a.what.stage >= s_.stages()) {
-          add(rule::reduction, rank, violation::no_cell,
-              concat({"reduces stage ", stage, "; there are ", s_.stages()}));
-          return;
-        }
-        if (left[at(rank, stage)] > 0)
-          add(rule::reduction, rank, violation::no_cell,
-              concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage, " before ",
-                      left[at(rank, stage)], " of its W or B have run"}));
-        if (a.what.stage == stage) ++(sends ? sent : reduced)[at(rank, stage)];
-      }
+  // All cells run, in order, and weight gradients leave behind the last W or B of their stage.
+  void check_actions(std::uint32_t rank) {
+    std::uint32_t cells = 0;
+    for (const action& a : p_.actions[rank]) {
+      if (a.kind == action_kind::compute && a.index != cells++)
+        return add(rule::program, rank, cells - 1, concat({"cell ", a.index, " is run; expected cell ", cells - 1}));
+      const bool sends = a.kind == action_kind::send && a.what.what == payload::weights;
+      if (!sends && a.kind != action_kind::reduce) continue;
+      const std::uint32_t stage = sends ? a.what.stage : a.index;
+      if (std::max<std::uint32_t>(stage, a.what.stage) >= s_.stages())
+        return add(
+            rule::reduction, rank, violation::no_cell,
+            concat({"reduces stage ", std::max<std::uint32_t>(stage, a.what.stage), "; there are ", s_.stages()}));
+      if (cells < behind_last_[at(rank, stage)])
+        add(rule::reduction, rank, cells,
+            concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage,
+                    " before all of its W or B have run; expected it behind cell ",
+                    behind_last_[at(rank, stage)] - 1}));
+      if (a.what.stage == stage) ++(sends ? sent_ : reduced_)[at(rank, stage)];
+    }
+    if (cells < s_[rank].size())
+      add(rule::program, rank, cells, concat({"the last cells are not run; expected ", s_[rank].size()}));
+  }
+
+  // Of stages that two ranks hold, both send and reduce.
+  void check_replicas() {
     if (s_.placement.replicas() < 2 || s_.forward_only) return;
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage) {
       const std::uint32_t a = s_.placement.rank_of_stage(0)[stage], b = s_.placement.rank_of_stage(1)[stage];
       for (const std::uint32_t rank : {a, b}) {
         const std::uint32_t sends = a == b ? 0 : 1, reductions = a == b ? 0 : 1;
-        if (sent[at(rank, stage)] < sends || reduced[at(rank, stage)] != reductions)
+        if (sent_[at(rank, stage)] < sends || reduced_[at(rank, stage)] != reductions)
           add(rule::reduction, rank, violation::no_cell,
               concat({"stage ", stage, " is held by ranks ", a, " and ", b,
                       "; expected both to send and to add its weight gradient once"}));
@@ -237,6 +229,8 @@ class checker {
   const schedule& s_;
   std::size_t most_;
   report report_;
+  // By rank and stage: the cell behind the last W or B, and how often its weight gradient is sent and added to.
+  std::vector<std::uint32_t> behind_last_, sent_, reduced_;
 };
 
 }  // namespace detail

@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
-#include "pipesched/program/play.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/program/wiring.hpp"
+#include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/verify.hpp"
 
@@ -51,306 +51,311 @@ class number_pool {
   std::vector<std::uint32_t> free_;
 };
 
-class lowering {
+/// The receives of a channel, as its receiver posts them: in the order in which the messages are sent, each as early as a
+/// buffer is free; a weight gradient has a buffer of its own.
+class receives {
  public:
-  lowering(const schedule& s, const lower_options& options) : s_(s), options_(options), place_(s, place{}) {
-    find_exchanges();
-    lay_out_channels();
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      actions_.push_back(s_[rank].size() + replicas_[rank].size());
-      for (const exchange& e : tied_[rank]) actions_.back() += e.to == rank;
+  receives(std::span<const message> messages, std::uint32_t buffers)
+      : messages_(messages), free_(buffers), buffers_(buffers) {}
+
+  /// Posts the next one, if there is one and a buffer. One that is needed at once gets a new buffer where none is free.
+  bool post(bool needed) {
+    if (posted_ == messages_.size()) return false;
+    if (messages_[posted_].what != payload::weights) {
+      if (free_ == 0 && !needed) return false;
+      if (free_ == 0)
+        ++buffers_;
+      else
+        --free_;
     }
-    for (const channel& c : channels_) actions_[c.from] += c.messages, actions_[c.to] += c.messages;
+    ++posted_;
+    return true;
+  }
+  void give_back() { ++free_; }
+  std::uint32_t posted() const { return posted_; }
+  std::uint32_t buffers() const { return buffers_; }
+
+ private:
+  std::span<const message> messages_;
+  std::uint32_t free_, buffers_, posted_ = 0;
+};
+
+/// Runs the cells of all ranks where a send ends only when its receive is posted, to find out which channels are too shallow.
+class depth_search {
+ public:
+  depth_search(const schedule& s, const wiring& w, const std::vector<channel>& channels)
+      : s_(s), wiring_(w), channels_(channels), sent_(channels.size(), 0), ranks_(s.pp()) {
+    for (std::uint32_t c = 0; c < channels.size(); ++c) {
+      receives_.emplace_back(w.messages(c), channels[c].receive_buffers);
+      while (receives_[c].post(false)) {
+      }
+    }
   }
 
-  /// With buffers of this depth. `deeper[c]` more on channel c.
-  program run(const std::vector<std::uint32_t>& deeper) {
-    program p{.schedule = s_,
-              .channels = channels_,
-              .actions = rows<action>::for_overwrite(actions_),
-              .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s_.cells),
-              .pools = std::vector<pool_sizes>(s_.pp())};
-    for (std::size_t c = 0; c < p.channels.size(); ++c) {
-      channel& of = p.channels[c];
-      of.receive_buffers = std::min(options_.depth + (c < deeper.size() ? deeper[c] : 0), tensors_[c]);
-      of.send_buffers = std::max(of.receive_buffers, std::min(least_send_buffers_[c], tensors_[c]));
+  /// The channels into which ranks wait to send when no rank can go on: those of a circle among them. None if all ranks end.
+  std::vector<std::uint32_t> too_shallow() {
+    for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) runnable_.push_back(rank);
+    while (!runnable_.empty()) {
+      const std::uint32_t rank = runnable_.back();
+      runnable_.pop_back();
+      run(rank);
     }
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) lower_rank(p, rank);
-    return p;
+    std::vector<std::uint32_t> channels;
+    for (const rank_state& r : ranks_)
+      if (r.waits == rank_state::to_send) channels.push_back(r.waits_for.channel);
+    return channels;
   }
 
  private:
-  // Where a tensor goes: its channel and its number there. A local one: its buffer.
-  struct place {
-    std::uint32_t channel = no_slot, number = no_slot;
-  };
-  // Rank `to` adds the weight gradient that `from` has of `stage` to that of its `own` stage.
-  struct exchange {
-    std::uint32_t from, to;
-    std::uint16_t stage, own;
-  };
-  struct outgoing {
-    std::size_t cell;  // after which it can leave
-    exchange what;
+  struct rank_state {
+    std::size_t cell = 0, op = 0, next_leaving = 0;
+    enum { no, to_receive, to_send } waits = no;
+    route waits_for;
   };
 
-  // The channel, a new one if there is none yet.
-  std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) {
-    for (const auto& [rank, channel] : channels_of_[from])
-      if (rank == to) return channel;
-    const auto channel = static_cast<std::uint32_t>(channels_.size());
-    channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
-    channels_of_[from].push_back({to, channel});
-    messages_.emplace_back();
-    least_send_buffers_.push_back(1), tensors_.push_back(0);
-    return channel;
-  }
-  void enqueue(std::uint32_t channel, message m) {
-    messages_[channel].push_back(m);
-    tensors_[channel] += m.what != payload::weights;
-    channels_[channel].messages = static_cast<std::uint32_t>(messages_[channel].size());
-  }
-
-  std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
-    return s_.placement.rank_of_stage(replica)[stage];
-  }
-
-  void lay_out_channels() {
-    channels_of_.assign(s_.pp(), {});
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      std::size_t next = 0;
-      for (std::size_t i = 0; i < s_[rank].size(); ++i) {
-        std::uint32_t first_channel = no_slot;  // of the cell's outputs
-        for (op o : s_[rank][i])
-          if (const auto out = output_of(o, s_.stages())) {
-            const std::uint32_t to = s_.placement.rank_of(receiver_of(*out), out->micro);
-            if (to == rank) continue;
-            const std::uint32_t channel = channel_between(rank, to);
-            if (channel == first_channel) least_send_buffers_[channel] = 2;
-            first_channel = channel;
-            place_[*out] = {channel, channels_[channel].messages};
-            enqueue(channel, message_of(*out));
+  void run(std::uint32_t r) {
+    rank_state& rank = ranks_[r];
+    rank.waits = rank_state::no;
+    const std::span<const cell> row = s_[r];
+    for (; rank.cell < row.size(); ++rank.cell) {
+      const std::span<const routes> ops = wiring_.ops(r).subspan(rank.op, row[rank.cell].size());
+      for (const routes& op : ops)
+        if (op.input.crosses())
+          while (receives_[op.input.channel].posted() <= op.input.number) post(op.input.channel, true);
+      for (const routes& op : ops)
+        if (op.input.crosses() && sent_[op.input.channel] <= op.input.number)
+          return wait(rank, rank_state::to_receive, op.input);
+      for (const routes& op : ops)
+        if (op.output.crosses())
+          if (const route last = last_in_buffer(op.output);
+              last.exists() && receives_[last.channel].posted() <= last.number)
+            return wait(rank, rank_state::to_send, last);
+      for (const routes& op : ops)
+        if (op.input.crosses()) {
+          receives_[op.input.channel].give_back();
+          while (post(op.input.channel, false)) {
           }
-        for (; next < leaving_[rank].size() && leaving_[rank][next].cell == i; ++next)
-          enqueue_exchange(leaving_[rank][next].what);
-      }
-      for (const exchange& e : tied_[rank])
-        if (e.from == rank && e.to != rank) enqueue_exchange(e);
+        }
+      for (const routes& op : ops)
+        if (op.output.crosses()) send(op.output.channel);
+      wiring_.for_each_leaving(r, rank.cell, rank.next_leaving,
+                               [&](const exchange& e) { send(wiring_.channel_between(e.from, e.to)); });
+      rank.op += ops.size();
     }
   }
-  void enqueue_exchange(const exchange& e) { enqueue(channel_between(e.from, e.to), {payload::weights, e.stage, 0}); }
-
-  // Replicas of a stage are exchanged as soon as its last W or B has run, stages with tied weights after all replicas.
-  void find_exchanges() {
-    leaving_.assign(s_.pp(), {}), replicas_.assign(s_.pp(), {}), tied_.assign(s_.pp(), {});
-    if (s_.forward_only) return;
-    if (s_.placement.replicas() == 2)
-      for (std::uint16_t stage = 0; stage < s_.stages(); ++stage) {
-        const std::uint32_t a = home(stage, 0), b = home(stage, 1);
-        if (a == b) continue;
-        for (const exchange& e : {exchange{a, b, stage, stage}, exchange{b, a, stage, stage}}) {
-          leaving_[e.from].push_back({last_backward(e.from, stage), e});
-          replicas_[e.to].push_back(e);
-        }
-      }
-    for (auto& of : leaving_)
-      std::stable_sort(of.begin(), of.end(), [](const outgoing& x, const outgoing& y) { return x.cell < y.cell; });
-    const auto hosts = [&](std::uint32_t rank, std::uint16_t stage) {
-      for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica)
-        if (home(stage, replica) == rank) return true;
-      return false;
-    };
-    for (const auto& [x, y] : options_.tied)
-      for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
-        const std::uint32_t a = home(x, replica), b = home(y, replica);
-        if (hosts(a, y)) {  // has both
-          if (replica == 0 || a != home(x, 0)) tied_[a].push_back({a, a, y, x});
-          continue;
-        }
-        for (const exchange& e : {exchange{a, b, x, y}, exchange{b, a, y, x}}) {
-          tied_[e.from].push_back(e);
-          tied_[e.to].push_back(e);
-        }
-      }
+  void wait(rank_state& rank, decltype(rank_state::waits) why, route what) {
+    rank.waits = why;
+    rank.waits_for = what;
   }
-  std::size_t last_backward(std::uint32_t rank, std::uint16_t stage) const {
-    std::size_t i = s_[rank].size();
-    while (i-- > 0)
-      for (op o : s_[rank][i])
-        if (o.stage == stage && yields_weight_gradient(o.pass)) return i;
-    return 0;
+  // The message before this one in its send buffer, or none.
+  route last_in_buffer(route to) const {
+    const std::uint32_t buffers = channels_[to.channel].send_buffers;
+    while (to.number >= buffers) {
+      to.number -= buffers;
+      if (wiring_.messages(to.channel)[to.number].what != payload::weights) return to;
+    }
+    return {};
+  }
+  bool post(std::uint32_t channel, bool needed) {
+    if (!receives_[channel].post(needed)) return false;
+    wake(channels_[channel].from, rank_state::to_send, {channel, receives_[channel].posted() - 1});
+    return true;
+  }
+  void send(std::uint32_t channel) { wake(channels_[channel].to, rank_state::to_receive, {channel, sent_[channel]++}); }
+  void wake(std::uint32_t rank, decltype(rank_state::waits) why, route what) {
+    const rank_state& r = ranks_[rank];
+    if (r.waits == why && r.waits_for.channel == what.channel && r.waits_for.number == what.number)
+      runnable_.push_back(rank);
+  }
+
+  const schedule& s_;
+  const wiring& wiring_;
+  const std::vector<channel>& channels_;
+  std::vector<receives> receives_;   // by channel
+  std::vector<std::uint32_t> sent_;  // likewise
+  std::vector<rank_state> ranks_;
+  std::vector<std::uint32_t> runnable_;
+};
+
+class lowering {
+ public:
+  lowering(const schedule& s, const lower_options& options) : s_(s), wiring_(s, options.tied) {
+    p_ = {.schedule = s,
+          .channels = wiring_.channels(),
+          .actions = rows<action>::for_overwrite(wiring_.actions()),
+          .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
+          .pools = std::vector<pool_sizes>(s.pp())};
+    find_depths(options.depth);
+    for (std::uint32_t c = 0; c < p_.channels.size(); ++c)
+      in_.emplace_back(wiring_.messages(c), p_.channels[c].receive_buffers);
+    first_send_buffer_.resize(p_.channels.size());
+  }
+
+  program run() {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) lower_rank(rank);
+    return std::move(p_);
+  }
+
+ private:
+  // As many as asked for, and more where ranks would wait in a circle.
+  void find_depths(std::uint32_t depth) {
+    std::vector<std::uint64_t> depths(p_.channels.size(), depth);
+    for (bool enough = false; !enough;) {
+      for (std::uint32_t c = 0; c < depths.size(); ++c) {
+        channel& of = p_.channels[c];
+        const std::uint32_t tensors = wiring_.tensors(c);
+        of.receive_buffers = static_cast<std::uint32_t>(std::min<std::uint64_t>(depths[c], tensors));
+        of.send_buffers = std::max(of.receive_buffers, std::min(wiring_.least_send_buffers(c), tensors));
+      }
+      enough = true;
+      for (const std::uint32_t c : depth_search(s_, wiring_, p_.channels).too_shallow()) {
+        depths[c] += p_.channels[c].send_buffers;
+        enough = false;
+      }
+    }
   }
 
   // What a rank knows of a channel into it.
   struct incoming {
-    std::uint32_t channel;
-    std::uint32_t posted = 0;                // messages with a receive
-    std::vector<std::uint32_t> free{};       // buffers
-    std::vector<std::uint32_t> buffer_of{};  // by message
+    incoming(std::span<const message> messages, std::uint32_t buffers)
+        : receives(messages, buffers), buffer_of(messages.size(), no_slot) {}
+    detail::receives receives;
+    std::vector<std::uint32_t> free{};        // buffers, of which the last is taken next
+    std::vector<std::uint32_t> buffer_of;     // by message
+    std::vector<std::uint32_t> reductions{};  // those of weight gradients, in order
+    std::size_t reduced = 0;
   };
 
-  void lower_rank(program& p, std::uint32_t rank) {
-    action* next_action = p.actions[rank].data();
-    const auto slots = p.slots[rank];
-    std::fill(slots.begin(), slots.end(), std::array<op_slots, 2>{});
+  void lower_rank(std::uint32_t rank) {
+    const std::span<const cell> row = s_[rank];
+    const routes* of_op = wiring_.ops(rank).data();
+    const auto slots = p_.slots[rank];
+    action* next_action = p_.actions[rank].data();
     std::uint32_t buffers = 0, reductions = 0;
-    std::vector<incoming> in;
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> send_buffers;  // of channels out of it: the first buffer
-    for (std::uint32_t c = 0; c < p.channels.size(); ++c) {
-      if (p.channels[c].to == rank) {
-        in.push_back({.channel = c});
-        in.back().buffer_of.resize(p.channels[c].messages, no_slot);
-        for (std::uint32_t i = p.channels[c].receive_buffers; i-- > 0;) in.back().free.push_back(buffers + i);
-        buffers += p.channels[c].receive_buffers;
-      } else if (p.channels[c].from == rank) {
-        send_buffers.push_back({c, buffers});
-        buffers += p.channels[c].send_buffers;
+    std::vector<std::uint32_t> channels_in;
+    for (std::uint32_t c = 0; c < p_.channels.size(); ++c)
+      if (p_.channels[c].to == rank) {
+        channels_in.push_back(c);
+        for (std::uint32_t i = p_.channels[c].receive_buffers; i-- > 0;) in_[c].free.push_back(buffers + i);
+        buffers += p_.channels[c].receive_buffers;
+      } else if (p_.channels[c].from == rank) {
+        first_send_buffer_[c] = buffers;
+        buffers += p_.channels[c].send_buffers;
       }
-    }
-    std::vector<std::vector<std::uint32_t>> reduction_buffers(
-        p.channels.size());                               // of posted weight gradients, in order
-    const auto post = [&](incoming& from, bool needed) {  // the next receive; whether there is one and a buffer
-      const auto& queue = messages_[from.channel];
-      if (from.posted == queue.size()) return false;
-      const message m = queue[from.posted];
+
+    const auto post = [&](std::uint32_t channel, bool needed) {
+      incoming& from = in_[channel];
+      const std::uint32_t number = from.receives.posted();
+      if (!from.receives.post(needed)) return false;
+      const message m = wiring_.messages(channel)[number];
       std::uint32_t buffer = no_slot;
       if (m.what == payload::weights) {
-        buffer = reductions++;
-        reduction_buffers[from.channel].push_back(buffer);
+        from.reductions.push_back(buffer = reductions++);
+      } else if (from.free.empty()) {
+        buffer = buffers++;
       } else {
-        if (from.free.empty() && !needed) return false;
-        if (from.free.empty()) {
-          from.free.push_back(buffers++);
-          ++p.channels[from.channel].receive_buffers;
-        }
         buffer = from.free.back();
         from.free.pop_back();
       }
-      from.buffer_of[from.posted++] = buffer;
-      *next_action++ = {action_kind::receive, m, from.channel, buffer, 0};
+      from.buffer_of[number] = buffer;
+      *next_action++ = {action_kind::receive, m, channel, buffer, 0};
       return true;
     };
-    const auto find_in = [&](std::uint32_t channel) -> incoming& {
-      return *std::find_if(in.begin(), in.end(), [&](const incoming& i) { return i.channel == channel; });
-    };
-    const auto send_buffer = [&](place to) {
-      const auto at =
-          std::find_if(send_buffers.begin(), send_buffers.end(), [&](const auto& b) { return b.first == to.channel; });
-      return at->second + to.number % p.channels[to.channel].send_buffers;
-    };
     const auto send_weights = [&](const exchange& e) {
-      *next_action++ = {action_kind::send, {payload::weights, e.stage, 0}, channel_between(e.from, e.to), no_slot, 0};
+      *next_action++ = {
+          action_kind::send, {payload::weights, e.stage, 0}, wiring_.channel_between(e.from, e.to), no_slot, 0};
     };
 
     // Slots that are taken by one op and given back by another of the same stage and micro-batch.
     number_pool activations, contexts, local;
-    std::vector<std::uint16_t> hosted = s_.placement.stages_of(rank);
     const auto at = [&](op o) { return std::size_t{o.chunk} * s_.micro + o.micro; };
-    std::vector<std::uint32_t> activation_of(hosted.size() * s_.micro, no_slot), context_of(activation_of);
+    std::vector<std::uint32_t> activation_of(s_.placement.stages_of(rank).size() * s_.micro, no_slot);
+    std::vector<std::uint32_t> context_of(activation_of), local_buffer(wiring_.local(rank));
 
-    for (incoming& from : in)
-      while (post(from, false)) {
+    for (const std::uint32_t c : channels_in)
+      while (post(c, false)) {
       }
     std::size_t next_leaving = 0;
-    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
-      const cell& c = s_[rank][i];
-      for (std::size_t k = 0; k < c.size(); ++k) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const cell& c = row[i];
+      const std::span<const routes> routed(of_op, c.size());
+      of_op += c.size();
+      slots[i] = {};
+      for (std::size_t k = 0; k < routed.size(); ++k) {
         op_slots& of = slots[i][k];
-        if (const auto input = input_of(c[k], s_.stages())) {
-          const place from = place_[*input];
-          if (from.channel != no_slot) {
-            incoming& channel = find_in(from.channel);
-            while (channel.posted <= from.number) post(channel, true);
-            of.input = channel.buffer_of[from.number];
-          } else {
-            of.input = from.number;
-          }
+        if (const route in = routed[k].input; in.crosses()) {
+          while (in_[in.channel].receives.posted() <= in.number) post(in.channel, true);
+          of.input = in_[in.channel].buffer_of[in.number];
+        } else if (in.exists()) {
+          of.input = local_buffer[in.number];
         }
         if (c[k].pass == pass::forward) activation_of[at(c[k])] = activations.take();
         if (c[k].pass == pass::backward_input) context_of[at(c[k])] = contexts.take();
         of.activation = activation_of[at(c[k])];
         if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight) of.weights = context_of[at(c[k])];
       }
-      for (std::size_t k = 0; k < c.size(); ++k)
-        if (const auto output = output_of(c[k], s_.stages())) {
-          place& to = place_[*output];
-          if (to.channel == no_slot) to.number = local.take();
-          slots[i][k].output = to.channel == no_slot ? to.number : send_buffer(to);
-        }
+      for (std::size_t k = 0; k < routed.size(); ++k)
+        if (const route out = routed[k].output; out.crosses())
+          slots[i][k].output = first_send_buffer_[out.channel] + out.number % p_.channels[out.channel].send_buffers;
+        else if (out.exists())
+          slots[i][k].output = local_buffer[out.number] = local.take();
       *next_action++ = {action_kind::compute, {}, no_slot, no_slot, static_cast<std::uint32_t>(i)};
 
-      for (std::size_t k = 0; k < c.size(); ++k) {
-        if (const auto input = input_of(c[k], s_.stages())) {
-          const place from = place_[*input];
-          if (from.channel == no_slot) {
-            local.give(from.number);
-          } else {
-            incoming& channel = find_in(from.channel);
-            channel.free.push_back(slots[i][k].input);
-            while (post(channel, false)) {
-            }
+      for (std::size_t k = 0; k < routed.size(); ++k) {
+        if (const route in = routed[k].input; in.crosses()) {
+          in_[in.channel].free.push_back(slots[i][k].input);
+          in_[in.channel].receives.give_back();
+          while (post(in.channel, false)) {
           }
+        } else if (in.exists()) {
+          local.give(slots[i][k].input);
         }
         if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations.give(slots[i][k].activation);
         if (c[k].pass == pass::backward_weight) contexts.give(slots[i][k].weights);
       }
-      for (std::size_t k = 0; k < c.size(); ++k)
-        if (const auto output = output_of(c[k], s_.stages()); output && place_[*output].channel != no_slot)
-          *next_action++ = {action_kind::send, message_of(*output), place_[*output].channel, slots[i][k].output, 0};
-      for (; next_leaving < leaving_[rank].size() && leaving_[rank][next_leaving].cell == i; ++next_leaving)
-        send_weights(leaving_[rank][next_leaving].what);
+      for (std::size_t k = 0; k < routed.size(); ++k)
+        if (const route out = routed[k].output; out.crosses())
+          *next_action++ = {action_kind::send, wiring_.messages(out.channel)[out.number], out.channel,
+                            slots[i][k].output, 0};
+      wiring_.for_each_leaving(rank, i, next_leaving, send_weights);
     }
 
     // All receives are posted by now, but for weight gradients behind nothing else.
-    for (incoming& from : in)
-      while (post(from, false)) {
+    for (const std::uint32_t c : channels_in) {
+      while (post(c, false)) {
       }
-    std::vector<std::size_t> taken(p.channels.size(), 0);
+      p_.channels[c].receive_buffers = in_[c].receives.buffers();
+    }
     const auto reduce = [&](const exchange& e) {
       action a{action_kind::reduce, {payload::weights, e.stage, 0}, no_slot, no_slot, e.own};
       if (e.from != e.to) {
-        a.channel = channel_between(e.from, e.to);
-        a.buffer = reduction_buffers[a.channel][taken[a.channel]++];
+        a.channel = wiring_.channel_between(e.from, e.to);
+        a.buffer = in_[a.channel].reductions[in_[a.channel].reduced++];
       }
       *next_action++ = a;
     };
-    for (const exchange& e : ordered(replicas_[rank])) reduce(e);
-    for (const exchange& e : tied_[rank])
+    for (const exchange& e : wiring_.replicas(rank)) reduce(e);
+    for (const exchange& e : wiring_.tied(rank))
       if (e.from == rank && e.to != rank) send_weights(e);
-    for (const exchange& e : tied_[rank])
+    for (const exchange& e : wiring_.tied(rank))
       if (e.to == rank) reduce(e);
 
     // Local buffers come behind the others.
-    for (std::size_t i = 0; local.size() > 0 && i < slots.size(); ++i)
-      for (std::size_t k = 0; k < s_[rank][i].size(); ++k) {
-        const op o = s_[rank][i][k];
-        if (const auto input = input_of(o, s_.stages()); input && place_[*input].channel == no_slot)
-          slots[i][k].input += buffers;
-        if (const auto output = output_of(o, s_.stages()); output && place_[*output].channel == no_slot)
-          slots[i][k].output += buffers;
+    of_op = wiring_.ops(rank).data();
+    for (std::size_t i = 0; local.size() > 0 && i < row.size(); ++i)
+      for (std::size_t k = 0; k < row[i].size(); ++k) {
+        const routes& of = *of_op++;
+        if (of.input.exists() && !of.input.crosses()) slots[i][k].input += buffers;
+        if (of.output.exists() && !of.output.crosses()) slots[i][k].output += buffers;
       }
-    p.pools[rank] = {activations.size(), contexts.size(), buffers + local.size(), reductions};
-  }
-
-  // In the order in which the other ranks send them.
-  std::vector<exchange> ordered(const std::vector<exchange>& all) const {
-    std::vector<exchange> sorted = all;
-    std::stable_sort(sorted.begin(), sorted.end(), [&](const exchange& x, const exchange& y) {
-      return x.from == y.from && last_backward(x.from, x.stage) < last_backward(y.from, y.stage);
-    });
-    return sorted;
+    p_.pools[rank] = {activations.size(), contexts.size(), buffers + local.size(), reductions};
   }
 
   const schedule& s_;
-  const lower_options& options_;
-  tensor_table<place> place_;
-  std::vector<channel> channels_;                                                  // their buffers are set by run()
-  std::vector<std::size_t> actions_;                                               // how many each rank has
-  std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
-  std::vector<std::vector<message>> messages_;                                     // by channel
-  std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise; messages but for weights
-  std::vector<std::vector<outgoing>> leaving_;                                     // by sender, by cell
-  std::vector<std::vector<exchange>> replicas_, tied_;                             // by receiver; by either
+  wiring wiring_;
+  program p_;
+  std::vector<incoming> in_;                      // by channel
+  std::vector<std::uint32_t> first_send_buffer_;  // likewise
 };
 
 inline void check_tied(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied) {
@@ -375,21 +380,7 @@ inline program lower(const schedule& s, const lower_options& options = {}) {
     throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));
   if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
   detail::check_tied(s, options.tied);
-  detail::lowering all(s, options);
-  for (std::vector<std::uint32_t> deeper;;) {
-    program p = all.run(deeper);
-    detail::player<> play(p);
-    play.run([](std::uint32_t, const std::string&) {});
-    deeper.resize(p.channels.size(), 0);
-    bool stuck = false;
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-      const auto& state = play.state(rank);
-      if (play.finished(rank) || state.why != detail::player<>::waiting::for_sent) continue;
-      stuck = true;
-      deeper[state.channel] += p.channels[state.channel].send_buffers;
-    }
-    if (!stuck) return p;
-  }
+  return detail::lowering(s, options).run();
 }
 
 }  // namespace pipesched

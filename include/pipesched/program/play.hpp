@@ -6,6 +6,7 @@
 // fixed and nobody can choose, so one play tells of all.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -204,32 +205,30 @@ class player {
     const cell& c = p_.schedule[r][a.index];
     const auto& slots = p_.slots[r][a.index];
     const std::uint32_t stages = p_.schedule.stages();
-    for (std::size_t i = 0; i < c.size(); ++i) {
-      const auto in = input_of(c[i], stages);
-      if (in ? !arrived(rank, message_of(*in), slots[i].input) : slots[i].input != no_slot && needless(c[i]))
-        return false;
+    std::array<std::optional<tensor>, 2> in, out;
+    const std::size_t ops = c.size();
+    for (std::size_t i = 0; i < ops; ++i) {
+      in[i] = input_of(c[i], stages), out[i] = output_of(c[i], stages);
+      if (!in[i] && slots[i].input != no_slot) return needless(c[i]);
+      if (in[i] && !arrived(rank, message_of(*in[i]), slots[i].input)) return false;
     }
-    for (std::size_t i = 0; i < c.size(); ++i) {
-      const auto out = output_of(c[i], stages);
-      if (out ? !free(rank, message_of(*out), slots[i].output) : slots[i].output != no_slot && needless(c[i]))
-        return false;
+    for (std::size_t i = 0; i < ops; ++i) {
+      if (!out[i] && slots[i].output != no_slot) return needless(c[i]);
+      if (out[i] && !free(rank, message_of(*out[i]), slots[i].output)) return false;
     }
-    for (std::size_t i = 0; i < c.size(); ++i)
-      if (input_of(c[i], stages)) rank.buffers[slots[i].input].state = content::nothing;
-    for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto out = output_of(c[i], stages)) {
+    for (std::size_t i = 0; i < ops; ++i)
+      if (in[i]) rank.buffers[slots[i].input].state = content::nothing;
+    for (std::size_t i = 0; i < ops; ++i)
+      if (out[i]) {
         buffer& b = rank.buffers[slots[i].output];
         if (b.state != content::nothing) return wrong(concat({"puts two outputs into buffer ", slots[i].output}));
-        b = {content::held, message_of(*out), no_slot, 0};
+        b = {content::held, message_of(*out[i]), no_slot, 0};
       }
     listener_.compute(r, a.index);
     return true;
   }
 
-  bool needless(op o) {
-    wrong(concat({to_string(o), " has a buffer that it does not need"}));
-    return true;
-  }
+  bool needless(op o) { return wrong(concat({to_string(o), " has a buffer that it does not need"})); }
 
   bool reduce(rank_state& rank, const action& a) {
     for (const auto& [channel, number] : rank.weights_sent)  // may not change before they have gone

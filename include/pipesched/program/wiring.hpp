@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Which messages go between ranks, in which order: what lower() knows before it numbers a buffer.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched::detail {
+
+/// Where a tensor goes: the number of its message in a channel. On one rank, from stage to stage: a number of that rank's own.
+struct route {
+  std::uint32_t channel = no_slot, number = no_slot;
+
+  constexpr bool exists() const { return number != no_slot; }
+  constexpr bool crosses() const { return channel != no_slot; }
+};
+/// Of an op; neither exists at the ends of the model.
+struct routes {
+  route input, output;
+};
+
+/// Rank `to` adds the weight gradient that `from` has of `stage` to that of its `own` stage.
+struct exchange {
+  std::uint32_t from, to;
+  std::uint16_t stage, own;
+};
+
+class wiring {
+ public:
+  wiring(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
+      : s_(s),
+        channels_of_(s.pp()),
+        ops_(rows<routes>::for_overwrite(ops_of(s))),
+        local_(s.pp()),
+        leaving_(s.pp()),
+        replicas_(s.pp()),
+        tied_(s.pp()) {
+    find_exchanges(tied);
+    tensor_table<route> made(s, route{});
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) find_outputs(rank, made);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) find_inputs(rank, made);
+  }
+
+  /// By channel, with how many messages it has; not yet with its buffers.
+  const std::vector<channel>& channels() const { return channels_; }
+  std::span<const message> messages(std::uint32_t channel) const { return messages_[channel]; }
+  /// Messages of a channel that are no weight gradients.
+  std::uint32_t tensors(std::uint32_t channel) const { return tensors_[channel]; }
+  /// 2 where a cell sends two messages into one channel.
+  std::uint32_t least_send_buffers(std::uint32_t channel) const { return least_send_buffers_[channel]; }
+  /// Of all ops of a rank, in order.
+  std::span<const routes> ops(std::uint32_t rank) const { return ops_[rank]; }
+  /// How many outputs of a rank stay there.
+  std::uint32_t local(std::uint32_t rank) const { return local_[rank]; }
+
+  /// Calls `f(exchange)` for the weight gradients that leave a rank after the cell. `next` is 0 before its first cell.
+  template <typename F>
+  void for_each_leaving(std::uint32_t rank, std::size_t cell, std::size_t& next, F&& f) const {
+    for (; next < leaving_[rank].size() && leaving_[rank][next].cell == cell; ++next) f(leaving_[rank][next].what);
+  }
+  /// What a rank adds of replicas of its stages, in the order in which the other ranks send it.
+  const std::vector<exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
+  /// What a rank sends or adds of tied stages, behind all replicas.
+  const std::vector<exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
+
+  std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) const {
+    for (const auto& [rank, channel] : channels_of_[from])
+      if (rank == to) return channel;
+    return no_slot;
+  }
+
+  /// How many actions a rank has.
+  std::vector<std::size_t> actions() const {
+    std::vector<std::size_t> counts;
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      counts.push_back(s_[rank].size() + replicas_[rank].size());
+      for (const exchange& e : tied_[rank]) counts.back() += e.to == rank;
+    }
+    for (const channel& c : channels_) counts[c.from] += c.messages, counts[c.to] += c.messages;
+    return counts;
+  }
+
+ private:
+  struct outgoing {
+    std::size_t cell;  // after which it can leave
+    exchange what;
+  };
+
+  static std::vector<std::size_t> ops_of(const schedule& s) {
+    std::vector<std::size_t> counts;
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+      counts.push_back(0);
+      for (const cell& c : s[rank]) counts.back() += c.size();
+    }
+    return counts;
+  }
+
+  void find_outputs(std::uint32_t rank, tensor_table<route>& made) {
+    const std::span<const cell> row = s_[rank];
+    routes* of = ops_[rank].data();
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      std::uint32_t first_channel = no_slot;  // of the cell's outputs
+      for (const op& o : row[i]) {
+        route& to = (of++)->output = {};
+        const auto out = output_of(o, s_.stages());
+        if (!out) continue;
+        if (const std::uint32_t peer = s_.placement.rank_of(receiver_of(*out), out->micro); peer == rank) {
+          to.number = local_[rank]++;
+        } else {
+          to.channel = open_channel(rank, peer);
+          to.number = channels_[to.channel].messages;
+          if (to.channel == first_channel) least_send_buffers_[to.channel] = 2;
+          first_channel = to.channel;
+          enqueue(to.channel, message_of(*out));
+        }
+        made[*out] = to;
+      }
+      for_each_leaving(rank, i, next, [&](const exchange& e) { enqueue_exchange(e); });
+    }
+    for (const exchange& e : tied_[rank])
+      if (e.from == rank && e.to != rank) enqueue_exchange(e);
+  }
+  void find_inputs(std::uint32_t rank, tensor_table<route>& made) {
+    routes* of = ops_[rank].data();
+    for (const cell& c : s_[rank])
+      for (const op& o : c) {
+        const auto in = input_of(o, s_.stages());
+        (of++)->input = in ? made[*in] : route{};
+      }
+  }
+  std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
+    if (const std::uint32_t channel = channel_between(from, to); channel != no_slot) return channel;
+    const auto channel = static_cast<std::uint32_t>(channels_.size());
+    channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
+    channels_of_[from].push_back({to, channel});
+    messages_.emplace_back();
+    least_send_buffers_.push_back(1), tensors_.push_back(0);
+    return channel;
+  }
+  void enqueue(std::uint32_t channel, message m) {
+    messages_[channel].push_back(m);
+    tensors_[channel] += m.what != payload::weights;
+    ++channels_[channel].messages;
+  }
+  void enqueue_exchange(const exchange& e) { enqueue(open_channel(e.from, e.to), {payload::weights, e.stage, 0}); }
+
+  std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
+    return s_.placement.rank_of_stage(replica)[stage];
+  }
+  bool hosts(std::uint32_t rank, std::uint16_t stage) const {
+    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica)
+      if (home(stage, replica) == rank) return true;
+    return false;
+  }
+
+  // Replicas of a stage are exchanged as soon as its last W or B has run, stages with tied weights after all replicas.
+  void find_exchanges(const std::vector<std::array<std::uint16_t, 2>>& tied) {
+    if (s_.forward_only) return;
+    if (s_.placement.replicas() == 2)
+      for (std::uint16_t stage = 0; stage < s_.stages(); ++stage) {
+        const std::uint32_t a = home(stage, 0), b = home(stage, 1);
+        if (a == b) continue;
+        for (const exchange& e : {exchange{a, b, stage, stage}, exchange{b, a, stage, stage}}) {
+          leaving_[e.from].push_back({last_backward(e.from, stage), e});
+          replicas_[e.to].push_back(e);
+        }
+      }
+    for (auto& of : leaving_)
+      std::stable_sort(of.begin(), of.end(), [](const outgoing& x, const outgoing& y) { return x.cell < y.cell; });
+    for (auto& of : replicas_)
+      std::stable_sort(of.begin(), of.end(), [&](const exchange& x, const exchange& y) {
+        return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
+      });
+    for (const auto& [x, y] : tied)
+      for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
+        const std::uint32_t a = home(x, replica), b = home(y, replica);
+        if (hosts(a, y)) {  // has both
+          if (replica == 0 || a != home(x, 0)) tied_[a].push_back({a, a, y, x});
+          continue;
+        }
+        for (const exchange& e : {exchange{a, b, x, y}, exchange{b, a, y, x}}) {
+          tied_[e.from].push_back(e);
+          tied_[e.to].push_back(e);
+        }
+      }
+  }
+  std::size_t last_backward(std::uint32_t rank, std::uint16_t stage) const {
+    std::size_t i = s_[rank].size();
+    while (i-- > 0)
+      for (op o : s_[rank][i])
+        if (o.stage == stage && yields_weight_gradient(o.pass)) return i;
+    return 0;
+  }
+
+  const schedule& s_;
+  std::vector<channel> channels_;
+  std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
+  std::vector<std::vector<message>> messages_;                                     // by channel
+  std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise
+  rows<routes> ops_;
+  std::vector<std::uint32_t> local_;                    // by rank
+  std::vector<std::vector<outgoing>> leaving_;          // by sender, by cell
+  std::vector<std::vector<exchange>> replicas_, tied_;  // by receiver; by either
+};
+
+}  // namespace pipesched::detail
