@@ -13,8 +13,9 @@
 
 namespace tool {
 
-/// A file whose name ends in .csv is PyTorch's, any other is JSON; what a schedule does not have (messages, FSDP's actions) is
-/// counted on standard error. @throws pipesched::schedule_error with the file's name when it cannot be read or is no schedule.
+/// A file whose name ends in .csv is PyTorch's, any other is JSON; what a schedule does not have (messages, FSDP's actions)
+/// is counted on standard error. @throws pipesched::schedule_error with the file's name when it cannot be read or is no
+/// schedule.
 pipesched::schedule read_schedule(const std::string& file);
 
 /// The costs that the options ask for.

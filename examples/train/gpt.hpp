@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A small GPT, cut into stages. Every part has a forward and two halves of a backward: backward_input (I) makes the gradient of
-// its input and keeps in a context what backward_weight (W) needs, which adds the gradients of the weights at any time after.
+// A small GPT, cut into stages. Every part has a forward and two halves of a backward: backward_input (I) makes the
+// gradient of its input and keeps in a context what backward_weight (W) needs, which adds the gradients of the weights at
+// any time after.
 //
 //   embedding    stage 0: of the character and of its position
 //   block        x += projection(attention(norm(x))), x += down(gelu(up(norm(x)))); spread evenly over the stages
@@ -83,7 +84,8 @@ void softmax(Real* x, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) x[i] /= sum;
 }
 
-/// All weights of a stage and their gradients, each in one piece: that is what replicas exchange and an optimizer walks over.
+/// All weights of a stage and their gradients, each in one piece: that is what replicas exchange and an optimizer walks
+/// over.
 template <typename Real>
 struct weight_store {
   std::vector<Real> values, gradients;
@@ -173,7 +175,8 @@ class attention {
  public:
   explicit attention(const model_sizes& s) : s_(s), size_(s.width / s.heads) {}
 
-  /// @param qkv of every row: query, key and value, each of all heads. @param probabilities heads x context x context a sequence
+  /// @param qkv of every row: query, key and value, each of all heads. @param probabilities heads x context x context a
+  /// sequence
   void forward(const Real* qkv, Real* probabilities, Real* y) const {
     each_query([&](std::size_t query, std::size_t first, std::size_t head, std::size_t p) {
       const std::size_t seen = query - first + 1;

@@ -102,8 +102,8 @@ void run_steps_over_mpi(const program& p, const options& o, const train::text& d
 }
 #endif
 
-/// Runs all steps of a program, with a thread a rank that lives through all of them; learns unless the program is forward only.
-/// Calls `after(step, loss)` on this thread as steps end. @param measured the timeline of the last step, or null
+/// Runs all steps of a program, with a thread a rank that lives through all of them; learns unless the program is forward
+/// only. Calls `after(step, loss)` on this thread as steps end. @param measured the timeline of the last step, or null
 template <typename After>
 void run_steps(const program& p, const options& o, const train::text& data,
                std::vector<std::unique_ptr<train::rank_model<real>>>& models, std::size_t steps, timeline* measured,
@@ -128,7 +128,8 @@ void run_steps(const program& p, const options& o, const train::text& data,
         const bool record = measured != nullptr && step + 1 == steps;
         trainers[rank].begin(step);
         execute(p, rank, trainers[rank], transport, record ? (*measured)[rank] : std::span<interval>(), zero);
-        // No barrier: a rank that is done with its part may learn and begin the next step while others are still in this one.
+        // No barrier: a rank that is done with its part may learn and begin the next step while others are still in this
+        // one.
         if (!p.schedule.forward_only) models[rank]->update(p.schedule.micro, o.rate);
         ended[step].count_down();
       }
@@ -205,7 +206,8 @@ void write_page(const std::string& name, timeline last) {
   if (!(file << render_html(panel)).flush()) throw schedule_error("--html " + name + " cannot be written");
 }
 
-/// What a step of this and of other schedules takes by the costs that the last one shows. They need as many stages as this one.
+/// What a step of this and of other schedules takes by the costs that the last one shows. They need as many stages as this
+/// one.
 void predict(const options& o, const timeline& last) {
   const stage_costs costs = fit_costs(last);
   fmt::print("last step: measured {:.1f} ms, simulated with its own costs {:.1f} ms\n", measure(last).makespan,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A rank's part of the training: what the executor calls. Everything is allocated in the constructor, as the program has the
-// number of every slot: from then on addresses do not change.
+// A rank's part of the training: what the executor calls. Everything is allocated in the constructor, as the program has
+// the number of every slot: from then on addresses do not change.
 
 #include <algorithm>
 #include <cstddef>

@@ -206,7 +206,8 @@ struct stage_costs {
   constexpr double weights(std::uint32_t stage) const noexcept { return weight_bytes[stage]; }
 
   /// @throws schedule_error when an array has another length than 1 or `stages`, a number is negative, infinite or not
-  /// one, the efficiency is not in (0, 1], a bandwidth is 0, communication is longer than its op, or more is freed than kept.
+  /// one, the efficiency is not in (0, 1], a bandwidth is 0, communication is longer than its op, or more is freed than
+  /// kept.
   constexpr void check(std::uint32_t stages) const {
     for_each_field(*this, [&](const auto& field, std::string_view name) {
       if constexpr (requires { field.has_value(); }) {
@@ -253,9 +254,9 @@ struct stage_costs {
   friend constexpr bool operator==(const stage_costs&, const stage_costs&) = default;
 };
 
-/// The costs of `stages` stages, given those of `shares` equal shares of the model (one for each rank, say) of which each is
-/// divided into stages / shares stages. Durations, kept and freed bytes and weights are divided; transfers and messages are
-/// not. Costs that are given for `stages` stages already stay as they are.
+/// The costs of `stages` stages, given those of `shares` equal shares of the model (one for each rank, say) of which each
+/// is divided into stages / shares stages. Durations, kept and freed bytes and weights are divided; transfers and messages
+/// are not. Costs that are given for `stages` stages already stay as they are.
 /// @pre stages is a multiple of shares
 constexpr stage_costs divided(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
   stage_costs of = costs;

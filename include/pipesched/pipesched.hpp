@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The rest comes in
-// with the header that names it: the families from engines (generate/v_shape.hpp, generate/zb_greedy.hpp), families by name for
-// tools (generate/by_name.hpp), from one schedule to another (transform.hpp), programs and running them (program/, execute/),
-// costs from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp),
-// JSON, CSV and fmt (io/).
+// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The rest
+// comes in with the header that names it: the families from engines (generate/v_shape.hpp, generate/zb_greedy.hpp),
+// families by name for tools (generate/by_name.hpp), from one schedule to another (transform.hpp), programs and running
+// them (program/, execute/), costs from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp,
+// render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
 
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"

@@ -2,8 +2,9 @@
 #pragma once
 
 // From one schedule to another: split the backward or merge it again, overlap neighbours, keep forwards alone or fewer
-// micro-batches, run weight gradients later, join steps. Each makes a valid schedule of a valid one, in time linear in the number
-// of ops unless it says otherwise, and keeps the name; they combine, as in `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`.
+// micro-batches, run weight gradients later, join steps. Each makes a valid schedule of a valid one, in time linear in the
+// number of ops unless it says otherwise, and keeps the name; they combine, as in
+// `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`.
 
 #include <algorithm>
 #include <cstddef>
@@ -58,7 +59,8 @@ constexpr schedule split_backward(const schedule& s) {
   });
 }
 
-/// Every I as the B in its place, and no W. What split_backward() made of a schedule without W's becomes that schedule again.
+/// Every I as the B in its place, and no W. What split_backward() made of a schedule without W's becomes that schedule
+/// again.
 constexpr schedule merge_backward(const schedule& s) {
   return detail::edited(s, [](auto row, auto&& put) {
     for (cell c : row)
@@ -109,8 +111,8 @@ constexpr schedule keep_micro_batches(const schedule& s, std::int64_t micro) {
   return result;
 }
 
-/// Every W `by` W's of its rank later: the k-th runs where the (k + by)-th ran, the last ones at the end. Gradients go out earlier
-/// in the cool-down, up to `by` more activations are kept. Negative: as 0.
+/// Every W `by` W's of its rank later: the k-th runs where the (k + by)-th ran, the last ones at the end. Gradients go out
+/// earlier in the cool-down, up to `by` more activations are kept. Negative: as 0.
 constexpr schedule delay_weights(const schedule& s, std::int64_t by) {
   return detail::edited(s, [&](auto row, auto&& put) {
     std::vector<op> weights;  // of the rank so far; the first `placed` have their new place
@@ -130,8 +132,9 @@ constexpr schedule delay_weights(const schedule& s, std::int64_t by) {
   });
 }
 
-/// Which neighbours overlap_neighbours() pairs: all but those of which a rank in a circle of waiting ranks must give one up; or those
-/// only where the backward's gradient is there when the forward starts, with F = I = W = 1 and transfers that cost nothing.
+/// Which neighbours overlap_neighbours() pairs: all but those of which a rank in a circle of waiting ranks must give one
+/// up; or those only where the backward's gradient is there when the forward starts, with F = I = W = 1 and transfers that
+/// cost nothing.
 enum class overlap_rule : std::uint8_t { everywhere, where_ready };
 
 namespace detail {
@@ -142,8 +145,8 @@ constexpr bool can_overlap_next(std::span<const cell> row, std::size_t i) noexce
          yields_input_gradient(row[i + 1][0].pass) && row[i][0].micro != row[i + 1][0].micro;
 }
 
-// Where a pair begins. Runs all ranks and lets each wait for the inputs of both ops of a pair; where nobody can go on, the first
-// rank that could run its F alone does.
+// Where a pair begins. Runs all ranks and lets each wait for the inputs of both ops of a pair; where nobody can go on, the
+// first rank that could run its F alone does.
 constexpr std::vector<std::vector<char>> pairs_everywhere(const schedule& s) {
   std::vector<std::vector<char>> pair_at(s.pp());
   std::vector<std::size_t> done(s.pp(), 0);
@@ -242,11 +245,11 @@ constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
 
 }  // namespace detail
 
-/// Every F with the B or I of another micro-batch right behind it in one overlapped cell, as `rule` says. `everywhere` makes of
-/// interleaved 1F1B with `extra_warm_up` the one with `overlap`; where the warm-up has nothing to spare, as in 1F1B, pairs make
-/// ranks wait for each other, and `where_ready` makes those alone for which the rank itself does not wait. What waits for the F's
-/// output gets it at the end of the pair in either case: simulate both, and the schedule as it was. Linear but for a logarithm, or
-/// for pp for each pair given up.
+/// Every F with the B or I of another micro-batch right behind it in one overlapped cell, as `rule` says. `everywhere`
+/// makes of interleaved 1F1B with `extra_warm_up` the one with `overlap`; where the warm-up has nothing to spare, as in
+/// 1F1B, pairs make ranks wait for each other, and `where_ready` makes those alone for which the rank itself does not wait.
+/// What waits for the F's output gets it at the end of the pair in either case: simulate both, and the schedule as it was.
+/// Linear but for a logarithm, or for pp for each pair given up.
 /// @pre the schedule is valid
 constexpr schedule overlap_neighbours(const schedule& s, overlap_rule rule = overlap_rule::everywhere) {
   std::vector<std::vector<char>> pair_at;
@@ -265,9 +268,9 @@ constexpr schedule overlap_neighbours(const schedule& s, overlap_rule rule = ove
   });
 }
 
-/// One step after the other with nothing between: every rank runs its row of `first`, then that of `then`, whose micro-batches are
-/// numbered on. @throws schedule_error unless both place their stages alike, both are forward only or neither, and, with two
-/// replicas, one of them has an even number of micro-batches.
+/// One step after the other with nothing between: every rank runs its row of `first`, then that of `then`, whose
+/// micro-batches are numbered on. @throws schedule_error unless both place their stages alike, both are forward only or
+/// neither, and, with two replicas, one of them has an even number of micro-batches.
 constexpr schedule concatenate(const schedule& first, const schedule& then) {
   using detail::concat;
   const std::int64_t micro = std::int64_t{first.micro} + then.micro;
@@ -298,7 +301,8 @@ constexpr schedule concatenate(const schedule& first, const schedule& then) {
   schedule result = first;
   result.micro = static_cast<std::uint32_t>(micro);
   result.placement = first.placement.for_micro(micro);
-  // Replica 0 has the first half of all micro-batches: those of the first step, then those of the second; likewise replica 1.
+  // Replica 0 has the first half of all micro-batches: those of the first step, then those of the second; likewise replica
+  // 1.
   const std::uint32_t first_up = first.placement.first_of_replica_1().value_or(first.micro);
   const std::uint32_t then_up = then.placement.first_of_replica_1().value_or(then.micro);
   const auto numbered = [&](cell c, bool second) {

@@ -330,10 +330,10 @@ constexpr report verifier::run() {
 
 }  // namespace detail
 
-/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds: an op
-/// that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever the schedule
-/// claims to hold: one that claims more than four times as many (stage, micro) pairs as it has ops is told of the first pair
-/// without an F, and of ops out of range or place, and of nothing else.
+/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds: an
+/// op that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever the
+/// schedule claims to hold: one that claims more than four times as many (stage, micro) pairs as it has ops is told of the
+/// first pair without an F, and of ops out of range or place, and of nothing else.
 constexpr report verify(const schedule& s, std::size_t most = 100) { return detail::verifier(s, most).run(); }
 
 }  // namespace pipesched

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A program run by four processes: gradients are those of one device, messages of any size arrive, failures end all ranks. Which
-// part: the first argument. One line a case; the exit code is 0 if all is as expected. mpi.sh runs all parts.
+// A program run by four processes: gradients are those of one device, messages of any size arrive, failures end all ranks.
+// Which part: the first argument. One line a case; the exit code is 0 if all is as expected. mpi.sh runs all parts.
 
 #include "pipesched/execute/run_mpi.hpp"
 

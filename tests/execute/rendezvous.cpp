@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What check() says of a program is what happens when it is run: ranks are threads, a send ends only when its receive is posted,
-// and a trainer that computes nothing looks whether all that it needs is where it should be.
+// What check() says of a program is what happens when it is run: ranks are threads, a send ends only when its receive is
+// posted, and a trainer that computes nothing looks whether all that it needs is where it should be.
 
 #include <doctest/doctest.h>
 

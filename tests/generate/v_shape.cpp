@@ -120,8 +120,8 @@ TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 
     }
 }
 
-// Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator for
-// F = I = W and four micro-batches a rank.
+// Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator
+// for F = I = W and four micro-batches a rank.
 TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
   for (std::int64_t pp = 2; pp <= most_pp; ++pp) {
     const pipeline_params p{.pp = pp, .micro = 4 * pp};

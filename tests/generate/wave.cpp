@@ -32,8 +32,8 @@ constexpr std::int64_t most_pp = 16, most_micro = 64;
 
 const stage_costs backward_as_forward{.backward = per_stage(1)};
 
-// The rule, slot by slot: micro-batch k of a stream runs forward through stage s in slot s + 2k, later units shifted by what a
-// unit takes, and backward one stage a slot from there. Each rank runs what it hosts by slot.
+// The rule, slot by slot: micro-batch k of a stream runs forward through stage s in slot s + 2k, later units shifted by
+// what a unit takes, and backward one stage a slot from there. Each rank runs what it hosts by slot.
 std::vector<std::string> told_by_slots(std::int64_t stages, const std::vector<std::int64_t>& micro_of_stream,
                                        std::int64_t unit, std::int64_t shift, std::int64_t ranks, auto&& rank_of) {
   std::vector<std::map<std::int64_t, std::string>> slots(static_cast<std::size_t>(ranks));

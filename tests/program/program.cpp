@@ -45,8 +45,8 @@ std::uint32_t peak_of_weights(std::span<const cell> row) {
   return peak;
 }
 
-// Times of a play: a cell starts when its rank is free, its inputs have come and the buffers of its outputs are free; a message
-// travels from when both sides have posted it.
+// Times of a play: a cell starts when its rank is free, its inputs have come and the buffers of its outputs are free; a
+// message travels from when both sides have posted it.
 struct clocks {
   const program& p;
   const stage_costs& costs;
@@ -121,7 +121,8 @@ TEST_CASE(
     CAPTURE(p.micro);
     const schedule s = f.make(p);
     const stage_costs costs;
-    // Depth 1 does for 1F1B, zero bubble and DualPipe, 6 for groups of interleaved micro-batches; looped BFS runs far ahead.
+    // Depth 1 does for 1F1B, zero bubble and DualPipe, 6 for groups of interleaved micro-batches; looped BFS runs far
+    // ahead.
     const std::uint32_t depth = f.name == "looped_bfs" ? s.micro : 6;
     REQUIRE(makespan_of(lower(s, {.depth = depth}), costs) == measure(simulate(s, costs), costs).makespan);
   });

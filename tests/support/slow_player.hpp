@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// An obviously right twin of check() for programs without reductions: ranks take turns at random, every buffer, slot and channel is a
-// map, and whatever is not as it should be ends the play.
+// An obviously right twin of check() for programs without reductions: ranks take turns at random, every buffer, slot and
+// channel is a map, and whatever is not as it should be ends the play.
 
 #include <cstdint>
 #include <deque>

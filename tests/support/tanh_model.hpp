@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A model that is quickly trained: a stage is y = tanh(W x) with four inputs and outputs, the loss of a micro-batch half the
-// square of what the last stage makes. On one device, and as a trainer of one rank.
+// A model that is quickly trained: a stage is y = tanh(W x) with four inputs and outputs, the loss of a micro-batch half
+// the square of what the last stage makes. On one device, and as a trainer of one rank.
 
 #include <algorithm>
 #include <array>

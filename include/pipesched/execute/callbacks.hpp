@@ -23,8 +23,8 @@ struct task {
 };
 
 /// What a trainer can do. `forward` and `buffer` are always needed; `backward` if the program has a B, `backward_input` and
-/// `backward_weight` if it has an I; `weight_gradient`, `reduction_buffer` and `reduce` if it has reductions. `overlapped` is
-/// called for a cell of two ops where there is one; otherwise they run one after the other, forwards first.
+/// `backward_weight` if it has an I; `weight_gradient`, `reduction_buffer` and `reduce` if it has reductions. `overlapped`
+/// is called for a cell of two ops where there is one; otherwise they run one after the other, forwards first.
 ///
 ///   void forward(task)            reads buffer(slots.input), keeps in slots.activation, writes buffer(slots.output)
 ///   void backward(task)           likewise with gradients; what it reads or writes is no_slot at the ends of the model

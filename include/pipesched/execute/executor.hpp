@@ -84,8 +84,8 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
 
 }  // namespace detail
 
-/// Runs one step of one rank. Whatever a function of the trainer throws comes out of here. With `record`, the start and end of every cell, in
-/// seconds since `zero`, are put there. No allocation, no lock and no virtual call of its own.
+/// Runs one step of one rank. Whatever a function of the trainer throws comes out of here. With `record`, the start and end
+/// of every cell, in seconds since `zero`, are put there. No allocation, no lock and no virtual call of its own.
 /// @pre check(p) is true; every rank runs the same program
 template <typename Trainer, transport Transport>
 void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,

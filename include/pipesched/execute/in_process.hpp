@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// All ranks as threads of one process. A message is copied once, from the sender's buffer into the receiver's, by whichever of
-// the two posts second; no lock is taken. When a rank fails, leaves or stalls, all others are told why and end.
+// All ranks as threads of one process. A message is copied once, from the sender's buffer into the receiver's, by whichever
+// of the two posts second; no lock is taken. When a rank fails, leaves or stalls, all others are told why and end.
 
 #include <algorithm>
 #include <atomic>
@@ -135,8 +135,8 @@ class in_process_hub {
       if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
       std::uint32_t number = a.buffer;
       if (a.what.what == payload::weights)
-        number = pools.buffers +
-                 (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++ % pools.reductions);
+        number =
+            pools.buffers + (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++ % pools.reductions);
       if (needs(a, number) && pending(number)) last = &a;
     }
     return last;
@@ -260,9 +260,9 @@ struct run_options {
   std::chrono::duration<double> time_limit{60};  ///< for one message
 };
 
-/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank)` makes there, and returns the measured timeline,
-/// empty unless asked for. @throws what the first trainer that failed has thrown, once all threads have ended; pipeline_aborted if it was a
-/// stall. @pre check(p) is true
+/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank)` makes there, and returns the
+/// measured timeline, empty unless asked for. @throws what the first trainer that failed has thrown, once all threads have
+/// ended; pipeline_aborted if it was a stall. @pre check(p) is true
 template <typename MakeTrainer>
 timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_options& options = {}) {
   const auto ranks = static_cast<std::uint32_t>(p.actions.count());

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Every rank a process, messages by MPI: one host or many. Data and notices of failure travel in two communicators of their own, so
-// neither meets a message of the user's. Nothing is allocated between the constructor and a failure.
+// Every rank a process, messages by MPI: one host or many. Data and notices of failure travel in two communicators of their
+// own, so neither meets a message of the user's. Nothing is allocated between the constructor and a failure.
 //
-// A message of at most `block` bytes is one MPI message; a longer one is two: its whole blocks, as one derived datatype, and the
-// rest, which may be empty. So no count is above what an int holds, and MPI 3 is enough.
+// A message of at most `block` bytes is one MPI message; a longer one is two: its whole blocks, as one derived datatype,
+// and the rest, which may be empty. So no count is above what an int holds, and MPI 3 is enough.
 //
-// When a rank throws, gives up or leaves, it tells all others, who look for such notices whenever they wait and before each action.
-// A process that is killed tells nobody. Open MPI's mpirun then kills the others at once; with --enable-recovery it leaves them alone,
-// and those that wait for the dead one give up after the time limit and tell the rest. MPI itself may also end a process whose
-// connection breaks. After a failure that left a rank dead, MPI_Finalize may wait for ever: call MPI_Abort.
+// When a rank throws, gives up or leaves, it tells all others, who look for such notices whenever they wait and before each
+// action. A process that is killed tells nobody. Open MPI's mpirun then kills the others at once; with --enable-recovery it
+// leaves them alone, and those that wait for the dead one give up after the time limit and tell the rest. MPI itself may
+// also end a process whose connection breaks. After a failure that left a rank dead, MPI_Finalize may wait for ever: call
+// MPI_Abort.
 
 #include <mpi.h>
 
@@ -43,16 +44,18 @@ struct mpi_error : std::runtime_error {
 
 /// One rank's side: rank r of the program is rank r of the communicator. The constructor and the destructor are collective.
 ///
-/// After a failure the destructor waits until no rank is receiving any more, so that the trainers' buffers are free; for a rank that
-/// does not answer (dead, or in a long op) no longer than a quarter of the time limit. Then messages of that rank may still come: the
-/// buffers must live until the process ends. After a failure the two communicators are not freed: what is left in them meets nobody.
-/// A rank that another one lets down has left after at most 1.25 time limits of waiting, 1.0 of them until the exception.
+/// After a failure the destructor waits until no rank is receiving any more, so that the trainers' buffers are free; for a
+/// rank that does not answer (dead, or in a long op) no longer than a quarter of the time limit. Then messages of that rank
+/// may still come: the buffers must live until the process ends. After a failure the two communicators are not freed: what
+/// is left in them meets nobody. A rank that another one lets down has left after at most 1.25 time limits of waiting, 1.0
+/// of them until the exception.
 /// @pre called by one thread at a time; the program and the trainer's buffers outlive it; it does not outlive MPI_Finalize
 class mpi_transport {
  public:
   /// @param time_limit  how long a rank waits for one message before it gives up, and all others with it
   /// @param block       bytes, 1 to 2^31 - 1; the same on all ranks
-  /// @throws schedule_error, on all ranks, unless the communicator has the program's number of ranks, all with the same program
+  /// @throws schedule_error, on all ranks, unless the communicator has the program's number of ranks, all with the same
+  /// program
   mpi_transport(const program& p, MPI_Comm communicator,
                 std::chrono::duration<double> time_limit = std::chrono::seconds(60), std::size_t block = 1u << 30)
       : program_(p), time_limit_(time_limit), block_(block) {
@@ -102,8 +105,8 @@ class mpi_transport {
 
   std::uint32_t rank() const { return rank_; }
 
-  /// Tells all ranks to stop, unless one has already: the first cause is the one that is told. Of two that fail at the same time, a
-  /// rank tells of the one it hears of first. Texts of more than 2000 bytes are cut.
+  /// Tells all ranks to stop, unless one has already: the first cause is the one that is told. Of two that fail at the same
+  /// time, a rank tells of the one it hears of first. Texts of more than 2000 bytes are cut.
   void abort(std::string_view cause) {
     hear();
     if (aborted_) return;
@@ -138,8 +141,8 @@ class mpi_transport {
     finished_ = true;
   }
 
-  /// Waits, within the time limit, until every rank has come here or failed: after the last step, where a rank must know how the others
-  /// ended. Collective.
+  /// Waits, within the time limit, until every rank has come here or failed: after the last step, where a rank must know
+  /// how the others ended. Collective.
   /// @throws pipeline_aborted if one has failed. @pre finish() has returned; no step follows
   void leave() {
     start_agreement();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A transport to test one rank alone: it writes down what is asked of it and gives every message at once, with the bytes that
-// are in the buffer already or that a test puts there.
+// A transport to test one rank alone: it writes down what is asked of it and gives every message at once, with the bytes
+// that are in the buffer already or that a test puts there.
 
 #include <cstddef>
 #include <cstdint>

@@ -23,9 +23,9 @@ struct mpi_options {
   std::chrono::steady_clock::time_point zero{};
 };
 
-/// One step of this process's rank, and no more: for many steps keep a transport, catch as this does, and leave() after the last.
-/// Returns on all ranks or on none. Collective. @throws what this rank's trainer has thrown; else pipeline_aborted, with the
-/// rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
+/// One step of this process's rank, and no more: for many steps keep a transport, catch as this does, and leave() after the
+/// last. Returns on all ranks or on none. Collective. @throws what this rank's trainer has thrown; else pipeline_aborted,
+/// with the rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
 template <typename Trainer>
 void run_mpi(const program& p, MPI_Comm communicator, Trainer& trainer, const mpi_options& options = {}) {
   mpi_transport transport(p, communicator, options.time_limit);

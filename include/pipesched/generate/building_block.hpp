@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The building-block engine: a family is the slots of one micro-batch's ops. The block is repeated every `period` slots, weight
-// gradients fill idle slots, and the ops of the warm-up and the cool-down move to earlier slots as long as no rank's peak of
-// activations rises above what the repeated blocks need anywhere.
-// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 3 and appendix; the authors'
-// zbv_greedy.py and v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose cost grows with the square of the
-// micro-batches.
+// The building-block engine: a family is the slots of one micro-batch's ops. The block is repeated every `period` slots,
+// weight gradients fill idle slots, and the ops of the warm-up and the cool-down move to earlier slots as long as no rank's
+// peak of activations rises above what the repeated blocks need anywhere.
+// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 3 and appendix; the
+// authors' zbv_greedy.py and v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose cost grows with the square
+// of the micro-batches.
 
 #include <algorithm>
 #include <bit>
@@ -22,15 +22,16 @@
 
 namespace pipesched::detail {
 
-/// The ops of a micro-batch form a chain: F of every stage, then the backward of every stage, from the last one. `first[link]`
-/// is the slot of that op of micro-batch 0; micro-batch m runs m * period slots later.
+/// The ops of a micro-batch form a chain: F of every stage, then the backward of every stage, from the last one.
+/// `first[link]` is the slot of that op of micro-batch 0; micro-batch m runs m * period slots later.
 struct building_block {
   std::int32_t period = 6;
   bool split = true;  ///< the backward is I, with W to be filled in; otherwise B, two slots long
   std::vector<std::int32_t> first{};
 };
 
-/// A sum over the slots from the first one on, for each slot: changes of one slot and questions in the logarithm of their number.
+/// A sum over the slots from the first one on, for each slot: changes of one slot and questions in the logarithm of their
+/// number.
 class running_sum {
   struct node {
     std::int32_t sum = 0, highest = 0;  // of a part: its sum, and the highest of the sums from its first slot on
@@ -103,8 +104,8 @@ class slot_table {
     }
   }
 
-  /// Goes through all ops by slot and moves each that may move to the earliest idle slot after what it depends on with which
-  /// the highest peak of all ranks stays what it is. The three ways differ in what may move.
+  /// Goes through all ops by slot and moves each that may move to the earliest idle slot after what it depends on with
+  /// which the highest peak of all ranks stays what it is. The three ways differ in what may move.
   constexpr void reorder_all() { reorder(region::everything); }
   /// All but the steady state, from stage 0's first backward to the last forward of the way down.
   constexpr void reorder_outside_steady() { reorder(region::outside_steady); }
@@ -266,8 +267,8 @@ class slot_table {
       }
   }
 
-  // Moves an op to the earliest idle slot from `after` on. An F adds to what is kept in between, so it stays behind the last
-  // slot at the peak. Returns where the op is now.
+  // Moves an op to the earliest idle slot from `after` on. An F adds to what is kept in between, so it stays behind the
+  // last slot at the peak. Returns where the op is now.
   constexpr std::size_t move(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after,
                              const running_sum& kept, std::int32_t peak) {
     std::size_t to = after;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The greedy engine: ranks that take ops one at a time under a memory limit, each with its clock, what it keeps, the idle time
-// it has behind it and the weight gradients that it owes. What to take next is the rule of the family; weight gradients fill the
-// gaps before what has yet to arrive, and are run early where memory must be freed.
+// The greedy engine: ranks that take ops one at a time under a memory limit, each with its clock, what it keeps, the idle
+// time it has behind it and the weight gradients that it owes. What to take next is the rule of the family; weight
+// gradients fill the gaps before what has yet to arrive, and are run early where memory must be freed.
 // Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 3 and appendix B.
 
 #include <algorithm>
@@ -20,7 +20,8 @@
 
 namespace pipesched::detail {
 
-/// Ranks at work. Forwards and I's of a stage are taken micro-batch by micro-batch, W's in the order of the I's of the rank.
+/// Ranks at work. Forwards and I's of a stage are taken micro-batch by micro-batch, W's in the order of the I's of the
+/// rank.
 class greedy_ranks {
  public:
   /// @param limit  in activations, that is in what an F of the rank keeps on average

@@ -2,8 +2,8 @@
 #pragma once
 
 // The families on a looped placement, rank r hosting stages r, P + r, 2P + r, ...: interleaved 1F1B, its zero-bubble form,
-// group-interleaved 1F1B and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first chunk,
-// then through the second, ..., then the next group.
+// group-interleaved 1F1B and looped BFS. Micro-batches go through a rank's chunks in groups: a group through the first
+// chunk, then through the second, ..., then the next group.
 // Source: Narayanan et al., "Efficient Large-Scale Language Model Training" (arXiv 2104.04473), section 2.2, and the orders
 // of PyTorch's ScheduleInterleaved1F1B, ScheduleInterleavedZeroBubble and ScheduleLoopedBFS; looped BFS: Lamy-Poirier,
 // "Breadth-First Pipeline Parallelism" (arXiv 2211.05953).
@@ -225,7 +225,8 @@ constexpr void emit_group_interleaved(const interleaved_params& p, std::int64_t 
   });
 }
 
-/// Emits the row of one rank. @throws schedule_error on bad parameters. @pre group_size, extra_warm_up, overlap are not used
+/// Emits the row of one rank. @throws schedule_error on bad parameters. @pre group_size, extra_warm_up, overlap are not
+/// used
 template <cell_sink Sink>
 constexpr void emit_looped_bfs(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(looped_bfs_rule, p, rank);
@@ -237,8 +238,8 @@ constexpr void emit_looped_bfs(const interleaved_params& p, std::int64_t rank, S
 }
 
 /// Interleaved 1F1B for every pp, micro, chunks >= 1. Where PyTorch accepts the numbers (micro a multiple of
-/// max(1, micro / pp)) and no group size is given, the order is PyTorch's; elsewhere, which PyTorch refuses, groups are of pp
-/// micro-batches and the surplus of the last one is left out. For micro a multiple of pp and
+/// max(1, micro / pp)) and no group size is given, the order is PyTorch's; elsewhere, which PyTorch refuses, groups are of
+/// pp micro-batches and the surplus of the last one is left out. For micro a multiple of pp and
 /// groups of pp: bubble (pp-1)(F+B) of one chunk. Rank r keeps min(micro * chunks, (chunks-1) group + 2(pp-1-r) + 1) chunk
 /// activations, one more with extra_warm_up or overlap.
 /// With `overlap`, cells F&B as Megatron, MindSpeed and Kimi K2 run them to hide expert all-to-all without DualPipe.
@@ -259,8 +260,8 @@ constexpr schedule make_interleaved_zb_schedule(const interleaved_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_interleaved_zb(p, r, sink); });
 }
 
-/// Looped BFS: all micro-batches through a chunk before the next chunk, backwards in the reverse of that; every rank keeps all
-/// micro * chunks activations, and gathers each stage's parameters once. Any micro >= 1.
+/// Looped BFS: all micro-batches through a chunk before the next chunk, backwards in the reverse of that; every rank keeps
+/// all micro * chunks activations, and gathers each stage's parameters once. Any micro >= 1.
 constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
   detail::require(looped_bfs_rule, p);
   return make_schedule_of(looped_bfs_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
@@ -268,10 +269,11 @@ constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); });
 }
 
-/// Group-interleaved 1F1B for every pp, micro, chunks >= 1: half the warm-up of interleaved 1F1B, each W right behind its I, so
-/// that a rank keeps (chunks-1) group_size + pp - r activations of one stage. Groups are of pp micro-batches (GIS) or, down to
-/// pp/2, of fewer (GIS-H: less memory, a bubble of (pp - group_size)(chunks - 1) F more); the surplus of the last one is left out.
-/// With groups of pp, micro a multiple of pp and F = I = W the bubble is 2(pp-1)F of one stage. extra_warm_up and overlap are not used.
+/// Group-interleaved 1F1B for every pp, micro, chunks >= 1: half the warm-up of interleaved 1F1B, each W right behind its
+/// I, so that a rank keeps (chunks-1) group_size + pp - r activations of one stage. Groups are of pp micro-batches (GIS)
+/// or, down to pp/2, of fewer (GIS-H: less memory, a bubble of (pp - group_size)(chunks - 1) F more); the surplus of the
+/// last one is left out. With groups of pp, micro a multiple of pp and F = I = W the bubble is 2(pp-1)F of one stage.
+/// extra_warm_up and overlap are not used.
 /// Source: Wan et al., "PipeOffload" (arXiv 2503.01328), section 3, and the authors' scheduler, whose order this is.
 constexpr schedule make_group_interleaved_schedule(const interleaved_params& p) {
   detail::require(group_interleaved_rule, p);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// V-Half, V-Min and 1F1B-V: building blocks on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage lies
-// where the first does and memory can be given up for idle time by how far apart the passes of a block are.
+// V-Half, V-Min and 1F1B-V: building blocks on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage
+// lies where the first does and memory can be given up for idle time by how far apart the passes of a block are.
 // Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362); the authors' scheduler
 // (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose orders these are.
 
@@ -39,11 +39,12 @@ constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& 
 
 }  // namespace detail
 
-/// V-Half for every pp >= 1 and micro >= 1: the activations of 1F1B halved, floor((pp+2)/2) of two stages, at about half its
-/// bubble for F = I = W and micro >= pp; the bubble does not grow with micro as long as W + 2I >= 2F and W + 2F >= 2I.
-/// Source: section 4 of the paper; a forward takes two slots a stage on the way down and one on the way back, a backward likewise.
-/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
-/// steps; memory likewise, and pp^2.
+/// V-Half for every pp >= 1 and micro >= 1: the activations of 1F1B halved, floor((pp+2)/2) of two stages, at about half
+/// its bubble for F = I = W and micro >= pp; the bubble does not grow with micro as long as W + 2I >= 2F and W + 2F >= 2I.
+/// Source: section 4 of the paper; a forward takes two slots a stage on the way down and one on the way back, a backward
+/// likewise.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of
+/// small steps; memory likewise, and pp^2.
 constexpr schedule make_v_half_schedule(const pipeline_params& p) {
   require(v_half_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);
@@ -56,11 +57,12 @@ constexpr schedule make_v_half_schedule(const pipeline_params& p) {
   return detail::make_split_v(v_half_rule, p, block);
 }
 
-/// V-Min for every pp >= 1 and micro >= 1: the least memory at full rate, floor((pp+4)/3) activations of two stages, at about
-/// two thirds of 1F1B's bubble, if F, I and W last equally long; with other times the bubble may grow with
-/// every micro-batch (it does for I > F = W), so simulate before you use it. Source: section 4 of the paper; a slot a stage.
-/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
-/// steps; memory likewise, and pp^2.
+/// V-Min for every pp >= 1 and micro >= 1: the least memory at full rate, floor((pp+4)/3) activations of two stages, at
+/// about two thirds of 1F1B's bubble, if F, I and W last equally long; with other times the bubble may grow with
+/// every micro-batch (it does for I > F = W), so simulate before you use it. Source: section 4 of the paper; a slot a
+/// stage.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of
+/// small steps; memory likewise, and pp^2.
 constexpr schedule make_v_min_schedule(const pipeline_params& p) {
   require(v_min_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);
@@ -73,8 +75,8 @@ constexpr schedule make_v_min_schedule(const pipeline_params& p) {
 
 /// 1F1B-V for every pp >= 1 and micro >= 1: two thirds of 1F1B's activations without splitting the backward.
 /// Source: the authors' v1f1b.py; a forward takes a slot a stage, a backward two, and three more after every third one.
-/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of small
-/// steps; memory likewise, and pp^2.
+/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of
+/// small steps; memory likewise, and pp^2.
 constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) {
   require(v_1f1b_rule, p);
   const auto P = static_cast<std::int32_t>(p.pp);

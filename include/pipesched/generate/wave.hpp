@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Chimera and Hanayo: a micro-batch runs down all stages, one a slot, and back up, and micro-batches start every second slot,
-// so that every rank sees two streams of ops, one on even and one on odd slots. Chimera feeds the two streams from both ends of
-// the pipeline and keeps every stage twice; Hanayo folds the pipeline into waves and needs one copy. With one wave it is
-// Chimera cut in half.
-// Source: Li and Hoefler, "Chimera" (arXiv 2107.06925), section 3, with more micro-batches than ranks by direct concatenation;
-// Liu et al., "Hanayo" (arXiv 2308.15762).
+// Chimera and Hanayo: a micro-batch runs down all stages, one a slot, and back up, and micro-batches start every second
+// slot, so that every rank sees two streams of ops, one on even and one on odd slots. Chimera feeds the two streams from
+// both ends of the pipeline and keeps every stage twice; Hanayo folds the pipeline into waves and needs one copy. With one
+// wave it is Chimera cut in half.
+// Source: Li and Hoefler, "Chimera" (arXiv 2107.06925), section 3, with more micro-batches than ranks by direct
+// concatenation; Liu et al., "Hanayo" (arXiv 2308.15762).
 
 #include <algorithm>
 #include <cstdint>
@@ -32,9 +32,9 @@ inline constexpr params_rule hanayo_rule{.family = "hanayo"};
 
 namespace detail {
 
-// One of the two streams of a rank h ranks away from the crest of the wave: `unit` micro-batches forward through every second of
-// the stages it visits there, then backward through the others, then the next unit. The early stream begins with the rank's
-// first stage, the late one with its second.
+// One of the two streams of a rank h ranks away from the crest of the wave: `unit` micro-batches forward through every
+// second of the stages it visits there, then backward through the others, then the next unit. The early stream begins with
+// the rank's first stage, the late one with its second.
 template <typename Stage>
 class wave_stream {
  public:
@@ -64,8 +64,8 @@ class wave_stream {
   std::int64_t turn_ = 0, done_ = 0, micro_ = 0;
 };
 
-// The row of a rank h ranks away from the crest of a wave over `unit` ranks, which is also how many micro-batches a unit has.
-// `stage(j)` makes the ops of the j-th stage that a micro-batch visits there. The late stream is unit - h ops behind.
+// The row of a rank h ranks away from the crest of a wave over `unit` ranks, which is also how many micro-batches a unit
+// has. `stage(j)` makes the ops of the j-th stage that a micro-batch visits there. The late stream is unit - h ops behind.
 template <cell_sink Sink, typename Stage>
 constexpr void emit_waves(std::int64_t unit, std::int64_t h, std::int64_t waves, std::int64_t units, const Stage& stage,
                           Sink& sink) {
@@ -104,9 +104,9 @@ constexpr void emit_chimera(const pipeline_params& p, std::int64_t rank, Sink&& 
 }
 
 /// Chimera for every even pp and every micro >= 1: units of pp micro-batches, half of them from each end, directly
-/// concatenated; where pp does not divide micro, the last unit is left incomplete. The bubble is (pp-2)B for one whole unit and
-/// F <= B, and for any number of them if F = B; otherwise every further unit adds to it, as the paper says. Rank r keeps at most
-/// pp/2 + 1 + min(r, pp-1-r) activations. The parameters of every stage are held twice.
+/// concatenated; where pp does not divide micro, the last unit is left incomplete. The bubble is (pp-2)B for one whole unit
+/// and F <= B, and for any number of them if F = B; otherwise every further unit adds to it, as the paper says. Rank r
+/// keeps at most pp/2 + 1 + min(r, pp-1-r) activations. The parameters of every stage are held twice.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_chimera_schedule(const pipeline_params& p) {
   require(chimera_rule, p);
@@ -127,10 +127,10 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
   emit_cut(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
 }
 
-/// Hanayo for every pp >= 1, micro >= 1 and wave number: 2 waves stages a rank, units of pp micro-batches. The paper gives its
-/// order in pictures; this is the one that its construction from Chimera leads to. The bubble is 2(pp-1)B of one stage where
-/// Chimera's is (pp-2)B, and grows where Chimera's does, whatever the waves: the more waves, the smaller the stages. Rank r keeps at most 2 waves pp - pp + 1 + r
-/// activations of one stage.
+/// Hanayo for every pp >= 1, micro >= 1 and wave number: 2 waves stages a rank, units of pp micro-batches. The paper gives
+/// its order in pictures; this is the one that its construction from Chimera leads to. The bubble is 2(pp-1)B of one stage
+/// where Chimera's is (pp-2)B, and grows where Chimera's does, whatever the waves: the more waves, the smaller the stages.
+/// Rank r keeps at most 2 waves pp - pp + 1 + r activations of one stage.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
   detail::require(p);

@@ -2,10 +2,11 @@
 #pragma once
 
 // Zero bubble by greedy search under a memory limit, on the costs of each stage: ZB-1p, ZB-2p and anything between with one
-// stage a rank, and ZB-V with two. Each search has rules that can be switched; all combinations are tried, and the order with
-// the shortest span wins.
-// Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), sections 3 and 6 and appendix B; the authors' zb.py
-// and zbv.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), which reduce stages to their median: here each counts.
+// stage a rank, and ZB-V with two. Each search has rules that can be switched; all combinations are tried, and the order
+// with the shortest span wins.
+// Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), sections 3 and 6 and appendix B; the authors'
+// zb.py and zbv.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), which reduce stages to their median: here each
+// counts.
 
 #include <algorithm>
 #include <cmath>
@@ -103,8 +104,8 @@ class zb_search : public greedy_ranks {
     for (std::size_t j = count() - 1; j-- > 0;) wish_[j] = wish_[j] && wish_[j + 1];
   }
 
-  // W's into the gap before something comes: those that fit, and one that does not where the gap would make this the rank that
-  // idles longest, or every gap is to be filled.
+  // W's into the gap before something comes: those that fit, and one that does not where the gap would make this the rank
+  // that idles longest, or every gap is to be filled.
   void fill(std::size_t j, double arrival) {
     fill_gap(j, arrival);
     if (owed(j) > 0 && clock(j) < arrival &&
@@ -129,12 +130,12 @@ class zb_search : public greedy_ranks {
   std::vector<char> wish_;
 };
 
-// Two stages a rank, rank i hosting stage i on the way down and 2pp-1-i on the way back. Round by round every rank takes an I, then
-// a forward.
+// Two stages a rank, rank i hosting stage i on the way down and 2pp-1-i on the way back. Round by round every rank takes an
+// I, then a forward.
 class zbv_search : public greedy_ranks {
  public:
-  // A W that does not fit into the gap before an I of the way back, or before a forward, may be run where the gap would make the
-  // rank idle longest.
+  // A W that does not fit into the gap before an I of the way back, or before a forward, may be run where the gap would
+  // make the rank idle longest.
   struct switches {
     bool fill_before_backward, fill_before_forward;
   };
@@ -145,7 +146,8 @@ class zbv_search : public greedy_ranks {
         slack_(count()),
         takes_down_(count()) {}
 
-  // `allowed`: the idle times of an earlier search, or none; a rank may idle longer by as much as it had less than the others then.
+  // `allowed`: the idle times of an earlier search, or none; a rank may idle longer by as much as it had less than the
+  // others then.
   void run(switches s, const std::vector<double>& allowed) {
     restart();
     switches_ = s;
@@ -174,8 +176,8 @@ class zbv_search : public greedy_ranks {
   std::size_t back(std::size_t i) const { return stages() - 1 - i; }
   bool last(std::size_t i) const { return i + 1 == count(); }
 
-  // Memory for it? The micro-batches that have yet to come back leave room for one of them to do so; those that have been back
-  // will free what they keep. So no rank waits for memory that nobody frees.
+  // Memory for it? The micro-batches that have yet to come back leave room for one of them to do so; those that have been
+  // back will free what they keep. So no rank waits for memory that nobody frees.
   bool fits_F(std::size_t i, bool way_back) const {
     if (way_back) return fits(back(i));
     return fits(down(i)) && leaves_room(down(i), forwards(down(i)) - forwards(back(i)) + 1, back(i));
@@ -299,15 +301,16 @@ inline schedule make_named_zb(std::string_view name, zb_params p) {
 
 }  // namespace detail
 
-/// The greedy order for every pp >= 1 and micro >= 1, on these costs. Each rank keeps at most `memory_limit` times what one of
-/// its forwards keeps; where the limit stops a forward that the next backward does not need, the forward waits (the source
-/// gives up there). With 1 the ranks take turns; without transfers and with F = I = W more than 2 pp does not help.
+/// The greedy order for every pp >= 1 and micro >= 1, on these costs. Each rank keeps at most `memory_limit` times what one
+/// of its forwards keeps; where the limit stops a forward that the next backward does not need, the forward waits (the
+/// source gives up there). With 1 the ranks take turns; without transfers and with F = I = W more than 2 pp does not help.
 /// @throws schedule_error on bad parameters, costs that make no sense, or a limit below 1.
 /// O(pp * micro) for each of the eight combinations.
 inline schedule make_zb_schedule(const zb_params& p) { return detail::make_named_zb("zb_greedy", p); }
 inline schedule make_zb_greedy_schedule(const zb_params& p) { return make_zb_schedule(p); }
 
-/// ZB-1p and ZB-2p: limits of pp and of 2 pp activations. Source: section 3 of the paper; its table 5 comes out to all digits.
+/// ZB-1p and ZB-2p: limits of pp and of 2 pp activations. Source: section 3 of the paper; its table 5 comes out to all
+/// digits.
 inline schedule make_zb_greedy_1p_schedule(zb_params p) {
   p.memory_limit = static_cast<double>(p.pp);
   return detail::make_named_zb("zb_greedy_1p", p);
@@ -317,9 +320,9 @@ inline schedule make_zb_greedy_2p_schedule(zb_params p) {
   return detail::make_named_zb("zb_greedy_2p", p);
 }
 
-/// ZB-H1 and ZB-H2: the greedy order for F = I = W and no transfers, with limits of pp and of 2 pp - 1 activations, whatever
-/// the costs. For micro >= pp, W <= F and W <= I ZB-H1 has the bubble (pp-1)(F+I-W); for micro >= 2 pp - 1 and F = I = W ZB-H2 has none in its
-/// span. Source: section 2 and table 2 of the paper.
+/// ZB-H1 and ZB-H2: the greedy order for F = I = W and no transfers, with limits of pp and of 2 pp - 1 activations,
+/// whatever the costs. For micro >= pp, W <= F and W <= I ZB-H1 has the bubble (pp-1)(F+I-W); for micro >= 2 pp - 1 and F =
+/// I = W ZB-H2 has none in its span. Source: section 2 and table 2 of the paper.
 inline schedule make_zb_h1_schedule(const pipeline_params& p) {
   return detail::make_named_zb(
       "zb_h1",
@@ -334,11 +337,12 @@ inline schedule make_zb_h2_schedule(const pipeline_params& p) {
 
 inline constexpr params_rule zbv_greedy_rule{.family = "zbv_greedy", .stages_per_rank = 2};
 
-/// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs: two stages a rank, the last one where the first is.
-/// The limit is in activations of one stage, 2 pp unless given, the memory of 1F1B; with F = I = W the span then has no
-/// bubble for micro >= 2 pp. Any limit from 2 on is kept: below 2 pp, where the source gives up, forwards wait for memory, and
-/// v_half and v_min idle less; there a little more memory can even make a worse order. @throws schedule_error on bad parameters, costs that make no sense, or a limit below 2.
-/// O(pp * micro) for each search; four searches, each repeated with what the one before learnt as long as that helps.
+/// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs: two stages a rank, the last one where the first
+/// is. The limit is in activations of one stage, 2 pp unless given, the memory of 1F1B; with F = I = W the span then has no
+/// bubble for micro >= 2 pp. Any limit from 2 on is kept: below 2 pp, where the source gives up, forwards wait for memory,
+/// and v_half and v_min idle less; there a little more memory can even make a worse order. @throws schedule_error on bad
+/// parameters, costs that make no sense, or a limit below 2. O(pp * micro) for each search; four searches, each repeated
+/// with what the one before learnt as long as that helps.
 inline schedule make_zbv_greedy_schedule(zb_params p) {
   detail::require(zbv_greedy_rule, p, 2);
   const pipeline_params sizes{.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// ZB-V: zero bubble on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage lies where the first does
-// and the first backward starts where the forward began. The hand-made order. (By greedy search: zb_greedy.hpp.)
+// ZB-V: zero bubble on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage lies where the first
+// does and the first backward starts where the forward began. The hand-made order. (By greedy search: zb_greedy.hpp.)
 // Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), and PyTorch's
 // ScheduleZBVZeroBubble, whose order this is.
 
@@ -48,9 +48,9 @@ constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink
            [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
 }
 
-/// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as PyTorch
-/// does it. For micro >= 2 pp and F = I = W the span has no bubble and the makespan one of pp - 1, as ranks start one F after
-/// the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
+/// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as
+/// PyTorch does it. For micro >= 2 pp and F = I = W the span has no bubble and the makespan one of pp - 1, as ranks start
+/// one F after the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
   require(zbv_rule, p);

@@ -36,7 +36,8 @@ constexpr void emit_zb1p(const pipeline_params& p, std::int64_t rank, Sink&& sin
 }
 
 /// Every pp >= 1 and micro >= 1. For micro >= pp, W <= F and W <= I the bubble is (pp-1)(F+I-W), which is (pp-1)(F+B-2W)
-/// with B the full backward; for micro >= pp every rank keeps pp activations, W's included. For micro < pp: min(micro, pp) activations.
+/// with B the full backward; for micro >= pp every rank keeps pp activations, W's included. For micro < pp: min(micro, pp)
+/// activations.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zb1p_schedule(const pipeline_params& p) {
   require(zb1p_rule, p);

@@ -11,7 +11,8 @@
 //               {"send": "0F0", "channel": 0, "buffer": 0},
 //               {"reduce": 0, "with": 3, "channel": 2, "buffer": 0}], ...]}
 //
-// A message is written as the op that makes it, 1B0 for the gradient of a B or I; "weights" and the stage for a weight gradient.
+// A message is written as the op that makes it, 1B0 for the gradient of a B or I; "weights" and the stage for a weight
+// gradient.
 
 #include <cstddef>
 #include <cstdint>

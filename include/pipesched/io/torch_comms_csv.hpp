@@ -4,12 +4,12 @@
 // PyTorch's CSV with communication (compute_comms), for its _PipelineScheduleRuntime.
 //
 // That runtime puts all messages of a rank into one queue of its device, where each waits for those before it. So the order
-// matters twice: two ranks that meet in another order wait for ever, and a receive that stands long before its message is sent
-// keeps the sends behind it waiting. Here every send and its receive stand where the message is made in simulated time (F = I =
-// W = 1, B = 2), in one order for all ranks: even a runtime where both sides wait for each other comes to its end.
+// matters twice: two ranks that meet in another order wait for ever, and a receive that stands long before its message is
+// sent keeps the sends behind it waiting. Here every send and its receive stand where the message is made in simulated time
+// (F = I = W = 1, B = 2), in one order for all ranks: even a runtime where both sides wait for each other comes to its end.
 //
-// After its last W or B a stage has REDUCE_GRAD, which scales its gradients, too. UNSHARD and RESHARD are not written: with FSDP
-// let PyTorch add communication to the compute_only form.
+// After its last W or B a stage has REDUCE_GRAD, which scales its gradients, too. UNSHARD and RESHARD are not written: with
+// FSDP let PyTorch add communication to the compute_only form.
 // Source: torch/distributed/pipelining/schedules.py of PyTorch 2.14 and 2.15; github.com/pytorch/pytorch, issue 188833.
 
 #include <algorithm>
@@ -118,8 +118,8 @@ class torch_comms_writer {
 }  // namespace detail
 
 /// Writes the compute_comms form.
-/// @throws schedule_error when the schedule is not valid, stages are held twice, as DualPipe's are, or a cell overlaps anything
-/// but an F with a B or I. Takes as long as sorting the messages.
+/// @throws schedule_error when the schedule is not valid, stages are held twice, as DualPipe's are, or a cell overlaps
+/// anything but an F with a B or I. Takes as long as sorting the messages.
 inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
   detail::require_torch_placement(s);
   const timeline t = simulate(s);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// PyTorch's CSV of pipeline schedules, both ways. Row i is rank i; a cell is an action, or empty for idle time; every row ends
-// in CR LF; there is no header, and neither the name nor the number of micro-batches is in the file.
+// PyTorch's CSV of pipeline schedules, both ways. Row i is rank i; a cell is an action, or empty for idle time; every row
+// ends in CR LF; there is no header, and neither the name nor the number of micro-batches is in the file.
 //
 //   compute_only    0F0, 1I2, 1W2, 2B1, (0F1;7B0)OVERLAP_F_B, and empty cells
 //   compute_comms   those, and 0SEND_F1 1RECV_F1 1SEND_B1 0RECV_B1 0WAIT_SEND_F1 1WAIT_SEND_B1 0UNSHARD 0RESHARD
@@ -219,9 +219,9 @@ class torch_csv_reader {
 
 }  // namespace detail
 
-/// Reads either form; which one it is shows in whether there are actions. The schedule is named "torch_csv"; its micro-batches
-/// are counted from 0 to the highest there is; one without any backward is forward only. Whether the order is valid is for
-/// verify(). @throws schedule_error with row and column. Linear in the size of the text.
+/// Reads either form; which one it is shows in whether there are actions. The schedule is named "torch_csv"; its
+/// micro-batches are counted from 0 to the highest there is; one without any backward is forward only. Whether the order is
+/// valid is for verify(). @throws schedule_error with row and column. Linear in the size of the text.
 inline torch_csv read_torch_csv(std::istream& in) { return detail::torch_csv_reader().read(in); }
 inline torch_csv read_torch_csv(std::istream&& in) { return read_torch_csv(in); }
 
@@ -244,8 +244,8 @@ inline std::string torch_text(const cell& c, std::uint32_t rank) {
 
 }  // namespace detail
 
-/// Writes the compute_only form, without idle cells. @throws schedule_error when stages are held twice, as DualPipe's are, or a
-/// cell overlaps anything but an F with a B or I: the format has neither.
+/// Writes the compute_only form, without idle cells. @throws schedule_error when stages are held twice, as DualPipe's are,
+/// or a cell overlaps anything but an F with a B or I: the format has neither.
 inline void write_torch_csv(std::ostream& out, const schedule& s) {
   detail::require_torch_placement(s);
   std::string text;

@@ -22,10 +22,10 @@
 namespace pipesched {
 
 struct lower_options {
-  /// Buffers of every channel on either side, 1 or more: a receive is posted as soon as one is free, and a rank may run ahead of
-  /// its receiver by as many. A channel whose messages are not used in the order in which they come gets as many as that needs.
-  /// With equal stages 1 costs 1F1B, zero bubble and DualPipe no time; interleaved families want up to 6, looped BFS as many as
-  /// micro-batches.
+  /// Buffers of every channel on either side, 1 or more: a receive is posted as soon as one is free, and a rank may run
+  /// ahead of its receiver by as many. A channel whose messages are not used in the order in which they come gets as many
+  /// as that needs. With equal stages 1 costs 1F1B, zero bubble and DualPipe no time; interleaved families want up to 6,
+  /// looped BFS as many as micro-batches.
   std::uint32_t depth = 4;
   /// Pairs of stages that share their weights, such as the embedding and the head. A stage is in one pair at most.
   std::vector<std::array<std::uint16_t, 2>> tied{};
@@ -80,7 +80,8 @@ class receives {
   std::uint32_t free_, buffers_, posted_ = 0;
 };
 
-/// Runs the cells of all ranks where a send ends only when its receive is posted, to find out which channels are too shallow.
+/// Runs the cells of all ranks where a send ends only when its receive is posted, to find out which channels are too
+/// shallow.
 class depth_search {
  public:
   depth_search(const schedule& s, const wiring& w, const std::vector<channel>& channels)
@@ -92,7 +93,8 @@ class depth_search {
     }
   }
 
-  /// The channels into which ranks wait to send when no rank can go on: those of a circle among them. None if all ranks end.
+  /// The channels into which ranks wait to send when no rank can go on: those of a circle among them. None if all ranks
+  /// end.
   std::vector<std::uint32_t> too_shallow() {
     for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) runnable_.push_back(rank);
     while (!runnable_.empty()) {
@@ -372,9 +374,10 @@ inline void check_tied(const schedule& s, const std::vector<std::array<std::uint
 
 }  // namespace detail
 
-/// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one waiting; if
-/// the buffers are so few that ranks would wait for each other in a circle, those channels get more.
-/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice. Linear in the number of ops.
+/// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one
+/// waiting; if the buffers are so few that ranks would wait for each other in a circle, those channels get more.
+/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice.
+/// Linear in the number of ops.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   if (const report r = verify(s, 1); !r)
     throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));

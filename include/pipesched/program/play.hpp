@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Plays a program under the strictest rules: a send ends only when its receive is posted, channels are first in, first out, and a
-// buffer must be free before anything is put into it. What happens does not depend on who runs first: each rank's actions are
-// fixed and nobody can choose, so one play tells of all.
+// Plays a program under the strictest rules: a send ends only when its receive is posted, channels are first in, first out,
+// and a buffer must be free before anything is put into it. What happens does not depend on who runs first: each rank's
+// actions are fixed and nobody can choose, so one play tells of all.
 
 #include <algorithm>
 #include <array>
@@ -53,7 +53,8 @@ class player {
     }
   }
 
-  /// Runs every rank as far as it gets. Calls `fault(rank, text)` for each rank whose next action is wrong; it goes no further.
+  /// Runs every rank as far as it gets. Calls `fault(rank, text)` for each rank whose next action is wrong; it goes no
+  /// further.
   template <typename Fault>
   void run(Fault&& fault) {
     for (std::size_t r = ranks_.size(); r-- > 0;) runnable_.push_back(static_cast<std::uint32_t>(r));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A schedule with its communication: for every rank the actions it takes, in order, and the number of the slot for everything
-// that must be kept. All of it is known before the first step, so a trainer allocates once and addresses never change.
+// A schedule with its communication: for every rank the actions it takes, in order, and the number of the slot for
+// everything that must be kept. All of it is known before the first step, so a trainer allocates once and addresses never
+// change.
 //
 //   action    meaning
 //   receive   posts a receive of the next message of a channel into a buffer; does not wait
@@ -25,8 +26,8 @@
 
 namespace pipesched {
 
-/// What a message carries: what F makes for the next stage, what B or I makes for the one before, or the gradient of a stage's
-/// weights, for a rank that holds the same weights.
+/// What a message carries: what F makes for the next stage, what B or I makes for the one before, or the gradient of a
+/// stage's weights, for a rank that holds the same weights.
 enum class payload : std::uint8_t { activation, gradient, weights };
 
 struct message {

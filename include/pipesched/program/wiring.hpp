@@ -18,7 +18,8 @@
 
 namespace pipesched::detail {
 
-/// Where a tensor goes: the number of its message in a channel. On one rank, from stage to stage: a number of that rank's own.
+/// Where a tensor goes: the number of its message in a channel. On one rank, from stage to stage: a number of that rank's
+/// own.
 struct route {
   std::uint32_t channel = no_slot, number = no_slot;
 

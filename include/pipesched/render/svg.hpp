@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A timeline as an SVG picture, the grid of the papers: a row a rank, orange F, green B (light for I), blue W, the number of
-// the micro-batch in each cell, overlapped pairs in one black frame, idle time hatched. The four colours differ in
+// A timeline as an SVG picture, the grid of the papers: a row a rank, orange F, green B (light for I), blue W, the number
+// of the micro-batch in each cell, overlapped pairs in one black frame, idle time hatched. The four colours differ in
 // lightness, so the picture survives a black-and-white printer; a bar under a cell marks a rank's later stages. Every cell
 // has a <title> that a browser shows on hover.
 

@@ -2,8 +2,9 @@
 #pragma once
 
 // The published formulas, as they are published: bubble per rank and activations kept on the worst rank. Each assumes that
-// all stages cost the same, that transfers cost nothing, and what its `assumes` says; where that does not hold the simulator
-// tells the truth and the formula does not (with F != I != W, DualPipe's bubble differs from rank to rank and from it).
+// all stages cost the same, that transfers cost nothing, and what its `assumes` says; where that does not hold the
+// simulator tells the truth and the formula does not (with F != I != W, DualPipe's bubble differs from rank to rank and
+// from it).
 
 #include <algorithm>
 #include <cstdint>

@@ -29,10 +29,10 @@ inline double median(std::vector<double>& samples) {
 
 }  // namespace detail
 
-/// The costs of each stage as the median over its cells of a timeline, in the timeline's unit: F, B, I, W, an overlapped pair by the
-/// stage of its first op, and the transfer of what a stage makes, from those cells that began when it came. What the timeline does
-/// not tell is filled in: of a stage with B alone, I and W are half of it each; of one whose ops are all overlapped, an op is half
-/// a pair; a transfer that nobody waited for costs nothing. Bytes are not in a timeline.
+/// The costs of each stage as the median over its cells of a timeline, in the timeline's unit: F, B, I, W, an overlapped
+/// pair by the stage of its first op, and the transfer of what a stage makes, from those cells that began when it came.
+/// What the timeline does not tell is filled in: of a stage with B alone, I and W are half of it each; of one whose ops are
+/// all overlapped, an op is half a pair; a transfer that nobody waited for costs nothing. Bytes are not in a timeline.
 /// @pre t is true. Linear in the number of ops.
 inline stage_costs fit_costs(const timeline& t) {
   const schedule& s = t.schedule;

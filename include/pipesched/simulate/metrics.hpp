@@ -72,7 +72,8 @@ constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward
   return peak;
 }
 
-/// @pre t is true. @param costs name the bytes, where they do; durations are the timeline's own. Linear in the number of cells.
+/// @pre t is true. @param costs name the bytes, where they do; durations are the timeline's own. Linear in the number of
+/// cells.
 template <cost_model Costs = uniform_costs>
 constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   const schedule& s = t.schedule;

@@ -37,8 +37,8 @@ constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint
 
 }  // namespace detail
 
-/// The timeline of a schedule under these costs (default: every F, I and W lasts 1, a B 2, an overlapped cell the sum of its
-/// ops, a transfer nothing), counted from 0; exact as long as every time is a whole number below
+/// The timeline of a schedule under these costs (default: every F, I and W lasts 1, a B 2, an overlapped cell the sum of
+/// its ops, a transfer nothing), counted from 0; exact as long as every time is a whole number below
 /// 2^53. Between stages on one rank an output is there at once, between ranks `transfer` later. A schedule that is not
 /// valid yields a timeline that is false and holds the report of verify(). Linear in the number of ops.
 /// @throws schedule_error when the costs are refused by their own check(), or so large that times overflow.
