@@ -163,7 +163,7 @@ class rank_state {
 // What all ranks share. When all that have not ended wait, they wait for ever.
 class meeting {
  public:
-  explicit meeting(const program& p) : p_(p), waits_(p.actions.count(), wait{}), channels_(p.channels.size()) {}
+  explicit meeting(const program& p) : waits_(p.actions.count(), wait{}), channels_(p.channels.size()) {}
 
   struct wait {
     enum { no, message, end } what = no;
@@ -226,7 +226,6 @@ class meeting {
     changed_.notify_all();
   }
 
-  const program& p_;
   std::vector<wait> waits_;  // by rank
   std::vector<std::array<std::vector<side>, 2>> channels_;
   std::mutex mutex_;
