@@ -82,6 +82,61 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
   }
 }
 
+// What one rank's actions are run with.
+template <typename Trainer, typename Transport>
+struct rank_run {
+  rank_run(const program& p, std::uint32_t rank, Trainer& t, Transport& by)
+      : actions(p.actions[rank]), cells(p.schedule[rank]), slots(p.slots[rank]), trainer(t), transport(by) {
+    require_trainer<Trainer>(p, rank);
+  }
+
+  std::span<const action> actions;
+  std::span<const cell> cells;
+  std::span<const std::array<op_slots, 2>> slots;
+  Trainer& trainer;
+  Transport& transport;
+
+  void run(std::uint32_t n, std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {
+    const action& a = actions[n];
+    transport.at(n);
+    switch (a.kind) {
+      case action_kind::receive:
+        if constexpr (trainer_has::reductions<Trainer>)
+          if (a.what.what == payload::weights) return transport.post_receive(a, trainer.reduction_buffer(a.buffer));
+        return transport.post_receive(a, trainer.buffer(a.buffer));
+      case action_kind::compute: return compute(a.index, record, zero);
+      case action_kind::send:
+        if constexpr (trainer_has::reductions<Trainer>)
+          if (a.what.what == payload::weights) return transport.post_send(a, trainer.weight_gradient(a.what.stage));
+        return transport.post_send(a, trainer.buffer(a.buffer));
+      case action_kind::reduce:
+        if constexpr (trainer_has::reductions<Trainer>) reduce(a);
+    }
+  }
+
+ private:
+  void compute(std::uint32_t index, std::span<interval> record, std::chrono::steady_clock::time_point zero) {
+    const auto now = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero).count(); };
+    const auto& of = slots[index];
+    for (const op_slots& s : of) {
+      if (s.input != no_slot) transport.wait_received(s.input, false);
+      if (s.output != no_slot) transport.wait_sent(s.output);
+    }
+    if (!record.empty()) record[index].start = now();
+    if constexpr (requires { transport.begin_cell(index); }) transport.begin_cell(index);
+    run_cell(trainer, cells[index], of);
+    if constexpr (requires { transport.end_cell(index); }) transport.end_cell(index);
+    if (!record.empty()) record[index].end = now();
+  }
+  void reduce(const action& a) {
+    const auto own = static_cast<std::uint16_t>(a.index);
+    transport.wait_weights_sent();  // before it changes
+    if (a.channel == no_slot) return trainer.reduce(own, a.what.stage, {});
+    transport.wait_received(a.buffer, true);
+    trainer.reduce(own, a.what.stage, trainer.reduction_buffer(a.buffer));
+  }
+};
+
 }  // namespace detail
 
 /// Runs one step of one rank. Whatever a function of the trainer throws comes out of here. With `record`, the start and end
@@ -90,56 +145,8 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
 template <typename Trainer, transport Transport>
 void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
              std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {
-  detail::require_trainer<Trainer>(p, rank);
-  const std::span<const action> actions = p.actions[rank];
-  const std::span<const cell> cells = p.schedule[rank];
-  const auto slots = p.slots[rank];
-  const auto now = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero).count(); };
-  for (std::size_t i = 0; i < actions.size(); ++i) {
-    const action& a = actions[i];
-    transport.at(static_cast<std::uint32_t>(i));
-    switch (a.kind) {
-      case action_kind::receive:
-        if constexpr (trainer_has::reductions<Trainer>)
-          if (a.what.what == payload::weights) {
-            transport.post_receive(a, trainer.reduction_buffer(a.buffer));
-            break;
-          }
-        transport.post_receive(a, trainer.buffer(a.buffer));
-        break;
-      case action_kind::compute: {
-        const auto& of = slots[a.index];
-        for (const op_slots& s : of) {
-          if (s.input != no_slot) transport.wait_received(s.input, false);
-          if (s.output != no_slot) transport.wait_sent(s.output);
-        }
-        if (!record.empty()) record[a.index].start = now();
-        detail::run_cell(trainer, cells[a.index], of);
-        if (!record.empty()) record[a.index].end = now();
-        break;
-      }
-      case action_kind::send:
-        if constexpr (trainer_has::reductions<Trainer>)
-          if (a.what.what == payload::weights) {
-            transport.post_send(a, trainer.weight_gradient(a.what.stage));
-            break;
-          }
-        transport.post_send(a, trainer.buffer(a.buffer));
-        break;
-      case action_kind::reduce:
-        if constexpr (trainer_has::reductions<Trainer>) {
-          const auto own = static_cast<std::uint16_t>(a.index);
-          transport.wait_weights_sent();  // before it changes
-          if (a.channel == no_slot) {
-            trainer.reduce(own, a.what.stage, {});
-          } else {
-            transport.wait_received(a.buffer, true);
-            trainer.reduce(own, a.what.stage, trainer.reduction_buffer(a.buffer));
-          }
-        }
-        break;
-    }
-  }
+  detail::rank_run<Trainer, Transport> run(p, rank, trainer, transport);
+  for (std::uint32_t n = 0; n < run.actions.size(); ++n) run.run(n, record, zero);
   transport.finish();
 }
 
