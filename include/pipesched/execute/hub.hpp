@@ -2,13 +2,13 @@
 #pragma once
 
 // Ranks of one process that hand messages to each other: what in_process.hpp (host memory) and peer.hpp (devices) share. A
-// message moves once, from the sender's buffer into the receiver's, by whichever of the two posts second; no lock is taken. When
-// a rank fails, leaves or stalls, all others are told why and end.
+// message moves once, from the sender's buffer into the receiver's, by whichever of the two posts second; no lock is taken.
+// When a rank fails, leaves or stalls, all others are told why and end.
 //
 // How a message moves is the business of a mover, which has
 //
 //   posted(side, where)                       on the thread of the rank that posts, before the two meet
-//   move(channel, from, into, size, where)    by the second of the two, on its thread
+//   move(channel, entry, from, into, size, where)   by the second of the two, on its thread; entry: in the channel's ring
 //   moved(side, where)                        on the thread of a rank that has waited for it
 //
 // `where()` is the rank and what it is at, for errors.
@@ -34,12 +34,17 @@
 
 namespace pipesched {
 
-/// One side of a message: the rank and its buffer. Buffers are counted from those of tensors on; behind them come those that weight
-/// gradients are received into, then as many for those that are sent.
+/// One side of a message: the rank and its buffer. Buffers are counted from those of tensors on; behind them come those
+/// that weight gradients are received into, then as many for those that are sent.
 struct message_side {
   std::uint32_t rank = 0, buffer = 0;
   std::byte* bytes = nullptr;
 };
+
+/// Of a channel's messages, the most that can be between the first of their posts and the last of their waits.
+inline std::size_t channel_entries(const program& p, const channel& c) {
+  return std::size_t{c.receive_buffers} + c.send_buffers + p.schedule.stages() + 2;
+}
 
 /// What the ranks of one process share.
 template <typename Mover>
@@ -51,8 +56,7 @@ class basic_hub {
   explicit basic_hub(const program& p, std::chrono::duration<double> time_limit = std::chrono::seconds(60),
                      Arguments&&... arguments)
       : program_(p), time_limit_(time_limit), at_(p.actions.count()), mover_(std::forward<Arguments>(arguments)...) {
-    for (const channel& c : p.channels)
-      channels_.emplace_back(std::size_t{c.receive_buffers} + c.send_buffers + p.schedule.stages() + 2);
+    for (const channel& c : p.channels) channels_.emplace_back(channel_entries(p, c));
     for (std::size_t r = 0; r < p.actions.count(); ++r)
       ranks_.emplace_back(p.pools[r].buffers + 2 * std::size_t{p.pools[r].reductions});
   }
@@ -79,6 +83,7 @@ class basic_hub {
   }
 
   Mover& mover() { return mover_; }
+  std::chrono::duration<double> time_limit() const { return time_limit_; }
 
  private:
   template <typename>
@@ -199,18 +204,20 @@ class basic_in_process {
     const std::uint32_t n = a.what.what == payload::weights ? data_ + a.buffer : a.buffer;
     const message_side side = post(n, bytes.data());
     auto& c = hub_.channels_[a.channel];
-    auto& p = c.posts[c.receives++ % c.size];
+    const std::size_t entry = c.receives++ % c.size;
+    auto& p = c.posts[entry];
     p.into = side, p.expected = bytes.size(), p.comes = a.what;
-    meet(p, 2, a.channel);
+    meet(p, 2, a.channel, entry);
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
     const bool weights = a.what.what == payload::weights;
     const std::uint32_t n = weights ? data_ + reductions_ + weights_++ % reductions_ : a.buffer;
     const message_side side = post(n, const_cast<std::byte*>(bytes.data()));  // only read
     auto& c = hub_.channels_[a.channel];
-    auto& p = c.posts[c.sends++ % c.size];
+    const std::size_t entry = c.sends++ % c.size;
+    auto& p = c.posts[entry];
     p.from = side, p.sent = bytes.size(), p.leaves = a.what;
-    meet(p, 1, a.channel);
+    meet(p, 1, a.channel, entry);
   }
   void wait_received(std::uint32_t n, bool weights) { wait(weights ? data_ + n : n); }
   void wait_sent(std::uint32_t n) { wait(n); }
@@ -279,7 +286,7 @@ class basic_in_process {
   }
 
   // The second of two posts moves.
-  void meet(typename basic_hub<Mover>::post& p, std::uint8_t sides, std::uint32_t channel) {
+  void meet(typename basic_hub<Mover>::post& p, std::uint8_t sides, std::uint32_t channel, std::size_t entry) {
     if (p.sides.fetch_or(sides, std::memory_order_acq_rel) == 0) return;
     if (p.leaves != p.comes) {
       hub_.abort(rank_, detail::concat({to_string(p.leaves), " meets the receive of ", to_string(p.comes)}));
@@ -290,7 +297,7 @@ class basic_in_process {
                                         " where it comes"}));
       give_up();
     }
-    mover().move(channel, p.from, p.into, p.sent, where());
+    mover().move(channel, entry, p.from, p.into, p.sent, where());
     const message_side from = p.from, into = p.into;
     p.sides.store(0, std::memory_order_relaxed);  // seen by whoever uses it next, through `done`
     for (const message_side& side : {from, into})
@@ -316,5 +323,43 @@ class basic_in_process {
   bool finished_ = true;
   int exceptions_ = std::uncaught_exceptions();
 };
+
+namespace detail {
+
+/// Runs `run(rank, together)` in a thread for each rank; `together()` waits until all have come there. @throws what the
+/// first one that failed has thrown, once all have ended
+template <typename Mover, typename Run>
+void run_ranks(basic_hub<Mover>& hub, std::uint32_t ranks, Run&& run) {
+  std::vector<std::exception_ptr> errors(ranks);
+  std::atomic<std::uint32_t> first{ranks};  // the rank that failed first
+  std::atomic<std::uint32_t> arrived{0};
+  const auto together = [&] {
+    const std::uint32_t all = (arrived.fetch_add(1) / ranks + 1) * ranks;
+    while (arrived.load() < all && !hub.aborted()) std::this_thread::yield();
+  };
+  std::vector<std::jthread> threads;
+  for (std::uint32_t rank = 0; rank < ranks; ++rank)
+    threads.emplace_back([&, rank] {
+      try {
+        run(rank, together);
+      } catch (...) {
+        errors[rank] = std::current_exception();
+        std::string cause = "an exception of unknown type";
+        try {
+          throw;
+        } catch (const std::exception& e) {
+          cause = e.what();
+        } catch (...) {
+        }
+        std::uint32_t nobody = ranks;
+        first.compare_exchange_strong(nobody, rank);
+        hub.abort(rank, cause);
+      }
+    });
+  threads.clear();  // joins
+  if (first != ranks) std::rethrow_exception(errors[first]);
+}
+
+}  // namespace detail
 
 }  // namespace pipesched

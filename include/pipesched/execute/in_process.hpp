@@ -8,11 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <memory>
 #include <span>
-#include <string>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -30,7 +27,7 @@ struct host_mover {
   template <typename Where>
   void posted(message_side, const Where&) {}
   template <typename Where>
-  void move(std::uint32_t, message_side from, message_side into, std::size_t size, const Where&) {
+  void move(std::uint32_t, std::size_t, message_side from, message_side into, std::size_t size, const Where&) {
     if (size > 0) std::memcpy(into.bytes, from.bytes, size);
   }
 };
@@ -56,39 +53,16 @@ timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_
   in_process_hub hub(p, options.time_limit);
   using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t>>;
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
-  std::vector<std::exception_ptr> errors(ranks);
-  std::atomic<std::uint32_t> first{ranks};  // the rank that failed first
-  std::atomic<std::uint32_t> ready{0};
-  std::chrono::steady_clock::time_point zero;
-  const auto run = [&](std::uint32_t rank) {
-    try {
-      trainers[rank].reset(new trainer_type(make_trainer(rank)));
-      if (ready.fetch_add(1) + 1 == ranks) {
-        zero = std::chrono::steady_clock::now();
-        ready.store(2 * ranks);
-      }
-      while (ready.load() < 2 * ranks && !hub.aborted()) std::this_thread::yield();
-      in_process transport(hub, rank);
-      execute(p, rank, *trainers[rank], transport, options.record ? measured[rank] : std::span<interval>(), zero);
-    } catch (...) {
-      errors[rank] = std::current_exception();
-      std::string cause = "an exception of unknown type";
-      try {
-        throw;
-      } catch (const std::exception& e) {
-        cause = e.what();
-      } catch (...) {
-      }
-      std::uint32_t nobody = ranks;
-      first.compare_exchange_strong(nobody, rank);
-      hub.abort(rank, cause);
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (std::uint32_t rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
-  }
-  if (first != ranks) std::rethrow_exception(errors[first]);
+  std::chrono::steady_clock::time_point zero = std::chrono::steady_clock::now();
+  std::atomic_flag started;
+  detail::run_ranks(hub, ranks, [&](std::uint32_t rank, auto&& together) {
+    trainers[rank].reset(new trainer_type(make_trainer(rank)));
+    together();
+    if (!started.test_and_set()) zero = std::chrono::steady_clock::now();
+    together();
+    in_process transport(hub, rank);
+    execute(p, rank, *trainers[rank], transport, options.record ? measured[rank] : std::span<interval>(), zero);
+  });
   return measured;
 }
 

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What the library asks of a device's runtime: the seam between CUDA (cuda.hpp), its relatives (HIP, MUSA) and a fake for tests.
+// A port is one type that satisfies `device_runtime`.
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "pipesched/error.hpp"
+
+namespace pipesched {
+
+/// Every function returns a status; none waits for the device.
+///
+///   make_stream(device, priority, s), make_event(device, timed, e)   the only ones that allocate; priority: less is more urgent
+///   set_device(device)                                               of this thread: where trainers launch their kernels
+///   connect(from_device, to_device)                                  lets one write into the memory of the other, if it can
+///   record(e, s), wait(s, e)                                         event after what is in the stream; stream after the event
+///   copy(s, to, to_device, from, from_device, size)
+///   query(e, done), elapsed_ms(begin, end, ms)                       of events; no error while it is not yet there
+///   begin_capture(s), end_capture(s, graph), launch(graph, s)
+///   destroy(stream), destroy(event), destroy(graph)                  of which errors are not told
+///   succeeded(status), text(status), prefix                          prefix: that of the names of its calls, "cuda"
+template <typename R>
+concept device_runtime = std::copyable<R> &&
+    requires(R& r, typename R::status status, typename R::stream s, typename R::event e, typename R::graph g,
+             int device, void* to, const void* from, std::size_t size, bool done, float ms) {
+  { r.succeeded(status) } -> std::same_as<bool>;
+  { r.text(status) } -> std::convertible_to<std::string>;
+  { R::prefix } -> std::convertible_to<std::string_view>;
+  { r.make_stream(device, device, s) } -> std::same_as<typename R::status>;
+  { r.make_event(device, done, e) } -> std::same_as<typename R::status>;
+  { r.connect(device, device) } -> std::same_as<typename R::status>;
+  { r.record(e, s) } -> std::same_as<typename R::status>;
+  { r.wait(s, e) } -> std::same_as<typename R::status>;
+  { r.copy(s, to, device, from, device, size) } -> std::same_as<typename R::status>;
+  { r.query(e, done) } -> std::same_as<typename R::status>;
+  { r.elapsed_ms(e, e, ms) } -> std::same_as<typename R::status>;
+  { r.begin_capture(s) } -> std::same_as<typename R::status>;
+  { r.end_capture(s, g) } -> std::same_as<typename R::status>;
+  { r.launch(g, s) } -> std::same_as<typename R::status>;
+  r.destroy(s);
+  r.destroy(e);
+  r.destroy(g);
+};
+
+/// A call that failed: its status and name are in it, the rank and the op it was at in the text.
+struct device_error : std::runtime_error {
+  device_error(int status_, std::string call_, const std::string& text)
+      : std::runtime_error(text), status(status_), call(std::move(call_)) {}
+  int status;
+  std::string call;
+};
+
+namespace detail {
+
+/// @throws device_error unless the status is a success. `where()`: the rank and the op
+template <device_runtime R, typename Where>
+void require(R& runtime, typename R::status status, std::string_view call, const Where& where) {
+  if (runtime.succeeded(status)) return;
+  const std::string name = concat({R::prefix, call});
+  const auto number = static_cast<int>(status);
+  throw device_error(number, name, concat({name, ": ", runtime.text(status), " (", number, "), ", where()}));
+}
+
+/// Streams, events or graphs that are destroyed with this.
+template <device_runtime R, typename Handle>
+class owned {
+ public:
+  owned() = default;
+  owned(R runtime, Handle handle) : runtime_(std::move(runtime)), handle_(handle), owns_(true) {}
+  owned(owned&& other) noexcept
+      : runtime_(std::move(other.runtime_)), handle_(other.handle_), owns_(std::exchange(other.owns_, false)) {}
+  owned& operator=(owned&& other) noexcept {
+    std::swap(runtime_, other.runtime_), std::swap(handle_, other.handle_), std::swap(owns_, other.owns_);
+    return *this;
+  }
+  ~owned() {
+    if (owns_) runtime_.destroy(handle_);
+  }
+  Handle handle() const { return handle_; }
+
+ private:
+  R runtime_{};
+  Handle handle_{};
+  bool owns_ = false;
+};
+
+template <device_runtime R, typename Where>
+owned<R, typename R::event> make_event(R& runtime, int device, bool timed, const Where& where) {
+  typename R::event e{};
+  require(runtime, runtime.make_event(device, timed, e), "EventCreateWithFlags", where);
+  return {runtime, e};
+}
+template <device_runtime R, typename Where>
+owned<R, typename R::stream> make_stream(R& runtime, int device, int priority, const Where& where) {
+  typename R::stream s{};
+  require(runtime, runtime.make_stream(device, priority, s), "StreamCreateWithPriority", where);
+  return {runtime, s};
+}
+
+}  // namespace detail
+
+/// Where a rank runs: its device, and the stream that its trainer puts its work into. The stream is the user's.
+template <device_runtime R>
+struct device_rank {
+  int device = 0;
+  typename R::stream compute{};
+};
+
+}  // namespace pipesched

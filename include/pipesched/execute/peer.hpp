@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Ranks of one process on one device or several: messages are copies between the trainers' own buffers in device memory, ordered
+// by events. To wait is to put an event between two streams: no thread ever waits for a device within a step. A thread may wait
+// until another one has put its side of a message into a stream, which it does as fast as it can.
+//
+//   sender's compute     ... op that makes the message, record ready ............ wait moved, op that uses the buffer again
+//   channel's stream     wait ready, wait free, copy, record moved
+//   receiver's compute   ... op that read the buffer last, record free .......... wait moved, op that needs the message
+//
+// An event is waited for only after it was recorded, so every wait is for work that is in a stream already: whichever streams
+// share a queue of the hardware, none waits for ever.
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "pipesched/error.hpp"
+#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/device.hpp"
+#include "pipesched/execute/executor.hpp"
+#include "pipesched/execute/hub.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+struct peer_options {
+  bool timed = false;        ///< measure every cell: two events more for each
+  int copy_priority = -100;  ///< of the channels' streams, less is more urgent; the nearest that the device has
+};
+
+template <device_runtime R>
+class peer_mover {
+ public:
+  static constexpr bool orders = true;
+
+  /// Makes one stream a channel, on the sender's device, and all events. @throws device_error
+  peer_mover(R runtime, const program& p, std::vector<device_rank<R>> ranks, const peer_options& options)
+      : runtime_(std::move(runtime)), ranks_(std::move(ranks)), timed_(options.timed) {
+    if (ranks_.size() != p.actions.count())
+      throw schedule_error(detail::concat(
+          {"a program of ", p.actions.count(), " pipeline ranks needs as many places; got ", ranks_.size()}));
+    for (const channel& c : p.channels) {
+      const int from = ranks_[c.from].device, to = ranks_[c.to].device;
+      const auto where = [&] { return detail::concat({"making the channel from rank ", c.from, " to rank ", c.to}); };
+      if (from != to) detail::require(runtime_, runtime_.connect(from, to), "DeviceEnablePeerAccess", where);
+      channels_.push_back({.stream = detail::make_stream(runtime_, from, options.copy_priority, where), .moved = {}});
+      for (std::size_t i = channel_entries(p, c); i > 0; --i)
+        channels_.back().moved.push_back(detail::make_event(runtime_, from, false, where));
+    }
+    for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
+      const auto where = [&] { return detail::concat({"making the events of rank ", r}); };
+      const int device = ranks_[r].device;
+      rank_state& own = states_.emplace_back();
+      const std::size_t buffers = p.pools[r].buffers + 2 * std::size_t{p.pools[r].reductions};
+      for (std::size_t i = 0; i < buffers; ++i)
+        own.posted.push_back(detail::make_event(runtime_, device, false, where));
+      own.moved.resize(buffers);
+      own.end = detail::make_event(runtime_, device, false, where);
+      if (!timed_) continue;
+      own.zero = detail::make_event(runtime_, device, true, where);
+      for (std::size_t i = 0; i < 2 * p.schedule[r].size(); ++i)
+        own.times.push_back(detail::make_event(runtime_, device, true, where));
+    }
+  }
+
+  template <typename Where>
+  void posted(const message_side& side, const Where& where) {
+    record(states_[side.rank].posted[side.buffer].handle(), ranks_[side.rank].compute, where);
+  }
+  template <typename Where>
+  void move(std::uint32_t channel, std::size_t entry, const message_side& from, const message_side& into,
+            std::size_t size, const Where& where) {
+    const typename R::stream s = channels_[channel].stream.handle();
+    const typename R::event moved = channels_[channel].moved[entry].handle();
+    wait(s, states_[from.rank].posted[from.buffer].handle(), where);
+    wait(s, states_[into.rank].posted[into.buffer].handle(), where);
+    if (size > 0)
+      detail::require(
+          runtime_, runtime_.copy(s, into.bytes, ranks_[into.rank].device, from.bytes, ranks_[from.rank].device, size),
+          "MemcpyPeerAsync", where);
+    record(moved, s, where);
+    states_[from.rank].moved[from.buffer] = states_[into.rank].moved[into.buffer] = moved;
+  }
+  template <typename Where>
+  void moved(const message_side& side, const Where& where) {
+    wait(ranks_[side.rank].compute, states_[side.rank].moved[side.buffer], where);
+  }
+
+  bool timed() const { return timed_; }
+  template <typename Where>
+  void record_zero(std::uint32_t rank, const Where& where) {
+    if (timed_) record(states_[rank].zero.handle(), ranks_[rank].compute, where);
+  }
+  template <typename Where>
+  void record_time(std::uint32_t rank, std::size_t n, const Where& where) {
+    if (timed_) record(states_[rank].times[n].handle(), ranks_[rank].compute, where);
+  }
+  template <typename Where>
+  void record_end(std::uint32_t rank, const Where& where) {
+    record(states_[rank].end.handle(), ranks_[rank].compute, where);
+  }
+  template <typename Where>
+  bool ended(std::uint32_t rank, const Where& where) {
+    bool done = false;
+    detail::require(runtime_, runtime_.query(states_[rank].end.handle(), done), "EventQuery", where);
+    return done;
+  }
+  /// Waits, at most so long, until nothing is left in any stream: after a failure, before the trainers' buffers go.
+  void drain(std::chrono::duration<double> limit) noexcept {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
+    const auto empty = [&](typename R::event e, typename R::stream s) {
+      bool done = false;
+      if (!runtime_.succeeded(runtime_.record(e, s))) return;
+      while (runtime_.succeeded(runtime_.query(e, done)) && !done && std::chrono::steady_clock::now() < until)
+        std::this_thread::yield();
+    };
+    for (std::size_t r = 0; r < ranks_.size(); ++r) empty(states_[r].end.handle(), ranks_[r].compute);
+    for (const channel_state& c : channels_) empty(c.moved[0].handle(), c.stream.handle());
+  }
+
+  /// Seconds since the zero of the rank. @pre ended
+  template <typename Where>
+  double time(std::uint32_t rank, std::size_t n, const Where& where) {
+    float ms = 0;
+    detail::require(runtime_, runtime_.elapsed_ms(states_[rank].zero.handle(), states_[rank].times[n].handle(), ms),
+                    "EventElapsedTime", where);
+    return ms / 1e3;
+  }
+
+  R& runtime() { return runtime_; }
+  const std::vector<device_rank<R>>& ranks() const { return ranks_; }
+
+ private:
+  using event = detail::owned<R, typename R::event>;
+  struct channel_state {
+    detail::owned<R, typename R::stream> stream;
+    std::vector<event> moved;  // by entry
+  };
+  struct rank_state {
+    std::vector<event> posted;             // by buffer: what was done with it before its message
+    std::vector<typename R::event> moved;  // by buffer: its last message
+    std::vector<event> times;              // begin and end by cell
+    event zero, end;
+  };
+
+  template <typename Where>
+  void record(typename R::event e, typename R::stream s, const Where& where) {
+    detail::require(runtime_, runtime_.record(e, s), "EventRecord", where);
+  }
+  template <typename Where>
+  void wait(typename R::stream s, typename R::event e, const Where& where) {
+    detail::require(runtime_, runtime_.wait(s, e), "StreamWaitEvent", where);
+  }
+
+  R runtime_;
+  std::vector<device_rank<R>> ranks_;
+  bool timed_;
+  std::vector<channel_state> channels_;
+  std::vector<rank_state> states_;
+};
+
+/// What the ranks of one process share.
+template <device_runtime R>
+class peer_hub : public basic_hub<peer_mover<R>> {
+ public:
+  /// @param ranks       by pipeline rank; several may have one device, but each its own stream
+  /// @param time_limit  how long a rank waits for another one, or in synchronize() for its device
+  /// @throws device_error, schedule_error
+  peer_hub(R runtime, const program& p, std::vector<device_rank<R>> ranks, const peer_options& options = {},
+           std::chrono::duration<double> time_limit = std::chrono::seconds(60))
+      : basic_hub<peer_mover<R>>(p, time_limit, std::move(runtime), p, std::move(ranks), options) {}
+};
+
+/// One rank's side: a transport. @pre the trainers' buffers are in the memory of their rank's device, and outlive all ranks' steps
+template <device_runtime R>
+class peer_transport : public basic_in_process<peer_mover<R>> {
+  using base = basic_in_process<peer_mover<R>>;
+
+ public:
+  peer_transport(peer_hub<R>& hub, std::uint32_t rank) : base(hub, rank) {}
+
+  typename R::stream compute() const { return this->mover().ranks()[this->rank()].compute; }
+  int device() const { return this->mover().ranks()[this->rank()].device; }
+
+  /// The executor calls these around every cell.
+  void begin_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i}, this->where()); }
+  void end_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i} + 1, this->where()); }
+
+  /// From here on cells are timed. Devices have no common clock: call it on all ranks when nothing runs.
+  void start_clock() { this->mover().record_zero(this->rank(), this->where()); }
+
+  /// Waits until the device has come to the end of the step: the only wait for a device that there is, outside of steps.
+  /// @throws device_error if the device has failed; pipeline_aborted after the time limit, or if another rank has failed
+  void synchronize() {
+    this->mover().record_end(this->rank(), this->where());
+    this->wait_until([&] { return this->mover().ended(this->rank(), this->where()); },
+                     "the device did not end the step");
+  }
+
+  /// When the cells of the last step ran, in seconds since start_clock(). @pre synchronize() has returned
+  void read_times(std::span<interval> cells) {
+    if (!this->mover().timed()) throw schedule_error("times are there with peer_options{.timed = true}");
+    for (std::size_t i = 0; i < cells.size(); ++i)
+      cells[i] = {this->mover().time(this->rank(), 2 * i, this->where()),
+                  this->mover().time(this->rank(), 2 * i + 1, this->where())};
+  }
+};
+
+/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the devices
+/// are through. The timeline is empty unless the hub is timed; its ranks' clocks start within some microseconds.
+/// @throws what the first rank that failed has thrown, once all threads have ended. @pre check(p) is true
+template <device_runtime R, typename MakeTrainer>
+timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer) {
+  timeline measured{.schedule = p.schedule};
+  if (hub.mover().timed()) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
+  using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t, peer_transport<R>&>>;
+  const auto ranks = static_cast<std::uint32_t>(p.actions.count());
+  std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
+  const auto run = [&](std::uint32_t rank, auto&& together) {
+    peer_transport<R> transport(hub, rank);
+    const auto where = [&] { return detail::concat({"rank ", rank, " before its step"}); };
+    detail::require(hub.mover().runtime(), hub.mover().runtime().set_device(transport.device()), "SetDevice", where);
+    trainers[rank].reset(new trainer_type(make_trainer(rank, transport)));
+    transport.synchronize();  // what the trainer has put into its stream so far
+    together();
+    transport.start_clock();
+    execute(p, rank, *trainers[rank], transport);
+    transport.synchronize();
+    if (hub.mover().timed()) transport.read_times(measured[rank]);
+  };
+  try {
+    detail::run_ranks(hub, ranks, run);
+  } catch (...) {
+    hub.mover().drain(hub.time_limit());
+    throw;
+  }
+  return measured;
+}
+
+}  // namespace pipesched

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+// The device transports over a fake runtime: the order of everything that is put into streams, capture, and failures of any call.
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/execute/by_turns.hpp"
+#include "pipesched/execute/peer.hpp"
+#include "pipesched/execute/step_graph.hpp"
+#include "pipesched/generate/by_name.hpp"
+#include "pipesched/program/lower.hpp"
+#include "pipesched/transform.hpp"
+#include "support/fake_device.hpp"
+#include "support/families.hpp"
+#include "support/tanh_model.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+namespace {
+
+using model = tanh_model<double>;
+using fake_hub = peer_hub<fake_runtime>;
+using fake_transport = peer_transport<fake_runtime>;
+
+// Puts the model's ops into its rank's stream as kernels, each with the memory that it reads and writes.
+struct device_trainer {
+  model::trainer* on_host;
+  fake_device* device;
+  fake_device::stream stream;
+
+  template <typename T>
+  static fake_device::range all(T& value) {
+    return {&value, sizeof value};
+  }
+  void put(task t, bool keeps, bool weighs, void (model::trainer::*work)(task)) {
+    std::vector<fake_device::range> reads{all(on_host->layers[t.what.chunk].weights)}, writes;
+    if (t.slots.input != no_slot) reads.push_back(all(on_host->buffers[t.slots.input]));
+    if (t.slots.output != no_slot) writes.push_back(all(on_host->buffers[t.slots.output]));
+    (keeps ? writes : reads).push_back(all(on_host->kept[t.slots.activation]));
+    if (t.slots.weights != no_slot) (weighs ? reads : writes).push_back(all(on_host->due[t.slots.weights]));
+    if (weighs) writes.push_back(all(on_host->layers[t.what.chunk].gradient));
+    device->kernel(stream, reads, writes, [trainer = on_host, t, work] { (trainer->*work)(t); });
+  }
+  void forward(task t) { put(t, true, false, &model::trainer::forward); }
+  void backward(task t) { put(t, false, true, &model::trainer::backward); }
+  void backward_input(task t) { put(t, false, false, &model::trainer::backward_input); }
+  void backward_weight(task t) { put(t, false, true, &model::trainer::backward_weight); }
+  std::span<std::byte> buffer(std::uint32_t n) { return on_host->buffer(n); }
+  std::span<std::byte> weight_gradient(std::uint16_t stage) { return on_host->weight_gradient(stage); }
+  std::span<std::byte> reduction_buffer(std::uint32_t n) { return on_host->reduction_buffer(n); }
+  void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> theirs) {
+    std::vector<fake_device::range> reads, writes{all(on_host->layer_of(stage).gradient)};
+    if (theirs.empty())
+      writes.push_back(all(on_host->layer_of(other).gradient));
+    else
+      reads.push_back({theirs.data(), theirs.size()});
+    device->kernel(stream, reads, writes, [t = on_host, stage, other, theirs] { t->reduce(stage, other, theirs); });
+  }
+};
+
+// Ranks on a fake device, with a stream each.
+struct machine {
+  explicit machine(const program& of, bool timed = false,
+                   std::chrono::duration<double> limit = std::chrono::seconds(20))
+      : p(of) {
+    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
+      trainers.emplace_back(p, r);
+      fake_device::stream s{};
+      device.make_stream(s);
+      ranks.push_back({.device = static_cast<int>(r % 2), .compute = s});
+    }
+    device.reset_counts();
+    hub = std::make_unique<fake_hub>(fake_runtime{&device}, p, ranks, peer_options{.timed = timed}, limit);
+    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) on_device.push_back({&trainers[r], &device, ranks[r].compute});
+  }
+  void in_threads(int steps) {
+    detail::run_ranks(*hub, p.schedule.pp(), [&](std::uint32_t rank, auto&&) {
+      fake_transport transport(*hub, rank);
+      for (int i = 0; i < steps; ++i) execute(p, rank, on_device[rank], transport);
+    });
+  }
+  void by_turns(int steps) {
+    open_transports();
+    for (int i = 0; i < steps; ++i) execute_by_turns<device_trainer, fake_transport>(p, on_device, transports);
+  }
+  void open_transports() {
+    for (std::uint32_t r = 0; transports.size() < p.schedule.pp(); ++r) {
+      kept_transports.push_back(std::make_unique<fake_transport>(*hub, r));
+      transports.push_back(kept_transports.back().get());
+    }
+  }
+  void require_trained(int steps, const std::vector<model::order>& orders) const {
+    const auto expected = model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
+    for (const auto& t : trainers) {
+      for (std::uint32_t m = 0; m < p.schedule.micro; ++m)
+        if (t.losses[m] != -1) REQUIRE(t.losses[m] == expected.losses[m]);
+      if (p.schedule.forward_only) continue;
+      for (std::size_t chunk = 0; chunk < t.stages.size(); ++chunk)
+        if (steps == 1)
+          REQUIRE(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient);
+        else if (p.schedule.placement.replicas() == 1)
+          REQUIRE(t.layers[chunk].gradient[1][2] ==
+                  doctest::Approx(steps * expected.layers[t.stages[chunk]].gradient[1][2]).epsilon(1e-9));
+    }
+  }
+
+  const program& p;
+  fake_device device;
+  std::vector<model::trainer> trainers;
+  std::vector<device_rank<fake_runtime>> ranks;
+  std::unique_ptr<fake_hub> hub;
+  std::vector<device_trainer> on_device;
+  std::vector<std::unique_ptr<fake_transport>> kept_transports;
+  std::vector<fake_transport*> transports;
+};
+
+std::string first_race(const machine& m) { return m.device.races.empty() ? "" : m.device.races.front(); }
+
+template <typename F>
+void for_some_programs(F&& f) {
+  for (const family& of : families)
+    for (const std::int64_t pp : {2, 4})
+      for (const std::int64_t micro : {3, 8})
+        for (const bool forward_only : {false, true})
+          for (const std::uint32_t depth : {1u, 4u}) {
+            CAPTURE(of.name);
+            CAPTURE(pp);
+            CAPTURE(micro);
+            CAPTURE(depth);
+            const program p =
+                lower(of.make({.pp = pp, .micro = micro, .forward_only = forward_only}), {.depth = depth});
+            f(p);
+          }
+}
+
+}  // namespace
+
+TEST_CASE("device: every family trains as one device does; nothing races, no step waits, makes or asks anything") {
+  for_some_programs([](const program& p) {
+    const auto orders = model::orders_of(p.schedule);
+    for (const bool threads : {false, true})
+      for (const int steps : {1, 3}) {
+        machine m(p);
+        m.device.reset_counts();
+        threads ? m.in_threads(steps) : m.by_turns(steps);
+        REQUIRE(first_race(m) == "");
+        REQUIRE(m.device.queries == 0);
+        REQUIRE(m.device.makes == 0);
+        int messages = 0;
+        for (const channel& c : p.channels) messages += static_cast<int>(c.messages);
+        REQUIRE(m.device.copies == steps * messages);
+        // Two records before a message, one after; two waits before the copy and one on either side behind it.
+        REQUIRE(m.device.calls == 8 * m.device.copies);
+        m.require_trained(steps, orders);
+      }
+  });
+}
+
+TEST_CASE("device: a step that is captured asks for nothing forbidden, and is replayed") {
+  for_some_programs([](const program& p) {
+    machine m(p);
+    m.open_transports();
+    step_graph<fake_runtime> graph(fake_runtime{&m.device}, m.ranks, [&] { m.by_turns(1); });
+    for (const auto& t : m.trainers)
+      for (double loss : t.losses) REQUIRE(loss == -1);  // nothing has run
+    graph.launch();
+    m.require_trained(1, model::orders_of(p.schedule));
+    graph.launch();
+    graph.launch();
+    m.require_trained(3, model::orders_of(p.schedule));
+    REQUIRE(first_race(m) == "");
+    m.by_turns(1);  // and not captured, again
+    m.require_trained(4, model::orders_of(p.schedule));
+  });
+}
+
+TEST_CASE("device: what must not be captured is refused, with the call") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  machine m(p);
+  m.open_transports();
+  const auto refusal = [&](auto&& enqueue) {
+    try {
+      step_graph<fake_runtime>(fake_runtime{&m.device}, m.ranks, enqueue);
+    } catch (const device_error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK(refusal([&] { m.transports[0]->synchronize(); }) ==
+        "fakeEventQuery: not while capturing (900), rank 0 at the receive of gradient 1B0");
+  CHECK(refusal([&] {
+          fake_runtime runtime{&m.device};
+          detail::make_stream(runtime, 0, 0, [] { return std::string("a test"); });
+        }) == "fakeStreamCreateWithPriority: not while capturing (900), a test");
+  CHECK(refusal([] {}) == "");
+}
+
+TEST_CASE("device: the fake tells races, stale events and work that is not joined") {
+  fake_device device;
+  fake_device::stream a{}, b{};
+  device.make_stream(a), device.make_stream(b);
+  fake_device::event e{};
+  device.make_event(e);
+  int memory = 0;
+  const fake_device::range all{&memory, sizeof memory};
+  device.kernel(a, {}, {all}, [] {});
+  device.kernel(b, {all}, {}, [] {});
+  CHECK(device.races == std::vector<std::string>{"reads what is being written"});
+  device.races.clear();
+  device.record(e, b), device.wait(a, e);
+  device.kernel(a, {}, {all}, [] {});  // after the reader, which the writer before it never met
+  CHECK(device.races.empty());
+  device.kernel(b, {}, {all}, [] {});
+  CHECK(device.races == std::vector<std::string>{"writes what is being written"});
+  fake_device::event never{};
+  device.make_event(never);
+  device.wait(a, never);
+  CHECK(device.races.back() == "waits for an event that was never recorded");
+  fake_device::graph g{};
+  device.begin_capture(a);
+  CHECK(device.wait(a, e) == fake_device::isolation);
+  device.record(e, a), device.wait(b, e);
+  device.kernel(b, {}, {}, [] {});
+  CHECK(device.end_capture(a, g) == fake_device::unjoined);
+}
+
+TEST_CASE("device: a call that fails, any one of a step, ends all ranks with its cause") {
+  int tried = 0;
+  for (const char* name : {"1f1b", "zbv", "dualpipe"}) {
+    const program p = lower(make_schedule(name, {.pp = 4, .micro = 4}));
+    std::int64_t calls = 0;
+    {
+      machine whole(p);
+      whole.device.reset_counts();
+      whole.in_threads(1);
+      calls = whole.device.calls;
+    }
+    for (std::int64_t at = 0; at < calls; ++at, ++tried) {
+      CAPTURE(name);
+      CAPTURE(at);
+      machine m(p);
+      m.device.reset_counts();
+      m.device.fails_at = at;
+      std::vector<std::string> said(4);
+      std::string cause;
+      try {
+        detail::run_ranks(*m.hub, 4, [&](std::uint32_t rank, auto&&) {
+          try {
+            fake_transport transport(*m.hub, rank);
+            execute(p, rank, m.on_device[rank], transport);
+          } catch (const std::exception& e) {
+            said[rank] = e.what();
+            throw;
+          }
+        });
+      } catch (const device_error& e) {
+        cause = e.what();
+        CHECK(e.status == fake_device::made_to_fail);
+        CHECK(e.call == m.device.failed_call);
+      }
+      CHECK(cause.find(m.device.failed_call + ": made to fail (700), rank ") == 0);
+      for (const std::string& text : said) {
+        if (text.empty()) continue;  // needed nothing more
+        CAPTURE(text);
+        CHECK((text == cause || text.find("aborted by rank ") == 0));
+        CHECK(text.find(cause) != std::string::npos);
+      }
+    }
+  }
+  CHECK(tried > 500);
+}
+
+TEST_CASE("device: a call that fails while channels and events are made says so") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  std::int64_t calls = 0;
+  {
+    machine whole(p, true);
+    calls = whole.device.calls;
+  }
+  for (std::int64_t at = 0; at < calls; ++at) {
+    fake_device device;
+    std::vector<device_rank<fake_runtime>> ranks(2);
+    for (auto& r : ranks) device.make_stream(r.compute);
+    ranks[1].device = 1;
+    device.reset_counts();
+    device.fails_at = at;
+    std::string text;
+    try {
+      fake_hub(fake_runtime{&device}, p, ranks, {.timed = true});
+    } catch (const device_error& e) {
+      text = e.what();
+    }
+    CHECK(text.find(device.failed_call + ": made to fail (700), making the ") == 0);
+  }
+  fake_device device;
+  CHECK(refusal_of([&] { fake_hub(fake_runtime{&device}, p, {}); }) ==
+        "a program of 2 pipeline ranks needs as many places; got 0");
+}
+
+TEST_CASE("device: run_on_peers runs a thread a rank, and reads the times once all are through") {
+  const program p = lower(make_zbv_schedule({.pp = 4, .micro = 8}));
+  machine m(p, true);
+  const timeline t = run_on_peers(p, *m.hub, [&](std::uint32_t rank, fake_transport&) { return m.on_device[rank]; });
+  m.require_trained(1, model::orders_of(p.schedule));
+  CHECK(first_race(m) == "");
+  CHECK(t.intervals.size() == p.schedule.cells.size());
+  CHECK(t[3][5] == interval{1e-3, 1e-3});
+  machine untimed(p);
+  CHECK(run_on_peers(p, *untimed.hub, [&](std::uint32_t rank, fake_transport&) {
+          return untimed.on_device[rank];
+        }).intervals.size() == 0);
+}
+
+TEST_CASE("device: one thread that runs all ranks says when none can go on") {
+  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  std::swap(p.actions[1][0], p.actions[1][2]);  // computes before it has posted its first receive
+  machine m(p);
+  const auto ends = [&] {
+    try {
+      m.by_turns(1);
+    } catch (const std::exception& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK(ends() != "");
+}
