@@ -258,7 +258,7 @@ struct stage_costs {
 /// is divided into stages / shares stages. Durations, kept and freed bytes and weights are divided; transfers and messages
 /// are not. Costs that are given for `stages` stages already stay as they are.
 /// @pre stages is a multiple of shares
-constexpr stage_costs divided(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
+inline stage_costs divided(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
   stage_costs of = costs;
   const double parts = static_cast<double>(stages) / shares;
   stage_costs::for_each_field(of, [&](auto& field, std::string_view name) {

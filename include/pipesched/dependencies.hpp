@@ -26,6 +26,7 @@ struct tensor {
   std::uint16_t stage = 0;  ///< of the op that makes it
   std::uint32_t micro = 0;
 
+  friend constexpr bool operator==(const tensor&, const tensor&) = default;
   friend constexpr auto operator<=>(const tensor&, const tensor&) = default;
 };
 

@@ -30,10 +30,10 @@ struct piece {
   constexpr piece(const Text& of) : text(of) {}  // NOLINT: pieces are listed as they are
   template <typename Number>
   requires std::is_integral_v<Number>
-  constexpr piece(Number of)
-      : number(of < 0 ? -static_cast<std::uint64_t>(of) : static_cast<std::uint64_t>(of)),
-        is_number(true),
-        negative(of < 0) {}  // NOLINT: likewise
+  constexpr piece(Number of) : number(static_cast<std::uint64_t>(of)), is_number(true) {  // NOLINT: likewise
+    if constexpr (std::is_signed_v<Number>)
+      if (of < 0) number = -number, negative = true;
+  }
 
   constexpr piece(double of) : real(of), is_real(true) {}  // NOLINT: likewise
 

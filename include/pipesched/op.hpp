@@ -38,6 +38,7 @@ struct op {
   std::uint16_t stage = 0;  ///< 0-based, in model order
   std::uint32_t micro = 0;  ///< 0-based, over the whole step
 
+  friend constexpr bool operator==(const op&, const op&) = default;
   friend constexpr auto operator<=>(const op&, const op&) = default;
 };
 
@@ -65,6 +66,7 @@ class cell {
   constexpr op* begin() noexcept { return ops_; }
   constexpr op* end() noexcept { return ops_ + size(); }
 
+  friend constexpr bool operator==(const cell&, const cell&) = default;
   friend constexpr auto operator<=>(const cell&, const cell&) = default;
 
  private:

@@ -86,6 +86,7 @@ static_assert(device_runtime<runtime>);
 using rank = device_rank<runtime>;
 using peer_hub = pipesched::peer_hub<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;
+using side_stream = pipesched::side_stream<runtime>;
 using step_graph = pipesched::step_graph<runtime>;
 
 }  // namespace pipesched::cuda

@@ -51,11 +51,9 @@ template <typename Mover>
 class basic_hub {
  public:
   /// @param time_limit  how long a rank waits for one message before it gives up, and all others with it
-  /// @param arguments   of the mover
-  template <typename... Arguments>
   explicit basic_hub(const program& p, std::chrono::duration<double> time_limit = std::chrono::seconds(60),
-                     Arguments&&... arguments)
-      : program_(p), time_limit_(time_limit), at_(p.actions.count()), mover_(std::forward<Arguments>(arguments)...) {
+                     Mover mover = {})
+      : program_(p), time_limit_(time_limit), at_(p.actions.count()), mover_(std::move(mover)) {
     for (const channel& c : p.channels) channels_.emplace_back(channel_entries(p, c));
     for (std::size_t r = 0; r < p.actions.count(); ++r)
       ranks_.emplace_back(p.pools[r].buffers + 2 * std::size_t{p.pools[r].reductions});
@@ -326,17 +324,29 @@ class basic_in_process {
 
 namespace detail {
 
-/// Runs `run(rank, together)` in a thread for each rank; `together()` waits until all have come there. @throws what the
+/// Where the ranks of a hub wait for each other, or until one of them has failed.
+template <typename Mover>
+class meeting_point {
+ public:
+  meeting_point(const basic_hub<Mover>& hub, std::uint32_t ranks) : hub_(hub), ranks_(ranks) {}
+  void wait() {
+    const std::uint32_t all = (arrived_.fetch_add(1) / ranks_ + 1) * ranks_;
+    while (arrived_.load() < all && !hub_.aborted()) std::this_thread::yield();
+  }
+
+ private:
+  const basic_hub<Mover>& hub_;
+  std::uint32_t ranks_;
+  std::atomic<std::uint32_t> arrived_{0};
+};
+
+/// Runs `run(rank, together)` in a thread for each rank; together.wait() is for all of them. @throws what the
 /// first one that failed has thrown, once all have ended
 template <typename Mover, typename Run>
 void run_ranks(basic_hub<Mover>& hub, std::uint32_t ranks, Run&& run) {
   std::vector<std::exception_ptr> errors(ranks);
   std::atomic<std::uint32_t> first{ranks};  // the rank that failed first
-  std::atomic<std::uint32_t> arrived{0};
-  const auto together = [&] {
-    const std::uint32_t all = (arrived.fetch_add(1) / ranks + 1) * ranks;
-    while (arrived.load() < all && !hub.aborted()) std::this_thread::yield();
-  };
+  meeting_point<Mover> together(hub, ranks);
   std::vector<std::jthread> threads;
   for (std::uint32_t rank = 0; rank < ranks; ++rank)
     threads.emplace_back([&, rank] {

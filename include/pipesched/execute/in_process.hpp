@@ -55,11 +55,11 @@ timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
   std::chrono::steady_clock::time_point zero = std::chrono::steady_clock::now();
   std::atomic_flag started;
-  detail::run_ranks(hub, ranks, [&](std::uint32_t rank, auto&& together) {
+  detail::run_ranks(hub, ranks, [&](std::uint32_t rank, detail::meeting_point<host_mover>& together) {
     trainers[rank].reset(new trainer_type(make_trainer(rank)));
-    together();
+    together.wait();
     if (!started.test_and_set()) zero = std::chrono::steady_clock::now();
-    together();
+    together.wait();
     in_process transport(hub, rank);
     execute(p, rank, *trainers[rank], transport, options.record ? measured[rank] : std::span<interval>(), zero);
   });

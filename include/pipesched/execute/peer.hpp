@@ -180,7 +180,7 @@ class peer_hub : public basic_hub<peer_mover<R>> {
   /// @throws device_error, schedule_error
   peer_hub(R runtime, const program& p, std::vector<device_rank<R>> ranks, const peer_options& options = {},
            std::chrono::duration<double> time_limit = std::chrono::seconds(60))
-      : basic_hub<peer_mover<R>>(p, time_limit, std::move(runtime), p, std::move(ranks), options) {}
+      : basic_hub<peer_mover<R>>(p, time_limit, peer_mover<R>(std::move(runtime), p, std::move(ranks), options)) {}
 };
 
 /// One rank's side: a transport. @pre the trainers' buffers are in the memory of their rank's device, and outlive all ranks' steps
@@ -228,13 +228,13 @@ timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_tra
   using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t, peer_transport<R>&>>;
   const auto ranks = static_cast<std::uint32_t>(p.actions.count());
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
-  const auto run = [&](std::uint32_t rank, auto&& together) {
+  const auto run = [&](std::uint32_t rank, detail::meeting_point<peer_mover<R>>& together) {
     peer_transport<R> transport(hub, rank);
     const auto where = [&] { return detail::concat({"rank ", rank, " before its step"}); };
     detail::require(hub.mover().runtime(), hub.mover().runtime().set_device(transport.device()), "SetDevice", where);
     trainers[rank].reset(new trainer_type(make_trainer(rank, transport)));
     transport.synchronize();  // what the trainer has put into its stream so far
-    together();
+    together.wait();
     transport.start_clock();
     execute(p, rank, *trainers[rank], transport);
     transport.synchronize();

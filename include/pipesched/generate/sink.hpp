@@ -39,11 +39,20 @@ constexpr cell advanced(cell c) noexcept {
   return c;
 }
 
+namespace detail {
+
+template <typename Sink, typename... Cells>
+concept takes_runs = requires(Sink& sink, std::int64_t n, Cells... cells) {
+  sink.repeat(n, cells...);
+};
+
+}  // namespace detail
+
 /// Emits the cells `n` times over, every op's micro one higher each time; nothing if n <= 0.
 /// `repeat(sink, 2, F0, B0)` emits F0 B0 F1 B1.
 template <cell_sink Sink, std::same_as<cell>... Cells>
 constexpr void repeat(Sink& sink, std::int64_t n, Cells... cells) {
-  if constexpr (requires { sink.repeat(n, cells...); }) {
+  if constexpr (detail::takes_runs<Sink, Cells...>) {
     if (n > 0) sink.repeat(n, cells...);
   } else {
     for (std::int64_t i = 0; i < n; ++i) {

@@ -110,7 +110,7 @@ class depth_search {
 
  private:
   struct rank_state {
-    std::size_t cell = 0, op = 0, next_leaving = 0;
+    std::size_t next = 0, op = 0, next_leaving = 0;  // cell, and its first op
     enum { no, to_receive, to_send } waits = no;
     route waits_for;
   };
@@ -119,8 +119,8 @@ class depth_search {
     rank_state& rank = ranks_[r];
     rank.waits = rank_state::no;
     const std::span<const cell> row = s_[r];
-    for (; rank.cell < row.size(); ++rank.cell) {
-      const std::span<const routes> ops = wiring_.ops(r).subspan(rank.op, row[rank.cell].size());
+    for (; rank.next < row.size(); ++rank.next) {
+      const std::span<const routes> ops = wiring_.ops(r).subspan(rank.op, row[rank.next].size());
       for (const routes& op : ops)
         if (op.input.crosses())
           while (receives_[op.input.channel].posted() <= op.input.number) post(op.input.channel, true);
@@ -140,7 +140,7 @@ class depth_search {
         }
       for (const routes& op : ops)
         if (op.output.crosses()) send(op.output.channel);
-      wiring_.for_each_leaving(r, rank.cell, rank.next_leaving,
+      wiring_.for_each_leaving(r, rank.next, rank.next_leaving,
                                [&](const exchange& e) { send(wiring_.channel_between(e.from, e.to)); });
       rank.op += ops.size();
     }

@@ -25,6 +25,7 @@ struct cell_ref {
   std::uint32_t rank = 0;
   std::uint32_t index = 0;
 
+  friend constexpr bool operator==(const cell_ref&, const cell_ref&) = default;
   friend constexpr auto operator<=>(const cell_ref&, const cell_ref&) = default;
 };
 

@@ -1,0 +1,26 @@
+# CUDA, where there is a toolkit (nvcc on PATH or under /usr/local/cuda): pipesched_has_cuda, and pipesched_cuda, which has what
+# execute/cuda.hpp needs. No GPU is needed to compile.
+#
+#   PIPESCHED_CUDA                 ON, or OFF to leave it out
+#   PIPESCHED_CUDA_ARCHITECTURES   90; all-major for every current one
+option(PIPESCHED_CUDA "Build what needs CUDA, where a toolkit is found" ON)
+set(PIPESCHED_CUDA_ARCHITECTURES 90 CACHE STRING "Architectures of our own kernels, as CMAKE_CUDA_ARCHITECTURES has them")
+set(pipesched_has_cuda FALSE)
+if(NOT PIPESCHED_CUDA)
+  return()
+endif()
+find_program(PIPESCHED_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)
+if(NOT PIPESCHED_NVCC)
+  message(STATUS "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)")
+  return()
+endif()
+set(CMAKE_CUDA_COMPILER ${PIPESCHED_NVCC} CACHE FILEPATH "")
+set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER} CACHE FILEPATH "")
+set(CMAKE_CUDA_ARCHITECTURES ${PIPESCHED_CUDA_ARCHITECTURES})
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+set(pipesched_has_cuda TRUE)
+
+add_library(pipesched_cuda INTERFACE)
+target_link_libraries(pipesched_cuda INTERFACE pipesched_core CUDA::cudart)
+target_compile_options(pipesched_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)  # CMake 3.25 knows no CUDA20 of nvcc 13
