@@ -3,9 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
-#include <random>
+#include <functional>
+#include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -15,8 +19,8 @@
 #include "pipesched/execute/peer.hpp"
 #include "pipesched/execute/step_graph.hpp"
 #include "pipesched/generate/by_name.hpp"
+#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
-#include "pipesched/transform.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
 #include "support/tanh_model.hpp"
@@ -36,6 +40,7 @@ struct device_trainer {
   fake_device* device;
   fake_device::stream stream;
   side_stream<fake_runtime>* side = nullptr;  // for the backward of an overlapped pair
+  std::function<void(op)> fails{};            // called before every op
 
   template <typename T>
   static fake_device::range all(T& value) {
@@ -43,6 +48,7 @@ struct device_trainer {
   }
   void put(task t, bool keeps, bool weighs, void (model::trainer::*work)(task)) { put(stream, t, keeps, weighs, work); }
   void put(fake_device::stream into, task t, bool keeps, bool weighs, void (model::trainer::*work)(task)) {
+    if (fails) fails(t.what);
     std::vector<fake_device::range> reads{all(on_host->layers[t.what.chunk].weights)}, writes;
     if (t.slots.input != no_slot) reads.push_back(all(on_host->buffers[t.slots.input]));
     if (t.slots.output != no_slot) writes.push_back(all(on_host->buffers[t.slots.output]));
@@ -95,7 +101,7 @@ struct machine {
     hub = std::make_unique<fake_hub>(fake_runtime{&device}, p, ranks, peer_options{.timed = timed}, limit);
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
       sides.push_back(std::make_unique<side_stream<fake_runtime>>(fake_runtime{&device}));
-      on_device.push_back({&trainers[r], &device, ranks[r].compute, sides.back().get()});
+      on_device.push_back({&trainers[r], &device, ranks[r].compute, sides.back().get(), {}});
     }
   }
   void in_threads(int steps) {
@@ -345,17 +351,50 @@ TEST_CASE("device: run_on_peers runs a thread a rank, and reads the times once a
         }).intervals.size() == 0);
 }
 
-TEST_CASE("device: one thread that runs all ranks says when none can go on") {
-  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
-  std::swap(p.actions[1][0], p.actions[1][2]);  // computes before it has posted its first receive
-  machine m(p);
-  const auto ends = [&] {
+TEST_CASE(
+    "device: a device that does not end its step, a rank that throws and one that stalls end all ranks with the "
+    "cause") {
+  const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
+  const auto ends = [&](auto&& prepare) {
+    machine m(p, false, std::chrono::milliseconds(30));
+    prepare(m);
     try {
-      m.by_turns(1);
+      run_on_peers(p, *m.hub, [&](std::uint32_t rank, fake_transport&) { return m.on_device[rank]; });
     } catch (const std::exception& e) {
       return std::string(e.what());
     }
     return std::string();
   };
-  CHECK(ends() != "");
+  CHECK(ends([](machine&) {}) == "");
+  const std::string hung = ends([](machine& m) { m.device.hangs = true; });
+  CHECK(hung.find("aborted by rank ") == 0);
+  CHECK(hung.find("the device did not end the step within the time limit\nrank 0 at ") != std::string::npos);
+  CHECK(ends([](machine& m) {
+          m.on_device[2].fails = [](op o) {
+            if (o.micro == 3) throw std::domain_error("not a number in " + to_string(o));
+          };
+        }) == "not a number in 2F3");
+  const std::string late = ends([](machine& m) {
+    m.on_device[1].fails = [&hub = *m.hub](op o) {
+      while (o.micro == 3 && !hub.aborted()) std::this_thread::yield();
+    };
+  });
+  CHECK(late.find("nothing came within the time limit") != std::string::npos);
+  CHECK(late.find(", which waits for activation 1F3 from rank 1") != std::string::npos);
+}
+
+TEST_CASE("device: one thread that runs all ranks says when none can go on") {
+  // Both ranks want the other's message before they send their own.
+  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
+  const auto sends_last = [&](std::uint32_t rank) {
+    auto row = p.actions[rank];
+    const auto send = std::find_if(row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send; });
+    std::rotate(send, send + 1, row.end());
+  };
+  sends_last(0), sends_last(1);
+  REQUIRE(!check(p));
+  machine m(p);
+  CHECK(refusal_of([&] { m.by_turns(1); }) == "no rank can go on; check() says why");
+  CHECK(refusal_of([&] { execute_by_turns<device_trainer, fake_transport>(p, m.on_device, {}); }) ==
+        "a program of 2 ranks needs as many trainers and transports; got 2 and 0");
 }

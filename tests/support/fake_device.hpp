@@ -33,6 +33,7 @@ class fake_device {
   // Of calls since the last reset; the call with this number fails.
   std::int64_t calls = 0, fails_at = -1;
   std::string failed_call;
+  bool hangs = false;  // queries never see an end
   int queries = 0, makes = 0, copies = 0, launches = 0;
   std::vector<std::string> races;
 
@@ -89,7 +90,7 @@ class fake_device {
   status query(event, bool& done) {
     return call("EventQuery", false, [&] {
       ++queries;
-      done = true;
+      done = !hangs;
       return good;
     });
   }
