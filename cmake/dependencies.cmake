@@ -13,6 +13,18 @@ FetchContent_Declare(benchmark GIT_REPOSITORY https://github.com/google/benchmar
 FetchContent_Declare(CLI11 GIT_REPOSITORY https://github.com/CLIUtils/CLI11.git GIT_TAG v2.1.2
                      FIND_PACKAGE_ARGS 2.1)
 
+# Or headers alone, from one folder that has fmt/, nlohmann/, CLI/ and doctest/: where nothing can be installed or fetched.
+set(PIPESCHED_HEADERS "" CACHE PATH "A folder with the headers of fmt, nlohmann_json, CLI11 and doctest, used instead of packages")
+if(PIPESCHED_HEADERS)
+  foreach(library IN ITEMS fmt::fmt nlohmann_json::nlohmann_json CLI11::CLI11 doctest::doctest)
+    add_library(${library} INTERFACE IMPORTED GLOBAL)
+    target_include_directories(${library} SYSTEM INTERFACE ${PIPESCHED_HEADERS})
+  endforeach()
+  target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY)
+  set(PIPESCHED_INSTALL OFF)
+  return()
+endif()
+
 if(PIPESCHED_INSTALL)
   set(FMT_INSTALL ON)      # a fetched copy is installed along, as the exported targets name it
   set(JSON_Install ON)
