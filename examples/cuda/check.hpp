@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A call of CUDA's or cuBLAS's that fails is an exception, with its name, what the library says and the line that made it.
+// A call of CUDA's or cuBLAS's that fails is an exception, with its name, what the library says and the line it is in.
 //
 //   check(cudaMemsetAsync(to, 0, size, stream), "cudaMemsetAsync");
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The kernels of the example, as plain functions. Each puts its work into a stream and returns; none allocates or waits. The
-// pointers are of device memory. For float and double.
+// The kernels of the example, as plain functions for float and double. Each puts its work into a stream and returns;
+// none allocates or waits. The pointers are of device memory.
 
 #include <cuda_runtime_api.h>
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// DeepSeek's example of DualPipe, in CUDA with cuBLAS, through any schedule of the library; all ranks in this process, on one GPU
-// or several.
+// DeepSeek's example of DualPipe, in CUDA with cuBLAS, through any schedule of the library; all ranks in this process,
+// on one GPU or several.
 //
-//   cuda_mlp --check                                        DualPipe on 8 ranks, 20 micro-batches; against the same on one device
-//   cuda_mlp --schedule 1f1b --pp 4 --mode graph            a step captured once and replayed
-//   cuda_mlp --transfer host --html step.html               with transfers to hide; what a step looked like, as measured
-//   cuda_mlp --predict 1f1b,zb1p                            what others would take, by the times of this one
+//   cuda_mlp --check                              DualPipe, 8 ranks, 20 micro-batches; against the same on one device
+//   cuda_mlp --schedule 1f1b --pp 4 --mode graph  a step captured once and replayed
+//   cuda_mlp --transfer host --html step.html     with transfers to hide; what a step looked like, as measured
+//   cuda_mlp --predict 1f1b,zb1p                  what others would take, by the times of this one
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -69,7 +69,7 @@ int count_devices() {
 
 /// The device of every rank.
 std::vector<int> place_ranks(const options& o) {
-  const std::int64_t devices = count_devices();
+  const std::int64_t devices = std::min<std::int64_t>(count_devices(), o.plan.pp);
   const std::int64_t needed = o.ranks_per_gpu == 0 ? 1 : (o.plan.pp + o.ranks_per_gpu - 1) / o.ranks_per_gpu;
   require(needed <= devices, fmt::format("--pp {} with --ranks-per-gpu {} needs {} GPUs; there are {}", o.plan.pp,
                                          o.ranks_per_gpu, needed, devices));
@@ -225,7 +225,8 @@ int main(int argc, char** argv) {
     require(o.steps >= 1 && o.steps <= 1'000'000, fmt::format("--steps is from 1 to 1000000; got {}", o.steps));
     require(o.plan.pp <= 256, fmt::format("--pp is at most 256; got {}", o.plan.pp));
     require(o.plan.micro <= 100'000, fmt::format("--micro is at most 100000; got {}", o.plan.micro));
-    require(o.ranks_per_gpu >= 0, fmt::format("--ranks-per-gpu is at least 1; got {}", o.ranks_per_gpu));
+    require(o.ranks_per_gpu >= 0 && o.ranks_per_gpu <= 256,
+            fmt::format("--ranks-per-gpu is from 1 to 256; got {}", o.ranks_per_gpu));
 
     const program p = lower(make_schedule(o.family, o.plan));
     std::vector<schedule> others;

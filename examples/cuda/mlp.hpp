@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A stage of the model: two linear layers without bias, a GELU between them. Matrices are dense, row by row; a row of x, h, g or
-// y is a token.
+// A stage of the model: two linear layers without bias, a GELU between them. Matrices are dense, row by row; a row of
+// x, h, g or y is a token.
 //
 //   h = x up^T, g = gelu(h), y = g down^T           up: hidden x width, down: width x hidden
 //   dg = dy down, dh = dg * gelu'(h), dx = dh up    backward_input
 //   d(down) += dy^T g, d(up) += dh^T x              backward_weight, at any time after
 //
-// Source: github.com/deepseek-ai/DualPipe, examples. Every function puts its work into the stream of the `blas` it is given.
+// Every function puts its work into the stream of the `blas` it is given.
+// Source: github.com/deepseek-ai/DualPipe, examples.
 
 #include <cublas_v2.h>
 
@@ -41,7 +42,8 @@ class blas {
     check(cublasCreate(&made), "cublasCreate");
     handle_.reset(made);
     check(cublasSetStream(made, stream), "cublasSetStream");
-    // After the stream, which would reset it. With memory of its own a product can be captured, and is always the same one.
+    // After the stream, which would reset it. With memory of its own a product can be captured and always comes out the
+    // same.
     check(cublasSetWorkspace(made, workspace_.data(), workspace_.size()), "cublasSetWorkspace");
     check(cublasSetMathMode(made, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");  // no TF32
     check(cublasSetAtomicsMode(made, CUBLAS_ATOMICS_NOT_ALLOWED), "cublasSetAtomicsMode");

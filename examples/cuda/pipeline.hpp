@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// All ranks of a program, and the three ways to run their steps: a thread a rank, one thread for all of them by turns, or that
-// captured once into a graph and replayed.
+// All ranks of a program, and the three ways to run their steps: a thread a rank, one thread for all of them by turns,
+// or that captured once into a graph and replayed.
 
 #include <cuda_runtime_api.h>
 
@@ -56,7 +56,7 @@ class pipeline {
     return ms;
   }
 
-  /// When the cells of one step ran, in milliseconds, likewise. What runs in a graph cannot be timed so: it is run by turns.
+  /// When the cells of one step ran, in milliseconds, likewise. Cells of a graph cannot be timed: it is run by turns.
   pipesched::timeline run_timed(run_mode mode) {
     pipesched::cuda::peer_hub hub({}, p_, ranks_, {.timed = true});
     pipesched::timeline t{.schedule = p_.schedule,

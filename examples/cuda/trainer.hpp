@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A rank's part of the training: what the executor calls. All memory is taken in the constructor, as the program has the number
-// of every slot; from then on the trainer only puts work into streams, so that a step can be captured into a graph.
+// A rank's part of the training: what the executor calls. All memory is taken in the constructor, as the program has
+// the number of every slot; from then on the trainer only puts work into streams, so that a step can be captured into a
+// graph.
 //
 // Every op is two halves with a transfer between them, which stands for the all-to-all of experts:
 //
@@ -11,8 +12,8 @@
 //   W    gradient of down                              gradient of up
 //   B    I and W, half by half
 //
-// Of a pair that the schedule overlaps, one op has the rank's stream and the other one a side stream, and what is put into the two
-// alternates: while the intermediate of one is on its way, the other one computes.
+// Of a pair that the schedule overlaps, one op has the rank's stream and the other one a side stream, and what is put
+// into the two alternates: while the intermediate of one is on its way, the other one computes.
 
 #include <cuda_runtime_api.h>
 
