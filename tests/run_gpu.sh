@@ -41,6 +41,26 @@ part() {
 
 part tests ctest --test-dir "$build" -L gpu --output-on-failure
 part overhead "$build/bench/cuda/cuda_overhead" JSON
+mlp=$build/examples/cuda/cuda_mlp
+for schedule in 1f1b zb1p dualpipe dualpipev; do
+  for pp in 2 4 8; do part "check_${schedule}_$pp" "$mlp" --schedule $schedule --pp $pp --check --json JSON; done
+done
+for mode in threads turns graph; do
+  part "mode_$mode" "$mlp" --schedule dualpipev --pp 4 --mode $mode --steps 30 --check --json JSON
+done
+# An overlapped cell beside its ops one after the other, with a transfer in each to hide and without. Two ranks: more would
+# contend for one GPU.
+for transfer in none host; do
+  for overlap in "" --no-overlap; do
+    part "overlap_$transfer$overlap" "$mlp" --schedule dualpipev --pp 2 --micro 20 --transfer $transfer $overlap --timed \
+      --json JSON
+  done
+done
+# Costs of one schedule, the time of others: predicted, then measured. Both ranks share a GPU where there is one.
+part predict "$mlp" --schedule zbv --pp 2 --micro 20 --steps 30 --predict v_half,v_min,dualpipev,hanayo,v_1f1b --json JSON
+for schedule in v_half v_min dualpipev hanayo v_1f1b; do
+  part "measure_$schedule" "$mlp" --schedule $schedule --pp 2 --micro 20 --steps 30 --timed --json JSON
+done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck initcheck; do
     part "sanitizer_$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/cuda/cuda_peer" quick

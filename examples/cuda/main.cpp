@@ -18,8 +18,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <pipesched/generate/by_name.hpp>
+#include <pipesched/notation.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -48,7 +50,7 @@ struct options {
   mlp_sizes sizes;
   std::int64_t ranks_per_gpu = 0;  // 0: evenly
   std::size_t steps = 10;
-  bool check = false, in_double = false, no_overlap = false;
+  bool check = false, timed = false, in_double = false, no_overlap = false;
 };
 
 struct no_device : std::runtime_error {
@@ -114,13 +116,28 @@ void write(const char* option, const std::string& name, const std::string& text)
   if (!(file << text).flush()) throw schedule_error(fmt::format("{} {} cannot be written", option, name));
 }
 
+/// The mean time of each kind of cell, by the passes of its ops: F, B, I, W, F&B ...
+nlohmann::ordered_json times_of_cells(const timeline& t) {
+  std::map<std::string, std::pair<double, int>> sums;
+  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank)
+    for (std::size_t i = 0; i < t[rank].size(); ++i) {
+      std::string kind;
+      for (const op& o : t.schedule[rank][i]) kind += (kind.empty() ? "" : "&") + std::string(1, letter(o.pass));
+      auto& [sum, count] = sums[kind];
+      sum += t[rank][i].end - t[rank][i].start, ++count;
+    }
+  nlohmann::ordered_json means;
+  for (const auto& [kind, of] : sums) means[kind] = of.first / of.second;
+  return means;
+}
+
 /// What was asked for of a measured step: pictures of it, and what others would take by its costs.
 void use_timeline(const options& o, const timeline& t, const std::vector<schedule>& others,
                   nlohmann::ordered_json& report) {
   const stage_costs costs = fit_costs(t);
   const double measured = measure(t).makespan, simulated = measure(simulate(t.schedule, costs)).makespan;
   fmt::print("one step: measured {:.3f} ms, simulated with its own costs {:.3f} ms\n", measured, simulated);
-  report["timeline"] = {{"measured_ms", measured}, {"simulated_ms", simulated}};
+  report["timeline"] = {{"measured_ms", measured}, {"simulated_ms", simulated}, {"cells_ms", times_of_cells(t)}};
   for (std::size_t i = 0; i < others.size(); ++i) {
     const double ms = measure(simulate(others[i], costs)).makespan;
     fmt::print("{}: {:.3f} ms by these costs\n", o.predict[i], ms);
@@ -172,7 +189,8 @@ int run(const options& o, const program& p, const std::vector<schedule>& others)
                worst.gradients, tolerance, worst.passed() ? "passed" : "FAILED");
     report["check"] = {{"loss_error", worst.losses}, {"gradient_error", worst.gradients}, {"passed", worst.passed()}};
   }
-  if (!o.html.empty() || !o.trace.empty() || !o.predict.empty()) use_timeline(o, ranks.run_timed(mode), others, report);
+  if (o.timed || !o.html.empty() || !o.trace.empty() || !o.predict.empty())
+    use_timeline(o, ranks.run_timed(mode), others, report);
   if (!o.json.empty()) write("--json", o.json, report.dump(2) + "\n");
   return worst.passed() ? 0 : 1;
 }
@@ -202,6 +220,7 @@ int main(int argc, char** argv) {
     app.add_option("--width", o.sizes.width)->capture_default_str();
     app.add_option("--hidden", o.sizes.hidden)->capture_default_str();
     app.add_flag("--check", o.check, "run the same step on one device, too, and compare losses and gradients");
+    app.add_flag("--timed", o.timed, "time every cell of one step, too; so do the options below");
     app.add_option("--predict", o.predict,
                    "schedules a,b,c of as many stages: their time by the costs of a measured step")
         ->delimiter(',');

@@ -74,7 +74,6 @@ class trainer {
     // Two that add to gradients might add to the same ones; no schedule of the library pairs those.
     const bool both_add = yields_weight_gradient(a.what.pass) && yields_weight_gradient(b.what.pass);
     if (!options_.overlap || both_add) return run(main_, a), run(main_, b);
-    on(device_);
     side_.begin(main_.stream);
     first_half(main_, a), first_half(beside_, b);
     transfer(main_, a), transfer(beside_, b);
@@ -86,7 +85,6 @@ class trainer {
   std::span<std::byte> weight_gradient(std::uint16_t number) { return gradients(number).bytes(); }
   std::span<std::byte> reduction_buffer(std::uint32_t n) { return reductions_[n].bytes(); }
   void reduce(std::uint16_t number, std::uint16_t other, std::span<const std::byte> theirs) {
-    on(device_);
     Real* const mine = gradients(number).data();
     const bool here = theirs.empty();
     const Real* const more = here ? gradients(other).data() : reinterpret_cast<const Real*>(theirs.data());
@@ -123,7 +121,6 @@ class trainer {
   };
 
   void run(const lane& l, const pipesched::task& t) {
-    on(device_);
     first_half(l, t);
     transfer(l, t);
     second_half(l, t);
@@ -173,7 +170,7 @@ class trainer {
   static void copy(const lane& l, const Real* from, Real* to, std::size_t n) {
     check(cudaMemcpyAsync(to, from, n * sizeof(Real), cudaMemcpyDeviceToDevice, l.stream), "cudaMemcpyAsync");
   }
-  // Kernels and cuBLAS need the rank's device to be the thread's, which may run ranks of several.
+  // Kernels and cuBLAS need the rank's device to be the thread's; within a step it is.
   static int on(int device) {
     check(cudaSetDevice(device), "cudaSetDevice");
     return device;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A device that is none: what is put into a stream runs at once, or into the graph that is being captured. Every stream has a
-// vector clock; a kernel or copy that touches memory without being ordered after who wrote it last, or writes memory without being
-// ordered after who read it since, is a race, as is a wait for an event that nobody has recorded.
+// A device that is none: what is put into a stream runs at once, or into the graph that is being captured. Every stream has
+// a vector clock; a kernel or copy that touches memory without being ordered after who wrote it last, or writes memory
+// without being ordered after who read it since, is a race, as is a wait for an event that nobody has recorded.
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -35,11 +36,12 @@ class fake_device {
   std::string failed_call;
   bool hangs = false;  // queries never see an end
   int queries = 0, makes = 0, copies = 0, launches = 0;
+  std::atomic<int> selections = 0;
   std::vector<std::string> races;
 
   void reset_counts() {
     const std::lock_guard lock(mutex_);
-    calls = queries = makes = copies = launches = 0;
+    calls = queries = makes = copies = launches = selections = 0;
   }
 
   status make_stream(stream& s) {
@@ -219,7 +221,10 @@ struct fake_runtime {
            : s == fake_device::isolation            ? "depends on what is not captured"
                                                     : "not joined";
   }
-  status set_device(int) { return device->other("SetDevice"); }
+  status set_device(int) {
+    ++device->selections;
+    return device->other("SetDevice");
+  }
   status make_stream(int, int, stream& s) { return device->make_stream(s); }
   status make_event(int, bool, event& e) { return device->make_event(e); }
   status connect(int, int) { return device->other("DeviceEnablePeerAccess"); }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// All ranks of a process run by one thread, by turns. For devices, whose work is only put into streams: needed where a step is
-// captured into a graph, and enough where the host has time to spare.
+// All ranks of a process run by one thread, by turns. For devices, whose work is only put into streams: needed where a step
+// is captured into a graph, and enough where the host has time to spare.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,8 +15,8 @@
 
 namespace pipesched {
 
-/// Runs one step of all ranks. A rank goes on until it would have to wait for another one; as sends and receives do not wait, a
-/// program that check() passes comes to its end.
+/// Runs one step of all ranks. A rank goes on until it would have to wait for another one; as sends and receives do not
+/// wait, a program that check() passes comes to its end. The thread's device is the rank's while that runs.
 /// @param trainers, transports  by rank. @throws what a trainer throws; schedule_error if no rank can go on
 template <typename Trainer, transport Transport>
 requires requires(Transport& t, const action& a) { t.waits(a), t.finish_waits(); }
@@ -30,9 +30,14 @@ void execute_by_turns(const program& p, std::span<Trainer> trainers, std::span<T
   std::vector<std::uint32_t> next(ranks, 0);
   for (std::size_t left = p.actions.size(); left > 0;) {
     const std::size_t before = left;
-    for (std::size_t r = 0; r < ranks; ++r)
-      for (; next[r] < runs[r].actions.size() && !transports[r]->waits(runs[r].actions[next[r]]); ++next[r], --left)
-        runs[r].run(next[r]);
+    for (std::size_t r = 0; r < ranks; ++r) {
+      const auto goes_on = [&] {
+        return next[r] < runs[r].actions.size() && !transports[r]->waits(runs[r].actions[next[r]]);
+      };
+      if constexpr (requires { transports[r]->select_device(); })
+        if (goes_on()) transports[r]->select_device();
+      for (; goes_on(); ++next[r], --left) runs[r].run(next[r]);
+    }
     if (left == before) throw schedule_error("no rank can go on; check() says why");
   }
   for (std::size_t r = 0; r < ranks; ++r)

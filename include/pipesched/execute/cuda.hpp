@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// CUDA's runtime under the names of device.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20 compiler
-// takes it, with CUDA's headers; link cudart. A port to HIP or MUSA is this file with another prefix.
+// CUDA's runtime under the names of device.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20
+// compiler takes it, with CUDA's headers; link cudart. A port to HIP or MUSA is this file with another prefix.
 //
 //   std::vector<pipesched::cuda::rank> ranks;                         // a stream of the user's for each pipeline rank
 //   pipesched::cuda::peer_hub hub({}, program, ranks);

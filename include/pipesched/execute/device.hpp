@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What the library asks of a device's runtime: the seam between CUDA (cuda.hpp), its relatives (HIP, MUSA) and a fake for tests.
-// A port is one type that satisfies `device_runtime`.
+// What the library asks of a device's runtime: the seam between CUDA (cuda.hpp), its relatives (HIP, MUSA) and a fake for
+// tests. A port is one type that satisfies `device_runtime`.
 
 #include <concepts>
 #include <cstddef>

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Ranks of one process on one device or several: messages are copies between the trainers' own buffers in device memory, ordered
-// by events. To wait is to put an event between two streams: no thread ever waits for a device within a step. A thread may wait
-// until another one has put its side of a message into a stream, which it does as fast as it can.
+// Ranks of one process on one device or several: messages are copies between the trainers' own buffers in device memory,
+// ordered by events. To wait is to put an event between two streams: no thread ever waits for a device within a step. A
+// thread may wait until another one has put its side of a message into a stream, which it does as fast as it can.
 //
 //   sender's compute     ... op that makes the message, record ready ............ wait moved, op that uses the buffer again
 //   channel's stream     wait ready, wait free, copy, record moved
 //   receiver's compute   ... op that read the buffer last, record free .......... wait moved, op that needs the message
 //
-// An event is waited for only after it was recorded, so every wait is for work that is in a stream already: whichever streams
-// share a queue of the hardware, none waits for ever.
+// An event is waited for only after it was recorded, so every wait is for work that is in a stream already: whichever
+// streams share a queue of the hardware, none waits for ever.
 
 #include <algorithm>
 #include <chrono>
@@ -183,7 +183,8 @@ class peer_hub : public basic_hub<peer_mover<R>> {
       : basic_hub<peer_mover<R>>(p, time_limit, peer_mover<R>(std::move(runtime), p, std::move(ranks), options)) {}
 };
 
-/// One rank's side: a transport. @pre the trainers' buffers are in the memory of their rank's device, and outlive all ranks' steps
+/// One rank's side: a transport. @pre the trainers' buffers are in the memory of their rank's device, and outlive all
+/// ranks' steps
 template <device_runtime R>
 class peer_transport : public basic_in_process<peer_mover<R>> {
   using base = basic_in_process<peer_mover<R>>;
@@ -194,6 +195,10 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
   typename R::stream compute() const { return this->mover().ranks()[this->rank()].compute; }
   int device() const { return this->mover().ranks()[this->rank()].device; }
 
+  /// Makes the rank's device this thread's, as kernels need.
+  void select_device() {
+    detail::require(this->mover().runtime(), this->mover().runtime().set_device(device()), "SetDevice", this->where());
+  }
   /// The executor calls these around every cell.
   void begin_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i}, this->where()); }
   void end_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i} + 1, this->where()); }
@@ -218,8 +223,8 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
   }
 };
 
-/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the devices
-/// are through. The timeline is empty unless the hub is timed; its ranks' clocks start within some microseconds.
+/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the
+/// devices are through. The timeline is empty unless the hub is timed; its ranks' clocks start within some microseconds.
 /// @throws what the first rank that failed has thrown, once all threads have ended. @pre check(p) is true
 template <device_runtime R, typename MakeTrainer>
 timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer) {
@@ -230,8 +235,7 @@ timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_tra
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
   const auto run = [&](std::uint32_t rank, detail::meeting_point<peer_mover<R>>& together) {
     peer_transport<R> transport(hub, rank);
-    const auto where = [&] { return detail::concat({"rank ", rank, " before its step"}); };
-    detail::require(hub.mover().runtime(), hub.mover().runtime().set_device(transport.device()), "SetDevice", where);
+    transport.select_device();
     trainers[rank].reset(new trainer_type(make_trainer(rank, transport)));
     transport.synchronize();  // what the trainer has put into its stream so far
     together.wait();

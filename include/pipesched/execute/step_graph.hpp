@@ -19,8 +19,9 @@ namespace pipesched {
 template <device_runtime R>
 class step_graph {
  public:
-  /// Captures what `enqueue()` puts into the ranks' compute streams and into streams that wait for them. It must wait for all
-  /// that it starts, as finish() does, and for no device.
+  /// Captures what `enqueue()` puts into the ranks' compute streams and into streams that wait for them. It must wait for
+  /// all that it starts, as finish() does, and for no device. Run a step before: what a runtime loads at first use cannot
+  /// be captured.
   /// @throws device_error, with what the runtime says; whatever enqueue() throws
   template <typename Enqueue>
   step_graph(R runtime, std::span<const device_rank<R>> ranks, Enqueue&& enqueue) : runtime_(std::move(runtime)) {
