@@ -34,7 +34,8 @@ class checker {
   report run() {
     report_ = verify(s_, most_);
     if (!report_ || !check_shape()) return std::move(report_);
-    for (auto* table : {&behind_last_, &sent_, &reduced_}) table->assign(std::size_t{s_.pp()} * s_.stages(), 0);
+    hosted_ = hosted_stages(s_);
+    for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       check_slots(rank);
       check_actions(rank);
@@ -54,7 +55,16 @@ class checker {
       ++report_.further;
   }
 
-  std::size_t at(std::uint32_t rank, std::uint32_t stage) const { return std::size_t{rank} * s_.stages() + stage; }
+  // Of a stage on a rank that holds it: the cell behind its last W or B, and how often its weight gradient is sent and
+  // added to.
+  struct totals {
+    std::uint32_t behind_last = 0, sent = 0, reduced = 0;
+  };
+  totals* total(std::uint32_t rank, std::uint32_t stage) {
+    const auto& stages = hosted_[rank];
+    const auto found = std::find(stages.begin(), stages.end(), stage);
+    return found == stages.end() ? nullptr : &totals_[rank][static_cast<std::size_t>(found - stages.begin())];
+  }
 
   // The cell that an action belongs to: its own, or that of the next compute.
   std::size_t cell_of(std::uint32_t rank, std::size_t action_number) const {
@@ -79,6 +89,14 @@ class checker {
           add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", most}));
           good = false;
         }
+    }
+    std::size_t messages = 0;
+    for (const channel& c : p_.channels) messages += c.messages;
+    if (messages > p_.actions.size()) {
+      add(rule::program, 0, violation::no_cell,
+          concat(
+              {"the channels have ", messages, " messages; expected at most as many as actions, ", p_.actions.size()}));
+      good = false;
     }
     for (const channel& c : p_.channels)
       if (c.from >= pp || c.to >= pp || c.from == c.to) {
@@ -122,6 +140,8 @@ class checker {
     for (std::size_t i = 0; i < s_[rank].size(); ++i) {
       const cell& c = s_[rank][i];
       const auto& slots = p_.slots[rank][i];
+      if (!c.overlapped() && slots[1] != op_slots{})
+        add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
         check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
         if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight)
@@ -129,7 +149,7 @@ class checker {
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool weighs = yields_weight_gradient(c[k].pass);
-        if (weighs) behind_last_[at(rank, c[k].stage)] = static_cast<std::uint32_t>(i + 1);
+        if (weighs) total(rank, c[k].stage)->behind_last = static_cast<std::uint32_t>(i + 1);
         if (s_.forward_only || weighs) release(activations, slots[k].activation);
         if (c[k].pass == pass::backward_weight) release(weights, slots[k].weights);
       }
@@ -145,16 +165,19 @@ class checker {
       const bool sends = a.kind == action_kind::send && a.what.what == payload::weights;
       if (!sends && a.kind != action_kind::reduce) continue;
       const std::uint32_t stage = sends ? a.what.stage : a.index;
-      if (std::max<std::uint32_t>(stage, a.what.stage) >= s_.stages())
-        return add(
-            rule::reduction, rank, violation::no_cell,
-            concat({"reduces stage ", std::max<std::uint32_t>(stage, a.what.stage), "; there are ", s_.stages()}));
-      if (cells < behind_last_[at(rank, stage)])
+      totals* const of = total(rank, stage);
+      if (!sends && a.what.what != payload::weights)
+        return add(rule::reduction, rank, violation::no_cell,
+                   concat({"adds ", to_string(a.what), "; expected a weight gradient"}));
+      if (of == nullptr || a.what.stage >= s_.stages())
+        return add(rule::reduction, rank, violation::no_cell,
+                   concat({sends ? "sends" : "adds to", " the weight gradient of stage ",
+                           of == nullptr ? stage : a.what.stage, ", which it does not hold"}));
+      if (cells < of->behind_last)
         add(rule::reduction, rank, cells,
             concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage,
-                    " before all of its W or B have run; expected it behind cell ",
-                    behind_last_[at(rank, stage)] - 1}));
-      if (a.what.stage == stage) ++(sends ? sent_ : reduced_)[at(rank, stage)];
+                    " before all of its W or B have run; expected it behind cell ", of->behind_last - 1}));
+      if (a.what.stage == stage) ++(sends ? of->sent : of->reduced);
     }
     if (cells < s_[rank].size())
       add(rule::program, rank, cells, concat({"the last cells are not run; expected ", s_[rank].size()}));
@@ -167,7 +190,7 @@ class checker {
       const std::uint32_t a = s_.placement.rank_of_stage(0)[stage], b = s_.placement.rank_of_stage(1)[stage];
       for (const std::uint32_t rank : {a, b}) {
         const std::uint32_t sends = a == b ? 0 : 1, reductions = a == b ? 0 : 1;
-        if (sent_[at(rank, stage)] < sends || reduced_[at(rank, stage)] != reductions)
+        if (const totals& of = *total(rank, stage); of.sent < sends || of.reduced != reductions)
           add(rule::reduction, rank, violation::no_cell,
               concat({"stage ", stage, " is held by ranks ", a, " and ", b,
                       "; expected both to send and to add its weight gradient once"}));
@@ -229,8 +252,8 @@ class checker {
   const schedule& s_;
   std::size_t most_;
   report report_;
-  // By rank and stage: the cell behind the last W or B, and how often its weight gradient is sent and added to.
-  std::vector<std::uint32_t> behind_last_, sent_, reduced_;
+  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
+  std::vector<std::vector<totals>> totals_;         // by rank, like those
 };
 
 }  // namespace detail

@@ -181,7 +181,8 @@ class depth_search {
 
 class lowering {
  public:
-  lowering(const schedule& s, const lower_options& options) : s_(s), wiring_(s, options.tied) {
+  lowering(const schedule& s, const lower_options& options)
+      : s_(s), wiring_(s, options.tied), hosted_(hosted_stages(s)) {
     p_ = {.schedule = s,
           .channels = wiring_.channels(),
           .actions = rows<action>::for_overwrite(wiring_.actions()),
@@ -235,12 +236,12 @@ class lowering {
     action* next_action = p_.actions[rank].data();
     std::uint32_t buffers = 0, reductions = 0;
     std::vector<std::uint32_t> channels_in;
-    for (std::uint32_t c = 0; c < p_.channels.size(); ++c)
+    for (const std::uint32_t c : wiring_.channels_at(rank))
       if (p_.channels[c].to == rank) {
         channels_in.push_back(c);
         for (std::uint32_t i = p_.channels[c].receive_buffers; i-- > 0;) in_[c].free.push_back(buffers + i);
         buffers += p_.channels[c].receive_buffers;
-      } else if (p_.channels[c].from == rank) {
+      } else {
         first_send_buffer_[c] = buffers;
         buffers += p_.channels[c].send_buffers;
       }
@@ -271,7 +272,7 @@ class lowering {
     // Slots that are taken by one op and given back by another of the same stage and micro-batch.
     number_pool activations, contexts, local;
     const auto at = [&](op o) { return std::size_t{o.chunk} * s_.micro + o.micro; };
-    std::vector<std::uint32_t> activation_of(s_.placement.stages_of(rank).size() * s_.micro, no_slot);
+    std::vector<std::uint32_t> activation_of(hosted_[rank].size() * s_.micro, no_slot);
     std::vector<std::uint32_t> context_of(activation_of), local_buffer(wiring_.local(rank));
 
     for (const std::uint32_t c : channels_in)
@@ -355,6 +356,7 @@ class lowering {
 
   const schedule& s_;
   wiring wiring_;
+  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   program p_;
   std::vector<incoming> in_;                      // by channel
   std::vector<std::uint32_t> first_send_buffer_;  // likewise

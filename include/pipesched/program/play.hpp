@@ -41,11 +41,11 @@ class player {
     std::uint32_t number = 0;  // of the message in the channel
   };
 
+  /// @pre the channels have no more messages than there are actions
   explicit player(const program& p, Listener listener = {})
       : p_(p), listener_(std::move(listener)), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::size_t c = 0; c < channels_.size(); ++c) {
-      const std::size_t messages = std::min<std::size_t>(p.channels[c].messages, p.actions.size());
-      channels_[c].sends.reserve(messages), channels_[c].receives.reserve(messages);
+      channels_[c].sends.reserve(p.channels[c].messages), channels_[c].receives.reserve(p.channels[c].messages);
     }
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].buffers.resize(p.pools[r].buffers);

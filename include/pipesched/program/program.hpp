@@ -120,4 +120,19 @@ inline std::uint64_t fingerprint(const program& p) {
   return hash;
 }
 
+namespace detail {
+
+/// The stages that each rank holds, of both replicas, ascending; by rank.
+inline std::vector<std::vector<std::uint16_t>> hosted_stages(const schedule& s) {
+  std::vector<std::vector<std::uint16_t>> hosted(s.pp());
+  for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
+    for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
+      auto& on_rank = hosted[s.placement.rank_of_stage(replica)[stage]];
+      if (on_rank.empty() || on_rank.back() != stage) on_rank.push_back(static_cast<std::uint16_t>(stage));
+    }
+  return hosted;
+}
+
+}  // namespace detail
+
 }  // namespace pipesched

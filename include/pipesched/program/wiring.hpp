@@ -42,6 +42,7 @@ class wiring {
   wiring(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
       : s_(s),
         channels_of_(s.pp()),
+        channels_at_(s.pp()),
         ops_(rows<routes>::for_overwrite(ops_of(s))),
         local_(s.pp()),
         leaving_(s.pp()),
@@ -75,6 +76,8 @@ class wiring {
   /// What a rank sends or adds of tied stages, behind all replicas.
   const std::vector<exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
 
+  /// The channels into and out of a rank, ascending.
+  const std::vector<std::uint32_t>& channels_at(std::uint32_t rank) const { return channels_at_[rank]; }
   std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) const {
     for (const auto& [rank, channel] : channels_of_[from])
       if (rank == to) return channel;
@@ -146,6 +149,7 @@ class wiring {
     const auto channel = static_cast<std::uint32_t>(channels_.size());
     channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
     channels_of_[from].push_back({to, channel});
+    channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
     messages_.emplace_back();
     least_send_buffers_.push_back(1), tensors_.push_back(0);
     return channel;
@@ -184,18 +188,31 @@ class wiring {
       std::stable_sort(of.begin(), of.end(), [&](const exchange& x, const exchange& y) {
         return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
       });
-    for (const auto& [x, y] : tied)
-      for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
-        const std::uint32_t a = home(x, replica), b = home(y, replica);
-        if (hosts(a, y)) {  // has both
-          if (replica == 0 || a != home(x, 0)) tied_[a].push_back({a, a, y, x});
-          continue;
-        }
-        for (const exchange& e : {exchange{a, b, x, y}, exchange{b, a, y, x}}) {
-          tied_[e.from].push_back(e);
-          tied_[e.to].push_back(e);
-        }
-      }
+    for (const auto& [x, y] : tied) tie(x, y);
+  }
+  // Whoever has one of the two stages, and so its whole gradient by now, needs the other one's, from a rank of its own if
+  // there is one.
+  void tie(std::uint16_t x, std::uint16_t y) {
+    std::vector<std::uint32_t> with_x, with_y, with_both;
+    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
+      const auto once = [](std::vector<std::uint32_t>& to, std::uint32_t rank) {
+        if (std::find(to.begin(), to.end(), rank) == to.end()) to.push_back(rank);
+      };
+      once(hosts(home(x, replica), y) ? with_both : with_x, home(x, replica));
+      once(hosts(home(y, replica), x) ? with_both : with_y, home(y, replica));
+    }
+    for (const std::uint32_t rank : with_both) tied_[rank].push_back({rank, rank, y, x});
+    const auto of = [&](const std::vector<std::uint32_t>& ranks, std::size_t i) {
+      return ranks.empty() ? with_both[0] : ranks[std::min(i, ranks.size() - 1)];
+    };
+    for (std::size_t i = 0; i < std::max(with_x.size(), with_y.size()); ++i) {
+      if (i < with_y.size()) send_tied({of(with_x, i), with_y[i], x, y});
+      if (i < with_x.size()) send_tied({of(with_y, i), with_x[i], y, x});
+    }
+  }
+  void send_tied(const exchange& e) {
+    tied_[e.from].push_back(e);
+    tied_[e.to].push_back(e);
   }
   std::size_t last_backward(std::uint32_t rank, std::uint16_t stage) const {
     std::size_t i = s_[rank].size();
@@ -208,6 +225,7 @@ class wiring {
   const schedule& s_;
   std::vector<channel> channels_;
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
+  std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<message>> messages_;                                     // by channel
   std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise
   rows<routes> ops_;
