@@ -191,6 +191,33 @@ TEST_CASE("in process: stages with tied weights have the sum of both gradients, 
     }
 }
 
+TEST_CASE("in process: stages with tied weights, wherever two replicas of each are") {
+  for (const auto& [first, second] : {std::pair(0, 1), std::pair(2, 0), std::pair(1, 2)})
+    for (const std::vector<std::vector<std::uint16_t>>& homes :
+         {std::vector<std::vector<std::uint16_t>>{{0, 1, 2}, {2, 0, 1}},
+          {{0, 1, 2}, {1, 2, 0}},
+          {{0, 1, 2}, {1, 0, 0}}}) {
+      schedule s{.name = "two_replicas", .placement = placement::custom(3, 4, homes), .micro = 4};
+      // Each rank all forwards, by micro-batch and stage, then all backwards.
+      std::vector<std::vector<cell>> rows_of(3);
+      const auto put = [&](pass kind, std::uint32_t micro, std::uint16_t stage) {
+        const std::uint32_t rank = s.placement.rank_of(stage, micro);
+        rows_of[rank].push_back(
+            op{.pass = kind, .chunk = s.placement.chunk_of(stage, micro), .stage = stage, .micro = micro});
+      };
+      for (std::uint32_t m = 0; m < 4; ++m)
+        for (std::uint16_t stage = 0; stage < 3; ++stage) put(pass::forward, m, stage);
+      for (std::uint32_t m = 0; m < 4; ++m)
+        for (std::uint16_t stage = 3; stage-- > 0;) put(pass::backward, m, stage);
+      s.cells = rows<cell>(rows_of);
+      REQUIRE(to_string(verify(s)) == "");
+      const tied_stages tied{{static_cast<std::uint16_t>(first), static_cast<std::uint16_t>(second)}};
+      const program p = lower(s, {.tied = tied});
+      REQUIRE(to_string(check(p)) == "");
+      require_close(in_threads(p, tied), model::on_one_device(3, 4, tied));
+    }
+}
+
 TEST_CASE("in process: transformed schedules, any depth, and the overlapped callback") {
   for (const char* name : {"1f1b", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev"})
     for (const std::uint32_t depth : {1u, 2u, 8u}) {

@@ -334,9 +334,20 @@ TEST_CASE("check: a shape that is none, and numbers out of range, are named, not
         }).find("a pool of 4294967295; expected at most ") != std::string::npos);
   CHECK(broken([](program& p) { p.slots[0][0][0].input = 0; }) ==
         "rank 0, cell 0: message: 0F0 has a buffer that it does not need\n");
-  program odd = good;
-  odd.channels[0].messages = 0xFFFF'FFFF;
-  check(odd);
+  CHECK(broken([](program& p) {
+          p.channels[0].messages = 0xFFFF'FFFF;
+        }).find("; expected at most as many as actions, ") != std::string::npos);
+  CHECK(broken([](program& p) { p.slots[0][0][1].input = 1000000; }) ==
+        "rank 0, cell 0: slot: 0F0 has slots for a second op\n");
+  const auto first_reduce = [](program& p) -> action& {
+    const auto row = p.actions[1];
+    return *std::find_if(row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::reduce; });
+  };
+  CHECK(broken([&](program& p) {
+          first_reduce(p).what.what = payload::activation;
+        }).find("rank 1: reduction: adds activation ") == 0);
+  CHECK(broken([&](program& p) { first_reduce(p).index = 3; }) ==
+        "rank 1: reduction: adds to the weight gradient of stage 3, which it does not hold\n");
   std::mt19937_64 random(5);
   for (int i = 0; i < 3000; ++i) {
     program p = good;

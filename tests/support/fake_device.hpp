@@ -6,7 +6,6 @@
 // without being ordered after who read it since, is a race, as is a wait for an event that nobody has recorded.
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -16,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,7 +36,7 @@ class fake_device {
   std::string failed_call;
   bool hangs = false;  // queries never see an end
   int queries = 0, makes = 0, copies = 0, launches = 0;
-  std::atomic<int> selections = 0;
+  int selections = 0;
   std::vector<std::string> races;
 
   void reset_counts() {
@@ -44,11 +44,11 @@ class fake_device {
     calls = queries = makes = copies = launches = selections = 0;
   }
 
-  status make_stream(stream& s) {
+  status make_stream(int device, stream& s) {
     return call("StreamCreateWithPriority", false, [&] {
       ++makes;
       s = stream(static_cast<int>(streams_.size()));
-      streams_.push_back({});
+      streams_.push_back({{}, 0, device});
       for (stream_state& each : streams_) each.clock.resize(streams_.size(), 0);
       return good;
     });
@@ -127,6 +127,13 @@ class fake_device {
       return good;
     });
   }
+  status set_device(int device) {
+    return call("SetDevice", true, [&] {
+      ++selections;
+      devices_[std::this_thread::get_id()] = device;
+      return good;
+    });
+  }
   status other(std::string_view name) {
     return call(name, true, [] { return good; });
   }
@@ -134,6 +141,8 @@ class fake_device {
   /// A kernel of a trainer.
   void kernel(stream s, const std::vector<range>& reads, const std::vector<range>& writes, std::function<void()> work) {
     const std::lock_guard lock(mutex_);
+    if (of(s).device != devices_[std::this_thread::get_id()])
+      races.push_back("a kernel for another device than the thread's");
     run(s, reads, writes, std::move(work));
   }
 
@@ -141,6 +150,7 @@ class fake_device {
   struct stream_state {
     std::vector<std::uint64_t> clock;
     int capture = 0;  // 0: none
+    int device = 0;
   };
   struct event_state {
     std::vector<std::uint64_t> clock;
@@ -200,6 +210,7 @@ class fake_device {
   std::vector<std::vector<std::function<void()>>> graphs_;
   std::vector<std::function<void()>> captured_;
   std::vector<stream> joined_;
+  std::map<std::thread::id, int> devices_;
   stream origin_{};
   int capture_ = 0, captures_ = 0;
 };
@@ -221,11 +232,8 @@ struct fake_runtime {
            : s == fake_device::isolation            ? "depends on what is not captured"
                                                     : "not joined";
   }
-  status set_device(int) {
-    ++device->selections;
-    return device->other("SetDevice");
-  }
-  status make_stream(int, int, stream& s) { return device->make_stream(s); }
+  status set_device(int which) { return device->set_device(which); }
+  status make_stream(int which, int, stream& s) { return device->make_stream(which, s); }
   status make_event(int, bool, event& e) { return device->make_event(e); }
   status connect(int, int) { return device->other("DeviceEnablePeerAccess"); }
   status record(event e, stream s) { return device->record(e, s); }

@@ -36,6 +36,7 @@ concept device_runtime = std::copyable<R> &&
   { R::prefix } -> std::convertible_to<std::string_view>;
   { r.make_stream(device, device, s) } -> std::same_as<typename R::status>;
   { r.make_event(device, done, e) } -> std::same_as<typename R::status>;
+  { r.set_device(device) } -> std::same_as<typename R::status>;
   { r.connect(device, device) } -> std::same_as<typename R::status>;
   { r.record(e, s) } -> std::same_as<typename R::status>;
   { r.wait(s, e) } -> std::same_as<typename R::status>;

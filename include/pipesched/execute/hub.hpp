@@ -35,16 +35,30 @@
 namespace pipesched {
 
 /// One side of a message: the rank and its buffer. Buffers are counted from those of tensors on; behind them come those
-/// that weight gradients are received into, then as many for those that are sent.
+/// that weight gradients are received into, then one for each that is sent.
 struct message_side {
   std::uint32_t rank = 0, buffer = 0;
   std::byte* bytes = nullptr;
 };
 
-/// Of a channel's messages, the most that can be between the first of their posts and the last of their waits.
-inline std::size_t channel_entries(const program& p, const channel& c) {
-  return std::size_t{c.receive_buffers} + c.send_buffers + p.schedule.stages() + 2;
-}
+/// What a hub makes room for, counted from the actions.
+struct transfer_counts {
+  explicit transfer_counts(const program& p) : entries(p.channels.size(), 1), weights(p.actions.count(), 0) {
+    for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) {
+      std::vector<std::uint32_t> last_channel(p.pools[rank].buffers, no_slot);
+      for (const action& a : p.actions[rank]) {
+        if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
+        const bool tensor = a.what.what != payload::weights;
+        if (tensor && last_channel[a.buffer] == a.channel) continue;  // waited for before it is posted again
+        if (tensor) last_channel[a.buffer] = a.channel;
+        ++entries[a.channel];
+        weights[rank] += !tensor && a.kind == action_kind::send;
+      }
+    }
+  }
+  std::vector<std::size_t> entries;    ///< by channel: no fewer than its messages that are posted and have not moved
+  std::vector<std::uint32_t> weights;  ///< by rank: the weight gradients it sends in a step
+};
 
 /// What the ranks of one process share.
 template <typename Mover>
@@ -53,10 +67,10 @@ class basic_hub {
   /// @param time_limit  how long a rank waits for one message before it gives up, and all others with it
   explicit basic_hub(const program& p, std::chrono::duration<double> time_limit = std::chrono::seconds(60),
                      Mover mover = {})
-      : program_(p), time_limit_(time_limit), at_(p.actions.count()), mover_(std::move(mover)) {
-    for (const channel& c : p.channels) channels_.emplace_back(channel_entries(p, c));
+      : program_(p), time_limit_(time_limit), counts_(p), at_(p.actions.count()), mover_(std::move(mover)) {
+    for (const std::size_t entries : counts_.entries) channels_.emplace_back(entries);
     for (std::size_t r = 0; r < p.actions.count(); ++r)
-      ranks_.emplace_back(p.pools[r].buffers + 2 * std::size_t{p.pools[r].reductions});
+      ranks_.emplace_back(std::size_t{p.pools[r].buffers} + p.pools[r].reductions + counts_.weights[r]);
   }
   basic_hub(const basic_hub&) = delete;
   basic_hub& operator=(const basic_hub&) = delete;
@@ -112,7 +126,7 @@ class basic_hub {
   };
   // The action that a rank is at; one on a cache line.
   struct alignas(64) position {
-    std::atomic<std::uint32_t> action{0};
+    std::atomic<std::uint32_t> action{no_slot};  // no_slot: before its step
   };
 
   std::string place(std::uint32_t rank) const {
@@ -120,6 +134,7 @@ class basic_hub {
     const std::uint32_t n = at_[rank].action.load(std::memory_order_relaxed);
     const auto waited_for = awaited(rank, n);
     const std::string waits = waited_for == nullptr ? "" : ", which waits for " + describe(*waited_for);
+    if (n == no_slot) return "its start";
     if (n >= row.size()) return "its end" + waits;
     if (row[n].kind == action_kind::compute) return to_string(program_.schedule[rank][row[n].index]) + waits;
     return detail::concat({row[n].kind == action_kind::receive ? "the receive of "
@@ -152,12 +167,12 @@ class basic_hub {
     };
     std::uint32_t sent = 0;
     const action* last = nullptr;
+    if (n == no_slot) return last;
     for (const action& a : row.first(std::min<std::size_t>(n, row.size()))) {
       if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
       std::uint32_t number = a.buffer;
       if (a.what.what == payload::weights)
-        number =
-            pools.buffers + (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++ % pools.reductions);
+        number = pools.buffers + (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++);
       if (needs(a, number) && pending(number)) last = &a;
     }
     return last;
@@ -165,6 +180,7 @@ class basic_hub {
 
   const program& program_;
   std::chrono::duration<double> time_limit_;
+  transfer_counts counts_;
   std::vector<position> at_;
   std::deque<channel_state> channels_;
   std::deque<rank_state> ranks_;
@@ -183,6 +199,7 @@ class basic_in_process {
         rank_(rank),
         data_(hub.program_.pools[rank].buffers),
         reductions_(hub.program_.pools[rank].reductions),
+        sends_(hub.counts_.weights[rank]),
         buffers_(hub.ranks_[rank].buffers.get()) {}
 
   basic_in_process(const basic_in_process&) = delete;
@@ -209,7 +226,7 @@ class basic_in_process {
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
     const bool weights = a.what.what == payload::weights;
-    const std::uint32_t n = weights ? data_ + reductions_ + weights_++ % reductions_ : a.buffer;
+    const std::uint32_t n = weights ? data_ + reductions_ + weights_++ % sends_ : a.buffer;
     const message_side side = post(n, const_cast<std::byte*>(bytes.data()));  // only read
     auto& c = hub_.channels_[a.channel];
     const std::size_t entry = c.sends++ % c.size;
@@ -220,11 +237,11 @@ class basic_in_process {
   void wait_received(std::uint32_t n, bool weights) { wait(weights ? data_ + n : n); }
   void wait_sent(std::uint32_t n) { wait(n); }
   void wait_weights_sent() {
-    for (std::uint32_t n = 0; n < reductions_; ++n) wait(data_ + reductions_ + n);
+    for (std::uint32_t n = 0; n < sends_; ++n) wait(data_ + reductions_ + n);
   }
   void finish() {
     at(static_cast<std::uint32_t>(hub_.program_.actions[rank_].size()));
-    for (std::uint32_t n = 0; n < data_ + 2 * reductions_; ++n) wait(n);
+    for (std::uint32_t n = 0; n < data_ + reductions_ + sends_; ++n) wait(n);
     finished_ = true;
   }
 
@@ -239,13 +256,13 @@ class basic_in_process {
                          [&](const op_slots& s) { return pending(s.input) || pending(s.output); });
     }
     if (a.kind != action_kind::reduce) return false;
-    for (std::uint32_t n = 0; n < reductions_; ++n)
+    for (std::uint32_t n = 0; n < sends_; ++n)
       if (pending(data_ + reductions_ + n)) return true;
     return a.channel != no_slot && pending(data_ + a.buffer);
   }
   /// Would finish()?
   bool finish_waits() const {
-    for (std::uint32_t n = 0; n < data_ + 2 * reductions_; ++n)
+    for (std::uint32_t n = 0; n < data_ + reductions_ + sends_; ++n)
       if (buffers_[n].done.load(std::memory_order_acquire) != posted(buffers_[n])) return true;
     return false;
   }
@@ -315,7 +332,7 @@ class basic_in_process {
   [[noreturn]] void give_up() const { throw pipeline_aborted("aborted by " + hub_.cause()); }
 
   basic_hub<Mover>& hub_;
-  std::uint32_t rank_, data_, reductions_;
+  std::uint32_t rank_, data_, reductions_, sends_;  // sends_: of weight gradients, in a step
   buffer* buffers_;
   std::uint32_t weights_ = 0;  // sent so far
   bool finished_ = true;
@@ -348,24 +365,30 @@ void run_ranks(basic_hub<Mover>& hub, std::uint32_t ranks, Run&& run) {
   std::atomic<std::uint32_t> first{ranks};  // the rank that failed first
   meeting_point<Mover> together(hub, ranks);
   std::vector<std::jthread> threads;
-  for (std::uint32_t rank = 0; rank < ranks; ++rank)
-    threads.emplace_back([&, rank] {
+  const auto run_rank = [&](std::uint32_t rank) {
+    try {
+      run(rank, together);
+    } catch (...) {
+      errors[rank] = std::current_exception();
+      std::string cause = "an exception of unknown type";
       try {
-        run(rank, together);
+        throw;
+      } catch (const std::exception& e) {
+        cause = e.what();
       } catch (...) {
-        errors[rank] = std::current_exception();
-        std::string cause = "an exception of unknown type";
-        try {
-          throw;
-        } catch (const std::exception& e) {
-          cause = e.what();
-        } catch (...) {
-        }
-        std::uint32_t nobody = ranks;
-        first.compare_exchange_strong(nobody, rank);
-        hub.abort(rank, cause);
       }
-    });
+      std::uint32_t nobody = ranks;
+      first.compare_exchange_strong(nobody, rank);
+      hub.abort(rank, cause);
+    }
+  };
+  try {
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) threads.emplace_back(run_rank, rank);
+  } catch (const std::exception& e) {
+    hub.abort(static_cast<std::uint32_t>(threads.size()), detail::concat({"no thread: ", e.what()}));
+    threads.clear();
+    throw;
+  }
   threads.clear();  // joins
   if (first != ranks) std::rethrow_exception(errors[first]);
 }

@@ -51,19 +51,21 @@ class peer_mover {
     if (ranks_.size() != p.actions.count())
       throw schedule_error(detail::concat(
           {"a program of ", p.actions.count(), " pipeline ranks needs as many places; got ", ranks_.size()}));
-    for (const channel& c : p.channels) {
+    const transfer_counts counts(p);
+    for (std::uint32_t number = 0; number < p.channels.size(); ++number) {
+      const channel& c = p.channels[number];
       const int from = ranks_[c.from].device, to = ranks_[c.to].device;
       const auto where = [&] { return detail::concat({"making the channel from rank ", c.from, " to rank ", c.to}); };
       if (from != to) detail::require(runtime_, runtime_.connect(from, to), "DeviceEnablePeerAccess", where);
       channels_.push_back({.stream = detail::make_stream(runtime_, from, options.copy_priority, where), .moved = {}});
-      for (std::size_t i = channel_entries(p, c); i > 0; --i)
+      for (std::size_t i = counts.entries[number]; i > 0; --i)
         channels_.back().moved.push_back(detail::make_event(runtime_, from, false, where));
     }
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       const auto where = [&] { return detail::concat({"making the events of rank ", r}); };
       const int device = ranks_[r].device;
       rank_state& own = states_.emplace_back();
-      const std::size_t buffers = p.pools[r].buffers + 2 * std::size_t{p.pools[r].reductions};
+      const std::size_t buffers = std::size_t{p.pools[r].buffers} + p.pools[r].reductions + counts.weights[r];
       for (std::size_t i = 0; i < buffers; ++i)
         own.posted.push_back(detail::make_event(runtime_, device, false, where));
       own.moved.resize(buffers);
@@ -117,7 +119,8 @@ class peer_mover {
     detail::require(runtime_, runtime_.query(states_[rank].end.handle(), done), "EventQuery", where);
     return done;
   }
-  /// Waits, at most so long, until nothing is left in any stream: after a failure, before the trainers' buffers go.
+  /// Waits, at most so long, until the ranks' streams and the channels' are empty: after a failure, before the trainers'
+  /// buffers go. A trainer's own streams are its own business.
   void drain(std::chrono::duration<double> limit) noexcept {
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
     const auto empty = [&](typename R::event e, typename R::stream s) {
