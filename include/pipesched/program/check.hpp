@@ -149,7 +149,8 @@ class checker {
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool weighs = yields_weight_gradient(c[k].pass);
-        if (weighs) total(rank, c[k].stage)->behind_last = static_cast<std::uint32_t>(i + 1);
+        if (weighs)
+          totals_[rank][c[k].chunk].behind_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
         if (s_.forward_only || weighs) release(activations, slots[k].activation);
         if (c[k].pass == pass::backward_weight) release(weights, slots[k].weights);
       }
@@ -253,12 +254,13 @@ class checker {
   std::size_t most_;
   report report_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
-  std::vector<std::vector<totals>> totals_;         // by rank, like those
+  std::vector<std::vector<totals>> totals_;         // by rank and chunk, like those
 };
 
 }  // namespace detail
 
-/// The report of a program: true where every way to run it ends. Linear in the number of actions.
+/// The report of a program: true where every way to run it ends. Linear in the numbers of actions, stages and
+/// ranks.
 inline report check(const program& p, std::size_t most_violations = 20) {
   return detail::checker(p, most_violations).run();
 }

@@ -379,7 +379,8 @@ inline void check_tied(const schedule& s, const std::vector<std::array<std::uint
 /// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one
 /// waiting; if the buffers are so few that ranks would wait for each other in a circle, those channels get more.
 /// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice.
-/// Linear in the number of ops.
+/// Linear in the numbers of ops, stages and ranks, but for the rounds
+/// that too shallow channels take.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   if (const report r = verify(s, 1); !r)
     throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));
