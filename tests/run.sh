@@ -15,6 +15,7 @@ quietly() {  # shows what a command prints only if it fails
 [ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3
 [ -z "${CI:-}" ] || need openmpi-bin libopenmpi-dev
 command -v mpirun >/dev/null || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
+command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 command -v chromedriver >/dev/null || echo "skipped: the test of the HTML page (no chromium-driver)"
 need g++ clang libclang-rt-dev cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev libvalijson-dev \
      libbenchmark-dev

@@ -109,7 +109,7 @@ nlohmann::ordered_json measure_family(const char* name, std::int64_t pp, std::in
   std::vector<call>* list = nullptr;
   std::vector<call> calls;
   writing_runtime runtime;
-  std::vector<detail::owned<writing_runtime, cudaStream_t>> streams;
+  std::vector<device_handle<writing_runtime, cudaStream_t>> streams;
   std::vector<device_rank<writing_runtime>> ranks;
   std::deque<hash_model::trainer> trainers;
   std::vector<writing_trainer> by_rank;

@@ -82,7 +82,7 @@ struct machine {
   }
 
   const program& p;
-  std::vector<detail::owned<cuda::runtime, cudaStream_t>> streams;
+  std::vector<device_handle<cuda::runtime, cudaStream_t>> streams;
   std::vector<cuda::rank> ranks;
   std::deque<hash_model::trainer> trainers;
   std::unique_ptr<cuda::peer_hub> hub;

@@ -340,6 +340,28 @@ TEST_CASE("device: a call that fails while channels and events are made says so"
         "a program of 2 pipeline ranks needs as many places; got 0");
 }
 
+TEST_CASE("device: handles are destroyed once by their owner, and never where they are wrapped") {
+  static int destroyed;
+  destroyed = 0;
+  struct counting_runtime : fake_runtime {
+    static void destroy(stream) { ++destroyed; }
+    static void destroy(event) { ++destroyed; }
+    static void destroy(graph) { ++destroyed; }
+  };
+  using handle = device_handle<counting_runtime, fake_device::stream>;
+  {
+    handle own(counting_runtime{}, fake_device::stream(3)), taken(std::move(own)),
+        wrapped = handle::wrap(fake_device::stream(4));
+    CHECK(!own.is_owning());
+    CHECK(taken.is_owning());
+    CHECK(!wrapped.is_owning());
+    CHECK(wrapped.handle() == fake_device::stream(4));
+    taken = handle(counting_runtime{}, fake_device::stream(5));
+    CHECK(destroyed == 1);
+  }
+  CHECK(destroyed == 2);
+}
+
 TEST_CASE("device: run_on_peers runs a thread a rank, and reads the times once all are through") {
   const program p = lower(make_zbv_schedule({.pp = 4, .micro = 8}));
   machine m(p, true);

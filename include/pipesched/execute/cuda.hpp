@@ -83,6 +83,8 @@ struct runtime {
 };
 static_assert(device_runtime<runtime>);
 
+using stream = device_handle<runtime, cudaStream_t>;
+using event = device_handle<runtime, cudaEvent_t>;
 using rank = device_rank<runtime>;
 using peer_hub = pipesched::peer_hub<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;

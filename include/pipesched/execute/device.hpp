@@ -59,6 +59,37 @@ struct device_error : std::runtime_error {
   std::string call;
 };
 
+/// A stream, event or graph: one that is destroyed with this, or, wrapped, one of the user's.
+template <device_runtime R, typename Handle>
+class device_handle {
+ public:
+  device_handle() = default;
+  /// Takes it over.
+  device_handle(R runtime, Handle handle) : runtime_(std::move(runtime)), handle_(handle), owning_(true) {}
+  /// Leaves it to its owner. @pre it outlives this
+  static device_handle wrap(Handle handle) {
+    device_handle wrapped;
+    wrapped.handle_ = handle;
+    return wrapped;
+  }
+  device_handle(device_handle&& other) noexcept
+      : runtime_(std::move(other.runtime_)), handle_(other.handle_), owning_(std::exchange(other.owning_, false)) {}
+  device_handle& operator=(device_handle&& other) noexcept {
+    std::swap(runtime_, other.runtime_), std::swap(handle_, other.handle_), std::swap(owning_, other.owning_);
+    return *this;
+  }
+  ~device_handle() {
+    if (owning_) runtime_.destroy(handle_);
+  }
+  Handle handle() const { return handle_; }
+  bool is_owning() const { return owning_; }
+
+ private:
+  R runtime_{};
+  Handle handle_{};
+  bool owning_ = false;
+};
+
 namespace detail {
 
 /// @throws device_error unless the status is a success. `where()`: the rank and the op
@@ -70,37 +101,14 @@ void require(R& runtime, typename R::status status, std::string_view call, const
   throw device_error(number, name, concat({name, ": ", runtime.text(status), " (", number, "), ", where()}));
 }
 
-/// Streams, events or graphs that are destroyed with this.
-template <device_runtime R, typename Handle>
-class owned {
- public:
-  owned() = default;
-  owned(R runtime, Handle handle) : runtime_(std::move(runtime)), handle_(handle), owns_(true) {}
-  owned(owned&& other) noexcept
-      : runtime_(std::move(other.runtime_)), handle_(other.handle_), owns_(std::exchange(other.owns_, false)) {}
-  owned& operator=(owned&& other) noexcept {
-    std::swap(runtime_, other.runtime_), std::swap(handle_, other.handle_), std::swap(owns_, other.owns_);
-    return *this;
-  }
-  ~owned() {
-    if (owns_) runtime_.destroy(handle_);
-  }
-  Handle handle() const { return handle_; }
-
- private:
-  R runtime_{};
-  Handle handle_{};
-  bool owns_ = false;
-};
-
 template <device_runtime R, typename Where>
-owned<R, typename R::event> make_event(R& runtime, int device, bool timed, const Where& where) {
+device_handle<R, typename R::event> make_event(R& runtime, int device, bool timed, const Where& where) {
   typename R::event e{};
   require(runtime, runtime.make_event(device, timed, e), "EventCreateWithFlags", where);
   return {runtime, e};
 }
 template <device_runtime R, typename Where>
-owned<R, typename R::stream> make_stream(R& runtime, int device, int priority, const Where& where) {
+device_handle<R, typename R::stream> make_stream(R& runtime, int device, int priority, const Where& where) {
   typename R::stream s{};
   require(runtime, runtime.make_stream(device, priority, s), "StreamCreateWithPriority", where);
   return {runtime, s};
@@ -144,8 +152,8 @@ class side_stream {
   static std::string where() { return "a side stream"; }
 
   R runtime_;
-  detail::owned<R, typename R::stream> stream_;
-  detail::owned<R, typename R::event> begun_, ended_;
+  device_handle<R, typename R::stream> stream_;
+  device_handle<R, typename R::event> begun_, ended_;
 };
 
 }  // namespace pipesched

@@ -146,9 +146,9 @@ class peer_mover {
   const std::vector<device_rank<R>>& ranks() const { return ranks_; }
 
  private:
-  using event = detail::owned<R, typename R::event>;
+  using event = device_handle<R, typename R::event>;
   struct channel_state {
-    detail::owned<R, typename R::stream> stream;
+    device_handle<R, typename R::stream> stream;
     std::vector<event> moved;  // by entry
   };
   struct rank_state {

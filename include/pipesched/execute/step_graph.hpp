@@ -29,7 +29,7 @@ class step_graph {
     if (ranks.empty()) throw schedule_error("a graph needs the streams of at least one rank");
     origin_ = ranks[0].compute;
     const auto fork = detail::make_event(runtime_, ranks[0].device, false, where);
-    std::vector<detail::owned<R, typename R::event>> joins;
+    std::vector<device_handle<R, typename R::event>> joins;
     for (std::size_t r = 1; r < ranks.size(); ++r)
       joins.push_back(detail::make_event(runtime_, ranks[r].device, false, where));
     detail::require(runtime_, runtime_.begin_capture(origin_), "StreamBeginCapture", where);
@@ -60,7 +60,7 @@ class step_graph {
  private:
   R runtime_;
   typename R::stream origin_{};
-  detail::owned<R, typename R::graph> graph_;
+  device_handle<R, typename R::graph> graph_;
 };
 
 }  // namespace pipesched
