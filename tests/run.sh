@@ -16,6 +16,7 @@ quietly() {  # shows what a command prints only if it fails
 [ -z "${CI:-}" ] || need openmpi-bin libopenmpi-dev
 command -v mpirun >/dev/null || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
+[ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"
 command -v chromedriver >/dev/null || echo "skipped: the test of the HTML page (no chromium-driver)"
 need g++ clang libclang-rt-dev cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev libvalijson-dev \
      libbenchmark-dev
