@@ -226,11 +226,13 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
   }
 };
 
-/// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the
-/// devices are through. The timeline is empty unless the hub is timed; its ranks' clocks start within some microseconds.
+/// Runs steps with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the
+/// devices are through. A trainer's `begin_step(step)` and `end_step(step)` are called around every step if it has them,
+/// the latter once its own device is through: there an optimizer may go. The timeline is of the last step, and empty unless
+/// the hub is timed; the clocks of its ranks start within some microseconds.
 /// @throws what the first rank that failed has thrown, once all threads have ended. @pre check(p) is true
 template <device_runtime R, typename MakeTrainer>
-timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer) {
+timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer, std::size_t steps = 1) {
   timeline measured{.schedule = p.schedule};
   if (hub.mover().timed()) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t, peer_transport<R>&>>;
@@ -241,10 +243,15 @@ timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_tra
     transport.select_device();
     trainers[rank].reset(new trainer_type(make_trainer(rank, transport)));
     transport.synchronize();  // what the trainer has put into its stream so far
-    together.wait();
-    transport.start_clock();
-    execute(p, rank, *trainers[rank], transport);
-    transport.synchronize();
+    trainer_type& trainer = *trainers[rank];
+    for (std::size_t step = 0; step < steps; ++step) {
+      if (hub.mover().timed()) together.wait();
+      transport.start_clock();
+      if constexpr (requires { trainer.begin_step(step); }) trainer.begin_step(step);
+      execute(p, rank, trainer, transport);
+      transport.synchronize();
+      if constexpr (requires { trainer.end_step(step); }) trainer.end_step(step);
+    }
     if (hub.mover().timed()) transport.read_times(measured[rank]);
   };
   try {
