@@ -96,15 +96,6 @@ void mean_squared_error(const Real* y, const Real* target, Real* dy, std::size_t
   check(cudaGetLastError(), "sum_up");
 }
 
-template void fill(float*, std::size_t, std::uint64_t, double, cudaStream_t);
-template void fill(double*, std::size_t, std::uint64_t, double, cudaStream_t);
-template void add(const float*, float*, std::size_t, cudaStream_t);
-template void add(const double*, double*, std::size_t, cudaStream_t);
-template void gelu(const float*, float*, std::size_t, cudaStream_t);
-template void gelu(const double*, double*, std::size_t, cudaStream_t);
-template void gelu_gradient(const float*, const float*, float*, std::size_t, cudaStream_t);
-template void gelu_gradient(const double*, const double*, double*, std::size_t, cudaStream_t);
-template void mean_squared_error(const float*, const float*, float*, std::size_t, double*, double*, cudaStream_t);
-template void mean_squared_error(const double*, const double*, double*, std::size_t, double*, double*, cudaStream_t);
-
 }  // namespace cuda_mlp
+
+#include "kernels_instances.hpp"

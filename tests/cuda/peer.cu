@@ -14,6 +14,7 @@
 #include <pipesched/program/lower.hpp>
 
 #include "hash_model.cuh"
+#include "support/borrowed.hpp"
 
 using namespace pipesched;
 using hash_model::check;
@@ -40,27 +41,16 @@ struct machine {
     hub = std::make_unique<cuda::peer_hub>(cuda::runtime{}, p, ranks, options, std::chrono::seconds(20));
   }
 
-  // A trainer that another one stands behind: the hub's ranks make their own.
-  struct borrowed {
-    hash_model::trainer* t;
-    void forward(task k) { t->forward(k); }
-    void backward(task k) { t->backward(k); }
-    void backward_input(task k) { t->backward_input(k); }
-    void backward_weight(task k) { t->backward_weight(k); }
-    std::span<std::byte> buffer(std::uint32_t n) { return t->buffer(n); }
-    std::span<std::byte> weight_gradient(std::uint16_t s) { return t->weight_gradient(s); }
-    std::span<std::byte> reduction_buffer(std::uint32_t n) { return t->reduction_buffer(n); }
-    void reduce(std::uint16_t s, std::uint16_t o, std::span<const std::byte> b) { t->reduce(s, o, b); }
-  };
+  using borrowed = tests::borrowed<hash_model::trainer>;
 
   timeline in_threads() {
-    return run_on_peers(p, *hub, [&](std::uint32_t rank, cuda::peer_transport&) { return borrowed{&trainers[rank]}; });
+    return run_on_peers(p, *hub, [&](std::uint32_t rank, cuda::peer_transport&) { return borrowed{trainers[rank]}; });
   }
   void open_transports() {
     for (std::uint32_t r = 0; transports.size() < p.schedule.pp(); ++r) {
       opened.push_back(std::make_unique<cuda::peer_transport>(*hub, r));
       transports.push_back(opened.back().get());
-      by_rank.push_back(borrowed{&trainers[r]});
+      by_rank.push_back(borrowed{trainers[r]});
     }
   }
   void by_turns() { execute_by_turns<borrowed, cuda::peer_transport>(p, by_rank, transports); }
@@ -148,7 +138,7 @@ void failing() {
   machine m(p);
   std::string said;
   try {
-    run_on_peers(p, *m.hub, [&](std::uint32_t r, cuda::peer_transport&) { return thrower{{&m.trainers[r]}, r}; });
+    run_on_peers(p, *m.hub, [&](std::uint32_t r, cuda::peer_transport&) { return thrower{{m.trainers[r]}, r}; });
   } catch (const std::exception& e) {
     said = e.what();
   }

@@ -26,6 +26,7 @@
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/transform.hpp"
+#include "support/borrowed.hpp"
 #include "support/families.hpp"
 #include "support/place_to_fail.hpp"
 #include "support/tanh_model.hpp"
@@ -36,20 +37,6 @@ using namespace pipesched::tests;
 namespace {
 
 using model = tanh_model<double>;
-
-// Keeps its trainer for later.
-template <typename Trainer>
-struct borrowed {
-  Trainer& t;
-  void forward(task k) { t.forward(k); }
-  void backward(task k) { t.backward(k); }
-  void backward_input(task k) { t.backward_input(k); }
-  void backward_weight(task k) { t.backward_weight(k); }
-  std::span<std::byte> buffer(std::uint32_t n) { return t.buffer(n); }
-  std::span<std::byte> weight_gradient(std::uint16_t s) { return t.weight_gradient(s); }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return t.reduction_buffer(n); }
-  void reduce(std::uint16_t s, std::uint16_t o, std::span<const std::byte> b) { t.reduce(s, o, b); }
-};
 
 // Every loss and every gradient once; of a stage that two ranks hold, both have the same to the bit.
 template <typename Real>

@@ -24,6 +24,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -132,9 +133,9 @@ class basic_hub {
   std::string place(std::uint32_t rank) const {
     const auto row = program_.actions[rank];
     const std::uint32_t n = at_[rank].action.load(std::memory_order_relaxed);
+    if (n == no_slot) return "its start";
     const auto waited_for = awaited(rank, n);
     const std::string waits = waited_for == nullptr ? "" : ", which waits for " + describe(*waited_for);
-    if (n == no_slot) return "its start";
     if (n >= row.size()) return "its end" + waits;
     if (row[n].kind == action_kind::compute) return to_string(program_.schedule[rank][row[n].index]) + waits;
     return detail::concat({row[n].kind == action_kind::receive ? "the receive of "
@@ -167,7 +168,6 @@ class basic_hub {
     };
     std::uint32_t sent = 0;
     const action* last = nullptr;
-    if (n == no_slot) return last;
     for (const action& a : row.first(std::min<std::size_t>(n, row.size()))) {
       if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
       std::uint32_t number = a.buffer;

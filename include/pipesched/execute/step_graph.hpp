@@ -5,7 +5,7 @@
 
 #include <cstddef>
 #include <span>
-#include <string_view>
+#include <string>
 #include <utility>
 #include <vector>
 
