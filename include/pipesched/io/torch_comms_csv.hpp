@@ -37,13 +37,13 @@ namespace detail {
 class torch_comms_writer {
  public:
   torch_comms_writer(const timeline& t, torch_waits waits)
-      : t_(t), s_(t.schedule), waits_(waits == torch_waits::written), messages_(s_.pp()) {
+      : t_(t), s_(t.schedule), waits_(waits == torch_waits::written), messages_(s_.pp()), left_(s_.stages(), s_.micro) {
     find_messages();
   }
 
+  /// Of each rank once.
   std::string row(std::uint32_t rank) {
     text_.clear();
-    std::vector<std::uint32_t> left(s_.stages(), s_.micro);  // of the W's and B's of a stage
     const auto& messages = messages_[rank];
     std::size_t next = 0;
     for (std::size_t i = 0; i < s_[rank].size(); ++i) {
@@ -56,7 +56,7 @@ class torch_comms_writer {
         if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
             destination({false, o.stage, o.micro}) != rank)
           put({o.stage, "WAIT_SEND_F", o.micro});
-        if (yields_weight_gradient(o.pass) && --left[o.stage] == 0) {
+        if (yields_weight_gradient(o.pass) && --left_[o.stage] == 0) {
           put({o.stage, "REDUCE_GRAD"});
           if (waits_) put({o.stage, "WAIT_REDUCE_GRAD"});
         }
@@ -112,6 +112,7 @@ class torch_comms_writer {
   const schedule& s_;
   bool waits_;
   std::vector<std::vector<message>> messages_;  // by rank, in the order of all ranks
+  std::vector<std::uint32_t> left_;             // by stage, which one rank has: its W's and B's to come
   std::string text_;
 };
 
