@@ -7,12 +7,15 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "pipesched/error.hpp"
+#include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
 
@@ -92,13 +95,14 @@ class device_handle {
 
 namespace detail {
 
-/// @throws device_error unless the status is a success. `where()`: the rank and the op
-template <device_runtime R, typename Where>
-void require(R& runtime, typename R::status status, std::string_view call, const Where& where) {
-  if (runtime.succeeded(status)) return;
-  const std::string name = concat({R::prefix, call});
+/// @throws device_error unless the status is a success. `where()`: the rank and the op. `Calls` is a runtime, or a library
+/// of messages (edges.hpp)
+template <typename Calls, typename Where>
+void require(Calls& calls, typename Calls::status status, std::string_view call, const Where& where) {
+  if (calls.succeeded(status)) return;
+  const std::string name = concat({Calls::prefix, call});
   const auto number = static_cast<int>(status);
-  throw device_error(number, name, concat({name, ": ", runtime.text(status), " (", number, "), ", where()}));
+  throw device_error(number, name, concat({name, ": ", calls.text(status), " (", number, "), ", where()}));
 }
 
 template <device_runtime R, typename Where>
@@ -113,6 +117,56 @@ device_handle<R, typename R::stream> make_stream(R& runtime, int device, int pri
   require(runtime, runtime.make_stream(device, priority, s), "StreamCreateWithPriority", where);
   return {runtime, s};
 }
+
+/// When the device has come to what: the end of a rank's step, and, if timed, the begin and end of every cell.
+template <device_runtime R>
+class rank_clock {
+ public:
+  template <typename Where>
+  rank_clock(R& runtime, int device, std::size_t cells, bool timed, const Where& where)
+      : end_(make_event(runtime, device, false, where)) {
+    if (!timed) return;
+    zero_ = make_event(runtime, device, true, where);
+    for (std::size_t i = 0; i < 2 * cells; ++i) times_.push_back(make_event(runtime, device, true, where));
+  }
+
+  bool timed() const { return zero_.is_owning(); }
+  template <typename Where>
+  void record_zero(R& runtime, typename R::stream s, const Where& where) {
+    if (timed()) require(runtime, runtime.record(zero_.handle(), s), "EventRecord", where);
+  }
+  /// The begin (2 i) or end (2 i + 1) of cell i.
+  template <typename Where>
+  void record(R& runtime, typename R::stream s, std::size_t n, const Where& where) {
+    if (timed()) require(runtime, runtime.record(times_[n].handle(), s), "EventRecord", where);
+  }
+  template <typename Where>
+  void record_end(R& runtime, typename R::stream s, const Where& where) {
+    require(runtime, runtime.record(end_.handle(), s), "EventRecord", where);
+  }
+  template <typename Where>
+  bool ended(R& runtime, const Where& where) {
+    bool done = false;
+    require(runtime, runtime.query(end_.handle(), done), "EventQuery", where);
+    return done;
+  }
+  typename R::event end() const { return end_.handle(); }
+  /// Puts the start and end of every cell there, in seconds since the zero. @pre ended, and timed
+  template <typename Where>
+  void read(R& runtime, std::span<interval> cells, const Where& where) {
+    const auto time = [&](std::size_t n) {
+      float ms = 0;
+      require(runtime, runtime.elapsed_ms(zero_.handle(), times_[n].handle(), ms), "EventElapsedTime", where);
+      return ms / 1e3;
+    };
+    if (!timed()) throw schedule_error("times are there only where they were asked for: .timed = true");
+    for (std::size_t i = 0; i < cells.size(); ++i) cells[i] = {time(2 * i), time(2 * i + 1)};
+  }
+
+ private:
+  std::vector<device_handle<R, typename R::event>> times_;
+  device_handle<R, typename R::event> zero_, end_;
+};
 
 }  // namespace detail
 

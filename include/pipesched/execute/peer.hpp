@@ -64,16 +64,12 @@ class peer_mover {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       const auto where = [&] { return detail::concat({"making the events of rank ", r}); };
       const int device = ranks_[r].device;
-      rank_state& own = states_.emplace_back();
+      rank_state& own =
+          states_.emplace_back(detail::rank_clock<R>(runtime_, device, p.schedule[r].size(), options.timed, where));
       const std::size_t buffers = std::size_t{p.pools[r].buffers} + p.pools[r].reductions + counts.weights[r];
       for (std::size_t i = 0; i < buffers; ++i)
         own.posted.push_back(detail::make_event(runtime_, device, false, where));
       own.moved.resize(buffers);
-      own.end = detail::make_event(runtime_, device, false, where);
-      if (!timed_) continue;
-      own.zero = detail::make_event(runtime_, device, true, where);
-      for (std::size_t i = 0; i < 2 * p.schedule[r].size(); ++i)
-        own.times.push_back(detail::make_event(runtime_, device, true, where));
     }
   }
 
@@ -101,24 +97,7 @@ class peer_mover {
   }
 
   bool timed() const { return timed_; }
-  template <typename Where>
-  void record_zero(std::uint32_t rank, const Where& where) {
-    if (timed_) record(states_[rank].zero.handle(), ranks_[rank].compute, where);
-  }
-  template <typename Where>
-  void record_time(std::uint32_t rank, std::size_t n, const Where& where) {
-    if (timed_) record(states_[rank].times[n].handle(), ranks_[rank].compute, where);
-  }
-  template <typename Where>
-  void record_end(std::uint32_t rank, const Where& where) {
-    record(states_[rank].end.handle(), ranks_[rank].compute, where);
-  }
-  template <typename Where>
-  bool ended(std::uint32_t rank, const Where& where) {
-    bool done = false;
-    detail::require(runtime_, runtime_.query(states_[rank].end.handle(), done), "EventQuery", where);
-    return done;
-  }
+  detail::rank_clock<R>& clock(std::uint32_t rank) { return states_[rank].clock; }
   /// Waits, at most so long, until the ranks' streams and the channels' are empty: after a failure, before the trainers'
   /// buffers go. A trainer's own streams are its own business.
   void drain(std::chrono::duration<double> limit) noexcept {
@@ -129,17 +108,8 @@ class peer_mover {
       while (runtime_.succeeded(runtime_.query(e, done)) && !done && std::chrono::steady_clock::now() < until)
         std::this_thread::yield();
     };
-    for (std::size_t r = 0; r < ranks_.size(); ++r) empty(states_[r].end.handle(), ranks_[r].compute);
+    for (std::size_t r = 0; r < ranks_.size(); ++r) empty(states_[r].clock.end(), ranks_[r].compute);
     for (const channel_state& c : channels_) empty(c.moved[0].handle(), c.stream.handle());
-  }
-
-  /// Seconds since the zero of the rank. @pre ended
-  template <typename Where>
-  double time(std::uint32_t rank, std::size_t n, const Where& where) {
-    float ms = 0;
-    detail::require(runtime_, runtime_.elapsed_ms(states_[rank].zero.handle(), states_[rank].times[n].handle(), ms),
-                    "EventElapsedTime", where);
-    return ms / 1e3;
   }
 
   R& runtime() { return runtime_; }
@@ -152,10 +122,10 @@ class peer_mover {
     std::vector<event> moved;  // by entry
   };
   struct rank_state {
-    std::vector<event> posted;             // by buffer: what was done with it before its message
-    std::vector<typename R::event> moved;  // by buffer: its last message
-    std::vector<event> times;              // begin and end by cell
-    event zero, end;
+    explicit rank_state(detail::rank_clock<R> of) : clock(std::move(of)) {}
+    detail::rank_clock<R> clock;
+    std::vector<event> posted{};             // by buffer: what was done with it before its message
+    std::vector<typename R::event> moved{};  // by buffer: its last message
   };
 
   template <typename Where>
@@ -200,30 +170,29 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
 
   /// Makes the rank's device this thread's, as kernels need.
   void select_device() {
-    detail::require(this->mover().runtime(), this->mover().runtime().set_device(device()), "SetDevice", this->where());
+    detail::require(runtime(), runtime().set_device(device()), "SetDevice", this->where());
   }
   /// The executor calls these around every cell.
-  void begin_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i}, this->where()); }
-  void end_cell(std::uint32_t i) { this->mover().record_time(this->rank(), 2 * std::size_t{i} + 1, this->where()); }
+  void begin_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i}, this->where()); }
+  void end_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i} + 1, this->where()); }
 
   /// From here on cells are timed. Devices have no common clock: call it on all ranks when nothing runs.
-  void start_clock() { this->mover().record_zero(this->rank(), this->where()); }
+  void start_clock() { clock().record_zero(runtime(), compute(), this->where()); }
 
   /// Waits until the device has come to the end of the step: the only wait for a device that there is, outside of steps.
   /// @throws device_error if the device has failed; pipeline_aborted after the time limit, or if another rank has failed
   void synchronize() {
-    this->mover().record_end(this->rank(), this->where());
-    this->wait_until([&] { return this->mover().ended(this->rank(), this->where()); },
-                     "the device did not end the step");
+    clock().record_end(runtime(), compute(), this->where());
+    this->wait_until([&] { return clock().ended(runtime(), this->where()); }, "the device did not end the step");
   }
 
-  /// When the cells of the last step ran, in seconds since start_clock(). @pre synchronize() has returned
-  void read_times(std::span<interval> cells) {
-    if (!this->mover().timed()) throw schedule_error("times are there with peer_options{.timed = true}");
-    for (std::size_t i = 0; i < cells.size(); ++i)
-      cells[i] = {this->mover().time(this->rank(), 2 * i, this->where()),
-                  this->mover().time(this->rank(), 2 * i + 1, this->where())};
-  }
+  /// When the cells of the last step ran, in seconds since start_clock(). @throws schedule_error unless the hub is timed.
+  /// @pre synchronize() has returned
+  void read_times(std::span<interval> cells) { clock().read(runtime(), cells, this->where()); }
+
+ private:
+  R& runtime() const { return this->mover().runtime(); }
+  detail::rank_clock<R>& clock() const { return this->mover().clock(this->rank()); }
 };
 
 /// Runs steps with a thread a rank, each with the trainer that `make_trainer(rank, transport)` makes there, until the
