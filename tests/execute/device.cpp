@@ -24,6 +24,7 @@
 #include "pipesched/program/lower.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
+#include "support/stream_trainer.hpp"
 #include "support/tanh_model.hpp"
 
 using namespace pipesched;
@@ -35,57 +36,7 @@ using model = tanh_model<double>;
 using fake_hub = peer_hub<fake_runtime>;
 using fake_transport = peer_transport<fake_runtime>;
 
-// Puts the model's ops into its rank's stream as kernels, each with the memory that it reads and writes.
-struct device_trainer {
-  model::trainer* on_host;
-  fake_device* device;
-  fake_device::stream stream;
-  side_stream<fake_runtime>* side = nullptr;  // for the backward of an overlapped pair
-  std::function<void(op)> fails{};            // called before every op
-
-  template <typename T>
-  static fake_device::range all(T& value) {
-    return {&value, sizeof value};
-  }
-  void put(task t, bool keeps, bool weighs, void (model::trainer::*work)(task)) { put(stream, t, keeps, weighs, work); }
-  void put(fake_device::stream into, task t, bool keeps, bool weighs, void (model::trainer::*work)(task)) {
-    if (fails) fails(t.what);
-    std::vector<fake_device::range> reads{all(on_host->layers[t.what.chunk].weights)}, writes;
-    if (t.slots.input != no_slot) reads.push_back(all(on_host->buffers[t.slots.input]));
-    if (t.slots.output != no_slot) writes.push_back(all(on_host->buffers[t.slots.output]));
-    (keeps ? writes : reads).push_back(all(on_host->kept[t.slots.activation]));
-    if (t.slots.weights != no_slot) (weighs ? reads : writes).push_back(all(on_host->due[t.slots.weights]));
-    if (weighs) writes.push_back(all(on_host->layers[t.what.chunk].gradient));
-    device->kernel(into, reads, writes, [trainer = on_host, t, work] { (trainer->*work)(t); });
-  }
-  void forward(task t) { put(t, true, false, &model::trainer::forward); }
-  void backward(task t) { put(t, false, true, &model::trainer::backward); }
-  void backward_input(task t) { put(t, false, false, &model::trainer::backward_input); }
-  void backward_weight(task t) { put(t, false, true, &model::trainer::backward_weight); }
-  void overlapped(task a, task b) {
-    side->begin(stream);
-    for (const task& t : {a, b})
-      if (t.what.pass == pass::forward)
-        forward(t);
-      else if (t.what.pass == pass::backward)
-        put(side->stream(), t, false, true, &model::trainer::backward);
-      else
-        put(side->stream(), t, false, t.what.pass == pass::backward_weight,
-            t.what.pass == pass::backward_weight ? &model::trainer::backward_weight : &model::trainer::backward_input);
-    side->end(stream);
-  }
-  std::span<std::byte> buffer(std::uint32_t n) { return on_host->buffer(n); }
-  std::span<std::byte> weight_gradient(std::uint16_t stage) { return on_host->weight_gradient(stage); }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return on_host->reduction_buffer(n); }
-  void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> theirs) {
-    std::vector<fake_device::range> reads, writes{all(on_host->layer_of(stage).gradient)};
-    if (theirs.empty())
-      writes.push_back(all(on_host->layer_of(other).gradient));
-    else
-      reads.push_back({theirs.data(), theirs.size()});
-    device->kernel(stream, reads, writes, [t = on_host, stage, other, theirs] { t->reduce(stage, other, theirs); });
-  }
-};
+using device_trainer = stream_trainer<fake_device, side_stream<fake_runtime>>;
 
 // Ranks on a fake device, with a stream each.
 struct machine {

@@ -99,7 +99,8 @@ void require_in_place(const program& p, const rows<launch>& order) {
       const action& a = row[n];
       const bool weights = a.what.what == payload::weights;
       if (a.kind == action_kind::compute) {
-        for (const op_slots& s : p.slots[r][a.index]) REQUIRE(under_way.count(s.input) + under_way.count(s.output) == 0);
+        for (const op_slots& s : p.slots[r][a.index])
+          REQUIRE(under_way.count(s.input) + under_way.count(s.output) == 0);
       } else if (a.kind == action_kind::reduce) {
         REQUIRE(weights_under_way == 0);
         REQUIRE((a.channel == no_slot || under_way.count(buffers + a.buffer) == 0));

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// One rank of a program, with messages that a library sends from device to device, straight from the trainer's buffers into
+// those of the other rank. Over NCCL: nccl.hpp.
+//
+//   compute            ... op that makes the message, record posted .......... wait moved, op that uses the buffer again
+//   channel's stream   wait posted, send, record moved            (on the receiver's device likewise, with a receive)
+//
+// A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in launch_order():
+// nothing waits in a circle, not even where all streams of a device share one queue.
+//
+// A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
+// sees whether anything still moves. When something fails it ends all messages under way, so that nothing keeps the device,
+// or a call that waits for it; the rank's own thread throws from whatever it does next.
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/error.hpp"
+#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/device.hpp"
+#include "pipesched/execute/edges.hpp"
+#include "pipesched/execute/executor.hpp"
+#include "pipesched/execute/step_graph.hpp"
+#include "pipesched/program/launch_order.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/simulate/timeline.hpp"
+
+namespace pipesched {
+
+/// A transport. Construction, warm(), capture() and destruction are collective; ranks of the communicator that are in no
+/// pipeline call take_no_part() instead of the first. Several pipelines may share a communicator and a board, each with its
+/// own rank map, if all run the same program.
+/// @pre one thread uses it; the program, the board and the trainer's buffers outlive it
+template <device_runtime R, message_library<typename R::stream> L>
+class edge_transport {
+ public:
+  using communicator = typename L::communicator;
+
+  /// Splits a communicator for every channel of this rank off `parent`, which stays the user's, and makes all streams and
+  /// events. @throws schedule_error, device_error, pipeline_aborted; if one rank does, all do
+  edge_transport(R runtime, L library, const program& p, communicator parent, device_rank<R> where, notice_board& board,
+                 edge_transport_options options = {})
+      : runtime_(std::move(runtime)),
+        p_(p),
+        where_(where),
+        board_(board),
+        options_(std::move(options)),
+        edges_(std::move(library), board, options_) {
+    try {
+      agree(p, board);
+      rank_ = detail::pipeline_rank(edges_.library(), parent, p.schedule.pp(), options_.rank_map);
+      launches_ = launch_order(p, rank_);
+      edges_.make(runtime_, p, rank_, where_.device, here());
+      make_events();
+      watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+      edges_.split(parent, p, here());
+    } catch (const std::exception& e) {
+      abort(e.what());
+      watchdog_ = {};
+      throw;
+    }
+  }
+  edge_transport(const edge_transport&) = delete;
+  edge_transport& operator=(const edge_transport&) = delete;
+  /// Frees the communicators. A rank that leaves in the middle of a step, or with an exception, tells the others first.
+  /// After a failure waits, at most a quarter of the time limit, until the device is through.
+  ~edge_transport() {
+    try {
+      if (std::uncaught_exceptions() > exceptions_)
+        abort("it left with an exception");
+      else if (!finished_)
+        abort("it left before the end of its step");
+      watchdog_ = {};
+      edges_.close();
+    } catch (...) {  // no memory for a text
+    }
+    if (edges_.stopped()) drain();
+  }
+
+  /// For ranks of the communicator that are in no pipeline. @throws device_error, pipeline_aborted
+  static void take_no_part(L library, const program& p, communicator parent, notice_board& board) {
+    const edge_transport_options options;
+    agree(p, board);
+    detail::edge_set<R, L> none(std::move(library), board, options);
+    R runtime{};
+    const auto where = [] { return std::string("a rank in no pipeline"); };
+    none.make(runtime, p, p.schedule.pp(), 0, where);
+    none.split(parent, p, where);
+  }
+
+  std::uint32_t rank() const { return rank_; }
+  typename R::stream compute() const { return where_.compute; }
+  /// How many streams the rank has, with the trainer's.
+  std::size_t streams() const { return edges_.all().size() + 1; }
+  /// Makes the rank's device this thread's, as kernels need.
+  void select_device() { require(runtime_.set_device(where_.device), "SetDevice"); }
+
+  /// Sends the first message of every channel once, with whatever is in the trainer's buffers, so that all connections are
+  /// there. Before the first step.
+  template <typename Trainer>
+  void warm(Trainer& trainer) {
+    at_.store(no_slot, std::memory_order_relaxed);
+    for (auto& e : edges_.all()) {  // as they were split: in each round with one other rank
+      if (options_.enlists_buffers) enlist(trainer, e);
+      const std::uint32_t first = first_of(e.channel);
+      post(row()[first], first, memory_of(trainer, row()[first]));
+      start(launch_of(first));
+      wait(posts_[first].buffer);
+    }
+    weights_ = 0;
+    warm_ = true;
+    synchronize();
+  }
+
+  void at(std::uint32_t action) {
+    edges_.require_going();
+    if (action == 0) begin();
+    at_.store(action, std::memory_order_relaxed);
+    for (; next_ < launches_.size() && launches_[next_].before <= action; ++next_) {
+      start(next_);
+      if (!capturing_) started_.store(next_ + 1, std::memory_order_release);
+    }
+  }
+  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, at_.load(), bytes); }
+  void post_send(const action& a, std::span<const std::byte> bytes) {
+    post(a, at_.load(), {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
+  }
+  void wait_received(std::uint32_t n, bool weights) { wait(weights ? reductions_at() + n : n); }
+  void wait_sent(std::uint32_t n) { wait(n); }
+  void wait_weights_sent() {
+    for (std::size_t n = weights_at(); n < buffers_.size(); ++n) wait(n);
+  }
+  void finish() {
+    at(static_cast<std::uint32_t>(row().size()));
+    for (std::size_t n = 0; n < buffers_.size(); ++n) wait(n);
+    weights_ = 0;
+    finished_ = true;
+  }
+  /// The executor calls these around every cell.
+  void begin_cell(std::uint32_t i) { clock().record(runtime_, where_.compute, 2 * std::size_t{i}, here()); }
+  void end_cell(std::uint32_t i) { clock().record(runtime_, where_.compute, 2 * std::size_t{i} + 1, here()); }
+
+  /// From here on cells are timed. Devices have no common clock: start it where all ranks are at one time.
+  void start_clock() { clock().record_zero(runtime_, where_.compute, here()); }
+
+  /// Waits until the device has come to the end of the step: the only wait for a device that there is, outside of steps. A
+  /// rank that has begun a step and does nothing for the time limit, not even this, is taken for stalled.
+  /// @throws device_error if the device has failed; pipeline_aborted if another rank has, a message has, or nothing moved
+  /// within the time limit
+  void synchronize() {
+    busy_.store(true, std::memory_order_relaxed);
+    clock().record_end(runtime_, where_.compute, here());
+    for (std::uint64_t round = 0; !clock().ended(runtime_, here()); ++round) {
+      edges_.require_going();
+      if (round >= 64) std::this_thread::yield();
+    }
+    edges_.require_going();  // messages that are aborted end, too
+    busy_.store(false, std::memory_order_relaxed);
+  }
+
+  /// When the cells of the last step ran, in seconds since start_clock(). @throws schedule_error unless timed.
+  /// @pre synchronize() has returned
+  void read_times(std::span<interval> cells) { clock().read(runtime_, cells, here()); }
+
+  /// Captures a step of this rank into a graph. All ranks do, and replay it together: launch() it, then synchronize().
+  /// Where a replayed step stands when it stalls cannot be told. @throws schedule_error, with the reason, where it cannot be
+  /// captured
+  template <typename Trainer>
+  step_graph<R> capture(Trainer& trainer) {
+    const auto refuse = [](std::string_view why) { throw schedule_error(detail::concat({"no graph: ", why})); };
+    if (!warm_)
+      refuse("the first message of a channel connects its ranks, which cannot be captured; call warm() before");
+    if (clock().timed()) refuse("the cells of a graph cannot be timed; make the transport without .timed");
+    if (const std::string why = edges_.library().refuses_capture(); !why.empty()) refuse(why);
+    board_.share("capture");
+    capturing_ = true;
+    step_graph<R> graph(runtime_, std::span(&where_, 1), [&] { execute(p_, rank_, trainer, *this); });
+    capturing_ = false;
+    busy_.store(false, std::memory_order_relaxed);
+    return graph;
+  }
+
+  /// Tells all ranks to stop, unless one has already, and ends all messages under way.
+  void abort(std::string_view cause) { edges_.abort(detail::concat({here()(), ": ", cause})); }
+  bool aborted() const { return edges_.aborted(); }
+  /// The rank that failed first, where it was, and the text. @pre aborted()
+  const std::string& cause() const { return edges_.cause(); }
+
+ private:
+  using event = device_handle<R, typename R::event>;
+
+  struct buffer {
+    event posted{};                // what was done with it before its message
+    std::uint32_t last = no_slot;  // its message, by launch; no_slot: not started
+    bool pending = false;          // posted, and not waited for
+  };
+  struct posted_message {
+    std::byte* bytes = nullptr;
+    std::size_t size = 0;
+    std::uint32_t buffer = 0;
+  };
+
+  static void agree(const program& p, notice_board& board) {
+    const std::string own = detail::concat({fingerprint(p)});
+    if (board.share(own) != own) throw schedule_error("the processes of a job run one program; this one has another");
+  }
+
+  // Buffers are counted from those of tensors on; then come those of weight gradients received, then one for each sent.
+  std::uint32_t reductions_at() const { return p_.pools[rank_].buffers; }
+  std::uint32_t weights_at() const { return reductions_at() + p_.pools[rank_].reductions; }
+  std::span<const action> row() const { return p_.actions[rank_]; }
+  static bool is_weights(const action& a) { return a.what.what == payload::weights; }
+  static bool is_message(const action& a) { return a.kind == action_kind::receive || a.kind == action_kind::send; }
+  detail::rank_clock<R>& clock() { return clock_.front(); }
+  auto here() const {
+    return [this] {
+      if (rank_ == no_slot) return detail::concat({"process ", board_.process(), " at its start"});
+      return detail::concat({"rank ", rank_, " at ", place()});
+    };
+  }
+  void require(typename R::status status, std::string_view call) { detail::require(runtime_, status, call, here()); }
+
+  void make_events() {
+    clock_.emplace_back(runtime_, where_.device, p_.schedule[rank_].size(), options_.timed, here());
+    std::uint32_t count = weights_at();
+    for (const action& a : row()) count += is_weights(a) && a.kind == action_kind::send;
+    for (std::uint32_t n = 0; n < count; ++n)
+      buffers_.push_back({.posted = detail::make_event(runtime_, where_.device, false, here())});
+    for (std::size_t i = 0; i < launches_.size(); ++i)
+      moved_.push_back(detail::make_event(runtime_, where_.device, false, here()));
+    posts_.resize(row().size());
+  }
+
+  void begin() {
+    next_ = 0;
+    finished_ = false;
+    started_.store(0, std::memory_order_relaxed);
+    steps_.fetch_add(1, std::memory_order_release);
+    busy_.store(true, std::memory_order_relaxed);
+  }
+  void post(const action& a, std::uint32_t action, std::span<std::byte> bytes) {
+    std::uint32_t n = a.buffer;
+    if (is_weights(a)) n = a.kind == action_kind::receive ? reductions_at() + a.buffer : weights_at() + weights_++;
+    posts_[action] = {bytes.data(), bytes.size(), n};
+    buffer& b = buffers_[n];
+    require(runtime_.record(b.posted.handle(), where_.compute), "EventRecord");
+    b.last = no_slot, b.pending = true;
+  }
+  void start(std::uint32_t i) {
+    const posted_message& m = posts_[launches_[i].action];
+    auto& e = edges_.of(row()[launches_[i].action].channel);
+    require(runtime_.wait(e.stream.handle(), buffers_[m.buffer].posted.handle()), "StreamWaitEvent");
+    edges_.move(e, m.bytes, m.size, here());
+    require(runtime_.record(moved_[i].handle(), e.stream.handle()), "EventRecord");
+    buffers_[m.buffer].last = i;
+  }
+  void wait(std::size_t n) {
+    buffer& b = buffers_[n];
+    if (!b.pending) return;
+    if (b.last == no_slot)
+      throw schedule_error("a message is waited for before it is started: is this another program?");
+    require(runtime_.wait(where_.compute, moved_[b.last].handle()), "StreamWaitEvent");
+    b.pending = false;
+  }
+
+  std::uint32_t first_of(std::uint32_t channel) const {
+    const auto is_first = [&](const action& a) { return is_message(a) && a.channel == channel; };
+    return static_cast<std::uint32_t>(std::find_if(row().begin(), row().end(), is_first) - row().begin());
+  }
+  std::uint32_t launch_of(std::uint32_t action) const {
+    const auto is_it = [&](const launch& l) { return l.action == action; };
+    return static_cast<std::uint32_t>(std::find_if(launches_.begin(), launches_.end(), is_it) - launches_.begin());
+  }
+  template <typename Trainer>
+  static std::span<std::byte> memory_of(Trainer& trainer, const action& a) {
+    if constexpr (trainer_has::reductions<Trainer>)
+      if (is_weights(a))
+        return a.kind == action_kind::send ? trainer.weight_gradient(a.what.stage) : trainer.reduction_buffer(a.buffer);
+    return trainer.buffer(a.buffer);
+  }
+  template <typename Trainer, typename Edge>
+  void enlist(Trainer& trainer, Edge& e) {
+    std::vector<std::byte*> known;
+    for (const action& a : row()) {
+      if (!is_message(a) || a.channel != e.channel) continue;
+      const std::span<std::byte> bytes = memory_of(trainer, a);
+      if (std::find(known.begin(), known.end(), bytes.data()) != known.end()) continue;
+      known.push_back(bytes.data());
+      edges_.enlist(e, bytes.data(), bytes.size(), here());
+    }
+  }
+
+  void drain() noexcept {
+    const auto start = std::chrono::steady_clock::now();
+    bool done = false;
+    if (clock_.empty() || !runtime_.succeeded(runtime_.record(clock().end(), where_.compute))) return;
+    while (!done && runtime_.succeeded(runtime_.query(clock().end(), done)) &&
+           std::chrono::steady_clock::now() - start < options_.time_limit / 4)
+      std::this_thread::yield();
+  }
+
+  // How far a rank has come: nothing moves as long as it is the same.
+  struct progress {
+    std::uint64_t step = 0;
+    std::uint32_t at = 0, moved = 0;
+    bool operator==(const progress& o) const { return step == o.step && at == o.at && moved == o.moved; }
+  };
+  void watch(const std::stop_token& stop) {
+    using clock_type = std::chrono::steady_clock;
+    const auto tick = std::clamp<std::chrono::duration<double>>(options_.time_limit / 100, std::chrono::milliseconds(1),
+                                                                std::chrono::milliseconds(20));
+    progress last;
+    auto since = clock_type::now();
+    bool told = false;
+    std::mutex unused;
+    std::unique_lock lock(unused);
+    std::condition_variable_any never;
+    while (!edges_.stopped()) {
+      never.wait_for(lock, stop, tick, [] { return false; });
+      if (stop.stop_requested()) return;
+      if (edges_.hear()) return;
+      if (const std::string error = edges_.error(p_); !error.empty()) return abort(error);
+      progress now{steps_.load(std::memory_order_acquire), at_.load(std::memory_order_relaxed), 0};
+      now.moved = count_moved(now.step == last.step ? last.moved : 0);
+      if (!(now == last) || !busy_.load(std::memory_order_relaxed)) {
+        last = now, since = clock_type::now(), told = false;
+        continue;
+      }
+      const auto waited = clock_type::now() - since;
+      if (!told && waited > options_.time_limit / 2) board_.tell_place(here()()), told = true;
+      if (waited > options_.time_limit) return abort("nothing moved within the time limit");
+    }
+  }
+  // How many messages of the step have moved, in their order; so many have for certain.
+  std::uint32_t count_moved(std::uint32_t certain = 0) const {
+    const std::uint32_t started = started_.load(std::memory_order_acquire);
+    R runtime = runtime_;
+    for (std::uint32_t i = certain; i < started; ++i)
+      if (bool done = false; !runtime.succeeded(runtime.query(moved_[i].handle(), done)) || !done) return i;
+    return std::max(certain, started);
+  }
+  // Where the device is, and the message it waits for if it waits for one; where the host is if all has moved.
+  std::string place() const {
+    const std::uint32_t n = at_.load(std::memory_order_relaxed);
+    if (n == no_slot) return "its start";
+    const std::uint32_t moved = count_moved();
+    if (moved >= started_.load(std::memory_order_acquire)) return name_of(n);
+    const action& a = row()[launches_[moved].action];
+    const channel& c = p_.channels[a.channel];
+    const bool receives = a.kind == action_kind::receive;
+    return detail::concat({name_of(launches_[moved].before), ", which waits for ", to_string(a.what),
+                           receives ? " from rank " : " to rank ", receives ? c.from : c.to});
+  }
+  std::string name_of(std::uint32_t n) const {
+    while (n < row().size() && is_message(row()[n])) ++n;
+    if (n >= row().size()) return "its end";
+    if (row()[n].kind == action_kind::compute) return to_string(p_.schedule[rank_][row()[n].index]);
+    return "the reduction of " + to_string(row()[n].what);
+  }
+
+  R runtime_;
+  const program& p_;
+  device_rank<R> where_;
+  notice_board& board_;
+  edge_transport_options options_;
+  detail::edge_set<R, L> edges_;
+  std::uint32_t rank_ = no_slot;  // until it is known
+  std::vector<launch> launches_;
+  std::vector<detail::rank_clock<R>> clock_;  // one
+  std::vector<buffer> buffers_;
+  std::vector<event> moved_;           // by launch
+  std::vector<posted_message> posts_;  // by action
+  std::uint32_t next_ = 0, weights_ = 0;
+  bool finished_ = true, warm_ = false, capturing_ = false;
+  int exceptions_ = std::uncaught_exceptions();
+  std::atomic<bool> busy_{false};  // in a step, whose end has not been seen
+  std::atomic<std::uint32_t> at_{no_slot}, started_{0};
+  std::atomic<std::uint64_t> steps_{0};
+  std::jthread watchdog_;  // last: it uses all of these
+};
+
+}  // namespace pipesched

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What edges.hpp asks of a library that sends from device to device: the seam between NCCL (nccl.hpp), its relatives (RCCL,
+// MCCL) and a fake for tests.
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/program/program.hpp"
+
+namespace pipesched {
+
+/// How the messages of one channel are sent.
+struct edge_options {
+  int stream_priority = -100;  ///< of its stream on either side, less is more urgent; the nearest that the device has
+  int min_ctas = 0;  ///< blocks of a device that a message takes, at least and at most; 0: as the library likes
+  int max_ctas = 0;
+};
+
+/// Calls return a status, which may say that what was called goes on by itself: then state() tells when it has ended.
+///
+///   rank_in(parent, r), size_of(parent, n)
+///   split(parent, color, key, options, name, child)   collective: a new communicator for all with this color, ordered by
+///                                                     key; none for a color below 0
+///   state(communicator, of)                           of what goes on, or that it has failed
+///   send(c, peer, from, size, stream), receive(c, peer, into, size, stream)
+///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
+///   finalize(c), destroy(c)                           the end of a communicator; abort(c) ends what is under way with it
+///   refuses_capture()                                 why a step cannot be captured into a graph; empty if it can
+template <typename L, typename Stream>
+concept message_library = std::copyable<L> &&
+    requires(L& l, typename L::status status, typename L::communicator c, const edge_options& options, Stream stream,
+             const std::string& name, const void* from, void* memory, std::size_t size, int n) {
+  { L::prefix } -> std::convertible_to<std::string_view>;
+  { l.succeeded(status) } -> std::same_as<bool>;
+  { l.in_progress(status) } -> std::same_as<bool>;
+  { l.text(status) } -> std::convertible_to<std::string>;
+  { l.rank_in(c, n) } -> std::same_as<typename L::status>;
+  { l.size_of(c, n) } -> std::same_as<typename L::status>;
+  { l.split(c, n, n, options, name, c) } -> std::same_as<typename L::status>;
+  { l.state(c, status) } -> std::same_as<typename L::status>;
+  { l.send(c, n, from, size, stream) } -> std::same_as<typename L::status>;
+  { l.receive(c, n, memory, size, stream) } -> std::same_as<typename L::status>;
+  { l.enlist(c, memory, size, memory) } -> std::same_as<typename L::status>;
+  { l.dismiss(c, memory) } -> std::same_as<typename L::status>;
+  { l.finalize(c) } -> std::same_as<typename L::status>;
+  { l.destroy(c) } -> std::same_as<typename L::status>;
+  { l.abort(c) } -> std::same_as<typename L::status>;
+  { l.refuses_capture() } -> std::convertible_to<std::string>;
+};
+
+namespace detail {
+
+/// In which of the rounds in which communicators are split each channel gets its own: in no round a rank has two, so that a
+/// split makes many at once, and there are fewer than twice as many rounds as the busiest rank has channels.
+inline std::vector<std::uint32_t> split_rounds(std::span<const channel> channels, std::size_t ranks) {
+  std::vector<std::vector<bool>> busy(ranks);  // by rank and round
+  std::vector<std::uint32_t> rounds;
+  for (const channel& c : channels) {
+    std::uint32_t round = 0;
+    const auto taken = [&](std::uint32_t rank) { return round < busy[rank].size() && busy[rank][round]; };
+    while (taken(c.from) || taken(c.to)) ++round;
+    for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}}) {
+      busy[rank].resize(std::max<std::size_t>(busy[rank].size(), round + 1));
+      busy[rank][round] = true;
+    }
+    rounds.push_back(round);
+  }
+  return rounds;
+}
+inline std::uint32_t count_rounds(std::span<const std::uint32_t> rounds) {
+  return rounds.empty() ? 0 : *std::max_element(rounds.begin(), rounds.end()) + 1;
+}
+
+}  // namespace detail
+
+}  // namespace pipesched

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Where the processes of a job tell each other what their messages cannot: that one has failed, and why; where each of them
+// stands; and what all of them must know before the first message. control_plane.hpp is one over TCP.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace pipesched {
+
+/// @pre any function may be called by several threads at a time, but for share()
+class notice_board {
+ public:
+  virtual ~notice_board() = default;
+
+  /// This process's number, from 0, and how many there are.
+  virtual std::uint32_t process() const = 0;
+  virtual std::uint32_t processes() const = 0;
+
+  /// Tells all processes that this one has failed. Of several failures the first is the one that all are told: it is what
+  /// this returns, with the places that processes have told lately behind it.
+  virtual std::string tell_failure(std::string_view cause) = 0;
+  /// For the report of a failure that comes soon.
+  virtual void tell_place(std::string_view place) = 0;
+  /// The first failure that this process has been told of, its own among them. Never waits.
+  virtual std::optional<std::string> failure() = 0;
+
+  /// Waits until all processes have come here, and returns what process 0 has given. Collective.
+  /// @throws pipeline_aborted if one fails, or does not come
+  virtual std::string share(std::string_view mine) = 0;
+};
+
+}  // namespace pipesched

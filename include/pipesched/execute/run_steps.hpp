@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Steps of one rank of an edge_transport, with all that a failure asks for.
+
+#include <cstddef>
+#include <exception>
+
+#include "pipesched/execute/device.hpp"
+#include "pipesched/execute/edge_transport.hpp"
+#include "pipesched/execute/executor.hpp"
+#include "pipesched/program/program.hpp"
+
+namespace pipesched {
+
+/// Steps of one rank, with warm() before them. A trainer's `begin_step(step)` and `end_step(step)` are called around every
+/// step if it has them, the latter once the device is through: there an optimizer may go.
+/// @throws what the trainer has thrown; else pipeline_aborted, if another rank has failed or nothing moved
+template <typename Trainer, device_runtime R, typename L>
+void run_steps(const program& p, Trainer& trainer, edge_transport<R, L>& transport, std::size_t steps = 1) {
+  try {
+    transport.select_device();
+    transport.warm(trainer);
+    for (std::size_t step = 0; step < steps; ++step) {
+      if constexpr (requires { trainer.begin_step(step); }) trainer.begin_step(step);
+      execute(p, transport.rank(), trainer, transport);
+      transport.synchronize();
+      if constexpr (requires { trainer.end_step(step); }) trainer.end_step(step);
+    }
+  } catch (const std::exception& e) {
+    transport.abort(e.what());
+    throw;
+  } catch (...) {
+    transport.abort("an exception of unknown type");
+    throw;
+  }
+}
+
+}  // namespace pipesched

@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Devices and a library of messages that are none, for many ranks. What is put into streams is kept; a player, which knows
+// nothing of programs or transports, then does it in a random order that the rules allow:
+//
+// * what is in a queue of a device is done in the order in which it came; a stream has a queue of its own, or shares one;
+// * a wait is over when the record that it was made for has been come to;
+// * a message needs both its sides, the n-th of either in its communicator, at the front of their queues, and equal sizes.
+//
+// Every stream has a vector clock, messages join those of their two: memory that is touched without order is a race.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <random>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/execute/device.hpp"
+#include "pipesched/execute/message_library.hpp"
+
+namespace pipesched::tests {
+
+class fake_cluster {
+ public:
+  enum class stream : int { none = -1 };
+  enum class event : int {};
+  enum class graph : int {};
+  enum class communicator : int { none };
+  enum status : int { good = 0, made_to_fail = 700 };
+  enum library_status : int { ok = 0, failed = 3, going = 7 };
+  using range = std::pair<const void*, std::size_t>;
+
+  /// @param queues  of each device, shared by its streams in turn; 0: one for each stream
+  explicit fake_cluster(int ranks, int queues = 0, std::uint64_t seed = 1)
+      : queues_of_device_(queues), random_(seed), parents_(1) {
+    parents_[0].size = ranks;
+    for (int r = 0; r < ranks; ++r) sides_.push_back({.parent = 0, .rank = r, .size = ranks});
+  }
+  communicator world(int rank) const { return communicator(rank + 1); }
+
+  // What queries see: the end of everything, or what has been done so far, which is all that can be.
+  bool live = false;
+  // The call with this number fails, of a runtime or the library; or the library's next one from here on never ends.
+  std::int64_t calls = 0, fails_at = -1, hangs_at = -1;
+  std::string failed_call;
+  int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
+  std::vector<std::string> races;
+  // Mutants.
+  bool drops_waits_of_compute = false, drops_waits_of_messages = false;
+
+  /// By this thread so far.
+  std::int64_t own_calls() {
+    const std::lock_guard lock(mutex_);
+    return calls_of_thread_[std::this_thread::get_id()];
+  }
+  /// Does all that can be done. Returns what is left, in words; empty if nothing is.
+  std::string play() {
+    const std::lock_guard lock(mutex_);
+    advance();
+    std::string left;
+    for (std::size_t q = 0; q < queues_.size(); ++q)
+      if (!queues_[q].items.empty()) left += describe(q) + "\n";
+    return left;
+  }
+  /// A mutant of what was recorded: receives as early as they could be started.
+  void hurry_receives() {
+    for (queue& q : queues_)
+      for (std::size_t i = 1; i < q.items.size(); ++i) {
+        if (q.items[i].is != kind::receive || q.items[i - 1].is != kind::wait) continue;
+        const item wait = q.items[i - 1], receive = q.items[i];
+        const auto recorded = std::find_if(q.items.begin(), q.items.end(), [&](const item& r) {
+          return r.is == kind::record && r.event == wait.event && r.version == wait.version;
+        });
+        const std::size_t to = static_cast<std::size_t>(recorded - q.items.begin()) + 1;
+        if (recorded == q.items.end() || to >= i) continue;
+        q.items.erase(q.items.begin() + static_cast<std::ptrdiff_t>(i) - 1,
+                      q.items.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+        q.items.insert(q.items.begin() + static_cast<std::ptrdiff_t>(to), {wait, receive});
+      }
+  }
+  /// Another one: the n-th message of a device and the one behind it change places; false if there is none.
+  bool swap_messages(int device, std::size_t n) {
+    for (queue& q : queues_) {
+      if (q.device != device) continue;
+      for (std::size_t i = 0; i < q.items.size(); ++i) {
+        if (q.items[i].is != kind::send && q.items[i].is != kind::receive) continue;
+        if (n-- > 0) continue;
+        for (std::size_t j = i + 1; j < q.items.size(); ++j)
+          if (q.items[j].is == kind::send || q.items[j].is == kind::receive) {
+            std::swap(q.items[i], q.items[j]);
+            return true;
+          }
+        return false;
+      }
+    }
+    return false;
+  }
+
+  status make_stream(int device, stream& s) {
+    return call("StreamCreateWithPriority", [&] {
+      ++makes;
+      s = stream(static_cast<int>(streams_.size()));
+      const int number = static_cast<int>(
+          std::count_if(streams_.begin(), streams_.end(), [&](const stream_state& o) { return o.device == device; }));
+      std::size_t q = queues_.size();
+      for (std::size_t i = 0; i < queues_.size(); ++i)
+        if (queues_of_device_ > 0 && queues_[i].device == device && queues_[i].number == number % queues_of_device_)
+          q = i;
+      if (q == queues_.size())
+        queues_.push_back({device, queues_of_device_ > 0 ? number % queues_of_device_ : number, {}});
+      streams_.push_back({device, q, {}});
+      return good;
+    });
+  }
+  status make_event(event& e) {
+    return call("EventCreateWithFlags", [&] {
+      ++makes;
+      e = event(static_cast<int>(events_.size()));
+      events_.push_back({});
+      return good;
+    });
+  }
+  status record(event e, stream s) {
+    return call("EventRecord", [&] {
+      put(s, {.is = kind::record, .event = e, .version = ++of(e).recorded});
+      return good;
+    });
+  }
+  status wait(stream s, event e) {
+    return call("StreamWaitEvent", [&] {
+      if (of(e).recorded == 0) races.push_back("waits for an event that was never recorded");
+      const bool carries_messages = message_streams_.count(s) > 0;
+      if (carries_messages ? drops_waits_of_messages : drops_waits_of_compute) return good;
+      put(s, {.is = kind::wait, .event = e, .version = of(e).recorded});
+      return good;
+    });
+  }
+  status query(event e, bool& done) {
+    return call("EventQuery", [&] {
+      if (live) advance();
+      done = !live || of(e).reached == of(e).recorded;
+      return good;
+    });
+  }
+  status other(std::string_view name) {
+    return call(name, [] { return good; });
+  }
+  void kernel(stream s, const std::vector<range>& reads, const std::vector<range>& writes, std::function<void()> work) {
+    const std::lock_guard lock(mutex_);
+    put(s, {.is = kind::work, .reads = reads, .writes = writes, .work = std::move(work)});
+  }
+
+  library_status rank_in(communicator c, int& rank) {
+    return library_call("CommUserRank", [&] { return rank = of(c).rank, ok; });
+  }
+  library_status size_of(communicator c, int& size) {
+    return library_call("CommCount", [&] { return size = of(c).size, ok; });
+  }
+  library_status split(communicator from, int color, int key, const std::string& name, communicator& child) {
+    return library_call("CommSplit", [&] {
+      const std::size_t rank = static_cast<std::size_t>(of(from).rank);
+      parent& p = parents_[of(from).parent];
+      p.calls.resize(static_cast<std::size_t>(p.size));
+      if (color >= 0) {
+        child = communicator(static_cast<int>(sides_.size()) + 1);
+        sides_.push_back({.name = name});
+      }
+      p.calls[rank].push_back({color, key, child});
+      resolve(of(from).parent, p.calls[rank].size() - 1);
+      return going;
+    });
+  }
+  library_status state(communicator c, library_status& now) {
+    return library_call("CommGetAsyncError", [&] {
+      now = of(c).broken ? failed : ready(c) ? ok : going;
+      return ok;
+    });
+  }
+  library_status message(communicator c, bool sends, int peer, std::byte* bytes, std::size_t size, stream s) {
+    return library_call(sends ? "Send" : "Recv", [&] {
+      if (!ready(c) || of(c).size != 2 || peer != 1 - of(c).rank || of(c).aborted) return failed;
+      ++messages;
+      message_streams_[s] = true;
+      put(s,
+          {.is = sends ? kind::send : kind::receive, .of = c, .number = of(c).issued++, .bytes = bytes, .size = size});
+      return ok;
+    });
+  }
+  library_status end(communicator c, std::string_view name, int& count) {
+    return library_call(name, [&] {
+      ++count;
+      if (name == "CommAbort") of(c).aborted = true;
+      return ok;
+    });
+  }
+  library_status enlist() {
+    return library_call("CommRegister", [&] { return ++enlisted, ok; });
+  }
+  // From now on state() says that messages with this name have failed.
+  void break_communicators(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    for (side& s : sides_) s.broken = s.broken || s.name == name;
+  }
+
+ private:
+  enum class kind { work, record, wait, send, receive };
+  struct item {
+    kind is = kind::work;
+    fake_cluster::event event{};
+    std::uint64_t version = 0;
+    communicator of{};
+    std::uint64_t number = 0;
+    std::byte* bytes = nullptr;
+    std::size_t size = 0;
+    std::vector<range> reads{}, writes{};
+    std::function<void()> work{};
+    stream in{};
+  };
+  struct queue {
+    int device = 0, number = 0;
+    std::deque<item> items;
+  };
+  using clock = std::map<int, std::uint64_t>;  // by stream
+  struct stream_state {
+    int device = 0;
+    std::size_t queue = 0;
+    clock now;
+  };
+  struct event_state {
+    std::uint64_t recorded = 0, reached = 0;
+    std::map<std::uint64_t, clock> at;  // by record
+  };
+  struct side {  // of a communicator: one rank's
+    std::size_t parent = 0;
+    int rank = 0, size = 0, other = 0;  // other: side of a pair
+    std::uint64_t issued = 0, done = 0;
+    bool aborted = false, broken = false;
+    std::string name{};
+  };
+  struct split_call {
+    int color, key;
+    communicator child;
+  };
+  struct parent {
+    int size = 0;
+    std::vector<std::vector<split_call>> calls{};  // by rank
+  };
+  struct memory_state {
+    std::pair<int, std::uint64_t> write{-1, 0};  // stream and its time
+    clock reads;
+  };
+
+  template <typename Body>
+  status call(std::string_view name, Body&& body) {
+    const std::lock_guard lock(mutex_);
+    ++calls_of_thread_[std::this_thread::get_id()];
+    if (calls++ == fails_at) {
+      failed_call = "fake" + std::string(name);
+      return made_to_fail;
+    }
+    return body();
+  }
+  template <typename Body>
+  library_status library_call(std::string_view name, Body&& body) {
+    const std::lock_guard lock(mutex_);
+    const std::int64_t number = calls++;
+    ++calls_of_thread_[std::this_thread::get_id()];
+    const bool may_go_on = name == "CommSplit" || name == "Send" || name == "Recv";
+    const bool hangs = may_go_on && hangs_at >= 0 && number >= hangs_at && !hung_;
+    hung_ = hung_ || hangs;
+    if (number == fails_at || hangs) {
+      failed_call = "lib" + std::string(name);
+      return hangs ? going : failed;
+    }
+    return body();
+  }
+  stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
+  event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
+  side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
+  bool ready(communicator c) {
+    if (hung_) return false;
+    const side& s = of(c);
+    if (static_cast<int>(c) > parents_[0].size) return s.size > 0;  // a child
+    const auto& splits = parents_[s.parent].calls;
+    return std::all_of(splits.begin(), splits.end(), [&](const auto& of_rank) {
+      return of_rank.size() >= splits[static_cast<std::size_t>(s.rank)].size();
+    });
+  }
+  // The n-th split of all ranks, once the last has called.
+  void resolve(std::size_t from, std::size_t n) {
+    std::map<int, std::vector<split_call>> groups;
+    for (const auto& of_rank : parents_[from].calls) {
+      if (of_rank.size() <= n) return;
+      if (of_rank[n].color >= 0) groups[of_rank[n].color].push_back(of_rank[n]);
+    }
+    for (auto& [color, group] : groups) {
+      std::stable_sort(group.begin(), group.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
+      for (std::size_t i = 0; i < group.size(); ++i) {
+        side& s = of(group[i].child);
+        s.rank = static_cast<int>(i), s.size = static_cast<int>(group.size());
+        s.other = static_cast<int>(group[group.size() - 1 - i].child);
+      }
+    }
+  }
+
+  void put(stream s, item i) {
+    i.in = s;
+    queues_[of(s).queue].items.push_back(std::move(i));
+  }
+
+  bool can_go_on(std::size_t q) {
+    if (queues_[q].items.empty()) return false;
+    const item& i = queues_[q].items.front();
+    if (i.is == kind::wait) return of(i.event).reached >= i.version;
+    if (i.is != kind::send && i.is != kind::receive) return true;
+    return of(i.of).aborted || (of(i.of).done == i.number && other_side(i) < queues_.size());
+  }
+  // The queue that has the other side of a message at its front.
+  std::size_t other_side(const item& i) {
+    for (std::size_t q = 0; q < queues_.size(); ++q) {
+      if (queues_[q].items.empty()) continue;
+      const item& front = queues_[q].items.front();
+      if (static_cast<int>(front.of) == of(i.of).other && front.number == i.number && front.is != i.is &&
+          of(front.of).done == front.number)
+        return q;
+    }
+    return queues_.size();
+  }
+  void advance() {
+    std::vector<std::size_t> able;
+    while (true) {
+      able.clear();
+      for (std::size_t q = 0; q < queues_.size(); ++q)
+        if (can_go_on(q)) able.push_back(q);
+      if (able.empty()) return;
+      take(able[random_() % able.size()]);
+    }
+  }
+  void take(std::size_t q) {
+    item i = std::move(queues_[q].items.front());
+    clock& now = of(i.in).now;
+    const int s = static_cast<int>(i.in);
+    if (i.is == kind::send || i.is == kind::receive) {
+      if (of(i.of).aborted) {
+        ++of(i.of).done;
+      } else {
+        const std::size_t other = other_side(i);
+        item there = std::move(queues_[other].items.front());
+        queues_[other].items.pop_front();
+        const item &from = i.is == kind::send ? i : there, &into = i.is == kind::send ? there : i;
+        if (from.size != into.size) races.push_back("a message of another size than its receive");
+        ++of(i.of).done, ++of(there.of).done;
+        join(now, of(there.in).now), join(of(there.in).now, now);
+        touch(static_cast<int>(from.in), {{from.bytes, from.size}}, {});
+        touch(static_cast<int>(into.in), {}, {{into.bytes, into.size}});
+        std::memcpy(into.bytes, from.bytes, std::min(from.size, into.size));
+        join(now, of(there.in).now), join(of(there.in).now, now);
+      }
+    } else if (i.is == kind::wait) {
+      join(now, of(i.event).at[i.version]);
+    } else if (i.is == kind::record) {
+      ++now[s];
+      of(i.event).reached = i.version, of(i.event).at[i.version] = now;
+    } else {
+      touch(s, i.reads, i.writes);
+      i.work();
+    }
+    queues_[q].items.pop_front();
+  }
+  static void join(clock& into, const clock& from) {
+    for (const auto& [s, when] : from) into[s] = std::max(into[s], when);
+  }
+  void touch(int s, const std::vector<range>& reads, const std::vector<range>& writes) {
+    clock& now = of(stream(s)).now;
+    const std::uint64_t when = ++now[s];
+    const auto after = [&](int other, std::uint64_t time) { return time == 0 || now[other] >= time; };
+    for (const range& r : reads) {
+      memory_state& m = memory_[r.first];
+      if (!after(m.write.first, m.write.second)) races.push_back("reads what is being written");
+      m.reads[s] = when;
+    }
+    for (const range& r : writes) {
+      memory_state& m = memory_[r.first];
+      if (!after(m.write.first, m.write.second)) races.push_back("writes what is being written");
+      for (const auto& [reader, time] : m.reads)
+        if (!after(reader, time)) races.push_back("writes what is being read");
+      m.reads.clear();
+      m.write = {s, when};
+    }
+  }
+  std::string describe(std::size_t q) {
+    const item& i = queues_[q].items.front();
+    const std::string at = "device " + std::to_string(queues_[q].device) + ": ";
+    if (i.is == kind::wait) return at + "waits for another queue";
+    return at + (i.is == kind::send ? "sends message " : "receives message ") + std::to_string(i.number) + " of " +
+           of(i.of).name;
+  }
+
+  std::mutex mutex_;
+  int queues_of_device_;
+  std::mt19937_64 random_;
+  std::vector<stream_state> streams_;
+  std::vector<event_state> events_;
+  std::vector<queue> queues_;
+  std::vector<parent> parents_;
+  std::vector<side> sides_;
+  std::map<stream, bool> message_streams_;
+  std::map<const void*, memory_state> memory_;  // by first byte
+  std::map<std::thread::id, std::int64_t> calls_of_thread_;
+  bool hung_ = false;
+};
+
+struct cluster_runtime {
+  using status = fake_cluster::status;
+  using stream = fake_cluster::stream;
+  using event = fake_cluster::event;
+  using graph = fake_cluster::graph;
+  static constexpr std::string_view prefix = "fake";
+
+  fake_cluster* cluster = nullptr;
+
+  static bool succeeded(status s) { return s == fake_cluster::good; }
+  static std::string text(status) { return "made to fail"; }
+  status set_device(int) { return cluster->other("SetDevice"); }
+  status make_stream(int device, int, stream& s) { return cluster->make_stream(device, s); }
+  status make_event(int, bool, event& e) { return cluster->make_event(e); }
+  status connect(int, int) { return fake_cluster::good; }
+  status record(event e, stream s) { return cluster->record(e, s); }
+  status wait(stream s, event e) { return cluster->wait(s, e); }
+  status copy(stream, void*, int, const void*, int, std::size_t) { return fake_cluster::made_to_fail; }
+  status query(event e, bool& done) { return cluster->query(e, done); }
+  status elapsed_ms(event, event, float& ms) { return ms = 1, cluster->other("EventElapsedTime"); }
+  status begin_capture(stream) { return fake_cluster::made_to_fail; }
+  status end_capture(stream, graph&) { return fake_cluster::made_to_fail; }
+  status launch(graph, stream) { return fake_cluster::made_to_fail; }
+  static void destroy(stream) {}
+  static void destroy(event) {}
+  static void destroy(graph) {}
+};
+static_assert(device_runtime<cluster_runtime>);
+
+struct cluster_library {
+  using status = fake_cluster::library_status;
+  using communicator = fake_cluster::communicator;
+  using stream = fake_cluster::stream;
+  static constexpr std::string_view prefix = "lib";
+
+  fake_cluster* cluster = nullptr;
+
+  static bool succeeded(status s) { return s == fake_cluster::ok; }
+  static bool in_progress(status s) { return s == fake_cluster::going; }
+  static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "goes on"; }
+  status rank_in(communicator c, int& r) { return cluster->rank_in(c, r); }
+  status size_of(communicator c, int& n) { return cluster->size_of(c, n); }
+  status split(communicator c, int color, int key, const edge_options&, const std::string& name, communicator& child) {
+    return cluster->split(c, color, key, name, child);
+  }
+  status state(communicator c, status& of) { return cluster->state(c, of); }
+  status send(communicator c, int peer, const void* from, std::size_t size, stream s) {
+    return cluster->message(c, true, peer, static_cast<std::byte*>(const_cast<void*>(from)), size, s);
+  }
+  status receive(communicator c, int peer, void* into, std::size_t size, stream s) {
+    return cluster->message(c, false, peer, static_cast<std::byte*>(into), size, s);
+  }
+  status enlist(communicator, void*, std::size_t, void*&) { return cluster->enlist(); }
+  status dismiss(communicator, void*) { return fake_cluster::ok; }
+  status finalize(communicator c) { return cluster->end(c, "CommFinalize", cluster->finalized); }
+  status destroy(communicator c) { return cluster->end(c, "CommDestroy", cluster->destroyed); }
+  status abort(communicator c) { return cluster->end(c, "CommAbort", cluster->aborts); }
+  static std::string refuses_capture() { return {}; }
+};
+static_assert(message_library<cluster_library, fake_cluster::stream>);
+
+}  // namespace pipesched::tests
