@@ -8,8 +8,10 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/notice_board.hpp"
@@ -60,6 +62,7 @@ class thread_board : public notice_board {
     if (all_.arrived < all_here) throw pipeline_aborted("aborted by " + *all_.failure);
     return all_.given;
   }
+  std::vector<std::string> gather(std::string_view) override { throw std::logic_error("no test gathers over this"); }
 
  private:
   thread_boards& all_;

@@ -8,10 +8,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace pipesched {
 
-/// @pre any function may be called by several threads at a time, but for share()
+/// @pre any function may be called by several threads at a time, but for share() and gather()
 class notice_board {
  public:
   virtual ~notice_board() = default;
@@ -31,6 +32,8 @@ class notice_board {
   /// Waits until all processes have come here, and returns what process 0 has given. Collective.
   /// @throws pipeline_aborted if one fails, or does not come
   virtual std::string share(std::string_view mine) = 0;
+  /// On process 0 what every process has given, by process; elsewhere nothing, at once. Collective. @throws likewise
+  virtual std::vector<std::string> gather(std::string_view mine) = 0;
 };
 
 }  // namespace pipesched
