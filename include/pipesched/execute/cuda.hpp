@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 
@@ -82,6 +83,22 @@ struct runtime {
   static void destroy(graph g) { cudaGraphExecDestroy(g); }
 };
 static_assert(device_runtime<runtime>);
+
+/// What CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) means for so many streams of a process; empty if each has a queue
+/// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".
+inline std::string shared_queues_note(std::size_t streams, const char* connections) {
+  const long queues = connections == nullptr ? 8 : std::clamp(std::strtol(connections, nullptr, 10), 1L, 32L);
+  if (streams <= static_cast<std::size_t>(queues)) return {};
+  return detail::concat(
+      {"CUDA_DEVICE_MAX_CONNECTIONS is ", connections == nullptr ? "not set" : connections, ": ", streams,
+       " streams share ", queues, queues == 1 ? " queue" : " queues",
+       " of the device, where what stands behind a message that waits waits, too. Nothing deadlocks, as all "
+       "ranks start their messages in one order, but less overlaps. Set it to ",
+       std::min<std::size_t>(streams, 32), " or more before CUDA starts"});
+}
+inline std::string shared_queues_note(std::size_t streams) {
+  return shared_queues_note(streams, std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
+}
 
 using stream = device_handle<runtime, cudaStream_t>;
 using event = device_handle<runtime, cudaEvent_t>;

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process a rank, on
+// one host or many. NCCL 2.19 or later; link nccl and cudart.
+//
+//   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
+//   pipesched::control_plane control(where);
+//   pipesched::nccl::world world(control);                             // or a communicator of yours
+//   pipesched::nccl::transport transport(program, world.handle(), {device, stream}, control);
+//   pipesched::run_steps(program, my_trainer, transport, steps);
+//
+// All communicators are non-blocking, so that none of them ever keeps a thread that is to hear of a failure. Once warm, a
+// message is enqueued by the call itself (src/group.cc starts a thread only where connections are missing).
+// Sources: NCCL's user guide, communicators, p2p, cudagraph and bufferreg; nccl.h of 2.28.
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "pipesched/error.hpp"
+#include "pipesched/execute/control_plane.hpp"
+#include "pipesched/execute/cuda.hpp"
+#include "pipesched/execute/edge_transport.hpp"
+#include "pipesched/execute/message_library.hpp"
+#include "pipesched/execute/notice_board.hpp"
+#include "pipesched/execute/run_steps.hpp"
+
+namespace pipesched::nccl {
+
+struct library {
+  using status = ncclResult_t;
+  using communicator = ncclComm_t;
+  static constexpr std::string_view prefix = "nccl";
+
+  static bool succeeded(status s) { return s == ncclSuccess; }
+  static bool in_progress(status s) { return s == ncclInProgress; }
+  /// With what NCCL has said last, if it has.
+  static std::string text(status s) {
+    const char* const last = ncclGetLastError(nullptr);
+    return last == nullptr || *last == 0 ? ncclGetErrorString(s) : detail::concat({ncclGetErrorString(s), ": ", last});
+  }
+
+  static status rank_in(communicator c, int& rank) { return ncclCommUserRank(c, &rank); }
+  static status size_of(communicator c, int& size) { return ncclCommCount(c, &size); }
+  static status split(communicator parent, int color, int key, const edge_options& options, const std::string& name,
+                      communicator& child) {
+    ncclConfig_t config = make_config(options, name);
+    return ncclCommSplit(parent, color < 0 ? NCCL_SPLIT_NOCOLOR : color, key, &child, &config);
+  }
+  static status state(communicator c, status& of) { return ncclCommGetAsyncError(c, &of); }
+  static status send(communicator c, int peer, const void* from, std::size_t size, cudaStream_t stream) {
+    return ncclSend(from, size, ncclInt8, peer, c, stream);
+  }
+  static status receive(communicator c, int peer, void* into, std::size_t size, cudaStream_t stream) {
+    return ncclRecv(into, size, ncclInt8, peer, c, stream);
+  }
+  /// Memory of ncclMemAlloc; of cudaMalloc with NCCL_LEGACY_CUDA_REGISTER=1.
+  static status enlist(communicator c, void* memory, std::size_t size, void*& handle) {
+    return ncclCommRegister(c, memory, size, &handle);
+  }
+  static status dismiss(communicator c, void* handle) { return ncclCommDeregister(c, handle); }
+  static status finalize(communicator c) { return ncclCommFinalize(c); }
+  static status destroy(communicator c) { return ncclCommDestroy(c); }
+  static status abort(communicator c) { return ncclCommAbort(c); }
+
+  static ncclConfig_t make_config(const edge_options& options, const std::string& name) {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (options.min_ctas > 0) config.minCTAs = options.min_ctas;
+    if (options.max_ctas > 0) config.maxCTAs = options.max_ctas;
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 0)
+    if (!name.empty()) config.commName = name.c_str();  // in NCCL's own messages
+#else
+    static_cast<void>(name);
+#endif
+    return config;
+  }
+
+  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank a process.
+  static std::string refuses_capture() {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    if (driver < 11030)
+      return detail::concat({"NCCL in a graph needs a driver for CUDA 11.3 or later; this one is for ", driver / 1000,
+                             ".", driver % 1000 / 10});
+    if (const int ranks = ranks_of_process; ranks > 1)
+      return detail::concat(
+          {"of a process with more than one rank over NCCL, whose graphs may wait for each other; it has ", ranks});
+    return {};
+  }
+  inline static std::atomic<int> ranks_of_process{0};
+};
+static_assert(message_library<library, cudaStream_t>);
+
+/// A communicator of all processes of a board, on this thread's device. Construction and destruction are collective.
+class world {
+ public:
+  /// @throws device_error, pipeline_aborted
+  explicit world(notice_board& board, std::chrono::duration<double> time_limit = std::chrono::seconds(60))
+      : board_(board), time_limit_(time_limit) {
+    const auto where = [&] { return detail::concat({"process ", board.process(), " of ", board.processes()}); };
+    library calls;
+    try {
+      ncclUniqueId id{};
+      if (board.process() == 0) detail::require(calls, ncclGetUniqueId(&id), "GetUniqueId", where);
+      const std::string told = board.share({id.internal, sizeof id.internal});
+      std::memcpy(id.internal, told.data(), sizeof id.internal);
+      ncclConfig_t config = library::make_config({}, "pipesched");
+      ncclResult_t of = ncclCommInitRankConfig(&handle_, static_cast<int>(board.processes()), id,
+                                               static_cast<int>(board.process()), &config);
+      wait(of, [&] {
+        if (const auto failed = board.failure()) throw pipeline_aborted("aborted by " + *failed);
+        detail::require(calls, ncclCommGetAsyncError(handle_, &of), "CommGetAsyncError", where);
+      });
+      if (of == ncclInProgress)
+        throw device_error(of, "ncclCommInitRankConfig", "not all ranks came to ncclCommInitRank");
+      detail::require(calls, of, "CommInitRankConfig", where);
+    } catch (const std::exception& e) {
+      board.tell_failure(detail::concat({where(), ": ", e.what()}));
+      if (handle_ != nullptr) ncclCommAbort(handle_);
+      throw;
+    }
+  }
+  world(const world&) = delete;
+  world& operator=(const world&) = delete;
+  ~world() {
+    ncclResult_t of = board_.failure() ? ncclRemoteError : ncclCommFinalize(handle_);
+    wait(of, [&] {
+      if (board_.failure() || ncclCommGetAsyncError(handle_, &of) != ncclSuccess) of = ncclRemoteError;
+    });
+    of == ncclSuccess ? ncclCommDestroy(handle_) : ncclCommAbort(handle_);
+  }
+
+  ncclComm_t handle() const { return handle_; }
+
+ private:
+  template <typename Ask>
+  void wait(const ncclResult_t& of, Ask&& ask) const {
+    const auto start = std::chrono::steady_clock::now();
+    while (of == ncclInProgress && std::chrono::steady_clock::now() - start < time_limit_) {
+      std::this_thread::yield();
+      ask();
+    }
+  }
+
+  notice_board& board_;
+  std::chrono::duration<double> time_limit_;
+  ncclComm_t handle_ = nullptr;
+};
+
+/// edge_transport over CUDA and NCCL.
+class transport : public edge_transport<cuda::runtime, library> {
+ public:
+  /// @param note  is told once in a process, by default on standard error, if streams share queues of the device
+  transport(const program& p, ncclComm_t parent, cuda::rank where, notice_board& board,
+            edge_transport_options options = {}, const std::function<void(const std::string&)>& note = print)
+      : edge_transport({}, {}, p, parent, where, board, std::move(options)) {
+    static std::atomic_flag noted;
+    const std::string text = cuda::shared_queues_note(streams() + 1);  // and a side stream
+    if (!text.empty() && note && !noted.test_and_set()) note(text);
+    ++library::ranks_of_process;
+  }
+  ~transport() { --library::ranks_of_process; }
+
+ private:
+  static void print(const std::string& text) { std::fprintf(stderr, "pipesched: %s\n", text.c_str()); }
+};
+
+}  // namespace pipesched::nccl
