@@ -1,5 +1,5 @@
 # CUDA, where there is a toolkit (nvcc on PATH or under /usr/local/cuda): pipesched_has_cuda, and pipesched_cuda, which has what
-# execute/cuda.hpp needs. No GPU is needed to compile.
+# execute/cuda.hpp needs; and pipesched_nccl, where NCCL is with the toolkit or the system. No GPU is needed to compile.
 #
 #   PIPESCHED_CUDA                 ON, or OFF to leave it out
 #   PIPESCHED_CUDA_ARCHITECTURES   90; all-major for every current one
@@ -24,3 +24,13 @@ set(pipesched_has_cuda TRUE)
 add_library(pipesched_cuda INTERFACE)
 target_link_libraries(pipesched_cuda INTERFACE pipesched_core CUDA::cudart)
 target_compile_options(pipesched_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)  # CMake 3.25 knows no CUDA20 of nvcc 13
+
+find_path(PIPESCHED_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(PIPESCHED_NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_TARGET_DIR}/lib)
+if(PIPESCHED_NCCL_INCLUDE AND PIPESCHED_NCCL_LIBRARY)
+  add_library(pipesched_nccl INTERFACE)
+  target_link_libraries(pipesched_nccl INTERFACE pipesched_cuda ${PIPESCHED_NCCL_LIBRARY})
+  target_include_directories(pipesched_nccl SYSTEM INTERFACE ${PIPESCHED_NCCL_INCLUDE})
+else()
+  message(STATUS "skipped: what needs NCCL (no nccl.h and libnccl with the toolkit, or libnccl-dev)")
+endif()

@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pipesched)
 install(TARGETS pipesched_core EXPORT pipesched-core FILE_SET HEADERS)
 install(EXPORT pipesched-core NAMESPACE pipesched:: DESTINATION ${package_dir})
-install(FILES include/pipesched/execute/cuda.hpp include/pipesched/execute/mpi.hpp include/pipesched/execute/run_mpi.hpp
+install(FILES include/pipesched/execute/cuda.hpp include/pipesched/execute/nccl.hpp include/pipesched/execute/mpi.hpp include/pipesched/execute/run_mpi.hpp
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/pipesched/execute)
 if(PIPESCHED_IO)
   install(TARGETS pipesched_pipesched EXPORT pipesched-io FILE_SET HEADERS)

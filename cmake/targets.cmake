@@ -1,7 +1,7 @@
 # pipesched::core       the headers that need the standard library only
 # pipesched::pipesched  those and JSON (nlohmann_json) and formatting (fmt)
 file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
-list(FILTER core_headers EXCLUDE REGEX "/pipesched/(io/|execute/((run_)?mpi|cuda).hpp)")  # the latter need MPI or CUDA: whoever includes them links it
+list(FILTER core_headers EXCLUDE REGEX "/pipesched/(io/|execute/((run_)?mpi|cuda|nccl).hpp)")  # the latter need MPI, CUDA or NCCL: whoever includes them links it
 file(GLOB_RECURSE io_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/io/*.hpp")
 
 function(pipesched_library name headers)

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
-// DeepSeek's example of DualPipe, in CUDA with cuBLAS, through any schedule of the library; all ranks in this process,
-// on one GPU or several.
+// DeepSeek's example of DualPipe, in CUDA with cuBLAS, through any schedule of the library: all ranks in this process, on
+// one GPU or several; or over NCCL, each in a process of its own, as a launcher starts them.
 //
 //   cuda_mlp --check                              DualPipe, 8 ranks, 20 micro-batches; against the same on one device
 //   cuda_mlp --schedule 1f1b --pp 4 --mode graph  a step captured once and replayed
 //   cuda_mlp --transfer host --html step.html     with transfers to hide; what a step looked like, as measured
 //   cuda_mlp --predict 1f1b,zb1p                  what others would take, by the times of this one
+//   mpirun -n 8 cuda_mlp --transport nccl --check            or torchrun --no-python --nproc-per-node 8, or srun -n 8
+//   mpirun -n 8 cuda_mlp --transport nccl --fail 3,5,throw   what all ranks say when one fails
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -20,6 +22,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <pipesched/execute/launch_environment.hpp>
 #include <pipesched/generate/by_name.hpp>
 #include <pipesched/notation.hpp>
 #include <pipesched/program/lower.hpp>
@@ -33,23 +36,27 @@
 #include <utility>
 #include <vector>
 
+#include "compare.hpp"
 #include "one_device.hpp"
 #include "pipeline.hpp"
+#ifdef CUDA_MLP_HAS_NCCL
+#include "distributed.hpp"
+#endif
 
 namespace {
 
 using namespace pipesched;
 using namespace cuda_mlp;
 
-constexpr double tolerance = 1e-6;
-
 struct options {
-  std::string family = "dualpipe", mode = "threads", transfer = "none", html, trace, json;
+  std::string family = "dualpipe", mode = "threads", transport = "peer", transfer = "none", html, trace, json;
   std::vector<std::string> predict{};
   schedule_params plan{.pp = 8, .micro = 20};
   mlp_sizes sizes;
   std::int64_t ranks_per_gpu = 0;  // 0: evenly
   std::size_t steps = 10;
+  double time_limit = 60;  // seconds
+  failure_on_demand failure;
   bool check = false, timed = false, in_double = false, no_overlap = false;
 };
 
@@ -79,36 +86,6 @@ std::vector<int> place_ranks(const options& o) {
   for (std::int64_t rank = 0; rank < o.plan.pp; ++rank)
     of_rank.push_back(static_cast<int>(o.ranks_per_gpu == 0 ? rank * devices / o.plan.pp : rank / o.ranks_per_gpu));
   return of_rank;
-}
-
-/// The larger one; what is no number is larger than all.
-double worse(double a, double b) { return std::isnan(a) || b <= a ? a : b; }
-
-struct errors {
-  double losses = 0, gradients = 0;  // relative: to the loss, to the largest of a stage's gradients
-  bool passed() const { return losses <= tolerance && gradients <= tolerance; }
-};
-
-template <typename Real>
-errors compare(const program& p, pipeline<Real>& ranks, const step_results<Real>& expected) {
-  errors worst;
-  const placement& where = p.schedule.placement;
-  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) {
-    const std::vector<double> losses = ranks[rank].losses();
-    for (std::uint32_t m = 0; m < p.schedule.micro; ++m)
-      if (where.rank_of(p.schedule.stages() - 1, m) == rank)
-        worst.losses = worse(worst.losses, std::abs(losses[m] - expected.losses[m]) / expected.losses[m]);
-    for (const std::uint16_t stage : where.stages_of(rank)) {
-      const std::vector<Real> got = ranks[rank].gradients_of(stage), &right = expected.gradients[stage];
-      double most = 0, difference = 0;
-      for (std::size_t i = 0; i < right.size(); ++i) {
-        most = worse(most, std::abs(static_cast<double>(right[i])));
-        difference = worse(difference, std::abs(static_cast<double>(got[i]) - static_cast<double>(right[i])));
-      }
-      worst.gradients = worse(worst.gradients, difference / most);
-    }
-  }
-  return worst;
 }
 
 void write(const char* option, const std::string& name, const std::string& text) {
@@ -150,24 +127,24 @@ void use_timeline(const options& o, const timeline& t, const std::vector<schedul
   write("--html", o.html, render_html(panel));
 }
 
-template <typename Real>
-int run(const options& o, const program& p, const std::vector<schedule>& others) {
-  const std::vector<int> devices = place_ranks(o);
+/// @param gpus  how many all ranks have together
+template <typename Real, typename Ranks>
+int measure(const options& o, const program& p, const std::vector<schedule>& others, Ranks& ranks, int gpus) {
   cudaDeviceProp gpu{};
   check(cudaGetDeviceProperties(&gpu, 0), "cudaGetDeviceProperties");
-  fmt::print("{}: {} ranks on {} x {}, {} stages, {} micro-batches of {} rows; {} to {} to {}, {}\n",
-             p.schedule.name.view(), p.schedule.pp(), devices.back() + 1, gpu.name, p.schedule.stages(),
-             p.schedule.micro, o.sizes.rows, o.sizes.width, o.sizes.hidden, o.sizes.width,
-             o.in_double ? "double" : "float");
+  const bool reports = ranks.reports();
+  if (reports)
+    fmt::print("{}: {} ranks on {} x {}, {} stages, {} micro-batches of {} rows; {} to {} to {}, {}\n",
+               p.schedule.name.view(), p.schedule.pp(), gpus, gpu.name, p.schedule.stages(), p.schedule.micro,
+               o.sizes.rows, o.sizes.width, o.sizes.hidden, o.sizes.width, o.in_double ? "double" : "float");
   const run_mode mode = o.mode == "threads" ? run_mode::threads : o.mode == "turns" ? run_mode::turns : run_mode::graph;
-  pipeline<Real> ranks(p, devices, o.sizes, {.transfer = o.transfer == "host", .overlap = !o.no_overlap});
-
   std::vector<double> ms = ranks.run(mode, o.steps);
   std::sort(ms.begin(), ms.end());
   const double median = (ms[(ms.size() - 1) / 2] + ms[ms.size() / 2]) / 2;
-  fmt::print("a step: {:.3f} ms, the median of {}; the fastest {:.3f} ms\n", median, ms.size(), ms.front());
+  if (reports)
+    fmt::print("a step: {:.3f} ms, the median of {}; the fastest {:.3f} ms\n", median, ms.size(), ms.front());
   nlohmann::ordered_json report = {{"gpu", gpu.name},
-                                   {"gpus", devices.back() + 1},
+                                   {"gpus", gpus},
                                    {"schedule", o.family},
                                    {"pp", o.plan.pp},
                                    {"micro", o.plan.micro},
@@ -175,6 +152,7 @@ int run(const options& o, const program& p, const std::vector<schedule>& others)
                                    {"width", o.sizes.width},
                                    {"hidden", o.sizes.hidden},
                                    {"precision", o.in_double ? "double" : "float"},
+                                   {"transport", o.transport},
                                    {"mode", o.mode},
                                    {"transfer", o.transfer},
                                    {"overlap", !o.no_overlap},
@@ -183,16 +161,56 @@ int run(const options& o, const program& p, const std::vector<schedule>& others)
 
   errors worst;
   if (o.check) {
-    check(cudaSetDevice(0), "cudaSetDevice");
-    worst = compare(p, ranks, on_one_device<Real>(p.schedule.stages(), p.schedule.micro, o.sizes));
-    fmt::print("one device: losses differ by {:.2g} at most, gradients by {:.2g}; allowed {:.2g}: {}\n", worst.losses,
-               worst.gradients, tolerance, worst.passed() ? "passed" : "FAILED");
+    worst = ranks.worst_errors(on_one_device<Real>(p.schedule.stages(), p.schedule.micro, o.sizes));
+    if (reports)
+      fmt::print("one device: losses differ by {:.2g} at most, gradients by {:.2g}; allowed {:.2g}: {}\n", worst.losses,
+                 worst.gradients, tolerance, worst.passed() ? "passed" : "FAILED");
     report["check"] = {{"loss_error", worst.losses}, {"gradient_error", worst.gradients}, {"passed", worst.passed()}};
   }
-  if (o.timed || !o.html.empty() || !o.trace.empty() || !o.predict.empty())
-    use_timeline(o, ranks.run_timed(mode), others, report);
-  if (!o.json.empty()) write("--json", o.json, report.dump(2) + "\n");
+  if (o.timed || !o.html.empty() || !o.trace.empty() || !o.predict.empty()) {
+    const timeline t = ranks.run_timed(mode);
+    if (reports) use_timeline(o, t, others, report);
+  }
+  if (reports && !o.json.empty()) write("--json", o.json, report.dump(2) + "\n");
   return worst.passed() ? 0 : 1;
+}
+
+template <typename Real>
+int run(const options& o, const program& p, const std::vector<schedule>& others) {
+  const std::vector<int> devices = place_ranks(o);
+  pipeline<Real> ranks(p, devices, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure},
+                       std::chrono::duration<double>(o.time_limit));
+  check(cudaSetDevice(0), "cudaSetDevice");
+  return measure<Real>(o, p, others, ranks, devices.back() + 1);
+}
+
+#ifdef CUDA_MLP_HAS_NCCL
+template <typename Real>
+int run_over_nccl(const options& o, const launch_environment& where, const program& p,
+                  const std::vector<schedule>& others) {
+  const auto devices = static_cast<std::uint32_t>(count_devices());
+  const std::chrono::duration<double> limit(o.time_limit);
+  control_plane control(where, limit);
+  const int device = static_cast<int>(where.local_rank % devices);
+  check(cudaSetDevice(device), "cudaSetDevice");
+  distributed<Real> rank(p, control, device, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure}, limit);
+  return measure<Real>(o, p, others, rank, static_cast<int>(std::min(devices, where.size)));
+}
+#endif
+
+failure_on_demand parse_failure(const std::string& text) {
+  failure_on_demand f;
+  std::string how(8, 0);
+  if (text.empty()) return f;
+  const int read = std::sscanf(text.c_str(), "%u,%u,%7s", &f.rank, &f.micro, how.data());
+  how.resize(how.find('\0'));
+  f.how = how == "throw"   ? failure_on_demand::throws
+          : how == "kill"  ? failure_on_demand::is_killed
+          : how == "stall" ? failure_on_demand::stalls
+                           : failure_on_demand::none;
+  require(read == 3 && f.how != failure_on_demand::none,
+          "--fail is a rank, a micro-batch and throw, kill or stall, such as 3,5,throw; got " + text);
+  return f;
 }
 
 }  // namespace
@@ -200,6 +218,7 @@ int run(const options& o, const program& p, const std::vector<schedule>& others)
 int main(int argc, char** argv) {
   try {
     options o;
+    std::string fail;
     CLI::App app("Trains a chain of two-layer perceptrons on GPUs through a schedule of the library.", "cuda_mlp");
     app.footer(
         "Ends with 0; 1 if the check failed; 2 on bad input; 3 if there is no CUDA device; 4 if a call of CUDA "
@@ -212,6 +231,12 @@ int main(int argc, char** argv) {
     app.add_option("--steps", o.steps, "that are timed")->capture_default_str();
     app.add_option("--mode", o.mode, "threads: one a rank; turns: one for all ranks; graph: captured and replayed")
         ->capture_default_str();
+    app.add_option("--transport", o.transport,
+                   "peer: all ranks in this process; nccl: one in each of the processes that a launcher has started")
+        ->capture_default_str();
+    app.add_option("--time-limit", o.time_limit, "seconds without anything moving after which all ranks give up")
+        ->capture_default_str();
+    app.add_option("--fail", fail, "see a failure: rank,micro,throw or kill or stall");
     app.add_option("--transfer", o.transfer, "between the halves of an op: none, or host: to host memory and back")
         ->capture_default_str();
     app.add_flag("--no-overlap", o.no_overlap, "overlapped pairs one op after the other");
@@ -237,6 +262,22 @@ int main(int argc, char** argv) {
     require(o.mode == "threads" || o.mode == "turns" || o.mode == "graph",
             "--mode is threads, turns or graph; got " + o.mode);
     require(o.transfer == "none" || o.transfer == "host", "--transfer is none or host; got " + o.transfer);
+    require(o.transport == "peer" || o.transport == "nccl", "--transport is peer or nccl; got " + o.transport);
+    require(o.time_limit > 0 && o.time_limit <= 1e6,
+            fmt::format("--time-limit is above 0, at most 1000000 seconds; got {}", o.time_limit));
+    o.failure = parse_failure(fail);
+    launch_environment where;
+    if (o.transport == "nccl") {
+#ifndef CUDA_MLP_HAS_NCCL
+      throw schedule_error("--transport nccl: this was built without NCCL");
+#endif
+      where = read_launch_environment();
+      require(o.mode != "turns", "--mode is threads or graph with --transport nccl; got turns");
+      require(o.ranks_per_gpu == 0, "--ranks-per-gpu is for --transport peer; a launcher places processes");
+      if (app.count("--pp") == 0) o.plan.pp = where.size;
+      require(o.plan.pp == where.size, fmt::format("--pp {} needs as many processes; the launcher ({}) has started {}",
+                                                   o.plan.pp, where.launcher, where.size));
+    }
     const std::pair<const char*, int> numbers[] = {
         {"rows", o.sizes.rows}, {"width", o.sizes.width}, {"hidden", o.sizes.hidden}};
     for (const auto& [name, value] : numbers)
@@ -257,6 +298,10 @@ int main(int argc, char** argv) {
     }
     // As many queues as CUDA has: streams that share one wait for each other.
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+#ifdef CUDA_MLP_HAS_NCCL
+    if (o.transport == "nccl")
+      return o.in_double ? run_over_nccl<double>(o, where, p, others) : run_over_nccl<float>(o, where, p, others);
+#endif
     return o.in_double ? run<double>(o, p, others) : run<float>(o, p, others);
   } catch (const schedule_error& e) {
     fmt::print(stderr, "cuda_mlp: {}\n", e.what());

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "compare.hpp"
 #include "memory.hpp"
 #include "mlp.hpp"
 #include "trainer.hpp"
@@ -28,6 +29,21 @@ namespace cuda_mlp {
 
 enum class run_mode { threads, turns, graph };
 
+/// Milliseconds from each time to the next.
+inline std::vector<double> between(const std::vector<std::chrono::steady_clock::time_point>& times) {
+  std::vector<double> ms;
+  for (std::size_t i = 1; i < times.size(); ++i)
+    ms.push_back(std::chrono::duration<double, std::milli>(times[i] - times[i - 1]).count());
+  return ms;
+}
+/// Seconds into milliseconds, from the first begin of a cell on.
+inline void in_milliseconds(pipesched::timeline& t) {
+  double begin = t[0][0].start;
+  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
+  for (pipesched::interval& i : t.intervals.all())
+    i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
+}
+
 template <typename Real>
 class pipeline {
  public:
@@ -35,8 +51,8 @@ class pipeline {
 
   /// @param devices  of every rank. @pre p outlives this
   pipeline(const pipesched::program& p, const std::vector<int>& devices, const mlp_sizes& s,
-           const trainer_options& options)
-      : p_(p) {
+           const trainer_options& options, std::chrono::duration<double> time_limit)
+      : p_(p), time_limit_(time_limit) {
     trainers_.reserve(devices.size());
     for (std::uint32_t rank = 0; rank < devices.size(); ++rank) {
       check(cudaSetDevice(devices[rank]), "cudaSetDevice");
@@ -48,7 +64,7 @@ class pipeline {
 
   /// Milliseconds of each step, after some to warm up: all ranks begin together, and the last one ends it.
   std::vector<double> run(run_mode mode, std::size_t steps) {
-    pipesched::cuda::peer_hub hub({}, p_, ranks_);
+    pipesched::cuda::peer_hub hub({}, p_, ranks_, {}, time_limit_);
     std::vector<double> ms = mode == run_mode::threads ? in_threads(hub, warm_up + steps, nullptr)
                              : mode == run_mode::turns ? in_turns(hub, warm_up + steps, nullptr)
                                                        : replayed(hub, warm_up + steps);
@@ -58,18 +74,23 @@ class pipeline {
 
   /// When the cells of one step ran, in milliseconds, likewise. Cells of a graph cannot be timed: it is run by turns.
   pipesched::timeline run_timed(run_mode mode) {
-    pipesched::cuda::peer_hub hub({}, p_, ranks_, {.timed = true});
+    pipesched::cuda::peer_hub hub({}, p_, ranks_, {.timed = true}, time_limit_);
     pipesched::timeline t{.schedule = p_.schedule,
                           .intervals = pipesched::rows<pipesched::interval>::for_overwrite_like(p_.schedule.cells)};
     mode == run_mode::threads ? in_threads(hub, warm_up + 1, &t) : in_turns(hub, warm_up + 1, &t);
-    double begin = t[0][0].start;
-    for (std::uint32_t rank = 0; rank < p_.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
-    for (pipesched::interval& i : t.intervals.all())
-      i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
+    in_milliseconds(t);
     return t;
   }
 
-  trainer<Real>& operator[](std::size_t rank) { return trainers_[rank]; }
+  /// The largest of all ranks.
+  errors worst_errors(const step_results<Real>& expected) {
+    errors worst;
+    for (std::uint32_t rank = 0; rank < trainers_.size(); ++rank)
+      worst = worse(worst, compare(p_, rank, trainers_[rank], expected));
+    return worst;
+  }
+  /// Does this process tell of the results?
+  static bool reports() { return true; }
 
  private:
   static constexpr int warm_up = 2;  // steps
@@ -160,14 +181,8 @@ class pipeline {
     pipesched::execute_by_turns<trainer<Real>, peer_transport>(p_, trainers_, by.pointers);
   }
 
-  static std::vector<double> between(const std::vector<clock::time_point>& times) {
-    std::vector<double> ms;
-    for (std::size_t i = 1; i < times.size(); ++i)
-      ms.push_back(std::chrono::duration<double, std::milli>(times[i] - times[i - 1]).count());
-    return ms;
-  }
-
   const pipesched::program& p_;
+  std::chrono::duration<double> time_limit_;
   std::vector<stream> streams_;
   std::vector<pipesched::cuda::rank> ranks_;
   std::vector<trainer<Real>> trainers_;

@@ -18,11 +18,16 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <pipesched/execute/cuda.hpp>
 #include <span>
+#include <stdexcept>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "check.hpp"
@@ -32,9 +37,23 @@
 
 namespace cuda_mlp {
 
+/// What a failure looks like: at the forward of a micro-batch a rank throws, is killed, or stands still.
+struct failure_on_demand {
+  enum { none, throws, is_killed, stalls } how = none;
+  std::uint32_t rank = 0, micro = 0;
+
+  void at(const pipesched::op& o) const {
+    if (how == none || o.pass != pipesched::pass::forward || o.micro != micro) return;
+    if (how == throws) throw std::runtime_error("asked to fail at " + to_string(o));
+    if (how == is_killed) std::raise(SIGKILL);
+    while (true) std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+};
+
 struct trainer_options {
   bool transfer = false;  ///< each intermediate to the host and back; else it stays where it is
   bool overlap = true;    ///< pairs in two streams; else their ops run one after the other
+  failure_on_demand failure{};
 };
 
 template <typename Real>
@@ -52,6 +71,7 @@ class trainer {
         side_(pipesched::cuda::runtime{}, where.device),
         beside_(side_.stream(), s, options.transfer) {
     const pipesched::pool_sizes& pools = p.pools[rank];
+    if (rank != options.failure.rank) options_.failure = {};
     const bool has_last = std::count(numbers_.begin(), numbers_.end(), p.schedule.stages() - 1) > 0;
     for (const std::uint16_t number : numbers_) stages_.emplace_back(s, number, where.compute);
     for (std::uint32_t i = 0; i < pools.activations; ++i) kept_.emplace_back(s, has_last);
@@ -129,6 +149,7 @@ class trainer {
   void first_half(const lane& l, const pipesched::task& t) {
     mlp<Real>& stage = stages_[t.what.chunk];
     const activation& kept = kept_[t.slots.activation];
+    options_.failure.at(t.what);
     if (t.what.pass == pipesched::pass::forward) {
       if (t.slots.input == pipesched::no_slot)
         fill(kept.x.data(), s_.narrow(), seed_of(made::input, t.what.micro), unit, l.stream);
