@@ -28,6 +28,9 @@ refused 2 '--predict needs schedules of 8 stages, as dualpipe has; zbv has 16' -
 refused 2 '--width is from 1 to 16384; got 0' --width 0
 refused 2 '--steps is from 1' --steps 0
 refused 2 'Could not convert' --steps many
+refused 2 '--transport is peer or nccl; got mpi' --transport mpi
+refused 2 '--fail is a rank, a micro-batch and throw, kill or stall, such as 3,5,throw; got 1,2' --fail 1,2
+refused 2 '--time-limit is above 0' --time-limit 0
 if [ "$how" = refusals ]; then
   [ "$failures" -eq 0 ] && echo passed
   exit "$((failures > 0))"

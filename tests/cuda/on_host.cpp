@@ -16,6 +16,7 @@
 #include <mutex>
 #include <random>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,7 @@ struct CUstream_st {
     std::size_t number = 0;       // its record that is waited for, or made
     std::function<void()> work;   // or neither of both
     bool waits = false;
+    std::function<bool()> ready{};  // what the work waits for; may be empty
   };
   int device = 0;
   std::deque<item> items;
@@ -60,7 +62,9 @@ thread_local CUgraph_st* captured = nullptr;
 thread_local cudaError_t last = cudaSuccess;
 
 bool can_go_on(const CUstream_st& s) {
-  return !s.items.empty() && (!s.items.front().waits || s.items.front().event->reached >= s.items.front().number);
+  if (s.items.empty()) return false;
+  const CUstream_st::item& next = s.items.front();
+  return next.waits ? next.event->reached >= next.number : !next.ready || next.ready();
 }
 // Does all that is in streams, until `done()`.
 template <typename Done>
@@ -135,8 +139,21 @@ cublasStatus_t multiply(cublasHandle_t handle, cublasOperation_t of_a, cublasOpe
 
 }  // namespace
 
+// For nccl_on_host.cpp: work that waits for another process.
+void on_host_put(cudaStream_t s, std::function<bool()> ready, std::function<void()> work) {
+  const std::lock_guard lock(mutex);
+  if (captured == nullptr)
+    s->items.push_back({.work = std::move(work), .ready = std::move(ready)});
+  else
+    captured->work.push_back([ready = std::move(ready), work = std::move(work)] {
+      while (!ready()) std::this_thread::yield();
+      work();
+    });
+}
+
 extern "C" {
 
+cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   std::memset(p, 0, sizeof *p);

@@ -173,7 +173,9 @@ TEST_CASE("control plane: the first failure is told to all, with the places told
   std::vector<std::string> heard(4);
   const auto said = run(4, std::chrono::seconds(20), [&](std::uint32_t r, control_plane& board) {
     board.share("");
-    if (r == 1) board.tell_place("rank 1 at 1F2, which waits for activation 0F2 from rank 0");
+    if (r == 1) board.tell_place("rank 1 at 1F2, which waits for activation 0F2 from rank 0", true);
+    if (r == 0) board.tell_place("rank 0 at 0F7", true);
+    if (r == 0) board.tell_place("rank 0 at 0F8", false);
     board.share("");
     if (r == 2) heard[2] = board.tell_failure("rank 2 at 2F0: it is too warm");
     while (!board.failure()) std::this_thread::yield();
@@ -234,6 +236,7 @@ TEST_CASE("control plane: a process that is killed is told of at once, whichever
       if (children[r] != 0) continue;
       try {
         control_plane board({.rank = r, .size = 3, .port = port}, std::chrono::seconds(20));
+        board.tell_place(detail::concat({"rank ", r, " at ", r, "F3"}), false);
         board.share("");
         if (r == killed) ::kill(::getpid(), SIGKILL);
         while (!board.failure()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -253,7 +256,10 @@ TEST_CASE("control plane: a process that is killed is told of at once, whichever
     std::array<char, 1000> text{};
     CHECK(::read(out[0], text.data(), text.size()) > 0);
     ::close(out[0]);
-    const std::string line = detail::concat({"process ", killed, " is gone\n"});
+    const std::string line =
+        killed == 0
+            ? "process 0 is gone\n"
+            : detail::concat({"process ", killed, " is gone, last seen as rank ", killed, " at ", killed, "F3\n"});
     CHECK(std::string(text.data()) == line + line);
   }
 }

@@ -40,14 +40,14 @@ class thread_board : public notice_board {
     const std::lock_guard lock(all_.mutex);
     if (!all_.failure) {
       all_.failure = std::string(cause);
-      for (const auto& [process, place] : all_.places) *all_.failure += "\n" + place;
+      for (const auto& [process, place] : all_.places) *all_.failure += place;
     }
     all_.changed.notify_all();
     return *all_.failure;
   }
-  void tell_place(std::string_view place) override {
+  void tell_place(std::string_view place, bool stands_still) override {
     const std::lock_guard lock(all_.mutex);
-    all_.places[process_] = std::string(place);
+    all_.places[process_] = stands_still ? "\n" + std::string(place) : "";
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(all_.mutex);

@@ -88,9 +88,9 @@ class control_plane : public notice_board {
     if (!failure_) failure_ = std::string(cause);  // process 0 does not answer
     return *failure_;
   }
-  void tell_place(std::string_view place) override {
+  void tell_place(std::string_view place, bool stands_still) override {
     const std::lock_guard lock(mutex_);
-    send('p', place.substr(0, 1u << 12));
+    send(stands_still ? 'w' : 'p', place.substr(0, 1u << 12));
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(mutex_);

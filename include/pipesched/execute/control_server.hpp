@@ -5,8 +5,8 @@
 //
 // A frame is the length of its text (4 bytes, of this machine's order), a letter and the text:
 //
-//   to the server      h "pipesched <rank> <size>", the first; s what is shared; g what is gathered; p a place; f a failure;
-//                      b it leaves
+//   to the server      h "pipesched <rank> <size>", the first; s what is shared; g what is gathered; p a place, w one where it
+//                      stands still; f a failure; b it leaves
 //   to the processes   s what process 0 has shared, once all have come; f the first failure; to process 0 also g, one frame
 //                      of every process in turn
 
@@ -132,7 +132,7 @@ class control_server {
     enum { missing, there, left, lost } is = missing;
     std::deque<std::string> shared{}, gathered{};
     std::string place{};
-    clock::time_point placed{};
+    bool stands_still = false;
   };
 
   bool listen_on(int family, std::uint16_t port) {
@@ -199,7 +199,8 @@ class control_server {
     c.closed = true;
     if (c.rank == ~0u || processes_[c.rank].is != process::there) return;
     processes_[c.rank].is = process::lost;
-    fail(concat({"process ", c.rank, " is gone"}), c.rank);
+    const std::string& place = processes_[c.rank].place;
+    fail(concat({"process ", c.rank, " is gone", place.empty() ? "" : ", last seen as ", place}));
   }
 
   // False if the connection is to end.
@@ -209,8 +210,9 @@ class control_server {
     switch (f.kind) {
       case 's': from.shared.push_back(f.text), share(); return true;
       case 'g': from.gathered.push_back(f.text), gather(); return true;
-      case 'p': from.place = f.text, from.placed = clock::now(); return true;
-      case 'f': fail(f.text, c.rank); return true;
+      case 'p': from.place = f.text, from.stands_still = false; return true;
+      case 'w': from.place = f.text, from.stands_still = true; return true;
+      case 'f': fail(f.text); return true;
       case 'b': from.is = process::left, share(); return true;
       default: return false;
     }
@@ -245,7 +247,7 @@ class control_server {
         std::any_of(processes_.begin(), processes_.end(), [](const process& p) { return !p.shared.empty(); });
     for (std::uint32_t r = 0; awaited && r < processes_.size(); ++r)
       if (processes_[r].is == process::left && processes_[r].shared.empty())
-        return fail(concat({"process ", r, " has left, and others wait for it"}), r);
+        return fail(concat({"process ", r, " has left, and others wait for it"}));
   }
   void gather() {
     while (std::none_of(processes_.begin(), processes_.end(), [](const process& p) { return p.gathered.empty(); }))
@@ -255,14 +257,17 @@ class control_server {
         p.gathered.pop_front();
       }
   }
-  void fail(std::string cause, std::uint32_t rank) {
+  void fail(std::string cause) {
     if (!failure_.empty()) return;
+    constexpr int most_lines = 64;
     std::string missing;
+    int lines = 0;
     for (std::uint32_t r = 0; r < processes_.size(); ++r) {
       const process& p = processes_[r];
       if (p.is == process::missing) missing += concat({" ", r});
-      if (!p.place.empty() && (r == rank || clock::now() - p.placed < time_limit_)) cause += "\n" + p.place;
+      if (p.stands_still && p.is == process::there && ++lines <= most_lines) cause += "\n" + p.place;
     }
+    if (lines > most_lines) cause += concat({"\nand ", lines - most_lines, " more"});
     failure_ = missing.empty() ? std::move(cause) : std::move(cause) + "\nnot there yet: process" + missing;
     for (connection& c : connections_)
       if (c.rank != ~0u) c.out += pack('f', failure_);

@@ -230,7 +230,8 @@ class edge_transport {
   auto here() const {
     return [this] {
       if (rank_ == no_slot) return detail::concat({"process ", board_.process(), " at its start"});
-      return detail::concat({"rank ", rank_, " at ", place()});
+      const std::uint32_t n = at_.load(std::memory_order_relaxed);
+      return detail::concat({"rank ", rank_, " at ", n == no_slot ? "its start" : name_of(n)});
     };
   }
   void require(typename R::status status, std::string_view call) { detail::require(runtime_, status, call, here()); }
@@ -325,27 +326,26 @@ class edge_transport {
     const auto tick = std::clamp<std::chrono::duration<double>>(options_.time_limit / 100, std::chrono::milliseconds(1),
                                                                 std::chrono::milliseconds(20));
     progress last;
-    auto since = clock_type::now();
-    bool told = false;
+    auto since = clock_type::now(), told = since;  // when it last moved, and when it last said where it is
+    bool stands_still = false;
     std::mutex unused;
     std::unique_lock lock(unused);
     std::condition_variable_any never;
     while (!edges_.stopped()) {
       never.wait_for(lock, stop, tick, [] { return false; });
-      if (stop.stop_requested()) return;
-      if (edges_.hear()) return;
-      if (const std::string error = edges_.error(p_); !error.empty()) return abort(error);
-      progress now{steps_.load(std::memory_order_acquire), at_.load(std::memory_order_relaxed), 0};
-      now.moved = count_moved(now.step == last.step ? last.moved : 0);
-      if (!(now == last) || !busy_.load(std::memory_order_relaxed)) {
-        last = now, since = clock_type::now(), told = false;
-        continue;
-      }
-      const auto waited = clock_type::now() - since;
-      if (!told && waited > options_.time_limit / 2) board_.tell_place(here()()), told = true;
-      if (waited > options_.time_limit) return abort("nothing moved within the time limit");
+      if (stop.stop_requested() || edges_.hear([&] { return on_device(); })) return;
+      if (const std::string error = edges_.error(p_); !error.empty()) return fail(error);
+      const auto now = clock_type::now();
+      progress come{steps_.load(std::memory_order_acquire), at_.load(std::memory_order_relaxed), 0};
+      come.moved = count_moved(come.step == last.step ? last.moved : 0);
+      if (!(come == last) || !busy_.load(std::memory_order_relaxed)) last = come, since = now, stands_still = false;
+      const bool stood_still = std::exchange(stands_still, now - since > options_.time_limit / 2);
+      if ((stands_still && !stood_still) || now - told > std::chrono::seconds(1))
+        board_.tell_place(on_device(), stands_still), told = now;
+      if (now - since > options_.time_limit) return fail("nothing moved within the time limit");
     }
   }
+  void fail(std::string_view cause) { edges_.abort(detail::concat({on_device(), ": ", cause})); }
   // How many messages of the step have moved, in their order; so many have for certain.
   std::uint32_t count_moved(std::uint32_t certain = 0) const {
     const std::uint32_t started = started_.load(std::memory_order_acquire);
@@ -355,16 +355,14 @@ class edge_transport {
     return std::max(certain, started);
   }
   // Where the device is, and the message it waits for if it waits for one; where the host is if all has moved.
-  std::string place() const {
-    const std::uint32_t n = at_.load(std::memory_order_relaxed);
-    if (n == no_slot) return "its start";
+  std::string on_device() const {
     const std::uint32_t moved = count_moved();
-    if (moved >= started_.load(std::memory_order_acquire)) return name_of(n);
+    if (moved >= started_.load(std::memory_order_acquire)) return here()();
     const action& a = row()[launches_[moved].action];
     const channel& c = p_.channels[a.channel];
     const bool receives = a.kind == action_kind::receive;
-    return detail::concat({name_of(launches_[moved].before), ", which waits for ", to_string(a.what),
-                           receives ? " from rank " : " to rank ", receives ? c.from : c.to});
+    return detail::concat({"rank ", rank_, " at ", name_of(launches_[moved].before), ", which waits for ",
+                           to_string(a.what), receives ? " from rank " : " to rank ", receives ? c.from : c.to});
   }
   std::string name_of(std::uint32_t n) const {
     while (n < row().size() && is_message(row()[n])) ++n;

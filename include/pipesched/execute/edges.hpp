@@ -145,11 +145,14 @@ class edge_set {
   void abort(const std::string& text) {
     if (stop()) say(board_.tell_failure(text));
   }
-  /// The same if another process has told of a failure. False if none has.
-  bool hear() {
+  /// The same if another process has told of a failure; `place()`: where this one is. False if none has.
+  template <typename Place>
+  bool hear(Place&& place) {
     const auto failed = board_.failure();
-    if (failed && stop()) say(*failed);
-    return failed.has_value();
+    if (!failed) return false;
+    const std::string here = place();  // before messages that are ended seem to have moved
+    if (stop()) say(failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed);
+    return true;
   }
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }

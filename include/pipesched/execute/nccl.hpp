@@ -162,13 +162,13 @@ class world {
 /// edge_transport over CUDA and NCCL.
 class transport : public edge_transport<cuda::runtime, library> {
  public:
-  /// @param note  is told once in a process, by default on standard error, if streams share queues of the device
+  /// @param note  is told once, by process 0 alone, by default on standard error, if streams share queues of the device
   transport(const program& p, ncclComm_t parent, cuda::rank where, notice_board& board,
             edge_transport_options options = {}, const std::function<void(const std::string&)>& note = print)
       : edge_transport({}, {}, p, parent, where, board, std::move(options)) {
     static std::atomic_flag noted;
     const std::string text = cuda::shared_queues_note(streams() + 1);  // and a side stream
-    if (!text.empty() && note && !noted.test_and_set()) note(text);
+    if (!text.empty() && note && board.process() == 0 && !noted.test_and_set()) note(text);
     ++library::ranks_of_process;
   }
   ~transport() { --library::ranks_of_process; }

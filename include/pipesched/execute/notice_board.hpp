@@ -22,10 +22,10 @@ class notice_board {
   virtual std::uint32_t processes() const = 0;
 
   /// Tells all processes that this one has failed. Of several failures the first is the one that all are told: it is what
-  /// this returns, with the places that processes have told lately behind it.
+  /// this returns, with the places behind it of processes that have said lately that they stand still.
   virtual std::string tell_failure(std::string_view cause) = 0;
-  /// For the report of a failure that comes soon.
-  virtual void tell_place(std::string_view place) = 0;
+  /// Where this process is: told to all if it is lost, and if it stands still with the next failure of any.
+  virtual void tell_place(std::string_view place, bool stands_still) = 0;
   /// The first failure that this process has been told of, its own among them. Never waits.
   virtual std::optional<std::string> failure() = 0;
 

@@ -169,9 +169,7 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
   int device() const { return this->mover().ranks()[this->rank()].device; }
 
   /// Makes the rank's device this thread's, as kernels need.
-  void select_device() {
-    detail::require(runtime(), runtime().set_device(device()), "SetDevice", this->where());
-  }
+  void select_device() { detail::require(runtime(), runtime().set_device(device()), "SetDevice", this->where()); }
   /// The executor calls these around every cell.
   void begin_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i}, this->where()); }
   void end_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i} + 1, this->where()); }

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The CUDA example over NCCL as launchers run it, a process a rank: schedules beside one device, graphs, measured timelines,
+# and what all ranks say when one throws, is killed or stands still. Ends with 77 without a GPU.
+#
+#   tests/cuda/nccl.sh CUDA_MLP [on_host]      the latter: over the stand-in of nccl_on_host.cpp
+set -uo pipefail
+example=$1
+how=${2-}
+failures=0
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+export TMPDIR=$folder
+
+# Several ranks on one GPU: NCCL takes them for ranks of different hosts, with sockets between them.
+gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME-lo} NCCL_IB_DISABLE=${NCCL_IB_DISABLE-1}
+
+# launch RANKS ARGUMENTS: as torchrun does. What rank r said is in out.r and err.r, how it ended in codes.
+codes=()
+launch() {
+  local ranks=$1 rank pids=() port=$((20000 + RANDOM % 20000))
+  shift
+  rm -f "$folder"/out.* "$folder"/err.*
+  for ((rank = 0; rank < ranks; ++rank)); do
+    if [ "$gpus" -ge "$ranks" ]; then unset NCCL_HOSTID; else export NCCL_HOSTID=host$rank; fi
+    RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=$rank LOCAL_WORLD_SIZE=$ranks MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
+      "$example" --transport nccl "$@" >"$folder/out.$rank" 2>"$folder/err.$rank" &
+    pids+=($!)
+  done
+  codes=()
+  for ((rank = 0; rank < ranks; ++rank)); do
+    if [ "${stalled-}" = "$rank" ]; then codes+=(stalled); continue; fi
+    wait "${pids[rank]}" 2>/dev/null
+    codes+=($?)
+  done
+  if [ -n "${stalled-}" ]; then kill -9 "${pids[stalled]}" && wait "${pids[stalled]}" 2>/dev/null; fi
+}
+failed() {
+  echo "FAILED: $*: exit codes ${codes[*]}"
+  tail -n 20 "$folder"/out.* "$folder"/err.*
+  failures=$((failures + 1))
+}
+passes() {  # ranks, arguments
+  launch "$@" --check
+  local code
+  for code in "${codes[@]}"; do [ "$code" = 0 ] || { failed "$@"; return; }; done
+  grep -q '^one device: losses differ by .*: passed$' "$folder/out.0" || failed "$@"
+}
+# ends RANK CODES SENTENCE ARGUMENTS: with 4 ranks, all but one say the sentence.
+ends() {
+  local rank=$1 expected=$2 sentence=$3 r
+  shift 3
+  launch 4 "${small[@]}" --schedule dualpipev "$@"
+  [ "${codes[*]}" = "$expected" ] || { failed "$@"; return; }
+  for r in 0 1 2 3; do
+    [ "$r" = "$rank" ] || grep -q "$sentence" "$folder/err.$r" || { failed "$@"; return; }
+  done
+}
+
+small=(--micro 8 --steps 2 --rows 6 --width 5 --hidden 9)
+launch 2 "${small[@]}"
+if [ "${codes[0]}" -eq 3 ]; then
+  grep -q '^cuda_mlp: no CUDA device: ' "$folder/err.0" || { failed; exit 1; }
+  echo "skipped: no CUDA device"
+  exit 77
+fi
+
+schedules=(1f1b zb1p dualpipe dualpipev)
+if [ "$how" = on_host ]; then
+  mapfile -t schedules < <("$example" --schedule nothing 2>&1 | sed 's/.*known: //; s/, /\n/g')
+fi
+for schedule in "${schedules[@]}"; do
+  for ranks in 2 4; do passes "$ranks" "${small[@]}" --schedule "$schedule" --transfer host; done
+done
+for schedule in 1f1b dualpipev; do passes 2 "${small[@]}" --schedule "$schedule" --mode graph; done
+[ "$how" = on_host ] || passes 2
+if [ "$how" = on_host ]; then
+  for seed in 2 3 4; do ON_HOST_SEED=$seed passes 4 "${small[@]}" --schedule dualpipe; done
+fi
+
+passes 4 "${small[@]}" --schedule zbv --predict dualpipev --html "$folder/page.html" --trace "$folder/trace.json" \
+  --json "$folder/report.json"
+grep -q '^dualpipev: [0-9.]* ms by these costs$' "$folder/out.0" && grep -q '</html>' "$folder/page.html" &&
+  grep -q traceEvents "$folder/trace.json" && grep -q '"gradient_error"' "$folder/report.json" || failed "files"
+
+ends 1 "4 4 4 4" 'aborted by rank 1 at .*: asked to fail at ' --fail 1,3,throw
+grep -q '^cuda_mlp: asked to fail at 1F3$' "$folder/err.1" || failed "rank 1 has another text"
+ends 2 "4 4 137 4" 'aborted by process 2 is gone' --fail 2,3,kill
+ends 0 "137 4 4 4" 'aborted by process 0 is gone' --fail 0,5,kill
+stalled=3
+ends 3 "4 4 4 stalled" 'aborted by rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 3
+grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) rank ' "$folder/err.0" ||
+  failed "no rank says what it waits for"
+unset stalled
+
+refused() {
+  launch 2 "${@:2}"
+  [ "${codes[*]}" = "2 2" ] && grep -q "^cuda_mlp: $1" "$folder/err.1" || failed "${@:2}"
+}
+refused '--pp 3 needs as many processes; the launcher (torchrun) has started 2' --pp 3 --schedule 1f1b
+refused '--mode is threads or graph with --transport nccl; got turns' --mode turns
+refused '--ranks-per-gpu is for --transport peer' --ranks-per-gpu 2
+
+if command -v mpirun >/dev/null && [ "$how" = on_host ]; then
+  said=$(mpirun --allow-run-as-root --oversubscribe -n 2 "$example" --transport nccl --check "${small[@]}" 2>&1) &&
+    grep -q ': passed$' <<<"$said" || { echo "FAILED: mpirun: $said"; failures=$((failures + 1)); }
+fi
+[ "$failures" -eq 0 ] && echo passed
+exit "$((failures > 0))"
