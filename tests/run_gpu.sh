@@ -4,6 +4,7 @@
 #
 #   tests/run_gpu.sh [HEADERS]     HEADERS: a folder with fmt/, nlohmann/, CLI/ and doctest/, where they are not installed
 #   BUILD=folder RESULTS=file      default: build-gpu, and results.json in it
+#   ONLY=regex                     only the parts whose name matches, such as '^(tests|nccl)'
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build-gpu}
@@ -26,8 +27,9 @@ cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DPIPESCHED_
 part() {
   local name=$1 json=$build/parts/$1.json code started
   shift
+  [[ $name =~ ${ONLY-} ]] || return 0
   started=$(date +%s)
-  timeout 300 "${@//JSON/$json}" >"$build/parts/$name.said" 2>&1
+  timeout 500 "${@//JSON/$json}" >"$build/parts/$name.said" 2>&1
   code=$?
   echo "$name: exit code $code, $(($(date +%s) - started)) s"
   tail -n 3 "$build/parts/$name.said"
@@ -37,6 +39,28 @@ part() {
     [ ! -s "$json" ] || { printf ', "result": ' && cat "$json"; }
     printf '}'
   } >"$build/parts/$name.part"
+}
+
+# A command in so many processes, as a launcher starts them. Where they share a GPU NCCL takes them for those of different
+# hosts, with sockets between them.
+ranks() {
+  local count=$1 rank pids=() code=0 port=$((20000 + RANDOM % 20000)) gpus
+  shift
+  gpus=$(nvidia-smi --list-gpus | wc -l)
+  export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME-lo} NCCL_IB_DISABLE=${NCCL_IB_DISABLE-1}
+  for ((rank = 0; rank < count; ++rank)); do
+    [ "$gpus" -ge "$count" ] || export NCCL_HOSTID=host$rank
+    RANK=$rank WORLD_SIZE=$count LOCAL_RANK=$rank LOCAL_WORLD_SIZE=$count MASTER_ADDR=127.0.0.1 MASTER_PORT=$port "$@" &
+    pids+=($!)
+  done
+  for rank in "${pids[@]}"; do wait "$rank" || code=$?; done
+  return "$code"
+}
+export -f ranks
+nccl() {  # part, processes, command
+  local name=$1
+  shift
+  part "$name" bash -c 'ranks "$@"' ranks "$@"
 }
 
 part tests ctest --test-dir "$build" -L gpu --output-on-failure
@@ -61,6 +85,17 @@ part predict "$mlp" --schedule zbv --pp 2 --micro 20 --steps 30 --predict v_half
 for schedule in v_half v_min dualpipev hanayo v_1f1b; do
   part "measure_$schedule" "$mlp" --schedule $schedule --pp 2 --micro 20 --steps 30 --timed --json JSON
 done
+if [ -x "$build/bench/cuda/nccl_messages" ]; then
+  for schedule in 1f1b zb1p dualpipe dualpipev; do
+    for pp in 2 4; do
+      nccl "nccl_${schedule}_$pp" "$pp" "$mlp" --transport nccl --schedule $schedule --check --time-limit 100 --json JSON
+    done
+  done
+  nccl nccl_graph 2 "$mlp" --transport nccl --schedule dualpipev --mode graph --check --json JSON
+  nccl nccl_messages 2 "$build/bench/cuda/nccl_messages" JSON
+else
+  echo "skipped: built without NCCL"
+fi
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck synccheck initcheck; do
     part "sanitizer_$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/cuda/cuda_peer" quick

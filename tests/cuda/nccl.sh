@@ -84,12 +84,12 @@ passes 4 "${small[@]}" --schedule zbv --predict dualpipev --html "$folder/page.h
 grep -q '^dualpipev: [0-9.]* ms by these costs$' "$folder/out.0" && grep -q '</html>' "$folder/page.html" &&
   grep -q traceEvents "$folder/trace.json" && grep -q '"gradient_error"' "$folder/report.json" || failed "files"
 
-ends 1 "4 4 4 4" 'aborted by rank 1 at .*: asked to fail at ' --fail 1,3,throw
+ends 1 "4 4 4 4" 'aborted: rank 1 at .*: asked to fail at ' --fail 1,3,throw
 grep -q '^cuda_mlp: asked to fail at 1F3$' "$folder/err.1" || failed "rank 1 has another text"
-ends 2 "4 4 137 4" 'aborted by process 2 is gone' --fail 2,3,kill
-ends 0 "137 4 4 4" 'aborted by process 0 is gone' --fail 0,5,kill
+ends 2 "4 4 137 4" 'aborted: process 2 is gone' --fail 2,3,kill
+ends 0 "137 4 4 4" 'aborted: process 0 is gone' --fail 0,5,kill
 stalled=3
-ends 3 "4 4 4 stalled" 'aborted by rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 3
+ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 3
 grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) rank ' "$folder/err.0" ||
   failed "no rank says what it waits for"
 unset stalled

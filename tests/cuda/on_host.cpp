@@ -7,6 +7,7 @@
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -83,11 +84,18 @@ void work_until(Done&& done) {
       next.event->reached = next.number, next.event->when = std::chrono::steady_clock::now();
   }
 }
+// Until all streams are empty: some may wait for another process.
 cudaError_t work_all() {
   if (captured != nullptr) return cudaErrorStreamCaptureUnsupported;
-  const std::lock_guard lock(mutex);
-  work_until([] { return false; });
-  return cudaSuccess;
+  while (true) {
+    {
+      const std::lock_guard lock(mutex);
+      work_until([] { return false; });
+      if (std::all_of(streams.begin(), streams.end(), [](const CUstream_st* s) { return s->items.empty(); }))
+        return cudaSuccess;
+    }
+    std::this_thread::yield();
+  }
 }
 
 cudaError_t put(cudaStream_t s, std::function<void()> work) {
@@ -195,8 +203,8 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int
   return cudaStreamCreateWithFlags(made, flags);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
-  const std::lock_guard lock(mutex);
   work_all();
+  const std::lock_guard lock(mutex);
   streams.erase(s);
   delete s;
   return cudaSuccess;

@@ -214,7 +214,7 @@ TEST_CASE("control plane: processes that do not come, come twice, or leave while
     board.share("");
     if (r != 1) board.share("");
   });
-  CHECK(said[0] == "aborted by process 1 has left, and others wait for it");
+  CHECK(said[0] == "aborted: process 1 has left, and others wait for it");
   CHECK(said[2] == said[0]);
 
   CHECK(refusal_of([&] { control_plane({.rank = 1, .size = 2, .port = port}, limit); }) ==

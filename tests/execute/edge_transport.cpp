@@ -291,7 +291,7 @@ TEST_CASE(
   for (const int r : {0, 1, 3}) {
     CAPTURE(said[static_cast<std::size_t>(r)]);
     CHECK(said[static_cast<std::size_t>(r)].find(
-              detail::concat({"aborted by rank 2 at 2F3: not a number in 2F3\nthis is rank ", r, " at "})) == 0);
+              detail::concat({"aborted: rank 2 at 2F3: not a number in 2F3\nthis is rank ", r, " at "})) == 0);
   }
 
   said = ends([](job&) {},
@@ -302,7 +302,7 @@ TEST_CASE(
                 t.at(0);  // and leaves
               });
   CHECK(said[1] == "");
-  CHECK(said[0].find("aborted by rank 1 at 1F0: it left before the end of its step\nthis is rank 0 at ") == 0);
+  CHECK(said[0].find("aborted: rank 1 at 1F0: it left before the end of its step\nthis is rank 0 at ") == 0);
 
   // A rank whose step never begins: the others report where they are, and what they wait for.
   said = ends([](job&) {},
@@ -314,7 +314,7 @@ TEST_CASE(
                 run_steps(p, j.on_device[r], t);
               });
   CAPTURE(said[0]);
-  CHECK(said[0].find("aborted by rank ") == 0);
+  CHECK(said[0].find("aborted: rank ") == 0);
   CHECK(said[0].find("nothing moved within the time limit\nrank 0 at ") != std::string::npos);
   CHECK(said[0].find("which waits for activation ") != std::string::npos);
   CHECK(said[1] == said[0] + "\nthis is rank 1 at its start");
@@ -338,14 +338,14 @@ TEST_CASE(
       },
       trains);
   CAPTURE(said[0]);
-  CHECK(said[0].find("aborted by rank ") == 0);
+  CHECK(said[0].find("aborted: rank ") == 0);
   CHECK(said[0].find("messages from rank 1 to rank 2: made to fail (lib 3)") != std::string::npos);
 
   // A call of the library that goes on for ever.
   for (const std::int64_t at : {10, 60, 200}) {
     said = ends([&](job& j) { j.cluster.hangs_at = at; }, trains);
     CAPTURE(said[0]);
-    CHECK(said[0].find("aborted by ") == 0);
+    CHECK(said[0].find("aborted: ") == 0);
   }
 }
 
@@ -385,7 +385,7 @@ TEST_CASE("edges: a job that cannot be is refused on all ranks") {
   CHECK(refusals(2, std::vector<edge_transport_options>(2), true)[1] ==
         "the processes of a job run one program; this one has another");
   const auto one_only = refusals(2, {{}, {.rank_map = {1, 1}}});
-  CHECK(one_only[0].find("aborted by process 1 at its start: a rank map has ") == 0);
+  CHECK(one_only[0].find("aborted: process 1 at its start: a rank map has ") == 0);
 }
 
 TEST_CASE("edges: two pipelines and a rank in none share a communicator, each with its rank map") {

@@ -59,7 +59,7 @@ class thread_board : public notice_board {
     const std::uint64_t all_here = (all_.arrived++ / all_.processes + 1) * all_.processes;
     all_.changed.notify_all();
     all_.changed.wait(lock, [&] { return all_.arrived >= all_here || all_.failure; });
-    if (all_.arrived < all_here) throw pipeline_aborted("aborted by " + *all_.failure);
+    if (all_.arrived < all_here) throw pipeline_aborted("aborted: " + *all_.failure);
     return all_.given;
   }
   std::vector<std::string> gather(std::string_view) override { throw std::logic_error("no test gathers over this"); }

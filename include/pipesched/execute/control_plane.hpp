@@ -163,7 +163,7 @@ class control_plane : public notice_board {
   void give(char kind, std::string_view mine) {
     const std::lock_guard lock(mutex_);
     listen();
-    if (failure_) throw pipeline_aborted("aborted by " + *failure_);
+    if (failure_) throw pipeline_aborted("aborted: " + *failure_);
     send(kind, mine);
   }
   template <typename Done>
@@ -172,7 +172,7 @@ class control_plane : public notice_board {
       tell_failure(
           detail::concat({"process ", rank_, " waits for the others, not all of which came within the time limit"}));
     const std::lock_guard lock(mutex_);
-    if (!done()) throw pipeline_aborted("aborted by " + *failure_);
+    if (!done()) throw pipeline_aborted("aborted: " + *failure_);
   }
   template <typename Done>
   bool until(Done&& done, std::chrono::duration<double> limit) {

@@ -159,7 +159,7 @@ class edge_set {
   const std::string& cause() const { return cause_; }
   [[noreturn]] void give_up() const {
     while (!aborted()) std::this_thread::yield();  // whoever has stopped them is about to say why
-    throw pipeline_aborted("aborted by " + cause_);
+    throw pipeline_aborted("aborted: " + cause_);
   }
   void require_going() const {
     if (stopped()) give_up();

@@ -120,7 +120,7 @@ class world {
       ncclResult_t of = ncclCommInitRankConfig(&handle_, static_cast<int>(board.processes()), id,
                                                static_cast<int>(board.process()), &config);
       wait(of, [&] {
-        if (const auto failed = board.failure()) throw pipeline_aborted("aborted by " + *failed);
+        if (const auto failed = board.failure()) throw pipeline_aborted("aborted: " + *failed);
         detail::require(calls, ncclCommGetAsyncError(handle_, &of), "CommGetAsyncError", where);
       });
       if (of == ncclInProgress)

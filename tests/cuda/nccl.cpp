@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// What of NCCL's own library, and of the note about queues, can be seen without a GPU.
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <pipesched/execute/nccl.hpp>
+#include <pipesched/generate/one_f_one_b.hpp>
+#include <pipesched/program/lower.hpp>
+#include <string>
+
+namespace {
+
+using namespace pipesched;
+
+int failures = 0;
+void check(bool right, const std::string& what) {
+  if (!right) std::printf("FAILED: %s\n", what.c_str()), ++failures;
+}
+
+}  // namespace
+
+int main() {
+  int version = 0, devices = 0;
+  check(ncclGetVersion(&version) == ncclSuccess && version >= NCCL_VERSION(2, 19, 0), "NCCL's version");
+  if (cudaGetDeviceCount(&devices) != cudaSuccess) devices = 0;
+
+  const ncclConfig_t config = nccl::library::make_config({.min_ctas = 2, .max_ctas = 4}, "edge");
+  check(config.blocking == 0 && config.minCTAs == 2 && config.maxCTAs == 4, "the options of an edge");
+  const ncclConfig_t unset = nccl::library::make_config({}, "");
+  check(unset.minCTAs == NCCL_CONFIG_UNDEF_INT && unset.maxCTAs == NCCL_CONFIG_UNDEF_INT, "what NCCL is to choose");
+  check(nccl::library::text(ncclInvalidUsage).find("invalid usage") == 0, nccl::library::text(ncclInvalidUsage));
+
+  check(cuda::shared_queues_note(8, nullptr).empty(), "eight streams have queues of their own");
+  check(
+      cuda::shared_queues_note(9, nullptr) ==
+          "CUDA_DEVICE_MAX_CONNECTIONS is not set: 9 streams share 8 queues of the device, where what stands behind a "
+          "message that waits waits, too. Nothing deadlocks, as all ranks start their messages in one order, but less "
+          "overlaps. Set it to 9 or more before CUDA starts",
+      cuda::shared_queues_note(9, nullptr));
+  check(cuda::shared_queues_note(5, "1").find("CUDA_DEVICE_MAX_CONNECTIONS is 1: 5 streams share 1 queue of") == 0,
+        cuda::shared_queues_note(5, "1"));
+  check(cuda::shared_queues_note(40, "32").find("Set it to 32 or more") != std::string::npos,
+        "no more than there can be");
+  check(cuda::shared_queues_note(5, "nothing").find("share 1 queue") != std::string::npos,
+        "what is no number is least");
+
+  // A job of one process; without a GPU it ends with NCCL's own error.
+  std::string said;
+  try {
+    control_plane control(launch_environment{.port = static_cast<std::uint16_t>(30000 + std::rand() % 10000)});
+    nccl::world world(control);
+    const program p = lower(make_1f1b_schedule({.pp = 1, .micro = 2}));
+    nccl::transport transport(p, world.handle(), {}, control);
+    check(transport.rank() == 0, "the only rank");
+  } catch (const device_error& e) {
+    said = e.what();
+    check(e.call.find("nccl") == 0 && e.status != ncclSuccess, "the call and its status: " + e.call);
+  }
+  std::printf("%s\n", said.c_str());
+  check(devices > 0 ? said.empty() : said.find("nccl") == 0 && said.find(", process 0 of 1") != std::string::npos,
+        "an error that names the call and the process: " + said);
+  if (devices == 0)
+    check(nccl::library::refuses_capture().find("NCCL in a graph needs a driver for CUDA 11.3") == 0, "no driver");
+  std::puts(failures == 0 ? "passed" : "FAILED");
+  return failures == 0 ? 0 : 1;
+}
