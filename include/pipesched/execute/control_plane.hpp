@@ -183,7 +183,7 @@ class control_plane : public notice_board {
         if (done()) return true;
       }
       pollfd polled{socket_.get(), POLLIN, 0};
-      ::poll(&polled, 1, 10);
+      ::poll(&polled, 1, 50);  // another thread may have taken what came
     }
     return false;
   }

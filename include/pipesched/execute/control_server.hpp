@@ -136,7 +136,7 @@ class control_server {
   };
 
   bool listen_on(int family, std::uint16_t port) {
-    socket_handle s(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    socket_handle s(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const int on = 1, off = 0;
     ::setsockopt(s.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     sockaddr_in6 six{};
@@ -175,10 +175,12 @@ class control_server {
            std::none_of(processes_.begin(), processes_.end(), [](const process& p) { return p.is == process::there; });
   }
   void accept() {
-    socket_handle s(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (s.get() < 0) return;
-    prepare_socket(s.get());
-    connections_.push_back({.socket = std::move(s)});
+    while (true) {
+      socket_handle s(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (s.get() < 0) return;
+      prepare_socket(s.get());
+      connections_.push_back({.socket = std::move(s)});
+    }
   }
   void read(connection& c) {
     const bool goes_on = receive_some(c.socket.get(), c.in);
