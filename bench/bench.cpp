@@ -23,6 +23,7 @@
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/program/check.hpp>
+#include <pipesched/program/launch_order.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -164,6 +165,11 @@ void checking(benchmark::State& state, const family& f, const schedule_params& p
   for (auto _ : state) benchmark::DoNotOptimize(check(lowered));
   count(state, ops_of(lowered.schedule));
 }
+void ordering(benchmark::State& state, const family& f, const schedule_params& p) {
+  const program lowered = lower(verified(f, p));
+  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0));
+  count(state, ops_of(lowered.schedule));
+}
 
 // The executor alone: callbacks and a transport that do nothing, on one rank. Time an item: of a cell.
 struct idle_trainer {
@@ -277,6 +283,7 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
+    for (const family& f : families) RegisterBenchmark(name("launch_order", f.name, p).c_str(), ordering, f, p);
     for (const family& f : families) RegisterBenchmark(name("check", f.name, p).c_str(), checking, f, p);
     for (const family& f : families) RegisterBenchmark(name("execute/noop", f.name, p).c_str(), executing, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower_bound", f.name, p).c_str(), bounding, f, p);
