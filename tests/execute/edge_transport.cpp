@@ -46,7 +46,7 @@ struct job {
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) trainers.emplace_back(p, r);
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
       fake_cluster::stream s{};
-      cluster.make_stream(static_cast<int>(r), s);
+      cluster.make_stream(static_cast<int>(r), 0, s);
       sides.push_back(std::make_unique<side_stream<cluster_runtime>>(cluster_runtime{&cluster}, static_cast<int>(r)));
       on_device.push_back({&trainers[r], &cluster, s, sides[r].get(), {}});
     }
@@ -361,7 +361,7 @@ TEST_CASE("edges: a job that cannot be is refused on all ranks") {
       threads.emplace_back([&, r] {
         thread_board board(boards, static_cast<std::uint32_t>(r));
         fake_cluster::stream s{};
-        cluster.make_stream(r, s);
+        cluster.make_stream(r, 0, s);
         try {
           cluster_transport({&cluster}, {&cluster}, differ && r == 1 ? other : p, cluster.world(r), {r, s}, board,
                             options[static_cast<std::size_t>(r)]);
@@ -406,7 +406,7 @@ TEST_CASE("edges: two pipelines and a rank in none share a communicator, each wi
           if (world == 2) return cluster_transport::take_no_part({&cluster}, p, cluster.world(world), board);
           const std::size_t pipeline = world == 4 || world == 1 ? 0 : 1;
           fake_cluster::stream s{};
-          cluster.make_stream(world, s);
+          cluster.make_stream(world, 0, s);
           side_stream<cluster_runtime> side({&cluster}, world);
           cluster_transport t({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, board,
                               {.rank_map = maps[pipeline]});
@@ -499,6 +499,25 @@ TEST_CASE("edges: a rank captures its step alone, and asks for nothing forbidden
     REQUIRE(device.races.empty());
     REQUIRE(device.launches == 2);
   }
+}
+
+TEST_CASE("edges: every channel has its own limits and priority") {
+  const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
+  job j(p, 0, 1, {.edge_of = [](const channel& c) {
+          return edge_options{.stream_priority = -c.from, .min_ctas = 1, .max_ctas = c.from < c.to ? 4 : 2};
+        }});
+  REQUIRE(j.train(1) == nothing(p));
+  CHECK(j.cluster.options.size() == 4);
+  CHECK(j.cluster.options.at("pipesched 1 to 2").max_ctas == 4);
+  CHECK(j.cluster.options.at("pipesched 1 to 0").max_ctas == 2);
+  CHECK(j.cluster.options.at("pipesched 2 to 1").min_ctas == 1);
+  for (const int rank : {1, 2})  // two channels from rank 1, one from rank 2; each has a stream on either side
+    CHECK(std::count(j.cluster.priorities.begin(), j.cluster.priorities.end(), -rank) == (rank == 1 ? 4 : 2));
+
+  job all(p, 0, 1, {.edge = {.stream_priority = -7, .max_ctas = 3}});
+  REQUIRE(all.train(1) == nothing(p));
+  CHECK(all.cluster.options.at("pipesched 2 to 1").max_ctas == 3);
+  CHECK(std::count(all.cluster.priorities.begin(), all.cluster.priorities.end(), -7) == 8);
 }
 
 TEST_CASE("edges: communicators are split in a handful of rounds, whatever the number of ranks") {

@@ -22,6 +22,8 @@
 #include <thread>
 #include <vector>
 
+#include "pipesched/execute/control_plane.hpp"
+#include "pipesched/execute/launch_environment.hpp"
 #include "pipesched/generate/by_name.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/place_to_fail.hpp"
@@ -311,6 +313,24 @@ void killed(const std::string& file, std::uint64_t seed) {
   std::_Exit(failures);  // MPI_Finalize would wait for the dead
 }
 
+// A control plane whose address MPI tells, and the same of what the launcher has put into the environment.
+void control() {
+  const auto broadcast = [](std::span<std::byte> b) {
+    MPI_Bcast(b.data(), static_cast<int>(b.size()), MPI_BYTE, 0, MPI_COMM_WORLD);
+  };
+  const launch_environment job = read_launch_environment();
+  expect(job.rank == own && job.size == 4 && job.local_rank == own && job.launcher == "mpirun", "the environment");
+  control_plane board(own, 4, broadcast, seconds(20));
+  expect(board.share(std::to_string(own)) == "0", "what rank 0 shares");
+  const auto all = board.gather(std::to_string(own));
+  expect(own != 0 ? all.empty() : all == std::vector<std::string>{"0", "1", "2", "3"}, "what rank 0 gathers");
+  board.share("");
+  if (own == 2) board.tell_failure("rank 2 at 2F0: too warm");
+  while (!board.failure()) std::this_thread::yield();
+  expect(*board.failure() == "rank 2 at 2F0: too warm", *board.failure());
+  line("a control plane by MPI: shares, gathers, and tells all of a failure");
+}
+
 // One message of more than 2^31 bytes between two ranks.
 void large() {
   constexpr std::size_t size = (std::size_t{1} << 31) + 12345;
@@ -374,10 +394,13 @@ int main(int argc, char** argv) {
       stalls();
     else if (part == "killed" && argc == 4)
       killed(argv[2], std::stoull(argv[3]));
+    else if (part == "control")
+      control();
     else if (part == "large")
       large();
     else
-      throw std::invalid_argument("trains, refuses, throws, wrong_size, leaves, stalls, killed FILE SEED or large");
+      throw std::invalid_argument(
+          "trains, refuses, throws, wrong_size, leaves, stalls, killed FILE SEED, control or large");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "rank %d: %s\n", rank, e.what());
     MPI_Abort(MPI_COMM_WORLD, 1);

@@ -11,7 +11,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # in container
 run=(timeout --kill-after=5 240 mpirun --oversubscribe -n 4)
 failed=0
 
-for part in refuses trains throws wrong_size leaves stalls large; do
+for part in refuses trains throws wrong_size leaves stalls control large; do
   "${run[@]}" "$program" "$part" || { echo "FAILED: $part"; failed=1; }
 done
 

@@ -55,6 +55,8 @@ class fake_cluster {
   std::string failed_call;
   int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
   std::vector<std::string> races;
+  std::vector<int> priorities;                  // of streams
+  std::map<std::string, edge_options> options;  // of communicators, by name
   // Mutants.
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
@@ -106,9 +108,10 @@ class fake_cluster {
     return false;
   }
 
-  status make_stream(int device, stream& s) {
+  status make_stream(int device, int priority, stream& s) {
     return call("StreamCreateWithPriority", [&] {
       ++makes;
+      priorities.push_back(priority);
       s = stream(static_cast<int>(streams_.size()));
       const int number = static_cast<int>(
           std::count_if(streams_.begin(), streams_.end(), [&](const stream_state& o) { return o.device == device; }));
@@ -166,7 +169,8 @@ class fake_cluster {
   library_status size_of(communicator c, int& size) {
     return library_call("CommCount", [&] { return size = of(c).size, ok; });
   }
-  library_status split(communicator from, int color, int key, const std::string& name, communicator& child) {
+  library_status split(communicator from, int color, int key, const edge_options& with, const std::string& name,
+                       communicator& child) {
     return library_call("CommSplit", [&] {
       const std::size_t rank = static_cast<std::size_t>(of(from).rank);
       parent& p = parents_[of(from).parent];
@@ -174,6 +178,7 @@ class fake_cluster {
       if (color >= 0) {
         child = communicator(static_cast<int>(sides_.size()) + 1);
         sides_.push_back({.name = name});
+        options[name] = with;
       }
       p.calls[rank].push_back({color, key, child});
       resolve(of(from).parent, p.calls[rank].size() - 1);
@@ -432,7 +437,7 @@ struct cluster_runtime {
   static bool succeeded(status s) { return s == fake_cluster::good; }
   static std::string text(status) { return "made to fail"; }
   status set_device(int) { return cluster->other("SetDevice"); }
-  status make_stream(int device, int, stream& s) { return cluster->make_stream(device, s); }
+  status make_stream(int device, int priority, stream& s) { return cluster->make_stream(device, priority, s); }
   status make_event(int, bool, event& e) { return cluster->make_event(e); }
   status connect(int, int) { return fake_cluster::good; }
   status record(event e, stream s) { return cluster->record(e, s); }
@@ -462,8 +467,9 @@ struct cluster_library {
   static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "goes on"; }
   status rank_in(communicator c, int& r) { return cluster->rank_in(c, r); }
   status size_of(communicator c, int& n) { return cluster->size_of(c, n); }
-  status split(communicator c, int color, int key, const edge_options&, const std::string& name, communicator& child) {
-    return cluster->split(c, color, key, name, child);
+  status split(communicator c, int color, int key, const edge_options& with, const std::string& name,
+               communicator& child) {
+    return cluster->split(c, color, key, with, name, child);
   }
   status state(communicator c, status& of) { return cluster->state(c, of); }
   status send(communicator c, int peer, const void* from, std::size_t size, stream s) {
