@@ -22,6 +22,7 @@
 #include "pipesched/generate/by_name.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "support/fake_cluster.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
 #include "support/stream_trainer.hpp"
@@ -384,6 +385,42 @@ TEST_CASE(
   });
   CHECK(late.find("nothing came within the time limit") != std::string::npos);
   CHECK(late.find(", which waits for activation 1F3 from rank 1") != std::string::npos);
+}
+
+TEST_CASE("device: after a failure trainers stay until the devices are through") {
+  // Its memory goes with it: whatever is left in streams then would touch what is not there.
+  struct leaving : stream_trainer<fake_cluster, side_stream<cluster_runtime>> {
+    leaving(stream_trainer t, std::size_t& l) : stream_trainer(std::move(t)), left_over(l) {}
+    leaving(const leaving&) = delete;
+    ~leaving() { left_over = std::max(left_over, device->left()); }
+    std::size_t& left_over;
+  };
+  const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
+  for (const std::uint32_t failing : {0u, 1u, 2u, 3u}) {
+    fake_cluster cluster(4);
+    cluster.live = true;  // work is done when somebody asks for it
+    std::vector<model::trainer> trainers;
+    std::vector<device_rank<cluster_runtime>> ranks(4);
+    std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
+    for (std::uint32_t r = 0; r < 4; ++r) {
+      trainers.emplace_back(p, r);
+      cluster.make_stream(0, 0, ranks[r].compute);
+      sides.push_back(std::make_unique<side_stream<cluster_runtime>>(cluster_runtime{&cluster}));
+    }
+    peer_hub<cluster_runtime> hub({&cluster}, p, ranks);
+    std::size_t left_over = 0;
+    CHECK_THROWS_AS(run_on_peers(p, hub,
+                                 [&](std::uint32_t r, auto& transport) {
+                                   return leaving({&trainers[r], &cluster, transport.compute(), sides[r].get(),
+                                                   [r, failing](op o) {
+                                                     if (r == failing && o.micro == 5) throw std::domain_error("no");
+                                                   }},
+                                                  left_over);
+                                 }),
+                    std::domain_error);
+    CHECK(left_over == 0);
+    CHECK(cluster.races.empty());
+  }
 }
 
 TEST_CASE("device: one thread that runs all ranks says when none can go on") {

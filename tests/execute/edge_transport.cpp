@@ -276,7 +276,9 @@ TEST_CASE(
     job j(p, 0, 1, {.time_limit = limit});
     j.cluster.live = true;
     prepare(j);
-    return j.run([&](std::uint32_t r, cluster_transport& t) { body(j, r, t); });
+    const auto said = j.run([&](std::uint32_t r, cluster_transport& t) { body(j, r, t); });
+    CHECK(j.cluster.left() == 0);  // nothing touches the trainers' memory any more
+    return said;
   };
   const auto trains = [&](job& j, std::uint32_t r, cluster_transport& t) { run_steps(p, j.on_device[r], t, 2); };
 

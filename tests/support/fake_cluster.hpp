@@ -65,6 +65,13 @@ class fake_cluster {
     const std::lock_guard lock(mutex_);
     return calls_of_thread_[std::this_thread::get_id()];
   }
+  /// What has been put into streams and is not done.
+  std::size_t left() {
+    const std::lock_guard lock(mutex_);
+    std::size_t sum = 0;
+    for (const queue& q : queues_) sum += q.items.size();
+    return sum;
+  }
   /// Does all that can be done. Returns what is left, in words; empty if nothing is.
   std::string play() {
     const std::lock_guard lock(mutex_);
@@ -145,6 +152,13 @@ class fake_cluster {
       const bool carries_messages = message_streams_.count(s) > 0;
       if (carries_messages ? drops_waits_of_messages : drops_waits_of_compute) return good;
       put(s, {.is = kind::wait, .event = e, .version = of(e).recorded});
+      return good;
+    });
+  }
+  status copy(stream s, void* to, const void* from, std::size_t size) {
+    return call("MemcpyPeerAsync", [&] {
+      const auto work = [=] { std::memcpy(to, from, size); };
+      put(s, {.is = kind::work, .reads = {{from, size}}, .writes = {{to, size}}, .work = work});
       return good;
     });
   }
@@ -442,7 +456,7 @@ struct cluster_runtime {
   status connect(int, int) { return fake_cluster::good; }
   status record(event e, stream s) { return cluster->record(e, s); }
   status wait(stream s, event e) { return cluster->wait(s, e); }
-  status copy(stream, void*, int, const void*, int, std::size_t) { return fake_cluster::made_to_fail; }
+  status copy(stream s, void* to, int, const void* from, int, std::size_t n) { return cluster->copy(s, to, from, n); }
   status query(event e, bool& done) { return cluster->query(e, done); }
   status elapsed_ms(event, event, float& ms) { return ms = 1, cluster->other("EventElapsedTime"); }
   status begin_capture(stream) { return fake_cluster::made_to_fail; }

@@ -117,9 +117,9 @@ class edge_transport {
     at_.store(no_slot, std::memory_order_relaxed);
     for (auto& e : edges_.all()) {  // as they were split: in each round with one other rank
       if (options_.enlists_buffers) enlist(trainer, e);
-      const std::uint32_t first = first_of(e.channel);
+      const std::uint32_t i = first_launch(e.channel), first = launches_[i].action;
       post(row()[first], first, memory_of(trainer, row()[first]));
-      start(launch_of(first));
+      start(i);
       wait(posts_[first].buffer);
     }
     weights_ = 0;
@@ -279,13 +279,9 @@ class edge_transport {
     b.pending = false;
   }
 
-  std::uint32_t first_of(std::uint32_t channel) const {
-    const auto is_first = [&](const action& a) { return is_message(a) && a.channel == channel; };
-    return static_cast<std::uint32_t>(std::find_if(row().begin(), row().end(), is_first) - row().begin());
-  }
-  std::uint32_t launch_of(std::uint32_t action) const {
-    const auto is_it = [&](const launch& l) { return l.action == action; };
-    return static_cast<std::uint32_t>(std::find_if(launches_.begin(), launches_.end(), is_it) - launches_.begin());
+  std::uint32_t first_launch(std::uint32_t channel) const {
+    const auto is_of_it = [&](const launch& l) { return row()[l.action].channel == channel; };
+    return static_cast<std::uint32_t>(std::find_if(launches_.begin(), launches_.end(), is_of_it) - launches_.begin());
   }
   template <typename Trainer>
   static std::span<std::byte> memory_of(Trainer& trainer, const action& a) {
@@ -306,13 +302,19 @@ class edge_transport {
     }
   }
 
+  // Until the streams are empty, at most a quarter of the time limit: messages may be writing into the trainer's buffers.
   void drain() noexcept {
     const auto start = std::chrono::steady_clock::now();
-    bool done = false;
-    if (clock_.empty() || !runtime_.succeeded(runtime_.record(clock().end(), where_.compute))) return;
-    while (!done && runtime_.succeeded(runtime_.query(clock().end(), done)) &&
-           std::chrono::steady_clock::now() - start < options_.time_limit / 4)
-      std::this_thread::yield();
+    const auto empty = [&](typename R::stream s) {
+      bool done = false;
+      if (!runtime_.succeeded(runtime_.record(clock().end(), s))) return;
+      while (!done && runtime_.succeeded(runtime_.query(clock().end(), done)) &&
+             std::chrono::steady_clock::now() - start < options_.time_limit / 4)
+        std::this_thread::yield();
+    };
+    if (clock_.empty()) return;
+    for (const auto& e : edges_.all()) empty(e.stream.handle());
+    empty(where_.compute);
   }
 
   // How far a rank has come: nothing moves as long as it is the same.
