@@ -18,6 +18,8 @@
 #include <future>
 #include <map>
 #include <random>
+#include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -123,6 +125,10 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
   CHECK((e.rank == 9 && e.size == 16 && e.local_rank == 1 && e.address == "gpu03" && e.port == 26789));
   CHECK(e.launcher == "srun");
   CHECK(read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}).size == 1);  // a batch script, not a step
+  environment pmi2 = srun;                                                // srun --mpi=pmi2
+  pmi2["PMI_RANK"] = "9", pmi2["PMI_SIZE"] = "16";
+  CHECK((read(pmi2).launcher == "srun" && read(pmi2).rank == 9));
+  CHECK(read({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"MASTER_ADDR", "a"}}).launcher == "mpiexec");
 
   for (const auto& [list, first] : std::vector<std::pair<std::string, std::string>>{{"node7", "node7"},
                                                                                     {"a1,b2", "a1"},
@@ -130,7 +136,10 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
                                                                                     {"n[1,3]-ib,m2", "n1-ib"},
                                                                                     {"x,n[1-2]", "x"},
                                                                                     {"n[01-12]", "n01"},
-                                                                                    {"n[3", "n3"}})
+                                                                                    {"n[3", "n3"},
+                                                                                    {"r[1-2]n[3-4],x", "r1n3"},
+                                                                                    {"n[", "n"},
+                                                                                    {"r[4]n[3", "r4n3"}})
     CHECK(detail::first_host(list) == first);
 }
 
@@ -139,6 +148,8 @@ TEST_CASE("launch environment: what cannot be is refused") {
   CHECK(refusal({{"RANK", "-1"}, {"WORLD_SIZE", "4"}}) == "RANK is a number from 0 to 1000000; got \"-1\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", "4x"}}) == "WORLD_SIZE is a number from 0 to 1000000; got \"4x\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", ""}}) == "WORLD_SIZE is a number from 0 to 1000000; got \"\"");
+  CHECK(refusal({{"MASTER_PORT", "65535"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}}) ==
+        "MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
   CHECK(refusal({{"MASTER_PORT", "70000"}}) == "MASTER_PORT is a number from 0 to 65535; got \"70000\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", "2"}}) ==
         "MASTER_ADDR, the host of process 0, is needed by 2 processes of which 1 is known to be here");
@@ -223,6 +234,79 @@ TEST_CASE("control plane: processes that do not come, come twice, or leave while
   CHECK(refusal_of([&] { control_plane({.rank = 0, .size = 1, .port = port}, limit); }) ==
         detail::concat(
             {"process 0 cannot listen on port ", port, ": Address already in use; MASTER_PORT is another one"}));
+}
+
+TEST_CASE("control plane: a process that leaves with an exception, or while others gather, is told of") {
+  const auto thrown = run(3, std::chrono::seconds(20), [](std::uint32_t r, control_plane& board) {
+    board.share("");
+    if (r == 2) throw std::domain_error("no memory");
+    board.share("");
+  });
+  CHECK(thrown[2] == "no memory");
+  CHECK(thrown[0] == "aborted: process 2 left with an exception");
+  CHECK(thrown[1] == thrown[0]);
+  const auto left = run(3, std::chrono::seconds(20), [](std::uint32_t r, control_plane& board) {
+    board.share("");
+    if (r != 1) board.gather("mine");
+  });
+  CHECK(left[0] == "aborted: process 1 has left, and others wait for it");
+}
+
+TEST_CASE("control plane: signals, and a process 0 that does not answer") {
+  // Signals that interrupt calls, all the time.
+  struct sigaction ignore {};
+  ignore.sa_handler = [](int) {};  // and no SA_RESTART
+  struct sigaction before {};
+  ::sigaction(SIGUSR1, &ignore, &before);
+  const pthread_t self = ::pthread_self();
+  {
+    const std::uint16_t port = free_port();
+    control_plane zero({.rank = 0, .size = 2, .port = port}), one({.rank = 1, .size = 2, .port = port});
+    std::jthread other([&] {
+      for (int i = 0; i < 5; ++i) CHECK(zero.gather("zero")[1] == std::string(20'000'000, 'x'));
+    });
+    std::jthread signals([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) ::pthread_kill(self, SIGUSR1), std::this_thread::yield();
+    });
+    for (int i = 0; i < 5; ++i) one.gather(std::string(20'000'000, 'x'));
+    other.join();
+    CHECK(!zero.failure());
+  }
+  ::sigaction(SIGUSR1, &before, nullptr);
+
+  // A listener that takes a connection and reads nothing.
+  const detail::socket_handle mute(::socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  socklen_t size = sizeof address;
+  REQUIRE(::bind(mute.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
+  REQUIRE(::listen(mute.get(), 1) == 0);
+  ::getsockname(mute.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  const std::uint16_t deaf = ntohs(address.sin_port);
+  const auto start = std::chrono::steady_clock::now();
+  {
+    control_plane one({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
+    std::jthread asks([&] {  // never waits, whatever else is under way
+      for (int i = 0; i < 100; ++i) {
+        const auto asked = std::chrono::steady_clock::now();
+        static_cast<void>(one.failure());
+        CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(2));
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    });
+    CHECK_THROWS_AS(one.gather(std::string(50'000'000, 'x')), pipeline_aborted);
+  }
+  // More connections than it takes: they are not answered at all.
+  std::vector<detail::socket_handle> waiting;
+  for (int i = 0; i < 8; ++i) {
+    waiting.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ::connect(waiting.back().get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  }
+  CHECK(refusal_of([&] {
+          control_plane({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
+        }).find("process 1 cannot reach process 0 at 127.0.0.1 port ") == 0);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 }
 
 TEST_CASE("control plane: a process that is killed is told of at once, whichever it is") {

@@ -11,6 +11,7 @@
 // Every stream has a vector clock, messages join those of their two: memory that is touched without order is a race.
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,7 @@
 #include <map>
 #include <mutex>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -53,11 +55,13 @@ class fake_cluster {
   // The call with this number fails, of a runtime or the library; or the library's next one from here on never ends.
   std::int64_t calls = 0, fails_at = -1, hangs_at = -1;
   std::string failed_call;
+  std::thread::id failed_on;
   int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
   std::vector<std::string> races;
   std::vector<int> priorities;                  // of streams
   std::map<std::string, edge_options> options;  // of communicators, by name
   // Mutants.
+  bool aborts_break_peers = false;  // whose state() then says so, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// By this thread so far.
@@ -183,20 +187,18 @@ class fake_cluster {
   library_status size_of(communicator c, int& size) {
     return library_call("CommCount", [&] { return size = of(c).size, ok; });
   }
+  // As NCCL: says that it has succeeded, and fills in the child when all ranks have called. Until then the parent is busy.
   library_status split(communicator from, int color, int key, const edge_options& with, const std::string& name,
                        communicator& child) {
     return library_call("CommSplit", [&] {
+      if (!all_called(from)) return failed;
       const std::size_t rank = static_cast<std::size_t>(of(from).rank);
       parent& p = parents_[of(from).parent];
       p.calls.resize(static_cast<std::size_t>(p.size));
-      if (color >= 0) {
-        child = communicator(static_cast<int>(sides_.size()) + 1);
-        sides_.push_back({.name = name});
-        options[name] = with;
-      }
-      p.calls[rank].push_back({color, key, child});
+      p.calls[rank].push_back({color, key, &child, name});
+      if (color >= 0) options[name] = with;
       resolve(of(from).parent, p.calls[rank].size() - 1);
-      return going;
+      return ok;
     });
   }
   library_status state(communicator c, library_status& now) {
@@ -215,12 +217,18 @@ class fake_cluster {
       return ok;
     });
   }
-  library_status end(communicator c, std::string_view name, int& count) {
-    return library_call(name, [&] {
-      ++count;
-      if (name == "CommAbort") of(c).aborted = true;
-      return ok;
-    });
+  library_status end(std::string_view name, int& count) {
+    return library_call(name, [&] { return ++count, ok; });
+  }
+  void abort(std::span<const communicator> all) {
+    for (const communicator c : all)
+      library_call("CommAbort", [&] {
+        ++aborts;
+        of(c).aborted = true;
+        if (aborts_break_peers) of(communicator(of(c).other)).broken = true;
+        return ok;
+      });
+    if (aborts_break_peers) std::this_thread::sleep_for(std::chrono::milliseconds(30));
   }
   library_status enlist() {
     return library_call("CommRegister", [&] { return ++enlisted, ok; });
@@ -268,7 +276,8 @@ class fake_cluster {
   };
   struct split_call {
     int color, key;
-    communicator child;
+    communicator* child;
+    std::string name;
   };
   struct parent {
     int size = 0;
@@ -284,7 +293,7 @@ class fake_cluster {
     const std::lock_guard lock(mutex_);
     ++calls_of_thread_[std::this_thread::get_id()];
     if (calls++ == fails_at) {
-      failed_call = "fake" + std::string(name);
+      failed_call = "fake" + std::string(name), failed_on = std::this_thread::get_id();
       return made_to_fail;
     }
     return body();
@@ -298,7 +307,7 @@ class fake_cluster {
     const bool hangs = may_go_on && hangs_at >= 0 && number >= hangs_at && !hung_;
     hung_ = hung_ || hangs;
     if (number == fails_at || hangs) {
-      failed_call = "lib" + std::string(name);
+      failed_call = "lib" + std::string(name), failed_on = std::this_thread::get_id();
       return hangs ? going : failed;
     }
     return body();
@@ -306,10 +315,10 @@ class fake_cluster {
   stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
   event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
   side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
-  bool ready(communicator c) {
-    if (hung_) return false;
+  bool ready(communicator c) { return !hung_ && all_called(c); }
+  bool all_called(communicator c) {
     const side& s = of(c);
-    if (static_cast<int>(c) > parents_[0].size) return s.size > 0;  // a child
+    if (static_cast<int>(c) > parents_[0].size) return true;  // a child
     const auto& splits = parents_[s.parent].calls;
     return std::all_of(splits.begin(), splits.end(), [&](const auto& of_rank) {
       return of_rank.size() >= splits[static_cast<std::size_t>(s.rank)].size();
@@ -324,10 +333,13 @@ class fake_cluster {
     }
     for (auto& [color, group] : groups) {
       std::stable_sort(group.begin(), group.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
+      const int first = static_cast<int>(sides_.size()) + 1;
       for (std::size_t i = 0; i < group.size(); ++i) {
-        side& s = of(group[i].child);
-        s.rank = static_cast<int>(i), s.size = static_cast<int>(group.size());
-        s.other = static_cast<int>(group[group.size() - 1 - i].child);
+        *group[i].child = communicator(first + static_cast<int>(i));
+        sides_.push_back({.rank = static_cast<int>(i),
+                          .size = static_cast<int>(group.size()),
+                          .other = first + static_cast<int>(group.size() - 1 - i),
+                          .name = group[i].name});
       }
     }
   }
@@ -494,9 +506,9 @@ struct cluster_library {
   }
   status enlist(communicator, void*, std::size_t, void*&) { return cluster->enlist(); }
   status dismiss(communicator, void*) { return fake_cluster::ok; }
-  status finalize(communicator c) { return cluster->end(c, "CommFinalize", cluster->finalized); }
-  status destroy(communicator c) { return cluster->end(c, "CommDestroy", cluster->destroyed); }
-  status abort(communicator c) { return cluster->end(c, "CommAbort", cluster->aborts); }
+  status finalize(communicator) { return cluster->end("CommFinalize", cluster->finalized); }
+  status destroy(communicator) { return cluster->end("CommDestroy", cluster->destroyed); }
+  void abort(std::span<const communicator> all) { cluster->abort(all); }
   static std::string refuses_capture() { return {}; }
 };
 static_assert(message_library<cluster_library, fake_cluster::stream>);

@@ -14,10 +14,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -71,8 +74,14 @@ class control_plane : public notice_board {
   control_plane& operator=(const control_plane&) = delete;
   /// Process 0 stays, within the time limit, until all others have left.
   ~control_plane() override {
-    const std::lock_guard lock(mutex_);
-    send('b', "");
+    try {
+      if (std::uncaught_exceptions() > exceptions_)
+        tell_failure(detail::concat({"process ", rank_, " left with an exception"}));
+      const std::unique_lock lock(mutex_);
+      send('b', "");
+    } catch (...) {  // no memory for a text
+    }
+    until([&] { return out_.empty() || failed_to_send_; }, time_limit_ / 4);
   }
 
   std::uint32_t process() const override { return rank_; }
@@ -90,7 +99,7 @@ class control_plane : public notice_board {
   }
   void tell_place(std::string_view place, bool stands_still) override {
     const std::lock_guard lock(mutex_);
-    send(stands_still ? 'w' : 'p', place.substr(0, 1u << 12));
+    if (out_.empty()) send(stands_still ? 'w' : 'p', place.substr(0, 1u << 12));
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(mutex_);
@@ -106,8 +115,8 @@ class control_plane : public notice_board {
   }
   std::vector<std::string> gather(std::string_view mine) override {
     give('g', mine);
+    wait_for([&] { return rank_ == 0 ? gathered_.size() >= size_ : out_.empty(); });
     if (rank_ != 0) return {};
-    wait_for([&] { return gathered_.size() >= size_; });
     const std::vector<std::string> all(gathered_.begin(), gathered_.begin() + size_);
     gathered_.erase(gathered_.begin(), gathered_.begin() + size_);
     return all;
@@ -119,51 +128,85 @@ class control_plane : public notice_board {
   void join(const std::string& host, std::uint16_t port) {
     const auto start = clock::now();
     const std::string service = std::to_string(port);
-    while (!connect(host, service)) {  // process 0 may not be there yet
-      if (clock::now() - start > time_limit_)
-        throw schedule_error(detail::concat(
-            {"process ", rank_, " cannot reach process 0 at ", host, " port ", port, " within the time limit"}));
+    where_ = detail::concat({host, " port ", port});
+    while (!connect(host, service, start + std::chrono::duration_cast<clock::duration>(time_limit_))) {
+      if (clock::now() - start > time_limit_)  // until then process 0 may come yet
+        throw schedule_error(
+            detail::concat({"process ", rank_, " cannot reach process 0 at ", where_, " within the time limit"}));
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     detail::prepare_socket(socket_.get());
+    const std::lock_guard lock(mutex_);
     send('h', detail::concat({"pipesched ", rank_, " ", size_}));
   }
-  bool connect(const std::string& host, const std::string& service) {
+  bool connect(const std::string& host, const std::string& service, clock::time_point until) {
     addrinfo hints{}, *found = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     if (::getaddrinfo(host.c_str(), service.c_str(), &hints, &found) != 0) return false;
-    for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
-      detail::socket_handle s(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol));
-      if (s.get() < 0 || ::connect(s.get(), a->ai_addr, a->ai_addrlen) != 0) continue;
-      socket_ = std::move(s);
-      break;
+    bool connected = false;
+    for (const addrinfo* a = found; a != nullptr && !connected; a = a->ai_next) {
+      detail::socket_handle s(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol));
+      if (s.get() < 0) continue;
+      connected = ::connect(s.get(), a->ai_addr, a->ai_addrlen) == 0;
+      while (!connected && (errno == EINPROGRESS || errno == EINTR) && clock::now() < until) {
+        pollfd polled{s.get(), POLLOUT, 0};
+        if (::poll(&polled, 1, 50) <= 0) {
+          errno = EINTR;
+          continue;
+        }
+        socklen_t size = sizeof errno;
+        ::getsockopt(s.get(), SOL_SOCKET, SO_ERROR, &errno, &size);
+        connected = errno == 0;
+      }
+      connected = connected && !is_to_itself(s.get());
+      if (connected) socket_ = std::move(s);
     }
     ::freeaddrinfo(found);
-    return socket_.get() >= 0;
+    return connected;
+  }
+  // As may be where the port is one that is given to whoever connects, and nobody listens there.
+  static bool is_to_itself(int fd) {
+    sockaddr_storage own{}, peer{};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_size);
+    ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size);
+    return own_size == peer_size && std::memcmp(&own, &peer, own_size) == 0;
   }
 
-  // @pre mutex_ is held, here and in listen()
+  // @pre mutex_ is held, here, in push() and in listen(). None of them waits.
   void send(char kind, std::string_view text) {
-    const std::string bytes = detail::pack(kind, text);
-    for (std::size_t at = 0; at < bytes.size();) {
-      const ssize_t n = ::send(socket_.get(), bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
-      if (n <= 0) return;  // listen() tells
-      at += static_cast<std::size_t>(n);
+    out_ += detail::pack(kind, text);
+    push();
+  }
+  void push() {
+    while (!out_.empty() && !failed_to_send_) {
+      const ssize_t n = ::send(socket_.get(), out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (n > 0) out_.erase(0, static_cast<std::size_t>(n));
+      if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      failed_to_send_ = n < 0 && errno != EINTR;
     }
   }
   void listen() {
-    const bool goes_on = detail::receive_some(socket_.get(), in_);
-    while (auto f = detail::unpack(in_)) {
-      if (f->kind == 's') shared_.push_back(std::move(f->text));
-      if (f->kind == 'g') gathered_.push_back(std::move(f->text));
-      if (f->kind == 'f' && !failure_) failure_ = std::move(f->text);
+    push();
+    bool goes_on = detail::receive_some(socket_.get(), in_);
+    try {
+      while (auto f = detail::unpack(in_)) {
+        if (f->kind == 's') shared_.push_back(std::move(f->text));
+        if (f->kind == 'g') gathered_.push_back(std::move(f->text));
+        if (f->kind == 'f' && !failure_) failure_ = std::move(f->text);
+      }
+    } catch (const schedule_error&) {
+      if (!failure_) failure_ = detail::concat({"what listens at ", where_, " is not process 0 of this job"});
     }
-    if (!goes_on && !failure_) failure_ = "process 0 is gone";
+    if ((!goes_on || failed_to_send_) && !failure_) failure_ = "process 0 is gone";
   }
   void give(char kind, std::string_view mine) {
     const std::lock_guard lock(mutex_);
     listen();
     if (failure_) throw pipeline_aborted("aborted: " + *failure_);
+    if (mine.size() > detail::longest_frame)
+      throw schedule_error(detail::concat(
+          {"processes share and gather at most ", detail::longest_frame, " bytes each; got ", mine.size()}));
     send(kind, mine);
   }
   template <typename Done>
@@ -182,10 +225,15 @@ class control_plane : public notice_board {
         listen();
         if (done()) return true;
       }
-      pollfd polled{socket_.get(), POLLIN, 0};
+      pollfd polled{socket_.get(), static_cast<short>(out_left() ? POLLIN | POLLOUT : POLLIN), 0};
       ::poll(&polled, 1, 50);  // another thread may have taken what came
     }
     return false;
+  }
+
+  bool out_left() {
+    const std::lock_guard lock(mutex_);
+    return !out_.empty();
   }
 
   std::uint32_t rank_, size_;
@@ -193,9 +241,11 @@ class control_plane : public notice_board {
   std::unique_ptr<detail::control_server> server_;
   detail::socket_handle socket_;
   std::mutex mutex_;
-  std::string in_;
+  std::string where_, in_, out_;
+  bool failed_to_send_ = false;
   std::deque<std::string> shared_, gathered_;
   std::optional<std::string> failure_;
+  int exceptions_ = std::uncaught_exceptions();
 };
 
 }  // namespace pipesched

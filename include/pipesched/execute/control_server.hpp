@@ -215,7 +215,7 @@ class control_server {
       case 'p': from.place = f.text, from.stands_still = false; return true;
       case 'w': from.place = f.text, from.stands_still = true; return true;
       case 'f': fail(f.text); return true;
-      case 'b': from.is = process::left, share(); return true;
+      case 'b': from.is = process::left, share(), gather(); return true;
       default: return false;
     }
   }
@@ -245,11 +245,7 @@ class control_server {
       for (connection& c : connections_)
         if (c.rank != ~0u) c.out += text;
     }
-    const bool awaited =
-        std::any_of(processes_.begin(), processes_.end(), [](const process& p) { return !p.shared.empty(); });
-    for (std::uint32_t r = 0; awaited && r < processes_.size(); ++r)
-      if (processes_[r].is == process::left && processes_[r].shared.empty())
-        return fail(concat({"process ", r, " has left, and others wait for it"}));
+    blame_who_left(&process::shared);
   }
   void gather() {
     while (std::none_of(processes_.begin(), processes_.end(), [](const process& p) { return p.gathered.empty(); }))
@@ -258,6 +254,14 @@ class control_server {
           if (c.rank == 0) c.out += pack('g', p.gathered.front());
         p.gathered.pop_front();
       }
+    blame_who_left(&process::gathered);
+  }
+  void blame_who_left(std::deque<std::string> process::*given) {
+    const auto awaited = [&](const process& p) { return !(p.*given).empty(); };
+    if (std::none_of(processes_.begin(), processes_.end(), awaited)) return;
+    for (std::uint32_t r = 0; r < processes_.size(); ++r)
+      if (processes_[r].is == process::left && (processes_[r].*given).empty())
+        return fail(concat({"process ", r, " has left, and others wait for it"}));
   }
   void fail(std::string cause) {
     if (!failure_.empty()) return;

@@ -11,11 +11,10 @@
 // nothing waits in a circle, not even where all streams of a device share one queue.
 //
 // A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
-// sees whether anything still moves. When something fails it ends all messages under way, so that nothing keeps the device,
-// or a call that waits for it; the rank's own thread throws from whatever it does next.
+// sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under way, so
+// that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does next.
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -33,6 +32,7 @@
 #include "pipesched/error.hpp"
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/device.hpp"
+#include "pipesched/execute/edge_progress.hpp"
 #include "pipesched/execute/edges.hpp"
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/execute/step_graph.hpp"
@@ -52,7 +52,8 @@ class edge_transport {
   using communicator = typename L::communicator;
 
   /// Splits a communicator for every channel of this rank off `parent`, which stays the user's, and makes all streams and
-  /// events. @throws schedule_error, device_error, pipeline_aborted; if one rank does, all do
+  /// events. @throws schedule_error, device_error, pipeline_aborted; if one rank does, all do, and the parent may then only
+  /// be aborted. @pre calls with the parent do not wait (NCCL: non-blocking)
   edge_transport(R runtime, L library, const program& p, communicator parent, device_rank<R> where, notice_board& board,
                  edge_transport_options options = {})
       : runtime_(std::move(runtime)),
@@ -60,12 +61,12 @@ class edge_transport {
         where_(where),
         board_(board),
         options_(std::move(options)),
-        edges_(std::move(library), board, options_) {
+        edges_(std::move(library), board, options_),
+        progress_(runtime_, p, board.process()) {
     try {
       agree(p, board);
-      rank_ = detail::pipeline_rank(edges_.library(), parent, p.schedule.pp(), options_.rank_map);
-      launches_ = launch_order(p, rank_);
-      edges_.make(runtime_, p, rank_, where_.device, here());
+      progress_.set_rank(detail::pipeline_rank(edges_.library(), parent, p.schedule.pp(), options_.rank_map));
+      edges_.make(runtime_, p, rank(), where_.device, here());
       make_events();
       watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
       edges_.split(parent, p, here());
@@ -92,18 +93,23 @@ class edge_transport {
     if (edges_.stopped()) drain();
   }
 
-  /// For ranks of the communicator that are in no pipeline. @throws device_error, pipeline_aborted
-  static void take_no_part(L library, const program& p, communicator parent, notice_board& board) {
-    const edge_transport_options options;
-    agree(p, board);
+  /// For ranks of the communicator that are in no pipeline. @throws as the constructor
+  static void take_no_part(L library, const program& p, communicator parent, notice_board& board,
+                           const edge_transport_options& options = {}) {
     detail::edge_set<R, L> none(std::move(library), board, options);
     R runtime{};
-    const auto where = [] { return std::string("a rank in no pipeline"); };
-    none.make(runtime, p, p.schedule.pp(), 0, where);
-    none.split(parent, p, where);
+    const auto where = [&] { return detail::concat({"process ", board.process(), ", which is in no pipeline"}); };
+    try {
+      agree(p, board);
+      none.make(runtime, p, p.schedule.pp(), 0, where);
+      none.split(parent, p, where);
+    } catch (const std::exception& e) {
+      none.abort(detail::concat({where(), ": ", e.what()}));
+      throw;
+    }
   }
 
-  std::uint32_t rank() const { return rank_; }
+  std::uint32_t rank() const { return progress_.rank(); }
   typename R::stream compute() const { return where_.compute; }
   /// How many streams the rank has, with the trainer's.
   std::size_t streams() const { return edges_.all().size() + 1; }
@@ -114,15 +120,16 @@ class edge_transport {
   /// there. Before the first step.
   template <typename Trainer>
   void warm(Trainer& trainer) {
-    at_.store(no_slot, std::memory_order_relaxed);
+    begin();
+    progress_.at(no_slot);
+    finished_ = true;
     for (auto& e : edges_.all()) {  // as they were split: in each round with one other rank
       if (options_.enlists_buffers) enlist(trainer, e);
-      const std::uint32_t i = first_launch(e.channel), first = launches_[i].action;
+      const std::uint32_t i = first_launch(e.channel), first = launches()[i].action;
       post(row()[first], first, memory_of(trainer, row()[first]));
       start(i);
       wait(posts_[first].buffer);
     }
-    weights_ = 0;
     warm_ = true;
     synchronize();
   }
@@ -130,15 +137,12 @@ class edge_transport {
   void at(std::uint32_t action) {
     edges_.require_going();
     if (action == 0) begin();
-    at_.store(action, std::memory_order_relaxed);
-    for (; next_ < launches_.size() && launches_[next_].before <= action; ++next_) {
-      start(next_);
-      if (!capturing_) started_.store(next_ + 1, std::memory_order_release);
-    }
+    progress_.at(action);
+    while (next_ < launches().size() && launches()[next_].before <= action) start(next_++), progress_.started(next_);
   }
-  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, at_.load(), bytes); }
+  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, progress_.at(), bytes); }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    post(a, at_.load(), {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
+    post(a, progress_.at(), {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
   }
   void wait_received(std::uint32_t n, bool weights) { wait(weights ? reductions_at() + n : n); }
   void wait_sent(std::uint32_t n) { wait(n); }
@@ -148,7 +152,6 @@ class edge_transport {
   void finish() {
     at(static_cast<std::uint32_t>(row().size()));
     for (std::size_t n = 0; n < buffers_.size(); ++n) wait(n);
-    weights_ = 0;
     finished_ = true;
   }
   /// The executor calls these around every cell.
@@ -163,23 +166,23 @@ class edge_transport {
   /// @throws device_error if the device has failed; pipeline_aborted if another rank has, a message has, or nothing moved
   /// within the time limit
   void synchronize() {
-    busy_.store(true, std::memory_order_relaxed);
+    progress_.set_busy(true);
     clock().record_end(runtime_, where_.compute, here());
     for (std::uint64_t round = 0; !clock().ended(runtime_, here()); ++round) {
       edges_.require_going();
       if (round >= 64) std::this_thread::yield();
     }
     edges_.require_going();  // messages that are aborted end, too
-    busy_.store(false, std::memory_order_relaxed);
+    progress_.set_busy(false);
   }
 
   /// When the cells of the last step ran, in seconds since start_clock(). @throws schedule_error unless timed.
   /// @pre synchronize() has returned
   void read_times(std::span<interval> cells) { clock().read(runtime_, cells, here()); }
 
-  /// Captures a step of this rank into a graph. All ranks do, and replay it together: launch() it, then synchronize().
-  /// Where a replayed step stands when it stalls cannot be told. @throws schedule_error, with the reason, where it cannot be
-  /// captured
+  /// Captures a step of this rank into a graph. All ranks do, and replay it together: launch() it, then synchronize(). A
+  /// replayed step must take less than the time limit, as nobody sees it move. The graph goes before the transport.
+  /// @throws schedule_error, with the reason, where it cannot be captured; whatever the trainer throws
   template <typename Trainer>
   step_graph<R> capture(Trainer& trainer) {
     const auto refuse = [](std::string_view why) { throw schedule_error(detail::concat({"no graph: ", why})); };
@@ -188,11 +191,12 @@ class edge_transport {
     if (clock().timed()) refuse("the cells of a graph cannot be timed; make the transport without .timed");
     if (const std::string why = edges_.library().refuses_capture(); !why.empty()) refuse(why);
     board_.share("capture");
-    capturing_ = true;
-    step_graph<R> graph(runtime_, std::span(&where_, 1), [&] { execute(p_, rank_, trainer, *this); });
-    capturing_ = false;
-    busy_.store(false, std::memory_order_relaxed);
-    return graph;
+    struct guard {
+      edge_transport& t;
+      explicit guard(edge_transport& of) : t(of) { t.progress_.set_capturing(true); }
+      ~guard() { t.progress_.set_capturing(false), t.progress_.set_busy(false), t.finished_ = true; }
+    } captures(*this);
+    return {runtime_, std::span(&where_, 1), [&] { execute(p_, rank(), trainer, *this); }};
   }
 
   /// Tells all ranks to stop, unless one has already, and ends all messages under way.
@@ -221,38 +225,33 @@ class edge_transport {
   }
 
   // Buffers are counted from those of tensors on; then come those of weight gradients received, then one for each sent.
-  std::uint32_t reductions_at() const { return p_.pools[rank_].buffers; }
-  std::uint32_t weights_at() const { return reductions_at() + p_.pools[rank_].reductions; }
-  std::span<const action> row() const { return p_.actions[rank_]; }
+  std::uint32_t reductions_at() const { return p_.pools[rank()].buffers; }
+  std::uint32_t weights_at() const { return reductions_at() + p_.pools[rank()].reductions; }
+  std::span<const action> row() const { return progress_.row(); }
+  const std::vector<launch>& launches() const { return progress_.launches(); }
   static bool is_weights(const action& a) { return a.what.what == payload::weights; }
   static bool is_message(const action& a) { return a.kind == action_kind::receive || a.kind == action_kind::send; }
   detail::rank_clock<R>& clock() { return clock_.front(); }
   auto here() const {
-    return [this] {
-      if (rank_ == no_slot) return detail::concat({"process ", board_.process(), " at its start"});
-      const std::uint32_t n = at_.load(std::memory_order_relaxed);
-      return detail::concat({"rank ", rank_, " at ", n == no_slot ? "its start" : name_of(n)});
-    };
+    return [this] { return progress_.host_place(); };
   }
   void require(typename R::status status, std::string_view call) { detail::require(runtime_, status, call, here()); }
 
   void make_events() {
-    clock_.emplace_back(runtime_, where_.device, p_.schedule[rank_].size(), options_.timed, here());
+    clock_.emplace_back(runtime_, where_.device, p_.schedule[rank()].size(), options_.timed, here());
     std::uint32_t count = weights_at();
     for (const action& a : row()) count += is_weights(a) && a.kind == action_kind::send;
     for (std::uint32_t n = 0; n < count; ++n)
       buffers_.push_back({.posted = detail::make_event(runtime_, where_.device, false, here())});
-    for (std::size_t i = 0; i < launches_.size(); ++i)
-      moved_.push_back(detail::make_event(runtime_, where_.device, false, here()));
+    progress_.make_events(where_.device);
     posts_.resize(row().size());
   }
 
   void begin() {
-    next_ = 0;
+    next_ = weights_ = 0;
+    for (buffer& b : buffers_) b.pending = false;  // of a step that was not finished
     finished_ = false;
-    started_.store(0, std::memory_order_relaxed);
-    steps_.fetch_add(1, std::memory_order_release);
-    busy_.store(true, std::memory_order_relaxed);
+    progress_.begin();
   }
   void post(const action& a, std::uint32_t action, std::span<std::byte> bytes) {
     std::uint32_t n = a.buffer;
@@ -263,11 +262,11 @@ class edge_transport {
     b.last = no_slot, b.pending = true;
   }
   void start(std::uint32_t i) {
-    const posted_message& m = posts_[launches_[i].action];
-    auto& e = edges_.of(row()[launches_[i].action].channel);
+    const posted_message& m = posts_[launches()[i].action];
+    auto& e = edges_.of(row()[launches()[i].action].channel);
     require(runtime_.wait(e.stream.handle(), buffers_[m.buffer].posted.handle()), "StreamWaitEvent");
     edges_.move(e, m.bytes, m.size, here());
-    require(runtime_.record(moved_[i].handle(), e.stream.handle()), "EventRecord");
+    require(runtime_.record(progress_.moved(i), e.stream.handle()), "EventRecord");
     buffers_[m.buffer].last = i;
   }
   void wait(std::size_t n) {
@@ -275,13 +274,14 @@ class edge_transport {
     if (!b.pending) return;
     if (b.last == no_slot)
       throw schedule_error("a message is waited for before it is started: is this another program?");
-    require(runtime_.wait(where_.compute, moved_[b.last].handle()), "StreamWaitEvent");
+    require(runtime_.wait(where_.compute, progress_.moved(b.last)), "StreamWaitEvent");
     b.pending = false;
   }
 
   std::uint32_t first_launch(std::uint32_t channel) const {
     const auto is_of_it = [&](const launch& l) { return row()[l.action].channel == channel; };
-    return static_cast<std::uint32_t>(std::find_if(launches_.begin(), launches_.end(), is_of_it) - launches_.begin());
+    return static_cast<std::uint32_t>(std::find_if(launches().begin(), launches().end(), is_of_it) -
+                                      launches().begin());
   }
   template <typename Trainer>
   static std::span<std::byte> memory_of(Trainer& trainer, const action& a) {
@@ -317,80 +317,54 @@ class edge_transport {
     empty(where_.compute);
   }
 
-  // How far a rank has come: nothing moves as long as it is the same.
-  struct progress {
-    std::uint64_t step = 0;
-    std::uint32_t at = 0, moved = 0;
-    bool operator==(const progress& o) const { return step == o.step && at == o.at && moved == o.moved; }
-  };
   void watch(const std::stop_token& stop) {
+    try {
+      watch_until(stop);
+    } catch (const std::exception& e) {  // of the board
+      fail(e.what());
+      edges_.end_messages();
+    }
+  }
+  void watch_until(const std::stop_token& stop) {
     using clock_type = std::chrono::steady_clock;
     const auto tick = std::clamp<std::chrono::duration<double>>(options_.time_limit / 100, std::chrono::milliseconds(1),
                                                                 std::chrono::milliseconds(20));
-    progress last;
+    typename detail::edge_progress<R>::position last;
     auto since = clock_type::now(), told = since;  // when it last moved, and when it last said where it is
     bool stands_still = false;
     std::mutex unused;
     std::unique_lock lock(unused);
     std::condition_variable_any never;
-    while (!edges_.stopped()) {
+    const auto place = [&] { return progress_.device_place(); };
+    while (true) {
       never.wait_for(lock, stop, tick, [] { return false; });
-      if (stop.stop_requested() || edges_.hear([&] { return on_device(); })) return;
-      if (const std::string error = edges_.error(p_); !error.empty()) return fail(error);
+      edges_.hear(place);
+      if (const std::string error = edges_.error(p_); !error.empty() && !edges_.hears_why(place)) fail(error);
+      if (edges_.stopped()) return edges_.end_messages();
+      if (stop.stop_requested()) return;
       const auto now = clock_type::now();
-      progress come{steps_.load(std::memory_order_acquire), at_.load(std::memory_order_relaxed), 0};
-      come.moved = count_moved(come.step == last.step ? last.moved : 0);
-      if (!(come == last) || !busy_.load(std::memory_order_relaxed)) last = come, since = now, stands_still = false;
+      const auto come = progress_.now(last);
+      if (!(come == last) || !progress_.busy()) last = come, since = now, stands_still = false;
       const bool stood_still = std::exchange(stands_still, now - since > options_.time_limit / 2);
       if ((stands_still && !stood_still) || now - told > std::chrono::seconds(1))
-        board_.tell_place(on_device(), stands_still), told = now;
-      if (now - since > options_.time_limit) return fail("nothing moved within the time limit");
+        board_.tell_place(place(), stands_still), told = now;
+      if (now - since > options_.time_limit) fail("nothing moved within the time limit");
     }
   }
-  void fail(std::string_view cause) { edges_.abort(detail::concat({on_device(), ": ", cause})); }
-  // How many messages of the step have moved, in their order; so many have for certain.
-  std::uint32_t count_moved(std::uint32_t certain = 0) const {
-    const std::uint32_t started = started_.load(std::memory_order_acquire);
-    R runtime = runtime_;
-    for (std::uint32_t i = certain; i < started; ++i)
-      if (bool done = false; !runtime.succeeded(runtime.query(moved_[i].handle(), done)) || !done) return i;
-    return std::max(certain, started);
-  }
-  // Where the device is, and the message it waits for if it waits for one; where the host is if all has moved.
-  std::string on_device() const {
-    const std::uint32_t moved = count_moved();
-    if (moved >= started_.load(std::memory_order_acquire)) return here()();
-    const action& a = row()[launches_[moved].action];
-    const channel& c = p_.channels[a.channel];
-    const bool receives = a.kind == action_kind::receive;
-    return detail::concat({"rank ", rank_, " at ", name_of(launches_[moved].before), ", which waits for ",
-                           to_string(a.what), receives ? " from rank " : " to rank ", receives ? c.from : c.to});
-  }
-  std::string name_of(std::uint32_t n) const {
-    while (n < row().size() && is_message(row()[n])) ++n;
-    if (n >= row().size()) return "its end";
-    if (row()[n].kind == action_kind::compute) return to_string(p_.schedule[rank_][row()[n].index]);
-    return "the reduction of " + to_string(row()[n].what);
-  }
-
+  void fail(std::string_view cause) { edges_.abort(detail::concat({progress_.device_place(), ": ", cause})); }
   R runtime_;
   const program& p_;
   device_rank<R> where_;
   notice_board& board_;
   edge_transport_options options_;
   detail::edge_set<R, L> edges_;
-  std::uint32_t rank_ = no_slot;  // until it is known
-  std::vector<launch> launches_;
+  detail::edge_progress<R> progress_;
   std::vector<detail::rank_clock<R>> clock_;  // one
   std::vector<buffer> buffers_;
-  std::vector<event> moved_;           // by launch
   std::vector<posted_message> posts_;  // by action
   std::uint32_t next_ = 0, weights_ = 0;
-  bool finished_ = true, warm_ = false, capturing_ = false;
+  bool finished_ = true, warm_ = false;
   int exceptions_ = std::uncaught_exceptions();
-  std::atomic<bool> busy_{false};  // in a step, whose end has not been seen
-  std::atomic<std::uint32_t> at_{no_slot}, started_{0};
-  std::atomic<std::uint64_t> steps_{0};
   std::jthread watchdog_;  // last: it uses all of these
 };
 

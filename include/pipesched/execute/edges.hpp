@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -68,7 +69,8 @@ std::uint32_t pipeline_rank(L& library, typename L::communicator parent, std::ui
   return static_cast<std::uint32_t>(at - map.begin());
 }
 
-/// @pre every function but abort(), hear(), error(), stopped(), aborted() is called by the rank's own thread
+/// @pre every function but abort(), hear(), hears_why(), error(), end_messages(), stopped(), aborted() and cause() is called
+/// by the rank's own thread
 template <device_runtime R, message_library<typename R::stream> L>
 class edge_set {
  public:
@@ -82,7 +84,6 @@ class edge_set {
     communicator of{};
     device_handle<R, typename R::stream> stream{};
     std::vector<void*> enlisted{};
-    std::string name{};
   };
 
   edge_set(L library, notice_board& board, const edge_transport_options& options)
@@ -97,7 +98,6 @@ class edge_set {
       const channel& of = p.channels[c];
       if (of.from != rank && of.to != rank) continue;
       edge& e = edges_.emplace_back(edge{.channel = c, .round = rounds[c], .sends = of.from == rank});
-      e.name = concat({"pipesched ", of.from, " to ", of.to});
       e.stream = make_stream(runtime, device, options_of(of).stream_priority, where);
     }
     std::sort(edges_.begin(), edges_.end(), [](const edge& a, const edge& b) { return a.round < b.round; });
@@ -105,18 +105,21 @@ class edge_set {
     for (edge& e : edges_) by_channel_[e.channel] = &e;
   }
   /// Takes part in every round, with the edge that it has in it or with none. Collective.
-  /// @throws device_error, pipeline_aborted
+  /// @throws device_error, pipeline_aborted; the parent may then only be aborted
   template <typename Where>
   void split(communicator parent, const program& p, const Where& where) {
     std::size_t next = 0;
     for (std::uint32_t round = 0; round < rounds_; ++round) {
-      edge none, &own = next < edges_.size() && edges_[next].round == round ? edges_[next++] : none;
-      if (&own == &none) {
-        split(parent, -1, 0, {}, none, where);
+      if (next == edges_.size() || edges_[next].round != round) {
+        split(parent, -1, 0, {}, "", where);
         continue;
       }
+      edge& own = edges_[next++];
       const channel& c = p.channels[own.channel];
-      split(parent, options_.rank_map[c.from], own.sends ? 0 : 1, options_of(c), own, where);
+      const communicator made = split(parent, options_.rank_map[c.from], own.sends ? 0 : 1, options_of(c),
+                                      concat({"pipesched ", c.from, " to ", c.to}), where);
+      const std::lock_guard lock(mutex_);
+      own.of = made, own.is_split = true;
     }
   }
 
@@ -132,27 +135,50 @@ class edge_set {
     const typename R::stream s = e.stream.handle();
     const status begun = checked(
         [&] { return e.sends ? library_.send(e.of, 1, bytes, size, s) : library_.receive(e.of, 0, bytes, size, s); });
-    settle(e.sends ? "Send" : "Recv", begun, where, [&](status& of) { return library_.state(e.of, of); });
+    settle(e.sends ? "Send" : "Recv", begun, e.of, where);
   }
   template <typename Where>
   void enlist(edge& e, std::byte* bytes, std::size_t size, const Where& where) {
     void* handle = nullptr;
-    require(library_, checked([&] { return library_.enlist(e.of, bytes, size, handle); }), "CommRegister", where);
+    require_good(checked([&] { return library_.enlist(e.of, bytes, size, handle); }), "CommRegister", where);
     e.enlisted.push_back(handle);
   }
 
-  /// Ends all messages under way, and tells all processes. The first failure of all is the cause.
+  /// No message begins any more, and all processes are told why; the first failure of all is the cause.
   void abort(const std::string& text) {
-    if (stop()) say(board_.tell_failure(text));
+    if (!stopped_.exchange(true)) say(board_.tell_failure(text));
   }
   /// The same if another process has told of a failure; `place()`: where this one is. False if none has.
   template <typename Place>
-  bool hear(Place&& place) {
+  bool hear(const Place& place) {
     const auto failed = board_.failure();
     if (!failed) return false;
-    const std::string here = place();  // before messages that are ended seem to have moved
-    if (stop()) say(failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed);
+    const std::string here = place();
+    if (!stopped_.exchange(true))
+      say(failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed);
     return true;
+  }
+  /// Where a message fails because another process ends, the notice of that may come a little later.
+  template <typename Place>
+  bool hears_why(const Place& place) {
+    const auto start = clock::now();
+    const auto wait = std::min<std::chrono::duration<double>>(options_.time_limit / 20, std::chrono::milliseconds(200));
+    do {
+      if (hear(place)) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    } while (clock::now() - start < wait);
+    return false;
+  }
+  /// Ends all messages under way, once stopped(). May wait until graphs that hold messages have been destroyed.
+  void end_messages() {
+    std::unique_lock lock(mutex_, std::defer_lock);  // a call that does not return is ended by this, too
+    for (const auto start = clock::now(); !lock.try_lock() && clock::now() - start < options_.time_limit / 4;)
+      std::this_thread::yield();
+    if (ended_.exchange(true)) return;
+    std::vector<communicator> all;
+    for (const edge& e : edges_)
+      if (e.is_split) all.push_back(e.of);
+    library_.abort(all);
   }
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
@@ -172,8 +198,8 @@ class edge_set {
     for (const edge& e : edges_) {
       status of{};
       if (!e.is_split) continue;
-      const bool asked = library_.succeeded(library_.state(e.of, of));
-      if (asked && (library_.succeeded(of) || library_.in_progress(of))) continue;
+      if (const status asked = library_.state(e.of, of); !library_.succeeded(asked)) of = asked;
+      if (library_.succeeded(of) || library_.in_progress(of)) continue;
       const channel& c = p.channels[e.channel];
       return concat({"messages from rank ", c.from, " to rank ", c.to, ": ", library_.text(of), " (", L::prefix, " ",
                      static_cast<int>(of), ")"});
@@ -183,8 +209,9 @@ class edge_set {
 
   /// Frees the communicators, once nothing is under way. Waits for the other ranks, but not for long.
   void close() {
-    if (stopped()) return;
+    if (stopped()) return end_messages();
     const auto start = clock::now();
+    std::vector<communicator> unfinished;
     for (edge& e : edges_) {
       for (void* handle : e.enlisted) library_.dismiss(e.of, handle);
       status of = library_.finalize(e.of);
@@ -192,25 +219,39 @@ class edge_set {
         std::this_thread::yield();
         if (!library_.succeeded(library_.state(e.of, of))) break;
       }
-      library_.succeeded(of) ? library_.destroy(e.of) : library_.abort(e.of);
+      if (!library_.succeeded(of) || !library_.succeeded(library_.destroy(e.of))) unfinished.push_back(e.of);
     }
+    library_.abort(unfinished);
   }
 
  private:
   using clock = std::chrono::steady_clock;
 
+  // What a split is writing to, and reading from, until it has settled; the name until the communicator is freed.
+  struct split_target {
+    communicator of{};
+    std::string name{};
+  };
+
   edge_options options_of(const channel& c) const { return options_.edge_of ? options_.edge_of(c) : options_.edge; }
 
   template <typename Where>
-  void split(communicator parent, int color, int key, const edge_options& options, edge& own, const Where& where) {
-    const status begun = checked([&] { return library_.split(parent, color, key, options, own.name, own.of); });
-    settle("CommSplit", begun, where, [&](status& of) {
-      const status asked = library_.state(parent, of);
-      if (color < 0 || own.of == communicator{} || !library_.succeeded(asked) || !library_.succeeded(of)) return asked;
-      return library_.state(own.of, of);
-    });
-    const std::lock_guard lock(mutex_);
-    own.is_split = true;
+  communicator split(communicator parent, int color, int key, const edge_options& options, const std::string& name,
+                     const Where& where) {
+    split_target& target = *keep(std::make_unique<split_target>(split_target{.name = name}));
+    const status begun = checked([&] { return library_.split(parent, color, key, options, target.name, target.of); });
+    // It may say that it has succeeded while it goes on; its communicator is there when the parent says that it has ended.
+    settle("CommSplit", library_.succeeded(begun) ? ask(parent, where) : begun, parent, where);
+    if (color < 0) return {};
+    settle("CommSplit", ask(target.of, where), target.of, where);
+    return target.of;
+  }
+  // For as long as the process lives: a split that failed may still be at it.
+  static split_target* keep(std::unique_ptr<split_target> target) {
+    static std::mutex mutex;
+    static std::vector<std::unique_ptr<split_target>> all;
+    const std::lock_guard lock(mutex);
+    return all.emplace_back(std::move(target)).get();
   }
 
   // A call of the library: never two at a time, and none once the messages have been stopped.
@@ -222,30 +263,32 @@ class edge_set {
     }
     give_up();
   }
-  // Until what a call has begun has ended.
-  template <typename Where, typename State>
-  void settle(std::string_view name, status of, const Where& where, State&& state) {
+  template <typename Where>
+  status ask(communicator c, const Where& where) {
+    status of{};
+    require_good(checked([&] { return library_.state(c, of); }), "CommGetAsyncError", where);
+    return of;
+  }
+  // Until what a call has begun with a communicator has ended.
+  template <typename Where>
+  void settle(std::string_view name, status of, communicator c, const Where& where) {
     const auto start = clock::now();
-    while (library_.in_progress(of)) {
+    for (auto heard = start; library_.in_progress(of); of = ask(c, where)) {
       std::this_thread::yield();
-      require(library_, checked([&] { return state(of); }), "CommGetAsyncError", where);
-      if (clock::now() - start < options_.time_limit) continue;
+      const auto now = clock::now();
+      if (now - heard > std::chrono::milliseconds(10)) hear(where), heard = now;
+      if (now - start < options_.time_limit) continue;
       abort(concat({where(), ": ", L::prefix, name, " did not come to its end within the time limit"}));
-      give_up();
     }
+    require_good(of, name, where);
+  }
+  template <typename Where>
+  void require_good(status of, std::string_view name, const Where& where) {
+    if (library_.succeeded(of) || library_.in_progress(of)) return;
+    if (hears_why(where)) give_up();
     require(library_, of, name, where);
   }
 
-  // False if that has been done. A call that does not return is ended by it, too, after a while.
-  bool stop() {
-    std::unique_lock lock(mutex_, std::defer_lock);
-    for (const auto start = clock::now(); !lock.try_lock() && clock::now() - start < options_.time_limit / 4;)
-      std::this_thread::yield();
-    if (stopped_.exchange(true)) return false;
-    for (edge& e : edges_)
-      if (e.of != communicator{}) library_.abort(e.of);
-    return true;
-  }
   void say(std::string cause) {
     cause_ = std::move(cause);
     aborted_.store(true, std::memory_order_release);
@@ -258,7 +301,7 @@ class edge_set {
   std::vector<edge> edges_;        // by round
   std::vector<edge*> by_channel_;  // none where it is not of this rank
   std::mutex mutex_;               // of the library, and of the edges' communicators
-  std::atomic<bool> stopped_{false}, aborted_{false};
+  std::atomic<bool> stopped_{false}, aborted_{false}, ended_{false};
   std::string cause_;
 };
 

@@ -12,9 +12,10 @@
 //   address      MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
 //   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
-// The first column that is whole is taken. Where torchrun's agent listens at MASTER_PORT itself
+// The first column that is whole, but for the local size, is taken; if none is, the first with a rank and a size. Where torchrun's agent listens at MASTER_PORT itself
 // (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -37,15 +38,20 @@ struct launch_environment {
 
 namespace detail {
 
-/// The first host of a list as Slurm has it: "node7", "node[03-09,12]", "gpu-a[1-2],gpu-b3".
+/// The first host of a list as Slurm has it: "node7", "node[03-09,12]", "gpu-a[1-2],gpu-b3", "r[1-2]n[3-4]".
 inline std::string first_host(std::string_view list) {
-  const std::size_t bracket = list.find('['), comma = list.find(',');
-  if (bracket == std::string_view::npos || comma < bracket) return std::string(list.substr(0, comma));
-  std::string host(list.substr(0, bracket));
-  list.remove_prefix(bracket + 1);
-  const std::size_t end = list.find(']');
-  host += list.substr(0, list.find_first_of("-,]"));
-  return end == std::string_view::npos ? host : host + std::string(list.substr(end + 1, list.find(',', end) - end - 1));
+  std::string host;
+  while (!list.empty() && list[0] != ',') {
+    if (list[0] != '[') {
+      host += list[0];
+      list.remove_prefix(1);
+      continue;
+    }
+    list.remove_prefix(1);
+    host += list.substr(0, list.find_first_of("-,]"));
+    list.remove_prefix(std::min(list.find(']'), list.size() - 1) + 1);
+  }
+  return host;
 }
 
 }  // namespace detail
@@ -80,16 +86,19 @@ launch_environment read_launch_environment(Get&& get) {
   constexpr std::uint64_t most_processes = 1'000'000;
   launch_environment e;
   std::uint32_t local_size = 1;
-  for (const names& of : known) {
+  const names* taken = nullptr;
+  for (const bool whole : {true, false})
+    for (const names& of : known)
+      if (taken == nullptr && text(of.rank) && text(of.size) && (!whole || text(of.local_rank))) taken = &of;
+  if (taken != nullptr) {
+    const names& of = *taken;
     const auto rank = number(of.rank, most_processes), size = number(of.size, most_processes);
-    if (!rank || !size) continue;
     if (*rank >= *size)
       throw schedule_error(detail::concat({of.rank, " is below ", of.size, ", which is ", *size, "; got ", *rank}));
     e.launcher = of.launcher;
     e.rank = static_cast<std::uint32_t>(*rank), e.size = static_cast<std::uint32_t>(*size);
     e.local_rank = static_cast<std::uint32_t>(number(of.local_rank, most_processes).value_or(*rank));
     local_size = static_cast<std::uint32_t>(number(of.local_size, most_processes).value_or(1));
-    break;
   }
   const auto hosts = text("SLURM_STEP_NODELIST");
   if (const auto address = text("MASTER_ADDR"))
@@ -104,7 +113,8 @@ launch_environment read_launch_environment(Get&& get) {
     e.port = static_cast<std::uint16_t>(*port);
   else if (const auto job = number("SLURM_JOB_ID", ~std::uint64_t{0}))
     e.port = static_cast<std::uint16_t>(20000 + *job % 10000);
-  if (text("TORCHELASTIC_USE_AGENT_STORE") == "True") ++e.port;
+  if (text("TORCHELASTIC_USE_AGENT_STORE") == "True" && ++e.port == 0)
+    throw schedule_error("MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
   return e;
 }
 /// Of this process. @throws schedule_error

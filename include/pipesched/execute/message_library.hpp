@@ -24,7 +24,8 @@ struct edge_options {
   int max_ctas = 0;
 };
 
-/// Calls return a status, which may say that what was called goes on by itself: then state() tells when it has ended.
+/// Calls return a status, which may say that what was called goes on by itself: then state() tells when it has ended. What
+/// is split off is asked for through its parent first, and is there when the parent's has ended.
 ///
 ///   rank_in(parent, r), size_of(parent, n)
 ///   split(parent, color, key, options, name, child)   collective: a new communicator for all with this color, ordered by
@@ -32,12 +33,14 @@ struct edge_options {
 ///   state(communicator, of)                           of what goes on, or that it has failed
 ///   send(c, peer, from, size, stream), receive(c, peer, into, size, stream)
 ///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
-///   finalize(c), destroy(c)                           the end of a communicator; abort(c) ends what is under way with it
+///   finalize(c), destroy(c)                           the end of a communicator
+///   abort(all)                                        of many, whose messages may wait for each other; ends those, too
 ///   refuses_capture()                                 why a step cannot be captured into a graph; empty if it can
 template <typename L, typename Stream>
 concept message_library = std::copyable<L> &&
     requires(L& l, typename L::status status, typename L::communicator c, const edge_options& options, Stream stream,
-             const std::string& name, const void* from, void* memory, std::size_t size, int n) {
+             const std::string& name, std::span<const typename L::communicator> all, const void* from, void* memory,
+             std::size_t size, int n) {
   { L::prefix } -> std::convertible_to<std::string_view>;
   { l.succeeded(status) } -> std::same_as<bool>;
   { l.in_progress(status) } -> std::same_as<bool>;
@@ -52,7 +55,7 @@ concept message_library = std::copyable<L> &&
   { l.dismiss(c, memory) } -> std::same_as<typename L::status>;
   { l.finalize(c) } -> std::same_as<typename L::status>;
   { l.destroy(c) } -> std::same_as<typename L::status>;
-  { l.abort(c) } -> std::same_as<typename L::status>;
+  { l.abort(all) } -> std::same_as<void>;
   { l.refuses_capture() } -> std::convertible_to<std::string>;
 };
 
