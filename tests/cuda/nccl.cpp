@@ -24,7 +24,7 @@ void check(bool right, const std::string& what) {
 
 int main() {
   int version = 0, devices = 0;
-  check(ncclGetVersion(&version) == ncclSuccess && version >= NCCL_VERSION(2, 19, 0), "NCCL's version");
+  check(ncclGetVersion(&version) == ncclSuccess && version >= NCCL_VERSION(2, 22, 0), "NCCL's version");
   if (cudaGetDeviceCount(&devices) != cudaSuccess) devices = 0;
 
   const ncclConfig_t config = nccl::library::make_config({.min_ctas = 2, .max_ctas = 4}, "edge");

@@ -28,6 +28,7 @@ launch() {
       "$example" --transport nccl "$@" >"$folder/out.$rank" 2>"$folder/err.$rank" &
     pids+=($!)
   done
+  if [ -n "${killed_later-}" ]; then sleep 2; kill -9 "${pids[killed_later]}"; fi
   codes=()
   for ((rank = 0; rank < ranks; ++rank)); do
     if [ "${stalled-}" = "$rank" ]; then codes+=(stalled); continue; fi
@@ -58,7 +59,7 @@ ends() {
   done
 }
 
-small=(--micro 8 --steps 2 --rows 6 --width 5 --hidden 9)
+small=(--micro 8 --rows 6 --width 5 --hidden 9)
 launch 2 "${small[@]}"
 if [ "${codes[0]}" -eq 3 ]; then
   grep -q '^cuda_mlp: no CUDA device: ' "$folder/err.0" || { failed; exit 1; }
@@ -88,6 +89,9 @@ ends 1 "4 4 4 4" 'aborted: rank 1 at .*: asked to fail at ' --fail 1,3,throw
 grep -q '^cuda_mlp: asked to fail at 1F3$' "$folder/err.1" || failed "rank 1 has another text"
 ends 2 "4 4 137 4" 'aborted: process 2 is gone' --fail 2,3,kill
 ends 0 "137 4 4 4" 'aborted: process 0 is gone' --fail 0,5,kill
+killed_later=1  # in a graph that is replayed, which nobody sees move
+ends 1 "4 137 4 4" 'aborted: process 1 is gone, last seen as rank 1 at ' --mode graph --steps 1000000
+unset killed_later
 stalled=3
 ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 3
 grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) rank ' "$folder/err.0" ||

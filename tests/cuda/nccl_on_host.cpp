@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
-// A stand-in for NCCL between processes, beside on_host.cpp: messages and splits are files in a folder. A send ends only
-// when its receive has come to the front of its stream; what is done with a communicator that is not ready, or no more, is an
-// error, as is a size that differs.
+// A stand-in for NCCL between processes, beside on_host.cpp: messages and splits are files in a folder. As there, a send ends
+// only when its receive has come to the front of its stream; a split says that it has succeeded, goes on in a thread, and
+// fills in its communicator late, while the parent is busy; an abort waits until the messages of its communicator have ended,
+// and graphs that hold some have been destroyed. What is done with a communicator that is busy is an error, with one that is
+// no more the end.
 
 #include <nccl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,9 +20,13 @@
 #include <iterator>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+extern std::atomic<int> on_host_graphs;
+bool on_host_captures();
+void on_host_work();
 void on_host_put(cudaStream_t s, std::function<bool()> ready, std::function<void()> work);
 
 namespace fs = std::filesystem;
@@ -26,13 +34,11 @@ namespace fs = std::filesystem;
 struct ncclComm {
   std::string base{};  // of its files
   int rank = -1, size = 0;
-  // Of a child until all have split.
-  ncclComm* parent = nullptr;
-  int split = 0, color = 0, key = 0;
 
-  int splits = 0;
+  std::atomic<int> splits{0}, splits_done{0};
   std::size_t messages = 0;
-  bool ready = false, ended = false;
+  bool ready = false, ended = false, captured = false, alive = true;
+  std::atomic<int> under_way{0};  // messages
   std::atomic<bool> aborted{false}, failed{false};
 };
 
@@ -56,29 +62,58 @@ bool all_there(const ncclComm& c, int split) {
     if (!fs::exists(of_rank(c, split, r))) return false;
   return true;
 }
+// Alive, and with nothing under way?
 bool get_ready(ncclComm& c) {
-  if (c.ready) return true;
-  if (c.parent == nullptr) return c.ready = all_there(c, 0);
-  if (!all_there(*c.parent, c.split)) return false;
-  for (int r = 0; r < c.parent->size; ++r) {
-    int color = 0, key = 0;
-    std::sscanf(read(of_rank(*c.parent, c.split, r)).c_str(), "%d %d", &color, &key);
-    if (color != c.color) continue;
-    ++c.size;
-    c.rank += key < c.key;
+  if (!c.alive) std::fputs("the stand-in for NCCL: a communicator that is no more\n", stderr), std::abort();
+  c.ready = c.ready || all_there(c, 0);
+  return c.ready && c.splits == c.splits_done;
+}
+// In a thread: until all have split, and then a little.
+void split(ncclComm& parent, int number, int color, int key, ncclComm_t* made) {
+  while (!all_there(parent, number)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (color >= 0) {
+    auto* const child =
+        new ncclComm{.base = parent.base + ".split" + std::to_string(number) + ".color" + std::to_string(color),
+                     .rank = 0,
+                     .ready = true};
+    for (int r = 0; r < parent.size; ++r) {
+      int its_color = 0, its_key = 0;
+      std::sscanf(read(of_rank(parent, number, r)).c_str(), "%d %d", &its_color, &its_key);
+      if (its_color == color) ++child->size, child->rank += its_key < key;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    __atomic_store_n(made, child, __ATOMIC_RELEASE);
   }
-  ++c.rank;
-  return c.ready = true;
+  parent.splits_done = number;
+}
+
+// Within a group aborts wait for their messages together.
+thread_local int group_depth = 0;
+thread_local std::vector<ncclComm_t> group;
+void end_group() {
+  for (ncclComm_t c : group) c->aborted = true;
+  for (ncclComm_t c : group) {
+    while (c->under_way > 0 || (c->captured && on_host_graphs > 0)) on_host_work(), std::this_thread::yield();
+    c->alive = false;
+  }
+  group.clear();
 }
 
 ncclResult_t message(ncclComm* c, bool sends, std::byte* bytes, std::size_t size, int peer, cudaStream_t s) {
   const std::lock_guard lock(mutex);
   if (c->aborted || c->ended || !get_ready(*c) || c->size != 2 || peer != 1 - c->rank) return ncclInvalidUsage;
   const std::string name = c->base + ".message" + std::to_string(c->messages++), want = name + ".want";
+  c->captured = c->captured || on_host_captures();
+  if (!on_host_captures()) ++c->under_way;
+  struct ends {
+    ncclComm_t c;
+    ~ends() { c->under_way -= c->under_way > 0; }
+  };
   if (sends) {
     on_host_put(
         s, [=] { return c->aborted || fs::exists(want); },
         [=] {
+          const ends at_last{c};
           if (!c->aborted) write(name, {reinterpret_cast<const char*>(bytes), size});
         });
     return ncclSuccess;
@@ -90,6 +125,7 @@ ncclResult_t message(ncclComm* c, bool sends, std::byte* bytes, std::size_t size
         return c->aborted || fs::exists(name);
       },
       [=] {
+        const ends at_last{c};
         if (c->aborted) return;
         const std::string came = read(name);
         if (came.size() != size) c->failed = true;
@@ -121,23 +157,16 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* made, int size, ncclUniqueId id,
 }
 ncclResult_t ncclCommSplit(ncclComm_t parent, int color, int key, ncclComm_t* made, ncclConfig_t* config) {
   const std::lock_guard lock(mutex);
-  if (config->blocking != 0 || !get_ready(*parent) || (parent->splits > 0 && !all_there(*parent, parent->splits)))
-    return ncclInvalidUsage;
-  const int split = ++parent->splits;
-  *made = nullptr;
-  if (color >= 0)
-    *made = new ncclComm{.base = parent->base + ".split" + std::to_string(split) + ".color" + std::to_string(color),
-                         .parent = parent,
-                         .split = split,
-                         .color = color,
-                         .key = key};
-  write(of_rank(*parent, split, parent->rank), std::to_string(color) + " " + std::to_string(key));
-  return ncclInProgress;
+  if (config->blocking != 0 || !get_ready(*parent)) return ncclInvalidUsage;
+  const int number = ++parent->splits;
+  write(of_rank(*parent, number, parent->rank), std::to_string(color) + " " + std::to_string(key));
+  std::thread([=] { split(*parent, number, color, key, made); }).detach();
+  return ncclSuccess;
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t* state) {
   const std::lock_guard lock(mutex);
   if (c->aborted) return ncclInvalidArgument;
-  const bool ready = get_ready(*c) && (c->splits == 0 || all_there(*c, c->splits));
+  const bool ready = get_ready(*c);
   *state = c->failed ? ncclRemoteError : ready ? ncclSuccess : ncclInProgress;
   return ncclSuccess;
 }
@@ -152,7 +181,17 @@ ncclResult_t ncclRecv(void* into, size_t size, ncclDataType_t, int peer, ncclCom
 ncclResult_t ncclCommRegister(ncclComm_t, void*, size_t, void**) { return ncclSuccess; }
 ncclResult_t ncclCommDeregister(ncclComm_t, void*) { return ncclSuccess; }
 ncclResult_t ncclCommFinalize(ncclComm_t c) { return c->ended = true, ncclSuccess; }
-ncclResult_t ncclCommDestroy(ncclComm_t) { return ncclSuccess; }
-ncclResult_t ncclCommAbort(ncclComm_t c) { return c->aborted = true, ncclSuccess; }
+ncclResult_t ncclCommDestroy(ncclComm_t c) { return c->alive = false, ncclSuccess; }
+ncclResult_t ncclCommAbort(ncclComm_t c) {
+  if (!c->alive) get_ready(*c);
+  group.push_back(c);
+  if (group_depth == 0) end_group();
+  return ncclSuccess;
+}
+ncclResult_t ncclGroupStart() { return ++group_depth, ncclSuccess; }
+ncclResult_t ncclGroupEnd() {
+  if (--group_depth == 0) end_group();
+  return ncclSuccess;
+}
 
 }  // extern "C"

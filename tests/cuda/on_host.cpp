@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -147,7 +148,13 @@ cublasStatus_t multiply(cublasHandle_t handle, cublasOperation_t of_a, cublasOpe
 
 }  // namespace
 
-// For nccl_on_host.cpp: work that waits for another process.
+// For nccl_on_host.cpp: does what can be done; graphs that have not been destroyed; work that waits for another process.
+void on_host_work() {
+  const std::lock_guard lock(mutex);
+  work_until([] { return false; });
+}
+std::atomic<int> on_host_graphs{0};
+bool on_host_captures() { return captured != nullptr; }
 void on_host_put(cudaStream_t s, std::function<bool()> ready, std::function<void()> work) {
   const std::lock_guard lock(mutex);
   if (captured == nullptr)
@@ -244,10 +251,11 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* made) {
   return *made = std::exchange(captured, nullptr), cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t g, unsigned long long) {
+  ++on_host_graphs;
   return *made = new CUgraphExec_st{g->work}, cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { return work_all(), delete g, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { return work_all(), delete g, --on_host_graphs, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
   return put(s, [g] {
     for (const auto& work : g->work) work();

@@ -38,6 +38,10 @@
 #include "pipesched/execute/notice_board.hpp"
 #include "pipesched/execute/run_steps.hpp"
 
+#if NCCL_VERSION_CODE < NCCL_VERSION(2, 22, 0)
+#error "pipesched needs NCCL 2.22 or later, whose communicators can be aborted together"
+#endif
+
 namespace pipesched::nccl {
 
 struct library {
