@@ -44,7 +44,7 @@ part() {
 # A command in so many processes, as a launcher starts them. Where they share a GPU NCCL takes them for those of different
 # hosts, with sockets between them.
 ranks() {
-  local count=$1 rank pids=() code=0 port=$((20000 + RANDOM % 20000)) gpus
+  local count=$1 rank pids=() code=0 port=$((15000 + RANDOM % 15000)) gpus
   shift
   gpus=$(nvidia-smi --list-gpus | wc -l)
   export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME-lo} NCCL_IB_DISABLE=${NCCL_IB_DISABLE-1}

@@ -3,9 +3,9 @@
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
+#include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <pipesched/execute/nccl.hpp>
 #include <pipesched/generate/one_f_one_b.hpp>
 #include <pipesched/program/lower.hpp>
@@ -50,7 +50,7 @@ int main() {
   // A job of one process; without a GPU it ends with NCCL's own error.
   std::string said;
   try {
-    control_plane control(launch_environment{.port = static_cast<std::uint16_t>(30000 + std::rand() % 10000)});
+    control_plane control(launch_environment{.port = static_cast<std::uint16_t>(15000 + ::getpid() % 15000)});
     nccl::world world(control);
     const program p = lower(make_1f1b_schedule({.pp = 1, .micro = 2}));
     nccl::transport transport(p, world.handle(), {}, control);

@@ -19,7 +19,7 @@ export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME-lo} NCCL_IB_DISABLE=${NCCL_IB_DIS
 # launch RANKS ARGUMENTS: as torchrun does. What rank r said is in out.r and err.r, how it ended in codes.
 codes=()
 launch() {
-  local ranks=$1 rank pids=() port=$((20000 + RANDOM % 20000))
+  local ranks=$1 rank pids=() port=$((15000 + RANDOM % 15000))
   shift
   rm -f "$folder"/out.* "$folder"/err.*
   for ((rank = 0; rank < ranks; ++rank)); do

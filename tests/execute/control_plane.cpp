@@ -157,16 +157,16 @@ TEST_CASE("launch environment: what cannot be is refused") {
 
 TEST_CASE("control plane: all get what process 0 has, once all have come") {
   for (const std::uint32_t size : {1u, 2u, 7u}) {
-    std::atomic<int> came = 0;
+    std::atomic<std::uint32_t> came = 0;
     const auto said = run(size, std::chrono::seconds(20), [&](std::uint32_t r, control_plane& board) {
       CHECK(board.process() == r);
       CHECK(board.processes() == size);
-      for (int round = 0; round < 20; ++round) {
+      for (std::uint32_t round = 0; round < 20; ++round) {
         if (r == round % size) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         ++came;
-        const std::string text = std::string(static_cast<std::size_t>(round) * 1000, 'x') + std::to_string(r);
-        CHECK(board.share(text) == std::string(static_cast<std::size_t>(round) * 1000, 'x') + "0");
-        CHECK(came >= (round + 1) * static_cast<int>(size));
+        const std::string text = std::string(std::size_t{round} * 1000, 'x') + std::to_string(r);
+        CHECK(board.share(text) == std::string(std::size_t{round} * 1000, 'x') + "0");
+        CHECK(came >= (round + 1) * size);
         CHECK(!board.failure());
         const auto all = board.gather(detail::concat({"of ", r, " in round ", round}));
         REQUIRE(all.size() == (r == 0 ? size : 0));
