@@ -98,7 +98,8 @@ int run(const std::string& json) {
       while (state == ncclInProgress) require(ncclCommGetAsyncError(c, &state), "ncclCommGetAsyncError");
       require(state, "a call of NCCL");
     };
-    settle(world.handle());
+    if (state != ncclSuccess) settle(world.handle());
+    state = ncclInProgress, settle(world.handle());  // goes on behind a success; its communicator is there at its end
     state = ncclInProgress, settle(pair);
     std::size_t next = 0;
     const auto put = [&] {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <pipesched/execute/nccl.hpp>
@@ -104,6 +105,7 @@ class distributed {
   }
   void replay(pipesched::nccl::transport& transport, std::size_t steps, std::vector<clock::time_point>& ends) {
     auto graph = transport.capture(trainer_);
+    if (reports()) std::puts("replaying a graph"), std::fflush(stdout);
     ends.push_back(clock::now());
     for (std::size_t step = 0; step < steps; ++step) {
       trainer_.begin_step();

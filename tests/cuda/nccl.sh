@@ -28,7 +28,11 @@ launch() {
       "$example" --transport nccl "$@" >"$folder/out.$rank" 2>"$folder/err.$rank" &
     pids+=($!)
   done
-  if [ -n "${killed_later-}" ]; then sleep 2; kill -9 "${pids[killed_later]}"; fi
+  if [ -n "${killed_later-}" ]; then
+    for _ in $(seq 600); do grep -q '^replaying a graph$' "$folder/out.0" && break; sleep 0.1; done
+    sleep 0.2
+    kill -9 "${pids[killed_later]}"
+  fi
   codes=()
   for ((rank = 0; rank < ranks; ++rank)); do
     if [ "${stalled-}" = "$rank" ]; then codes+=(stalled); continue; fi
@@ -93,7 +97,7 @@ killed_later=1  # in a graph that is replayed, which nobody sees move
 ends 1 "4 137 4 4" 'aborted: process 1 is gone, last seen as rank 1 at ' --mode graph --steps 1000000
 unset killed_later
 stalled=3
-ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 3
+ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 8
 grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) rank ' "$folder/err.0" ||
   failed "no rank says what it waits for"
 unset stalled

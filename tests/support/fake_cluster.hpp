@@ -52,8 +52,9 @@ class fake_cluster {
 
   // What queries see: the end of everything, or what has been done so far, which is all that can be.
   bool live = false;
-  // The call with this number fails, of a runtime or the library; or the library's next one from here on never ends.
-  std::int64_t calls = 0, fails_at = -1, hangs_at = -1;
+  // The call with this number fails, of a runtime or the library; the n-th of the library with this name never ends.
+  std::int64_t calls = 0, fails_at = -1, hangs_after = 0;
+  std::string hangs_in;
   std::string failed_call;
   std::thread::id failed_on;
   int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
@@ -190,16 +191,19 @@ class fake_cluster {
   // As NCCL: says that it has succeeded, and fills in the child when all ranks have called. Until then the parent is busy.
   library_status split(communicator from, int color, int key, const edge_options& with, const std::string& name,
                        communicator& child) {
-    return library_call("CommSplit", [&] {
-      if (!all_called(from)) return failed;
-      const std::size_t rank = static_cast<std::size_t>(of(from).rank);
-      parent& p = parents_[of(from).parent];
-      p.calls.resize(static_cast<std::size_t>(p.size));
-      p.calls[rank].push_back({color, key, &child, name});
-      if (color >= 0) options[name] = with;
-      resolve(of(from).parent, p.calls[rank].size() - 1);
-      return ok;
-    });
+    return library_call(
+        "CommSplit",
+        [&] {
+          if (!ready(from)) return failed;
+          const std::size_t rank = static_cast<std::size_t>(of(from).rank);
+          parent& p = parents_[of(from).parent];
+          p.calls.resize(static_cast<std::size_t>(p.size));
+          p.calls[rank].push_back({color, key, &child, name});
+          if (color >= 0) options[name] = with;
+          resolve(of(from).parent, p.calls[rank].size() - 1);
+          return ok;
+        },
+        from);
   }
   library_status state(communicator c, library_status& now) {
     return library_call("CommGetAsyncError", [&] {
@@ -208,14 +212,20 @@ class fake_cluster {
     });
   }
   library_status message(communicator c, bool sends, int peer, std::byte* bytes, std::size_t size, stream s) {
-    return library_call(sends ? "Send" : "Recv", [&] {
-      if (!ready(c) || of(c).size != 2 || peer != 1 - of(c).rank || of(c).aborted) return failed;
-      ++messages;
-      message_streams_[s] = true;
-      put(s,
-          {.is = sends ? kind::send : kind::receive, .of = c, .number = of(c).issued++, .bytes = bytes, .size = size});
-      return ok;
-    });
+    return library_call(
+        sends ? "Send" : "Recv",
+        [&] {
+          if (!ready(c) || of(c).size != 2 || peer != 1 - of(c).rank || of(c).aborted) return failed;
+          ++messages;
+          message_streams_[s] = true;
+          put(s, {.is = sends ? kind::send : kind::receive,
+                  .of = c,
+                  .number = of(c).issued++,
+                  .bytes = bytes,
+                  .size = size});
+          return ok;
+        },
+        c);
   }
   library_status end(std::string_view name, int& count) {
     return library_call(name, [&] { return ++count, ok; });
@@ -299,13 +309,12 @@ class fake_cluster {
     return body();
   }
   template <typename Body>
-  library_status library_call(std::string_view name, Body&& body) {
+  library_status library_call(std::string_view name, Body&& body, communicator c = communicator::none) {
     const std::lock_guard lock(mutex_);
     const std::int64_t number = calls++;
     ++calls_of_thread_[std::this_thread::get_id()];
-    const bool may_go_on = name == "CommSplit" || name == "Send" || name == "Recv";
-    const bool hangs = may_go_on && hangs_at >= 0 && number >= hangs_at && !hung_;
-    hung_ = hung_ || hangs;
+    const bool hangs = name == hangs_in && hangs_after-- == 0;
+    if (hangs) hung_ = c;
     if (number == fails_at || hangs) {
       failed_call = "lib" + std::string(name), failed_on = std::this_thread::get_id();
       return hangs ? going : failed;
@@ -315,8 +324,8 @@ class fake_cluster {
   stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
   event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
   side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
-  bool ready(communicator c) { return !hung_ && all_called(c); }
-  bool all_called(communicator c) {
+  bool ready(communicator c) {
+    if (c == hung_) return false;
     const side& s = of(c);
     if (static_cast<int>(c) > parents_[0].size) return true;  // a child
     const auto& splits = parents_[s.parent].calls;
@@ -448,7 +457,7 @@ class fake_cluster {
   std::map<stream, bool> message_streams_;
   std::map<const void*, memory_state> memory_;  // by first byte
   std::map<std::thread::id, std::int64_t> calls_of_thread_;
-  bool hung_ = false;
+  communicator hung_ = communicator::none;
 };
 
 struct cluster_runtime {

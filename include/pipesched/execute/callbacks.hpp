@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -96,5 +97,20 @@ concept transport = requires(T& t, const action& a, std::span<std::byte> bytes, 
 struct pipeline_aborted : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+namespace detail {
+
+/// The text of what is being handled. @pre in a catch clause
+inline std::string text_of_exception() {
+  try {
+    throw;
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "an exception of unknown type";
+  }
+}
+
+}  // namespace detail
 
 }  // namespace pipesched

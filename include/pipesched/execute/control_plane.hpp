@@ -62,12 +62,19 @@ class control_plane : public notice_board {
       std::array<char, 256> host{};
       std::uint16_t port = 0;
     } where;
+    std::exception_ptr error;
     if (rank == 0) {
-      server_ = std::make_unique<detail::control_server>(size, std::uint16_t{0}, time_limit);
-      ::gethostname(where.host.data(), where.host.size() - 1);
-      where.port = server_->port();
+      try {
+        server_ = std::make_unique<detail::control_server>(size, std::uint16_t{0}, time_limit);
+        ::gethostname(where.host.data(), where.host.size() - 1);
+        where.port = server_->port();
+      } catch (...) {
+        error = std::current_exception();
+      }
     }
     broadcast(std::as_writable_bytes(std::span(&where, 1)));
+    if (error) std::rethrow_exception(error);
+    if (where.port == 0) throw schedule_error("process 0 cannot listen");
     join(rank == 0 ? "127.0.0.1" : where.host.data(), where.port);
   }
   control_plane(const control_plane&) = delete;
@@ -77,11 +84,15 @@ class control_plane : public notice_board {
     try {
       if (std::uncaught_exceptions() > exceptions_)
         tell_failure(detail::concat({"process ", rank_, " left with an exception"}));
-      const std::unique_lock lock(mutex_);
-      send('b', "");
-    } catch (...) {  // no memory for a text
+      {
+        const std::lock_guard lock(mutex_);
+        send('b', "");
+      }
+      until([&] { return out_.empty() || failed_to_send_; }, time_limit_ / 4);
+      ::shutdown(socket_.get(), SHUT_WR);  // and no end of the connection before all that was sent has been read
+      until([&] { return at_end_; }, time_limit_ / 4);
+    } catch (...) {  // no memory
     }
-    until([&] { return out_.empty() || failed_to_send_; }, time_limit_ / 4);
   }
 
   std::uint32_t process() const override { return rank_; }
@@ -148,7 +159,8 @@ class control_plane : public notice_board {
       detail::socket_handle s(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol));
       if (s.get() < 0) continue;
       connected = ::connect(s.get(), a->ai_addr, a->ai_addrlen) == 0;
-      while (!connected && (errno == EINPROGRESS || errno == EINTR) && clock::now() < until) {
+      const auto enough = std::min(until, clock::now() + std::chrono::seconds(3));  // another address may answer
+      while (!connected && (errno == EINPROGRESS || errno == EINTR) && clock::now() < enough) {
         pollfd polled{s.get(), POLLOUT, 0};
         if (::poll(&polled, 1, 50) <= 0) {
           errno = EINTR;
@@ -175,20 +187,13 @@ class control_plane : public notice_board {
 
   // @pre mutex_ is held, here, in push() and in listen(). None of them waits.
   void send(char kind, std::string_view text) {
-    out_ += detail::pack(kind, text);
+    out_.add(detail::pack(kind, text));
     push();
   }
-  void push() {
-    while (!out_.empty() && !failed_to_send_) {
-      const ssize_t n = ::send(socket_.get(), out_.data(), out_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (n > 0) out_.erase(0, static_cast<std::size_t>(n));
-      if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-      failed_to_send_ = n < 0 && errno != EINTR;
-    }
-  }
+  void push() { failed_to_send_ = failed_to_send_ || !out_.push(socket_.get()); }
   void listen() {
     push();
-    bool goes_on = detail::receive_some(socket_.get(), in_);
+    at_end_ = !detail::receive_some(socket_.get(), in_);
     try {
       while (auto f = detail::unpack(in_)) {
         if (f->kind == 's') shared_.push_back(std::move(f->text));
@@ -198,7 +203,7 @@ class control_plane : public notice_board {
     } catch (const schedule_error&) {
       if (!failure_) failure_ = detail::concat({"what listens at ", where_, " is not process 0 of this job"});
     }
-    if ((!goes_on || failed_to_send_) && !failure_) failure_ = "process 0 is gone";
+    if ((at_end_ || failed_to_send_) && !failure_) failure_ = "process 0 is gone";
   }
   void give(char kind, std::string_view mine) {
     const std::lock_guard lock(mutex_);
@@ -241,8 +246,9 @@ class control_plane : public notice_board {
   std::unique_ptr<detail::control_server> server_;
   detail::socket_handle socket_;
   std::mutex mutex_;
-  std::string where_, in_, out_;
-  bool failed_to_send_ = false;
+  std::string where_, in_;
+  detail::outgoing out_;
+  bool failed_to_send_ = false, at_end_ = false;
   std::deque<std::string> shared_, gathered_;
   std::optional<std::string> failure_;
   int exceptions_ = std::uncaught_exceptions();

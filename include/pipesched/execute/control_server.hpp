@@ -85,15 +85,38 @@ inline std::optional<frame> unpack(std::string& bytes, std::size_t longest = lon
   bytes.erase(0, sizeof length + 1 + length);
   return f;
 }
-/// Puts behind `bytes` what has come. False at the end of the connection.
+/// What is to be sent, as far as the other side takes it.
+class outgoing {
+ public:
+  bool empty() const { return at_ == bytes_.size(); }
+  void add(std::string_view text) {
+    if (at_ > 0) bytes_.erase(0, std::exchange(at_, 0));
+    bytes_ += text;
+  }
+  /// Never waits. False if it failed.
+  bool push(int fd) {
+    while (!empty()) {
+      const ssize_t n = ::send(fd, bytes_.data() + at_, bytes_.size() - at_, MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (n > 0) at_ += static_cast<std::size_t>(n);
+      if (n < 0 && errno != EINTR) return errno == EAGAIN || errno == EWOULDBLOCK;
+    }
+    return true;
+  }
+
+ private:
+  std::string bytes_;
+  std::size_t at_ = 0;  // sent
+};
+/// Puts behind `bytes` what has come, at most some at a time. False at the end of the connection.
 inline bool receive_some(int fd, std::string& bytes) {
-  std::array<char, 4096> buffer;
-  while (true) {
+  std::array<char, 65536> buffer;
+  for (int i = 0; i < 16; ++i) {
     const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (n > 0) bytes.append(buffer.data(), static_cast<std::size_t>(n));
     if (n == 0) return false;
     if (n < 0 && errno != EINTR) return errno == EAGAIN || errno == EWOULDBLOCK;
   }
+  return true;
 }
 
 class control_server {
@@ -124,7 +147,8 @@ class control_server {
 
   struct connection {
     socket_handle socket;
-    std::string in{}, out{};
+    std::string in{};
+    outgoing out{};
     std::uint32_t rank = ~0u;  // ~0: has not said
     bool closed = false;
   };
@@ -177,6 +201,8 @@ class control_server {
   void accept() {
     while (true) {
       socket_handle s(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (s.get() < 0 && (errno == EMFILE || errno == ENFILE))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
       if (s.get() < 0) return;
       prepare_socket(s.get());
       connections_.push_back({.socket = std::move(s)});
@@ -193,9 +219,7 @@ class control_server {
     if (!goes_on) close(c);
   }
   static void write(connection& c) {
-    if (c.out.empty() || c.closed) return;
-    const ssize_t n = ::send(c.socket.get(), c.out.data(), c.out.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n > 0) c.out.erase(0, static_cast<std::size_t>(n));
+    if (!c.closed) c.out.push(c.socket.get());  // what fails is seen by the next read
   }
   void close(connection& c) {
     c.closed = true;
@@ -228,14 +252,14 @@ class control_server {
     if (error != std::errc{} || after == text.data() + text.size()) return false;
     if (std::from_chars(after + 1, text.data() + text.size(), size).ec != std::errc{}) return false;
     if (size != processes_.size() || rank >= size || processes_[rank].is != process::missing) {
-      c.out += pack('f', concat({"process ", rank, " of ", size, " has come to a job of ", processes_.size(),
-                                 size == processes_.size() ? ", where it is already" : ""}));
+      c.out.add(pack('f', concat({"process ", rank, " of ", size, " has come to a job of ", processes_.size(),
+                                  size == processes_.size() ? ", where it is already" : ""})));
       write(c);
       return false;
     }
     c.rank = rank;
     processes_[rank].is = process::there;
-    if (!failure_.empty()) c.out += pack('f', failure_);
+    if (failure_) c.out.add(pack('f', *failure_));
     return true;
   }
   void share() {
@@ -243,7 +267,7 @@ class control_server {
       const std::string text = pack('s', processes_[0].shared.front());
       for (process& p : processes_) p.shared.pop_front();
       for (connection& c : connections_)
-        if (c.rank != ~0u) c.out += text;
+        if (c.rank != ~0u) c.out.add(text);
     }
     blame_who_left(&process::shared);
   }
@@ -251,7 +275,7 @@ class control_server {
     while (std::none_of(processes_.begin(), processes_.end(), [](const process& p) { return p.gathered.empty(); }))
       for (process& p : processes_) {
         for (connection& c : connections_)
-          if (c.rank == 0) c.out += pack('g', p.gathered.front());
+          if (c.rank == 0) c.out.add(pack('g', p.gathered.front()));
         p.gathered.pop_front();
       }
     blame_who_left(&process::gathered);
@@ -264,7 +288,7 @@ class control_server {
         return fail(concat({"process ", r, " has left, and others wait for it"}));
   }
   void fail(std::string cause) {
-    if (!failure_.empty()) return;
+    if (failure_) return;
     constexpr int most_lines = 64;
     std::string missing;
     int lines = 0;
@@ -276,14 +300,14 @@ class control_server {
     if (lines > most_lines) cause += concat({"\nand ", lines - most_lines, " more"});
     failure_ = missing.empty() ? std::move(cause) : std::move(cause) + "\nnot there yet: process" + missing;
     for (connection& c : connections_)
-      if (c.rank != ~0u) c.out += pack('f', failure_);
+      if (c.rank != ~0u) c.out.add(pack('f', *failure_));
   }
 
   std::chrono::duration<double> time_limit_;
   socket_handle listener_;
   std::vector<process> processes_;  // by rank
   std::vector<connection> connections_;
-  std::string failure_;
+  std::optional<std::string> failure_;
   std::jthread thread_;  // last: it uses all of these
 };
 

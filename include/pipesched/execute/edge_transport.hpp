@@ -12,7 +12,8 @@
 //
 // A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
 // sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under way, so
-// that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does next.
+// that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does next. Until
+// then it has the graphs that hold messages, whose end an abort may wait for: hence a thread of its own.
 
 #include <algorithm>
 #include <chrono>
@@ -70,9 +71,10 @@ class edge_transport {
       make_events();
       watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
       edges_.split(parent, p, here());
-    } catch (const std::exception& e) {
-      abort(e.what());
+    } catch (...) {
+      abort(detail::text_of_exception());
       watchdog_ = {};
+      edges_.end_messages();
       throw;
     }
   }
@@ -103,8 +105,8 @@ class edge_transport {
       agree(p, board);
       none.make(runtime, p, p.schedule.pp(), 0, where);
       none.split(parent, p, where);
-    } catch (const std::exception& e) {
-      none.abort(detail::concat({where(), ": ", e.what()}));
+    } catch (...) {
+      none.abort(detail::concat({where(), ": ", detail::text_of_exception()}));
       throw;
     }
   }
@@ -124,6 +126,7 @@ class edge_transport {
     progress_.at(no_slot);
     finished_ = true;
     for (auto& e : edges_.all()) {  // as they were split: in each round with one other rank
+      progress_.begin();            // each has the time limit
       if (options_.enlists_buffers) enlist(trainer, e);
       const std::uint32_t i = first_launch(e.channel), first = launches()[i].action;
       post(row()[first], first, memory_of(trainer, row()[first]));
@@ -199,7 +202,7 @@ class edge_transport {
     return {runtime_, std::span(&where_, 1), [&] { execute(p_, rank(), trainer, *this); }};
   }
 
-  /// Tells all ranks to stop, unless one has already, and ends all messages under way.
+  /// Tells all ranks to stop, unless one has already; the messages under way end soon after.
   void abort(std::string_view cause) { edges_.abort(detail::concat({here()(), ": ", cause})); }
   bool aborted() const { return edges_.aborted(); }
   /// The rank that failed first, where it was, and the text. @pre aborted()
@@ -320,8 +323,8 @@ class edge_transport {
   void watch(const std::stop_token& stop) {
     try {
       watch_until(stop);
-    } catch (const std::exception& e) {  // of the board
-      fail(e.what());
+    } catch (...) {  // of the board
+      fail(detail::text_of_exception());
       edges_.end_messages();
     }
   }
@@ -330,7 +333,7 @@ class edge_transport {
     const auto tick = std::clamp<std::chrono::duration<double>>(options_.time_limit / 100, std::chrono::milliseconds(1),
                                                                 std::chrono::milliseconds(20));
     typename detail::edge_progress<R>::position last;
-    auto since = clock_type::now(), told = since;  // when it last moved, and when it last said where it is
+    auto since = clock_type::now(), told = since - std::chrono::seconds(2);  // when it last moved; said where it is
     bool stands_still = false;
     std::mutex unused;
     std::unique_lock lock(unused);
@@ -346,7 +349,7 @@ class edge_transport {
       const auto come = progress_.now(last);
       if (!(come == last) || !progress_.busy()) last = come, since = now, stands_still = false;
       const bool stood_still = std::exchange(stands_still, now - since > options_.time_limit / 2);
-      if ((stands_still && !stood_still) || now - told > std::chrono::seconds(1))
+      if (stands_still != stood_still || now - told > std::chrono::seconds(1))
         board_.tell_place(place(), stands_still), told = now;
       if (now - since > options_.time_limit) fail("nothing moved within the time limit");
     }

@@ -145,8 +145,13 @@ class edge_set {
   }
 
   /// No message begins any more, and all processes are told why; the first failure of all is the cause.
-  void abort(const std::string& text) {
-    if (!stopped_.exchange(true)) say(board_.tell_failure(text));
+  void abort(std::string text) {
+    if (stopped_.exchange(true)) return;
+    try {
+      text = board_.tell_failure(text);
+    } catch (...) {  // of a board that cannot: what has failed here is known
+    }
+    say(std::move(text));
   }
   /// The same if another process has told of a failure; `place()`: where this one is. False if none has.
   template <typename Place>
@@ -154,8 +159,8 @@ class edge_set {
     const auto failed = board_.failure();
     if (!failed) return false;
     const std::string here = place();
-    if (!stopped_.exchange(true))
-      say(failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed);
+    std::string text = failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed;
+    if (!stopped_.exchange(true)) say(std::move(text));
     return true;
   }
   /// Where a message fails because another process ends, the notice of that may come a little later.
@@ -169,7 +174,7 @@ class edge_set {
     } while (clock::now() - start < wait);
     return false;
   }
-  /// Ends all messages under way, once stopped(). May wait until graphs that hold messages have been destroyed.
+  /// Ends all messages under way. @pre stopped(). May wait until graphs that hold messages have been destroyed
   void end_messages() {
     std::unique_lock lock(mutex_, std::defer_lock);  // a call that does not return is ended by this, too
     for (const auto start = clock::now(); !lock.try_lock() && clock::now() - start < options_.time_limit / 4;)
@@ -178,6 +183,7 @@ class edge_set {
     std::vector<communicator> all;
     for (const edge& e : edges_)
       if (e.is_split) all.push_back(e.of);
+    if (lock) lock.unlock();  // nobody begins a call any more, and whoever wants to may be the one that is waited for
     library_.abort(all);
   }
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
@@ -219,7 +225,10 @@ class edge_set {
         std::this_thread::yield();
         if (!library_.succeeded(library_.state(e.of, of))) break;
       }
-      if (!library_.succeeded(of) || !library_.succeeded(library_.destroy(e.of))) unfinished.push_back(e.of);
+      if (library_.succeeded(of))
+        library_.destroy(e.of);
+      else
+        unfinished.push_back(e.of);
     }
     library_.abort(unfinished);
   }
@@ -248,10 +257,13 @@ class edge_set {
   }
   // For as long as the process lives: a split that failed may still be at it.
   static split_target* keep(std::unique_ptr<split_target> target) {
-    static std::mutex mutex;
-    static std::vector<std::unique_ptr<split_target>> all;
-    const std::lock_guard lock(mutex);
-    return all.emplace_back(std::move(target)).get();
+    struct kept {
+      std::mutex mutex;
+      std::vector<std::unique_ptr<split_target>> all;
+    };
+    static kept& forever = *new kept;
+    const std::lock_guard lock(forever.mutex);
+    return forever.all.emplace_back(std::move(target)).get();
   }
 
   // A call of the library: never two at a time, and none once the messages have been stopped.

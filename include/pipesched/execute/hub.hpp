@@ -370,13 +370,7 @@ void run_ranks(basic_hub<Mover>& hub, std::uint32_t ranks, Run&& run) {
       run(rank, together);
     } catch (...) {
       errors[rank] = std::current_exception();
-      std::string cause = "an exception of unknown type";
-      try {
-        throw;
-      } catch (const std::exception& e) {
-        cause = e.what();
-      } catch (...) {
-      }
+      const std::string cause = text_of_exception();
       std::uint32_t nobody = ranks;
       first.compare_exchange_strong(nobody, rank);
       hub.abort(rank, cause);

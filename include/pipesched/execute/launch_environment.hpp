@@ -12,7 +12,7 @@
 //   address      MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
 //   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
-// The first column that is whole, but for the local size, is taken; if none is, the first with a rank and a size. Where torchrun's agent listens at MASTER_PORT itself
+// The first column with rank, size and local rank is taken; else the first with a rank and a size. Where torchrun's agent listens at MASTER_PORT itself
 // (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
 #include <algorithm>

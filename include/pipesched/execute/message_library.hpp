@@ -34,7 +34,8 @@ struct edge_options {
 ///   send(c, peer, from, size, stream), receive(c, peer, into, size, stream)
 ///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
 ///   finalize(c), destroy(c)                           the end of a communicator
-///   abort(all)                                        of many, whose messages may wait for each other; ends those, too
+///   abort(all)                                        of many, whose messages may wait for each other: waits until those
+///                                                     have ended, and perhaps for graphs that hold some
 ///   refuses_capture()                                 why a step cannot be captured into a graph; empty if it can
 template <typename L, typename Stream>
 concept message_library = std::copyable<L> &&

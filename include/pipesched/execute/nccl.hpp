@@ -128,6 +128,7 @@ class world {
       ncclUniqueId id{};
       if (board.process() == 0) detail::require(calls, ncclGetUniqueId(&id), "GetUniqueId", where);
       const std::string told = board.share({id.internal, sizeof id.internal});
+      if (told.size() != sizeof id.internal) throw schedule_error("process 0 has shared something else than NCCL's id");
       std::memcpy(id.internal, told.data(), sizeof id.internal);
       ncclConfig_t config = library::make_config({.max_ctas = 0}, "pipesched");
       ncclResult_t of = ncclCommInitRankConfig(&handle_, static_cast<int>(board.processes()), id,
@@ -136,9 +137,14 @@ class world {
         if (const auto failed = board.failure()) throw pipeline_aborted("aborted: " + *failed);
         detail::require(calls, ncclCommGetAsyncError(handle_, &of), "CommGetAsyncError", where);
       });
-      detail::require(calls, of, "CommInitRankConfig", where);  // in progress: not all have come within the time limit
-    } catch (const std::exception& e) {
-      board.tell_failure(detail::concat({where(), ": ", e.what()}));
+      // Where another process has ended, its notice may come a little later. In progress: not all have come in time.
+      for (int i = 0; i < 200 && of != ncclSuccess; ++i) {
+        if (const auto failed = board.failure()) throw pipeline_aborted("aborted: " + *failed);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      detail::require(calls, of, "CommInitRankConfig", where);
+    } catch (...) {
+      board.tell_failure(detail::concat({where(), ": ", detail::text_of_exception()}));
       if (handle_ != nullptr) ncclCommAbort(handle_);
       throw;
     }

@@ -6,9 +6,9 @@
 #include <mpi.h>
 
 #include <chrono>
-#include <exception>
 #include <span>
 
+#include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/execute/mpi.hpp"
 #include "pipesched/program/program.hpp"
@@ -32,11 +32,8 @@ void run_mpi(const program& p, MPI_Comm communicator, Trainer& trainer, const mp
   try {
     execute(p, transport.rank(), trainer, transport, options.record, options.zero);
     transport.leave();
-  } catch (const std::exception& e) {
-    transport.abort(e.what());
-    throw;
   } catch (...) {
-    transport.abort("an exception of unknown type");
+    transport.abort(detail::text_of_exception());
     throw;
   }
 }

@@ -4,8 +4,8 @@
 // Steps of one rank of an edge_transport, with all that a failure asks for.
 
 #include <cstddef>
-#include <exception>
 
+#include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/device.hpp"
 #include "pipesched/execute/edge_transport.hpp"
 #include "pipesched/execute/executor.hpp"
@@ -27,11 +27,8 @@ void run_steps(const program& p, Trainer& trainer, edge_transport<R, L>& transpo
       transport.synchronize();
       if constexpr (requires { trainer.end_step(step); }) trainer.end_step(step);
     }
-  } catch (const std::exception& e) {
-    transport.abort(e.what());
-    throw;
   } catch (...) {
-    transport.abort("an exception of unknown type");
+    transport.abort(detail::text_of_exception());
     throw;
   }
 }
