@@ -476,7 +476,11 @@ struct lone_library {
   static status split(communicator, int color, int, const edge_options&, const std::string&, communicator& child) {
     return child = color + 1, ok;
   }
-  status state(communicator, status& of) const { return of = captures != nullptr && *captures ? going : ok, ok; }
+  status state(communicator, status& of) const {
+    of = captures != nullptr && *captures ? going : ok;
+    if (of == going) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // whoever else waits comes next
+    return ok;
+  }
   status send(communicator, int, const void* from, std::size_t size, fake_device::stream s) {
     return device->kernel(s, {{from, size}}, {}, [] {}), captures != nullptr && *captures ? going : ok;
   }
@@ -581,7 +585,8 @@ TEST_CASE("edges: an abort that waits for the rank's graph does not keep the ran
     side_stream<fake_runtime> side(fake_runtime{&device});
     stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, s, &side, {}};
     std::atomic<bool> captures = false;
-    edge_transport<fake_runtime, lone_library> t({&device}, {&device, "", &captures}, p, 0, {0, s}, board);
+    edge_transport<fake_runtime, lone_library> t({&device}, {&device, "", &captures}, p, 0, {0, s}, board,
+                                                 {.time_limit = std::chrono::milliseconds(500)});
     t.select_device();
     t.warm(trainer);
     captures = true;
