@@ -4,8 +4,8 @@
 // A notice board over TCP: every process keeps a connection to process 0. A process that is killed loses it, and all others
 // are told at once. POSIX.
 //
-// Whoever can reach the port of process 0 can join or end the job, as with the stores of other launchers: keep it inside the
-// cluster.
+// Whoever can reach the port of process 0 can join or end the job, as with the stores of other launchers: keep it inside
+// the cluster.
 
 #include <netdb.h>
 #include <poll.h>

@@ -7,13 +7,13 @@
 //   compute            ... op that makes the message, record posted .......... wait moved, op that uses the buffer again
 //   channel's stream   wait posted, send, record moved            (on the receiver's device likewise, with a receive)
 //
-// A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in launch_order():
-// nothing waits in a circle, not even where all streams of a device share one queue.
+// A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in
+// launch_order(): nothing waits in a circle, not even where all streams of a device share one queue.
 //
 // A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
-// sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under way, so
-// that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does next. Until
-// then it has the graphs that hold messages, whose end an abort may wait for: hence a thread of its own.
+// sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under
+// way, so that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does
+// next. Until then it has the graphs that hold messages, whose end an abort may wait for: hence a thread of its own.
 
 #include <algorithm>
 #include <chrono>

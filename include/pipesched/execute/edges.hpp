@@ -69,8 +69,8 @@ std::uint32_t pipeline_rank(L& library, typename L::communicator parent, std::ui
   return static_cast<std::uint32_t>(at - map.begin());
 }
 
-/// @pre every function but abort(), hear(), hears_why(), error(), end_messages(), stopped(), aborted() and cause() is called
-/// by the rank's own thread
+/// @pre every function but abort(), hear(), hears_why(), error(), end_messages(), stopped(), aborted() and cause() is
+/// called by the rank's own thread
 template <device_runtime R, message_library<typename R::stream> L>
 class edge_set {
  public:

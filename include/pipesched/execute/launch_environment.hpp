@@ -12,8 +12,8 @@
 //   address      MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
 //   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
-// The first column with rank, size and local rank is taken; else the first with a rank and a size. Where torchrun's agent listens at MASTER_PORT itself
-// (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
+// The first column with rank, size and local rank is taken; else the first with a rank and a size. Where torchrun's agent
+// listens at MASTER_PORT itself (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
 #include <algorithm>
 #include <charconv>

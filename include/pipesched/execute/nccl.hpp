@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process a rank, on
-// one host or many. NCCL 2.22 or later; link nccl and cudart.
+// NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process a rank,
+// on one host or many. NCCL 2.22 or later; link nccl and cudart.
 //
 //   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
 //   pipesched::control_plane control(where);
