@@ -110,9 +110,17 @@ refused '--pp 3 needs as many processes; the launcher (torchrun) has started 2' 
 refused '--mode is threads or graph with --transport nccl; got turns' --mode turns
 refused '--ranks-per-gpu is for --transport peer' --ranks-per-gpu 2
 
-if command -v mpirun >/dev/null && [ "$how" = on_host ]; then
-  said=$(mpirun --allow-run-as-root --oversubscribe -n 2 "$example" --transport nccl --check "${small[@]}" 2>&1) &&
-    grep -q ': passed$' <<<"$said" || { echo "FAILED: mpirun: $said"; failures=$((failures + 1)); }
+# The same binary under the launchers that are there.
+by_launcher() {
+  local said
+  command -v "$1" >/dev/null || return 0
+  said=$("$@" "$example" --transport nccl --check "${small[@]}" 2>&1) && grep -q ': passed$' <<<"$said" ||
+    { echo "FAILED: $1: $said"; failures=$((failures + 1)); }
+}
+if [ "$how" = on_host ]; then
+  by_launcher mpirun --allow-run-as-root --oversubscribe -n 2
+  by_launcher torchrun --no-python --nproc-per-node 2
+  ! sinfo >/dev/null 2>&1 || by_launcher srun -n 2
 fi
 [ "$failures" -eq 0 ] && echo passed
 exit "$((failures > 0))"
