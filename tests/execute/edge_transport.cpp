@@ -497,27 +497,42 @@ struct lone_library {
   std::string refuses_capture() const { return why_no_capture; }
 };
 
+using lone_transport = edge_transport<fake_runtime, lone_library>;
+
+// Rank 1 of a program without the others.
+struct lone_rank {
+  explicit lone_rank(const program& of) : p(of), on_host(of, 1), side(fake_runtime{&device}) {
+    device.make_stream(0, trainer.stream);
+  }
+  lone_library library(const std::string& why_no_capture = "", std::atomic<bool>* captures = nullptr) {
+    return {&device, why_no_capture, captures};
+  }
+  lone_transport transport(lone_library by, const edge_transport_options& options = {}) {
+    return {{&device}, std::move(by), p, 0, {0, trainer.stream}, board, options};
+  }
+
+  const program& p;
+  fake_device device;
+  thread_boards boards{1};
+  thread_board board{boards, 0};
+  model::trainer on_host;
+  side_stream<fake_runtime> side;
+  stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, {}, &side, {}};
+};
+
 }  // namespace
 
 TEST_CASE("edges: a rank captures its step alone, and asks for nothing forbidden; what cannot be captured is refused") {
   for (const family& of : families) {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 8}));
-    fake_device device;
-    thread_boards boards(1);
-    thread_board board(boards, 0);
-    model::trainer on_host(p, 1);
-    fake_device::stream s{};
-    device.make_stream(0, s);
-    side_stream<fake_runtime> side(fake_runtime{&device});
-    stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, s, &side, {}};
-    using lone_transport = edge_transport<fake_runtime, lone_library>;
+    lone_rank alone(p);
     const auto refusal = [&](const edge_transport_options& options, const std::string& why, bool warm) {
       return refusal_of([&] {
-        lone_transport t({&device}, {&device, why}, p, 0, {0, s}, board, options);
+        lone_transport t = alone.transport(alone.library(why), options);
         t.select_device();
-        if (warm) t.warm(trainer);
-        t.capture(trainer);
+        if (warm) t.warm(alone.trainer);
+        t.capture(alone.trainer);
       });
     };
     CHECK(refusal({}, "", false) ==
@@ -526,15 +541,15 @@ TEST_CASE("edges: a rank captures its step alone, and asks for nothing forbidden
           "no graph: the cells of a graph cannot be timed; make the transport without .timed");
     CHECK(refusal({}, "it is too old", true) == "no graph: it is too old");
 
-    lone_transport t({&device}, {&device}, p, 0, {0, s}, board);
+    lone_transport t = alone.transport(alone.library());
     t.select_device();
-    t.warm(trainer);
-    auto graph = t.capture(trainer);
+    t.warm(alone.trainer);
+    auto graph = t.capture(alone.trainer);
     for (int i = 0; i < 2; ++i) graph.launch(), t.synchronize();
-    execute(p, 1, trainer, t);  // and not captured, again
+    execute(p, 1, alone.trainer, t);  // and not captured, again
     t.synchronize();
-    REQUIRE(device.races.empty());
-    REQUIRE(device.launches == 2);
+    REQUIRE(alone.device.races.empty());
+    REQUIRE(alone.device.launches == 2);
   }
 }
 
@@ -576,25 +591,17 @@ TEST_CASE("edges: a rank in no pipeline tells and hears of failures like any oth
 TEST_CASE("edges: an abort that waits for the rank's graph does not keep the rank from ending it") {
   const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
   for (int i = 0; i < 5; ++i) {
-    fake_device device;
-    thread_boards boards(1);
-    thread_board board(boards, 0);
-    model::trainer on_host(p, 1);
-    fake_device::stream s{};
-    device.make_stream(0, s);
-    side_stream<fake_runtime> side(fake_runtime{&device});
-    stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, s, &side, {}};
+    lone_rank alone(p);
     std::atomic<bool> captures = false;
-    edge_transport<fake_runtime, lone_library> t({&device}, {&device, "", &captures}, p, 0, {0, s}, board,
-                                                 {.time_limit = std::chrono::milliseconds(500)});
+    lone_transport t = alone.transport(alone.library("", &captures), {.time_limit = std::chrono::milliseconds(500)});
     t.select_device();
-    t.warm(trainer);
+    t.warm(alone.trainer);
     captures = true;
     std::jthread other([&] {
       std::this_thread::sleep_for(std::chrono::milliseconds(3 * i));
-      board.tell_failure("another rank threw");
+      alone.board.tell_failure("another rank threw");
     });
-    CHECK_THROWS_AS(t.capture(trainer), pipeline_aborted);
+    CHECK_THROWS_AS(t.capture(alone.trainer), pipeline_aborted);
     captures = false;
     CHECK(t.cause().find("another rank threw\nthis is rank 1 at ") == 0);
   }
@@ -603,26 +610,18 @@ TEST_CASE("edges: an abort that waits for the rank's graph does not keep the ran
 TEST_CASE("edges: a step that its trainer throws out of can be followed by another one") {
   // As a capture that fails may be: the rank itself has done nothing that others wait for.
   const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
-  fake_device device;
-  thread_boards boards(1);
-  thread_board board(boards, 0);
-  model::trainer on_host(p, 1);
-  fake_device::stream s{};
-  device.make_stream(0, s);
-  side_stream<fake_runtime> side(fake_runtime{&device});
-  stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, s, &side, {}};
-  edge_transport<fake_runtime, lone_library> t({&device}, {&device}, p, 0, {0, s}, board,
-                                               {.time_limit = std::chrono::milliseconds(500)});
+  lone_rank alone(p);
+  lone_transport t = alone.transport(alone.library(), {.time_limit = std::chrono::milliseconds(500)});
   t.select_device();
-  t.warm(trainer);
+  t.warm(alone.trainer);
   for (const std::uint32_t micro : {0u, 3u, 7u}) {
-    trainer.fails = [micro](op o) {
+    alone.trainer.fails = [micro](op o) {
       if (o.micro == micro) throw std::domain_error("not now");
     };
-    CHECK_THROWS_AS(t.capture(trainer), std::domain_error);
-    trainer.fails = {};
+    CHECK_THROWS_AS(t.capture(alone.trainer), std::domain_error);
+    alone.trainer.fails = {};
     std::this_thread::sleep_for(std::chrono::milliseconds(600));  // longer than the limit: it is not in a step
-    execute(p, 1, trainer, t);
+    execute(p, 1, alone.trainer, t);
     t.synchronize();
   }
   CHECK(!t.aborted());

@@ -38,8 +38,7 @@ queue queue_of(const program& p, std::uint32_t rank, const std::vector<launch>& 
   std::map<std::uint32_t, item> posted;  // by action
   std::map<std::uint32_t, std::uint32_t> numbers;
   for (std::uint32_t n = 0; n < row.size(); ++n)
-    if (row[n].kind == action_kind::receive || row[n].kind == action_kind::send)
-      posted[n] = {row[n].channel, numbers[row[n].channel]++};
+    if (is_message(row[n])) posted[n] = {row[n].channel, numbers[row[n].channel]++};
   queue q;
   std::size_t next = 0;
   for (std::uint32_t n = 0; n <= row.size(); ++n) {

@@ -225,20 +225,16 @@ class control_plane : public notice_board {
   template <typename Done>
   bool until(Done&& done, std::chrono::duration<double> limit) {
     for (const auto start = clock::now(); clock::now() - start < limit;) {
+      pollfd polled{socket_.get(), POLLIN, 0};
       {
         const std::lock_guard lock(mutex_);
         listen();
         if (done()) return true;
+        if (!out_.empty()) polled.events = POLLIN | POLLOUT;
       }
-      pollfd polled{socket_.get(), static_cast<short>(out_left() ? POLLIN | POLLOUT : POLLIN), 0};
       ::poll(&polled, 1, 50);  // another thread may have taken what came
     }
     return false;
-  }
-
-  bool out_left() {
-    const std::lock_guard lock(mutex_);
-    return !out_.empty();
   }
 
   std::uint32_t rank_, size_;

@@ -4,6 +4,7 @@
 // What the library asks of a device's runtime: the seam between CUDA (cuda.hpp), its relatives (HIP, MUSA) and a fake for
 // tests. A port is one type that satisfies `device_runtime`.
 
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -167,6 +169,16 @@ class rank_clock {
   std::vector<device_handle<R, typename R::event>> times_;
   device_handle<R, typename R::event> zero_, end_;
 };
+
+/// Waits, not beyond `until`, until what is in the stream now has been done, as far as that can be known. @param e  any event
+template <device_runtime R>
+void wait_until_empty(R& runtime, typename R::event e, typename R::stream s,
+                      std::chrono::steady_clock::time_point until) noexcept {
+  bool done = false;
+  if (!runtime.succeeded(runtime.record(e, s))) return;
+  while (runtime.succeeded(runtime.query(e, done)) && !done && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+}
 
 }  // namespace detail
 

@@ -104,9 +104,6 @@ class edge_progress {
     return std::max(certain, started);
   }
   std::string name_of(std::uint32_t n) const {
-    const auto is_message = [](const action& a) {
-      return a.kind == action_kind::receive || a.kind == action_kind::send;
-    };
     while (n < row().size() && is_message(row()[n])) ++n;
     if (n >= row().size()) return "its end";
     if (row()[n].kind == action_kind::compute) return to_string(p_.schedule[rank_][row()[n].index]);

@@ -129,7 +129,7 @@ class edge_transport {
       progress_.begin();            // each has the time limit
       if (options_.enlists_buffers) enlist(trainer, e);
       const std::uint32_t i = first_launch(e.channel), first = launches()[i].action;
-      post(row()[first], first, memory_of(trainer, row()[first]));
+      post(row()[first], first, detail::message_memory(trainer, row()[first]));
       start(i);
       wait(posts_[first].buffer);
     }
@@ -232,8 +232,6 @@ class edge_transport {
   std::uint32_t weights_at() const { return reductions_at() + p_.pools[rank()].reductions; }
   std::span<const action> row() const { return progress_.row(); }
   const std::vector<launch>& launches() const { return progress_.launches(); }
-  static bool is_weights(const action& a) { return a.what.what == payload::weights; }
-  static bool is_message(const action& a) { return a.kind == action_kind::receive || a.kind == action_kind::send; }
   detail::rank_clock<R>& clock() { return clock_.front(); }
   auto here() const {
     return [this] { return progress_.host_place(); };
@@ -242,9 +240,7 @@ class edge_transport {
 
   void make_events() {
     clock_.emplace_back(runtime_, where_.device, p_.schedule[rank()].size(), options_.timed, here());
-    std::uint32_t count = weights_at();
-    for (const action& a : row()) count += is_weights(a) && a.kind == action_kind::send;
-    for (std::uint32_t n = 0; n < count; ++n)
+    for (std::uint32_t n = weights_at() + weights_sent(row()); n > 0; --n)
       buffers_.push_back({.posted = detail::make_event(runtime_, where_.device, false, here())});
     progress_.make_events(where_.device);
     posts_.resize(row().size());
@@ -286,19 +282,12 @@ class edge_transport {
     return static_cast<std::uint32_t>(std::find_if(launches().begin(), launches().end(), is_of_it) -
                                       launches().begin());
   }
-  template <typename Trainer>
-  static std::span<std::byte> memory_of(Trainer& trainer, const action& a) {
-    if constexpr (trainer_has::reductions<Trainer>)
-      if (is_weights(a))
-        return a.kind == action_kind::send ? trainer.weight_gradient(a.what.stage) : trainer.reduction_buffer(a.buffer);
-    return trainer.buffer(a.buffer);
-  }
   template <typename Trainer, typename Edge>
   void enlist(Trainer& trainer, Edge& e) {
     std::vector<std::byte*> known;
     for (const action& a : row()) {
       if (!is_message(a) || a.channel != e.channel) continue;
-      const std::span<std::byte> bytes = memory_of(trainer, a);
+      const std::span<std::byte> bytes = detail::message_memory(trainer, a);
       if (std::find(known.begin(), known.end(), bytes.data()) != known.end()) continue;
       known.push_back(bytes.data());
       edges_.enlist(e, bytes.data(), bytes.size(), here());
@@ -307,17 +296,11 @@ class edge_transport {
 
   // Until the streams are empty, at most a quarter of the time limit: messages may be writing into the trainer's buffers.
   void drain() noexcept {
-    const auto start = std::chrono::steady_clock::now();
-    const auto empty = [&](typename R::stream s) {
-      bool done = false;
-      if (!runtime_.succeeded(runtime_.record(clock().end(), s))) return;
-      while (!done && runtime_.succeeded(runtime_.query(clock().end(), done)) &&
-             std::chrono::steady_clock::now() - start < options_.time_limit / 4)
-        std::this_thread::yield();
-    };
     if (clock_.empty()) return;
-    for (const auto& e : edges_.all()) empty(e.stream.handle());
-    empty(where_.compute);
+    const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.time_limit / 4);
+    const auto until = std::chrono::steady_clock::now() + limit;
+    for (const auto& e : edges_.all()) detail::wait_until_empty(runtime_, clock().end(), e.stream.handle(), until);
+    detail::wait_until_empty(runtime_, clock().end(), where_.compute, until);
   }
 
   void watch(const std::stop_token& stop) {
@@ -355,6 +338,7 @@ class edge_transport {
     }
   }
   void fail(std::string_view cause) { edges_.abort(detail::concat({progress_.device_place(), ": ", cause})); }
+
   R runtime_;
   const program& p_;
   device_rank<R> where_;

@@ -45,7 +45,7 @@ void require_trainer(const program& p, std::uint32_t rank) {
       }
   if constexpr (!trainer_has::reductions<Trainer>)
     for (const action& a : p.actions[rank])
-      if (a.what.what == payload::weights)
+      if (is_weights(a))
         throw schedule_error(
             concat({"the trainer has no weight_gradient, reduction_buffer and reduce, which the reduction of stage ",
                     a.what.stage, " needs"}));
@@ -82,6 +82,15 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
   }
 }
 
+// What a message is received into or sent from.
+template <typename Trainer>
+std::span<std::byte> message_memory(Trainer& trainer, const action& a) {
+  if constexpr (trainer_has::reductions<Trainer>)
+    if (is_weights(a))
+      return a.kind == action_kind::send ? trainer.weight_gradient(a.what.stage) : trainer.reduction_buffer(a.buffer);
+  return trainer.buffer(a.buffer);
+}
+
 // What one rank's actions are run with.
 template <typename Trainer, typename Transport>
 struct rank_run {
@@ -100,15 +109,9 @@ struct rank_run {
     const action& a = actions[n];
     transport.at(n);
     switch (a.kind) {
-      case action_kind::receive:
-        if constexpr (trainer_has::reductions<Trainer>)
-          if (a.what.what == payload::weights) return transport.post_receive(a, trainer.reduction_buffer(a.buffer));
-        return transport.post_receive(a, trainer.buffer(a.buffer));
+      case action_kind::receive: return transport.post_receive(a, message_memory(trainer, a));
       case action_kind::compute: return compute(a.index, record, zero);
-      case action_kind::send:
-        if constexpr (trainer_has::reductions<Trainer>)
-          if (a.what.what == payload::weights) return transport.post_send(a, trainer.weight_gradient(a.what.stage));
-        return transport.post_send(a, trainer.buffer(a.buffer));
+      case action_kind::send: return transport.post_send(a, message_memory(trainer, a));
       case action_kind::reduce:
         if constexpr (trainer_has::reductions<Trainer>) reduce(a);
     }

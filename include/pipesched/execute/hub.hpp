@@ -48,13 +48,13 @@ struct transfer_counts {
     for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) {
       std::vector<std::uint32_t> last_channel(p.pools[rank].buffers, no_slot);
       for (const action& a : p.actions[rank]) {
-        if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
-        const bool tensor = a.what.what != payload::weights;
+        if (!is_message(a)) continue;
+        const bool tensor = !is_weights(a);
         if (tensor && last_channel[a.buffer] == a.channel) continue;  // waited for before it is posted again
         if (tensor) last_channel[a.buffer] = a.channel;
         ++entries[a.channel];
-        weights[rank] += !tensor && a.kind == action_kind::send;
       }
+      weights[rank] = weights_sent(p.actions[rank]);
     }
   }
   std::vector<std::size_t> entries;    ///< by channel: no fewer than its messages that are posted and have not moved
@@ -157,7 +157,7 @@ class basic_hub {
       return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
     };
     const auto needs = [&](const action& a, std::uint32_t number) {
-      const bool weights = a.what.what == payload::weights;
+      const bool weights = is_weights(a);
       if (n >= row.size()) return true;
       if (row[n].kind == action_kind::reduce)
         return weights && (a.kind == action_kind::send || a.buffer == row[n].buffer);
@@ -169,9 +169,9 @@ class basic_hub {
     std::uint32_t sent = 0;
     const action* last = nullptr;
     for (const action& a : row.first(std::min<std::size_t>(n, row.size()))) {
-      if (a.kind != action_kind::receive && a.kind != action_kind::send) continue;
+      if (!is_message(a)) continue;
       std::uint32_t number = a.buffer;
-      if (a.what.what == payload::weights)
+      if (is_weights(a))
         number = pools.buffers + (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++);
       if (needs(a, number) && pending(number)) last = &a;
     }
@@ -216,7 +216,7 @@ class basic_in_process {
   }
 
   void post_receive(const action& a, std::span<std::byte> bytes) {
-    const std::uint32_t n = a.what.what == payload::weights ? data_ + a.buffer : a.buffer;
+    const std::uint32_t n = is_weights(a) ? data_ + a.buffer : a.buffer;
     const message_side side = post(n, bytes.data());
     auto& c = hub_.channels_[a.channel];
     const std::size_t entry = c.receives++ % c.size;
@@ -225,7 +225,7 @@ class basic_in_process {
     meet(p, 2, a.channel, entry);
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    const bool weights = a.what.what == payload::weights;
+    const bool weights = is_weights(a);
     const std::uint32_t n = weights ? data_ + reductions_ + weights_++ % sends_ : a.buffer;
     const message_side side = post(n, const_cast<std::byte*>(bytes.data()));  // only read
     auto& c = hub_.channels_[a.channel];

@@ -84,9 +84,7 @@ class mpi_transport {
     rank_ = static_cast<std::uint32_t>(rank);
     reductions_at_ = p.pools[rank_].buffers;
     weights_at_ = reductions_at_ + p.pools[rank_].reductions;
-    std::size_t weights = 0;
-    for (const action& a : p.actions[rank_]) weights += a.kind == action_kind::send && is_weights(a);
-    transfers_.resize(weights_at_ + weights);
+    transfers_.resize(weights_at_ + weights_sent(p.actions[rank_]));
     heard_.resize(p.schedule.pp());
     mail_ = std::make_unique<mail>(p.schedule.pp());
   }
@@ -181,7 +179,6 @@ class mpi_transport {
   };
 
   static std::string concat(std::initializer_list<detail::piece> pieces) { return detail::concat(pieces); }
-  static bool is_weights(const action& a) { return a.what.what == payload::weights; }
 
   static std::string error_text(int status) {
     std::array<char, MPI_MAX_ERROR_STRING> text{};

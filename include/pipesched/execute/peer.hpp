@@ -102,14 +102,10 @@ class peer_mover {
   /// buffers go. A trainer's own streams are its own business.
   void drain(std::chrono::duration<double> limit) noexcept {
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
-    const auto empty = [&](typename R::event e, typename R::stream s) {
-      bool done = false;
-      if (!runtime_.succeeded(runtime_.record(e, s))) return;
-      while (runtime_.succeeded(runtime_.query(e, done)) && !done && std::chrono::steady_clock::now() < until)
-        std::this_thread::yield();
-    };
-    for (std::size_t r = 0; r < ranks_.size(); ++r) empty(states_[r].clock.end(), ranks_[r].compute);
-    for (const channel_state& c : channels_) empty(c.moved[0].handle(), c.stream.handle());
+    for (std::size_t r = 0; r < ranks_.size(); ++r)
+      detail::wait_until_empty(runtime_, states_[r].clock.end(), ranks_[r].compute, until);
+    for (const channel_state& c : channels_)
+      detail::wait_until_empty(runtime_, c.moved[0].handle(), c.stream.handle(), until);
   }
 
   R& runtime() { return runtime_; }

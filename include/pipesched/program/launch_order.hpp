@@ -99,7 +99,6 @@ class message_times {
     std::vector<std::uint64_t> starts;
   };
 
-  static bool is_message(const action& a) { return a.kind == action_kind::receive || a.kind == action_kind::send; }
   std::size_t matched(std::uint32_t channel) const {
     return std::min(channels_[channel].sends.size(), channels_[channel].receives.size());
   }
@@ -125,7 +124,7 @@ class message_times {
   }
 
   void post(std::uint32_t r, rank_state& rank, const action& a) {
-    const bool receives = a.kind == action_kind::receive, weights = a.what.what == payload::weights;
+    const bool receives = a.kind == action_kind::receive, weights = is_weights(a);
     channel_state& c = channels_[a.channel];
     auto& mine = receives ? c.receives : c.sends;
     const side posted{a.channel, static_cast<std::uint32_t>(mine.size())};

@@ -13,8 +13,10 @@
 //
 // A channel is a directed edge between two ranks: messages leave and arrive in one order, without tags, as NCCL has it.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -76,6 +78,12 @@ struct action {
   friend constexpr bool operator==(const action&, const action&) = default;
 };
 
+/// Does it post a message, and of weight gradients?
+constexpr bool is_message(const action& a) noexcept {
+  return a.kind == action_kind::receive || a.kind == action_kind::send;
+}
+constexpr bool is_weights(const action& a) noexcept { return a.what.what == payload::weights; }
+
 /// The slots of one op. What a stage hands to another on the same rank goes through a buffer, too.
 struct op_slots {
   std::uint32_t activation = no_slot;  ///< what F keeps until the end of B or W
@@ -106,6 +114,12 @@ struct program {
 
   friend bool operator==(const program&, const program&) = default;
 };
+
+/// How many weight gradients a rank sends, by its actions.
+inline std::uint32_t weights_sent(std::span<const action> row) {
+  return static_cast<std::uint32_t>(std::count_if(
+      row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send && is_weights(a); }));
+}
 
 /// A number that programs which differ in what ranks must agree on, actions and cells, hardly ever share.
 inline std::uint64_t fingerprint(const program& p) {
