@@ -102,6 +102,13 @@ grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) ran
   failed "no rank says what it waits for"
 unset stalled
 
+# Streams that share a queue: told once, by process 0.
+CUDA_DEVICE_MAX_CONNECTIONS=1 passes 2 "${small[@]}" --timed
+said='^pipesched: CUDA_DEVICE_MAX_CONNECTIONS is 1: [0-9]* streams share 1 queue of the device, '
+[ "$(grep -c "$said" "$folder/err.0")" = 1 ] && ! grep -q CUDA_DEVICE "$folder/err.1" || failed "the note about queues"
+passes 2 "${small[@]}"
+! grep -q CUDA_DEVICE "$folder"/err.* || failed "a note about queues that are not shared"
+
 refused() {
   launch 2 "${@:2}"
   [ "${codes[*]}" = "2 2" ] && grep -q "^cuda_mlp: $1" "$folder/err.1" || failed "${@:2}"

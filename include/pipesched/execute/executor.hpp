@@ -85,9 +85,10 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
 // What a message is received into or sent from.
 template <typename Trainer>
 std::span<std::byte> message_memory(Trainer& trainer, const action& a) {
-  if constexpr (trainer_has::reductions<Trainer>)
-    if (is_weights(a))
-      return a.kind == action_kind::send ? trainer.weight_gradient(a.what.stage) : trainer.reduction_buffer(a.buffer);
+  if constexpr (trainer_has::reductions<Trainer>) {
+    if (is_weights(a) && a.kind == action_kind::send) return trainer.weight_gradient(a.what.stage);
+    if (is_weights(a)) return trainer.reduction_buffer(a.buffer);
+  }
   return trainer.buffer(a.buffer);
 }
 
