@@ -19,7 +19,7 @@
 #include <new>
 #include <ostream>
 #include <pipesched/execute/in_process.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/program/check.hpp>
@@ -35,7 +35,7 @@
 
 namespace {
 
-std::size_t held = 0, most_held = 0;  // bytes from operator new, for the memory columns; the benches run on one thread
+std::size_t held = 0, max_held = 0;  // bytes from operator new, for the memory columns; the benches run on one thread
 
 }  // namespace
 
@@ -43,7 +43,7 @@ void* operator new(std::size_t size) {
   void* block = std::malloc(size);
   if (!block) throw std::bad_alloc();
   held += malloc_usable_size(block);
-  most_held = std::max(most_held, held);
+  max_held = std::max(max_held, held);
   return block;
 }
 void operator delete(void* block) noexcept {
@@ -129,10 +129,10 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
   const schedule s = verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(simulate(s));
   const std::size_t before = held;
-  most_held = held;
+  max_held = held;
   benchmark::DoNotOptimize(simulate(s));
   state.counters["memory_of_schedule"] =
-      static_cast<double>(most_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
+      static_cast<double>(max_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
   count(state, s.cells.size());
   state.counters["ops_per_second"] = benchmark::Counter(
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
@@ -140,7 +140,7 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
 
 void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = verified(f, p);
-  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, class_of(s)));
+  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
   count(state, s.cells.size());
 }
 

@@ -15,7 +15,7 @@ using namespace pipesched;
 int main() {
   const pipeline_params p{.pp = 2, .micro = 4};
   // GPipe in two halves: half the activations, twice the bubble.
-  const schedule s = make_schedule_of({.family = "half_gpipe"}, p, placement::linear(p.pp), [&](auto rank, auto& sink) {
+  const schedule s = make_schedule({.family = "half_gpipe"}, p, placement::linear(p.pp), [&](auto rank, auto& sink) {
     const stage_ops stage(rank);
     for (std::int64_t first : {std::int64_t{0}, p.micro / 2}) {
       repeat(sink, p.micro / 2, stage.F(first));

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
 #include <string>
 
@@ -24,7 +24,7 @@ int main() {
   std::printf("| schedule | devices | bubble | by formula | simulated | idle | activations kept | parameters |\n");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (const auto& l : lines) {
-    const closed_form form = published(l.name, l.params, {}).value();
+    const closed_form form = closed_form_of(l.name, l.params, {}).value();
     const metrics m = measure(simulate(make_schedule(l.name, l.params)));
     double bubble = 0;
     for (const rank_metrics& r : m.ranks) bubble = std::max(bubble, r.bubble);

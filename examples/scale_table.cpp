@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <pipesched/execute/message_library.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>

@@ -60,12 +60,12 @@ TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
 
 TEST_CASE("costs: divided among the stages of a rank, a share costs what it did") {
   const stage_costs c{.forward = {10, 20}, .backward_input = 6, .transfer_time = 3, .kept_by_forward = 8};
-  const stage_costs d = divided(c, 2, 4);
+  const stage_costs d = split_stage_costs(c, 2, 4);
   CHECK(d.forward == per_stage{5, 5, 10, 10});
   CHECK(d.backward_input == per_stage(3));
   CHECK(d.transfer_time == per_stage(3));
   CHECK(d.kept_by_forward == per_stage(4));
-  CHECK(divided(c, 2, 2) == c);
+  CHECK(split_stage_costs(c, 2, 2) == c);
 }
 
 TEST_CASE("costs json: written and read again, random models are the same") {

@@ -4,7 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
 
 #include "laws.hpp"
@@ -14,14 +14,14 @@ using namespace pipesched;
 using namespace pipesched::tests;
 
 #ifdef PIPESCHED_SMALL_GRIDS  // as for_all_families does
-constexpr std::int64_t most_pp = 4, most_micro = 8;
+constexpr std::int64_t max_pp = 4, max_micro = 8;
 #else
-constexpr std::int64_t most_pp = 32, most_micro = 96;
+constexpr std::int64_t max_pp = 32, max_micro = 96;
 #endif
 
 TEST_CASE("every family: verified, peak activations and bubble of the papers, over the whole grid") {
   std::int64_t schedules = 0;
-  for_all_families(most_pp, most_micro, [&](const family& f, const schedule_params& p) {
+  for_all_families(max_pp, max_micro, [&](const family& f, const schedule_params& p) {
     CAPTURE(f.name);
     CAPTURE(p.pp);
     CAPTURE(p.micro);
@@ -35,5 +35,5 @@ TEST_CASE("every family: verified, peak activations and bubble of the papers, ov
     ++schedules;
   });
   // All families at every pp, DualPipe and Chimera at every even one.
-  CHECK(schedules == ((std::ssize(families) - 2) * most_pp + 2 * (most_pp / 2)) * most_micro * 2);
+  CHECK(schedules == ((std::ssize(families) - 2) * max_pp + 2 * (max_pp / 2)) * max_micro * 2);
 }

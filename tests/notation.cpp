@@ -16,7 +16,7 @@ TEST_CASE("notation: writing and parsing are inverse") {
         CHECK(parse_op(to_string(a)) == a);
         CHECK(parse_cell(to_string(a)) == cell(a));
         CHECK(parse_cell(to_string(cell(a, b))) == cell(a, b));
-        CHECK(to_string(cell(a, b)).size() <= longest_cell_text);
+        CHECK(to_string(cell(a, b)).size() <= max_cell_text);
       }
   CHECK(to_string(op{pass::backward_input, 0, 7, 13}) == "7I13");
   CHECK(to_string(cell({pass::forward, 0, 0, 7}, {pass::backward, 1, 7, 13})) == "(0F7;7B13)");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A second object with every header, linked into the tests: a function that is not inline shows as a link error.
 
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/json.hpp>

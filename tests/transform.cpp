@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -85,7 +85,7 @@ TEST_CASE("transform: every one keeps every family valid at every size") {
         REQUIRE(peak_activations(delayed[rank], s.forward_only) <= peak_activations(s[rank], s.forward_only) + by);
     }
     for (const schedule& plain : {s, split, delay_weights(split, 2)})
-      for (const overlap_rule how : {overlap_rule::everywhere, overlap_rule::where_ready}) {
+      for (const overlap_policy how : {overlap_policy::everywhere, overlap_policy::where_ready}) {
         const schedule paired = overlap_neighbours(plain, how);
         REQUIRE(to_string(verify(paired)) == "");
         REQUIRE(ops_of(paired) == ops_of(plain));
@@ -118,7 +118,7 @@ TEST_CASE("transform: by hand") {
   CHECK(to_string(overlap_neighbours(make_gpipe_schedule({.pp = 1, .micro = 2}))[0]) == "0F0 (0F1;0B0) 0B1");
   CHECK(to_string(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}))) ==
         "rank 0: 0F0 (0F1;0B0) (0F2;0B1) 0B2\nrank 1: 1F0 1B0 1F1 1B1 1F2 1B2\n");
-  CHECK(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}), overlap_rule::where_ready) ==
+  CHECK(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}), overlap_policy::where_ready) ==
         make_1f1b_schedule({.pp = 2, .micro = 3}));
   // Rank 0 waits for 1B1 before it runs 0F2, and rank 1 for 0F2 before it runs 1B1: one pair is given up.
   const schedule circle = [&] {
@@ -158,10 +158,10 @@ TEST_CASE("transform: they agree with what families do themselves") {
       CHECK(overlap_neighbours(make_interleaved_1f1b_schedule(p)) ==
             make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = 2, .overlap = true}));
     }
-  const stage_costs costs = divided(deepseek_v3_costs(), 4, 8);
+  const stage_costs costs = split_stage_costs(deepseek_v3_costs(), 4, 8);
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, costs)).makespan; };
   const schedule zbv = make_zbv_schedule({.pp = 4, .micro = 24});
-  CHECK(makespan(overlap_neighbours(zbv, overlap_rule::where_ready)) < 0.9 * makespan(zbv));
+  CHECK(makespan(overlap_neighbours(zbv, overlap_policy::where_ready)) < 0.9 * makespan(zbv));
 }
 
 TEST_CASE("transform: what cannot be cut or joined is refused") {

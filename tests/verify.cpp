@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "support/brute_force.hpp"
 #include "support/families.hpp"
 

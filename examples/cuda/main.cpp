@@ -23,7 +23,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <pipesched/execute/launch_environment.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/notation.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>

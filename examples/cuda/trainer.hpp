@@ -75,7 +75,7 @@ class trainer {
     const bool has_last = std::count(numbers_.begin(), numbers_.end(), p.schedule.stages() - 1) > 0;
     for (const std::uint16_t number : numbers_) stages_.emplace_back(s, number, where.compute);
     for (std::uint32_t i = 0; i < pools.activations; ++i) kept_.emplace_back(s, has_last);
-    for (std::uint32_t i = 0; i < pools.weights; ++i) due_.emplace_back(s);
+    for (std::uint32_t i = 0; i < pools.contexts; ++i) due_.emplace_back(s);
     for (std::uint32_t i = 0; i < pools.buffers; ++i) buffers_.emplace_back(s.narrow());
     for (std::uint32_t i = 0; i < pools.reductions; ++i) reductions_.emplace_back(2 * s.matrix());
   }
@@ -157,12 +157,12 @@ class trainer {
         copy(l, buffers_[t.slots.input].data(), kept.x.data(), s_.narrow());
       return stage.forward_up(l.math, kept.x.data(), kept.h.data(), l.moved.data());
     }
-    const Real* dy = t.what.pass == pipesched::pass::backward_weight ? due_[t.slots.weights].dy.data()
+    const Real* dy = t.what.pass == pipesched::pass::backward_weight ? due_[t.slots.context].dy.data()
                      : t.slots.input == pipesched::no_slot           ? kept.dy.data()
                                                                      : buffers_[t.slots.input].data();
     if (yields_input_gradient(t.what.pass)) stage.input_down(l.math, dy, l.moved.data());
     if (yields_weight_gradient(t.what.pass)) stage.weight_down(l.math, kept.h.data(), dy, l.scratch.data());
-    if (t.what.pass == pipesched::pass::backward_input) copy(l, dy, due_[t.slots.weights].dy.data(), s_.narrow());
+    if (t.what.pass == pipesched::pass::backward_input) copy(l, dy, due_[t.slots.context].dy.data(), s_.narrow());
   }
 
   void transfer(const lane& l, const pipesched::task& t) {
@@ -183,7 +183,7 @@ class trainer {
       return mean_squared_error(l.y.data(), l.target.data(), kept.dy.data(), s_.narrow(), l.sums.data(),
                                 losses_.data() + t.what.micro, l.stream);
     }
-    Real* const dh = t.what.pass == pipesched::pass::backward ? l.scratch.data() : due_[t.slots.weights].dh.data();
+    Real* const dh = t.what.pass == pipesched::pass::backward ? l.scratch.data() : due_[t.slots.context].dh.data();
     if (yields_input_gradient(t.what.pass)) stage.input_up(l.math, kept.h.data(), l.moved.data(), dh, output);
     if (yields_weight_gradient(t.what.pass)) stage.weight_up(l.math, kept.x.data(), dh);
   }

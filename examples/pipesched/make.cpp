@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <iostream>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
 #include <pipesched/io/torch_comms_csv.hpp>

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -50,9 +50,9 @@ study studied(schedule s, const stage_costs& costs) {
   if (!of.times) return of;
   const schedule& plan = of.times.schedule;
   of.measured = measure(of.times, costs);
-  of.bound = lower_bound(plan.placement, plan.micro, costs, class_of(plan));
+  of.bound = lower_bound(plan.placement, plan.micro, costs, schedule_class_of(plan));
   if (const auto times = times_of(costs))
-    of.formula = published(
+    of.formula = closed_form_of(
         plan.name,
         {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only, .chunks = plan.stages() / plan.pp()},
         *times);
@@ -62,9 +62,9 @@ study studied(schedule s, const stage_costs& costs) {
 std::string text_of(const study& of, const stage_costs& costs, const text_style& style) {
   const schedule& s = of.times.schedule;
   const metrics& m = of.measured;
-  std::string text =
-      fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %\n", s.name.view(), s.pp(), s.micro,
-                  s.forward_only ? ", forward only" : "", certificate(m.makespan, of.bound), 100 * m.bubble_ratio);
+  std::string text = fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %\n", s.name.view(), s.pp(),
+                                 s.micro, s.forward_only ? ", forward only" : "",
+                                 format_optimality_gap(m.makespan, of.bound), 100 * m.bubble_ratio);
   text += fmt::format("bound: {}, rank {}\n", of.bound.reason, of.bound.rank);
   if (of.formula)
     text += fmt::format(
@@ -160,7 +160,7 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
       schedule_params params = sizes.params;
       params.costs = share;  // the families that look at costs have one stage a rank
       schedule s = f.make(params);
-      const stage_costs costs = divided(share, s.pp(), s.stages());
+      const stage_costs costs = split_stage_costs(share, s.pp(), s.stages());
       studies.push_back(studied(std::move(s), costs));
     } catch (const schedule_error& e) {
       if (asked || names.empty() == (f.name == families[0].name)) throw;  // costs or sizes that no family takes

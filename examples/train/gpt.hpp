@@ -308,7 +308,7 @@ class stage {
   };
   // What F and I keep, in a stage with up to so many blocks.
   struct activation {
-    activation(const model_sizes& of, std::size_t most_blocks) : s(of), blocks(most_blocks) {}
+    activation(const model_sizes& of, std::size_t max_blocks) : s(of), blocks(max_blocks) {}
     model_sizes s;
     std::size_t blocks;
     std::vector<std::uint8_t> tokens{std::vector<std::uint8_t>(s.batch * (s.context + 1))};  // each is to tell the next
@@ -317,7 +317,7 @@ class stage {
     std::vector<Real> probabilities = matrix<Real>(s, s.vocabulary);
   };
   struct context {
-    context(const model_sizes& of, std::size_t most_blocks) : s(of), blocks(most_blocks) {}
+    context(const model_sizes& of, std::size_t max_blocks) : s(of), blocks(max_blocks) {}
     model_sizes s;
     std::size_t blocks;
     std::vector<Real> embedded = matrix<Real>(s, s.width), norm = embedded, scores = matrix<Real>(s, s.vocabulary);

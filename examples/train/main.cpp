@@ -19,7 +19,7 @@
 #include <latch>
 #include <numeric>
 #include <pipesched/execute/in_process.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/simulate/fit_costs.hpp>

@@ -61,7 +61,7 @@ struct rank_model {
       const typename stage<Real>::place at{number, placement.stages()};
       stages.push_back(std::make_unique<stage<Real>>(s, at, seed));
       optimizers.emplace_back(stages.back()->parameters());
-      most_blocks = std::max(most_blocks, at.end(s) - at.begin(s));
+      max_blocks = std::max(max_blocks, at.end(s) - at.begin(s));
     }
   }
   /// After a step. Each rank does so for itself: replicas have the same gradients to the bit, hence the same weights.
@@ -73,7 +73,7 @@ struct rank_model {
   std::vector<std::uint16_t> numbers;
   std::vector<std::unique_ptr<stage<Real>>> stages;
   std::vector<adam<Real>> optimizers;
-  std::size_t most_blocks = 0;  // of a stage here: an activation's slot is used by any of them
+  std::size_t max_blocks = 0;  // of a stage here: an activation's slot is used by any of them
 };
 
 /// @param losses of every micro-batch of every step; a rank writes those of the micro-batches whose last stage it has
@@ -88,14 +88,14 @@ class trainer {
         losses_(losses),
         micro_(p.schedule.micro),
         forward_only_(p.schedule.forward_only),
-        kept_(p.pools[rank].activations, {s, model.most_blocks}),
-        due_(p.pools[rank].weights + 1, {s, model.most_blocks}),
+        kept_(p.pools[rank].activations, {s, model.max_blocks}),
+        due_(p.pools[rank].contexts + 1, {s, model.max_blocks}),
         buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)),
         ends_(s.rows() * s.width) {
     // Stages have different numbers of weights: which of them comes into a reduction buffer, its receive tells.
     reductions_.resize(p.pools[rank].reductions);
     for (const pipesched::action& a : p.actions[rank])
-      if (a.kind == pipesched::action_kind::receive && a.what.what == pipesched::payload::weights)
+      if (a.kind == pipesched::action_kind::receive && a.what.kind == pipesched::tensor_kind::weight_gradient)
         reductions_[a.buffer].resize(gradients(a.what.stage).size());
   }
 
@@ -109,14 +109,14 @@ class trainer {
     if (stage_of(t).last()) losses_[step_ * micro_ + t.what.micro] = loss;
   }
   void backward_input(pipesched::task t) {
-    stage_of(t).backward_input(kept_[t.slots.activation], due_[t.slots.weights], moved(t));
+    stage_of(t).backward_input(kept_[t.slots.activation], due_[t.slots.context], moved(t));
   }
   void backward_weight(pipesched::task t) {
-    stage_of(t).backward_weight(kept_[t.slots.activation], due_[t.slots.weights]);
+    stage_of(t).backward_weight(kept_[t.slots.activation], due_[t.slots.context]);
   }
   void backward(
       pipesched::task t) {  // has no slot for what I keeps for W, as nothing comes between: the last one is for it
-    t.slots.weights = static_cast<std::uint32_t>(due_.size() - 1);
+    t.slots.context = static_cast<std::uint32_t>(due_.size() - 1);
     backward_input(t);
     backward_weight(t);
   }

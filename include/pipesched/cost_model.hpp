@@ -31,7 +31,7 @@ namespace pipesched {
 ///  * `weights(stage)`: bytes of the stage's parameters, gradients and optimizer state;
 ///  * `check(stages)`: throws schedule_error when the numbers make no sense for so many stages.
 template <typename Costs>
-concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t rank, tensor t) {
+concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t rank, tensor_id t) {
   { costs.duration(c) } -> std::convertible_to<double>;
   { costs.transfer(rank, rank, t) } -> std::convertible_to<double>;
 };
@@ -74,7 +74,7 @@ struct uniform_costs {
   constexpr double duration(const cell& c) const noexcept {
     return c.overlapped() ? overlapped.value_or(duration(c[0]) + duration(c[1])) : duration(c[0]);
   }
-  constexpr double transfer(std::uint32_t, std::uint32_t, tensor) const noexcept { return transfer_time; }
+  constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id) const noexcept { return transfer_time; }
 
   constexpr void check(std::uint32_t) const {
     detail::require_cost(forward, "forward");
@@ -187,7 +187,7 @@ struct stage_costs {
     return c.overlapped() && at ? std::min((*at)[c[i].stage], end) : end;
   }
 
-  constexpr double transfer(std::uint32_t, std::uint32_t, tensor t) const noexcept {
+  constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id t) const noexcept {
     return transfer_time[t.stage] + (bandwidth ? message_bytes[t.stage] / (*bandwidth)[t.stage] : 0);
   }
 
@@ -258,7 +258,7 @@ struct stage_costs {
 /// is divided into stages / shares stages. Durations, kept and freed bytes and weights are divided; transfers and messages
 /// are not. Costs that are given for `stages` stages already stay as they are.
 /// @pre stages is a multiple of shares
-inline stage_costs divided(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
+inline stage_costs split_stage_costs(const stage_costs& costs, std::uint32_t shares, std::uint32_t stages) {
   stage_costs of = costs;
   const double parts = static_cast<double>(stages) / shares;
   stage_costs::for_each_field(of, [&](auto& field, std::string_view name) {

@@ -19,35 +19,42 @@
 
 namespace pipesched {
 
-/// A tensor that passes between stages: the activation that F(s,m) makes for stage s+1, or the gradient that B or
-/// I(s,m) makes for stage s-1.
-struct tensor {
-  bool gradient = false;
-  std::uint16_t stage = 0;  ///< of the op that makes it
-  std::uint32_t micro = 0;
+/// Kinds of tensors that ranks exchange.
+enum class tensor_kind : std::uint8_t {
+  activation,      ///< the output of F(s,m), an input of stage s+1
+  gradient,        ///< the output of B or I(s,m), an input of stage s-1
+  weight_gradient  ///< the gradient of a stage's weights, for a rank that holds the same weights
+};
 
-  friend constexpr bool operator==(const tensor&, const tensor&) = default;
-  friend constexpr auto operator<=>(const tensor&, const tensor&) = default;
+/// Identity of a tensor: its kind, and the stage and micro-batch of the op that produces it.
+struct tensor_id {
+  tensor_kind kind = tensor_kind::activation;
+  std::uint16_t stage = 0;  ///< of the op that produces it
+  std::uint32_t micro = 0;  ///< 0 for weight gradients
+
+  friend constexpr bool operator==(const tensor_id&, const tensor_id&) = default;
+  friend constexpr auto operator<=>(const tensor_id&, const tensor_id&) = default;
 };
 
 /// What the op makes for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
-constexpr std::optional<tensor> output_of(op o, std::uint32_t stages) noexcept {
-  if (o.pass == pass::forward && o.stage + 1u < stages) return tensor{false, o.stage, o.micro};
-  if (yields_input_gradient(o.pass) && o.stage > 0) return tensor{true, o.stage, o.micro};
+constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage + 1u < stages) return tensor_id{tensor_kind::activation, o.stage, o.micro};
+  if (yields_input_gradient(o.pass) && o.stage > 0) return tensor_id{tensor_kind::gradient, o.stage, o.micro};
   return std::nullopt;
 }
 
 /// What the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
-constexpr std::optional<tensor> input_of(op o, std::uint32_t stages) noexcept {
-  if (o.pass == pass::forward && o.stage > 0) return tensor{false, static_cast<std::uint16_t>(o.stage - 1), o.micro};
+constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage > 0)
+    return tensor_id{tensor_kind::activation, static_cast<std::uint16_t>(o.stage - 1), o.micro};
   if (yields_input_gradient(o.pass) && o.stage + 1u < stages)
-    return tensor{true, static_cast<std::uint16_t>(o.stage + 1), o.micro};
+    return tensor_id{tensor_kind::gradient, static_cast<std::uint16_t>(o.stage + 1), o.micro};
   return std::nullopt;
 }
 
 /// The stage that receives the tensor.
-constexpr std::uint16_t receiver_of(tensor t) noexcept {
-  return static_cast<std::uint16_t>(t.gradient ? t.stage - 1 : t.stage + 1);
+constexpr std::uint16_t receiver_of(tensor_id t) noexcept {
+  return static_cast<std::uint16_t>(t.kind == tensor_kind::gradient ? t.stage - 1 : t.stage + 1);
 }
 
 /// Does `later` need `earlier`, directly or through other ops of the same micro-batch? Forward down the stages and
@@ -69,8 +76,8 @@ class tensor_table {
   constexpr tensor_table(const schedule& s, T initial)
       : micro_(s.micro), gradients_(std::size_t{s.stages()} * s.micro), values_(2 * gradients_, initial) {}
 
-  constexpr T& operator[](tensor t) noexcept {
-    return values_[(t.gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro];
+  constexpr T& operator[](tensor_id t) noexcept {
+    return values_[(t.kind == tensor_kind::gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro];
   }
 
  private:

@@ -19,7 +19,7 @@
 namespace pipesched {
 
 /// The longest text of a cell: two ops of 5 + 1 + 10 characters, two parentheses and a semicolon.
-inline constexpr std::size_t longest_cell_text = 2 * 16 + 3;
+inline constexpr std::size_t max_cell_text = 2 * 16 + 3;
 
 namespace detail {
 
@@ -55,7 +55,7 @@ constexpr std::optional<std::uint32_t> read_number(std::string_view& text, std::
 
 }  // namespace detail
 
-/// Writes the text of a cell to `to`, which has room for `longest_cell_text` characters; returns its end.
+/// Writes the text of a cell to `to`, which has room for `max_cell_text` characters; returns its end.
 constexpr char* write_cell(char* to, const cell& c) {
   if (!c.overlapped()) return detail::write_op(to, c[0]);
   *to++ = '(';
@@ -67,7 +67,7 @@ constexpr char* write_cell(char* to, const cell& c) {
 }
 
 constexpr std::string to_string(const cell& c) {
-  char text[longest_cell_text]{};
+  char text[max_cell_text]{};
   return {text, write_cell(text, c)};
 }
 constexpr std::string to_string(op o) { return to_string(cell(o)); }

@@ -79,7 +79,7 @@ namespace detail {
 
 // Calls `put` with the cell of those of its ops that `keep(op&)` keeps, which may change them; not at all if it keeps none.
 template <typename Keep, typename Put>
-constexpr void put_kept(cell c, Keep&& keep, Put&& put) {
+constexpr void filter_cell(cell c, Keep&& keep, Put&& put) {
   const bool first = keep(c[0]), second = c.overlapped() && keep(c[1]);
   if (first && second)
     put(c);

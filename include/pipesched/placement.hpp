@@ -35,8 +35,8 @@ inline constexpr std::string_view placement_kind_names[] = {"linear", "looped", 
 constexpr std::string_view to_string(placement_kind k) { return placement_kind_names[static_cast<std::size_t>(k)]; }
 
 /// Stages and ranks are 16-bit numbers; a rank's chunks are 8-bit numbers.
-inline constexpr std::uint32_t most_stages = 65536;
-inline constexpr std::uint32_t most_chunks = 256;
+inline constexpr std::uint32_t max_stages = 65536;
+inline constexpr std::uint32_t max_chunks = 256;
 
 /// A regular value; every question is one look into a small table.
 class placement {
@@ -54,7 +54,7 @@ class placement {
     return wave(ranks, waves, placement_kind::wave);
   }
   static constexpr placement bidirectional(std::int64_t ranks, std::int64_t micro) {
-    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(max_stages, ranks, "ranks");
     require_1_to(none, micro, "micro-batches");
     std::vector<std::uint16_t> table;
     for (std::int64_t s = 0; s < ranks; ++s) table.push_back(static_cast<std::uint16_t>(s));
@@ -63,8 +63,8 @@ class placement {
   }
   /// The placement of that kind with so many stages; for custom there is none.
   static constexpr placement of_kind(placement_kind kind, std::int64_t ranks, std::int64_t stages, std::int64_t micro) {
-    require_1_to(most_stages, ranks, "ranks");
-    require_1_to(most_stages, stages, "stages");
+    require_1_to(max_stages, ranks, "ranks");
+    require_1_to(max_stages, stages, "stages");
     const auto per_rank = [&](std::int64_t divisor) {
       if (stages % divisor != 0)
         throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks,
@@ -92,12 +92,12 @@ class placement {
   /// `rank_of_stage[replica][stage]`: one or two rows of the same length.
   static constexpr placement custom(std::int64_t ranks, std::int64_t micro,
                                     const std::vector<std::vector<std::uint16_t>>& rank_of_stage) {
-    require_1_to(most_stages, ranks, "ranks");
+    require_1_to(max_stages, ranks, "ranks");
     require_1_to(none, micro, "micro-batches");
     require_1_to(2, std::ssize(rank_of_stage), "replicas");
     std::vector<std::uint16_t> table;
     for (const auto& replica : rank_of_stage) {
-      require_1_to(most_stages, std::ssize(replica), "stages");
+      require_1_to(max_stages, std::ssize(replica), "stages");
       if (replica.size() != rank_of_stage[0].size())
         throw schedule_error(detail::concat({"both replicas of a placement have the same stages; got ",
                                              rank_of_stage[0].size(), " and ", replica.size()}));
@@ -109,23 +109,22 @@ class placement {
   /// The same for another number of micro-batches; with one replica there is no difference.
   constexpr placement for_micro(std::int64_t micro) const {
     placement other = *this;
-    if (replicas() == 2) other.first_of_replica_1_ = static_cast<std::uint32_t>((micro + 1) / 2);
+    if (replicas() == 2) other.replica_1_begin_ = static_cast<std::uint32_t>((micro + 1) / 2);
     return other;
   }
 
   constexpr placement_kind kind() const noexcept { return kind_; }
   constexpr std::uint32_t ranks() const noexcept { return ranks_; }
   constexpr std::uint32_t stages() const noexcept { return stages_; }
-  constexpr std::uint32_t replicas() const noexcept { return first_of_replica_1_ == none ? 1 : 2; }
+  constexpr std::uint32_t replicas() const noexcept { return replica_1_begin_ == none ? 1 : 2; }
 
-  /// The first micro-batch of replica 1; with one replica there is none.
-  constexpr std::optional<std::uint32_t> first_of_replica_1() const noexcept {
-    return replicas() == 2 ? std::optional(first_of_replica_1_) : std::nullopt;
+  /// First micro-batch of a replica, 0 or 1. For replica 1 of a placement with one replica 2^32 - 1, which no micro-batch
+  /// reaches.
+  constexpr std::uint32_t replica_begin(std::uint32_t replica) const noexcept {
+    return replica == 0 ? 0 : replica_1_begin_;
   }
   /// Which replica a micro-batch runs through.
-  constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept {
-    return micro >= first_of_replica_1_ ? 1 : 0;
-  }
+  constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept { return micro >= replica_1_begin_ ? 1 : 0; }
   /// @pre stage < stages()
   constexpr std::uint32_t rank_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
     return rank_[replica_of(micro) * stages_ + stage];
@@ -156,13 +155,13 @@ class placement {
         ranks_(static_cast<std::uint32_t>(ranks)),
         stages_(static_cast<std::uint32_t>(stages)),
         rank_(std::move(rank_of_stage)) {
-    if (rank_.size() > stages_) first_of_replica_1_ = static_cast<std::uint32_t>((micro + 1) / 2);
+    if (rank_.size() > stages_) replica_1_begin_ = static_cast<std::uint32_t>((micro + 1) / 2);
     std::vector<std::uint32_t> hosted(ranks_, 0);
     chunk_.reserve(rank_.size());
     for (std::uint16_t rank : rank_) {
       if (rank >= ranks_)
         throw schedule_error(detail::concat({"a placement names ranks 0 to ", ranks_ - 1, "; got rank ", rank}));
-      if (hosted[rank] == most_chunks)
+      if (hosted[rank] == max_chunks)
         throw schedule_error(detail::concat({"a rank hosts at most 256 chunks; rank ", rank, " has more"}));
       chunk_.push_back(static_cast<std::uint8_t>(hosted[rank]++));
     }
@@ -178,18 +177,18 @@ class placement {
   }
 
   static constexpr placement looped(std::int64_t ranks, std::int64_t chunks, placement_kind kind) {
-    require_1_to(most_stages, ranks, "ranks");
-    require_1_to(most_chunks, chunks, "chunks a rank");
-    require_1_to(most_stages, ranks * chunks, "stages");
+    require_1_to(max_stages, ranks, "ranks");
+    require_1_to(max_chunks, chunks, "chunks a rank");
+    require_1_to(max_stages, ranks * chunks, "stages");
     std::vector<std::uint16_t> table;
     for (std::int64_t s = 0; s < ranks * chunks; ++s) table.push_back(static_cast<std::uint16_t>(s % ranks));
     return placement(kind, ranks, ranks * chunks, std::move(table));
   }
 
   static constexpr placement wave(std::int64_t ranks, std::int64_t waves, placement_kind kind) {
-    require_1_to(most_stages, ranks, "ranks");
-    require_1_to(most_chunks / 2, waves, "waves");
-    require_1_to(most_stages, 2 * ranks * waves, "stages");
+    require_1_to(max_stages, ranks, "ranks");
+    require_1_to(max_chunks / 2, waves, "waves");
+    require_1_to(max_stages, 2 * ranks * waves, "stages");
     std::vector<std::uint16_t> table;
     for (std::int64_t s = 0; s < 2 * ranks * waves; ++s) {
       const std::int64_t along = s % (2 * ranks);
@@ -201,7 +200,7 @@ class placement {
   placement_kind kind_ = placement_kind::custom;
   std::uint32_t ranks_ = 0;
   std::uint32_t stages_ = 0;
-  std::uint32_t first_of_replica_1_ = none;
+  std::uint32_t replica_1_begin_ = none;
   std::vector<std::uint16_t> rank_;  // [replica * stages + stage]
   std::vector<std::uint8_t> chunk_;  // likewise
 };

@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "pipesched/label.hpp"
+#include "pipesched/fixed_string.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
@@ -18,7 +18,7 @@ namespace pipesched {
 
 /// `s[rank]` is the row of a rank. All members may be read and changed; verify() tells whether the whole is valid.
 struct schedule {
-  label name{};                      ///< of the family, e.g. "dualpipe"
+  fixed_string<63> name{};           ///< of the family, e.g. "dualpipe"
   pipesched::placement placement{};  ///< stages, ranks and replicas
   std::uint32_t micro = 0;           ///< micro-batches of the step, both replicas together
   bool forward_only = false;         ///< evaluation: every op is an F

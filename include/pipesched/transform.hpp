@@ -26,7 +26,7 @@ namespace detail {
 
 // The schedule with the rows that `edit(row, put)` makes of its rows, cell by cell through `put`.
 template <typename Edit>
-constexpr schedule edited(const schedule& s, Edit&& edit) {
+constexpr schedule map_rows(const schedule& s, Edit&& edit) {
   schedule result{
       .name = s.name, .placement = s.placement, .micro = s.micro, .forward_only = s.forward_only, .cells = {}};
   std::vector<cell> row;
@@ -47,7 +47,7 @@ constexpr op with_pass(op o, pass p) noexcept {
 
 /// Every B as an I with its W in the next cell: (0F7;7B13) becomes (0F7;7I13) 7W13.
 constexpr schedule split_backward(const schedule& s) {
-  return detail::edited(s, [](auto row, auto&& put) {
+  return detail::map_rows(s, [](auto row, auto&& put) {
     for (cell c : row) {
       const cell before = c;
       for (op& o : c)
@@ -62,9 +62,9 @@ constexpr schedule split_backward(const schedule& s) {
 /// Every I as the B in its place, and no W. What split_backward() made of a schedule without W's becomes that schedule
 /// again.
 constexpr schedule merge_backward(const schedule& s) {
-  return detail::edited(s, [](auto row, auto&& put) {
+  return detail::map_rows(s, [](auto row, auto&& put) {
     for (cell c : row)
-      detail::put_kept(
+      detail::filter_cell(
           c,
           [](op& o) {
             if (o.pass == pass::backward_input) o.pass = pass::backward;
@@ -76,9 +76,9 @@ constexpr schedule merge_backward(const schedule& s) {
 
 /// The forwards alone, for evaluation.
 constexpr schedule keep_forwards(const schedule& s) {
-  schedule result = detail::edited(s, [](auto row, auto&& put) {
+  schedule result = detail::map_rows(s, [](auto row, auto&& put) {
     for (cell c : row)
-      detail::put_kept(
+      detail::filter_cell(
           c, [](op& o) { return o.pass == pass::forward; }, put);
   });
   result.forward_only = true;
@@ -92,14 +92,14 @@ constexpr schedule keep_micro_batches(const schedule& s, std::int64_t micro) {
   if (micro < 1 || micro > s.micro)
     throw schedule_error(detail::concat({"a schedule of ", s.micro, " micro-batches can be cut to 1 to ", s.micro,
                                          " of them; got ", micro, ", nearest ", micro < 1 ? 1 : s.micro}));
-  const std::uint32_t up = s.placement.first_of_replica_1().value_or(s.micro);
+  const std::uint32_t up = std::min(s.micro, s.placement.replica_begin(1));
   schedule result = s;
   result.micro = static_cast<std::uint32_t>(micro);
   result.placement = s.placement.for_micro(micro);
-  const std::uint32_t new_up = result.placement.first_of_replica_1().value_or(result.micro);
-  result.cells = detail::edited(s, [&](auto row, auto&& put) {
+  const std::uint32_t new_up = std::min(result.micro, result.placement.replica_begin(1));
+  result.cells = detail::map_rows(s, [&](auto row, auto&& put) {
                    for (cell c : row)
-                     detail::put_kept(
+                     detail::filter_cell(
                          c,
                          [&](op& o) {
                            if (o.micro < up) return o.micro < new_up;
@@ -114,11 +114,11 @@ constexpr schedule keep_micro_batches(const schedule& s, std::int64_t micro) {
 /// Every W `by` W's of its rank later: the k-th runs where the (k + by)-th ran, the last ones at the end. Gradients go out
 /// earlier in the cool-down, up to `by` more activations are kept. Negative: as 0.
 constexpr schedule delay_weights(const schedule& s, std::int64_t by) {
-  return detail::edited(s, [&](auto row, auto&& put) {
+  return detail::map_rows(s, [&](auto row, auto&& put) {
     std::vector<op> weights;  // of the rank so far; the first `placed` have their new place
     std::size_t placed = 0;
     for (cell c : row)
-      detail::put_kept(
+      detail::filter_cell(
           c,
           [&](op& o) {
             if (o.pass != pass::backward_weight) return true;
@@ -135,7 +135,7 @@ constexpr schedule delay_weights(const schedule& s, std::int64_t by) {
 /// Which neighbours overlap_neighbours() pairs: all but those of which a rank in a circle of waiting ranks must give one
 /// up; or those only where the backward's gradient is there when the forward starts, with F = I = W = 1 and transfers that
 /// cost nothing.
-enum class overlap_rule : std::uint8_t { everywhere, where_ready };
+enum class overlap_policy : std::uint8_t { everywhere, where_ready };
 
 namespace detail {
 
@@ -251,14 +251,14 @@ constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
 /// What waits for the F's output gets it at the end of the pair in either case: simulate both, and the schedule as it was.
 /// Linear but for a logarithm, or for pp for each pair given up.
 /// @pre the schedule is valid
-constexpr schedule overlap_neighbours(const schedule& s, overlap_rule rule = overlap_rule::everywhere) {
+constexpr schedule overlap_neighbours(const schedule& s, overlap_policy rule = overlap_policy::everywhere) {
   std::vector<std::vector<char>> pair_at;
-  if (rule == overlap_rule::everywhere)
+  if (rule == overlap_policy::everywhere)
     pair_at = detail::pairs_everywhere(s);
   else
     pair_at = detail::pairs_where_ready(s);
   std::size_t rank = 0;
-  return detail::edited(s, [&](auto row, auto&& put) {
+  return detail::map_rows(s, [&](auto row, auto&& put) {
     const auto& pairs = pair_at[rank++];
     for (std::size_t i = 0; i < row.size(); ++i)
       if (pairs[i])
@@ -303,8 +303,8 @@ constexpr schedule concatenate(const schedule& first, const schedule& then) {
   result.placement = first.placement.for_micro(micro);
   // Replica 0 has the first half of all micro-batches: those of the first step, then those of the second; likewise replica
   // 1.
-  const std::uint32_t first_up = first.placement.first_of_replica_1().value_or(first.micro);
-  const std::uint32_t then_up = then.placement.first_of_replica_1().value_or(then.micro);
+  const std::uint32_t first_up = std::min(first.micro, first.placement.replica_begin(1));
+  const std::uint32_t then_up = std::min(then.micro, then.placement.replica_begin(1));
   const auto numbered = [&](cell c, bool second) {
     for (op& o : c)
       if (second)
@@ -314,7 +314,7 @@ constexpr schedule concatenate(const schedule& first, const schedule& then) {
     return c;
   };
   std::size_t rank = 0;
-  result.cells = detail::edited(first, [&](auto row, auto&& put) {
+  result.cells = detail::map_rows(first, [&](auto row, auto&& put) {
                    for (cell c : row) put(numbered(c, false));
                    for (cell c : then[rank++]) put(numbered(c, true));
                  }).cells;

@@ -96,7 +96,7 @@ namespace detail {
 
 class verifier {
  public:
-  constexpr verifier(const schedule& s, std::size_t most) : s_(s), most_(most) {}
+  constexpr verifier(const schedule& s, std::size_t most) : s_(s), max_(most) {}
 
   constexpr report run();
 
@@ -112,7 +112,7 @@ class verifier {
 
   template <typename Text>
   constexpr void add(rule r, std::uint32_t rank, std::size_t i, Text&& text) {
-    if (report_.violations.size() < most_)
+    if (report_.violations.size() < max_)
       report_.violations.push_back({r, rank, i, text()});
     else
       ++report_.further;
@@ -293,7 +293,7 @@ class verifier {
   }
 
   const schedule& s_;
-  std::size_t most_;
+  std::size_t max_;
   std::vector<places> places_;
   report report_;
 };
@@ -306,9 +306,10 @@ constexpr report verifier::run() {
     });
     return std::move(report_);
   }
-  if (const auto second = s_.placement.first_of_replica_1(); second && *second != s_.micro - s_.micro / 2) {
+  if (const std::uint32_t second = s_.placement.replica_begin(1);
+      s_.placement.replicas() == 2 && second != s_.micro - s_.micro / 2) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return concat({"the placement's replica 1 starts with micro-batch ", *second, "; expected ",
+      return concat({"the placement's replica 1 starts with micro-batch ", second, "; expected ",
                      s_.micro - s_.micro / 2, " for ", s_.micro, " micro-batches"});
     });
     return std::move(report_);

@@ -1,4 +1,4 @@
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>

@@ -119,7 +119,7 @@ class trainer {
         buffers_(std::size_t{p.pools[rank].buffers} * n),
         reductions_(std::size_t{p.pools[rank].reductions} * n),
         kept_(std::size_t{p.pools[rank].activations} * 2 * n),
-        due_(std::size_t{p.pools[rank].weights} * n),
+        due_(std::size_t{p.pools[rank].contexts} * n),
         gradients_(stages_.size() * n),
         outputs_(std::size_t{p.schedule.micro} * n) {
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
@@ -134,10 +134,10 @@ class trainer {
   }
   void backward(pipesched::task t) { run_backward(t, stream_, nullptr, gradient_at(t)); }
   void backward_input(pipesched::task t) {
-    run_backward(t, stream_, due_.data + std::size_t{t.slots.weights} * n_, nullptr);
+    run_backward(t, stream_, due_.data + std::size_t{t.slots.context} * n_, nullptr);
   }
   void backward_weight(pipesched::task t) {
-    weight_kernel<<<blocks, threads, 0, stream_>>>(kept_at(t.slots), due_.data + std::size_t{t.slots.weights} * n_,
+    weight_kernel<<<blocks, threads, 0, stream_>>>(kept_at(t.slots), due_.data + std::size_t{t.slots.context} * n_,
                                                    gradient_at(t), n_, cycles_of(t));
     check(cudaGetLastError(), "backward_weight");
   }

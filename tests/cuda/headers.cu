@@ -2,7 +2,7 @@
 // The headers in a file of nvcc's: a user's trainer may be one.
 
 #include <pipesched/execute/cuda.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/program/check.hpp>
 #include <pipesched/program/lower.hpp>

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <pipesched/execute/cuda.hpp>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 
 #include "hash_model.cuh"

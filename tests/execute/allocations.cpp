@@ -16,7 +16,7 @@
 
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/execute/in_process.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/tanh_model.hpp"
 

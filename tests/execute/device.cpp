@@ -19,7 +19,7 @@
 #include "pipesched/execute/by_turns.hpp"
 #include "pipesched/execute/peer.hpp"
 #include "pipesched/execute/step_graph.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/fake_cluster.hpp"

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "pipesched/execute/run_steps.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/fake_cluster.hpp"
 #include "support/fake_device.hpp"

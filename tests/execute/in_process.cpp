@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "pipesched/execute/recording.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/transform.hpp"
@@ -387,14 +387,14 @@ TEST_CASE("in process: a stall ends all ranks that wait, which tell where all ar
 TEST_CASE("execute: what a rank asks of its transport, and in which order") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 2});
   model::trainer last(p, 1);
-  recording_transport transport([](message m, std::span<std::byte> bytes) {
+  recording_transport transport([](tensor_id m, std::span<std::byte> bytes) {
     const model::vector x = model::input_of_micro(m.micro);
     std::memcpy(bytes.data(), &x, sizeof x);
   });
   execute(p, 1, last, transport);
   using enum recording_transport::event_kind;
-  const message F0{payload::activation, 0, 0}, F1{payload::activation, 0, 1}, B0{payload::gradient, 1, 0},
-      B1{payload::gradient, 1, 1};
+  const tensor_id F0{tensor_kind::activation, 0, 0}, F1{tensor_kind::activation, 0, 1}, B0{tensor_kind::gradient, 1, 0},
+      B1{tensor_kind::gradient, 1, 1};
   CHECK(transport.events() == std::vector<recording_transport::event>{{receive, F0, 0, sizeof(model::vector)},
                                                                       {receive, F1, 1, sizeof(model::vector)},
                                                                       {wait_received, {}, 0, 0},

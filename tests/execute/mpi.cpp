@@ -24,7 +24,7 @@
 
 #include "pipesched/execute/control_plane.hpp"
 #include "pipesched/execute/launch_environment.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/place_to_fail.hpp"
 #include "support/tanh_model.hpp"

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "pipesched/execute/executor.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/families.hpp"
@@ -41,10 +41,10 @@ void require(bool good, const char* what) {
 enum class content : std::uint8_t { nothing, receiving, held, sending };
 struct buffer {
   content is = content::nothing;
-  message what{};
+  tensor_id what{};
 };
 
-message made_by(tensor t) { return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro}; }
+tensor_id made_by(tensor_id t) { return t; }
 
 // One rank: what its buffers and slots hold, as its own actions and those of its transport leave them.
 class rank_state {
@@ -55,7 +55,7 @@ class rank_state {
         buffers(p.pools[rank].buffers),
         reductions(p.pools[rank].reductions),
         activations_(p.pools[rank].activations),
-        weights_(p.pools[rank].weights) {
+        weights_(p.pools[rank].contexts) {
     for (const cell& c : p.schedule[rank])
       for (const op& o : c) left_[o.stage] += yields_weight_gradient(o.pass);
   }
@@ -75,7 +75,7 @@ class rank_state {
   }
   std::span<std::byte> weight_gradient(std::uint16_t stage) {
     require(left_.contains(stage) && left_[stage] == 0, "a weight gradient that is not whole");
-    gradients_.try_emplace(stage, message{payload::weights, stage, 0});
+    gradients_.try_emplace(stage, tensor_id{tensor_kind::weight_gradient, stage, 0});
     return std::as_writable_bytes(std::span(&gradients_[stage], 1));
   }
   std::span<std::byte> reduction_buffer(std::uint32_t n) {
@@ -84,9 +84,9 @@ class rank_state {
   }
   void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> bytes) {
     require(left_.contains(stage) && left_[stage] == 0, "adds to a weight gradient that is not whole");
-    message theirs{payload::weights, other, 0};
+    tensor_id theirs{tensor_kind::weight_gradient, other, 0};
     if (!bytes.empty()) std::memcpy(&theirs, bytes.data(), sizeof theirs);
-    require(theirs == message{payload::weights, other, 0}, "another weight gradient");
+    require(theirs == tensor_id{tensor_kind::weight_gradient, other, 0}, "another weight gradient");
     if (stage == other) ++reduced_[stage];
   }
 
@@ -138,11 +138,11 @@ class rank_state {
     for (const task& t : tasks) {
       keep(activations_, t, t.slots.activation, t.what.pass == pass::forward);
       if (t.what.pass == pass::backward_input || t.what.pass == pass::backward_weight)
-        keep(weights_, t, t.slots.weights, t.what.pass == pass::backward_input);
+        keep(weights_, t, t.slots.context, t.what.pass == pass::backward_input);
     }
     for (const task& t : tasks) {
       if (p_.schedule.forward_only || yields_weight_gradient(t.what.pass)) activations_[t.slots.activation].reset();
-      if (t.what.pass == pass::backward_weight) weights_[t.slots.weights].reset();
+      if (t.what.pass == pass::backward_weight) weights_[t.slots.context].reset();
       left_[t.what.stage] -= yields_weight_gradient(t.what.pass);
     }
   }
@@ -157,7 +157,7 @@ class rank_state {
   std::vector<slot> activations_, weights_;
   std::size_t next_ = 0;
   std::map<std::uint32_t, std::uint32_t> left_, reduced_;  // by stage: W's and B's to come, reductions
-  std::map<std::uint32_t, message> gradients_;
+  std::map<std::uint32_t, tensor_id> gradients_;
 };
 
 // What all ranks share. When all that have not ended wait, they wait for ever.
@@ -186,7 +186,7 @@ class meeting {
     find_circle();
   }
   // Posts one side of a message; both sides' bytes meet. The number of the message in its channel.
-  std::size_t post(std::uint32_t channel, bool receives, message what, std::byte* bytes) {
+  std::size_t post(std::uint32_t channel, bool receives, tensor_id what, std::byte* bytes) {
     const std::lock_guard lock(mutex_);
     auto& mine = channels_[channel][receives];
     auto& other = channels_[channel][!receives];
@@ -194,7 +194,7 @@ class meeting {
     mine.push_back({what, bytes});
     if (number < other.size()) {
       require(other[number].what == what, "two messages meet");
-      std::memcpy(channels_[channel][1][number].bytes, channels_[channel][0][number].bytes, sizeof(message));
+      std::memcpy(channels_[channel][1][number].bytes, channels_[channel][0][number].bytes, sizeof(tensor_id));
       changed_.notify_all();
     }
     return number;
@@ -210,7 +210,7 @@ class meeting {
 
  private:
   struct side {
-    message what;
+    tensor_id what;
     std::byte* bytes;
   };
   bool met(const wait& w) const {
@@ -274,7 +274,7 @@ class rendezvous {
     require(a.channel < p_.channels.size(), "no such channel");
     const channel& c = p_.channels[a.channel];
     require((receives ? c.to : c.from) == rank_, "the channel of another rank");
-    const bool weights = a.what.what == payload::weights;
+    const bool weights = a.what.kind == tensor_kind::weight_gradient;
     if (!receives && weights) {
       weights_.push_back({a.channel, all_.post(a.channel, receives, a.what, bytes)});
       return;

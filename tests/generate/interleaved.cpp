@@ -95,12 +95,12 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
 TEST_CASE(
     "interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, with the peaks promised") {
 #ifdef PIPESCHED_SMALL_GRIDS
-  const std::int64_t most_pp = 3, most_micro = 9;
+  const std::int64_t max_pp = 3, max_micro = 9;
 #else
-  const std::int64_t most_pp = 16, most_micro = 64;
+  const std::int64_t max_pp = 16, max_micro = 64;
 #endif
-  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
-    for (std::int64_t micro = 1; micro <= most_micro; ++micro)
+  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
+    for (std::int64_t micro = 1; micro <= max_micro; ++micro)
       for (std::int64_t chunks = 1; chunks <= 4; ++chunks) {
         CAPTURE(pp);
         CAPTURE(micro);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/generate/zb_greedy.hpp"
 #include "pipesched/generate/zbv.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -33,9 +33,9 @@ static_assert(verify(make_v_1f1b_schedule({.pp = 2, .micro = 3})));
 namespace {
 
 #ifdef PIPESCHED_SMALL_GRIDS
-constexpr std::int64_t most_pp = 5;
+constexpr std::int64_t max_pp = 5;
 #else
-constexpr std::int64_t most_pp = 16;
+constexpr std::int64_t max_pp = 16;
 #endif
 
 metrics measured(const schedule& s, const stage_costs& costs = {}) { return measure(simulate(s, costs), costs); }
@@ -82,12 +82,12 @@ TEST_CASE("v shapes: PyTorch's order of ZB-V, the authors' of the others") {
 
 TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other sizes") {
 #ifdef PIPESCHED_SMALL_GRIDS
-  const int most_micro = 7;
+  const int max_micro = 7;
 #else
-  const int most_micro = 20;
+  const int max_micro = 20;
 #endif
-  for (int pp = 1; pp <= std::min<int>(most_pp, 9); ++pp)
-    for (int micro = 1; micro <= most_micro; ++micro) {
+  for (int pp = 1; pp <= std::min<int>(max_pp, 9); ++pp)
+    for (int micro = 1; micro <= max_micro; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
       const pipeline_params p{.pp = pp, .micro = micro};
@@ -98,7 +98,7 @@ TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other siz
 }
 
 TEST_CASE("zbv: PyTorch's rule told op by op, at every size") {
-  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
+  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
     for (std::int64_t micro = 1; micro <= 3 * pp + 2; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
@@ -123,7 +123,7 @@ TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 
 // Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator
 // for F = I = W and four micro-batches a rank.
 TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
-  for (std::int64_t pp = 2; pp <= most_pp; ++pp) {
+  for (std::int64_t pp = 2; pp <= max_pp; ++pp) {
     const pipeline_params p{.pp = pp, .micro = 4 * pp};
     const bool even = pp % 2 == 0;
     const auto compare = [&](const char* name, const schedule& s, std::int64_t peak, std::int64_t bubble) {
@@ -142,7 +142,7 @@ TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
   }
   for (const auto& [pp, bubble] : {std::pair{4, 15}, {8, 33}, {16, 75}})
     CHECK(bubble_of_span(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})) == bubble);
-  for (std::int64_t pp = 1; pp <= most_pp; ++pp)
+  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
     CHECK(measured(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})).peak_activations ==
           (4 * pp + (pp % 3 == 1   ? 2
                      : pp % 3 == 2 ? 4

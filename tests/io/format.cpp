@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 
 using namespace pipesched;
 

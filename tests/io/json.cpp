@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/verify.hpp"
 #include "support/families.hpp"
 

@@ -12,7 +12,7 @@
 #include <valijson/schema_parser.hpp>
 #include <valijson/validator.hpp>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/io/json.hpp"
 #include "support/families.hpp"
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "pipesched/dependencies.hpp"
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/io/torch_comms_csv.hpp"
 #include "pipesched/verify.hpp"
 #include "support/families.hpp"
@@ -136,7 +136,8 @@ bool runs_in_lockstep(const torch_csv& file) {
           for (op o : s[rank][cell[rank]]) {
             if (const auto in = input_of(o, s.stages()))
               if (s.placement.rank_of(in->stage, in->micro) != rank &&
-                  !has(rank, in->gradient ? torch_pass::recv_b : torch_pass::recv_f, o.stage, o.micro))
+                  !has(rank, in->kind == tensor_kind::gradient ? torch_pass::recv_b : torch_pass::recv_f, o.stage,
+                       o.micro))
                 return false;
             if (o.pass == pass::forward) put(rank, torch_pass::send_f, o.stage, o.micro);
             if (yields_input_gradient(o.pass)) put(rank, torch_pass::send_b, o.stage, o.micro);

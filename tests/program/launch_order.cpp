@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/families.hpp"
@@ -89,18 +89,18 @@ void require_in_place(const program& p, const rows<launch>& order) {
         REQUIRE(seen.insert(at).second);
         const action& a = row[at];
         REQUIRE((a.kind == action_kind::receive || a.kind == action_kind::send));
-        if (a.what.what == payload::weights && a.kind == action_kind::send)
+        if (a.what.kind == tensor_kind::weight_gradient && a.kind == action_kind::send)
           --weights_under_way;
         else
-          under_way.erase(a.what.what == payload::weights ? buffers + a.buffer : a.buffer);
+          under_way.erase(a.what.kind == tensor_kind::weight_gradient ? buffers + a.buffer : a.buffer);
       }
       if (n == row.size()) break;
       const action& a = row[n];
-      const bool weights = a.what.what == payload::weights;
+      const bool weights = a.what.kind == tensor_kind::weight_gradient;
       if (a.kind == action_kind::compute) {
         for (const op_slots& s : p.slots[r][a.index])
           REQUIRE(under_way.count(s.input) + under_way.count(s.output) == 0);
-      } else if (a.kind == action_kind::reduce) {
+      } else if (a.kind == action_kind::accumulate) {
         REQUIRE(weights_under_way == 0);
         REQUIRE((a.channel == no_slot || under_way.count(buffers + a.buffer) == 0));
       } else if (weights && a.kind == action_kind::send) {

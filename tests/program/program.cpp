@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/io/program_json.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
@@ -93,7 +93,7 @@ TEST_CASE("lower: every family at every size and depth passes the check; pools a
       REQUIRE(to_string(check(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
         REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
-        REQUIRE(lowered.pools[rank].weights == peak_of_weights(s[rank]));
+        REQUIRE(lowered.pools[rank].contexts == peak_of_weights(s[rank]));
       }
     }
   });
@@ -131,8 +131,8 @@ TEST_CASE(
 TEST_CASE("lower: by hand") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 2});
   CHECK(p.channels == std::vector<channel>{{0, 1, 2, 2, 2}, {1, 0, 2, 2, 2}});
-  const message F0{payload::activation, 0, 0}, F1{payload::activation, 0, 1}, B0{payload::gradient, 1, 0},
-      B1{payload::gradient, 1, 1};
+  const tensor_id F0{tensor_kind::activation, 0, 0}, F1{tensor_kind::activation, 0, 1}, B0{tensor_kind::gradient, 1, 0},
+      B1{tensor_kind::gradient, 1, 1};
   const auto run = [](std::uint32_t i) { return action{action_kind::compute, {}, no_slot, no_slot, i}; };
   using enum action_kind;
   CHECK(std::vector(p.actions[0].begin(), p.actions[0].end()) == std::vector<action>{{receive, B0, 1, 2, 0},
@@ -162,7 +162,7 @@ TEST_CASE("lower: stages that two ranks hold are reduced by both, behind their l
   for (std::uint32_t rank = 0; rank < 4; ++rank) {
     std::multiset<std::uint32_t> reduced;
     for (const action& a : p.actions[rank])
-      if (a.kind == action_kind::reduce) reduced.insert(a.index);
+      if (a.kind == action_kind::accumulate) reduced.insert(a.index);
     // The ties of rank 0 and 3 are on one rank each: no message.
     CHECK(reduced.size() == (rank == 0 || rank == 3 ? 3 : 2));
     CHECK(p.pools[rank].reductions == 2);
@@ -171,9 +171,9 @@ TEST_CASE("lower: stages that two ranks hold are reduced by both, behind their l
   REQUIRE(check(linear));
   CHECK(linear.pools[0].reductions == 1);
   CHECK(linear.pools[1].reductions == 0);
-  CHECK(linear.actions[2].back().kind == action_kind::reduce);
+  CHECK(linear.actions[2].back().kind == action_kind::accumulate);
   CHECK(linear.actions[2].back().index == 2);
-  CHECK(linear.actions[2].back().what == message{payload::weights, 0, 0});
+  CHECK(linear.actions[2].back().what == tensor_id{tensor_kind::weight_gradient, 0, 0});
 }
 
 TEST_CASE("lower: buffers that would make ranks wait in a circle are made more") {
@@ -341,10 +341,10 @@ TEST_CASE("check: a shape that is none, and numbers out of range, are named, not
         "rank 0, cell 0: slot: 0F0 has slots for a second op\n");
   const auto first_reduce = [](program& p) -> action& {
     const auto row = p.actions[1];
-    return *std::find_if(row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::reduce; });
+    return *std::find_if(row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::accumulate; });
   };
   CHECK(broken([&](program& p) {
-          first_reduce(p).what.what = payload::activation;
+          first_reduce(p).what.kind = tensor_kind::activation;
         }).find("rank 1: reduction: adds activation ") == 0);
   CHECK(broken([&](program& p) { first_reduce(p).index = 3; }) ==
         "rank 1: reduction: adds to the weight gradient of stage 3, which it does not hold\n");

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/render/chrome_trace.hpp"
 #include "pipesched/render/html.hpp"
 #include "pipesched/render/svg.hpp"
@@ -189,7 +189,7 @@ TEST_CASE("html: the data in the page is the timeline, and nothing in a name can
       }
     }
     REQUIRE(data[0]["path"].size() == panel.explanation.critical_path.size());
-    REQUIRE(data[0]["gaps"].size() == panel.explanation.gaps.size());
+    REQUIRE(data[0]["gaps"].size() == panel.explanation.stalls.size());
     CHECK(page.find("</script><b>") == page.npos);
     CHECK(page.find("http") == page.npos);  // nothing is fetched
   });

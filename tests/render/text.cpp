@@ -7,7 +7,7 @@
 #include <sstream>
 #include <string>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/closed_form.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -48,7 +48,7 @@ TEST_CASE("closed form: equals the simulator wherever its assumptions hold, for 
   for_all_families(16, 40, [&](const family& f, const schedule_params& p) {
     for (const double unit : {1.0, 3.0}) {
       pass_times t{.F = unit, .I = unit, .W = unit};
-      const auto form = published(f.name, p, t);
+      const auto form = closed_form_of(f.name, p, t);
       if (!form || !form->holds) continue;
       CAPTURE(f.name);
       CAPTURE(p.pp);
@@ -78,7 +78,7 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
     CAPTURE(t.W);
     for (const char* name : {"gpipe", "1f1b", "zb1p"}) {
       if (name[0] == 'z' && (micro < pp || t.W > t.F || t.W > t.I)) continue;
-      const auto form = published(name, {.pp = pp, .micro = micro}, t);
+      const auto form = closed_form_of(name, {.pp = pp, .micro = micro}, t);
       const metrics m = measure(simulate(make_schedule(name, {.pp = pp, .micro = micro}), c));
       CAPTURE(name);
       REQUIRE(m.ranks[0].bubble == form->bubble);
@@ -134,7 +134,7 @@ TEST_CASE("closed form: dualpipe, pair = 2.5: the rank that idles longest equals
 
 TEST_CASE("closed form: with F != I != W the simulated bubble of dualpipe is not the formula's") {
   const uniform_costs c{.forward = 1, .backward_input = 1.2, .backward_weight = 0.8, .overlapped = 2.6};
-  const auto form = published("dualpipe", {.pp = 8, .micro = 20}, {.F = 1, .I = 1.2, .W = 0.8, .B = 2, .FB = 2.6});
+  const auto form = closed_form_of("dualpipe", {.pp = 8, .micro = 20}, {.F = 1, .I = 1.2, .W = 0.8, .B = 2, .FB = 2.6});
   const metrics m = measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), c));
   CHECK_FALSE(form->holds);
   CHECK(form->bubble == doctest::Approx(6.6));
@@ -149,7 +149,8 @@ TEST_CASE("closed form: with F != I != W the simulated bubble of dualpipe is not
 TEST_CASE("lower bound: the certificates of the papers' unit times") {
   const auto of = [](const char* family, std::int64_t pp, std::int64_t micro) {
     const schedule s = make_schedule(family, {.pp = pp, .micro = micro});
-    return certificate(measure(simulate(s)).makespan, lower_bound(s.placement, s.micro, uniform_costs{}, class_of(s)));
+    return format_optimality_gap(measure(simulate(s)).makespan,
+                                 lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
   };
   CHECK(of("dualpipe", 8, 20) == "makespan 66, at least 63, gap 4.5 %");
   CHECK(of("1f1b", 8, 32) == "makespan 117, at least 117, gap 0.0 %");
@@ -163,16 +164,16 @@ TEST_CASE("lower bound: dualpipe whose pairs release outputs as soon as they are
   c.release_forward = 1, c.release_backward = 2;
   const schedule s = make_dualpipe_schedule({.pp = 8, .micro = 20});
   CHECK(measure(simulate(s, c)).makespan == 63);
-  CHECK(lower_bound(s.placement, s.micro, c, class_of(s)).makespan == 63);
+  CHECK(lower_bound(s.placement, s.micro, c, schedule_class_of(s)).makespan == 63);
 }
 
 TEST_CASE("lower bound: a cap on memory: Little's law") {
   const placement line = placement::linear(4);
-  bound_class unsplit{.split_backward = false, .overlap = false, .memory_cap = 4};
+  schedule_class unsplit{.split_backward = false, .overlap = false, .memory_cap = 4};
   CHECK(lower_bound(line, 32, uniform_costs{}, unsplit).reason == "head, work and tail of the rank");
   unsplit.memory_cap = 1;  // one micro-batch at a time on rank 0: each lives 4 F + 4 B = 12
   CHECK(lower_bound(line, 32, uniform_costs{}, unsplit).makespan == 32 * 12);
-  bound_class split{.overlap = false, .memory_cap = 2};
+  schedule_class split{.overlap = false, .memory_cap = 2};
   CHECK(lower_bound(line, 32, uniform_costs{}, split).makespan == 32 * (4 + 4 + 1) / 2.0);
 }
 
@@ -186,7 +187,7 @@ TEST_CASE("lower bound: no valid order of any family beats it, whatever the cost
       const timeline t = simulate(s, costs);
       REQUIRE(t);
       const metrics m = measure(t);
-      bound_class c = class_of(s);
+      schedule_class c = schedule_class_of(s);
       CAPTURE(f.name);
       CAPTURE(p.pp);
       CAPTURE(p.micro);

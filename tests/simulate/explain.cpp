@@ -7,7 +7,7 @@
 #include <map>
 #include <string>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"
@@ -15,21 +15,21 @@
 using namespace pipesched;
 using namespace pipesched::tests;
 
-TEST_CASE("explain: the gaps of 1F1B on two ranks, and what each waited for") {
+TEST_CASE("explain: the stalls of 1F1B on two ranks, and what each waited for") {
   const timeline t = simulate(make_1f1b_schedule({.pp = 2, .micro = 2}));
   const explanation e = explain(t, uniform_costs{});
-  REQUIRE(e.gaps.size() == 3);
-  CHECK(to_string(e.gaps[0].waiting) == "0B0");
-  CHECK(to_string(e.gaps[0].made_by) == "1B0");
-  CHECK((e.gaps[0].start == 2 && e.gaps[0].end == 4 && e.gaps[0].made_in == cell_ref{1, 1}));
-  CHECK(to_string(e.gaps[1].waiting) == "0B1");
-  CHECK((e.gaps[2].before == cell_ref{1, 0} && e.gaps[2].start == 0 && e.gaps[2].end == 1));
+  REQUIRE(e.stalls.size() == 3);
+  CHECK(to_string(e.stalls[0].waiting) == "0B0");
+  CHECK(to_string(e.stalls[0].made_by) == "1B0");
+  CHECK((e.stalls[0].start == 2 && e.stalls[0].end == 4 && e.stalls[0].made_in == cell_ref{1, 1}));
+  CHECK(to_string(e.stalls[1].waiting) == "0B1");
+  CHECK((e.stalls[2].before == cell_ref{1, 0} && e.stalls[2].start == 0 && e.stalls[2].end == 1));
   std::string path;
   for (cell_ref c : e.critical_path) path += to_string(t.schedule[c.rank][c.index]) + ' ';
   CHECK(path == "0F0 1F0 1B0 1F1 1B1 0B1 ");
 }
 
-TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from 0 to the makespan without a pause") {
+TEST_CASE("explain: stalls fill what cells leave, and the critical path leads from 0 to the makespan without a pause") {
   random_costs random(31);
   for_all_families(5, 11, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
@@ -43,7 +43,7 @@ TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from
     CAPTURE(p.forward_only);
 
     std::vector<double> idle(s.pp(), 0.0);
-    for (const gap& g : e.gaps) {
+    for (const stall& g : e.stalls) {
       REQUIRE(g.start < g.end);
       REQUIRE(t[g.before.rank][g.before.index].start == g.end);
       idle[g.before.rank] += g.end - g.start;
@@ -79,6 +79,6 @@ TEST_CASE("explain: gaps fill what cells leave, and the critical path leads from
 TEST_CASE("explain: of a measured timeline, without costs") {
   const timeline t = simulate(make_zb1p_schedule({.pp = 4, .micro = 8}), uniform_costs{.transfer_time = 0});
   const explanation simulated = explain(t, uniform_costs{}), measured = explain(t);
-  CHECK(simulated.gaps == measured.gaps);
+  CHECK(simulated.stalls == measured.stalls);
   CHECK(simulated.critical_path == measured.critical_path);
 }

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <random>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"

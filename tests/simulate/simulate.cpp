@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <pipesched/generate/by_name.hpp>
+#include <pipesched/generate/families.hpp>
 #include <string>
 
 namespace pipesched::tests {
@@ -15,14 +15,14 @@ inline bool needs_even_pp(const family& f) { return f.name == "dualpipe" || f.na
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
 /// Sanitizers cost a factor of ten to fifty: their build has smaller grids.
 template <typename F>
-void for_all_families(std::int64_t most_pp, std::int64_t most_micro, F&& f) {
+void for_all_families(std::int64_t max_pp, std::int64_t max_micro, F&& f) {
 #ifdef PIPESCHED_SMALL_GRIDS
-  most_pp = std::min<std::int64_t>(most_pp, 4), most_micro = std::min<std::int64_t>(most_micro, 8);
+  max_pp = std::min<std::int64_t>(max_pp, 4), max_micro = std::min<std::int64_t>(max_micro, 8);
 #endif
   for (const family& which : families)
-    for (std::int64_t pp = 1; pp <= most_pp; ++pp) {
+    for (std::int64_t pp = 1; pp <= max_pp; ++pp) {
       if (needs_even_pp(which) && pp % 2 != 0) continue;
-      for (std::int64_t micro = 1; micro <= most_micro; ++micro)
+      for (std::int64_t micro = 1; micro <= max_micro; ++micro)
         for (bool forward_only : {false, true})
           f(which, schedule_params{.pp = pp, .micro = micro, .forward_only = forward_only});
     }

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <random>
 
-#include "pipesched/generate/by_name.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 
 namespace pipesched::tests {
@@ -28,7 +28,7 @@ struct place_to_fail {
 /// Do the messages of a buffer go to or come from another rank, or is it between stages of one?
 inline bool travels(const program& p, std::uint32_t rank, std::size_t buffer) {
   for (const action& a : p.actions[rank])
-    if (a.channel != no_slot && a.what.what != payload::weights && a.buffer == buffer) return true;
+    if (a.channel != no_slot && a.what.kind != tensor_kind::weight_gradient && a.buffer == buffer) return true;
   return false;
 }
 

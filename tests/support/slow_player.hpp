@@ -46,7 +46,7 @@ class slow_player {
   enum state { empty, coming, there, going };
   struct buffer {
     state is = empty;
-    message what{};
+    tensor_id what{};
   };
   struct rank {
     std::size_t at = 0, next_cell = 0;
@@ -54,17 +54,17 @@ class slow_player {
     std::map<std::uint32_t, op> activations, weights;
   };
   struct post {
-    message what;
+    tensor_id what;
     std::uint32_t rank, buffer;
   };
   struct channel_posts {
     std::deque<post> sends, receives;
   };
 
-  static std::optional<message> made_for(op o, std::uint32_t stages, bool input) {
+  static std::optional<tensor_id> made_for(op o, std::uint32_t stages, bool input) {
     const auto t = input ? input_of(o, stages) : output_of(o, stages);
     if (!t) return std::nullopt;
-    return message{t->gradient ? payload::gradient : payload::activation, t->stage, t->micro};
+    return t;
   }
 
   // Does the action wait for a message on its way? (What is wrong does not wait.)
@@ -87,7 +87,7 @@ class slow_player {
   bool take(std::uint32_t r, const action& a) {
     rank& me = ranks_[r];
     if (a.kind == action_kind::compute) return compute(r, a);
-    if (a.kind == action_kind::reduce || a.channel >= p_.channels.size()) return false;
+    if (a.kind == action_kind::accumulate || a.channel >= p_.channels.size()) return false;
     const bool receives = a.kind == action_kind::receive;
     const channel& c = p_.channels[a.channel];
     if ((receives ? c.to : c.from) != r || a.buffer >= p_.pools[r].buffers) return false;
@@ -128,10 +128,10 @@ class slow_player {
               : !me.activations.count(slots[i].activation) || me.activations[slots[i].activation] != key)
         return false;
       if (c[i].pass == pass::backward_input || c[i].pass == pass::backward_weight) {
-        if (slots[i].weights >= p_.pools[r].weights) return false;
+        if (slots[i].context >= p_.pools[r].contexts) return false;
         if (c[i].pass == pass::backward_input
-                ? !me.weights.try_emplace(slots[i].weights, key).second
-                : !me.weights.count(slots[i].weights) || me.weights[slots[i].weights] != key)
+                ? !me.weights.try_emplace(slots[i].context, key).second
+                : !me.weights.count(slots[i].context) || me.weights[slots[i].context] != key)
           return false;
       }
     }
@@ -146,7 +146,7 @@ class slow_player {
       }
       if (p_.schedule.forward_only || c[i].pass == pass::backward || c[i].pass == pass::backward_weight)
         me.activations.erase(slots[i].activation);
-      if (c[i].pass == pass::backward_weight) me.weights.erase(slots[i].weights);
+      if (c[i].pass == pass::backward_weight) me.weights.erase(slots[i].context);
     }
     return true;
   }

@@ -46,7 +46,8 @@ std::vector<std::vector<std::pair<double, double>>> slow_simulation(const schedu
             const place& m = makers.at(n);
             const cell& maker = s[m.rank][m.cell];
             double arrives = times[m.rank][m.cell].first + costs.release(maker, m.op);
-            const tensor t{std::get<0>(n) == 'B', static_cast<std::uint16_t>(std::get<1>(n)), o.micro};
+            const tensor_id t{std::get<0>(n) == 'B' ? tensor_kind::gradient : tensor_kind::activation,
+                              static_cast<std::uint16_t>(std::get<1>(n)), o.micro};
             if (m.rank != rank) arrives += costs.transfer(m.rank, rank, t);
             start = std::max(start, arrives);
           }

@@ -160,7 +160,7 @@ struct tanh_model {
           losses(p.schedule.micro, -1),
           buffers(p.pools[rank].buffers),
           kept(p.pools[rank].activations),
-          due(p.pools[rank].weights),
+          due(p.pools[rank].contexts),
           reductions(p.pools[rank].reductions) {
       for (std::uint16_t s : stages) layers.push_back(make_layer(s, tied));
     }
@@ -175,10 +175,10 @@ struct tanh_model {
       else
         buffers[t.slots.output] = y;
     }
-    void backward_input(task t) { due[t.slots.weights] = input_gradient(t); }
+    void backward_input(task t) { due[t.slots.context] = input_gradient(t); }
     void backward_weight(task t) {
       begin(t);
-      add_weights(layers[t.what.chunk], due[t.slots.weights], kept[t.slots.activation][0]);
+      add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
     void backward(task t) {
       const vector d = input_gradient(t);

@@ -289,15 +289,15 @@ class control_server {
   }
   void fail(std::string cause) {
     if (failure_) return;
-    constexpr int most_lines = 64;
+    constexpr int max_lines = 64;
     std::string missing;
     int lines = 0;
     for (std::uint32_t r = 0; r < processes_.size(); ++r) {
       const process& p = processes_[r];
       if (p.is == process::missing) missing += concat({" ", r});
-      if (p.stands_still && p.is == process::there && ++lines <= most_lines) cause += "\n" + p.place;
+      if (p.stands_still && p.is == process::there && ++lines <= max_lines) cause += "\n" + p.place;
     }
-    if (lines > most_lines) cause += concat({"\nand ", lines - most_lines, " more"});
+    if (lines > max_lines) cause += concat({"\nand ", lines - max_lines, " more"});
     failure_ = missing.empty() ? std::move(cause) : std::move(cause) + "\nnot there yet: process" + missing;
     for (connection& c : connections_)
       if (c.rank != ~0u) c.out.add(pack('f', *failure_));

@@ -240,7 +240,7 @@ class edge_transport {
 
   void make_events() {
     clock_.emplace_back(runtime_, where_.device, p_.schedule[rank()].size(), options_.timed, here());
-    for (std::uint32_t n = weights_at() + weights_sent(row()); n > 0; --n)
+    for (std::uint32_t n = weights_at() + weight_gradients_sent(row()); n > 0; --n)
       buffers_.push_back({.posted = detail::make_event(runtime_, where_.device, false, here())});
     progress_.make_events(where_.device);
     posts_.resize(row().size());
@@ -254,7 +254,8 @@ class edge_transport {
   }
   void post(const action& a, std::uint32_t action, std::span<std::byte> bytes) {
     std::uint32_t n = a.buffer;
-    if (is_weights(a)) n = a.kind == action_kind::receive ? reductions_at() + a.buffer : weights_at() + weights_++;
+    if (is_weight_gradient(a))
+      n = a.kind == action_kind::receive ? reductions_at() + a.buffer : weights_at() + weights_++;
     posts_[action] = {bytes.data(), bytes.size(), n};
     buffer& b = buffers_[n];
     require(runtime_.record(b.posted.handle(), where_.compute), "EventRecord");

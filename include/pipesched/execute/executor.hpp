@@ -45,7 +45,7 @@ void require_trainer(const program& p, std::uint32_t rank) {
       }
   if constexpr (!trainer_has::reductions<Trainer>)
     for (const action& a : p.actions[rank])
-      if (is_weights(a))
+      if (is_weight_gradient(a))
         throw schedule_error(
             concat({"the trainer has no weight_gradient, reduction_buffer and reduce, which the reduction of stage ",
                     a.what.stage, " needs"}));
@@ -86,8 +86,8 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
 template <typename Trainer>
 std::span<std::byte> message_memory(Trainer& trainer, const action& a) {
   if constexpr (trainer_has::reductions<Trainer>) {
-    if (is_weights(a) && a.kind == action_kind::send) return trainer.weight_gradient(a.what.stage);
-    if (is_weights(a)) return trainer.reduction_buffer(a.buffer);
+    if (is_weight_gradient(a) && a.kind == action_kind::send) return trainer.weight_gradient(a.what.stage);
+    if (is_weight_gradient(a)) return trainer.reduction_buffer(a.buffer);
   }
   return trainer.buffer(a.buffer);
 }
@@ -113,7 +113,7 @@ struct rank_run {
       case action_kind::receive: return transport.post_receive(a, message_memory(trainer, a));
       case action_kind::compute: return compute(a.index, record, zero);
       case action_kind::send: return transport.post_send(a, message_memory(trainer, a));
-      case action_kind::reduce:
+      case action_kind::accumulate:
         if constexpr (trainer_has::reductions<Trainer>) reduce(a);
     }
   }

@@ -49,12 +49,12 @@ struct transfer_counts {
       std::vector<std::uint32_t> last_channel(p.pools[rank].buffers, no_slot);
       for (const action& a : p.actions[rank]) {
         if (!is_message(a)) continue;
-        const bool tensor = !is_weights(a);
+        const bool tensor = !is_weight_gradient(a);
         if (tensor && last_channel[a.buffer] == a.channel) continue;  // waited for before it is posted again
         if (tensor) last_channel[a.buffer] = a.channel;
         ++entries[a.channel];
       }
-      weights[rank] = weights_sent(p.actions[rank]);
+      weights[rank] = weight_gradients_sent(p.actions[rank]);
     }
   }
   std::vector<std::size_t> entries;    ///< by channel: no fewer than its messages that are posted and have not moved
@@ -111,7 +111,7 @@ class basic_hub {
   struct post {
     message_side from{}, into{};
     std::size_t sent = 0, expected = 0;
-    message leaves{}, comes{};
+    tensor_id leaves{}, comes{};
     std::atomic<std::uint8_t> sides{0};  // 1 from the sender, 2 from the receiver
   };
   struct channel_state {
@@ -157,9 +157,9 @@ class basic_hub {
       return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
     };
     const auto needs = [&](const action& a, std::uint32_t number) {
-      const bool weights = is_weights(a);
+      const bool weights = is_weight_gradient(a);
       if (n >= row.size()) return true;
-      if (row[n].kind == action_kind::reduce)
+      if (row[n].kind == action_kind::accumulate)
         return weights && (a.kind == action_kind::send || a.buffer == row[n].buffer);
       if (row[n].kind != action_kind::compute || weights) return false;
       const auto& slots = program_.slots[rank][row[n].index];
@@ -171,7 +171,7 @@ class basic_hub {
     for (const action& a : row.first(std::min<std::size_t>(n, row.size()))) {
       if (!is_message(a)) continue;
       std::uint32_t number = a.buffer;
-      if (is_weights(a))
+      if (is_weight_gradient(a))
         number = pools.buffers + (a.kind == action_kind::receive ? a.buffer : pools.reductions + sent++);
       if (needs(a, number) && pending(number)) last = &a;
     }
@@ -216,7 +216,7 @@ class basic_in_process {
   }
 
   void post_receive(const action& a, std::span<std::byte> bytes) {
-    const std::uint32_t n = is_weights(a) ? data_ + a.buffer : a.buffer;
+    const std::uint32_t n = is_weight_gradient(a) ? data_ + a.buffer : a.buffer;
     const message_side side = post(n, bytes.data());
     auto& c = hub_.channels_[a.channel];
     const std::size_t entry = c.receives++ % c.size;
@@ -225,7 +225,7 @@ class basic_in_process {
     meet(p, 2, a.channel, entry);
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    const bool weights = is_weights(a);
+    const bool weights = is_weight_gradient(a);
     const std::uint32_t n = weights ? data_ + reductions_ + weights_++ % sends_ : a.buffer;
     const message_side side = post(n, const_cast<std::byte*>(bytes.data()));  // only read
     auto& c = hub_.channels_[a.channel];
@@ -255,7 +255,7 @@ class basic_in_process {
       return std::any_of(slots.begin(), slots.end(),
                          [&](const op_slots& s) { return pending(s.input) || pending(s.output); });
     }
-    if (a.kind != action_kind::reduce) return false;
+    if (a.kind != action_kind::accumulate) return false;
     for (std::uint32_t n = 0; n < sends_; ++n)
       if (pending(data_ + reductions_ + n)) return true;
     return a.channel != no_slot && pending(data_ + a.buffer);

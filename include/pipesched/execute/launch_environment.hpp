@@ -83,7 +83,7 @@ launch_environment read_launch_environment(Get&& get) {
       throw schedule_error(detail::concat({name, " is a number from 0 to ", most, "; got \"", *value, "\""}));
     return n;
   };
-  constexpr std::uint64_t most_processes = 1'000'000;
+  constexpr std::uint64_t max_processes = 1'000'000;
   launch_environment e;
   std::uint32_t local_size = 1;
   const names* taken = nullptr;
@@ -92,13 +92,13 @@ launch_environment read_launch_environment(Get&& get) {
       if (taken == nullptr && text(of.rank) && text(of.size) && (!whole || text(of.local_rank))) taken = &of;
   if (taken != nullptr) {
     const names& of = *taken;
-    const auto rank = number(of.rank, most_processes), size = number(of.size, most_processes);
+    const auto rank = number(of.rank, max_processes), size = number(of.size, max_processes);
     if (*rank >= *size)
       throw schedule_error(detail::concat({of.rank, " is below ", of.size, ", which is ", *size, "; got ", *rank}));
     e.launcher = of.launcher;
     e.rank = static_cast<std::uint32_t>(*rank), e.size = static_cast<std::uint32_t>(*size);
-    e.local_rank = static_cast<std::uint32_t>(number(of.local_rank, most_processes).value_or(*rank));
-    local_size = static_cast<std::uint32_t>(number(of.local_size, most_processes).value_or(1));
+    e.local_rank = static_cast<std::uint32_t>(number(of.local_rank, max_processes).value_or(*rank));
+    local_size = static_cast<std::uint32_t>(number(of.local_size, max_processes).value_or(1));
   }
   const auto hosts = text("SLURM_STEP_NODELIST");
   if (const auto address = text("MASTER_ADDR"))

@@ -84,7 +84,7 @@ class mpi_transport {
     rank_ = static_cast<std::uint32_t>(rank);
     reductions_at_ = p.pools[rank_].buffers;
     weights_at_ = reductions_at_ + p.pools[rank_].reductions;
-    transfers_.resize(weights_at_ + weights_sent(p.actions[rank_]));
+    transfers_.resize(weights_at_ + weight_gradients_sent(p.actions[rank_]));
     heard_.resize(p.schedule.pp());
     mail_ = std::make_unique<mail>(p.schedule.pp());
   }
@@ -119,12 +119,12 @@ class mpi_transport {
   }
 
   void post_receive(const action& a, std::span<std::byte> bytes) {
-    transfer& t = transfers_[is_weights(a) ? reductions_at_ + a.buffer : a.buffer];
+    transfer& t = transfers_[is_weight_gradient(a) ? reductions_at_ + a.buffer : a.buffer];
     t.receives = true;
     post(t, a.what, program_.channels[a.channel].from, bytes, MPI_Irecv, "MPI_Irecv");
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    transfer& t = transfers_[is_weights(a) ? weights_at_ + weights_++ : a.buffer];
+    transfer& t = transfers_[is_weight_gradient(a) ? weights_at_ + weights_++ : a.buffer];
     post(t, a.what, program_.channels[a.channel].to, bytes, MPI_Isend, "MPI_Isend");
   }
   void wait_received(std::uint32_t n, bool weights) { wait(transfers_[weights ? reductions_at_ + n : n]); }
@@ -155,7 +155,7 @@ class mpi_transport {
   struct transfer {
     std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};  // the whole blocks, the rest
     std::size_t bytes = 0, whole = 0;                                         // in all, in whole blocks
-    message what{};
+    tensor_id what{};
     int peer = 0;
     bool receives = false;
 
@@ -197,7 +197,7 @@ class mpi_transport {
   }
 
   template <typename Byte, typename Call>
-  void post(transfer& t, message what, int peer, std::span<Byte> bytes, Call call, const char* name) {
+  void post(transfer& t, tensor_id what, int peer, std::span<Byte> bytes, Call call, const char* name) {
     wait(t);  // it is free, if check() is true
     t.bytes = bytes.size(), t.what = what, t.peer = peer;
     t.whole = bytes.size() > block_ ? bytes.size() - bytes.size() % block_ : 0;

@@ -22,7 +22,7 @@ class recording_transport {
 
   struct event {
     event_kind kind;
-    message what{};                  ///< of receive and send
+    tensor_id what{};                ///< of receive and send
     std::uint32_t buffer = no_slot;  ///< of all but the last two
     std::size_t bytes = 0;           ///< of receive and send
 
@@ -30,7 +30,7 @@ class recording_transport {
   };
 
   /// @param arrive  called with each message received, to fill its bytes; may be empty
-  explicit recording_transport(std::function<void(message, std::span<std::byte>)> arrive = {})
+  explicit recording_transport(std::function<void(tensor_id, std::span<std::byte>)> arrive = {})
       : arrive_(std::move(arrive)) {}
 
   /// What was asked, in order.
@@ -50,7 +50,7 @@ class recording_transport {
   void finish() { events_.push_back({event_kind::finish}); }
 
  private:
-  std::function<void(message, std::span<std::byte>)> arrive_;
+  std::function<void(tensor_id, std::span<std::byte>)> arrive_;
   std::vector<event> events_;
 };
 

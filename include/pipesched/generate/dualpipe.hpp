@@ -17,8 +17,8 @@
 
 namespace pipesched {
 
-inline constexpr params_rule dualpipe_rule{.family = "dualpipe", .even_pp = true};
-inline constexpr params_rule dualpipev_rule{.family = "dualpipev", .stages_per_rank = 2};
+inline constexpr family_limits dualpipe_rule{.family = "dualpipe", .even_pp = true};
+inline constexpr family_limits dualpipev_rule{.family = "dualpipev", .stages_per_rank = 2};
 
 namespace detail {
 
@@ -92,7 +92,7 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
     detail::emit_two_streams(p.pp / 2, std::min(rank, p.pp - 1 - rank), accepted / 2, upper ? down : up,
                              upper ? up : down, to);
   };
-  emit_cut(sink, p.micro == accepted, first_up, p.micro, p.forward_only, emit);
+  emit_truncated(sink, p.micro == accepted, first_up, p.micro, p.forward_only, emit);
 }
 
 /// DualPipe for every even pp and every micro >= 1. Where the reference accepts the numbers (micro even and at least
@@ -103,8 +103,8 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
 /// clang. @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp.
 constexpr schedule make_dualpipe_schedule(const pipeline_params& p) {
   require(dualpipe_rule, p);
-  return make_schedule_of(dualpipe_rule, p, placement::bidirectional(p.pp, p.micro),
-                          [&](std::int64_t r, auto& sink) { emit_dualpipe(p, r, sink); });
+  return make_schedule(dualpipe_rule, p, placement::bidirectional(p.pp, p.micro),
+                       [&](std::int64_t r, auto& sink) { emit_dualpipe(p, r, sink); });
 }
 
 /// The row of one rank alone; linear in its length and, if micro < 2 pp, in pp.
@@ -119,7 +119,7 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
   const std::int64_t accepted = std::max(p.micro, 2 * p.pp);
   const stage_ops down(rank, 0), back(2 * p.pp - 1 - rank, 1);
   const auto emit = [&](auto& to) { detail::emit_two_streams(p.pp, rank, accepted, down, back, to); };
-  emit_cut(sink, p.micro == accepted, p.micro, p.micro, p.forward_only, emit);
+  emit_truncated(sink, p.micro == accepted, p.micro, p.micro, p.forward_only, emit);
 }
 
 /// DualPipeV ("cut in half") for every pp >= 1 and micro >= 1: 2 pp stages, rank r hosts r and 2pp-1-r. Where the
@@ -129,8 +129,8 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
 /// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp.
 constexpr schedule make_dualpipev_schedule(const pipeline_params& p) {
   require(dualpipev_rule, p);
-  return make_schedule_of(dualpipev_rule, p, placement::vee(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_dualpipev(p, r, sink); });
+  return make_schedule(dualpipev_rule, p, placement::vee(p.pp),
+                       [&](std::int64_t r, auto& sink) { emit_dualpipev(p, r, sink); });
 }
 
 /// The row of one rank alone; linear in its length and, if micro < 2 pp, in pp.

@@ -13,7 +13,7 @@
 
 namespace pipesched {
 
-inline constexpr params_rule gpipe_rule{.family = "gpipe"};
+inline constexpr family_limits gpipe_rule{.family = "gpipe"};
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
@@ -28,8 +28,8 @@ constexpr void emit_gpipe(const pipeline_params& p, std::int64_t rank, Sink&& si
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_gpipe_schedule(const pipeline_params& p) {
   require(gpipe_rule, p);
-  return make_schedule_of(gpipe_rule, p, placement::linear(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_gpipe(p, r, sink); });
+  return make_schedule(gpipe_rule, p, placement::linear(p.pp),
+                       [&](std::int64_t r, auto& sink) { emit_gpipe(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks.

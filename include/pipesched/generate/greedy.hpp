@@ -42,7 +42,9 @@ class greedy_ranks {
       const auto transfer = [&](bool gradient, std::uint32_t from) {
         const std::uint32_t sender = where.rank_of(from, 0);
         return sender == s.rank ? 0
-                                : costs.transfer(sender, s.rank, tensor{gradient, static_cast<std::uint16_t>(from), 0});
+                                : costs.transfer(sender, s.rank,
+                                                 tensor_id{gradient ? tensor_kind::gradient : tensor_kind::activation,
+                                                           static_cast<std::uint16_t>(from), 0});
       };
       if (i > 0) s.activation_transfer = transfer(false, i - 1);
       if (i + 1 < where.stages()) s.gradient_transfer = transfer(true, i + 1);

@@ -41,18 +41,18 @@ constexpr interleaved_params interleaved_of(const schedule_params& p) {
           .overlap = p.overlap};
 }
 
-inline constexpr params_rule interleaved_1f1b_rule{.family = "interleaved_1f1b"};
-inline constexpr params_rule interleaved_zb_rule{.family = "interleaved_zb"};
-inline constexpr params_rule looped_bfs_rule{.family = "looped_bfs"};
-inline constexpr params_rule group_interleaved_rule{.family = "group_interleaved"};
+inline constexpr family_limits interleaved_1f1b_rule{.family = "interleaved_1f1b"};
+inline constexpr family_limits interleaved_zb_rule{.family = "interleaved_zb"};
+inline constexpr family_limits looped_bfs_rule{.family = "looped_bfs"};
+inline constexpr family_limits group_interleaved_rule{.family = "group_interleaved"};
 
 namespace detail {
 
-constexpr void require(const params_rule& family, const interleaved_params& p) {
-  if (p.chunks < 1 || p.chunks > most_chunks)
+constexpr void require(const family_limits& family, const interleaved_params& p) {
+  if (p.chunks < 1 || p.chunks > max_chunks)
     throw schedule_error(concat({family.family, " needs 1 to 256 chunks a rank; got chunks = ", p.chunks, ", nearest ",
-                                 p.chunks < 1 ? 1 : most_chunks}));
-  params_rule rule = family;
+                                 p.chunks < 1 ? 1 : max_chunks}));
+  family_limits rule = family;
   rule.stages_per_rank = p.chunks;
   pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
   if (p.group_size == 0 || family.family == looped_bfs_rule.family) return;
@@ -71,7 +71,7 @@ constexpr void require(const params_rule& family, const interleaved_params& p) {
                 p.group_size, ", nearest ", least}));
 }
 
-constexpr void require_rank(const params_rule& family, const interleaved_params& p, std::int64_t rank) {
+constexpr void require_rank(const family_limits& family, const interleaved_params& p, std::int64_t rank) {
   require(family, p);
   pipesched::require(family, {.pp = p.pp, .micro = 1}, rank);
 }
@@ -86,11 +86,11 @@ constexpr std::int64_t group_size_of(const interleaved_params& p) {
 
 // Runs a rule for whole groups, and leaves out the micro-batches that the last group has too many.
 template <cell_sink Sink, typename Rule>
-constexpr void in_whole_groups(interleaved_params p, std::int64_t group, Sink& sink, Rule&& rule) {
+constexpr void pad_to_whole_groups(interleaved_params p, std::int64_t group, Sink& sink, Rule&& rule) {
   const std::int64_t micro = p.micro;
   p.group_size = group;
   p.micro = (micro + group - 1) / group * group;
-  emit_cut(sink, p.micro == micro, micro, micro, false, [&](auto& to) { rule(p, to); });
+  emit_truncated(sink, p.micro == micro, micro, micro, false, [&](auto& to) { rule(p, to); });
 }
 
 // Goes through all micro-batches of all chunks, group by group, forwards through the chunks or backwards.
@@ -201,7 +201,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
 template <cell_sink Sink>
 constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(interleaved_1f1b_rule, p, rank);
-  detail::in_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
+  detail::pad_to_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
     detail::emit_whole_interleaved_1f1b(whole, rank, to);
   });
 }
@@ -210,7 +210,7 @@ constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t r
 template <cell_sink Sink>
 constexpr void emit_interleaved_zb(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(interleaved_zb_rule, p, rank);
-  detail::in_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
+  detail::pad_to_whole_groups(p, detail::group_size_of(p), sink, [&](const interleaved_params& whole, auto& to) {
     detail::emit_whole_interleaved_zb(whole, rank, rank, to);
   });
 }
@@ -220,7 +220,7 @@ template <cell_sink Sink>
 constexpr void emit_group_interleaved(const interleaved_params& p, std::int64_t rank, Sink&& sink) {
   detail::require_rank(group_interleaved_rule, p, rank);
   const std::int64_t group = p.group_size != 0 ? p.group_size : p.pp;
-  detail::in_whole_groups(p, group, sink, [&](const interleaved_params& whole, auto& to) {
+  detail::pad_to_whole_groups(p, group, sink, [&](const interleaved_params& whole, auto& to) {
     detail::emit_whole_interleaved_zb(whole, rank, 0, to);
   });
 }
@@ -246,27 +246,27 @@ constexpr void emit_looped_bfs(const interleaved_params& p, std::int64_t rank, S
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_interleaved_1f1b_schedule(const interleaved_params& p) {
   detail::require(interleaved_1f1b_rule, p);
-  return make_schedule_of(interleaved_1f1b_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
-                          placement::looped(p.pp, p.chunks),
-                          [&](std::int64_t r, auto& sink) { emit_interleaved_1f1b(p, r, sink); });
+  return make_schedule(interleaved_1f1b_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                       placement::looped(p.pp, p.chunks),
+                       [&](std::int64_t r, auto& sink) { emit_interleaved_1f1b(p, r, sink); });
 }
 
 /// Interleaved zero bubble: the warm-up of half the depth, the backward split, W one rank's number behind I. Limits and
 /// departures from PyTorch as for interleaved 1F1B; extra_warm_up and overlap are not used.
 constexpr schedule make_interleaved_zb_schedule(const interleaved_params& p) {
   detail::require(interleaved_zb_rule, p);
-  return make_schedule_of(interleaved_zb_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
-                          placement::looped(p.pp, p.chunks),
-                          [&](std::int64_t r, auto& sink) { emit_interleaved_zb(p, r, sink); });
+  return make_schedule(interleaved_zb_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                       placement::looped(p.pp, p.chunks),
+                       [&](std::int64_t r, auto& sink) { emit_interleaved_zb(p, r, sink); });
 }
 
 /// Looped BFS: all micro-batches through a chunk before the next chunk, backwards in the reverse of that; every rank keeps
 /// all micro * chunks activations, and gathers each stage's parameters once. Any micro >= 1.
 constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
   detail::require(looped_bfs_rule, p);
-  return make_schedule_of(looped_bfs_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
-                          placement::looped(p.pp, p.chunks),
-                          [&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); });
+  return make_schedule(looped_bfs_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                       placement::looped(p.pp, p.chunks),
+                       [&](std::int64_t r, auto& sink) { emit_looped_bfs(p, r, sink); });
 }
 
 /// Group-interleaved 1F1B for every pp, micro, chunks >= 1: half the warm-up of interleaved 1F1B, each W right behind its
@@ -277,9 +277,9 @@ constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) {
 /// Source: Wan et al., "PipeOffload" (arXiv 2503.01328), section 3, and the authors' scheduler, whose order this is.
 constexpr schedule make_group_interleaved_schedule(const interleaved_params& p) {
   detail::require(group_interleaved_rule, p);
-  return make_schedule_of(group_interleaved_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
-                          placement::looped(p.pp, p.chunks),
-                          [&](std::int64_t r, auto& sink) { emit_group_interleaved(p, r, sink); });
+  return make_schedule(group_interleaved_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                       placement::looped(p.pp, p.chunks),
+                       [&](std::int64_t r, auto& sink) { emit_group_interleaved(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks. (All four.)

@@ -15,7 +15,7 @@
 
 namespace pipesched {
 
-inline constexpr params_rule one_f_one_b_rule{.family = "1f1b"};
+inline constexpr family_limits one_f_one_b_rule{.family = "1f1b"};
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
@@ -34,8 +34,8 @@ constexpr void emit_1f1b(const pipeline_params& p, std::int64_t rank, Sink&& sin
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_1f1b_schedule(const pipeline_params& p) {
   require(one_f_one_b_rule, p);
-  return make_schedule_of(one_f_one_b_rule, p, placement::linear(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); });
+  return make_schedule(one_f_one_b_rule, p, placement::linear(p.pp),
+                       [&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks.

@@ -39,10 +39,10 @@ struct schedule_params {
 };
 
 /// The most (stage, micro-batch) pairs of one schedule; one of this size takes about 10 GiB.
-inline constexpr std::int64_t most_pairs = std::int64_t{1} << 28;
+inline constexpr std::int64_t max_pairs = std::int64_t{1} << 28;
 
 /// What a family asks of `pp` and `micro`.
-struct params_rule {
+struct family_limits {
   std::string_view family;
   std::int64_t stages_per_rank = 1;
   bool even_pp = false;
@@ -50,31 +50,31 @@ struct params_rule {
 
 /// @throws schedule_error unless 1 <= pp, pp even where the family needs it, stages <= 65536, 1 <= micro,
 /// and stages * micro <= 2^28.
-constexpr void require(const params_rule& rule, const pipeline_params& p) {
+constexpr void require(const family_limits& rule, const pipeline_params& p) {
   using detail::concat;
-  const std::int64_t most_pp = most_stages / rule.stages_per_rank;
+  const std::int64_t max_pp = max_stages / rule.stages_per_rank;
   if (rule.even_pp && p.pp < 2)
     throw schedule_error(
         concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
   if (p.pp < 1)
     throw schedule_error(concat({rule.family, " needs at least 1 pipeline rank; got pp = ", p.pp, ", nearest 1"}));
-  if (p.pp > most_pp)
+  if (p.pp > max_pp)
     throw schedule_error(
-        concat({rule.family, " needs at most ", most_pp, " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp,
-                ", nearest ", most_pp}));
+        concat({rule.family, " needs at most ", max_pp, " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp,
+                ", nearest ", max_pp}));
   if (rule.even_pp && p.pp % 2 != 0)
     throw schedule_error(concat({rule.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest ",
                                  p.pp - 1, " or ", p.pp + 1}));
   if (p.micro < 1)
     throw schedule_error(concat({rule.family, " needs at least 1 micro-batch; got micro = ", p.micro, ", nearest 1"}));
   const std::int64_t stages = p.pp * rule.stages_per_rank;
-  if (p.micro > most_pairs / stages)
+  if (p.micro > max_pairs / stages)
     throw schedule_error(concat({rule.family, " needs stages x micro-batches of at most 2^28; got ", stages,
-                                 " stages x micro = ", p.micro, ", nearest micro = ", most_pairs / stages}));
+                                 " stages x micro = ", p.micro, ", nearest micro = ", max_pairs / stages}));
 }
 
 /// @throws schedule_error unless the parameters are legal and 0 <= rank < pp.
-constexpr void require(const params_rule& rule, const pipeline_params& p, std::int64_t rank) {
+constexpr void require(const family_limits& rule, const pipeline_params& p, std::int64_t rank) {
   require(rule, p);
   if (rank < 0 || rank >= p.pp)
     throw schedule_error(detail::concat({rule.family, " needs a rank from 0 to pp - 1 = ", p.pp - 1,

@@ -34,7 +34,7 @@ template <typename Sink>
 concept cell_sink = std::invocable<Sink&, cell>;
 
 /// The cell with every op's micro-batch number one higher.
-constexpr cell advanced(cell c) noexcept {
+constexpr cell next_micro(cell c) noexcept {
   for (op& o : c) ++o.micro;
   return c;
 }
@@ -57,7 +57,7 @@ constexpr void repeat(Sink& sink, std::int64_t n, Cells... cells) {
   } else {
     for (std::int64_t i = 0; i < n; ++i) {
       (sink(cells), ...);
-      ((cells = advanced(cells)), ...);
+      ((cells = next_micro(cells)), ...);
     }
   }
 }
@@ -150,7 +150,7 @@ class cell_filter {
       : out_(out), below_{below_on_chunk_0, below_on_others}, forward_only_(forward_only) {}
 
   constexpr void operator()(cell c) {
-    detail::put_kept(
+    detail::filter_cell(
         c, [&](op o) { return keeps(o); }, [&](cell kept) { out_.put(kept); });
   }
   /// What a run has beyond the limits costs nothing.
@@ -159,7 +159,7 @@ class cell_filter {
     const std::int64_t rounds = std::min(n, std::max({rounds_of(cells)...}));
     for (std::int64_t i = 0; i < rounds; ++i) {
       ((*this)(cells), ...);
-      ((cells = advanced(cells)), ...);
+      ((cells = next_micro(cells)), ...);
     }
   }
 
@@ -182,8 +182,8 @@ class cell_filter {
 
 /// The rule `emit(sink)` for the sizes that it was made for, cut down to those asked for: straight where that is all of it.
 template <cell_sink Sink, typename Emit>
-constexpr void emit_cut(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
-                        bool forward_only, Emit&& emit) {
+constexpr void emit_truncated(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
+                              bool forward_only, Emit&& emit) {
   if (whole && !forward_only) return emit(sink);
   cell_filter::to out(sink);
   cell_filter kept(out, below_on_chunk_0, below_on_others, forward_only);
@@ -223,8 +223,8 @@ constexpr rows<cell> make_rows(Rule&& rule, std::int64_t ranks) {
 }
 
 /// The schedule of a family, with these cells. @pre the parameters are legal
-constexpr schedule make_schedule_of(std::string_view family, const pipeline_params& p, pipesched::placement where,
-                                    rows<cell> cells) {
+constexpr schedule make_schedule(std::string_view family, const pipeline_params& p, pipesched::placement where,
+                                 rows<cell> cells) {
   return {.name = family,
           .placement = std::move(where),
           .micro = static_cast<std::uint32_t>(p.micro),
@@ -234,9 +234,9 @@ constexpr schedule make_schedule_of(std::string_view family, const pipeline_para
 
 /// The schedule of a family: its rule on every rank. @pre the parameters are legal
 template <cell_rule Rule>
-constexpr schedule make_schedule_of(const params_rule& family, const pipeline_params& p, pipesched::placement where,
-                                    Rule&& rule) {
-  return make_schedule_of(family.family, p, std::move(where), make_rows(rule, p.pp));
+constexpr schedule make_schedule(const family_limits& family, const pipeline_params& p, pipesched::placement where,
+                                 Rule&& rule) {
+  return make_schedule(family.family, p, std::move(where), make_rows(rule, p.pp));
 }
 
 }  // namespace pipesched

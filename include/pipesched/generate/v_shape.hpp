@@ -17,14 +17,14 @@
 
 namespace pipesched {
 
-inline constexpr params_rule v_half_rule{.family = "v_half", .stages_per_rank = 2};
-inline constexpr params_rule v_min_rule{.family = "v_min", .stages_per_rank = 2};
-inline constexpr params_rule v_1f1b_rule{.family = "v_1f1b", .stages_per_rank = 2};
+inline constexpr family_limits v_half_rule{.family = "v_half", .stages_per_rank = 2};
+inline constexpr family_limits v_min_rule{.family = "v_min", .stages_per_rank = 2};
+inline constexpr family_limits v_1f1b_rule{.family = "v_1f1b", .stages_per_rank = 2};
 
 namespace detail {
 
 // A block of I's, and W's wherever they fit.
-constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& p, const building_block& block) {
+constexpr schedule make_split_v(const family_limits& rule, const pipeline_params& p, const building_block& block) {
   placement where = placement::vee(p.pp);
   slot_table table(where, block, p.micro);
   table.fill_weights();
@@ -34,7 +34,7 @@ constexpr schedule make_split_v(const params_rule& rule, const pipeline_params& 
   table.reorder_after_steady();
   table.squeeze();
   table.fill_weights();
-  return make_schedule_of(rule.family, p, std::move(where), table.cells(p.forward_only));
+  return make_schedule(rule.family, p, std::move(where), table.cells(p.forward_only));
 }
 
 }  // namespace detail
@@ -92,7 +92,7 @@ constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) {
   placement where = placement::vee(p.pp);
   detail::slot_table table(where, block, p.micro);
   table.reorder_all();
-  return make_schedule_of(v_1f1b_rule.family, p, std::move(where), table.cells(p.forward_only));
+  return make_schedule(v_1f1b_rule.family, p, std::move(where), table.cells(p.forward_only));
 }
 
 }  // namespace pipesched

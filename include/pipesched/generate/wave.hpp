@@ -27,8 +27,8 @@ struct hanayo_params {
   bool forward_only = false;  ///< evaluation
 };
 
-inline constexpr params_rule chimera_rule{.family = "chimera", .even_pp = true};
-inline constexpr params_rule hanayo_rule{.family = "hanayo"};
+inline constexpr family_limits chimera_rule{.family = "chimera", .even_pp = true};
+inline constexpr family_limits hanayo_rule{.family = "hanayo"};
 
 namespace detail {
 
@@ -82,10 +82,10 @@ constexpr void emit_waves(std::int64_t unit, std::int64_t h, std::int64_t waves,
 }
 
 constexpr void require(const hanayo_params& p) {
-  if (p.waves < 1 || p.waves > most_chunks / 2)
-    throw schedule_error(concat(
-        {"hanayo needs 1 to 128 waves; got waves = ", p.waves, ", nearest ", p.waves < 1 ? 1 : most_chunks / 2}));
-  params_rule rule = hanayo_rule;
+  if (p.waves < 1 || p.waves > max_chunks / 2)
+    throw schedule_error(
+        concat({"hanayo needs 1 to 128 waves; got waves = ", p.waves, ", nearest ", p.waves < 1 ? 1 : max_chunks / 2}));
+  family_limits rule = hanayo_rule;
   rule.stages_per_rank = 2 * p.waves;
   pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
 }
@@ -100,7 +100,7 @@ constexpr void emit_chimera(const pipeline_params& p, std::int64_t rank, Sink&& 
   const stage_ops down(rank, 0), up(p.pp - 1 - rank, 1, first_up);
   const auto stage = [&](std::int64_t j) { return (j == 0) == (rank < half) ? down : up; };
   const auto emit = [&](auto& to) { detail::emit_waves(half, std::min(rank, p.pp - 1 - rank), 1, units, stage, to); };
-  emit_cut(sink, p.micro == units * p.pp, first_up, p.micro, p.forward_only, emit);
+  emit_truncated(sink, p.micro == units * p.pp, first_up, p.micro, p.forward_only, emit);
 }
 
 /// Chimera for every even pp and every micro >= 1: units of pp micro-batches, half of them from each end, directly
@@ -110,8 +110,8 @@ constexpr void emit_chimera(const pipeline_params& p, std::int64_t rank, Sink&& 
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_chimera_schedule(const pipeline_params& p) {
   require(chimera_rule, p);
-  return make_schedule_of(chimera_rule, p, placement::bidirectional(p.pp, p.micro),
-                          [&](std::int64_t r, auto& sink) { emit_chimera(p, r, sink); });
+  return make_schedule(chimera_rule, p, placement::bidirectional(p.pp, p.micro),
+                       [&](std::int64_t r, auto& sink) { emit_chimera(p, r, sink); });
 }
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
@@ -124,7 +124,7 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
     return stage_ops(j % 2 == 0 ? j * p.pp + rank : (j + 1) * p.pp - 1 - rank, j);
   };
   const auto emit = [&](auto& to) { detail::emit_waves(p.pp, rank, p.waves, units, stage, to); };
-  emit_cut(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
+  emit_truncated(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
 }
 
 /// Hanayo for every pp >= 1, micro >= 1 and wave number: 2 waves stages a rank, units of pp micro-batches. The paper gives
@@ -134,8 +134,8 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
   detail::require(p);
-  return make_schedule_of(hanayo_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
-                          placement::wave(p.pp, p.waves), [&](std::int64_t r, auto& sink) { emit_hanayo(p, r, sink); });
+  return make_schedule(hanayo_rule, {.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only},
+                       placement::wave(p.pp, p.waves), [&](std::int64_t r, auto& sink) { emit_hanayo(p, r, sink); });
 }
 
 /// The row of one rank alone; linear in its length.

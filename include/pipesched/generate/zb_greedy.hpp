@@ -259,7 +259,7 @@ class zbv_search : public greedy_ranks {
 };
 
 // What both searches refuse, and the order of the forwards alone.
-inline void require(const params_rule& rule, const zb_params& p, double least_limit) {
+inline void require(const family_limits& rule, const zb_params& p, double least_limit) {
   pipesched::require(rule, pipeline_params{.pp = p.pp, .micro = p.micro});
   const auto stages = static_cast<std::uint32_t>(p.pp * rule.stages_per_rank);
   p.costs.check(stages);
@@ -277,12 +277,12 @@ inline void require(const params_rule& rule, const zb_params& p, double least_li
 }
 
 inline schedule make_named_zb(std::string_view name, zb_params p) {
-  const params_rule rule{.family = name};
+  const family_limits rule{.family = name};
   require(rule, p, 1);
   const pipeline_params sizes{.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only};
   if (p.forward_only)
-    return make_schedule_of(rule, sizes, placement::linear(p.pp),
-                            [&](std::int64_t rank, auto& sink) { repeat(sink, p.micro, stage_ops(rank).F(0)); });
+    return make_schedule(rule, sizes, placement::linear(p.pp),
+                         [&](std::int64_t rank, auto& sink) { repeat(sink, p.micro, stage_ops(rank).F(0)); });
   if (p.memory_limit == 0) p.memory_limit = static_cast<double>(p.pp);
   placement where = placement::linear(p.pp);
   double best_span = 0;
@@ -296,7 +296,7 @@ inline schedule make_named_zb(std::string_view name, zb_params p) {
     best_span = search.span();
     best = search.cells();
   }
-  return make_schedule_of(name, sizes, std::move(where), std::move(best));
+  return make_schedule(name, sizes, std::move(where), std::move(best));
 }
 
 }  // namespace detail
@@ -335,7 +335,7 @@ inline schedule make_zb_h2_schedule(const pipeline_params& p) {
                                          .forward_only = p.forward_only});
 }
 
-inline constexpr params_rule zbv_greedy_rule{.family = "zbv_greedy", .stages_per_rank = 2};
+inline constexpr family_limits zbv_greedy_rule{.family = "zbv_greedy", .stages_per_rank = 2};
 
 /// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs: two stages a rank, the last one where the first
 /// is. The limit is in activations of one stage, 2 pp unless given, the memory of 1F1B; with F = I = W the span then has no
@@ -347,8 +347,8 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
   detail::require(zbv_greedy_rule, p, 2);
   const pipeline_params sizes{.pp = p.pp, .micro = p.micro, .forward_only = p.forward_only};
   if (p.forward_only)
-    return make_schedule_of(zbv_greedy_rule, sizes, placement::vee(p.pp),
-                            [&](std::int64_t r, auto& sink) { emit_zbv(sizes, r, sink); });
+    return make_schedule(zbv_greedy_rule, sizes, placement::vee(p.pp),
+                         [&](std::int64_t r, auto& sink) { emit_zbv(sizes, r, sink); });
   if (p.memory_limit == 0) p.memory_limit = 2 * static_cast<double>(p.pp);
   placement where = placement::vee(p.pp);
   double best_span = 0;
@@ -368,7 +368,7 @@ inline schedule make_zbv_greedy_schedule(zb_params p) {
       best = search.cells();
     }
   }
-  return make_schedule_of(zbv_greedy_rule.family, sizes, std::move(where), std::move(best));
+  return make_schedule(zbv_greedy_rule.family, sizes, std::move(where), std::move(best));
 }
 
 }  // namespace pipesched

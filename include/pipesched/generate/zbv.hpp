@@ -16,7 +16,7 @@
 
 namespace pipesched {
 
-inline constexpr params_rule zbv_rule{.family = "zbv", .stages_per_rank = 2};
+inline constexpr family_limits zbv_rule{.family = "zbv", .stages_per_rank = 2};
 
 namespace detail {
 
@@ -44,8 +44,8 @@ template <cell_sink Sink>
 constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
   require(zbv_rule, p, rank);
   const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
-  emit_cut(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
-           [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
+  emit_truncated(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
+                 [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
 }
 
 /// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as
@@ -54,7 +54,7 @@ constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
   require(zbv_rule, p);
-  return make_schedule_of(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
+  return make_schedule(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
 }
 
 /// The row of one rank alone.

@@ -15,7 +15,7 @@
 
 namespace pipesched {
 
-inline constexpr params_rule zb1p_rule{.family = "zb1p"};
+inline constexpr family_limits zb1p_rule{.family = "zb1p"};
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
@@ -41,8 +41,8 @@ constexpr void emit_zb1p(const pipeline_params& p, std::int64_t rank, Sink&& sin
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zb1p_schedule(const pipeline_params& p) {
   require(zb1p_rule, p);
-  return make_schedule_of(zb1p_rule, p, placement::linear(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_zb1p(p, r, sink); });
+  return make_schedule(zb1p_rule, p, placement::linear(p.pp),
+                       [&](std::int64_t r, auto& sink) { emit_zb1p(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks.

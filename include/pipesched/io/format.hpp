@@ -16,7 +16,7 @@ template <>
 struct fmt::formatter<pipesched::cell> : fmt::formatter<std::string_view> {
   template <typename Context>
   auto format(const pipesched::cell& c, Context& context) const {
-    char text[pipesched::longest_cell_text];
+    char text[pipesched::max_cell_text];
     const char* end = pipesched::write_cell(text, c);
     return fmt::formatter<std::string_view>::format({text, static_cast<std::size_t>(end - text)}, context);
   }

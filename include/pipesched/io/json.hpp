@@ -102,7 +102,7 @@ inline void write_json(std::ostream& out, const schedule& s) {
   out << text << "]},\n \"ranks\": [";
   for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
     const auto row = s[rank];
-    text.resize(row.size() * (longest_cell_text + 3) + 8);
+    text.resize(row.size() * (max_cell_text + 3) + 8);
     char* to = text.data();
     for (char c : std::string_view(rank == 0 ? "\n  [" : ",\n  [")) *to++ = c;
     for (const cell& c : row) {

@@ -44,16 +44,16 @@ class json_reader {
   }
   bool number_unsigned(json::number_unsigned_t value) {
     if (at_ == place::replica) {
-      rank_of_stage_.back().push_back(static_cast<std::uint16_t>(within(0, most_stages - 1, value)));
+      rank_of_stage_.back().push_back(static_cast<std::uint16_t>(within(0, max_stages - 1, value)));
       return true;
     }
     if (at_ != place::top) return refuse(std::to_string(value));
     if (key_ == "version") {
       if (value != json_version) fail("version " + std::to_string(value) + "; this library reads version 1");
     } else if (key_ == "pp") {
-      pp_ = within(1, most_stages, value);
+      pp_ = within(1, max_stages, value);
     } else if (key_ == "stages") {
-      stages_ = within(1, most_stages, value);
+      stages_ = within(1, max_stages, value);
     } else if (key_ == "micro") {
       result_.micro = within(1, 0xFFFF'FFFF, value);
     } else {
@@ -71,7 +71,7 @@ class json_reader {
       if (value != json_format) fail(quoted(value) + "; expected " + quoted(json_format));
     } else if (at_ == place::top && key_ == "name") {
       try {
-        result_.name = label(std::string_view(value));
+        result_.name = fixed_string<63>(std::string_view(value));
       } catch (const schedule_error& e) {
         fail(e.what());
       }

@@ -28,15 +28,15 @@ namespace pipesched {
 
 namespace detail {
 
-inline std::string maker_of(message m) {
-  if (m.what == payload::weights) return concat({"weights ", m.stage});
-  return concat({m.stage, m.what == payload::activation ? "F" : "B", m.micro});
+inline std::string maker_of(tensor_id m) {
+  if (m.kind == tensor_kind::weight_gradient) return concat({"weights ", m.stage});
+  return concat({m.stage, m.kind == tensor_kind::activation ? "F" : "B", m.micro});
 }
 
 inline nlohmann::ordered_json slots_of(const op_slots& s) {
   nlohmann::ordered_json j = nlohmann::ordered_json::object();
   if (s.activation != no_slot) j["activation"] = s.activation;
-  if (s.weights != no_slot) j["weights"] = s.weights;
+  if (s.context != no_slot) j["weights"] = s.context;
   if (s.input != no_slot) j["input"] = s.input;
   if (s.output != no_slot) j["output"] = s.output;
   return j;
@@ -53,7 +53,7 @@ inline nlohmann::ordered_json json_of(const program& p, std::uint32_t rank, cons
     }
     case action_kind::receive: j["receive"] = maker_of(a.what); break;
     case action_kind::send: j["send"] = maker_of(a.what); break;
-    case action_kind::reduce:
+    case action_kind::accumulate:
       j["reduce"] = a.index;
       j["with"] = a.what.stage;
       break;
@@ -78,8 +78,10 @@ inline void write_json(std::ostream& out, const program& p) {
                                 {"receive_buffers", c.receive_buffers},
                                 {"send_buffers", c.send_buffers}});
   for (const pool_sizes& s : p.pools)
-    head["pools"].push_back(
-        {{"activations", s.activations}, {"weights", s.weights}, {"buffers", s.buffers}, {"reductions", s.reductions}});
+    head["pools"].push_back({{"activations", s.activations},
+                             {"weights", s.contexts},
+                             {"buffers", s.buffers},
+                             {"reductions", s.reductions}});
   std::string text = head.dump();
   text.back() = ',';
   out << text << "\n\"ranks\": [\n";

@@ -54,7 +54,7 @@ class torch_comms_writer {
       for (op o : s_[rank][i]) {
         // Its gradient has come from a rank that had the output of its forward before.
         if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
-            destination({false, o.stage, o.micro}) != rank)
+            destination({tensor_kind::activation, o.stage, o.micro}) != rank)
           put({o.stage, "WAIT_SEND_F", o.micro});
         if (yields_weight_gradient(o.pass) && --left_[o.stage] == 0) {
           put({o.stage, "REDUCE_GRAD"});
@@ -64,8 +64,8 @@ class torch_comms_writer {
     }
     if (waits_)
       for (const message& m : messages)
-        if (m.sends && (m.what.gradient || s_.forward_only))
-          put({m.what.stage, m.what.gradient ? "WAIT_SEND_B" : "WAIT_SEND_F", m.what.micro});
+        if (m.sends && (m.what.kind == tensor_kind::gradient || s_.forward_only))
+          put({m.what.stage, m.what.kind == tensor_kind::gradient ? "WAIT_SEND_B" : "WAIT_SEND_F", m.what.micro});
     return text_ + "\r\n";
   }
 
@@ -73,17 +73,17 @@ class torch_comms_writer {
   // One side of a message.
   struct message {
     double when;
-    tensor what;
+    tensor_id what;
     bool sends;
   };
 
-  std::uint32_t destination(tensor what) const { return s_.placement.rank_of(receiver_of(what), what.micro); }
+  std::uint32_t destination(tensor_id what) const { return s_.placement.rank_of(receiver_of(what), what.micro); }
 
   void find_messages() {
     struct sent {
       double when;
       std::uint32_t from;
-      tensor what;
+      tensor_id what;
     };
     std::vector<sent> all;
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
@@ -100,8 +100,8 @@ class torch_comms_writer {
 
   // A message is named by the stage on its own side.
   void add(const message& m) {
-    put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_", m.what.gradient ? "B" : "F",
-         m.what.micro});
+    put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_",
+         m.what.kind == tensor_kind::gradient ? "B" : "F", m.what.micro});
   }
   void put(std::initializer_list<piece> action) {
     if (!text_.empty()) text_ += ',';

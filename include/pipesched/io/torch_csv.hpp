@@ -181,7 +181,7 @@ class torch_csv_reader {
     for (std::size_t stage = 0; stage < row_of_.size(); ++stage) {
       if (row_of_[stage] == nobody)
         throw schedule_error(concat({"stage ", stage, " is on no row, though there is a stage ", row_of_.size() - 1}));
-      if (row_of_[stage] >= most_stages) throw schedule_error("more than 65536 rows");
+      if (row_of_[stage] >= max_stages) throw schedule_error("more than 65536 rows");
       table.push_back(static_cast<std::uint16_t>(row_of_[stage]));
     }
     for (std::size_t row = 0; row < rows_.size(); ++row)
@@ -198,7 +198,7 @@ class torch_csv_reader {
          {placement_kind::linear, placement_kind::vee, placement_kind::looped, placement_kind::wave}) {
       const std::int64_t whole = kind == placement_kind::vee || kind == placement_kind::wave ? 2 * ranks : ranks;
       if (stages % whole != 0 || (kind == placement_kind::linear && stages != ranks) ||
-          (kind == placement_kind::vee && stages != whole) || stages / ranks > most_chunks)
+          (kind == placement_kind::vee && stages != whole) || stages / ranks > max_chunks)
         continue;
       placement p = placement::of_kind(kind, ranks, stages, 1);
       if (std::equal(table.begin(), table.end(), p.rank_of_stage().begin())) return p;
@@ -236,7 +236,7 @@ inline void require_torch_placement(const schedule& s) {
 inline std::string torch_text(const cell& c, std::uint32_t rank) {
   if (c.overlapped() && !torch_overlaps(c))
     throw schedule_error(concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
-  char name[longest_cell_text];
+  char name[max_cell_text];
   std::string text(name, write_cell(name, c));
   if (c.overlapped()) text += "OVERLAP_F_B";
   return text;

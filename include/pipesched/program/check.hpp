@@ -29,10 +29,10 @@ namespace detail {
 
 class checker {
  public:
-  checker(const program& p, std::size_t most) : p_(p), s_(p.schedule), most_(most) {}
+  checker(const program& p, std::size_t most) : p_(p), s_(p.schedule), max_(most) {}
 
   report run() {
-    report_ = verify(s_, most_);
+    report_ = verify(s_, max_);
     if (!report_ || !check_shape()) return std::move(report_);
     hosted_ = hosted_stages(s_);
     for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
@@ -49,7 +49,7 @@ class checker {
   using waiting = player<>::waiting;
 
   void add(rule r, std::uint32_t rank, std::size_t at, std::string text) {
-    if (report_.violations.size() < most_)
+    if (report_.violations.size() < max_)
       report_.violations.push_back({r, rank, at, std::move(text)});
     else
       ++report_.further;
@@ -84,7 +84,7 @@ class checker {
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) {
       const std::size_t most = 4 * p_.actions[rank].size();  // more cannot be used
       const pool_sizes& own = p_.pools[rank];
-      for (const std::uint32_t size : {own.activations, own.weights, own.buffers, own.reductions})
+      for (const std::uint32_t size : {own.activations, own.contexts, own.buffers, own.reductions})
         if (size > most) {
           add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", most}));
           good = false;
@@ -133,7 +133,7 @@ class checker {
 
   void check_slots(std::uint32_t rank) {
     pool activations{std::vector<op>(p_.pools[rank].activations), "activation"};
-    pool weights{std::vector<op>(p_.pools[rank].weights), "weight"};
+    pool weights{std::vector<op>(p_.pools[rank].contexts), "weight"};
     const auto release = [](pool& of, std::uint32_t slot) {
       if (slot < of.slots.size()) of.slots[slot] = {};
     };
@@ -145,14 +145,14 @@ class checker {
       for (std::size_t k = 0; k < c.size(); ++k) {
         check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
         if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight)
-          check_slot(rank, i, c[k], weights, slots[k].weights, c[k].pass == pass::backward_input);
+          check_slot(rank, i, c[k], weights, slots[k].context, c[k].pass == pass::backward_input);
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool weighs = yields_weight_gradient(c[k].pass);
         if (weighs)
           totals_[rank][c[k].chunk].behind_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
         if (s_.forward_only || weighs) release(activations, slots[k].activation);
-        if (c[k].pass == pass::backward_weight) release(weights, slots[k].weights);
+        if (c[k].pass == pass::backward_weight) release(weights, slots[k].context);
       }
     }
   }
@@ -163,11 +163,11 @@ class checker {
     for (const action& a : p_.actions[rank]) {
       if (a.kind == action_kind::compute && a.index != cells++)
         return add(rule::program, rank, cells - 1, concat({"cell ", a.index, " is run; expected cell ", cells - 1}));
-      const bool sends = a.kind == action_kind::send && a.what.what == payload::weights;
-      if (!sends && a.kind != action_kind::reduce) continue;
+      const bool sends = a.kind == action_kind::send && a.what.kind == tensor_kind::weight_gradient;
+      if (!sends && a.kind != action_kind::accumulate) continue;
       const std::uint32_t stage = sends ? a.what.stage : a.index;
       totals* const of = total(rank, stage);
-      if (!sends && a.what.what != payload::weights)
+      if (!sends && a.what.kind != tensor_kind::weight_gradient)
         return add(rule::reduction, rank, violation::no_cell,
                    concat({"adds ", to_string(a.what), "; expected a weight gradient"}));
       if (of == nullptr || a.what.stage >= s_.stages())
@@ -251,7 +251,7 @@ class checker {
 
   const program& p_;
   const schedule& s_;
-  std::size_t most_;
+  std::size_t max_;
   report report_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   std::vector<std::vector<totals>> totals_;         // by rank and chunk, like those
@@ -261,8 +261,8 @@ class checker {
 
 /// The report of a program: true where every way to run it ends. Linear in the numbers of actions, stages and
 /// ranks.
-inline report check(const program& p, std::size_t most_violations = 20) {
-  return detail::checker(p, most_violations).run();
+inline report check(const program& p, std::size_t max_violations = 20) {
+  return detail::checker(p, max_violations).run();
 }
 
 }  // namespace pipesched

@@ -124,7 +124,7 @@ class message_times {
   }
 
   void post(std::uint32_t r, rank_state& rank, const action& a) {
-    const bool receives = a.kind == action_kind::receive, weights = is_weights(a);
+    const bool receives = a.kind == action_kind::receive, weights = is_weight_gradient(a);
     channel_state& c = channels_[a.channel];
     auto& mine = receives ? c.receives : c.sends;
     const side posted{a.channel, static_cast<std::uint32_t>(mine.size())};

@@ -55,13 +55,13 @@ class number_pool {
 /// buffer is free; a weight gradient has a buffer of its own.
 class receives {
  public:
-  receives(std::span<const message> messages, std::uint32_t buffers)
+  receives(std::span<const tensor_id> messages, std::uint32_t buffers)
       : messages_(messages), free_(buffers), buffers_(buffers) {}
 
   /// Posts the next one, if there is one and a buffer. One that is needed at once gets a new buffer where none is free.
   bool post(bool needed) {
     if (posted_ == messages_.size()) return false;
-    if (messages_[posted_].what != payload::weights) {
+    if (messages_[posted_].kind != tensor_kind::weight_gradient) {
       if (free_ == 0 && !needed) return false;
       if (free_ == 0)
         ++buffers_;
@@ -76,7 +76,7 @@ class receives {
   std::uint32_t buffers() const { return buffers_; }
 
  private:
-  std::span<const message> messages_;
+  std::span<const tensor_id> messages_;
   std::uint32_t free_, buffers_, posted_ = 0;
 };
 
@@ -154,7 +154,7 @@ class depth_search {
     const std::uint32_t buffers = channels_[to.channel].send_buffers;
     while (to.number >= buffers) {
       to.number -= buffers;
-      if (wiring_.messages(to.channel)[to.number].what != payload::weights) return to;
+      if (wiring_.messages(to.channel)[to.number].kind != tensor_kind::weight_gradient) return to;
     }
     return {};
   }
@@ -220,7 +220,7 @@ class lowering {
 
   // What a rank knows of a channel into it.
   struct incoming {
-    incoming(std::span<const message> messages, std::uint32_t buffers)
+    incoming(std::span<const tensor_id> messages, std::uint32_t buffers)
         : receives(messages, buffers), buffer_of(messages.size(), no_slot) {}
     detail::receives receives;
     std::vector<std::uint32_t> free{};        // buffers, of which the last is taken next
@@ -250,9 +250,9 @@ class lowering {
       incoming& from = in_[channel];
       const std::uint32_t number = from.receives.posted();
       if (!from.receives.post(needed)) return false;
-      const message m = wiring_.messages(channel)[number];
+      const tensor_id m = wiring_.messages(channel)[number];
       std::uint32_t buffer = no_slot;
-      if (m.what == payload::weights) {
+      if (m.kind == tensor_kind::weight_gradient) {
         from.reductions.push_back(buffer = reductions++);
       } else if (from.free.empty()) {
         buffer = buffers++;
@@ -265,8 +265,11 @@ class lowering {
       return true;
     };
     const auto send_weights = [&](const exchange& e) {
-      *next_action++ = {
-          action_kind::send, {payload::weights, e.stage, 0}, wiring_.channel_between(e.from, e.to), no_slot, 0};
+      *next_action++ = {action_kind::send,
+                        {tensor_kind::weight_gradient, e.stage, 0},
+                        wiring_.channel_between(e.from, e.to),
+                        no_slot,
+                        0};
     };
 
     // Slots that are taken by one op and given back by another of the same stage and micro-batch.
@@ -295,7 +298,7 @@ class lowering {
         if (c[k].pass == pass::forward) activation_of[at(c[k])] = activations.take();
         if (c[k].pass == pass::backward_input) context_of[at(c[k])] = contexts.take();
         of.activation = activation_of[at(c[k])];
-        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight) of.weights = context_of[at(c[k])];
+        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight) of.context = context_of[at(c[k])];
       }
       for (std::size_t k = 0; k < routed.size(); ++k)
         if (const route out = routed[k].output; out.crosses())
@@ -314,7 +317,7 @@ class lowering {
           local.give(slots[i][k].input);
         }
         if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations.give(slots[i][k].activation);
-        if (c[k].pass == pass::backward_weight) contexts.give(slots[i][k].weights);
+        if (c[k].pass == pass::backward_weight) contexts.give(slots[i][k].context);
       }
       for (std::size_t k = 0; k < routed.size(); ++k)
         if (const route out = routed[k].output; out.crosses())
@@ -330,7 +333,7 @@ class lowering {
       p_.channels[c].receive_buffers = in_[c].receives.buffers();
     }
     const auto reduce = [&](const exchange& e) {
-      action a{action_kind::reduce, {payload::weights, e.stage, 0}, no_slot, no_slot, e.own};
+      action a{action_kind::accumulate, {tensor_kind::weight_gradient, e.stage, 0}, no_slot, no_slot, e.own};
       if (e.from != e.to) {
         a.channel = wiring_.channel_between(e.from, e.to);
         a.buffer = in_[a.channel].reductions[in_[a.channel].reduced++];

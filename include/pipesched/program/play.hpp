@@ -79,26 +79,26 @@ class player {
   const waiting& state(std::uint32_t r) const { return ranks_[r].state; }
   std::size_t sends(std::size_t c) const { return channels_[c].sends.size(); }
   std::size_t receives(std::size_t c) const { return channels_[c].receives.size(); }
-  message send(std::size_t c, std::size_t number) const { return channels_[c].sends[number]; }
-  message receive(std::size_t c, std::size_t number) const { return channels_[c].receives[number]; }
+  tensor_id send(std::size_t c, std::size_t number) const { return channels_[c].sends[number]; }
+  tensor_id receive(std::size_t c, std::size_t number) const { return channels_[c].receives[number]; }
   Listener& listener() { return listener_; }
 
  private:
   enum class content : std::uint8_t { nothing, receiving, held, sending };
   struct buffer {
     content state = content::nothing;
-    message what{};
+    tensor_id what{};
     std::uint32_t channel = no_slot;
     std::uint32_t number = 0;
   };
   struct channel_state {
-    std::vector<message> sends, receives;  // posted
+    std::vector<tensor_id> sends, receives;  // posted
   };
   struct rank_state {
     std::size_t done = 0;
     waiting state{};
     std::vector<buffer> buffers, reductions;
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> weights_sent;  // channel and number
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> weight_gradients_sent;  // channel and number
   };
 
   bool matched(std::uint32_t channel, std::uint32_t number) const {
@@ -120,7 +120,7 @@ class player {
       case action_kind::receive: return post<true>(r, rank, a);
       case action_kind::send: return post<false>(r, rank, a);
       case action_kind::compute: return compute(r, rank, a);
-      case action_kind::reduce: return reduce(rank, a);
+      case action_kind::accumulate: return reduce(rank, a);
     }
     return wrong("an action of no kind");
   }
@@ -134,14 +134,14 @@ class player {
       return wrong(
           concat({Receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ", c.to}));
     channel_state& state = channels_[a.channel];
-    std::vector<message>& mine = Receives ? state.receives : state.sends;
-    const std::vector<message>& other = Receives ? state.sends : state.receives;
+    std::vector<tensor_id>& mine = Receives ? state.receives : state.sends;
+    const std::vector<tensor_id>& other = Receives ? state.sends : state.receives;
     const auto number = static_cast<std::uint32_t>(mine.size());
     if (number < other.size() && other[number] != a.what)
       return wrong(concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
                            to_string(Receives ? other[number] : a.what), " and received as ",
                            to_string(Receives ? a.what : other[number])}));
-    if (Receives || a.what.what != payload::weights) {
+    if (Receives || a.what.kind != tensor_kind::weight_gradient) {
       buffer* b = buffer_of(rank, a.what, a.buffer);
       if (!b) return false;
       if (Receives && b->state != content::nothing)
@@ -151,7 +151,7 @@ class player {
         return wrong(concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"}));
       *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
     } else {
-      rank.weights_sent.push_back({a.channel, number});
+      rank.weight_gradients_sent.push_back({a.channel, number});
     }
     mine.push_back(a.what);
     if constexpr (Receives)
@@ -165,15 +165,15 @@ class player {
     return true;
   }
 
-  buffer* buffer_of(rank_state& rank, message what, std::uint32_t number) {
-    auto& pool = what.what == payload::weights ? rank.reductions : rank.buffers;
+  buffer* buffer_of(rank_state& rank, tensor_id what, std::uint32_t number) {
+    auto& pool = what.kind == tensor_kind::weight_gradient ? rank.reductions : rank.buffers;
     if (number < pool.size()) return &pool[number];
     wrong_ = concat({"buffer ", number, " where there are ", pool.size()});
     return nullptr;
   }
 
   // Is it there? Waits if it has been posted, and is wrong if nothing that would bring it has been.
-  bool arrived(rank_state& rank, message what, std::uint32_t number) {
+  bool arrived(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing || b->state == content::sending || b->what != what)
@@ -187,7 +187,7 @@ class player {
   }
 
   // Is the buffer free? Waits if it is being sent from, and is wrong if it is in use otherwise.
-  bool free(rank_state& rank, message what, std::uint32_t number) {
+  bool free(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
@@ -206,16 +206,16 @@ class player {
     const cell& c = p_.schedule[r][a.index];
     const auto& slots = p_.slots[r][a.index];
     const std::uint32_t stages = p_.schedule.stages();
-    std::array<std::optional<tensor>, 2> in, out;
+    std::array<std::optional<tensor_id>, 2> in, out;
     const std::size_t ops = c.size();
     for (std::size_t i = 0; i < ops; ++i) {
       in[i] = input_of(c[i], stages), out[i] = output_of(c[i], stages);
       if (!in[i] && slots[i].input != no_slot) return needless(c[i]);
-      if (in[i] && !arrived(rank, message_of(*in[i]), slots[i].input)) return false;
+      if (in[i] && !arrived(rank, *in[i], slots[i].input)) return false;
     }
     for (std::size_t i = 0; i < ops; ++i) {
       if (!out[i] && slots[i].output != no_slot) return needless(c[i]);
-      if (out[i] && !free(rank, message_of(*out[i]), slots[i].output)) return false;
+      if (out[i] && !free(rank, *out[i], slots[i].output)) return false;
     }
     for (std::size_t i = 0; i < ops; ++i)
       if (in[i]) rank.buffers[slots[i].input].state = content::nothing;
@@ -223,7 +223,7 @@ class player {
       if (out[i]) {
         buffer& b = rank.buffers[slots[i].output];
         if (b.state != content::nothing) return wrong(concat({"puts two outputs into buffer ", slots[i].output}));
-        b = {content::held, message_of(*out[i]), no_slot, 0};
+        b = {content::held, *out[i], no_slot, 0};
       }
     listener_.compute(r, a.index);
     return true;
@@ -232,7 +232,7 @@ class player {
   bool needless(op o) { return wrong(concat({to_string(o), " has a buffer that it does not need"})); }
 
   bool reduce(rank_state& rank, const action& a) {
-    for (const auto& [channel, number] : rank.weights_sent)  // may not change before they have gone
+    for (const auto& [channel, number] : rank.weight_gradients_sent)  // may not change before they have gone
       if (!matched(channel, number)) {
         rank.state = {waiting::for_sent, channel, number};
         return false;

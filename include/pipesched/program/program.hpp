@@ -9,7 +9,7 @@
 //   receive   posts a receive of the next message of a channel into a buffer; does not wait
 //   compute   waits for the inputs of a cell and for the buffers of its outputs, and runs it
 //   send      posts a send of the next message of a channel from a buffer; does not wait
-//   reduce    waits for the weight gradient of another rank, or takes one of this rank, and adds it
+//   accumulate  waits for the weight gradient of another rank, or takes one of this rank, and adds it
 //
 // A channel is a directed edge between two ranks: messages leave and arrive in one order, without tags, as NCCL has it.
 
@@ -28,27 +28,10 @@
 
 namespace pipesched {
 
-/// What a message carries: what F makes for the next stage, what B or I makes for the one before, or the gradient of a
-/// stage's weights, for a rank that holds the same weights.
-enum class payload : std::uint8_t { activation, gradient, weights };
-
-struct message {
-  payload what = payload::activation;
-  std::uint16_t stage = 0;  ///< that makes it
-  std::uint32_t micro = 0;  ///< 0 for weights
-
-  friend constexpr bool operator==(const message&, const message&) = default;
-};
-
-/// The message that takes a tensor to another rank.
-constexpr message message_of(tensor t) noexcept {
-  return {t.gradient ? payload::gradient : payload::activation, t.stage, t.micro};
-}
-
 /// "activation 3F12", "gradient 3B12", "weight gradient of stage 3".
-inline std::string to_string(message m) {
-  if (m.what == payload::weights) return detail::concat({"weight gradient of stage ", m.stage});
-  const bool activation = m.what == payload::activation;
+inline std::string to_string(tensor_id m) {
+  if (m.kind == tensor_kind::weight_gradient) return detail::concat({"weight gradient of stage ", m.stage});
+  const bool activation = m.kind == tensor_kind::activation;
   return detail::concat({activation ? "activation " : "gradient ", m.stage, activation ? "F" : "B", m.micro});
 }
 
@@ -65,11 +48,11 @@ struct channel {
 /// No slot, buffer or channel.
 inline constexpr std::uint32_t no_slot = ~std::uint32_t{0};
 
-enum class action_kind : std::uint8_t { receive, compute, send, reduce };
+enum class action_kind : std::uint8_t { receive, compute, send, accumulate };
 
 struct action {
   action_kind kind = action_kind::compute;
-  message what{};                   ///< received, sent, or reduced
+  tensor_id what{};                 ///< received, sent, or reduced
   std::uint32_t channel = no_slot;  ///< of a receive or send, and of a reduce unless the other stage is on this rank
   std::uint32_t buffer =
       no_slot;              ///< of this rank; of a weight gradient: of its reduction buffers, no_slot where it is sent
@@ -82,12 +65,12 @@ struct action {
 constexpr bool is_message(const action& a) noexcept {
   return a.kind == action_kind::receive || a.kind == action_kind::send;
 }
-constexpr bool is_weights(const action& a) noexcept { return a.what.what == payload::weights; }
+constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind == tensor_kind::weight_gradient; }
 
 /// The slots of one op. What a stage hands to another on the same rank goes through a buffer, too.
 struct op_slots {
   std::uint32_t activation = no_slot;  ///< what F keeps until the end of B or W
-  std::uint32_t weights = no_slot;     ///< what I keeps for W
+  std::uint32_t context = no_slot;     ///< what I keeps for W
   std::uint32_t input = no_slot;       ///< the buffer it reads; none for the first stage's F and the last one's B or I
   std::uint32_t output = no_slot;  ///< the buffer it fills; none for the last stage's F, the first one's B or I, and W
 
@@ -97,7 +80,7 @@ struct op_slots {
 /// How many of each a rank needs.
 struct pool_sizes {
   std::uint32_t activations = 0;  ///< the rank's peak of activations
-  std::uint32_t weights = 0;      ///< the most W's that are due at a time
+  std::uint32_t contexts = 0;     ///< the most W's that are due at a time
   std::uint32_t buffers = 0;      ///< of one message each: to receive into, to send from, to hand over
   std::uint32_t reductions = 0;   ///< of one stage's weights each
 
@@ -116,9 +99,9 @@ struct program {
 };
 
 /// How many weight gradients a rank sends, by its actions.
-inline std::uint32_t weights_sent(std::span<const action> row) {
+inline std::uint32_t weight_gradients_sent(std::span<const action> row) {
   return static_cast<std::uint32_t>(std::count_if(
-      row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send && is_weights(a); }));
+      row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send && is_weight_gradient(a); }));
 }
 
 /// A number that programs which differ in what ranks must agree on, actions and cells, hardly ever share.
@@ -127,7 +110,7 @@ inline std::uint64_t fingerprint(const program& p) {
   const auto add = [&](std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29; };
   for (const action& a : p.actions.all()) {
     add(std::uint64_t{a.what.stage} << 48 | static_cast<std::uint64_t>(a.kind) << 40 | a.what.micro);
-    add(std::uint64_t{a.channel} << 32 | static_cast<std::uint64_t>(a.what.what));
+    add(std::uint64_t{a.channel} << 32 | static_cast<std::uint64_t>(a.what.kind));
   }
   for (const cell& c : p.schedule.cells.all())
     for (const op o : c) add(std::uint64_t{o.stage} << 48 | static_cast<std::uint64_t>(o.pass) << 40 | o.micro);

@@ -56,7 +56,7 @@ class wiring {
 
   /// By channel, with how many messages it has; not yet with its buffers.
   const std::vector<channel>& channels() const { return channels_; }
-  std::span<const message> messages(std::uint32_t channel) const { return messages_[channel]; }
+  std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
   /// Messages of a channel that are no weight gradients.
   std::uint32_t tensors(std::uint32_t channel) const { return tensors_[channel]; }
   /// 2 where a cell sends two messages into one channel.
@@ -127,7 +127,7 @@ class wiring {
           to.number = channels_[to.channel].messages;
           if (to.channel == first_channel) least_send_buffers_[to.channel] = 2;
           first_channel = to.channel;
-          enqueue(to.channel, message_of(*out));
+          enqueue(to.channel, *out);
         }
         made[*out] = to;
       }
@@ -154,12 +154,14 @@ class wiring {
     least_send_buffers_.push_back(1), tensors_.push_back(0);
     return channel;
   }
-  void enqueue(std::uint32_t channel, message m) {
+  void enqueue(std::uint32_t channel, tensor_id m) {
     messages_[channel].push_back(m);
-    tensors_[channel] += m.what != payload::weights;
+    tensors_[channel] += m.kind != tensor_kind::weight_gradient;
     ++channels_[channel].messages;
   }
-  void enqueue_exchange(const exchange& e) { enqueue(open_channel(e.from, e.to), {payload::weights, e.stage, 0}); }
+  void enqueue_exchange(const exchange& e) {
+    enqueue(open_channel(e.from, e.to), {tensor_kind::weight_gradient, e.stage, 0});
+  }
 
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
     return s_.placement.rank_of_stage(replica)[stage];
@@ -226,7 +228,7 @@ class wiring {
   std::vector<channel> channels_;
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
-  std::vector<std::vector<message>> messages_;                                     // by channel
+  std::vector<std::vector<tensor_id>> messages_;                                   // by channel
   std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise
   rows<routes> ops_;
   std::vector<std::uint32_t> local_;                    // by rank

@@ -57,7 +57,7 @@ class trace_writer {
  private:
   struct message {
     double start, end;
-    tensor what;
+    tensor_id what;
     op maker;
     std::uint32_t to;
   };
@@ -147,8 +147,8 @@ class trace_writer {
       begin("X", rank, lane + 1, m.start);
       out_ += ",\"dur\":";
       append_number(out_, (m.end - m.start) * style_.microseconds);
-      out_ += concat({",\"name\":\"", m.what.gradient ? "gradient of " : "output of ", to_string(m.maker), " to rank ",
-                      m.to, "\",\"cat\":\"transfer\"},\n"});
+      out_ += concat({",\"name\":\"", m.what.kind == tensor_kind::gradient ? "gradient of " : "output of ",
+                      to_string(m.maker), " to rank ", m.to, "\",\"cat\":\"transfer\"},\n"});
       flow("t", rank, lane + 1, m.start, id_of(m.what));
     }
   }
@@ -169,8 +169,8 @@ class trace_writer {
     }
   }
 
-  std::uint64_t id_of(tensor t) const {
-    return 1 + (std::uint64_t{t.gradient} * s_.stages() + t.stage) * s_.micro + t.micro;
+  std::uint64_t id_of(tensor_id t) const {
+    return 1 + (static_cast<std::uint64_t>(t.kind) * s_.stages() + t.stage) * s_.micro + t.micro;
   }
 
   const timeline& t_;

@@ -98,10 +98,10 @@ class html_writer {
     out_ += "\n{\"title\":";
     quoted(p.title);
     out_ += s.forward_only ? ",\"forwardOnly\":true" : ",\"forwardOnly\":false";
-    out_ += concat({",\"split\":", s.placement.first_of_replica_1().value_or(0xFFFF'FFFF), ",\"chunks\":["});
+    out_ += concat({",\"split\":", s.placement.replica_begin(1), ",\"chunks\":["});
     for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
       if (replica > 0) out_ += ',';
-      const std::uint32_t micro = replica == 0 ? 0 : *s.placement.first_of_replica_1();
+      const std::uint32_t micro = replica == 0 ? 0 : s.placement.replica_begin(1);
       std::uint32_t stage = 0;
       list(s.placement.rank_of_stage(replica), [&](std::uint16_t) { whole(s.placement.chunk_of(stage++, micro)); });
     }
@@ -132,7 +132,7 @@ class html_writer {
       out_ += ']';
     }
     out_ += "],\n\"gaps\":";
-    list(p.explanation.gaps, [&](const gap& g) {
+    list(p.explanation.stalls, [&](const stall& g) {
       out_ += concat({"[", g.before.rank, ",", g.before.index, ",", g.made_in.rank, ",", g.made_in.index, ",\""});
       append_cell(out_, g.made_by);
       out_ += "\"]";

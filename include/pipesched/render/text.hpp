@@ -159,17 +159,17 @@ class text_grid {
 /// The grid of a timeline. @pre t is true. Linear in ranks x (cells + columns).
 /// @throws schedule_error when the unit is negative or no number, or makes a line longer than 10000 columns.
 inline std::string render_text(const timeline& t, text_style style = {}) {
-  constexpr double most_columns = 10000;
+  constexpr double max_columns = 10000;
   double end = 0, shortest = 0;
   for (const interval& i : t.intervals.all()) {
     end = std::max(end, i.end);
     if (i.end > i.start && (shortest == 0 || i.end - i.start < shortest)) shortest = i.end - i.start;
   }
-  if (style.unit == 0) style.unit = std::max({shortest, end / most_columns, 1e-300});
-  if (!(style.unit > 0) || !(end / style.unit <= most_columns * (1 + 1e-9)))
+  if (style.unit == 0) style.unit = std::max({shortest, end / max_columns, 1e-300});
+  if (!(style.unit > 0) || !(end / style.unit <= max_columns * (1 + 1e-9)))
     throw schedule_error("a text grid takes a unit of time that gives at most 10000 columns; got " +
                          std::to_string(style.unit) + " for " + std::to_string(end) + ", nearest " +
-                         std::to_string(end / most_columns));
+                         std::to_string(end / max_columns));
   return detail::text_grid(t, style).draw();
 }
 

@@ -53,7 +53,7 @@ inline std::string escaped(std::string_view text) {
 }
 
 inline void append_cell(std::string& to, const cell& c) {
-  char text[longest_cell_text];
+  char text[max_cell_text];
   to.append(text, write_cell(text, c));
 }
 

@@ -105,7 +105,8 @@ constexpr closed_form chimera(double pp, double micro, const pass_times& t) {
 }  // namespace formulas
 
 /// The formula published for a family of families[]; nothing where none is. Forward only: (PP-1)F for one stage a rank.
-constexpr std::optional<closed_form> published(std::string_view family, const schedule_params& p, const pass_times& t) {
+constexpr std::optional<closed_form> closed_form_of(std::string_view family, const schedule_params& p,
+                                                    const pass_times& t) {
   const double pp = static_cast<double>(p.pp), micro = static_cast<double>(p.micro);
   if (p.forward_only) {
     if (family != "gpipe" && family != "1f1b" && family != "zb1p") return std::nullopt;

@@ -30,7 +30,7 @@ struct cell_ref {
 };
 
 /// A rank stood idle before a cell, until a tensor came.
-struct gap {
+struct stall {
   cell_ref before;   ///< the cell that had to wait
   double start = 0;  ///< when the rank became free
   double end = 0;    ///< when the cell started
@@ -38,12 +38,12 @@ struct gap {
   op made_by;        ///< the op that made the tensor ...
   cell_ref made_in;  ///< ... in this cell: the edge is from its rank to this one
 
-  friend constexpr bool operator==(const gap&, const gap&) = default;
+  friend constexpr bool operator==(const stall&, const stall&) = default;
 };
 
 struct explanation {
   std::vector<cell_ref> critical_path;  ///< first to last: each starts when the one before it let it
-  std::vector<gap> gaps;                ///< by rank, then by time
+  std::vector<stall> stalls;            ///< by rank, then by time
 };
 
 namespace detail {
@@ -68,7 +68,7 @@ class explainer {
         const double idle_from = i == 0 ? 0 : t_[rank][i - 1].end, start = t_[rank][i].start;
         if (!(start - idle_from > 1e-9 * start)) continue;  // less is rounding
         if (const auto last = last_arrival({rank, i}))
-          e.gaps.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
+          e.stalls.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
       }
     std::optional<cell_ref> at = last_cell();
     while (at) {

@@ -57,7 +57,7 @@ inline stage_costs fit_costs(const timeline& t) {
       const double start = t[rank][i].start, free = i == 0 ? 0 : t[rank][i - 1].end;
       if (!(start > free)) continue;
       double last = -1;
-      tensor which;
+      tensor_id which;
       for (op o : s[rank][i])
         if (const auto in = input_of(o, s.stages()); in && made[*in] > last) last = made[*in], which = *in;
       if (last >= free && s.placement.rank_of(which.stage, which.micro) != rank)

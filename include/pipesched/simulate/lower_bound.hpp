@@ -23,7 +23,7 @@
 namespace pipesched {
 
 /// The schedules that a bound speaks of.
-struct bound_class {
+struct schedule_class {
   bool split_backward = true;  ///< B may be split into I and W
   bool overlap = true;         ///< cells may overlap an F with a B or an I
   bool forward_only = false;
@@ -31,8 +31,8 @@ struct bound_class {
 };
 
 /// The smallest class that a schedule is of, without a memory cap.
-constexpr bound_class class_of(const schedule& s) {
-  bound_class c{.split_backward = false, .overlap = false, .forward_only = s.forward_only};
+constexpr schedule_class schedule_class_of(const schedule& s) {
+  schedule_class c{.split_backward = false, .overlap = false, .forward_only = s.forward_only};
   for (const cell& one : s.cells.all()) {
     c.overlap = c.overlap || one.overlapped();
     for (op o : one) c.split_backward = c.split_backward || o.pass == pass::backward_input;
@@ -67,7 +67,7 @@ struct stage_floor {
 template <typename Costs>
 class bounds {
  public:
-  constexpr bounds(const placement& where, std::uint32_t micro, const Costs& costs, const bound_class& of)
+  constexpr bounds(const placement& where, std::uint32_t micro, const Costs& costs, const schedule_class& of)
       : p_(where), micro_(micro), costs_(costs), class_(of), hosted_(where.ranks()) {
     for (std::uint32_t replica = 0; replica < p_.replicas(); ++replica)
       for (std::uint32_t stage = 0; stage < p_.stages(); ++stage)
@@ -207,7 +207,7 @@ class bounds {
   const placement& p_;
   std::uint32_t micro_;
   const Costs& costs_;
-  bound_class class_;
+  schedule_class class_;
   std::vector<std::vector<stage_floor>> hosted_;  // [rank]
   std::array<std::vector<chain>, 2> chains_;      // [replica][stage]
   lower_bound_result best_;
@@ -222,13 +222,13 @@ class bounds {
 /// Elementary; the first for 1F1B is folklore (GPipe), the last for V shapes is in arXiv 2405.15362.
 template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t micro, const Costs& costs,
-                                         const bound_class& of = {}) {
+                                         const schedule_class& of = {}) {
   if constexpr (requires { costs.check(where.stages()); }) costs.check(where.stages());
   return detail::bounds(where, micro, costs, of).best();
 }
 
 /// "makespan 66, at least 63, gap 4.5 %".
-inline std::string certificate(double makespan, const lower_bound_result& bound) {
+inline std::string format_optimality_gap(double makespan, const lower_bound_result& bound) {
   const auto number = [](double value) {
     std::array<char, 64> text{};
     std::snprintf(text.data(), text.size(), "%.10g", value);

@@ -25,7 +25,7 @@ namespace detail {
 // From the start of a cell until the output of its k-th op is where it is needed.
 template <typename Costs>
 constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
-                                tensor out) {
+                                tensor_id out) {
   double made = 0;
   if constexpr (requires { costs.release(c, k); })
     made = costs.release(c, k);
