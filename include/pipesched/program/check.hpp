@@ -144,15 +144,15 @@ class checker {
         add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
         check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
-        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight)
-          check_slot(rank, i, c[k], weights, slots[k].context, c[k].pass == pass::backward_input);
+        if (c[k].pass != pass::forward)
+          check_slot(rank, i, c[k], weights, slots[k].context, yields_input_gradient(c[k].pass));
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool weighs = yields_weight_gradient(c[k].pass);
         if (weighs)
           totals_[rank][c[k].chunk].behind_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
         if (s_.forward_only || weighs) release(activations, slots[k].activation);
-        if (c[k].pass == pass::backward_weight) release(weights, slots[k].context);
+        if (weighs) release(weights, slots[k].context);
       }
     }
   }

@@ -296,9 +296,9 @@ class lowering {
           of.input = local_buffer[in.number];
         }
         if (c[k].pass == pass::forward) activation_of[at(c[k])] = activations.take();
-        if (c[k].pass == pass::backward_input) context_of[at(c[k])] = contexts.take();
+        if (yields_input_gradient(c[k].pass)) context_of[at(c[k])] = contexts.take();
         of.activation = activation_of[at(c[k])];
-        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight) of.context = context_of[at(c[k])];
+        if (c[k].pass != pass::forward) of.context = context_of[at(c[k])];
       }
       for (std::size_t k = 0; k < routed.size(); ++k)
         if (const route out = routed[k].output; out.crosses())
@@ -317,7 +317,7 @@ class lowering {
           local.give(slots[i][k].input);
         }
         if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations.give(slots[i][k].activation);
-        if (c[k].pass == pass::backward_weight) contexts.give(slots[i][k].context);
+        if (yields_weight_gradient(c[k].pass)) contexts.give(slots[i][k].context);
       }
       for (std::size_t k = 0; k < routed.size(); ++k)
         if (const route out = routed[k].output; out.crosses())

@@ -70,7 +70,7 @@ constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind
 /// The slots of one op. What a stage hands to another on the same rank goes through a buffer, too.
 struct op_slots {
   std::uint32_t activation = no_slot;  ///< what F keeps until the end of B or W
-  std::uint32_t context = no_slot;     ///< what I keeps for W
+  std::uint32_t context = no_slot;     ///< what I keeps for W; a whole B has one while it runs, for its own two halves
   std::uint32_t input = no_slot;       ///< the buffer it reads; none for the first stage's F and the last one's B or I
   std::uint32_t output = no_slot;  ///< the buffer it fills; none for the last stage's F, the first one's B or I, and W
 
@@ -80,7 +80,7 @@ struct op_slots {
 /// How many of each a rank needs.
 struct pool_sizes {
   std::uint32_t activations = 0;  ///< the rank's peak of activations
-  std::uint32_t contexts = 0;     ///< the most W's that are due at a time
+  std::uint32_t contexts = 0;     ///< the rank's peak of pending W, plus B's own while a B runs
   std::uint32_t buffers = 0;      ///< of one message each: to receive into, to send from, to hand over
   std::uint32_t reductions = 0;   ///< of one stage's weights each
 
