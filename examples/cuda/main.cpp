@@ -191,8 +191,7 @@ int run_over_nccl(const options& o, const launch_environment& where, const progr
   const auto devices = static_cast<std::uint32_t>(count_devices());
   const std::chrono::duration<double> limit(o.time_limit);
   control_plane control(where, limit);
-  const int device = static_cast<int>(where.local_rank % devices);
-  check(cudaSetDevice(device), "cudaSetDevice");
+  const int device = cuda::pick_device(where);
   distributed<Real> rank(p, control, device, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure}, limit);
   return measure<Real>(o, p, others, rank, static_cast<int>(std::min(devices, where.size)));
 }

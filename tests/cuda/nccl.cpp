@@ -29,6 +29,13 @@ int main() {
 
   const ncclConfig_t config = nccl::library::make_config({.min_ctas = 2, .max_ctas = 4}, "edge");
   check(config.blocking == 0 && config.minCTAs == 2 && config.maxCTAs == 4, "the options of an edge");
+  // NCCL refuses minCTAs > maxCTAs as they are given, where an unset maxCTAs is INT_MIN.
+  for (const edge_options& limits : {edge_options{.min_ctas = 2}, {.min_ctas = 100}, {.max_ctas = 4}, {}}) {
+    const ncclConfig_t given = nccl::library::make_config(limits, "");
+    check((given.minCTAs == NCCL_CONFIG_UNDEF_INT || given.minCTAs <= given.maxCTAs) &&
+              (limits.min_ctas == 0 || given.minCTAs == limits.min_ctas),
+          "limits that NCCL takes: " + std::to_string(given.minCTAs) + " to " + std::to_string(given.maxCTAs));
+  }
   const ncclConfig_t unset = nccl::library::make_config({}, "");
   check(unset.minCTAs == NCCL_CONFIG_UNDEF_INT && unset.maxCTAs == NCCL_CONFIG_UNDEF_INT, "what NCCL is to choose");
   check(nccl::library::text(ncclInvalidUsage).find("invalid usage") == 0, nccl::library::text(ncclInvalidUsage));
@@ -46,6 +53,15 @@ int main() {
         "no more than there can be");
   check(cuda::shared_queues_note(5, "nothing").find("share 1 queue") != std::string::npos,
         "what is no number is least");
+
+  try {
+    const int device = cuda::pick_device({.rank = 3, .size = 4, .local_rank = 3});
+    check(devices > 0 && device == 3 % devices, "the device of a local rank");
+  } catch (const device_error& e) {
+    check(devices == 0 && std::string(e.what()).find("cudaGetDeviceCount: ") == 0 &&
+              std::string(e.what()).find(", process 3 of 4") != std::string::npos,
+          e.what());
+  }
 
   // A job of one process; without a GPU it ends with NCCL's own error.
   std::string said;

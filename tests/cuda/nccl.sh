@@ -15,19 +15,29 @@ export TMPDIR=$folder
 # Several ranks on one GPU: NCCL takes them for ranks of different hosts, with sockets between them.
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
 export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME-lo} NCCL_IB_DISABLE=${NCCL_IB_DISABLE-1}
+export NCCL_NET=${NCCL_NET-Socket} NCCL_NET_PLUGIN=${NCCL_NET_PLUGIN-none}
+# What NCCL itself says, beside what the ranks say.
+export NCCL_DEBUG=${NCCL_DEBUG-WARN} NCCL_DEBUG_FILE=${NCCL_DEBUG_FILE-$folder/nccl.%h.%p}
 
-# launch RANKS ARGUMENTS: as torchrun does. What rank r said is in out.r and err.r, how it ended in codes.
+# launch RANKS ARGUMENTS: as torchrun does. What rank r said is in out.r and err.r, how it ended in codes. Ranks that have not
+# ended after 100 s are killed.
 codes=()
 launch() {
   local ranks=$1 rank pids=() port=$((15000 + RANDOM % 15000))
   shift
-  rm -f "$folder"/out.* "$folder"/err.*
+  rm -f "$folder"/out.* "$folder"/err.* "$folder"/nccl.*
   for ((rank = 0; rank < ranks; ++rank)); do
     if [ "$gpus" -ge "$ranks" ]; then unset NCCL_HOSTID; else export NCCL_HOSTID=host$rank; fi
     RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=$rank LOCAL_WORLD_SIZE=$ranks MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
       "$example" --transport nccl "$@" >"$folder/out.$rank" 2>"$folder/err.$rank" &
     pids+=($!)
   done
+  (
+    sleep 100 &
+    trap 'kill '$! TERM
+    wait $! && kill -9 "${pids[@]}"
+  ) >/dev/null 2>&1 &
+  local bound=$!
   if [ -n "${killed_later-}" ]; then
     for _ in $(seq 600); do grep -q '^replaying a graph$' "$folder/out.0" && break; sleep 0.1; done
     sleep 0.2
@@ -40,10 +50,13 @@ launch() {
     codes+=($?)
   done
   if [ -n "${stalled-}" ]; then kill -9 "${pids[stalled]}" && wait "${pids[stalled]}" 2>/dev/null; fi
+  kill "$bound" 2>/dev/null
+  wait "$bound" 2>/dev/null
 }
 failed() {
   echo "FAILED: $*: exit codes ${codes[*]}"
   tail -n 20 "$folder"/out.* "$folder"/err.*
+  find "$folder" -name 'nccl.*' -size +0 -exec tail -n 20 {} +
   failures=$((failures + 1))
 }
 passes() {  # ranks, arguments
@@ -97,7 +110,9 @@ killed_later=1  # in a graph that is replayed, which nobody sees move
 ends 1 "4 137 4 4" 'aborted: process 1 is gone, last seen as rank 1 at ' --mode graph --steps 1000000
 unset killed_later
 stalled=3
-ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit 8
+limit=25  # also for the start of four processes on one GPU, and for NCCL to connect them
+[ "$how" != on_host ] || limit=8
+ends 3 "4 4 4 stalled" 'aborted: rank .*nothing moved within the time limit' --fail 3,2,stall --time-limit $limit
 grep -q '^rank . at .*, which waits for [a-z]* [0-9]*[FB][0-9]* \(from\|to\) rank ' "$folder/err.0" ||
   failed "no rank says what it waits for"
 unset stalled

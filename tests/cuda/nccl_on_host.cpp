@@ -99,6 +99,9 @@ void end_group() {
   group.clear();
 }
 
+// As NCCL compares the limits: before defaults are filled in, and an unset one is INT_MIN.
+bool takes(const ncclConfig_t& config) { return config.blocking == 0 && config.minCTAs <= config.maxCTAs; }
+
 ncclResult_t message(ncclComm* c, bool sends, std::byte* bytes, std::size_t size, int peer, cudaStream_t s) {
   const std::lock_guard lock(mutex);
   if (c->aborted || c->ended || !get_ready(*c) || c->size != 2 || peer != 1 - c->rank) return ncclInvalidUsage;
@@ -150,14 +153,15 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   return ncclSuccess;
 }
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* made, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
-  if (config->blocking != 0) return ncclInvalidArgument;
+  if (!takes(*config)) return ncclInvalidArgument;
   *made = new ncclComm{.base = std::string(id.internal) + "/world", .rank = rank, .size = size};
   write(of_rank(**made, 0, rank), "");
   return ncclInProgress;
 }
 ncclResult_t ncclCommSplit(ncclComm_t parent, int color, int key, ncclComm_t* made, ncclConfig_t* config) {
   const std::lock_guard lock(mutex);
-  if (config->blocking != 0 || !get_ready(*parent)) return ncclInvalidUsage;
+  if (!takes(*config)) return ncclInvalidArgument;
+  if (!get_ready(*parent)) return ncclInvalidUsage;
   const int number = ++parent->splits;
   write(of_rank(*parent, number, parent->rank), std::to_string(color) + " " + std::to_string(key));
   std::thread([=] { split(*parent, number, color, key, made); }).detach();

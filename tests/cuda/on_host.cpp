@@ -2,7 +2,8 @@
 // A stand-in for the device: the calls of CUDA and cuBLAS that the example makes, and its kernels, on the host. Linked
 // in their place, it runs the whole example without a GPU. Streams are queues whose work is done when somebody asks, in
 // any order that waits for events allow, so that work that is not ordered comes out wrong; memory begins as no number;
-// what a capture, or a stream of another device, forbids is refused. There are two devices.
+// what a capture, or a stream of another device, forbids is refused. There are two devices. A thread that asks for an event
+// without having chosen a device ends the program: CUDA would make a context on device 0 for it.
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
@@ -11,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -60,6 +62,7 @@ std::set<CUstream_st*> streams;
 std::mt19937_64 order(std::getenv("ON_HOST_SEED") == nullptr ? 1
                                                              : std::strtoull(std::getenv("ON_HOST_SEED"), nullptr, 10));
 thread_local int current = 0;
+thread_local bool has_chosen = false;
 thread_local CUgraph_st* captured = nullptr;
 thread_local cudaError_t last = cudaSuccess;
 
@@ -175,7 +178,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   std::strcpy(p->name, "host");
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return current = device, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return current = device, has_chosen = true, cudaSuccess; }
 cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t) { return "refused by the stand-in"; }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) { return *least = *greatest = 0, cudaSuccess; }
@@ -235,6 +238,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (captured != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (!has_chosen) std::fputs("the stand-in for CUDA: a thread that has chosen no device\n", stderr), std::abort();
   const std::lock_guard lock(mutex);
   work_until([&] { return e->reached == e->recorded; });
   return e->reached == e->recorded ? cudaSuccess : cudaErrorNotReady;

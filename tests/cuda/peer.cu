@@ -142,7 +142,8 @@ void failing() {
   } catch (const std::exception& e) {
     said = e.what();
   }
-  expect(said == "not a number" ? "" : said + " is said", "a rank that throws");
+  const bool right = said.find("rank 2 at ") == 0 && said.find(": not a number") == said.size() - 14;
+  expect(right ? "" : said + " is said", "a rank that throws");
 }
 
 }  // namespace

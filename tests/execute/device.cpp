@@ -331,6 +331,12 @@ TEST_CASE("device: run_on_peers runs a thread a rank, and reads the times once a
   CHECK(first_race(m) == "");
   CHECK(t.intervals.size() == p.schedule.cells.size());
   CHECK(t[3][5] == interval{1e-3, 1e-3});
+  fake_transport transport(*m.hub, 3);
+  transport.select_device();
+  std::vector<interval> too_many(p.schedule[3].size() + 1);
+  CHECK(refusal_of([&] { transport.read_times(too_many); }) ==
+        detail::concat(
+            {"the rank has ", p.schedule[3].size(), " cells; got ", too_many.size(), " intervals for their times"}));
   machine untimed(p);
   CHECK(run_on_peers(p, *untimed.hub, [&](std::uint32_t rank, fake_transport&) {
           return untimed.on_device[rank];

@@ -12,12 +12,14 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include "pipesched/execute/by_turns.hpp"
 #include "pipesched/execute/device.hpp"
+#include "pipesched/execute/launch_environment.hpp"
 #include "pipesched/execute/peer.hpp"
 #include "pipesched/execute/step_graph.hpp"
 
@@ -83,6 +85,19 @@ struct runtime {
   static void destroy(graph g) { cudaGraphExecDestroy(g); }
 };
 static_assert(device_runtime<runtime>);
+
+/// The device of a process, also made this thread's: its local rank modulo the devices that it sees, of which a launcher may
+/// show it one alone. @throws device_error if there is none, or it cannot be used
+inline int pick_device(const launch_environment& job) {
+  const auto where = [&] { return detail::concat({"process ", job.rank, " of ", job.size}); };
+  runtime calls;
+  int devices = 0;
+  detail::require(calls, cudaGetDeviceCount(&devices), "GetDeviceCount", where);
+  if (devices == 0) detail::require(calls, cudaErrorNoDevice, "GetDeviceCount", where);
+  const auto device = static_cast<int>(job.local_rank % static_cast<std::uint32_t>(devices));
+  detail::require(calls, calls.set_device(device), "SetDevice", where);
+  return device;
+}
 
 /// What CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) means for so many streams of a process; empty if each has a queue
 /// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".

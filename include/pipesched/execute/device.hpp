@@ -153,7 +153,8 @@ class rank_clock {
     return done;
   }
   typename R::event end() const { return end_.handle(); }
-  /// Puts the start and end of every cell there, in seconds since the zero. @pre ended, and timed
+  /// Puts the start and end of every cell there, in seconds since the zero. @throws schedule_error unless timed, or for another
+  /// number of cells. @pre ended
   template <typename Where>
   void read(R& runtime, std::span<interval> cells, const Where& where) {
     const auto time = [&](std::size_t n) {
@@ -162,6 +163,9 @@ class rank_clock {
       return ms / 1e3;
     };
     if (!timed()) throw schedule_error("times are there only where they were asked for: .timed = true");
+    if (2 * cells.size() != times_.size())
+      throw schedule_error(
+          concat({"the rank has ", times_.size() / 2, " cells; got ", cells.size(), " intervals for their times"}));
     for (std::size_t i = 0; i < cells.size(); ++i) cells[i] = {time(2 * i), time(2 * i + 1)};
   }
 

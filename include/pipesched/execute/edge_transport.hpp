@@ -82,7 +82,8 @@ class edge_transport {
   edge_transport(const edge_transport&) = delete;
   edge_transport& operator=(const edge_transport&) = delete;
   /// Frees the communicators. A rank that leaves in the middle of a step, or with an exception, tells the others first.
-  /// After a failure waits, at most a quarter of the time limit, until the device is through.
+  /// After a failure waits until the library has ended the messages under way, which may take as long as a kernel before them
+  /// in the compute stream; then, at most a quarter of the time limit, until the device is through.
   ~edge_transport() {
     try {
       if (std::uncaught_exceptions() > exceptions_)

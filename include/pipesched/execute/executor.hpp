@@ -96,16 +96,19 @@ std::span<std::byte> message_bytes(Trainer& trainer, const action& a) {
   }
   if constexpr (trainer_has::buffer<Trainer>) return trainer.buffer(a.buffer);
 }
-// The bytes themselves. @throws schedule_error if there are none: such a message would say nothing, and reduce() takes empty
-// bytes for a gradient on this rank
-inline std::span<std::byte> require_bytes(std::span<std::byte> bytes, std::uint32_t rank, const action& a) {
-  if (!bytes.empty()) return bytes;
+[[noreturn]] inline void throw_no_bytes(std::uint32_t rank, const action& a) {
   const bool sends = a.kind == action_kind::send;
   const std::string memory = !is_weight_gradient(a) ? concat({"buffer(", a.buffer, ")"})
                              : sends                ? concat({"weight_gradient(", a.what.stage, ")"})
                                                     : concat({"reduction_buffer(", a.buffer, ")"});
   throw schedule_error(concat({"rank ", rank, ": ", to_string(a.what), sends ? " is sent from " : " is received into ",
                                memory, ", which has 0 bytes; expected at least 1"}));
+}
+// The bytes themselves. @throws schedule_error if there are none: such a message would say nothing, and reduce() takes empty
+// bytes for a gradient on this rank
+inline std::span<std::byte> require_bytes(std::span<std::byte> bytes, std::uint32_t rank, const action& a) {
+  if (bytes.empty()) throw_no_bytes(rank, a);
+  return bytes;
 }
 template <typename Trainer>
 std::span<std::byte> message_memory(Trainer& trainer, std::uint32_t rank, const action& a) {

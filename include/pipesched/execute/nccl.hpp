@@ -5,6 +5,7 @@
 // on one host or many. NCCL 2.22 or later; link nccl and cudart.
 //
 //   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
+//   const int device = pipesched::cuda::pick_device(where);            // of this thread, too
 //   pipesched::control_plane control(where);
 //   pipesched::nccl::world world(control);                             // or a communicator of yours
 //   pipesched::nccl::transport transport(program, world.handle(), {device, stream}, control);
@@ -18,6 +19,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -91,7 +93,9 @@ struct library {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     if (options.min_ctas > 0) config.minCTAs = options.min_ctas;
-    if (options.max_ctas > 0) config.maxCTAs = options.max_ctas;
+    // NCCL compares the two before it fills in defaults, and refuses a lower limit alone. 64 is its own default (MAXCHANNELS).
+    if (options.max_ctas > 0 || options.min_ctas > 0)
+      config.maxCTAs = options.max_ctas > 0 ? options.max_ctas : std::max(options.min_ctas, 64);
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 0)
     if (*name != 0) config.commName = name;
 #else
@@ -125,6 +129,7 @@ class world {
     const auto where = [&] { return detail::concat({"process ", board.process(), " of ", board.processes()}); };
     library calls;
     try {
+      detail::checked_time_limit(time_limit);
       ncclUniqueId id{};
       if (board.process() == 0) detail::require(calls, ncclGetUniqueId(&id), "GetUniqueId", where);
       const std::string told = board.share({id.internal, sizeof id.internal});
