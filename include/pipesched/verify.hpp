@@ -358,6 +358,10 @@ constexpr void require_valid(const schedule& s) {
     throw schedule_error(detail::concat({"the schedule is not valid: ", detail::first_violation(r)}));
 }
 
+/// Type of `verified`.
+struct verified_t {};
 /// Tag for callers who have verified a schedule: `simulate(s, costs, verified)` does not verify it again.
-/// The behavior is undefined if the schedule is not valid.
-inline constexpr struct verified_t { } verified{}; }  // namespace pipesched
+/// @pre verify(s) is true
+inline constexpr verified_t verified{};
+
+}  // namespace pipesched
