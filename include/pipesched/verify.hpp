@@ -80,23 +80,35 @@ struct report {
   friend constexpr bool operator==(const report&, const report&) = default;
 };
 
-/// A line a violation: "rank 3, cell 17: duplicate: 3F5 again, first in cell 2; expected once".
-inline std::string to_string(const report& r) {
+/// "rank 3, cell 17: duplicate: 3F5 again, first in cell 2; expected once".
+inline std::string to_string(const violation& v) {
+  const std::string place = v.cell == violation::no_cell ? std::string() : detail::concat({", cell ", v.cell});
+  return detail::concat({"rank ", v.rank, place, ": ", to_string(v.rule), ": ", v.text});
+}
+
+/// One line per violation, at most `max_lines` of them, then "and 17 more".
+inline std::string to_string(const report& r, std::size_t max_lines = 20) {
   std::string text;
-  for (const violation& v : r.violations) {
-    text += detail::concat({"rank ", v.rank});
-    if (v.cell != violation::no_cell) text += detail::concat({", cell ", v.cell});
-    text += detail::concat({": ", to_string(v.rule), ": ", v.text, "\n"});
-  }
-  if (r.further > 0) text += detail::concat({"and ", r.further, " more\n"});
+  const std::size_t lines = std::min(r.violations.size(), max_lines);
+  for (std::size_t i = 0; i < lines; ++i) text += to_string(r.violations[i]) + "\n";
+  if (const std::size_t more = r.violations.size() - lines + r.further; more > 0)
+    text += detail::concat({"and ", more, " more\n"});
   return text;
 }
 
 namespace detail {
 
+// The first violation and how many there are besides, on one line.
+inline std::string first_violation(const report& r) {
+  if (r.violations.empty()) return concat({r.further, " violations"});
+  const std::size_t more = r.violations.size() - 1 + r.further;
+  const std::string text = to_string(r.violations[0]);
+  return more == 0 ? text : concat({text, " (and ", more, more == 1 ? " more violation)" : " more violations)"});
+}
+
 class verifier {
  public:
-  constexpr verifier(const schedule& s, std::size_t most) : s_(s), max_(most) {}
+  constexpr verifier(const schedule& s, std::size_t max_violations) : s_(s), max_(max_violations) {}
 
   constexpr report run();
 
@@ -331,10 +343,25 @@ constexpr report verifier::run() {
 
 }  // namespace detail
 
-/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds: an
-/// op that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever the
-/// schedule claims to hold: one that claims more than four times as many (stage, micro) pairs as it has ops is told of the
-/// first pair without an F, and of ops out of range or place, and of nothing else.
-constexpr report verify(const schedule& s, std::size_t most = 100) { return detail::verifier(s, most).run(); }
+/// Reports all violations of the rules above and spells out the first `max_violations`. Cycles are looked for only when
+/// the other rules hold: an op that is missing or misplaced has no order. For a schedule with more than four times as many
+/// (stage, micro) pairs as ops it reports the first pair without an F, ops out of range and misplaced ops, nothing else.
+/// Time and memory are linear in the number of ops.
+constexpr report verify(const schedule& s, std::size_t max_violations = 100) {
+  return detail::verifier(s, max_violations).run();
+}
+
+/// Throws unless the schedule is valid. Every function that needs a valid schedule calls it.
+/// @throws schedule_error with the first violation and the number of others; verify() lists them all.
+constexpr void require_valid(const schedule& s) {
+  if (const report r = verify(s, 1); !r)
+    throw schedule_error(detail::concat({"the schedule is not valid: ", detail::first_violation(r)}));
+}
+
+/// Type of `verified`.
+struct verified_t {};
+/// Tag for callers who have verified a schedule: `simulate(s, costs, verified)` does not verify it again.
+/// @pre verify(s) is true
+inline constexpr verified_t verified{};
 
 }  // namespace pipesched
