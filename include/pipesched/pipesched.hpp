@@ -33,3 +33,4 @@
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
+#include "pipesched/version.hpp"

@@ -14,7 +14,8 @@
 namespace pipesched {
 
 #define PIPESCHED_TEXT(number) #number
-#define PIPESCHED_VERSION_TEXT(major, minor, patch) PIPESCHED_TEXT(major) "." PIPESCHED_TEXT(minor) "." PIPESCHED_TEXT(patch)
+#define PIPESCHED_VERSION_TEXT(major, minor, patch) \
+  PIPESCHED_TEXT(major) "." PIPESCHED_TEXT(minor) "." PIPESCHED_TEXT(patch)
 /// The version as `pipesched --version` prints it: "0.2.0" for major version 0, minor version 2, patch 0.
 inline constexpr std::string_view library_version =
     PIPESCHED_VERSION_TEXT(PIPESCHED_VERSION_MAJOR, PIPESCHED_VERSION_MINOR, PIPESCHED_VERSION_PATCH);
