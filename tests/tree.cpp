@@ -42,7 +42,8 @@ std::vector<std::string> includes_of(const fs::path& file) {
 // The floors of the library. A header may include its own folder and those named here.
 const std::map<std::string, std::set<std::string>> may_include = {
     {"", {}},
-    {"generate", {""}},
+    {"generate", {"", "generate/detail"}},
+    {"generate/detail", {"", "generate"}},
     {"simulate", {"", "generate"}},
     {"program", {""}},
     {"io", {"", "simulate", "program"}},
@@ -85,12 +86,13 @@ TEST_CASE(
     "tree: the umbrella includes every header that needs only the standard library, but for pictures in files, "
     "engines and transformations") {
   const std::set<std::string> left_out = {
-      "generate/building_block.hpp", "generate/v_shape.hpp",   "generate/greedy.hpp", "generate/zb_greedy.hpp",
-      "generate/families.hpp",       "simulate/fit_costs.hpp", "transform.hpp"};
+      "generate/families.hpp",  "generate/v_1f1b.hpp",    "generate/v_half.hpp",     "generate/v_min.hpp",
+      "generate/zb_greedy.hpp", "generate/zb_params.hpp", "generate/zbv_greedy.hpp", "nearest_name.hpp",
+      "simulate/fit_costs.hpp", "transform.hpp"};
   std::vector<std::string> expected;
   for (const fs::path& file : all_headers()) {
     const std::string folder = file.parent_path().string();
-    if (left_out.count(file.generic_string()) == 1) continue;
+    if (left_out.count(file.generic_string()) == 1 || file.parent_path().stem() == "detail") continue;
     if (folder != "io" && folder != "execute" && folder != "program" && (folder != "render" || file.stem() == "text") &&
         file != "pipesched.hpp")
       expected.push_back("\"pipesched/" + file.generic_string() + "\"");

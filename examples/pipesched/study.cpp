@@ -132,7 +132,8 @@ nlohmann::ordered_json json_with_ranks(const study& of, const stage_costs& costs
 int simulate(const std::string& file, size_options sizes, const cost_options& cost, const output_options& output) {
   if (file.empty() == sizes.family.empty())
     throw schedule_error("simulate takes a file, or --family with --pp and --micro");
-  const stage_costs costs = sizes.params.costs = read_costs(cost);
+  const stage_costs costs = read_costs(cost);
+  if (file.empty() && find_family(sizes.family).limits.takes.contains(parameter::costs)) sizes.params.costs = costs;
   schedule plan = !file.empty() ? read_schedule(file) : make_schedule(sizes.family, sizes.params);
   const study of = studied(std::move(plan), costs);
   if (!of.times) {
@@ -158,8 +159,8 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     if (!names.empty() && !asked) continue;
     try {
       schedule_params params = sizes.params;
-      params.costs = share;  // the families that look at costs have one stage a rank
-      schedule s = f.make(params);
+      params.costs = share;
+      schedule s = f.make(keep_taken(params, f.limits));
       const stage_costs costs = split_stage_costs(share, s.pp(), s.stages());
       studies.push_back(studied(std::move(s), costs));
     } catch (const schedule_error& e) {

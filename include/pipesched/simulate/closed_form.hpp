@@ -11,7 +11,7 @@
 #include <optional>
 #include <string_view>
 
-#include "pipesched/generate/params.hpp"
+#include "pipesched/generate/schedule_params.hpp"
 
 namespace pipesched {
 
@@ -114,8 +114,8 @@ constexpr std::optional<closed_form> closed_form_of(std::string_view family, con
   }
   if (family == "gpipe") return formulas::gpipe(pp, micro, t);
   if (family == "1f1b") return formulas::one_f_one_b(pp, micro, t);
-  if (family == "interleaved_1f1b" && p.group_size == 0 && !p.overlap && !p.extra_warm_up)
-    return formulas::interleaved_1f1b(pp, micro, static_cast<double>(p.chunks), t);
+  if (family == "interleaved_1f1b" && !p.group_size && !p.overlap && !p.extra_warm_up)
+    return formulas::interleaved_1f1b(pp, micro, static_cast<double>(p.chunks.value_or(2)), t);
   if (family == "zb1p" || family == "zb_h1") return formulas::zb_h1(pp, micro, t);
   if (family == "dualpipe") return formulas::dualpipe(pp, micro, t);
   if (family == "chimera") return formulas::chimera(pp, micro, t);
