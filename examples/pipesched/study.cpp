@@ -176,7 +176,7 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     std::string formula = "-";
     if (of.formula) {
       formula = fmt::format("{:.1f} %{}", 100 * of.formula->bubble / m.makespan, of.formula->holds() ? "" : "*");
-      marked = marked || !of.formula->holds;
+      marked = marked || !of.formula->holds();
     }
     text +=
         fmt::format("{:<18} {:>10.6g} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
