@@ -74,9 +74,9 @@ struct watched : clocks {
 };
 
 double makespan_of(const program& p, const stage_costs& costs) {
-  detail::player<watched> play(p, watched(p, costs));
-  play.run([](std::uint32_t, const std::string& text) { FAIL(text); });
-  return play.listener().makespan[0];
+  detail::interpreter<watched> all(p, watched(p, costs));
+  all.run([](std::uint32_t, const std::string& text) { FAIL(text); });
+  return all.observer().makespan[0];
 }
 
 }  // namespace
@@ -219,7 +219,7 @@ TEST_CASE("check: a circle in words") {
   CHECK(to_string(check(q)) ==
         "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
         "to "
-        "send activation 0F1; expected an end\n");
+        "send activation 0F1; expected no circle of waits\n");
 }
 
 TEST_CASE("check: mutants of programs are caught") {
@@ -385,10 +385,10 @@ TEST_CASE("programs: as JSON they parse, with every action") {
 TEST_CASE("lower: what cannot be lowered is refused") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   CHECK(refusal_of([&] { lower(s, {.depth = 0}); }) == "lower() takes a depth of at least 1; got 0, nearest 1");
-  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied are two stages below 2; got 0 and 2");
+  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied stages are two different stages in 0..1; got 0 and 2");
   CHECK(refusal_of([] {
           lower(make_1f1b_schedule({.pp = 3, .micro = 2}), {.tied = {{0, 1}, {2, 0}}});
-        }) == "a stage is tied to one other; got two for stage 0");
+        }) == "a stage is tied to at most one other; got two for stage 0");
   std::swap(s[0][0], s[0][2]);
   CHECK(refusal_of([&] { lower(s); }).find("the schedule is not valid: rank 0, cell 0: order") ==
         0);
