@@ -7,6 +7,7 @@
 // them (program/, execute/), costs from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp,
 // render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
 
+#include "pipesched/concat.hpp"
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
@@ -24,6 +25,7 @@
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/render/text.hpp"
+#include "pipesched/report.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"
@@ -33,3 +35,4 @@
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
+#include "pipesched/version.hpp"

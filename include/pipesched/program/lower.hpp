@@ -379,17 +379,20 @@ inline void check_tied(const schedule& s, const std::vector<std::array<std::uint
 
 }  // namespace detail
 
-/// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one
-/// waiting; if the buffers are so few that ranks would wait for each other in a circle, those channels get more.
-/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice.
-/// Linear in the numbers of ops, stages and ranks, but for the rounds
-/// that too shallow channels take.
-inline program lower(const schedule& s, const lower_options& options = {}) {
-  if (const report r = verify(s, 1); !r)
-    throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));
+/// Lowers a verified schedule, as below, without verifying it again.
+inline program lower(const schedule& s, const lower_options& options, verified_t) {
   if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
   detail::check_tied(s, options.tied);
   return detail::lowering(s, options).run();
+}
+
+/// The program of a schedule. Receives are posted as early as a buffer is free, so no message delays another one. If
+/// ranks would wait for each other in a circle because channels have too few buffers, those channels get more.
+/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice.
+/// Linear in the numbers of ops, stages and ranks, apart from the rounds that find depths for too shallow channels.
+inline program lower(const schedule& s, const lower_options& options = {}) {
+  require_valid(s);
+  return lower(s, options, verified);
 }
 
 }  // namespace pipesched
