@@ -113,6 +113,15 @@ inline double shortest_visible(const timeline& t) {
   return shortest;
 }
 
+// Stages of one replica per rank: one activation of a stage counts 1 / this, so that 1 is a micro-batch through all of the
+// rank's share.
+inline std::vector<double> hosted_stages(const placement& p) {
+  std::vector<double> stages(p.ranks());
+  for (std::uint32_t replica = 0; replica < p.replicas(); ++replica)
+    for (std::uint16_t rank : p.rank_of_stage(replica)) stages[rank] += 1.0 / p.replicas();
+  return stages;
+}
+
 // Throws unless every cell has two finite times, the end not before the start.
 inline void require_finite(const timeline& t) {
   for (std::size_t rank = 0; rank < t.schedule.pp(); ++rank)
