@@ -193,7 +193,7 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
 /// @throws schedule_error with the report when the schedule is not valid.
 inline std::string render_text(const schedule& s, const text_style& style = {}) {
   const timeline t = simulate(s);
-  return t ? render_text(t, style) : to_string(t.report);
+  return render_text(t, style);
 }
 
 }  // namespace pipesched
