@@ -149,14 +149,14 @@ class checker {
         add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
         check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
-        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight)
-          check_slot(rank, i, c[k], contexts, slots[k].context, c[k].pass == pass::backward_input);
+        if (c[k].pass != pass::forward)
+          check_slot(rank, i, c[k], contexts, slots[k].context, yields_input_gradient(c[k].pass));
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool last = yields_weight_gradient(c[k].pass);
         if (last) totals_[rank][c[k].chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
         if (s_.forward_only || last) release(activations, slots[k].activation);
-        if (c[k].pass == pass::backward_weight) release(contexts, slots[k].context);
+        if (last) release(contexts, slots[k].context);
       }
     }
   }
