@@ -17,11 +17,11 @@ namespace pipesched {
 namespace detail {
 
 // The parameters with which a family may make a schedule of this size; all else is at its default.
-inline schedule_params params_of_size(const schedule& s, std::int64_t micro) {
+inline schedule_params params_of_size(const family& f, const schedule& s, std::int64_t micro) {
   schedule_params p{.pp = s.pp(), .micro = micro, .forward_only = s.forward_only};
   const std::int64_t per_rank = s.stages() / std::max<std::uint32_t>(s.pp(), 1);
-  if (s.placement.kind() == placement_kind::looped && per_rank != 2) p.chunks = per_rank;
-  if (s.placement.kind() == placement_kind::wave && per_rank != 2) p.waves = per_rank / 2;
+  if (f.limits.takes.contains(parameter::chunks)) p.chunks = per_rank;
+  if (f.limits.takes.contains(parameter::waves)) p.waves = std::max<std::int64_t>(per_rank / 2, 1);
   return p;
 }
 
@@ -34,8 +34,8 @@ inline bool same_ranks(const placement& a, const placement& b) {
 
 inline bool makes_order_of(const family& f, const schedule& s) {
   try {
-    if (!same_ranks(f.make(params_of_size(s, 1)).placement.for_micro(s.micro), s.placement)) return false;
-    return f.make(params_of_size(s, s.micro)).cells == s.cells;
+    if (!same_ranks(f.make(params_of_size(f, s, 1)).placement.for_micro(s.micro), s.placement)) return false;
+    return f.make(params_of_size(f, s, s.micro)).cells == s.cells;
   } catch (const schedule_error&) {  // not of these sizes
     return false;
   }
@@ -43,16 +43,21 @@ inline bool makes_order_of(const family& f, const schedule& s) {
 
 }  // namespace detail
 
-/// The name of a family that makes exactly this order with its default parameters; empty if there is none. `first`, if it is
-/// the name of such a family, goes before all others, then the order of `families` decides: with one micro-batch, for
-/// instance, gpipe and 1f1b are equal. A family that searches on costs is considered only as `first`, as its order depends
-/// on those costs. Time is linear in the number of ops per family with the same placement, linear in stages for the others.
+/// The name of a family that makes exactly this order with its default parameters; empty if there is none. If several do,
+/// as gpipe and 1f1b with one micro-batch, the one called `first` wins, then the earlier one in `families`, then one of
+/// several chunks per rank that is asked for a single one. A family that searches on costs is considered only as `first`, as
+/// its order depends on those costs. Linear in the number of ops per family with the same placement, and in the number of
+/// stages for the others.
 inline std::string_view recognize_family(const schedule& s, std::string_view first = {}) {
   if (s.pp() == 0 || s.cells.count() != s.pp()) return {};
   for (const family& f : families)
     if (f.name == first && detail::makes_order_of(f, s)) return f.name;
-  for (const family& f : families)
-    if (f.name != first && f.name.find("greedy") == f.name.npos && detail::makes_order_of(f, s)) return f.name;
+  for (const bool single_chunk : {false, true})
+    for (const family& f : families) {
+      if (f.name == first || f.limits.takes.contains(parameter::costs)) continue;
+      if (single_chunk != (f.limits.takes.contains(parameter::chunks) && s.stages() == s.pp())) continue;
+      if (detail::makes_order_of(f, s)) return f.name;
+    }
   return {};
 }
 
