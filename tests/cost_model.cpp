@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 
+#include "pipesched/cost/presets.hpp"
 #include "pipesched/io/costs_json.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
@@ -60,12 +61,13 @@ TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
 
 TEST_CASE("costs: divided among the stages of a rank, a share costs what it did") {
   const stage_costs c{.forward = {10, 20}, .backward_input = 6, .transfer_time = 3, .kept_by_forward = 8};
-  const stage_costs d = split_stage_costs(c, 2, 4);
-  CHECK(d.forward == per_stage{5, 5, 10, 10});
+  const stage_costs d = split_stage_costs(c, placement::looped(2, 2));
+  CHECK(d.forward == per_stage{5, 10, 5, 10});
+  CHECK(split_stage_costs(c, placement::vee(2)).forward == per_stage{5, 10, 10, 5});
   CHECK(d.backward_input == per_stage(3));
   CHECK(d.transfer_time == per_stage(3));
   CHECK(d.kept_by_forward == per_stage(4));
-  CHECK(split_stage_costs(c, 2, 2) == c);
+  CHECK(split_stage_costs(c, placement::linear(2)) == c);
 }
 
 TEST_CASE("costs json: written and read again, random models are the same") {

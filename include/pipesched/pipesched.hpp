@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The core: making, verifying and simulating schedules, and drawing them as text. Quick to compile. Other headers are
-// included by name: the families from engines (generate/v_half.hpp, generate/zb_greedy.hpp, ...), families by name
-// (generate/families.hpp), transforms of schedules (transform.hpp), programs and running them (program/, execute/), costs
-// from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp),
-// JSON, CSV and fmt (io/).
+// The core: making, verifying and simulating schedules, and drawing them as text. Other headers are included by name:
+// transforms of schedules (transform.hpp), programs and running them (program/, execute/), costs from a measured timeline
+// (simulate/fit_costs.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
 
+#include "pipesched/concat.hpp"
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
@@ -16,6 +15,7 @@
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/dualpipev.hpp"
 #include "pipesched/generate/emitter.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/generate/gpipe.hpp"
 #include "pipesched/generate/group_interleaved.hpp"
 #include "pipesched/generate/hanayo.hpp"
@@ -28,12 +28,20 @@
 #include "pipesched/generate/schedule_params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
+#include "pipesched/generate/v_1f1b.hpp"
+#include "pipesched/generate/v_half.hpp"
+#include "pipesched/generate/v_min.hpp"
 #include "pipesched/generate/zb1p.hpp"
+#include "pipesched/generate/zb_greedy.hpp"
+#include "pipesched/generate/zb_params.hpp"
 #include "pipesched/generate/zbv.hpp"
+#include "pipesched/generate/zbv_greedy.hpp"
+#include "pipesched/nearest_name.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/render/text.hpp"
+#include "pipesched/report.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"
@@ -43,3 +51,4 @@
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
+#include "pipesched/version.hpp"

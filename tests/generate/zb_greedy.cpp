@@ -99,7 +99,7 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
         CAPTURE(pp);
         CAPTURE(micro);
         CAPTURE(limit);
-        REQUIRE(to_string(t.report) == "");
+        REQUIRE(to_string(verify(t.schedule)) == "");
         const metrics m = measure(t, costs);
         for (std::uint32_t rank = 0; rank < stages; ++rank)
           REQUIRE(m.ranks[rank].peak_bytes <= limit * costs.kept_by_forward[rank]);

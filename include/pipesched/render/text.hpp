@@ -177,7 +177,7 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
 /// report where the schedule is not valid.
 inline std::string render_text(const schedule& s, const text_style& style = {}) {
   const timeline t = simulate(s);
-  return t ? render_text(t, style) : to_string(t.report);
+  return render_text(t, style);
 }
 
 }  // namespace pipesched

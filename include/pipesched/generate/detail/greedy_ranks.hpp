@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
