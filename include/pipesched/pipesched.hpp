@@ -3,7 +3,7 @@
 
 // The core: making, verifying and simulating schedules, and drawing them as text. Quick to compile. Other headers are
 // included by name: the families from engines (generate/v_half.hpp, generate/zb_greedy.hpp, ...), families by name
-// (generate/families.hpp), formulas of schedules (simulate/closed_form_of.hpp), transforms of schedules (transform.hpp),
+// (generate/families.hpp, generate/recognize.hpp), formulas of schedules (simulate/closed_form_of.hpp), transforms (transform.hpp),
 // programs and running them (program/, execute/), costs from a measured timeline (simulate/fit_costs.hpp), pictures
 // (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
 
