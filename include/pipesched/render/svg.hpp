@@ -46,7 +46,7 @@ namespace detail {
 class svg_writer {
  public:
   svg_writer(const timeline& t, const svg_style& style) : t_(t), style_(style) {
-    require_finite(t);
+    require_drawable(t);
     metrics_ = measure(t);
     const double end = metrics_.makespan > 0 ? metrics_.makespan : 1;  // nothing takes time: an empty row per rank
     from_ = style.from, length_ = std::min(style.to, end) - style.from;
@@ -72,7 +72,7 @@ class svg_writer {
       out_ += concat({".", letters[i], "{fill:", style_.colours.fill[i], ";stroke:#333;stroke-width:.6}.", letters[i],
                       "t{fill:", style_.colours.text[i], "}"});
     out_ +=
-        ".pair{fill:none;stroke:#000;stroke-width:2}.thin{stroke-width:.8}path{stroke:#000;stroke-width:1.5}"
+        ".pair{fill:none;stroke:#000;stroke-width:2}.thin{stroke-width:.8}.later{stroke:#000;stroke-width:1.5}"
         ".idle{fill:url(#idle);stroke:#bbb;stroke-width:.5}</style>\n"
         "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"12\" y=\"20\" font-size=\"14\">" +
         escaped(title) + "</text>\n";
@@ -113,7 +113,7 @@ class svg_writer {
   }
 
   void bar(double left, double right, double y) {
-    out_ += concat({"<path d=\"M", number(left), " ", number(y), "h", number(right - left), "\"/>"});
+    out_ += concat({"<path class=\"later\" d=\"M", number(left), " ", number(y), "h", number(right - left), "\"/>"});
   }
 
   // A row far lower than a line of text carries none.
@@ -154,7 +154,8 @@ class svg_writer {
     if (o.chunk > 0 && right - left > 4) bar(left + 2, right - 2, y + style_.row_height - 2);
     const std::string micro = concat({o.micro});
     if (!has_text() || right - left < 6.7 * static_cast<double>(micro.size()) + 2) return;
-    out_ += concat({"<text class=\"", type, "t\" x=\""});
+    out_ += style_.colours.text[index_of(o)] == "#000" ? concat({"<text x=\""})  // black needs no class
+                                                       : concat({"<text class=\"", type, "t\" x=\""});
     append_number(out_, (left + right) / 2);
     out_ += "\" y=\"";
     append_number(out_, baseline(y));
@@ -212,7 +213,8 @@ class svg_writer {
 }  // namespace detail
 
 /// Draws the picture. Linear in the number of cells.
-/// @throws schedule_error when the stretch of time is empty, or a time or a size is no usable number.
+/// @throws schedule_error when the timeline has not one interval of finite times per cell, the stretch of time is empty, or
+/// a size is no usable number.
 inline std::string render_svg(const timeline& t, const svg_style& style = {}) {
   return detail::svg_writer(t, style).draw();
 }
