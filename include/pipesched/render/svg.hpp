@@ -101,7 +101,9 @@ class svg_writer {
   }
 
   void rect(std::string_view type, double left, double right, double y, double height) {
-    out_ += concat({"<rect class=\"", type, "\" x=\""});
+    out_ += "<rect class=\"";
+    out_ += type;
+    out_ += "\" x=\"";
     append_number(out_, left);
     out_ += "\" y=\"";
     append_number(out_, y);
@@ -113,7 +115,13 @@ class svg_writer {
   }
 
   void bar(double left, double right, double y) {
-    out_ += concat({"<path class=\"later\" d=\"M", number(left), " ", number(y), "h", number(right - left), "\"/>"});
+    out_ += "<path class=\"later\" d=\"M";
+    append_number(out_, left);
+    out_ += ' ';
+    append_number(out_, y);
+    out_ += 'h';
+    append_number(out_, right - left);
+    out_ += "\"/>";
   }
 
   // A row far lower than a line of text carries none.
@@ -134,7 +142,11 @@ class svg_writer {
   void draw_cell(const cell& c, const interval& when, double y) {
     out_ += "<g><title>";
     append_cell(out_, c);
-    out_ += ": " + label(when.start) + " to " + label(when.end) + "</title>";
+    out_ += ": ";
+    append_label(out_, when.start);
+    out_ += " to ";
+    append_label(out_, when.end);
+    out_ += "</title>";
     const double left = x(when.start), right = x(when.end);
     // In a pair the width is divided: an F has one part, a B two, as in the papers.
     const double first = c[0].pass == pass::backward ? 2 : 1,

@@ -26,7 +26,8 @@ inline void append_number(std::string& to, double value) {
   }
   auto thousandths = static_cast<std::int64_t>(std::fabs(value) * 1000 + 0.5);
   if (value < 0 && thousandths != 0) to += '-';
-  to += concat({thousandths / 1000});
+  char whole[20];
+  to.append(whole, write_number(whole, static_cast<std::uint64_t>(thousandths / 1000)));
   thousandths %= 1000;
   if (thousandths == 0) return;
   const char digits[] = {'.', static_cast<char>('0' + thousandths / 100),
@@ -52,9 +53,10 @@ inline void append_digits(std::string& to, double value, int digits) {
 inline void append_value(std::string& to, double value) { append_digits(to, value, 12); }
 
 // A label that a person reads: seven digits.
+inline void append_label(std::string& to, double value) { append_digits(to, value, 7); }
 inline std::string label(double value) {
   std::string text;
-  append_digits(text, value, 7);
+  append_label(text, value);
   return text;
 }
 
