@@ -62,7 +62,7 @@ using namespace pipesched;
 
 const schedule_params sizes[] = {{.pp = 8, .micro = 20}, {.pp = 64, .micro = 1024}};
 
-schedule verified(const family& f, const schedule_params& p) {
+schedule make_verified(const family& f, const schedule_params& p) {
   schedule s = f.make(p);
   if (const report r = verify(s); !r) {
     std::fputs(to_string(r).c_str(), stderr);
@@ -94,7 +94,7 @@ void fill(benchmark::State& state, const schedule_params& p) {
 }
 
 void generate(benchmark::State& state, const family& f, const schedule_params& p) {
-  const std::size_t cells = verified(f, p).cells.size();
+  const std::size_t cells = make_verified(f, p).cells.size();
   for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
   count(state, cells);
 }
@@ -105,7 +105,7 @@ void growth(benchmark::State& state, const family& f, growing what) {
   const std::int64_t size = state.range(0);
   const schedule_params p = what == growing::micro ? schedule_params{.pp = 16, .micro = size}
                                                    : schedule_params{.pp = size, .micro = 4 * size};
-  const std::size_t ops = ops_of(verified(f, p));
+  const std::size_t ops = ops_of(make_verified(f, p));
   for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
   state.SetComplexityN(static_cast<std::int64_t>(ops));
 }
@@ -118,7 +118,7 @@ void generate_one_rank(benchmark::State& state, std::vector<cell> (*make_row)(co
 }
 
 void verifying(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(verify(s));
   count(state, s.cells.size());
   state.counters["ops_per_second"] = benchmark::Counter(
@@ -126,7 +126,7 @@ void verifying(benchmark::State& state, const family& f, const schedule_params& 
 }
 
 void simulating(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(simulate(s));
   const std::size_t before = held;
   max_held = held;
@@ -139,14 +139,14 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
 }
 
 void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
   count(state, s.cells.size());
 }
 
 template <typename Render>
 void rendering(benchmark::State& state, const family& f, const schedule_params& p, Render&& render) {
-  const timeline t = simulate(verified(f, p));
+  const timeline t = simulate(make_verified(f, p));
   std::size_t bytes = 0;
   for (auto _ : state) bytes = render(t).size();
   count(state, t.schedule.cells.size());
@@ -155,19 +155,19 @@ void rendering(benchmark::State& state, const family& f, const schedule_params& 
 
 // What lower() and check() do an op.
 void lowering(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower(s));
   count(state, ops_of(s));
 }
 void checking(benchmark::State& state, const family& f, const schedule_params& p) {
-  const program lowered = lower(verified(f, p));
+  const program lowered = lower(make_verified(f, p));
   if (!check(lowered)) std::exit(1);
   for (auto _ : state) benchmark::DoNotOptimize(check(lowered));
   count(state, ops_of(lowered.schedule));
 }
 void ordering(benchmark::State& state, const family& f, const schedule_params& p) {
-  const program lowered = lower(verified(f, p));
-  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0));
+  const program lowered = lower(make_verified(f, p));
+  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0, verified));
   count(state, ops_of(lowered.schedule));
 }
 
@@ -193,7 +193,7 @@ struct null_transport {
   void finish() {}
 };
 void executing(benchmark::State& state, const family& f, const schedule_params& p) {
-  const program lowered = lower(verified(f, p));
+  const program lowered = lower(make_verified(f, p));
   const auto rank = static_cast<std::uint32_t>(p.pp / 2);
   idle_trainer trainer;
   null_transport transport;
@@ -249,7 +249,7 @@ class null_buffer : public std::streambuf {
 };
 
 void json_dump(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   null_buffer nowhere;
   std::ostream out(&nowhere);
   for (auto _ : state) write_json(out, s);
@@ -257,7 +257,7 @@ void json_dump(benchmark::State& state, const family& f, const schedule_params& 
 }
 
 void json_parse(benchmark::State& state, const family& f, const schedule_params& p) {
-  const schedule s = verified(f, p);
+  const schedule s = make_verified(f, p);
   std::ostringstream out;
   write_json(out, s);
   const std::string text = out.str();

@@ -28,7 +28,7 @@ TEST_CASE("every family: verified, peak activations and bubble of the papers, ov
     CAPTURE(p.forward_only);
     const schedule s = f.make(p);
     const timeline t = simulate(s);  // verifies
-    REQUIRE(to_string(t.report) == "");
+    REQUIRE(to_string(verify(t.schedule)) == "");
     REQUIRE(broken_peak(s, p) == "");
     REQUIRE(broken_bubble(t, p) == "");
     REQUIRE((s.name == f.name && s.pp() == p.pp && s.micro == p.micro && s.forward_only == p.forward_only));

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <pipesched/cost_model.hpp>
-#include <pipesched/generate/params.hpp>
+#include <pipesched/generate/schedule_params.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/schedule.hpp>
 #include <string>

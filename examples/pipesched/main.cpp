@@ -20,16 +20,19 @@ namespace {
 using pipesched::schedule_error;
 
 // CLI11 would read 010 as 8 and 99999999999999999999 as the largest number there is.
-CLI::Option* add_whole_number(CLI::App* app, const std::string& name, std::int64_t& number, const std::string& help) {
+template <typename Number>  // std::int64_t or an optional one
+CLI::Option* add_whole_number(CLI::App* app, const std::string& name, Number& to, const std::string& help) {
   return app
       ->add_option_function<std::string>(
           name,
-          [name, &number](const std::string& text) {
+          [name, &to](const std::string& text) {
+            std::int64_t number = 0;
             const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
             if (error == std::errc::result_out_of_range)
               throw schedule_error(name + " takes a whole number of at most 64 bits; got " + text.substr(0, 60));
             if (error != std::errc() || end != text.data() + text.size())
               throw schedule_error(name + " takes a whole number; got \"" + text.substr(0, 60) + "\"");
+            to = number;
           },
           help)
       ->type_name("N");
@@ -43,7 +46,7 @@ void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
   add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
   add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
   app->add_option("--memory-limit", p.memory_limit,
-                  "activations of one stage, for zb_greedy (default pp) and zbv_greedy (2 pp)");
+                  "activations of a rank's whole share, for zb_greedy and zbv_greedy; default pp");
   add_whole_number(app, "--wave", p.waves, "how often the stages run down the ranks and back, for hanayo; default 1");
   app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
 }

@@ -19,7 +19,8 @@
 namespace tool {
 
 int generate(size_options sizes, const cost_options& costs, const output_options& output) {
-  sizes.params.costs = read_costs(costs);
+  if (pipesched::find_family(sizes.family).limits.takes.contains(pipesched::parameter::costs))
+    sizes.params.costs = read_costs(costs);
   const pipesched::schedule s = pipesched::make_schedule(sizes.family, sizes.params);
   if (output.format == "json") {
     write_json_to(output.file, s);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
@@ -31,31 +32,12 @@ struct study {
   std::optional<closed_form> formula;
 };
 
-// The times of the formulas, where all stages cost the same.
-std::optional<pass_times> times_of(const stage_costs& costs) {
-  for (const per_stage* field : {&costs.forward, &costs.backward_input, &costs.backward_weight})
-    for (double value : field->values())
-      if (value != field->values()[0]) return std::nullopt;
-  const auto duration = [&](pass p) { return costs.duration(op{p, 0, 0, 0}); };
-  const cell pair({pass::forward, 0, 0, 0}, {pass::backward, 0, 0, 0});
-  return pass_times{.F = duration(pass::forward),
-                    .I = duration(pass::backward_input),
-                    .W = duration(pass::backward_weight),
-                    .B = duration(pass::backward),
-                    .FB = costs.duration(pair)};
-}
-
-study studied(schedule s, const stage_costs& costs) {
-  study of{.costs = costs, .times = simulate(std::move(s), costs), .measured = {}, .bound = {}, .formula = {}};
-  if (!of.times) return of;
+study studied(schedule s, const stage_costs& costs, bool own_order) {
+  study of{.costs = costs, .times = simulate(std::move(s), costs, verified), .measured = {}, .bound = {}, .formula = {}};
   const schedule& plan = of.times.schedule;
   of.measured = measure(of.times, costs);
-  of.bound = lower_bound(plan.placement, plan.micro, costs, schedule_class_of(plan));
-  if (const auto times = times_of(costs))
-    of.formula = closed_form_of(
-        plan.name,
-        {.pp = plan.pp(), .micro = plan.micro, .forward_only = plan.forward_only, .chunks = plan.stages() / plan.pp()},
-        *times);
+  of.bound = lower_bound(plan, costs);
+  of.formula = closed_form_of(plan, costs, own_order);
   return of;
 }
 
@@ -69,7 +51,7 @@ std::string text_of(const study& of, const stage_costs& costs, const text_style&
   if (of.formula)
     text += fmt::format(
         "bubble by formula {} = {:.6g}{}; simulated {:.6g} on average\n", of.formula->formula, of.formula->bubble,
-        of.formula->holds ? "" : fmt::format(" (assumes {}: not so here)", of.formula->assumes), m.bubble);
+        of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails), m.bubble);
   text += '\n' + render_text(of.times, style) + '\n';
   text += fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12} {:>11}\n", "rank", "busy", "bubble", "span", "peak",
                       "peak bytes", "overlapped");
@@ -100,7 +82,7 @@ nlohmann::ordered_json json_of(const study& of) {
     j["closed_form"] = {{"formula", of.formula->formula},
                         {"bubble", of.formula->bubble},
                         {"peak_activations", of.formula->peak_activations},
-                        {"holds", of.formula->holds},
+                        {"holds", of.formula->holds()},
                         {"source", of.formula->source}};
   j["peak_activations"] = m.peak_activations;
   j["peak_bytes"] = m.peak_bytes;
@@ -132,13 +114,14 @@ nlohmann::ordered_json json_with_ranks(const study& of, const stage_costs& costs
 int simulate(const std::string& file, size_options sizes, const cost_options& cost, const output_options& output) {
   if (file.empty() == sizes.family.empty())
     throw schedule_error("simulate takes a file, or --family with --pp and --micro");
-  const stage_costs costs = sizes.params.costs = read_costs(cost);
+  const stage_costs costs = read_costs(cost);
+  if (file.empty() && find_family(sizes.family).limits.takes.contains(parameter::costs)) sizes.params.costs = costs;
   schedule plan = !file.empty() ? read_schedule(file) : make_schedule(sizes.family, sizes.params);
-  const study of = studied(std::move(plan), costs);
-  if (!of.times) {
-    write_output("-", to_string(of.times.report));
+  if (const report r = pipesched::verify(plan); !r) {
+    write_output("-", to_string(r));
     return 1;
   }
+  const study of = studied(std::move(plan), costs, file.empty());
   if (output.format == "text") write_output(output.file, text_of(of, costs, terminal_style(output)));
   if (output.format == "json") write_output(output.file, json_with_ranks(of, costs).dump(1) + '\n');
   if (output.format == "svg") write_output(output.file, render_svg(of.times));
@@ -158,10 +141,10 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
     if (!names.empty() && !asked) continue;
     try {
       schedule_params params = sizes.params;
-      params.costs = share;  // the families that look at costs have one stage a rank
-      schedule s = f.make(params);
-      const stage_costs costs = split_stage_costs(share, s.pp(), s.stages());
-      studies.push_back(studied(std::move(s), costs));
+      params.costs = share;
+      schedule s = f.make(keep_taken(params, f.limits));
+      const stage_costs costs = split_stage_costs(share, s.placement);
+      studies.push_back(studied(std::move(s), costs, true));
     } catch (const schedule_error& e) {
       if (asked || names.empty() == (f.name == families[0].name)) throw;  // costs or sizes that no family takes
       left_out += fmt::format("left out: {}\n", e.what());
@@ -190,16 +173,15 @@ int compare(const size_options& sizes, const std::vector<std::string>& names, co
   bool marked = false;
   for (const study& of : studies) {
     const metrics& m = of.measured;
-    const double shares = static_cast<double>(of.times.schedule.pp()) / of.times.schedule.stages();
     std::string formula = "-";
     if (of.formula) {
-      formula = fmt::format("{:.1f} %{}", 100 * of.formula->bubble / m.makespan, of.formula->holds ? "" : "*");
-      marked = marked || !of.formula->holds;
+      formula = fmt::format("{:.1f} %{}", 100 * of.formula->bubble / m.makespan, of.formula->holds() ? "" : "*");
+      marked = marked || !of.formula->holds();
     }
     text +=
         fmt::format("{:<18} {:>10.6g} {:>10.6g} {:>6.1f} % {:>10} {:>10.6g} {:>5.1f} % {:>6.4g} {:>11.5g} {:>10.3g}x\n",
                     of.times.schedule.name.view(), m.makespan, m.span, 100 * m.bubble_ratio, formula, of.bound.makespan,
-                    100 * of.bound.gap(m.makespan), m.peak_activations * shares, m.peak_bytes, m.parameter_copies);
+                    100 * of.bound.gap(m.makespan), m.peak_activations, m.peak_bytes, m.parameter_copies);
   }
   text +=
       "makespan: from 0 to the last end; span: from a rank's first start to its last end, the longest; peak: "
