@@ -10,15 +10,18 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 if [ $# -eq 0 ]; then
-  mapfile -t paths < <(grep -vE '^(#|$)' tests/prose/on.txt)
-  for path in "${paths[@]}"; do
+  mapfile -t paths < <(grep -vE '^(#|!|$)' tests/prose/on.txt)
+  mapfile -t off < <(sed -n 's/^!//p' tests/prose/on.txt)
+  for path in "${paths[@]}" "${off[@]}"; do
     [ -e "$path" ] || { echo "tests/prose/on.txt: no such file or folder: $path"; exit 1; }
   done
   [ ${#paths[@]} -gt 0 ] || { echo "tests/prose/on.txt lists nothing"; exit 1; }
 else
-  paths=("$@")
+  paths=("$@") off=()
 fi
-mapfile -d '' -t files < <(find "${paths[@]}" \( -name 'build*' -o -name .git \) -prune -o -type f \
+prune=()
+for path in "${off[@]}"; do prune+=(-o -path "$path"); done
+mapfile -d '' -t files < <(find "${paths[@]}" \( -name 'build*' -o -name .git "${prune[@]}" \) -prune -o -type f \
   \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.md' -o -name '*.sh' -o -name '*.cmake' -o -name CMakeLists.txt \) \
   ! -path '*/tests/prose*' -print0)
 [ ${#files[@]} -gt 0 ] || { echo "no sources in ${paths[*]}"; exit 1; }
