@@ -167,7 +167,7 @@ void checking(benchmark::State& state, const family& f, const schedule_params& p
 }
 void ordering(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
-  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0));
+  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0, verified));
   count(state, ops_of(lowered.schedule));
 }
 

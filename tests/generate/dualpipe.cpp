@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-
-#include "pipesched/generate/dualpipe.hpp"
+// DualPipe and DualPipeV.
 
 #include <doctest/doctest.h>
 
 #include <deque>
 #include <string>
 
+#include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/dualpipev.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
-// The looped placement's families.
-
-#include "pipesched/generate/interleaved.hpp"
+// The families on a looped placement.
 
 #include <doctest/doctest.h>
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "pipesched/generate/group_interleaved.hpp"
+#include "pipesched/generate/interleaved_1f1b.hpp"
+#include "pipesched/generate/interleaved_zb.hpp"
+#include "pipesched/generate/looped_bfs.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -128,17 +131,19 @@ TEST_CASE(
           }
         }
         if (micro % 3 != pp % 3) continue;  // options on a third of the grid
-        for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})
-          for (const bool overlap : {false, true}) {
-            const interleaved_params p{.pp = pp,
-                                       .micro = micro,
-                                       .chunks = chunks,
-                                       .group_size = group,
-                                       .extra_warm_up = true,
-                                       .overlap = overlap};
-            REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
-            REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
-          }
+        for (const std::optional<std::int64_t> group :
+             {std::optional<std::int64_t>{}, std::optional(std::min(pp, micro)), std::optional(pp + 1),
+              std::optional(2 * pp + 1)}) {
+          for (const bool overlap : {false, true})
+            REQUIRE(to_string(verify(make_interleaved_1f1b_schedule({.pp = pp,
+                                                                     .micro = micro,
+                                                                     .chunks = chunks,
+                                                                     .group_size = group,
+                                                                     .extra_warm_up = true,
+                                                                     .overlap = overlap}))) == "");
+          REQUIRE(to_string(verify(make_interleaved_zb_schedule(
+                      {.pp = pp, .micro = micro, .chunks = chunks, .group_size = group}))) == "");
+        }
         for (std::int64_t group = (pp + 1) / 2; group < pp; ++group)
           REQUIRE(to_string(verify(make_group_interleaved_schedule(
                       {.pp = pp, .micro = micro, .chunks = chunks, .group_size = group}))) == "");
@@ -214,19 +219,21 @@ TEST_CASE("interleaved families: a single rank's row equals that of the schedule
 }
 
 TEST_CASE("interleaved families: bad chunks and groups are refused with the nearest legal value") {
-  const auto refused = [](std::int64_t chunks, std::int64_t group) {
+  const auto refused = [](std::int64_t chunks, std::optional<std::int64_t> group) {
     return refusal_of(
         [&] { make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = chunks, .group_size = group}); });
   };
-  CHECK(refused(2, 0) == "");
-  CHECK(refused(0, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1");
-  CHECK(refused(257, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 257, nearest 256");
+  CHECK(refused(2, std::nullopt) == "");
+  CHECK(refused(0, std::nullopt) == "interleaved_1f1b needs 1 to 256 chunks per rank; got chunks = 0, nearest 1");
+  CHECK(refused(257, std::nullopt) == "interleaved_1f1b needs 1 to 256 chunks per rank; got chunks = 257, nearest 256");
+  CHECK(refused(2, 0) ==
+        "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 0, nearest 4");
   CHECK(refused(2, 3) ==
         "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 3, nearest 4");
   CHECK(
       refused(2, -1) ==
       "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
-  for (const std::int64_t group : {3, 9, -1})
+  for (const std::int64_t group : {3, 9, -1, 0})
     CHECK(refusal_of([&] {
             make_group_interleaved_schedule({.pp = 8, .micro = 8, .chunks = 2, .group_size = group});
           }) == "group_interleaved needs groups of pp/2 = 4 to pp = 8 micro-batches; got group_size = " +
@@ -236,4 +243,21 @@ TEST_CASE("interleaved families: bad chunks and groups are refused with the near
   CHECK(refusal_of([] {
           make_interleaved_zb_row({.pp = 4, .micro = 8, .chunks = 2}, 4);
         }).find("got rank = 4, nearest 3") != std::string::npos);
+}
+
+TEST_CASE("interleaved families: parameters of another family are refused, not ignored") {
+  const auto with = [](bool extra_warm_up, bool overlap, std::optional<std::int64_t> group = {}) {
+    return interleaved_params{
+        .pp = 4, .micro = 8, .chunks = 2, .group_size = group, .extra_warm_up = extra_warm_up, .overlap = overlap};
+  };
+  CHECK(refusal_of([&] { make_interleaved_zb_schedule(with(false, true)); }) ==
+        "interleaved_zb takes no overlap; got overlap = true");
+  CHECK(refusal_of([&] { make_interleaved_zb_row(with(true, false), 0); }) ==
+        "interleaved_zb takes no extra_warm_up; got extra_warm_up = true");
+  CHECK(refusal_of([&] { make_group_interleaved_schedule(with(true, false)); }) ==
+        "group_interleaved takes no extra_warm_up; got extra_warm_up = true");
+  CHECK(refusal_of([&] { make_looped_bfs_schedule(with(false, false, 4)); }) ==
+        "looped_bfs takes no group_size; got group_size = 4");
+  CHECK(refusal_of([&] { make_looped_bfs_row(with(false, true), 0); }) ==
+        "looped_bfs takes no overlap; got overlap = true");
 }

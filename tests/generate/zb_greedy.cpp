@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"
@@ -61,7 +61,7 @@ TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to the four decimal
                             .freed_by_weight = per_stage(for_weights)};
     const auto rate_of = [&](const schedule& s) {
       const double work =
-          static_cast<double>(micro) * (costs.forward[0] + costs.backward_input[0] + costs.backward_weight[0]);
+          static_cast<double>(micro) * (costs.forward[0] + (*costs.backward_input)[0] + (*costs.backward_weight)[0]);
       const double span = measure(simulate(s, costs)).span;
       return (span - work) / span;
     };
@@ -93,7 +93,8 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
         stage_costs costs = random.make(stages);
         costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
         costs.freed_by_input = random.per_stage_numbers(stages, 0, 10);
-        const schedule s = make_zb_schedule({.pp = pp, .micro = micro, .costs = costs, .memory_limit = limit});
+        // Stages that keep different bytes: the search itself, as make_zb_greedy_schedule() refuses a limit for them.
+        const schedule s = detail::make_zb(zb_greedy_limits, {.pp = pp, .micro = micro, .costs = costs}, limit);
         const timeline t = simulate(s, costs);
         CAPTURE(pp);
         CAPTURE(micro);
@@ -107,21 +108,22 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
 
 TEST_CASE("zb greedy: more memory does not make it slower by much, and costs count") {
   const stage_costs slow_middle{
-      .forward = {1, 1, 3, 1}, .backward_input = {1, 1, 3, 1}, .backward_weight = {1, 1, 3, 1}};
+      .forward = {1, 1, 3, 1}, .backward_input = per_stage{1, 1, 3, 1}, .backward_weight = per_stage{1, 1, 3, 1}};
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, slow_middle)).makespan; };
   const double uniform_order = makespan(make_zb_h2_schedule({.pp = 4, .micro = 16}));
-  const double own_order = makespan(make_zb_schedule({.pp = 4, .micro = 16, .costs = slow_middle, .memory_limit = 7}));
+  const double own_order =
+      makespan(make_zb_greedy_schedule({.pp = 4, .micro = 16, .costs = slow_middle, .memory_limit = 7}));
   CHECK(own_order <= uniform_order);
 }
 
 TEST_CASE("zb greedy: bad limits and costs are refused") {
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
-        "zb_greedy needs a memory limit of at least 1 activation a rank; got 0.5, nearest 1");
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
+        "zb_greedy needs a memory limit of at least 1 activation per rank; got 0.5, nearest 1");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
   CHECK(refusal_of([] {
-          make_zb_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
-        }) == "costs: forward has 2 numbers; expected 1 or 4, one a stage");
+          make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
+        }) == "costs: forward has 2 numbers; expected 1 or 4, one per stage");
   CHECK(refusal_of([] { make_zb_greedy_2p_schedule({.pp = 0, .micro = 8}); }) ==
         "zb_greedy_2p needs at least 1 pipeline rank; got pp = 0, nearest 1");
 }

@@ -34,13 +34,13 @@ lower_options with_tied_ends(const schedule& s, std::uint32_t depth = 2) {
   return options;
 }
 
-// The most W's that a rank owes at a time, told cell by cell.
-std::uint32_t peak_of_weights(std::span<const cell> row) {
-  std::uint32_t due = 0, peak = 0;
+// The peak of a rank's pending W and of whole B that run, counted cell by cell.
+std::uint32_t peak_of_contexts(std::span<const cell> row) {
+  std::uint32_t held = 0, peak = 0;
   for (const cell& c : row) {
-    for (op o : c) due += o.pass == pass::backward_input;
-    peak = std::max(peak, due);
-    for (op o : c) due -= o.pass == pass::backward_weight;
+    for (op o : c) held += o.pass == pass::backward_input || o.pass == pass::backward;
+    peak = std::max(peak, held);
+    for (op o : c) held -= o.pass == pass::backward_weight || o.pass == pass::backward;
   }
   return peak;
 }
@@ -74,9 +74,9 @@ struct watched : clocks {
 };
 
 double makespan_of(const program& p, const stage_costs& costs) {
-  detail::player<watched> play(p, watched(p, costs));
-  play.run([](std::uint32_t, const std::string& text) { FAIL(text); });
-  return play.listener().makespan[0];
+  detail::interpreter<watched> all(p, watched(p, costs));
+  all.run([](std::uint32_t, const std::string& text) { FAIL(text); });
+  return all.observer().makespan[0];
 }
 
 }  // namespace
@@ -93,7 +93,7 @@ TEST_CASE("lower: every family at every size and depth passes the check; pools a
       REQUIRE(to_string(check(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
         REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
-        REQUIRE(lowered.pools[rank].contexts == peak_of_weights(s[rank]));
+        REQUIRE(lowered.pools[rank].contexts == peak_of_contexts(s[rank]));
       }
     }
   });
@@ -151,7 +151,7 @@ TEST_CASE("lower: by hand") {
                                                                                      run(2),
                                                                                      run(3),
                                                                                      {send, B1, 1, 3, 0}});
-  CHECK(p.pools == std::vector<pool_sizes>{{2, 0, 4, 0}, {1, 0, 4, 0}});
+  CHECK(p.pools == std::vector<pool_sizes>{{2, 1, 4, 0}, {1, 1, 4, 0}});
   CHECK(to_string(F1) == "activation 0F1");
   CHECK(to_string(B1) == "gradient 1B1");
 }
@@ -219,7 +219,7 @@ TEST_CASE("check: a circle in words") {
   CHECK(to_string(check(q)) ==
         "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
         "to "
-        "send activation 0F1; expected an end\n");
+        "send activation 0F1; expected no circle of waits\n");
 }
 
 TEST_CASE("check: mutants of programs are caught") {
@@ -385,11 +385,38 @@ TEST_CASE("programs: as JSON they parse, with every action") {
 TEST_CASE("lower: what cannot be lowered is refused") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   CHECK(refusal_of([&] { lower(s, {.depth = 0}); }) == "lower() takes a depth of at least 1; got 0, nearest 1");
-  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied are two stages below 2; got 0 and 2");
+  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied stages are two different stages in 0..1; got 0 and 2");
   CHECK(refusal_of([] {
           lower(make_1f1b_schedule({.pp = 3, .micro = 2}), {.tied = {{0, 1}, {2, 0}}});
-        }) == "a stage is tied to one other; got two for stage 0");
+        }) == "a stage is tied to at most one other; got two for stage 0");
   std::swap(s[0][0], s[0][2]);
   CHECK(refusal_of([&] { lower(s); }).find("the schedule is not valid: rank 0, cell 0: order") ==
         0);
+}
+
+TEST_CASE("check: a whole B has a context of its own, which no pending W holds") {
+  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  CHECK(p.slots[1][1][0].context == 0);  // 1B0
+  p.slots[1][1][0].context = no_slot;
+  CHECK(check(p).violations.at(0).text.find("1B0 has no weight slot") == 0);
+
+  const program good = lower(delay_weights(make_dualpipe_schedule({.pp = 8, .micro = 20}), 4));
+  int tried = 0;
+  for (std::uint32_t rank = 0; rank < 8; ++rank) {
+    std::set<std::uint32_t> pending;  // contexts of I whose W has not run
+    for (std::size_t i = 0; i < good.schedule[rank].size(); ++i)
+      for (std::size_t k = 0; k < good.schedule[rank][i].size(); ++k) {
+        const std::uint32_t own = good.slots[rank][i][k].context;
+        const pass kind = good.schedule[rank][i][k].pass;
+        if (kind == pass::backward_input) pending.insert(own);
+        if (kind == pass::backward_weight) pending.erase(own);
+        if (kind != pass::backward || pending.empty()) continue;
+        CHECK(!pending.contains(own));
+        program bad = good;
+        bad.slots[rank][i][k].context = *pending.begin();
+        CHECK(check(bad).violations.at(0).text.find(" left there") != std::string::npos);
+        ++tried;
+      }
+  }
+  CHECK(tried > 10);
 }

@@ -66,7 +66,7 @@ TEST_CASE("svg: dualpipe 8 x 20 is the published figure: every cell in its place
       REQUIRE((body.find("class=\"pair\"") != body.npos) == c.overlapped());
     }
   CHECK(found == std::sregex_iterator());
-  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations a rank") !=
+  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations per rank") !=
         svg.npos);
 }
 

@@ -10,7 +10,7 @@
 
 namespace pipesched::tests {
 
-inline bool needs_even_pp(const family& f) { return f.name == "dualpipe" || f.name == "chimera"; }
+inline bool needs_even_pp(const family& f) { return f.limits.even_pp; }
 
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
 /// Sanitizers cost a factor of ten to fifty: their build has smaller grids.

@@ -127,9 +127,9 @@ class slow_player {
               ? !me.activations.try_emplace(slots[i].activation, key).second
               : !me.activations.count(slots[i].activation) || me.activations[slots[i].activation] != key)
         return false;
-      if (c[i].pass == pass::backward_input || c[i].pass == pass::backward_weight) {
+      if (c[i].pass != pass::forward) {
         if (slots[i].context >= p_.pools[r].contexts) return false;
-        if (c[i].pass == pass::backward_input
+        if (c[i].pass == pass::backward_input || c[i].pass == pass::backward
                 ? !me.weights.try_emplace(slots[i].context, key).second
                 : !me.weights.count(slots[i].context) || me.weights[slots[i].context] != key)
           return false;
@@ -146,7 +146,7 @@ class slow_player {
       }
       if (p_.schedule.forward_only || c[i].pass == pass::backward || c[i].pass == pass::backward_weight)
         me.activations.erase(slots[i].activation);
-      if (c[i].pass == pass::backward_weight) me.weights.erase(slots[i].context);
+      if (c[i].pass == pass::backward_weight || c[i].pass == pass::backward) me.weights.erase(slots[i].context);
     }
     return true;
   }

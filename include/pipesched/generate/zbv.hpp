@@ -10,13 +10,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/truncate.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
-inline constexpr family_limits zbv_rule{.family = "zbv", .stages_per_rank = 2};
+inline constexpr family_limits zbv_limits{.family = "zbv", .stages_per_rank = 2};
 
 namespace detail {
 
@@ -42,7 +44,7 @@ constexpr void emit_whole_zbv(std::int64_t P, std::int64_t r, std::int64_t n, Si
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
 constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
-  require(zbv_rule, p, rank);
+  require(zbv_limits, p, rank);
   const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
   emit_truncated(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
                  [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
@@ -53,8 +55,9 @@ constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink
 /// one F after the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
-  require(zbv_rule, p);
-  return make_schedule(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
+  require(zbv_limits, p);
+  return detail::assemble(zbv_limits, p, placement::vee(p.pp),
+                          [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
 }
 
 /// The row of one rank alone.

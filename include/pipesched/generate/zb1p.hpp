@@ -9,18 +9,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
-inline constexpr family_limits zb1p_rule{.family = "zb1p"};
+inline constexpr family_limits zb1p_limits{.family = "zb1p"};
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
 constexpr void emit_zb1p(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
-  require(zb1p_rule, p, rank);
+  require(zb1p_limits, p, rank);
   const stage_ops s(rank);
   if (p.forward_only) return repeat(sink, p.micro, s.F(0));
   const std::int64_t warm_up = std::min(p.micro, p.pp - rank);
@@ -40,9 +41,9 @@ constexpr void emit_zb1p(const pipeline_params& p, std::int64_t rank, Sink&& sin
 /// activations.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zb1p_schedule(const pipeline_params& p) {
-  require(zb1p_rule, p);
-  return make_schedule(zb1p_rule, p, placement::linear(p.pp),
-                       [&](std::int64_t r, auto& sink) { emit_zb1p(p, r, sink); });
+  require(zb1p_limits, p);
+  return detail::assemble(zb1p_limits, p, placement::linear(p.pp),
+                          [&](std::int64_t r, auto& sink) { emit_zb1p(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks.

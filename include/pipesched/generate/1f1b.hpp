@@ -9,18 +9,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
-inline constexpr family_limits one_f_one_b_rule{.family = "1f1b"};
+inline constexpr family_limits one_f_one_b_limits{.family = "1f1b"};
 
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
 constexpr void emit_1f1b(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
-  require(one_f_one_b_rule, p, rank);
+  require(one_f_one_b_limits, p, rank);
   const stage_ops s(rank);
   if (p.forward_only) return repeat(sink, p.micro, s.F(0));
   const std::int64_t warm_up = std::min(p.micro, p.pp - rank);
@@ -33,9 +34,9 @@ constexpr void emit_1f1b(const pipeline_params& p, std::int64_t rank, Sink&& sin
 /// Every pp >= 1 and micro >= 1. Bubble (pp-1)(F+B); rank r keeps min(micro, pp-r) activations.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_1f1b_schedule(const pipeline_params& p) {
-  require(one_f_one_b_rule, p);
-  return make_schedule(one_f_one_b_rule, p, placement::linear(p.pp),
-                       [&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); });
+  require(one_f_one_b_limits, p);
+  return detail::assemble(one_f_one_b_limits, p, placement::linear(p.pp),
+                          [&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); });
 }
 
 /// The row of one rank alone; its cost does not depend on the number of ranks.

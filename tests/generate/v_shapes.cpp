@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-
-#include "pipesched/generate/v_shape.hpp"
+// ZB-V, V-Half, V-Min, 1F1B-V, and ZB-V by greedy search.
 
 #include <doctest/doctest.h>
 
@@ -12,8 +11,11 @@
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
-#include "pipesched/generate/zb_greedy.hpp"
+#include "pipesched/generate/v_1f1b.hpp"
+#include "pipesched/generate/v_half.hpp"
+#include "pipesched/generate/v_min.hpp"
 #include "pipesched/generate/zbv.hpp"
+#include "pipesched/generate/zbv_greedy.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -173,7 +175,7 @@ TEST_CASE("zbv greedy: valid, and within the limit in bytes, for random costs by
   random_costs random(7);
   for (std::int64_t pp = 1; pp <= 5; ++pp)
     for (std::int64_t micro = 1; micro <= 16; micro += 1 + micro / 4)
-      for (double limit = 2; limit <= static_cast<double>(2 * pp + 3); limit += 0.5) {
+      for (double limit = 1; limit <= static_cast<double>(pp) + 1.5; limit += 0.25) {
         const auto stages = static_cast<std::uint32_t>(2 * pp);
         stage_costs costs = random.make(stages);
         costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
@@ -181,38 +183,38 @@ TEST_CASE("zbv greedy: valid, and within the limit in bytes, for random costs by
         CAPTURE(pp);
         CAPTURE(micro);
         CAPTURE(limit);
-        const schedule s = make_zbv_greedy_schedule({.pp = pp, .micro = micro, .costs = costs, .memory_limit = limit});
+        // Stages that keep different bytes: the search itself, as make_zbv_greedy_schedule() refuses a limit for them.
+        const schedule s = detail::make_zbv({.pp = pp, .micro = micro, .costs = costs}, limit);
         const timeline t = simulate(s, costs);
         REQUIRE(to_string(verify(t.schedule)) == "");
         const metrics m = measure(t, costs);
         for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-          const double average = (costs.kept_by_forward[rank] + costs.kept_by_forward[stages - 1 - rank]) / 2;
-          REQUIRE(m.ranks[rank].peak_bytes <= limit * average * (1 + 1e-9));
+          const double share = costs.kept_by_forward[rank] + costs.kept_by_forward[stages - 1 - rank];
+          REQUIRE(m.ranks[rank].peak_bytes <= limit * share * (1 + 1e-9));
         }
       }
 }
 
 TEST_CASE("zbv greedy: stages that keep nothing, bytes of any size, the rest of a rounding, and the shortest span") {
   const auto peak_over_limit = [](std::int64_t pp, stage_costs costs, double limit) {
-    const metrics m =
-        measured(make_zbv_greedy_schedule({.pp = pp, .micro = 100, .costs = costs, .memory_limit = limit}), costs);
+    const metrics m = measured(detail::make_zbv({.pp = pp, .micro = 100, .costs = costs}, limit), costs);
     double worst = 0;
     for (std::uint32_t rank = 0; rank < pp; ++rank) {
-      const double average =
-          (costs.kept_by_forward[rank] + costs.kept_by_forward[static_cast<std::uint32_t>(2 * pp) - 1 - rank]) / 2;
-      if (average > 0) worst = std::max(worst, m.ranks[rank].peak_bytes / (limit * average));
+      const double share =
+          costs.kept_by_forward[rank] + costs.kept_by_forward[static_cast<std::uint32_t>(2 * pp) - 1 - rank];
+      if (share > 0) worst = std::max(worst, m.ranks[rank].peak_bytes / (limit * share));
     }
     return worst;
   };
-  CHECK(peak_over_limit(2, {.kept_by_forward = {0.02, 0.02, 0.02, 0}}, 4) <= 1 + 1e-9);
-  CHECK(peak_over_limit(4, {.kept_by_forward = {1e-3, 1e-3, 1e-3, 0, 0, 0, 0, 0}}, 4) <= 1 + 1e-9);
-  CHECK(peak_over_limit(1, {.kept_by_forward = {1, 0}}, 2) <= 1 + 1e-9);
+  CHECK(peak_over_limit(2, {.kept_by_forward = {0.02, 0.02, 0.02, 0}}, 2) <= 1 + 1e-9);
+  CHECK(peak_over_limit(4, {.kept_by_forward = {1e-3, 1e-3, 1e-3, 0, 0, 0, 0, 0}}, 2) <= 1 + 1e-9);
+  CHECK(peak_over_limit(1, {.kept_by_forward = {1, 0}}, 1) <= 1 + 1e-9);
   const stage_costs leaky{.kept_by_forward = 1, .freed_by_weight = per_stage(1 - 0.9e-9)};
-  CHECK(make_zbv_greedy_schedule({.pp = 2, .micro = 100, .costs = leaky, .memory_limit = 2}).cells ==
-        make_zbv_greedy_schedule({.pp = 2, .micro = 100, .memory_limit = 2}).cells);
+  CHECK(make_zbv_greedy_schedule({.pp = 2, .micro = 100, .costs = leaky, .memory_limit = 1}).cells ==
+        make_zbv_greedy_schedule({.pp = 2, .micro = 100, .memory_limit = 1}).cells);
   const stage_costs unequal{.forward = {4, 1, 3, 4, 4, 1, 4, 2, 1, 2},
-                            .backward_input = {2, 3, 4, 1, 3, 3, 2, 3, 3, 2},
-                            .backward_weight = {3, 2, 1, 1, 2, 3, 1, 2, 3, 4}};
+                            .backward_input = per_stage{2, 3, 4, 1, 3, 3, 2, 3, 3, 2},
+                            .backward_weight = per_stage{3, 2, 1, 1, 2, 3, 1, 2, 3, 4}};
   CHECK(measured(make_zbv_greedy_schedule({.pp = 5, .micro = 10, .costs = unequal}), unequal).span <= 179);
 }
 
@@ -232,16 +234,17 @@ TEST_CASE("v shapes: bad sizes and limits are refused with the nearest legal val
         "v_min needs at most 32768 pipeline ranks (stages are 16-bit numbers); got pp = 40000, nearest 32768");
   CHECK(refusal_of([] { make_v_1f1b_schedule({.pp = 4, .micro = 0}); }) ==
         "v_1f1b needs at least 1 micro-batch; got micro = 0, nearest 1");
-  CHECK(refusal_of([] { make_zbv_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 1.5}); }) ==
-        "zbv_greedy needs a memory limit of at least 2 activations a rank; got 1.5, nearest 2");
+  CHECK(refusal_of([] { make_zbv_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 0.75}); }) ==
+        "zbv_greedy needs a memory limit of at least 1 activation per rank; got 0.75, nearest 1");
   for (const char* name : {"zb_greedy", "zbv_greedy"})
     CHECK(refusal_of([&] {
-            make_schedule(name,
-                          {.pp = 4, .micro = 8, .costs = {.kept_by_forward = 3, .freed_by_weight = per_stage(2)}});
+            make_schedule(
+                name,
+                {.pp = 4, .micro = 8, .costs = stage_costs{.kept_by_forward = 3, .freed_by_weight = per_stage(2)}});
           }) == std::string(name) +
                     " needs costs whose I and W free all that F keeps; stage 0 keeps 3 and frees 2, nearest "
                     "freed_by_weight = 3");
   CHECK(refusal_of([] {
           make_zbv_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
-        }) == "costs: forward has 2 numbers; expected 1 or 8, one a stage");
+        }) == "costs: forward has 2 numbers; expected 1 or 8, one per stage");
 }

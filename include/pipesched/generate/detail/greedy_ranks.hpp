@@ -24,7 +24,7 @@ namespace pipesched::detail {
 /// rank.
 class greedy_ranks {
  public:
-  /// @param limit  in activations, that is in what an F of the rank keeps on average
+  /// @param limit  in activations of a rank's whole share: of every stage of the rank one
   greedy_ranks(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : micro_(static_cast<std::size_t>(micro)), stages_(where.stages()), ranks_(where.ranks()) {
     bool any_bytes = false;
@@ -53,7 +53,7 @@ class greedy_ranks {
       ranks_[s.rank].stages.push_back(number);
     }
     for (rank& r : ranks_) {
-      r.limit *= limit / static_cast<double>(r.stages.size()) * (1 + 1e-9);
+      r.limit *= std::min(limit, 1e300) * (1 + 1e-9);  // 0 bytes times infinity would be no limit at all
       r.owed.reserve(micro_ * r.stages.size()), r.taken.reserve(3 * micro_ * r.stages.size());
     }
   }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-
-#include "pipesched/generate/wave.hpp"
+// Chimera and Hanayo.
 
 #include <doctest/doctest.h>
 
@@ -10,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/generate/chimera.hpp"
+#include "pipesched/generate/hanayo.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"

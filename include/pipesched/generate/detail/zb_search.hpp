@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The greedy search of zb_greedy.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "pipesched/cost_model.hpp"
+#include "pipesched/generate/detail/greedy_ranks.hpp"
+#include "pipesched/placement.hpp"
+
+namespace pipesched::detail {
+
+// One stage a rank. Round by round every rank takes a forward, if it has one to take and memory for it, then an I.
+class zb_search : public greedy_ranks {
+ public:
+  // Never let a forward delay the first backward; hold forwards back where that brings a backward earlier; run a W in every
+  // gap, however it delays what comes.
+  struct switches {
+    bool keep_first_backward, prioritize_backward, fill_every_gap;
+  };
+
+  zb_search(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
+      : greedy_ranks(where, micro, costs, limit), wish_(count()) {}
+
+  void run(switches s) {
+    restart();
+    switches_ = s;
+    warm_up();
+    for (std::size_t round = 1; round < micro(); ++round) {
+      wish_for_forwards();
+      for (std::size_t j = 0; j < count(); ++j)
+        if (wish_[j]) take_forward(j);
+      for (std::size_t j = count(); j-- > 0;) take_backward(j);
+    }
+    for (std::size_t j = 0; j < count(); ++j) put_all_W(j);
+  }
+
+ private:
+  // One F on every rank; as many more as fit before the first gradient comes; then the first I from the last rank up.
+  void warm_up() {
+    for (std::size_t j = 0; j < count(); ++j) put_F(j);
+    std::vector<std::size_t> extra(count(), 0);
+    double gradient = 0;  // when the rank below has made the first one
+    for (std::size_t j = count(); j-- > 0;) {
+      if (j + 1 == count()) {
+        gradient = clock(j) + duration_of_I(j);
+        continue;
+      }
+      const double arrival = arrival_of_I(j, gradient), F = duration_of_F(j);
+      double end = clock(j);
+      while (1 + extra[j] < micro() && fits(j, extra[j] + 1) &&
+             !(switches_.keep_first_backward ? end + F > arrival : end >= arrival))
+        end += F, ++extra[j];
+      gradient = std::max(end, arrival) + duration_of_I(j);
+    }
+    for (std::size_t j = 1; j < count(); ++j) {  // fewer the further down, or all there are
+      const std::size_t above = extra[j - 1];
+      extra[j] = std::min(extra[j], 1 + above == micro() ? above : std::max<std::size_t>(above, 1) - 1);
+    }
+    for (std::size_t j = 0; j < count(); ++j)
+      for (; extra[j] > 0; --extra[j]) put_F(j);
+    for (std::size_t j = count(); j-- > 0;) put_I(j);
+  }
+
+  void wish_for_forwards() {
+    for (std::size_t j = 0; j < count(); ++j) {
+      wish_[j] = forwards(j) < micro();
+      const std::size_t below = j + 1;
+      if (!wish_[j] || !switches_.prioritize_backward || below == count() || forwards(j) < forwards(below) + 2)
+        continue;
+      const double next_gradient =  // at the earliest
+          arrival_of_I(j, clock(below) + duration_of_F(below) + duration_of_I(below));
+      wish_[j] = clock(j) < next_gradient && (clock(j) + duration_of_F(j) + time_to_fit(j) <= next_gradient ||
+                                              next_gradient - clock(j) > longest_bubble() - bubble(j));
+    }
+    for (std::size_t j = count() - 1; j-- > 0;) wish_[j] = wish_[j] && wish_[j + 1];
+  }
+
+  // W's into the gap before something comes: those that fit, and one that does not where the gap would make this the rank
+  // that idles longest, or every gap is to be filled.
+  void fill(std::size_t j, double arrival) {
+    fill_gap(j, arrival);
+    if (owed(j) > 0 && clock(j) < arrival &&
+        (switches_.fill_every_gap || arrival - clock(j) > longest_bubble() - bubble(j)))
+      put_W(j);
+  }
+
+  void take_forward(std::size_t j) {
+    if (!can_F(j)) return;                                 // the rank above held it back
+    if (!make_room(j) && forwards(j) > inputs(j)) return;  // no room: the backward to come makes some
+    fill(j, arrival_of_F(j));
+    put_F(j);
+  }
+
+  void take_backward(std::size_t j) {
+    fill(j, arrival_of_I(j));
+    if (j == 0 && forwards(j) == micro()) put_all_W(j);
+    put_I(j);
+  }
+
+  switches switches_{};
+  std::vector<char> wish_;
+};
+
+}  // namespace pipesched::detail
