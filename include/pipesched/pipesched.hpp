@@ -6,7 +6,7 @@
 //
 //   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
 //                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
-//   families by name         generate/families.hpp, nearest_name.hpp
+//   families by name         generate/families.hpp, generate/recognize.hpp, nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp
 //   transforms of schedules  transform.hpp

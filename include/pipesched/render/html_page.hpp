@@ -138,7 +138,7 @@ function readStyle() {
 }
 
 { // The legend names what a bar means in these schedules.
-  const two = DATA.some(s => s.chunks.length > 1), more = DATA.some(s => s.hosted.some(n => n > 1));
+  const two = DATA.some(s => s.chunks.length > 1), more = DATA.some(s => s.hosted.some(h => h.some(n => n > 1)));
   $("later").textContent = [more && "a later stage of the rank", two && "replica 1"].filter(Boolean).join(", or ");
   $("later").parentNode.style.display = two || more ? "" : "none";
 }
@@ -206,16 +206,16 @@ function paintRow(s, r, y) {
 function memoryOf(s, r) {
   const row = s.rows[r];
   if (row.memory) return row.memory;
-  const steps = [0, 0], one = 1 / s.hosted[r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
+  const steps = [0, 0], share = m => 1 / s.hosted[m >= s.split ? 1 : 0][r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
   row.ops.forEach((ops, i) => {
     const at = now;
-    for (const [st, p] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : one;
+    for (const [st, p, m] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : share(m);
     if (now !== at) steps.push(row.t[2 * i], now);
     peak = Math.max(peak, now);
     const during = now;
-    for (const [st, p] of ops)
-      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : one;
-      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -one;
+    for (const [st, p, m] of ops)
+      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : share(m);
+      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -share(m);
     if (now !== during) steps.push(row.t[2 * i + 1], now);
   });
   steps.push(s.makespan, now);
