@@ -138,9 +138,21 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
+// One step of a sweep of costs over one schedule. The row beside it, simulate, verifies and copies the schedule every time.
+void sweeping(benchmark::State& state, const family& f, const schedule_params& p) {
+  timeline t = simulate(make_verified(f, p));
+  uniform_costs costs;
+  for (auto _ : state) {
+    costs.forward += 1;
+    simulate_again(t, costs);
+    benchmark::DoNotOptimize(t.intervals.all().data());
+  }
+  count(state, t.schedule.cells.size());
+}
+
 void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
-  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
+  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s, uniform_costs{}));
   count(state, s.cells.size());
 }
 
@@ -167,7 +179,7 @@ void checking(benchmark::State& state, const family& f, const schedule_params& p
 }
 void ordering(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
-  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0));
+  for (auto _ : state) benchmark::DoNotOptimize(launch_order(lowered, 0, verified));
   count(state, ops_of(lowered.schedule));
 }
 
@@ -282,6 +294,7 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
+    for (const family& f : families) RegisterBenchmark(name("sweep", f.name, p).c_str(), sweeping, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
     for (const family& f : families) RegisterBenchmark(name("launch_order", f.name, p).c_str(), ordering, f, p);
     for (const family& f : families) RegisterBenchmark(name("check", f.name, p).c_str(), checking, f, p);

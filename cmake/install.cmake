@@ -13,7 +13,8 @@ install(FILES LICENSE include/pipesched/CHANGELOG.md DESTINATION ${CMAKE_INSTALL
 if(PIPESCHED_IO)
   install(TARGETS pipesched_pipesched EXPORT pipesched-io FILE_SET HEADERS)
   install(EXPORT pipesched-io NAMESPACE pipesched:: DESTINATION ${package_dir})
-  install(FILES include/pipesched/io/schedule.schema.json DESTINATION ${CMAKE_INSTALL_DATADIR}/pipesched)
+  install(FILES include/pipesched/io/schedule.schema.json include/pipesched/io/costs.schema.json
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/pipesched)
 endif()
 if(TARGET pipesched_tool)
   install(TARGETS pipesched_tool)

@@ -24,6 +24,6 @@ int main() {
   std::printf("valid: %s\n", proof ? "true" : to_string(proof).c_str());
 
   const metrics m = measure(simulate(s));
-  std::printf("makespan %g, bubble of rank 0: %g, its peak: %u activations\n", m.makespan, m.ranks[0].bubble,
+  std::printf("makespan %g, bubble of rank 0: %g, its peak: %g activations\n", m.makespan, m.ranks[0].bubble,
               m.ranks[0].peak_activations);
 }

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The core: making, verifying and simulating schedules, and drawing them as text. Other headers are included by name:
-// transforms of schedules (transform.hpp), programs and running them (program/, execute/), costs from a measured timeline
-// (simulate/fit_costs.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
+// The core: making, verifying and simulating schedules, and drawing them as text. Quick to compile. Other headers are
+// included by name:
+//
+//   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
+//                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
+//   families by name         generate/families.hpp, generate/recognize.hpp, nearest_name.hpp
+//   formulas of schedules    simulate/closed_form_of.hpp
+//   costs from a timeline    simulate/fit_costs.hpp
+//   transforms of schedules  transform.hpp
+//   programs, running them   program/, execute/
+//   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
+//   JSON, CSV and fmt        io/
 
 #include "pipesched/concat.hpp"
 #include "pipesched/cost_model.hpp"
@@ -15,7 +24,6 @@
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/dualpipev.hpp"
 #include "pipesched/generate/emitter.hpp"
-#include "pipesched/generate/families.hpp"
 #include "pipesched/generate/gpipe.hpp"
 #include "pipesched/generate/group_interleaved.hpp"
 #include "pipesched/generate/hanayo.hpp"
@@ -28,15 +36,8 @@
 #include "pipesched/generate/schedule_params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/generate/v_1f1b.hpp"
-#include "pipesched/generate/v_half.hpp"
-#include "pipesched/generate/v_min.hpp"
 #include "pipesched/generate/zb1p.hpp"
-#include "pipesched/generate/zb_greedy.hpp"
-#include "pipesched/generate/zb_params.hpp"
 #include "pipesched/generate/zbv.hpp"
-#include "pipesched/generate/zbv_greedy.hpp"
-#include "pipesched/nearest_name.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
@@ -48,6 +49,7 @@
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"

@@ -41,4 +41,5 @@ refused "pipesched needs fmt (Debian: libfmt-dev): install it, or git, with whic
   -DHOW=subdirectory $no_fmt $no_git
 "$work/installed/bin/pipesched" generate dualpipe --pp 2 --micro 4 | "$work/installed/bin/pipesched" verify -
 test -f "$work/installed/share/pipesched/schedule.schema.json"
+test -f "$work/installed/share/pipesched/costs.schema.json"
 echo "installed, found and used"

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -45,6 +46,31 @@ class per_stage {
 
  private:
   std::vector<double> values_;
+};
+
+/// A per_stage or nothing: `{}`, `2`, `{1, 2, 2, 3}`. Used like a std::optional.
+class optional_per_stage {
+ public:
+  constexpr optional_per_stage() = default;
+  constexpr optional_per_stage(per_stage numbers) : numbers_(std::move(numbers)) {}  // NOLINT: implicit
+  constexpr optional_per_stage(double same) : numbers_(per_stage(same)) {}           // NOLINT: implicit
+  constexpr optional_per_stage(std::initializer_list<double> values) : numbers_(per_stage(values)) {}
+
+  constexpr bool has_value() const noexcept { return numbers_.has_value(); }
+  constexpr explicit operator bool() const noexcept { return has_value(); }
+  constexpr void reset() noexcept { numbers_.reset(); }
+
+  /// @pre has_value(), here and below
+  constexpr const per_stage& operator*() const noexcept { return *numbers_; }
+  constexpr per_stage& operator*() noexcept { return *numbers_; }
+  constexpr const per_stage* operator->() const noexcept { return &*numbers_; }
+  constexpr per_stage* operator->() noexcept { return &*numbers_; }
+  constexpr double operator[](std::uint32_t stage) const noexcept { return (*numbers_)[stage]; }
+
+  friend constexpr bool operator==(const optional_per_stage&, const optional_per_stage&) = default;
+
+ private:
+  std::optional<per_stage> numbers_;
 };
 
 }  // namespace pipesched

@@ -50,10 +50,10 @@ struct pair_time {
 ///  4. a + b.
 struct stage_costs {
   per_stage forward = 1;
-  std::optional<per_stage> backward_input{};   ///< default: backward - backward_weight, or half of backward, or 1
-  std::optional<per_stage> backward_weight{};  ///< default: backward - backward_input, or half of backward, or 1
-  std::optional<per_stage> backward{};         ///< default: backward_input + backward_weight
-  std::optional<per_stage> overlapped{};       ///< of F with B and F with I
+  optional_per_stage backward_input{};         ///< default: backward - backward_weight, or half of backward, or 1
+  optional_per_stage backward_weight{};        ///< default: backward - backward_input, or half of backward, or 1
+  optional_per_stage backward{};               ///< default: backward_input + backward_weight
+  optional_per_stage overlapped{};             ///< of F with B and F with I
   std::optional<double> overlap_efficiency{};  ///< 0 < e <= 1; not beside `overlapped`
 
   /// Durations of overlapped cells by their passes and, where given, stages.
@@ -67,28 +67,28 @@ struct stage_costs {
   per_stage backward_weight_communication = 0;
 
   /// Times at which outputs leave an overlapped cell, from its start; default: at its end.
-  std::optional<per_stage> release_forward{};
-  std::optional<per_stage> release_backward{};
+  optional_per_stage release_forward{};
+  optional_per_stage release_backward{};
 
   /// Over a cut between two ranks: transfer_time (latency) + message_bytes / bandwidth, the second only if a bandwidth
   /// is given, in bytes per unit of time. A link carries any number of messages at a time.
   per_stage transfer_time = 0;
   per_stage message_bytes = 0;
-  std::optional<per_stage> bandwidth{};
+  optional_per_stage bandwidth{};
 
   /// Bytes: kept from the start of F; freed at the end of I; freed at the end of W (default: the rest); parameters,
   /// gradients and optimizer state of the stage.
   per_stage kept_by_forward = 0;
   per_stage freed_by_input = 0;
-  std::optional<per_stage> freed_by_weight{};
+  optional_per_stage freed_by_weight{};
   per_stage weight_bytes = 0;
 
   static constexpr bool same_for_all_micro_batches = true;
 
   /// Times of the stage's backward and its halves.
   constexpr detail::backward_times backward_times(std::uint32_t stage) const noexcept {
-    const double input = backward_input ? (*backward_input)[stage] : 0,
-                 weight = backward_weight ? (*backward_weight)[stage] : 0, whole = backward ? (*backward)[stage] : 0;
+    const double input = backward_input ? backward_input[stage] : 0,
+                 weight = backward_weight ? backward_weight[stage] : 0, whole = backward ? backward[stage] : 0;
     return detail::resolve_backward(backward_input ? &input : nullptr, backward_weight ? &weight : nullptr,
                                     backward ? &whole : nullptr);
   }
@@ -96,9 +96,9 @@ struct stage_costs {
   constexpr double duration(op o) const noexcept {
     switch (o.pass) {
       case pass::forward: return forward[o.stage];
-      case pass::backward: return backward ? (*backward)[o.stage] : backward_times(o.stage).whole;
-      case pass::backward_input: return backward_input ? (*backward_input)[o.stage] : backward_times(o.stage).input;
-      case pass::backward_weight: return backward_weight ? (*backward_weight)[o.stage] : backward_times(o.stage).weight;
+      case pass::backward: return backward ? backward[o.stage] : backward_times(o.stage).whole;
+      case pass::backward_input: return backward_input ? backward_input[o.stage] : backward_times(o.stage).input;
+      case pass::backward_weight: return backward_weight ? backward_weight[o.stage] : backward_times(o.stage).weight;
       case pass::none: break;
     }
     return 0;
@@ -120,7 +120,7 @@ struct stage_costs {
     if (!c.overlapped()) return a;
     const double b = duration(c[1]);
     if (const pair_time* given = find_pair(c)) return given->time;
-    if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return (*overlapped)[c[0].stage];
+    if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return overlapped[c[0].stage];
     if (!overlap_efficiency) return a + b;
     const double communicated = communication(c[0]) + communication(c[1]);
     const double ideal = communicated > 0 ? std::max(a + b - communicated, communicated) : std::max(a, b);
@@ -130,17 +130,17 @@ struct stage_costs {
   constexpr double release(const cell& c, std::size_t i) const noexcept {
     const double end = duration(c);
     const auto& at = c[i].pass == pass::forward ? release_forward : release_backward;
-    return c.overlapped() && at ? std::min((*at)[c[i].stage], end) : end;
+    return c.overlapped() && at ? std::min(at[c[i].stage], end) : end;
   }
 
   constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id t) const noexcept {
     const std::uint32_t cut = t.kind == tensor_kind::gradient ? t.stage - 1u : t.stage;
-    return transfer_time[cut] + (bandwidth ? message_bytes[cut] / (*bandwidth)[cut] : 0);
+    return transfer_time[cut] + (bandwidth ? message_bytes[cut] / bandwidth[cut] : 0);
   }
 
   constexpr double bytes(op o) const noexcept {
     const double kept = kept_by_forward[o.stage], by_input = freed_by_input[o.stage];
-    const double by_weight = freed_by_weight ? (*freed_by_weight)[o.stage] : kept - by_input;
+    const double by_weight = freed_by_weight ? freed_by_weight[o.stage] : kept - by_input;
     switch (o.pass) {
       case pass::forward: return kept;
       case pass::backward: return -(by_input + by_weight);
@@ -262,7 +262,7 @@ struct stage_costs {
         backward_input_communication[s] > backward_times(s).input ||
         backward_weight_communication[s] > backward_times(s).weight)
       refuse(" communicates for longer than the op lasts; communication is a part of it");
-    if (freed_by_input[s] + (freed_by_weight ? (*freed_by_weight)[s] : 0) > kept_by_forward[s])
+    if (freed_by_input[s] + (freed_by_weight ? freed_by_weight[s] : 0) > kept_by_forward[s])
       refuse(" frees more bytes than its forward keeps");
   }
 };

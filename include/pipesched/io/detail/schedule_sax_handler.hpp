@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The strict reader behind read_json() and from_json(): fed with the events of a JSON document, whoever produces them, it
-// makes a schedule of them or throws schedule_error with the place of the first thing that is wrong.
+// The strict reader of read_json() and from_json(): takes the events of a JSON document and makes a schedule, or throws
+// schedule_error with the place of the first fault.
 
 #include <algorithm>
 #include <array>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "pipesched/error.hpp"
+#include "pipesched/io/detail/json_text.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
@@ -28,10 +29,12 @@ inline constexpr std::uint32_t json_version = 1;
 
 namespace detail {
 
-// A reader fed with the events of a JSON document, whoever produces them.
-class json_reader {
+// A handler of SAX events, from nlohmann's parser or from replay(). With a position, errors give line and column.
+class schedule_sax_handler {
  public:
   using json = nlohmann::json;
+
+  explicit schedule_sax_handler(const text_position* position = nullptr) : position_(position) {}
 
   bool null() { return refuse("null"); }
   bool boolean(bool value) {
@@ -40,11 +43,14 @@ class json_reader {
     return true;
   }
   bool number_integer(json::number_integer_t value) {
+    at_number_ = true;
     return value < 0 ? refuse(std::to_string(value)) : number_unsigned(static_cast<json::number_unsigned_t>(value));
   }
   bool number_unsigned(json::number_unsigned_t value) {
+    at_number_ = true;
     if (at_ == place::replica) {
       rank_of_stage_.back().push_back(static_cast<std::uint16_t>(within(0, max_stages - 1, value)));
+      at_number_ = false;
       return true;
     }
     if (at_ != place::top) return refuse(std::to_string(value));
@@ -59,16 +65,20 @@ class json_reader {
     } else {
       return refuse(std::to_string(value));
     }
+    at_number_ = false;
     return true;
   }
-  bool number_float(json::number_float_t, const std::string& text) { return refuse(printable(text, 40)); }
+  bool number_float(json::number_float_t, const std::string& text) {
+    at_number_ = true;
+    return refuse(printable(text, 40));
+  }
   bool string(std::string& value) {
     if (at_ == place::row) {
       const auto c = parse_cell(value);
-      if (!c) fail(quoted(value) + " is no cell; expected <stage><F|B|I|W><micro> or (op;op)");
+      if (!c) fail(in_quotes(value) + " is not a cell; expected <stage><F|B|I|W><micro> or (op;op)");
       row_.push_back(*c);
     } else if (at_ == place::top && key_ == "format") {
-      if (value != json_format) fail(quoted(value) + "; expected " + quoted(json_format));
+      if (value != json_format) fail(in_quotes(value) + "; expected " + in_quotes(json_format));
     } else if (at_ == place::top && key_ == "name") {
       try {
         result_.name = fixed_string<63>(std::string_view(value));
@@ -77,10 +87,12 @@ class json_reader {
       }
     } else if (at_ == place::placement && key_ == "kind") {
       const auto* kind = std::find(std::begin(placement_kind_names), std::end(placement_kind_names), value);
-      if (kind == std::end(placement_kind_names)) fail(quoted(value) + " is no kind of placement");
+      if (kind == std::end(placement_kind_names))
+        fail(in_quotes(value) +
+             " is not a kind of placement; expected linear, looped, vee, wave, bidirectional or custom");
       kind_ = static_cast<placement_kind>(kind - std::begin(placement_kind_names));
     } else {
-      return refuse(quoted(value));
+      return refuse(in_quotes(value));
     }
     return true;
   }
@@ -97,14 +109,14 @@ class json_reader {
     return true;
   }
   bool key(std::string& name) {
-    key_ = {};  // a fault in the name itself is one of the object
+    key_ = {};  // an unknown or repeated key is a fault of the object
     const auto known = at_ == place::top ? std::span<const std::string_view>(top_keys)
                                          : std::span<const std::string_view>(placement_keys);
     const auto found = std::find(known.begin(), known.end(), name);
-    if (found == known.end()) fail("unknown key " + quoted(name));
+    if (found == known.end()) fail("unknown key " + in_quotes(name));
     std::uint32_t& seen = at_ == place::top ? top_seen_ : placement_seen_;
     const std::uint32_t bit = 1u << (found - known.begin());
-    if (seen & bit) fail("key " + quoted(name) + " occurs twice");
+    if (seen & bit) fail("key " + in_quotes(name) + " occurs twice");
     seen |= bit;
     key_ = *found;
     return true;
@@ -154,13 +166,16 @@ class json_reader {
 
   template <typename Exception>
   bool parse_error(std::size_t, const std::string& token, const Exception& e) {
-    if (e.id == 406) return refuse(printable(token, 40));  // a number beyond a double
-    std::string_view what = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
-    if (const auto bracket = what.find("] "); bracket != what.npos) what.remove_prefix(bracket + 2);
-    throw schedule_error("not JSON: " + printable(what, 200));
+    if (e.id == 406) {  // beyond the range of a double
+      at_number_ = true;
+      return refuse(printable(token, 40));
+    }
+    if (position_ && position_->blank)
+      throw schedule_error("empty; expected a schedule, {\"format\": \"pipesched.schedule\", ...}");
+    throw schedule_error(not_json(e.what()));
   }
 
-  // The schedule, once all events have come.
+  // The schedule, after the last event.
   schedule result() && {
     if (result_.cells.count() != pp_)
       throw schedule_error("ranks: " + std::to_string(result_.cells.count()) +
@@ -192,7 +207,7 @@ class json_reader {
 
   void require_keys(std::span<const std::string_view> keys, std::uint32_t seen) const {
     for (std::size_t i = 0; i < keys.size(); ++i)
-      if (!(seen >> i & 1u)) fail("key " + quoted(keys[i]) + " is missing");
+      if (!(seen >> i & 1u)) fail("key " + in_quotes(keys[i]) + " is missing");
   }
 
   void require_table_of_kind() const {
@@ -209,7 +224,7 @@ class json_reader {
                                std::string(to_string(kind_)) + " puts the stage on rank " + std::to_string(expected));
   }
 
-  // Where in the document the reader stands.
+  // The reader's place in the document, as a path.
   std::string where() const {
     switch (at_) {
       case place::outside: return "document";
@@ -243,23 +258,16 @@ class json_reader {
     return {};
   }
 
-  [[noreturn]] void fail(const std::string& what) const { throw schedule_error(where() + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw schedule_error(where() + ": " + what + (position_ ? position_->text(at_number_) : ""));
+  }
   bool refuse(const std::string& got) const { fail(got + "; expected " + std::string(expected())); }
 
-  std::uint32_t within(std::uint64_t least, std::uint64_t most, std::uint64_t value) const {
-    if (value < least || value > most)
-      fail(std::to_string(value) + "; expected " + std::to_string(least) + " to " + std::to_string(most));
+  std::uint32_t within(std::uint64_t min, std::uint64_t max, std::uint64_t value) const {
+    if (value < min || value > max)
+      fail(std::to_string(value) + "; expected " + std::to_string(min) + " to " + std::to_string(max));
     return static_cast<std::uint32_t>(value);
   }
-
-  // For messages: short, one line, no control characters.
-  static std::string printable(std::string_view text, std::size_t most) {
-    std::string shown;
-    for (char c : text.substr(0, most)) shown += c >= ' ' && c <= '~' ? c : '?';
-    if (text.size() > most) shown += "...";
-    return shown;
-  }
-  static std::string quoted(std::string_view text) { return '"' + printable(text, 40) + '"'; }
 
   schedule result_;
   std::uint32_t pp_ = 0, stages_ = 0;
@@ -267,45 +275,47 @@ class json_reader {
   std::vector<std::vector<std::uint16_t>> rank_of_stage_;
   std::vector<cell> row_;
 
+  const text_position* position_;
+  bool at_number_ = false;  // the event is a number, beyond which the parser has read one byte
   place at_ = place::outside;
   std::string_view key_;  // of the value to come, in the object that `at_` names
   std::uint32_t top_seen_ = 0, placement_seen_ = 0;
 };
 
-// Plays a document to the reader. The reader refuses what is nested deeper than a schedule is, so this does not recurse
-// further than four levels.
+// Sends the events of a document to the handler, which refuses deeper nesting than a schedule's: at most four levels of
+// recursion.
 template <typename Json>
-void replay(const Json& j, json_reader& reader) {
+void replay(const Json& j, schedule_sax_handler& handler) {
   switch (j.type()) {
     case nlohmann::json::value_t::object:
-      reader.start_object(j.size());
+      handler.start_object(j.size());
       for (const auto& [name, value] : j.items()) {
         std::string key = name;
-        reader.key(key);
-        replay(value, reader);
+        handler.key(key);
+        replay(value, handler);
       }
-      reader.end_object();
+      handler.end_object();
       break;
     case nlohmann::json::value_t::array:
-      reader.start_array(j.size());
-      for (const auto& value : j) replay(value, reader);
-      reader.end_array();
+      handler.start_array(j.size());
+      for (const auto& value : j) replay(value, handler);
+      handler.end_array();
       break;
     case nlohmann::json::value_t::string: {
       auto text = j.template get<std::string>();
-      reader.string(text);
+      handler.string(text);
       break;
     }
-    case nlohmann::json::value_t::boolean: reader.boolean(j.template get<bool>()); break;
-    case nlohmann::json::value_t::number_integer: reader.number_integer(j.template get<std::int64_t>()); break;
-    case nlohmann::json::value_t::number_unsigned: reader.number_unsigned(j.template get<std::uint64_t>()); break;
+    case nlohmann::json::value_t::boolean: handler.boolean(j.template get<bool>()); break;
+    case nlohmann::json::value_t::number_integer: handler.number_integer(j.template get<std::int64_t>()); break;
+    case nlohmann::json::value_t::number_unsigned: handler.number_unsigned(j.template get<std::uint64_t>()); break;
     case nlohmann::json::value_t::binary: {
       nlohmann::json::binary_t bytes;
-      reader.binary(bytes);
+      handler.binary(bytes);
       break;
     }
-    case nlohmann::json::value_t::number_float: reader.number_float(0, j.dump()); break;
-    default: reader.null(); break;
+    case nlohmann::json::value_t::number_float: handler.number_float(0, j.dump()); break;
+    default: handler.null(); break;
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Which messages go between ranks, in which order: what lower() knows before it numbers a buffer.
+// Message routing, the first pass of lower(): the messages of every channel, in order, before buffers are numbered.
 
 #include <algorithm>
 #include <array>
@@ -18,65 +18,69 @@
 
 namespace pipesched::detail {
 
-/// Where a tensor goes: the number of its message in a channel. On one rank, from stage to stage: a number of that rank's
-/// own.
-struct route {
+/// Identity of a message: its channel and its number there. A tensor that stays on its rank has no channel, and a number
+/// among that rank's local tensors.
+struct message_id {
   std::uint32_t channel = no_slot, number = no_slot;
 
   constexpr bool exists() const { return number != no_slot; }
-  constexpr bool crosses() const { return channel != no_slot; }
+  constexpr bool is_remote() const { return channel != no_slot; }
+
+  friend constexpr bool operator==(const message_id&, const message_id&) = default;
 };
-/// Of an op; neither exists at the ends of the model.
-struct routes {
-  route input, output;
+/// The messages of an op. At the ends of the model one of them does not exist.
+struct op_messages {
+  message_id input, output;
 };
 
-/// Rank `to` adds the weight gradient that `from` has of `stage` to that of its `own` stage.
-struct exchange {
+/// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
+struct gradient_exchange {
   std::uint32_t from, to;
   std::uint16_t stage, own;
 };
 
-class wiring {
+class message_routing {
  public:
-  wiring(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
+  message_routing(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
       : s_(s),
         channels_of_(s.pp()),
         channels_at_(s.pp()),
-        ops_(rows<routes>::for_overwrite(ops_of(s))),
+        ops_(rows<op_messages>::for_overwrite(ops_of(s))),
         local_(s.pp()),
-        leaving_(s.pp()),
+        sent_after_(s.pp()),
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
-    tensor_table<route> made(s, route{});
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) find_outputs(rank, made);
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) find_inputs(rank, made);
+    tensor_table<message_id> routed(s, message_id{});
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank, routed);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_inputs(rank, routed);
   }
 
-  /// By channel, with how many messages it has; not yet with its buffers.
+  /// All channels with their numbers of messages; their buffers are not set yet.
   const std::vector<channel>& channels() const { return channels_; }
   std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
-  /// Messages of a channel that are no weight gradients.
+  /// Number of activations and gradients in a channel.
   std::uint32_t tensors(std::uint32_t channel) const { return tensors_[channel]; }
-  /// 2 where a cell sends two messages into one channel.
-  std::uint32_t least_send_buffers(std::uint32_t channel) const { return least_send_buffers_[channel]; }
-  /// Of all ops of a rank, in order.
-  std::span<const routes> ops(std::uint32_t rank) const { return ops_[rank]; }
-  /// How many outputs of a rank stay there.
+  /// 2 if a cell sends two messages into the channel, else 1.
+  std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
+  /// The messages of all ops of a rank, in order.
+  std::span<const op_messages> ops(std::uint32_t rank) const { return ops_[rank]; }
+  /// Number of outputs that stay on a rank.
   std::uint32_t local(std::uint32_t rank) const { return local_[rank]; }
 
-  /// Calls `f(exchange)` for the weight gradients that leave a rank after the cell. `next` is 0 before its first cell.
+  /// Calls `f(exchange)` for the weight gradients that a rank sends after a cell. Cells are asked for in order; `next` is
+  /// 0 before the first one and holds the position between calls.
   template <typename F>
-  void for_each_leaving(std::uint32_t rank, std::size_t cell, std::size_t& next, F&& f) const {
-    for (; next < leaving_[rank].size() && leaving_[rank][next].cell == cell; ++next) f(leaving_[rank][next].what);
+  void for_each_sent_after(std::uint32_t rank, std::size_t cell, std::size_t& next, F&& f) const {
+    for (; next < sent_after_[rank].size() && sent_after_[rank][next].cell == cell; ++next)
+      f(sent_after_[rank][next].what);
   }
-  /// What a rank adds of replicas of its stages, in the order in which the other ranks send it.
-  const std::vector<exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
-  /// What a rank sends or adds of tied stages, behind all replicas.
-  const std::vector<exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
+  /// The weight gradients that a rank adds to those of its replicas, in the order in which the other ranks send them.
+  const std::vector<gradient_exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
+  /// The weight gradients of tied stages that a rank sends or adds, after those of all replicas.
+  const std::vector<gradient_exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
 
-  /// The channels into and out of a rank, ascending.
+  /// The channels into and out of a rank, in ascending order.
   const std::vector<std::uint32_t>& channels_at(std::uint32_t rank) const { return channels_at_[rank]; }
   std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) const {
     for (const auto& [rank, channel] : channels_of_[from])
@@ -84,12 +88,12 @@ class wiring {
     return no_slot;
   }
 
-  /// How many actions a rank has.
+  /// Number of actions of every rank.
   std::vector<std::size_t> actions() const {
     std::vector<std::size_t> counts;
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       counts.push_back(s_[rank].size() + replicas_[rank].size());
-      for (const exchange& e : tied_[rank]) counts.back() += e.to == rank;
+      for (const gradient_exchange& e : tied_[rank]) counts.back() += e.to == rank;
     }
     for (const channel& c : channels_) counts[c.from] += c.messages, counts[c.to] += c.messages;
     return counts;
@@ -97,8 +101,8 @@ class wiring {
 
  private:
   struct outgoing {
-    std::size_t cell;  // after which it can leave
-    exchange what;
+    std::size_t cell;  // after which it can be sent
+    gradient_exchange what;
   };
 
   static std::vector<std::size_t> ops_of(const schedule& s) {
@@ -110,14 +114,14 @@ class wiring {
     return counts;
   }
 
-  void find_outputs(std::uint32_t rank, tensor_table<route>& made) {
+  void route_outputs(std::uint32_t rank, tensor_table<message_id>& routed) {
     const std::span<const cell> row = s_[rank];
-    routes* of = ops_[rank].data();
+    op_messages* of = ops_[rank].data();
     std::size_t next = 0;
     for (std::size_t i = 0; i < row.size(); ++i) {
       std::uint32_t first_channel = no_slot;  // of the cell's outputs
       for (const op& o : row[i]) {
-        route& to = (of++)->output = {};
+        message_id& to = (of++)->output = {};
         const auto out = output_of(o, s_.stages());
         if (!out) continue;
         if (const std::uint32_t peer = s_.placement.rank_of(receiver_of(*out), out->micro); peer == rank) {
@@ -125,23 +129,23 @@ class wiring {
         } else {
           to.channel = open_channel(rank, peer);
           to.number = channels_[to.channel].messages;
-          if (to.channel == first_channel) least_send_buffers_[to.channel] = 2;
+          if (to.channel == first_channel) min_send_buffers_[to.channel] = 2;
           first_channel = to.channel;
           enqueue(to.channel, *out);
         }
-        made[*out] = to;
+        routed[*out] = to;
       }
-      for_each_leaving(rank, i, next, [&](const exchange& e) { enqueue_exchange(e); });
+      for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
     }
-    for (const exchange& e : tied_[rank])
+    for (const gradient_exchange& e : tied_[rank])
       if (e.from == rank && e.to != rank) enqueue_exchange(e);
   }
-  void find_inputs(std::uint32_t rank, tensor_table<route>& made) {
-    routes* of = ops_[rank].data();
+  void route_inputs(std::uint32_t rank, tensor_table<message_id>& routed) {
+    op_messages* of = ops_[rank].data();
     for (const cell& c : s_[rank])
       for (const op& o : c) {
         const auto in = input_of(o, s_.stages());
-        (of++)->input = in ? made[*in] : route{};
+        (of++)->input = in ? routed[*in] : message_id{};
       }
   }
   std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
@@ -151,7 +155,7 @@ class wiring {
     channels_of_[from].push_back({to, channel});
     channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
     messages_.emplace_back();
-    least_send_buffers_.push_back(1), tensors_.push_back(0);
+    min_send_buffers_.push_back(1), tensors_.push_back(0);
     return channel;
   }
   void enqueue(std::uint32_t channel, tensor_id m) {
@@ -159,7 +163,7 @@ class wiring {
     tensors_[channel] += m.kind != tensor_kind::weight_gradient;
     ++channels_[channel].messages;
   }
-  void enqueue_exchange(const exchange& e) {
+  void enqueue_exchange(const gradient_exchange& e) {
     enqueue(open_channel(e.from, e.to), {tensor_kind::weight_gradient, e.stage, 0});
   }
 
@@ -172,28 +176,30 @@ class wiring {
     return false;
   }
 
-  // Replicas of a stage are exchanged as soon as its last W or B has run, stages with tied weights after all replicas.
+  // Gradients of replicas are sent as soon as the last W or B of the stage has run, those of tied stages after all replicas.
   void find_exchanges(const std::vector<std::array<std::uint16_t, 2>>& tied) {
     if (s_.forward_only) return;
     if (s_.placement.replicas() == 2)
-      for (std::uint16_t stage = 0; stage < s_.stages(); ++stage) {
+      for (std::uint32_t number = 0; number < s_.stages(); ++number) {  // 65536 stages do not end a 16-bit loop
+        const auto stage = static_cast<std::uint16_t>(number);
         const std::uint32_t a = home(stage, 0), b = home(stage, 1);
         if (a == b) continue;
-        for (const exchange& e : {exchange{a, b, stage, stage}, exchange{b, a, stage, stage}}) {
-          leaving_[e.from].push_back({last_backward(e.from, stage), e});
+        for (const gradient_exchange& e :
+             {gradient_exchange{a, b, stage, stage}, gradient_exchange{b, a, stage, stage}}) {
+          sent_after_[e.from].push_back({last_backward(e.from, stage), e});
           replicas_[e.to].push_back(e);
         }
       }
-    for (auto& of : leaving_)
+    for (auto& of : sent_after_)
       std::stable_sort(of.begin(), of.end(), [](const outgoing& x, const outgoing& y) { return x.cell < y.cell; });
     for (auto& of : replicas_)
-      std::stable_sort(of.begin(), of.end(), [&](const exchange& x, const exchange& y) {
+      std::stable_sort(of.begin(), of.end(), [&](const gradient_exchange& x, const gradient_exchange& y) {
         return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
       });
     for (const auto& [x, y] : tied) tie(x, y);
   }
-  // Whoever has one of the two stages, and so its whole gradient by now, needs the other one's, from a rank of its own if
-  // there is one.
+  // A rank with one of the two stages has that stage's whole gradient by now and needs the other's. Each rank sends to a
+  // rank of its own if there are enough of them.
   void tie(std::uint16_t x, std::uint16_t y) {
     std::vector<std::uint32_t> with_x, with_y, with_both;
     for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
@@ -212,7 +218,7 @@ class wiring {
       if (i < with_x.size()) send_tied({of(with_y, i), with_x[i], y, x});
     }
   }
-  void send_tied(const exchange& e) {
+  void send_tied(const gradient_exchange& e) {
     tied_[e.from].push_back(e);
     tied_[e.to].push_back(e);
   }
@@ -229,11 +235,11 @@ class wiring {
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<tensor_id>> messages_;                                   // by channel
-  std::vector<std::uint32_t> least_send_buffers_, tensors_;                        // likewise
-  rows<routes> ops_;
-  std::vector<std::uint32_t> local_;                    // by rank
-  std::vector<std::vector<outgoing>> leaving_;          // by sender, by cell
-  std::vector<std::vector<exchange>> replicas_, tied_;  // by receiver; by either
+  std::vector<std::uint32_t> min_send_buffers_, tensors_;                          // by channel
+  rows<op_messages> ops_;
+  std::vector<std::uint32_t> local_;                             // by rank
+  std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells
+  std::vector<std::vector<gradient_exchange>> replicas_, tied_;  // by receiver; by sender and receiver
 };
 
 }  // namespace pipesched::detail

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Plays a program under the strictest rules: a send ends only when its receive is posted, channels are first in, first out,
-// and a buffer must be free before anything is put into it. What happens does not depend on who runs first: each rank's
-// actions are fixed and nobody can choose, so one play tells of all.
+// The abstract interpreter of programs, under the strictest rules: a send ends only when its receive is posted, channels are
+// FIFO, and a buffer must be free before it is written. The outcome does not depend on the interleaving (sequential ranks,
+// FIFO channels, no choice), so one run proves all.
 
 #include <algorithm>
 #include <array>
@@ -21,29 +21,29 @@
 
 namespace pipesched::detail {
 
-/// Watches a play and does nothing: what a listener may know.
-struct silent_listener {
+/// An observer that does nothing. Other observers have the same functions.
+struct null_observer {
   void compute(std::uint32_t /*rank*/, std::size_t /*cell*/) {}
   void post_send(std::uint32_t /*channel*/, std::size_t /*number*/) {}
   void post_receive(std::uint32_t /*channel*/, std::size_t /*number*/) {}
-  void arrived(std::uint32_t /*channel*/, std::size_t /*number*/) {}  // the receiver has seen that it is there
-  void sent(std::uint32_t /*channel*/, std::size_t /*number*/) {}  // the sender has seen that its buffer is free again
+  void arrived(std::uint32_t /*channel*/, std::size_t /*number*/) {}  // the receiver has used it
+  void sent(std::uint32_t /*channel*/, std::size_t /*number*/) {}     // the sender has reused its buffer
 };
 
-template <typename Listener = silent_listener>
-class player {
+template <typename Observer = null_observer>
+class interpreter {
  public:
-  /// Why a rank does not go on: it waits for a message that the other rank has not sent, or for one of its own to be
-  /// received; or its next action is wrong.
+  /// The reason why a rank is blocked: a message has not arrived, one of its own has not been received, or its next action
+  /// is wrong.
   struct waiting {
     enum kind : std::uint8_t { no, for_arrival, for_sent, wrong } why = no;
     std::uint32_t channel = no_slot;
     std::uint32_t number = 0;  // of the message in the channel
   };
 
-  /// @pre the channels have no more messages than there are actions
-  explicit player(const program& p, Listener listener = {})
-      : p_(p), listener_(std::move(listener)), channels_(p.channels.size()), ranks_(p.actions.count()) {
+  /// @pre all channels together have at most as many messages as there are actions
+  explicit interpreter(const program& p, Observer observer = {})
+      : p_(p), observer_(std::move(observer)), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::size_t c = 0; c < channels_.size(); ++c) {
       channels_[c].sends.reserve(p.channels[c].messages), channels_[c].receives.reserve(p.channels[c].messages);
     }
@@ -53,8 +53,8 @@ class player {
     }
   }
 
-  /// Runs every rank as far as it gets. Calls `fault(rank, text)` for each rank whose next action is wrong; it goes no
-  /// further.
+  /// Runs every rank until it ends or is blocked. Calls `fault(rank, text)` for each rank whose next action is wrong; that
+  /// rank stops there.
   template <typename Fault>
   void run(Fault&& fault) {
     for (std::size_t r = ranks_.size(); r-- > 0;) runnable_.push_back(static_cast<std::uint32_t>(r));
@@ -74,6 +74,7 @@ class player {
     }
   }
 
+  /// Number of actions that a rank has finished.
   std::size_t done(std::uint32_t r) const { return ranks_[r].done; }
   bool finished(std::uint32_t r) const { return done(r) == p_.actions[r].size(); }
   const waiting& state(std::uint32_t r) const { return ranks_[r].state; }
@@ -81,7 +82,14 @@ class player {
   std::size_t receives(std::size_t c) const { return channels_[c].receives.size(); }
   tensor_id send(std::size_t c, std::size_t number) const { return channels_[c].sends[number]; }
   tensor_id receive(std::size_t c, std::size_t number) const { return channels_[c].receives[number]; }
-  Listener& listener() { return listener_; }
+  /// A tensor that a rank has received or produced but not used.
+  std::optional<tensor_id> unused(std::uint32_t r) const {
+    for (const auto* pool : {&ranks_[r].buffers, &ranks_[r].reductions})
+      for (const buffer& b : *pool)
+        if (b.state == content::receiving || b.state == content::held) return b.what;
+    return std::nullopt;
+  }
+  Observer& observer() { return observer_; }
 
  private:
   enum class content : std::uint8_t { nothing, receiving, held, sending };
@@ -105,7 +113,7 @@ class player {
     const channel_state& c = channels_[channel];
     return number < c.sends.size() && number < c.receives.size();
   }
-  // These are what a step returns when it could not be taken.
+  // Return values of a step that cannot be taken.
   bool wrong(std::string text) {
     wrong_ = std::move(text);
     return false;
@@ -120,19 +128,19 @@ class player {
       case action_kind::receive: return post<true>(r, rank, a);
       case action_kind::send: return post<false>(r, rank, a);
       case action_kind::compute: return compute(r, rank, a);
-      case action_kind::accumulate: return reduce(rank, a);
+      case action_kind::accumulate: return accumulate(rank, a);
     }
-    return wrong("an action of no kind");
+    return wrong("an action of unknown kind; expected receive, compute, send or accumulate");
   }
 
   template <bool Receives>
   bool post(std::uint32_t r, rank_state& rank, const action& a) {
     if (a.channel >= p_.channels.size())
-      return wrong(concat({"channel ", a.channel, " where there are ", p_.channels.size()}));
+      return wrong(concat({"uses channel ", a.channel, "; expected one of ", p_.channels.size(), " channels"}));
     const channel& c = p_.channels[a.channel];
     if ((Receives ? c.to : c.from) != r)
-      return wrong(
-          concat({Receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ", c.to}));
+      return wrong(concat({Receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ",
+                           c.to, "; expected a channel of its own"}));
     channel_state& state = channels_[a.channel];
     std::vector<tensor_id>& mine = Receives ? state.receives : state.sends;
     const std::vector<tensor_id>& other = Receives ? state.sends : state.receives;
@@ -141,68 +149,79 @@ class player {
       return wrong(concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
                            to_string(Receives ? other[number] : a.what), " and received as ",
                            to_string(Receives ? a.what : other[number])}));
-    if (Receives || a.what.kind != tensor_kind::weight_gradient) {
-      buffer* b = buffer_of(rank, a.what, a.buffer);
-      if (!b) return false;
-      if (Receives && b->state != content::nothing)
-        return wrong(concat(
-            {"receives ", to_string(a.what), " into buffer ", a.buffer, ", which has ", to_string(b->what), " in it"}));
-      if (!Receives && (b->state != content::held || b->what != a.what))
-        return wrong(concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"}));
-      *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
-    } else {
-      rank.weight_gradients_sent.push_back({a.channel, number});
-    }
+    if (!occupy<Receives>(rank, a, number)) return false;
     mine.push_back(a.what);
     if constexpr (Receives)
-      listener_.post_receive(a.channel, number);
+      observer_.post_receive(a.channel, number);
     else
-      listener_.post_send(a.channel, number);
-    if (number < other.size())  // whoever waits for it goes on
-      for (const std::uint32_t side : {std::uint32_t{c.from}, std::uint32_t{c.to}})
-        if (const waiting& w = ranks_[side].state; w.channel == a.channel && w.number == number)
-          runnable_.push_back(side);
+      observer_.post_send(a.channel, number);
+    if (number < other.size()) wake(c, a.channel, number);
     return true;
+  }
+
+  // Marks the buffer of a message that is posted. A weight gradient is sent from the trainer's own memory.
+  template <bool Receives>
+  bool occupy(rank_state& rank, const action& a, std::uint32_t number) {
+    if (!Receives && is_weight_gradient(a)) {
+      rank.weight_gradients_sent.push_back({a.channel, number});
+      return true;
+    }
+    buffer* b = buffer_of(rank, a.what, a.buffer);
+    if (!b) return false;
+    if (Receives && b->state != content::nothing)
+      return wrong(concat(
+          {"receives ", to_string(a.what), " into buffer ", a.buffer, ", which still holds ", to_string(b->what)}));
+    if (!Receives && (b->state != content::held || b->what != a.what))
+      return wrong(concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"}));
+    *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
+    return true;
+  }
+
+  // Resumes the ranks that wait for a message of which both sides are posted.
+  void wake(const channel& c, std::uint32_t channel, std::uint32_t number) {
+    for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}})
+      if (const waiting& w = ranks_[rank].state; w.channel == channel && w.number == number) runnable_.push_back(rank);
   }
 
   buffer* buffer_of(rank_state& rank, tensor_id what, std::uint32_t number) {
     auto& pool = what.kind == tensor_kind::weight_gradient ? rank.reductions : rank.buffers;
     if (number < pool.size()) return &pool[number];
-    wrong_ = concat({"buffer ", number, " where there are ", pool.size()});
+    wrong_ = number == no_slot ? concat({"has no buffer for ", to_string(what)})
+                               : concat({"uses buffer ", number, "; expected one of ", pool.size(), " buffers"});
     return nullptr;
   }
 
-  // Is it there? Waits if it has been posted, and is wrong if nothing that would bring it has been.
+  // True if the tensor is in the buffer. Waits if its receive is posted; wrong if it is not.
   bool arrived(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing || b->state == content::sending || b->what != what)
-      return wrong(concat({"expects ", to_string(what), " in buffer ", number, ", where ",
-                           b->state == content::nothing ? "nothing" : to_string(b->what), " is"}));
+      return wrong(concat({"needs ", to_string(what), " in buffer ", number, ", which ",
+                           b->state == content::nothing ? "is empty" : "holds " + to_string(b->what)}));
     if (b->state == content::held) return true;
     if (!matched(b->channel, b->number)) return waits(rank, waiting::for_arrival, *b);
-    listener_.arrived(b->channel, b->number);
+    observer_.arrived(b->channel, b->number);
     b->state = content::held;
     return true;
   }
 
-  // Is the buffer free? Waits if it is being sent from, and is wrong if it is in use otherwise.
+  // True if the buffer is free. Waits if its last message is being sent; wrong if it is in use otherwise.
   bool free(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
     if (b->state != content::sending)
       return wrong(
-          concat({"puts ", to_string(what), " into buffer ", number, ", which has ", to_string(b->what), " in it"}));
+          concat({"writes ", to_string(what), " to buffer ", number, ", which still holds ", to_string(b->what)}));
     if (!matched(b->channel, b->number)) return waits(rank, waiting::for_sent, *b);
-    listener_.sent(b->channel, b->number);
+    observer_.sent(b->channel, b->number);
     b->state = content::nothing;
     return true;
   }
 
   bool compute(std::uint32_t r, rank_state& rank, const action& a) {
     if (a.index >= p_.schedule[r].size())
-      return wrong(concat({"cell ", a.index, " where there are ", p_.schedule[r].size()}));
+      return wrong(concat({"runs cell ", a.index, "; expected one of ", p_.schedule[r].size(), " cells"}));
     const cell& c = p_.schedule[r][a.index];
     const auto& slots = p_.slots[r][a.index];
     const std::uint32_t stages = p_.schedule.stages();
@@ -222,33 +241,36 @@ class player {
     for (std::size_t i = 0; i < ops; ++i)
       if (out[i]) {
         buffer& b = rank.buffers[slots[i].output];
-        if (b.state != content::nothing) return wrong(concat({"puts two outputs into buffer ", slots[i].output}));
+        if (b.state != content::nothing) return wrong(concat({"writes two outputs to buffer ", slots[i].output}));
         b = {content::held, *out[i], no_slot, 0};
       }
-    listener_.compute(r, a.index);
+    observer_.compute(r, a.index);
     return true;
   }
 
   bool needless(op o) { return wrong(concat({to_string(o), " has a buffer that it does not need"})); }
 
-  bool reduce(rank_state& rank, const action& a) {
-    for (const auto& [channel, number] : rank.weight_gradients_sent)  // may not change before they have gone
+  bool accumulate(rank_state& rank, const action& a) {
+    for (const auto& [channel, number] : rank.weight_gradients_sent)  // may not change before they are received
       if (!matched(channel, number)) {
         rank.state = {waiting::for_sent, channel, number};
         return false;
       }
     if (a.channel == no_slot) return true;
     if (!arrived(rank, a.what, a.buffer)) return false;
-    rank.reductions[a.buffer].state = content::nothing;
+    buffer& b = rank.reductions[a.buffer];
+    if (b.channel != a.channel)
+      return wrong(concat({"adds ", to_string(a.what), " of channel ", a.channel, "; expected channel ", b.channel}));
+    b.state = content::nothing;
     return true;
   }
 
   const program& p_;
-  Listener listener_;
+  Observer observer_;
   std::vector<channel_state> channels_;
   std::vector<rank_state> ranks_;
   std::vector<std::uint32_t> runnable_;
-  std::string wrong_;  // what is, where something is
+  std::string wrong_;  // the fault of the last step, if it was wrong
 };
 
 }  // namespace pipesched::detail
