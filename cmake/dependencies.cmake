@@ -1,4 +1,4 @@
-# Installed packages first, a pinned release from its repository where there is none.
+# Installed packages first; a pinned release is fetched where a package is missing.
 include(FetchContent)
 set(FETCHCONTENT_TRY_FIND_PACKAGE_MODE OPT_IN)
 

@@ -19,7 +19,8 @@ constexpr std::int64_t max_pp = 4, max_micro = 8;
 constexpr std::int64_t max_pp = 32, max_micro = 96;
 #endif
 
-TEST_CASE("every family: verified, peak activations and bubble of the papers, over the whole grid") {
+TEST_CASE("every family: verified, peak activations and bubble of the papers, over the whole grid" *
+          doctest::test_suite("slow")) {
   std::int64_t schedules = 0;
   for_all_families(max_pp, max_micro, [&](const family& f, const schedule_params& p) {
     CAPTURE(f.name);

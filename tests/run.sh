@@ -5,7 +5,7 @@
 #
 #   tests/run.sh          everything: about a quarter of an hour on two cores
 #   tests/run.sh --fast   g++ alone, without CUDA, sanitizers and the tests with the label slow
-set -uo pipefail
+set -uom pipefail  # m: every part is a group of processes, which ends with the script
 case ${1-} in
   "" | --fast) ;;
   *) echo "usage: tests/run.sh [--fast]" >&2; exit 2 ;;
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 log=$(mktemp)
 job=
-trap '[ -z "$job" ] || kill "$job" 2>/dev/null; rm -f "$log"' EXIT
+trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 failed=()
 

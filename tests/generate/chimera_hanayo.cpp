@@ -137,7 +137,8 @@ TEST_CASE("hanayo: the more waves, the smaller the bubble's share; the memory") 
         const metrics m = measure(simulate(s));
         if (micro == pp) CHECK(m.makespan == 3 * work + 2 * wait);
         for (std::int64_t rank = 0; rank < pp; ++rank)
-          CHECK(m.ranks[static_cast<std::size_t>(rank)].peak_activations == 2 * waves * pp - pp + 1 + rank);
+          CHECK(m.ranks[static_cast<std::size_t>(rank)].peak_activations ==
+                shares(2 * waves * pp - pp + 1 + rank, 2 * waves));
       }
 }
 

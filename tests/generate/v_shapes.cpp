@@ -118,7 +118,7 @@ TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 
       const metrics m = measured(make_zbv_schedule({.pp = pp, .micro = micro}));
       CHECK(m.span == static_cast<double>(6 * micro));
       CHECK(m.makespan == static_cast<double>(6 * micro + pp - 1));
-      for (const rank_metrics& r : m.ranks) CHECK(r.peak_activations == 2 * pp);
+      for (const rank_metrics& r : m.ranks) CHECK(r.peak_activations == shares(2 * pp, 2));
     }
 }
 
@@ -129,7 +129,7 @@ TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
     const pipeline_params p{.pp = pp, .micro = 4 * pp};
     const bool even = pp % 2 == 0;
     const auto compare = [&](const char* name, const schedule& s, std::int64_t peak, std::int64_t bubble) {
-      const auto got_peak = static_cast<std::int64_t>(measured(s).peak_activations);
+      const auto got_peak = static_cast<std::int64_t>(2 * measured(s).peak_activations);
       const std::int64_t got_bubble = bubble_of_span(s);
       const std::string beside = std::string(name) + ", " + std::to_string(pp) + " ranks: peak " +
                                  std::to_string(peak) + " by the paper, ours " + std::to_string(got_peak) +
@@ -145,7 +145,7 @@ TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
   for (const auto& [pp, bubble] : {std::pair{4, 15}, {8, 33}, {16, 75}})
     CHECK(bubble_of_span(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})) == bubble);
   for (std::int64_t pp = 1; pp <= max_pp; ++pp)
-    CHECK(measured(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})).peak_activations ==
+    CHECK(2 * measured(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})).peak_activations ==
           (4 * pp + (pp % 3 == 1   ? 2
                      : pp % 3 == 2 ? 4
                                    : 6)) /
@@ -247,4 +247,50 @@ TEST_CASE("v shapes: bad sizes and limits are refused with the nearest legal val
   CHECK(refusal_of([] {
           make_zbv_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
         }) == "costs: forward has 2 numbers; expected 1 or 8, one per stage");
+}
+
+TEST_CASE(
+    "zbv greedy: for random costs and limits, never longer than ZB-V, V-Half or V-Min where they keep the limit") {
+  random_costs random(2312);
+  int compared = 0, equal = 0;
+  for (int n = 0; n < 3000; ++n) {
+    const std::int64_t pp = random.number(1, 6), micro = random.number(1, 20);
+    const auto stages = static_cast<std::uint32_t>(2 * pp);
+    stage_costs costs{.forward = random.per_stage_numbers(stages, 0, 20),
+                      .backward_input = random.per_stage_numbers(stages, 0, 20),
+                      .backward_weight = random.per_stage_numbers(stages, 0, 20)};
+    if (random.maybe()) costs.transfer_time = random.per_stage_numbers(stages, 0, 10);
+    if (random.maybe()) costs.kept_by_forward = 20, costs.freed_by_input = random.per_stage_numbers(stages, 0, 20);
+    const bool limited = random.maybe();
+    const double limit = limited ? random.number(4, static_cast<int>(5 * pp)) / 4.0 : static_cast<double>(pp);
+    CAPTURE(n);
+    zb_params p{.pp = pp, .micro = micro, .costs = costs};
+    if (limited) p.memory_limit = limit;
+    const double searched = measured(make_zbv_greedy_schedule(p), costs).makespan;
+    const pipeline_params sizes{.pp = pp, .micro = micro};
+    for (const schedule& known : {make_zbv_schedule(sizes), make_v_half_schedule(sizes), make_v_min_schedule(sizes)}) {
+      if (known.name != "zbv" && limit >= static_cast<double>(pp)) continue;  // as the doc comment says
+      const metrics m = measured(known, costs);
+      const double peak =
+          costs.kept_by_forward[0] > 0 ? m.peak_bytes / (2 * costs.kept_by_forward[0]) : m.peak_activations;
+      if (peak > limit) continue;
+      REQUIRE(searched <= m.makespan);
+      ++compared, equal += searched == m.makespan;
+    }
+  }
+  CHECK(compared > 2000);
+  CHECK(equal < compared * 3 / 4);
+}
+
+TEST_CASE("zbv greedy: the limit is in activations of a rank's whole share, and has one meaning") {
+  CHECK(make_zbv_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 4}) ==
+        make_zbv_greedy_schedule({.pp = 4, .micro = 8}));
+  for (const double limit : {1.0, 1.5, 2.0, 3.0, 4.0, 5.5})
+    CHECK(measured(make_zbv_greedy_schedule({.pp = 4, .micro = 16, .memory_limit = limit})).peak_activations <= limit);
+  CHECK(
+      refusal_of([] {
+        make_zbv_greedy_schedule({.pp = 2, .micro = 8, .costs = {.kept_by_forward = {3, 3, 3, 4}}, .memory_limit = 2});
+      }) ==
+      "zbv_greedy takes a memory limit in activations only where all stages keep the same bytes; stage 0 keeps "
+      "3 and stage 3 keeps 4, nearest: no limit, which means pp = 2 activations per rank");
 }

@@ -28,6 +28,11 @@ void for_all_families(std::int64_t max_pp, std::int64_t max_micro, F&& f) {
     }
 }
 
+/// Activations of one stage in the unit of the metrics: activations of a rank's whole share, of `stages` stages.
+constexpr double shares(std::int64_t activations, std::int64_t stages) {
+  return static_cast<double>(activations) / static_cast<double>(stages);
+}
+
 /// What `make()` refuses with; empty if it does not.
 template <typename Make>
 std::string refusal_of(Make&& make) {

@@ -11,13 +11,17 @@
 #include <cstdint>
 #include <utility>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/generate/1f1b.hpp"
+#include "pipesched/generate/detail/order_choice.hpp"
 #include "pipesched/generate/detail/zb_search.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/zb1p.hpp"
 #include "pipesched/generate/zb_params.hpp"
 #include "pipesched/schedule.hpp"
+#include "pipesched/transform.hpp"
 
 namespace pipesched {
 
@@ -38,18 +42,18 @@ inline schedule make_zb(const family_limits& limits, const zb_params& p, double 
   if (p.forward_only)
     return assemble(limits, sizes, std::move(where),
                     [&](std::int64_t rank, auto& sink) { repeat(sink, p.micro, stage_ops(rank).F(0)); });
-  double best_span = 0;
-  rows<cell> best;
   zb_search search(where, p.micro, p.costs, limit);
+  order_choice<zb_search::switches> choice;
   for (int combination = 0; combination < 8; ++combination) {
-    search.run({.keep_first_backward = (combination & 4) == 0,
-                .prioritize_backward = (combination & 2) == 0,
-                .fill_every_gap = (combination & 1) == 0});
-    if (combination > 0 && !(search.span() < best_span)) continue;
-    best_span = search.span();
-    best = search.cells();
+    const zb_search::switches s{.keep_first_backward = (combination & 4) == 0,
+                                .prioritize_backward = (combination & 2) == 0,
+                                .fill_every_gap = (combination & 1) == 0};
+    search.run(s);
+    choice.consider(search, s);
   }
-  return assemble(limits, sizes, std::move(where), std::move(best));
+  choice.consider_known(make_zb1p_schedule(sizes), p.costs, limit);
+  choice.consider_known(split_backward(make_1f1b_schedule(sizes)), p.costs, limit);
+  return assemble(limits, sizes, std::move(where), choice.take(search));
 }
 
 // ZB-1p and ZB-2p set the limit themselves.

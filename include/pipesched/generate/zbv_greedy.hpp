@@ -10,9 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/generate/detail/order_choice.hpp"
 #include "pipesched/generate/detail/zbv_search.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/generate/v_half.hpp"
+#include "pipesched/generate/v_min.hpp"
 #include "pipesched/generate/zb_params.hpp"
 #include "pipesched/generate/zbv.hpp"
 #include "pipesched/schedule.hpp"
@@ -31,24 +34,25 @@ inline schedule make_zbv(const zb_params& p, double limit) {
   if (p.forward_only)
     return assemble(zbv_greedy_limits, sizes, std::move(where),
                     [&](std::int64_t r, auto& sink) { emit_zbv(sizes, r, sink); });
-  double best_span = 0;
-  rows<cell> best;
   zbv_search search(where, p.micro, p.costs, limit);
+  order_choice<zbv_search::rules> choice;
   for (int combination = 0; combination < 4; ++combination) {
-    std::vector<double> allowed;
+    zbv_search::rules rules{.fill_before_backward = (combination & 2) == 0,
+                            .fill_before_forward = (combination & 1) == 0};
     for (double before = 0;;) {
-      search.run({.fill_before_backward = (combination & 2) == 0, .fill_before_forward = (combination & 1) == 0},
-                 allowed);
+      search.run(rules);
       const double bubble = search.longest_bubble();
-      if (!allowed.empty() && !(bubble < before)) break;
-      allowed = search.bubbles();
+      if (!rules.idle_before.empty() && !(bubble < before)) break;
+      choice.consider(search, rules);
+      rules.idle_before = search.bubbles();
       before = bubble;
-      if (best.count() > 0 && !(search.span() < best_span)) continue;
-      best_span = search.span();
-      best = search.cells();
     }
   }
-  return assemble(zbv_greedy_limits, sizes, std::move(where), std::move(best));
+  choice.consider_known(make_zbv_schedule(sizes), p.costs, limit);
+  if (limit < static_cast<double>(p.pp))  // they take longer than the search, and more memory makes them no shorter
+    for (const auto make : {make_v_half_schedule, make_v_min_schedule})
+      choice.consider_known(make(sizes), p.costs, limit);
+  return assemble(zbv_greedy_limits, sizes, std::move(where), choice.take(search));
 }
 
 }  // namespace detail

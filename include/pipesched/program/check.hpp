@@ -59,8 +59,8 @@ class checker {
       ++report_.further;
   }
 
-  // A stage on a rank that holds it: the index after the cell of its last W or B, and how often its weight gradient is sent
-  // and gets another one added.
+  // A chunk of a rank: the index after the cell of its last W or B, and how often its weight gradient is sent and gets that
+  // of the other replica added.
   struct totals {
     std::uint32_t after_last = 0, sent = 0, added = 0;
   };
@@ -151,6 +151,8 @@ class checker {
         check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
         if (c[k].pass != pass::forward)
           check_slot(rank, i, c[k], contexts, slots[k].context, yields_input_gradient(c[k].pass));
+        else if (slots[k].context != no_slot)
+          add(rule::slot, rank, i, concat({to_string(c[k]), " has a context slot that it does not need"}));
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool last = yields_weight_gradient(c[k].pass);
@@ -174,7 +176,7 @@ class checker {
       add(rule::program, rank, cells, concat({"runs ", cells, " cells; expected ", s_[rank].size()}));
   }
 
-  // Checks that a weight gradient is sent or added to after the last W or B of its stage. False if it is none at all.
+  // Checks that a weight gradient is sent or added to after the last W or B of its stage. False if the stages are wrong.
   bool check_gradient(std::uint32_t rank, std::uint32_t cells, const action& a, bool sends) {
     const std::uint32_t stage = sends ? a.what.stage : a.index;
     totals* const of = total(rank, stage);
@@ -191,12 +193,26 @@ class checker {
               : concat({"adds the weight gradient of stage ", a.what.stage, "; expected a stage below ", s_.stages()}));
       return false;
     }
-    if (cells < of->after_last)
-      add(rule::reduction, rank, cells,
-          concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage,
-                  " before its last W or B has run; expected it after cell ", of->after_last - 1}));
+    const bool local = !sends && a.channel == no_slot;
+    if (local && (a.what.stage == stage || total(rank, a.what.stage) == nullptr)) {
+      add(rule::reduction, rank, violation::no_cell,
+          concat({"adds the weight gradient of stage ", a.what.stage, " to that of stage ", stage,
+                  " without a message; expected another stage of this rank"}));
+      return false;
+    }
+    check_complete(rank, cells, stage, sends ? "sends" : "adds to");
+    if (local) check_complete(rank, cells, a.what.stage, "adds");
     if (a.what.stage == stage) ++(sends ? of->sent : of->added);
     return true;
+  }
+  void check_complete(std::uint32_t rank, std::uint32_t cells, std::uint32_t stage, const char* verb) {
+    std::uint32_t after_last = 0;  // of all chunks that are this stage, two if both replicas are on this rank
+    for (std::size_t chunk = 0; chunk < hosted_[rank].size(); ++chunk)
+      if (hosted_[rank][chunk] == stage) after_last = std::max(after_last, totals_[rank][chunk].after_last);
+    if (cells < after_last)
+      add(rule::reduction, rank, cells,
+          concat({verb, " the weight gradient of stage ", stage,
+                  " before its last W or B has run; expected it after cell ", after_last - 1}));
   }
 
   // Checks that both ranks of a stage with two replicas send and add its weight gradient.
@@ -229,8 +245,14 @@ class checker {
       if (receives > sends && all.finished(of.from))
         add(rule::message, of.to, violation::no_cell,
             concat({to_string(all.receive(c, sends)), " is received from rank ", of.from, " but never sent"}));
+      if (sends == receives && sends != of.messages && all.finished(of.from) && all.finished(of.to))
+        add(rule::program, of.from, violation::no_cell,
+            concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
     }
     if (report_) find_circle(all);
+    for (std::uint32_t rank = 0; report_ && rank < s_.pp(); ++rank)
+      if (const auto unused = all.unused(rank))
+        add(rule::message, rank, violation::no_cell, concat({to_string(*unused), " is in a buffer but never used"}));
   }
 
   // Every blocked rank waits for one other. Following these waits ends in a circle.

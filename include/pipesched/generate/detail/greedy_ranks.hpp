@@ -12,13 +12,24 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
 #include "pipesched/rows.hpp"
 
 namespace pipesched::detail {
+
+/// What an F of each stage keeps: bytes, or 1 where the costs know none.
+inline std::vector<double> kept_by_stage(const placement& where, const stage_costs& costs) {
+  std::vector<double> kept;
+  for (std::uint32_t s = 0; s < where.stages(); ++s) kept.push_back(costs.kept_by_forward[s]);
+  if (std::none_of(kept.begin(), kept.end(), [](double bytes) { return bytes > 0; })) kept.assign(kept.size(), 1);
+  return kept;
+}
+
+/// The limit of a rank whose share keeps so much, with room for rounding. 0 bytes times infinity would not be a limit.
+constexpr double scaled_limit(double share, double limit) { return share * (std::min(limit, 1e300) * (1 + 1e-9)); }
 
 /// Ranks at work. Forwards and I's of a stage are taken micro-batch by micro-batch, W's in the order of the I's of the
 /// rank.
@@ -27,8 +38,7 @@ class greedy_ranks {
   /// @param limit  in activations of a rank's whole share: of every stage of the rank one
   greedy_ranks(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : micro_(static_cast<std::size_t>(micro)), stages_(where.stages()), ranks_(where.ranks()) {
-    bool any_bytes = false;
-    for (std::uint32_t i = 0; i < where.stages(); ++i) any_bytes = any_bytes || costs.kept_by_forward[i] > 0;
+    const std::vector<double> kept = kept_by_stage(where, costs);
     for (std::uint32_t i = 0; i < where.stages(); ++i) {
       stage& s = stages_[i];
       const auto number = static_cast<std::uint16_t>(i);
@@ -36,7 +46,7 @@ class greedy_ranks {
       s.F = costs.duration(op{pass::forward, s.chunk, number, 0});
       s.I = costs.duration(op{pass::backward_input, s.chunk, number, 0});
       s.W = costs.duration(op{pass::backward_weight, s.chunk, number, 0});
-      s.kept = any_bytes ? costs.kept_by_forward[number] : 1;
+      s.kept = kept[i];
       s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
       s.freed_by_W = s.kept - s.freed_by_I;
       const auto transfer = [&](bool gradient, std::uint32_t from) {
@@ -53,7 +63,7 @@ class greedy_ranks {
       ranks_[s.rank].stages.push_back(number);
     }
     for (rank& r : ranks_) {
-      r.limit *= std::min(limit, 1e300) * (1 + 1e-9);  // 0 bytes times infinity would be no limit at all
+      r.limit = scaled_limit(r.limit, limit);
       r.owed.reserve(micro_ * r.stages.size()), r.taken.reserve(3 * micro_ * r.stages.size());
     }
   }
@@ -167,6 +177,11 @@ class greedy_ranks {
     double longest = 0;
     for (const rank& r : ranks_) longest = std::max(longest, r.clock - r.started);
     return longest;
+  }
+  double makespan() const {
+    double last = 0;
+    for (const rank& r : ranks_) last = std::max(last, r.clock);
+    return last;
   }
   rows<cell> cells() const {
     std::vector<std::size_t> lengths;

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/detail/greedy_ranks.hpp"
 #include "pipesched/placement.hpp"
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/generate/detail/greedy_ranks.hpp"
 #include "pipesched/placement.hpp"
@@ -21,18 +21,20 @@ class zbv_search : public greedy_ranks {
  public:
   // A W that does not fit into the gap before an I of the way back, or before a forward, may be run where the gap would
   // make the rank idle longest.
-  struct switches {
+  // `idle_before`: the idle times of an earlier search, or none; a rank may idle longer by as much as it idled less than
+  // the others then.
+  struct rules {
     bool fill_before_backward, fill_before_forward;
+    std::vector<double> idle_before{};
   };
 
   zbv_search(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : greedy_ranks(where, micro, costs, limit), limit_(limit), slack_(count()), takes_down_(count()) {}
 
-  // `allowed`: the idle times of an earlier search, or none; a rank may idle longer by as much as it had less than the
-  // others then.
-  void run(switches s, const std::vector<double>& allowed) {
+  void run(const rules& with) {
     restart();
-    switches_ = s;
+    fill_before_backward_ = with.fill_before_backward, fill_before_forward_ = with.fill_before_forward;
+    const std::vector<double>& allowed = with.idle_before;
     const double longest = allowed.empty() ? 0 : *std::max_element(allowed.begin(), allowed.end());
     for (std::size_t i = 0; i < count(); ++i) slack_[i] = allowed.empty() ? 0 : longest - allowed[i];
     warm_up();
@@ -118,7 +120,7 @@ class zbv_search : public greedy_ranks {
       }
     for (std::size_t i = 0; i < count(); ++i)
       if (!takes_down_[i] && can_I(back(i))) {
-        if (i > 0) fill(i, arrival_of_I(back(i)), switches_.fill_before_backward);
+        if (i > 0) fill(i, arrival_of_I(back(i)), fill_before_backward_);
         put_I(back(i));
       }
   }
@@ -130,11 +132,11 @@ class zbv_search : public greedy_ranks {
     if (!can_F(s)) return;
     while (!fits_F(i, way_back) && owed(i) > 0) put_W(i);
     if (!fits_F(i, way_back)) return;
-    fill(i, arrival_of_F(s), switches_.fill_before_forward);
+    fill(i, arrival_of_F(s), fill_before_forward_);
     put_F(s);
   }
 
-  switches switches_{};
+  bool fill_before_backward_ = false, fill_before_forward_ = false;
   double limit_;
   std::vector<double> slack_;
   std::vector<char> takes_down_;

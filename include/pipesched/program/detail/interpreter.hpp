@@ -82,6 +82,13 @@ class interpreter {
   std::size_t receives(std::size_t c) const { return channels_[c].receives.size(); }
   tensor_id send(std::size_t c, std::size_t number) const { return channels_[c].sends[number]; }
   tensor_id receive(std::size_t c, std::size_t number) const { return channels_[c].receives[number]; }
+  /// A tensor that a rank has received or produced but not used.
+  std::optional<tensor_id> unused(std::uint32_t r) const {
+    for (const auto* pool : {&ranks_[r].buffers, &ranks_[r].reductions})
+      for (const buffer& b : *pool)
+        if (b.state == content::receiving || b.state == content::held) return b.what;
+    return std::nullopt;
+  }
   Observer& observer() { return observer_; }
 
  private:
@@ -251,7 +258,10 @@ class interpreter {
       }
     if (a.channel == no_slot) return true;
     if (!arrived(rank, a.what, a.buffer)) return false;
-    rank.reductions[a.buffer].state = content::nothing;
+    buffer& b = rank.reductions[a.buffer];
+    if (b.channel != a.channel)
+      return wrong(concat({"adds ", to_string(a.what), " of channel ", a.channel, "; expected channel ", b.channel}));
+    b.state = content::nothing;
     return true;
   }
 
