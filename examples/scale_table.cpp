@@ -27,8 +27,8 @@ int main(int argc, char** argv) {
   constexpr double message_bytes = 4096.0 * 7168 * 2, link = 50e9 / 1e3, latency = 0.01;  // bytes, bytes per ms, ms
   std::printf(
       "| ranks | micro-batches | communicators per rank | rounds of splits | message buffers per rank | their memory | "
-      "messages per "
-      "rank sends | step | idle | with transfers | idle |\n");
+      "messages sent per "
+      "rank | step | idle | with transfers | idle |\n");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   try {
     for (const std::int64_t pp : sizes) {
