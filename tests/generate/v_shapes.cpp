@@ -42,8 +42,8 @@ constexpr std::int64_t max_pp = 16;
 
 metrics measured(const schedule& s, const stage_costs& costs = {}) { return measure(simulate(s, costs), costs); }
 
-// PyTorch's rule of ZB-V, one op at a time; what belongs to micro-batches beyond the last one is not written down.
-std::string zbv_told_in_order(std::int64_t pp, std::int64_t micro, std::int64_t rank) {
+// PyTorch's construction of a ZB-V row, one op at a time, without the ops of surplus micro-batches.
+std::string zbv_row_in_order(std::int64_t pp, std::int64_t micro, std::int64_t rank) {
   const std::int64_t n = std::max(2 * pp - 1, micro);
   const std::int64_t stage[] = {rank, 2 * pp - 1 - rank};
   std::int64_t F[] = {0, 0}, I[] = {0, 0}, W[] = {0, 0};
@@ -66,14 +66,14 @@ std::string zbv_told_in_order(std::int64_t pp, std::int64_t micro, std::int64_t 
   return text;
 }
 
-// What the longest span has over the work of a rank, F = I = W = 1.
+// The longest span minus the work of a rank, for F = I = W = 1.
 std::int64_t bubble_of_span(const schedule& s) {
   return static_cast<std::int64_t>(measured(s).span) - 6 * std::int64_t{s.micro};
 }
 
 }  // namespace
 
-TEST_CASE("v shapes: PyTorch's order of ZB-V, the authors' of the others") {
+TEST_CASE("v shapes: ZB-V has PyTorch's order, the others have the authors' orders") {
   const pipeline_params p{.pp = 4, .micro = 8};
   CHECK(text_rows(make_zbv_schedule(p)) == golden_rows("zbv_pp4_v2_m8"));
   CHECK(text_rows(make_zbv_greedy_schedule({.pp = 4, .micro = 8})) == golden_rows("zbv_greedy_pp4_m8"));
@@ -82,7 +82,7 @@ TEST_CASE("v shapes: PyTorch's order of ZB-V, the authors' of the others") {
   CHECK(text_rows(make_v_1f1b_schedule(p)) == golden_rows("v_1f1b_pp4_m8"));
 }
 
-TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other sizes") {
+TEST_CASE("v-half, v-min, 1f1b-v: equal a slow implementation in slots, at every size up to 9 x 20") {
 #ifdef PIPESCHED_SMALL_GRIDS
   const int max_micro = 7;
 #else
@@ -99,18 +99,18 @@ TEST_CASE("v-half, v-min, 1f1b-v: the same rules told slot by slot, at other siz
     }
 }
 
-TEST_CASE("zbv: PyTorch's rule told op by op, at every size") {
+TEST_CASE("zbv: equals PyTorch's construction op by op, at every size") {
   for (std::int64_t pp = 1; pp <= max_pp; ++pp)
     for (std::int64_t micro = 1; micro <= 3 * pp + 2; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
       const schedule s = make_zbv_schedule({.pp = pp, .micro = micro});
       for (std::int64_t rank = 0; rank < pp; ++rank)
-        REQUIRE(to_string(s[static_cast<std::size_t>(rank)]) == zbv_told_in_order(pp, micro, rank));
+        REQUIRE(to_string(s[static_cast<std::size_t>(rank)]) == zbv_row_in_order(pp, micro, rank));
     }
 }
 
-TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 2 pp activations everywhere") {
+TEST_CASE("zbv: no bubble in the span, pp - 1 in the makespan, and 2 pp activations of one stage on every rank") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro : {2 * pp, 3 * pp + 1, 5 * pp}) {
       CAPTURE(pp);
@@ -123,8 +123,8 @@ TEST_CASE("zbv: no bubble in the span, and a makespan of one rank's delay more; 
 }
 
 // Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator
-// for F = I = W and four micro-batches a rank.
-TEST_CASE("v shapes: peaks and bubbles, the paper's beside ours") {
+// for F = I = W and four micro-batches per rank.
+TEST_CASE("v shapes: peaks and bubbles equal those of the paper and the authors' generator") {
   for (std::int64_t pp = 2; pp <= max_pp; ++pp) {
     const pipeline_params p{.pp = pp, .micro = 4 * pp};
     const bool even = pp % 2 == 0;
@@ -195,7 +195,7 @@ TEST_CASE("zbv greedy: valid, and within the limit in bytes, for random costs by
       }
 }
 
-TEST_CASE("zbv greedy: stages that keep nothing, bytes of any size, the rest of a rounding, and the shortest span") {
+TEST_CASE("zbv greedy: stages without bytes, tiny bytes and rounding errors keep the limit; unequal stages") {
   const auto peak_over_limit = [](std::int64_t pp, stage_costs costs, double limit) {
     const metrics m = measured(detail::make_zbv({.pp = pp, .micro = 100, .costs = costs}, limit), costs);
     double worst = 0;
@@ -218,7 +218,7 @@ TEST_CASE("zbv greedy: stages that keep nothing, bytes of any size, the rest of 
   CHECK(measured(make_zbv_greedy_schedule({.pp = 5, .micro = 10, .costs = unequal}), unequal).span <= 179);
 }
 
-TEST_CASE("zbv: a single rank's row equals that of the schedule") {
+TEST_CASE("zbv: the row of one rank equals that of the schedule") {
   for (const pipeline_params p : {pipeline_params{.pp = 4, .micro = 9}, pipeline_params{.pp = 3, .micro = 2}})
     for (std::int64_t rank = 0; rank < p.pp; ++rank) {
       const schedule s = make_zbv_schedule(p);

@@ -47,7 +47,7 @@ TEST_CASE("zb greedy: the orders of the zero-bubble authors' scheduler") {
         golden_rows("zb_2p_greedy_costs_1p5B_pp4_m8"));
 }
 
-TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to the four decimals printed") {
+TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to four decimals") {
   const json table = json::parse(golden_text("zero_bubble_paper_table5.json"));
   int equal = 0;
   for (const json& row : table["rows"]) {
@@ -108,7 +108,7 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
       }
 }
 
-TEST_CASE("zb greedy: more memory does not make it slower by much, and costs count") {
+TEST_CASE("zb greedy: with the costs known, no slower than the order for equal stages") {
   const stage_costs slow_middle{
       .forward = {1, 1, 3, 1}, .backward_input = per_stage{1, 1, 3, 1}, .backward_weight = per_stage{1, 1, 3, 1}};
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, slow_middle)).makespan; };

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// ZB-V by greedy search on the costs of each stage and under a memory limit: two stages per rank, the last one on the same
-// rank as the first. Four combinations of rules are tried, and the order with the shortest span wins.
+// ZB-V by greedy search on the costs of each stage and under a memory limit: two stages per rank, the last one on the
+// same rank as the first. Four combinations of rules are tried, and the order with the shortest span wins, unless a
+// known order keeps the limit and ends earlier.
 // Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362); the authors' zbv.py
 // (sail-sg/zero-bubble-pipeline-parallelism 39f2c186).
 
@@ -49,7 +50,7 @@ inline schedule make_zbv(const zb_params& p, double limit) {
     }
   }
   choice.consider_known(make_zbv_schedule(sizes), p.costs, limit);
-  if (limit < static_cast<double>(p.pp))  // they take longer than the search, and more memory makes them no shorter
+  if (limit < static_cast<double>(p.pp))  // only there zbv does not fit, and each of these takes as long as the search
     for (const auto make : {make_v_half_schedule, make_v_min_schedule})
       choice.consider_known(make(sizes), p.costs, limit);
   return assemble(zbv_greedy_limits, sizes, std::move(where), choice.take(search));
@@ -57,12 +58,13 @@ inline schedule make_zbv(const zb_params& p, double limit) {
 
 }  // namespace detail
 
-/// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs, of 2 pp stages. The default limit is the memory
-/// of 1F1B; with F = I = W the span then has no bubble for micro >= 2 pp. Below that limit, where the source gives up,
-/// forwards wait for memory; there a little more memory can even make a longer order.
+/// ZB-V by greedy search for every pp >= 1 and micro >= 1, on these costs, of 2 pp stages. The default limit is the
+/// memory of 1F1B; with F = I = W the span then has no bubble for micro >= 2 pp. Below that limit, where the source
+/// gives up, forwards wait for memory; there a little more memory can even make a longer order. The makespan is at most
+/// that of zbv where zbv keeps the limit and, below the default limit, that of v_half and v_min where they keep it.
 /// @throws schedule_error on bad parameters, inconsistent costs, a limit below 1, or a limit where the stages keep
-/// different bytes. O(pp * micro) for each search; four searches, each repeated with the idle times of the one before as
-/// long as that helps.
+/// different bytes. O(pp * micro) for each search; four searches, each repeated with the idle times of the one before
+/// as long as that helps.
 inline schedule make_zbv_greedy_schedule(const zb_params& p) {
   detail::require(zbv_greedy_limits, p);
   return detail::make_zbv(p, detail::memory_limit_of(zbv_greedy_limits, p));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The choice among searched orders and known ones. A search is judged by its span, as in the papers, but a known order of
-// another family that keeps the memory limit and ends earlier is never passed over.
+// The choice among searched orders and known ones. A search is judged by its span, as in the papers, but a known order
+// of another family that keeps the memory limit and ends earlier is never passed over.
 
 #include <algorithm>
 #include <cstddef>
@@ -20,8 +20,8 @@
 
 namespace pipesched::detail {
 
-/// Whether each rank of a valid schedule of single F, I and W keeps at most `limit` activations of its whole share, by the
-/// bytes of the costs where there are any. Linear in the number of ops.
+/// Whether each rank of a valid schedule of single F, I and W keeps at most `limit` activations of its whole share, by
+/// the bytes of the costs where there are any. Linear in the number of ops.
 inline bool keeps_limit(const schedule& s, const stage_costs& costs, double limit) {
   const std::vector<double> kept = kept_by_stage(s.placement, costs);
   std::vector<double> freed_by_I(s.stages()), share(s.pp(), 0);
