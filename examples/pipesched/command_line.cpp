@@ -33,34 +33,38 @@ const option* find_option(const command& of, std::string_view name) {
   std::vector<std::string_view> takers, names;
   for (const command& other : all)
     if (find_option(other, name)) takers.push_back(other.name);
-  std::string text = std::string(of.name) + " takes no option " + quoted(name);
-  if (!takers.empty()) throw schedule_error(text + "; it is one of " + list_of(takers, "and"));
+  std::string text = std::string(of.name) + " takes no option " + in_quotes(name);
+  if (!takers.empty()) throw schedule_error(text + "; it is an option of " + list_of(takers, "and"));
   for (const option& o : of.options) names.push_back(o.name);
   const std::string_view nearest = pipesched::nearest_name(name, names);
   throw schedule_error(text + (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
+}
+
+// Appends words to a line that is `column` long, with line breaks; later lines start at `indent`.
+void append_words(std::string& to, std::string_view words, std::size_t column, std::size_t indent) {
+  while (!words.empty()) {
+    std::size_t end = words.size();
+    if (column + end > help_width) {
+      end = column < help_width ? words.rfind(' ', help_width - column) : words.npos;
+      if (end == words.npos) end = words.find(' ');
+      end = std::min(end, words.size());
+    }
+    to += words.substr(0, end);
+    words.remove_prefix(end);
+    if (words.empty()) return;
+    words.remove_prefix(1);
+    to += '\n' + std::string(indent, ' ');
+    column = indent;
+  }
 }
 
 // "--pp N" as two columns; `width` is of the first.
 void append_entry(std::string& to, std::string_view left, std::string_view right, std::size_t width) {
   std::string line = "  " + std::string(left);
   line.resize(std::max(width, line.size() + 2), ' ');
-  std::size_t column = line.size();
-  while (!right.empty()) {
-    std::size_t end = right.size();
-    if (column + end > help_width) {
-      end = right.rfind(' ', help_width - column);
-      if (end == right.npos) end = right.find(' ');
-      end = std::min(end, right.size());
-    }
-    line += right.substr(0, end);
-    right.remove_prefix(end);
-    if (!right.empty()) {
-      right.remove_prefix(1);
-      line += "\n" + std::string(width, ' ');
-      column = width;
-    }
-  }
-  to += line + '\n';
+  to += line;
+  append_words(to, right, line.size(), width);
+  to += '\n';
 }
 
 std::string left_column(const option& o) {
@@ -73,11 +77,17 @@ std::string left_column(const option& o) {
 
 }  // namespace
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string shown(text.substr(0, 60));
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
   return '"' + shown + (text.size() > 60 ? "...\"" : "\"");
+}
+
+std::string wrapped(std::string_view text) {
+  std::string lines;
+  append_words(lines, text, 0, 2);
+  return lines;
 }
 
 std::string list_of(const std::vector<std::string_view>& names, std::string_view last) {
@@ -100,9 +110,9 @@ std::optional<std::int64_t> arguments::whole_number(std::string_view name) const
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), number);
   if (error == std::errc::result_out_of_range)
-    throw schedule_error(std::string(name) + " takes a whole number of at most 64 bits; got " + quoted(*given));
+    throw schedule_error(std::string(name) + " takes a whole number of at most 64 bits; got " + in_quotes(*given));
   if (error != std::errc() || end != given->data() + given->size())
-    throw schedule_error(std::string(name) + " takes a whole number; got " + quoted(*given));
+    throw schedule_error(std::string(name) + " takes a whole number; got " + in_quotes(*given));
   return number;
 }
 
@@ -114,7 +124,7 @@ std::optional<double> arguments::number(std::string_view name) const {
   char* end = nullptr;
   const double number = std::strtod(given->c_str(), &end);
   if (given->empty() || !(is_word || is_decimal) || end != given->c_str() + given->size())
-    throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + quoted(*given));
+    throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + in_quotes(*given));
   return number;
 }
 
@@ -125,7 +135,7 @@ const command& find_command(std::string_view name, const std::vector<command>& a
     names.push_back(c.name);
   }
   const std::string_view nearest = pipesched::nearest_name(name, names);
-  throw schedule_error("no command is called " + quoted(name) +
+  throw schedule_error("no command is called " + in_quotes(name) +
                        (nearest.empty() ? "; expected " + list_of(names) : did_you_mean(nearest)));
 }
 
@@ -140,7 +150,7 @@ arguments parse_arguments(const command& of, const std::vector<command>& all, co
                              (of.max_operands == 0   ? "only options"
                               : of.max_operands == 1 ? "one operand"
                                                      : std::to_string(of.max_operands) + " operands") +
-                             "; got " + quoted(word) + (of.max_operands == 0 ? "" : " as well"));
+                             "; got " + in_quotes(word) + (of.max_operands == 0 ? "" : " as well"));
       result.operands.push_back(word);
       continue;
     }
@@ -156,7 +166,7 @@ arguments parse_arguments(const command& of, const std::vector<command>& all, co
     std::optional<std::string> value;
     if (end < word.size()) value = word.substr(word[end] == '=' ? end + 1 : end);
     if (o->value.empty()) {
-      if (value) throw schedule_error(name + " takes no value; got " + quoted(*value));
+      if (value) throw schedule_error(name + " takes no value; got " + in_quotes(*value));
       value = "";
     } else if (!value) {
       if (i + 1 == words.size()) throw schedule_error(name + " takes a value, " + std::string(o->value) + "; got none");
@@ -167,7 +177,7 @@ arguments parse_arguments(const command& of, const std::vector<command>& all, co
     const auto [at, is_new] = result.values_.emplace(std::string(o->name), *value);
     if (!is_new)
       throw schedule_error(std::string(o->name) + " is given twice" +
-                           (o->value.empty() ? "" : ", as " + quoted(at->second) + " and " + quoted(*value)) +
+                           (o->value.empty() ? "" : ", as " + in_quotes(at->second) + " and " + in_quotes(*value)) +
                            "; expected once");
   }
   if (result.operands.size() < of.min_operands)
@@ -193,7 +203,9 @@ std::string help_on_command(const command& of) {
   std::string text;
   for (std::string_view form : of.usage)
     text += (text.empty() ? "usage: pipesched " : "       pipesched ") + std::string(form) + '\n';
-  text += '\n' + std::string(of.summary) + '\n';
+  std::string summary(of.summary);
+  summary[0] = static_cast<char>(summary[0] - 'a' + 'A');
+  text += '\n' + summary + ".\n";
   if (!of.options.empty()) text += "\noptions:\n";
   std::size_t width = 0;
   for (const option& o : of.options) width = std::max(width, left_column(o).size() + 4);

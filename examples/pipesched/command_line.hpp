@@ -65,10 +65,13 @@ std::string help_on_program(std::string_view summary, const std::vector<command>
                             const std::vector<std::string_view>& notes);
 std::string help_on_command(const command& of);
 
+/// The text with line breaks, so that no line is longer than a terminal of 80 columns; later lines are indented by two.
+std::string wrapped(std::string_view text);
+
 /// "a, b or c".
 std::string list_of(const std::vector<std::string_view>& names, std::string_view last = "or");
 
 /// The text in quotes, at most 60 characters of it, with "?" for what is not printable ASCII.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace tool

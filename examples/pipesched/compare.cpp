@@ -74,7 +74,7 @@ std::vector<const family*> families_of(const arguments& args) {
   for (std::size_t begin = 0; begin <= given->size();) {
     const std::size_t end = std::min(given->find(',', begin), given->size());
     const std::string name = given->substr(begin, end - begin);
-    if (name.empty()) throw schedule_error("--families takes names with commas between them; got " + quoted(*given));
+    if (name.empty()) throw schedule_error("--families takes names with commas between them; got " + in_quotes(*given));
     const family* f = &find_family(name);
     if (std::find(chosen.begin(), chosen.end(), f) != chosen.end())
       throw schedule_error("--families names " + name + " twice; expected once");
@@ -100,7 +100,8 @@ std::string lines_on_parameters(const schedule_params& p, const std::vector<cons
       throw schedule_error(fmt::format("no compared family takes {}; expected {} in --families", option,
                                        list_of(all_takers)));
     const std::string value = *args.text(option);
-    text += fmt::format("{}{}{}: for {}\n", option, value.empty() ? "" : " ", value, list_of(takers, "and"));
+    text += wrapped(fmt::format("{}{}{}: for {}", option, value.empty() ? "" : " ", value, list_of(takers, "and")));
+    text += '\n';
   }
   return text;
 }
@@ -218,7 +219,7 @@ std::string convention_of(const stage_costs& given, std::int64_t pp) {
     if (count != 1 && count != pp) arrays.append(arrays.empty() ? "" : ", ").append(name);
     shares = shares || count == pp;
   });
-  std::string text = "costs are of a rank's share, divided among its stages";
+  std::string text = "costs are of a rank's share, split among its stages";
   if (shares && pp > 1) text += " (of dualpipe and chimera per stage)";
   if (!arrays.empty()) text += "; per stage: " + arrays;
   return text + note_on_backward(given);
@@ -226,8 +227,9 @@ std::string convention_of(const stage_costs& given, std::int64_t pp) {
 
 std::string text_of(const std::vector<row>& rows, const std::vector<omission>& omitted, const schedule_params& p,
                     const stage_costs& costs, const std::string& on_parameters) {
-  std::string text = fmt::format("{} ranks, {} micro-batches{}; {}\n", p.pp, p.micro,
-                                 p.forward_only ? ", forward only" : "", convention_of(costs, p.pp));
+  std::string text = wrapped(fmt::format("{} ranks, {} micro-batches{}; {}", p.pp, p.micro,
+                                         p.forward_only ? ", forward only" : "", convention_of(costs, p.pp)));
+  text += '\n';
   text += on_parameters;
   if (!rows.empty()) {
     const contents has(rows);
@@ -244,7 +246,7 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
     if (has.bytes) text += "bytes: of activations, the highest peak of a rank (k = 1000)\n";
     if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, of the fullest rank\n";
   }
-  for (const omission& o : omitted) text += line_of(o) + '\n';
+  for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
   return text;
 }
 

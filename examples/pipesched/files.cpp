@@ -34,8 +34,10 @@ namespace {
 
 std::string shown(const std::string& name) { return name.empty() ? "\"\"" : name; }
 
-// "; did you mean plan.json?", from the folder of the file and `others`.
-std::string near_file(const std::string& name, const std::vector<std::string>& others) {
+// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it.
+std::string hint_at(const std::string& name, const std::vector<std::string>& others) {
+  for (const pipesched::family& f : pipesched::families)
+    if (f.name == name) return "; for the family: simulate --family " + name;
   constexpr std::size_t max_entries = 10000;
   const fs::path folder = fs::path(name).parent_path();
   std::vector<std::string> names = others;
@@ -65,7 +67,7 @@ auto read_file(const std::string& name, const std::vector<std::string>& others, 
     if (!file.is_open()) {
       const int reason = errno;
       throw schedule_error(std::string("cannot be read (") + std::strerror(reason) + ")" +
-                           (reason == ENOENT ? near_file(name, others) : ""));
+                           (reason == ENOENT ? hint_at(name, others) : ""));
     }
     return read(file);
   } catch (const std::bad_alloc&) {
@@ -109,18 +111,10 @@ std::string_view family_with_order(const pipesched::schedule& s) {
 }  // namespace
 
 pipesched::schedule_file read_schedule(const std::string& file) {
-  std::vector<std::string> no_others;
-  try {
-    pipesched::schedule_file read =
-        read_file(file, no_others, [](std::istream& in) { return pipesched::read_schedule(in); });
-    if (read.format == pipesched::schedule_format::torch_csv)
-      if (const std::string_view name = family_with_order(read.schedule); !name.empty()) read.schedule.name = name;
-    return read;
-  } catch (const schedule_error& e) {
-    for (const pipesched::family& f : pipesched::families)
-      if (f.name == file) throw schedule_error(std::string(e.what()) + "; for the family: simulate --family " + file);
-    throw;
-  }
+  pipesched::schedule_file read = read_file(file, {}, [](std::istream& in) { return pipesched::read_schedule(in); });
+  if (read.format == pipesched::schedule_format::torch_csv)
+    if (const std::string_view name = family_with_order(read.schedule); !name.empty()) read.schedule.name = name;
+  return read;
 }
 
 pipesched::schedule read_computation(const std::string& file) {

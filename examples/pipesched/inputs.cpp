@@ -143,7 +143,10 @@ bool gives_costs(const arguments& args) {
 
 stage_costs costs_of(const arguments& args) {
   stage_costs costs;
-  if (const auto file = args.text("--costs")) costs = *file == "deepseek_v3" ? pipesched::deepseek_v3_costs() : read_costs(*file);
+  if (const auto file = args.text("--costs")) {
+    if (file->empty()) throw schedule_error("--costs takes a file, or deepseek_v3; got \"\"");
+    costs = *file == "deepseek_v3" ? pipesched::deepseek_v3_costs() : read_costs(*file);
+  }
   if (args.has("--backward")) costs.backward_input.reset(), costs.backward_weight.reset();
   const auto replace = [&](auto& field, std::string_view option, std::string_view name) {
     if (args.has(option)) field = cost_of(args, option, name);
@@ -184,7 +187,7 @@ output output_of(const arguments& args, std::string_view command, const std::vec
   const std::optional<std::string> format = args.text("--format");
   if (format && std::find(formats.begin(), formats.end(), *format) == formats.end()) {
     const std::string_view nearest = pipesched::nearest_name(*format, formats);
-    throw schedule_error(fmt::format("--format takes {}; got {}{}", list_of(formats), quoted(*format),
+    throw schedule_error(fmt::format("--format takes {}; got {}{}", list_of(formats), in_quotes(*format),
                                      nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
   }
   if (format) to.format = *format;
@@ -202,7 +205,7 @@ output output_of(const arguments& args, std::string_view command, const std::vec
   if (const auto colour = args.text("--colour")) {
     const std::vector<std::string_view> legal = {"auto", "always", "never"};
     if (std::find(legal.begin(), legal.end(), *colour) == legal.end())
-      throw schedule_error(fmt::format("--colour takes {}; got {}", list_of(legal), quoted(*colour)));
+      throw schedule_error(fmt::format("--colour takes {}; got {}", list_of(legal), in_quotes(*colour)));
     const std::string_view grid = command == "generate" ? "grid" : "text";
     if (to.format != grid)
       throw schedule_error(fmt::format("--colour is for --format {}; got --format {}", grid, to.format));

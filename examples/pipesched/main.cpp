@@ -133,7 +133,7 @@ int run(const std::vector<std::string>& words) {
   const bool is_help = first == "--help" || first == "-h" || first == "help";
   if ((is_help || first == "--version") && words.size() > (first == "help" ? 2u : 1u))
     throw schedule_error(first + " takes " + (first == "help" ? "one command" : "nothing") + "; got " +
-                         tool::quoted(words[first == "help" ? 2 : 1]) + (first == "help" ? " as well" : ""));
+                         tool::in_quotes(words[first == "help" ? 2 : 1]) + (first == "help" ? " as well" : ""));
   if (first == "--version") {
     tool::write_output("-", fmt::format("pipesched {}\n", pipesched::library_version));
     return 0;
@@ -153,6 +153,15 @@ int run(const std::vector<std::string>& words) {
   return chosen.run(tool::parse_arguments(chosen, commands(), rest));
 }
 
+// Errors are one line, whatever the names of files in them.
+int fail(std::string_view what) {
+  std::string line(what.substr(0, 2000));
+  for (char& c : line)
+    if ((c >= 0 && c < ' ') || c == '\x7f') c = '?';
+  std::cerr << "pipesched: " << line << '\n';
+  return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -160,9 +169,8 @@ int main(int argc, char** argv) {
   try {
     return run({argv + (argc > 0 ? 1 : 0), argv + argc});
   } catch (const std::bad_alloc&) {
-    std::cerr << "pipesched: there is not enough memory for a schedule of this size; try fewer micro-batches\n";
+    return fail("there is not enough memory for a schedule of this size; try fewer micro-batches");
   } catch (const std::exception& e) {
-    std::cerr << "pipesched: " << e.what() << '\n';
+    return fail(e.what());
   }
-  return 2;
 }

@@ -80,8 +80,9 @@ struct named_schedule {
 
 named_schedule schedule_of(const arguments& args, const stage_costs& costs, const std::string& format) {
   if (!args.operands.empty()) {
+    schedule plan = read_computation(args.operands[0]);
     refuse_parameters(args, args.operands[0]);
-    return {.plan = read_computation(args.operands[0])};
+    return {.plan = std::move(plan)};
   }
   const family& f = find_family(*args.text("--family"));
   const schedule_params p = params_of(args, "simulate --family");

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/notation.hpp>
+#include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/simulate/simulate.hpp>
 #include <utility>

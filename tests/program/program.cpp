@@ -536,7 +536,7 @@ TEST_CASE("check: a whole B has a context of its own, which no pending W holds")
   program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
   CHECK(p.slots[1][1][0].context == 0);  // 1B0
   p.slots[1][1][0].context = no_slot;
-  CHECK(check(p).violations.at(0).text.find("1B0 has no weight slot") == 0);
+  CHECK(check(p).violations.at(0).text.find("1B0 has no context slot") == 0);
 
   const program good = lower(delay_weights(make_dualpipe_schedule({.pp = 8, .micro = 20}), 4));
   int tried = 0;
@@ -552,7 +552,7 @@ TEST_CASE("check: a whole B has a context of its own, which no pending W holds")
         CHECK(!pending.contains(own));
         program bad = good;
         bad.slots[rank][i][k].context = *pending.begin();
-        CHECK(check(bad).violations.at(0).text.find(" left there") != std::string::npos);
+        CHECK(check(bad).violations.at(0).text.find("which still holds that of ") != std::string::npos);
         ++tried;
       }
   }

@@ -307,6 +307,12 @@ TEST_CASE("pictures: peaks are activations of one micro-batch through a rank's w
   CHECK(title_of(make_dualpipe_schedule({.pp = 8, .micro = 20})).ends_with(", at most 9 activations per rank"));
   CHECK(title_of(make_dualpipev_schedule({.pp = 8, .micro = 20})).ends_with(", at most 8.5 activations per rank"));
   CHECK(title_of(make_zbv_schedule({.pp = 4, .micro = 8})).ends_with(", at most 4 activations per rank"));
+  const auto says_unit = [](const schedule& s) {
+    return render_svg(simulate(s)).find(">1 activation: a micro-batch through all stages of a rank</text>") !=
+           std::string::npos;
+  };
+  CHECK(says_unit(make_zbv_schedule({.pp = 4, .micro = 8})));
+  CHECK(!says_unit(make_gpipe_schedule({.pp = 4, .micro = 8})));  // with one stage per rank there is nothing to say
   const auto data_of = [](const schedule& s) {
     const std::string page = render_html(make_panel(simulate(s)));
     const std::size_t from = page.find("const DATA = ") + 13, to = page.find(";\nconst $ =");

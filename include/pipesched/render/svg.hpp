@@ -211,6 +211,7 @@ class svg_writer {
     entry("in a cell: its micro-batch", [&] {
       out_ += concat({"<text x=\"", number(left + 10), "\" y=\"", number(y + 1), "\" text-anchor=\"middle\">7</text>"});
     });
+    if (more && style_.title.empty()) entry("1 activation: a micro-batch through all stages of a rank", [] {});
     return y;
   }
 
