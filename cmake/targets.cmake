@@ -33,3 +33,18 @@ target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshad
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(pipesched_dev INTERFACE -Wno-restrict)  # false on "text" + string: GCC bug 105329
 endif()
+
+# Every header of the targets, in two objects of one program: a function that is not inline is a link error.
+if(NOT PROJECT_IS_TOP_LEVEL)
+  return()
+endif()
+set(every_header "")
+foreach(header IN LISTS core_headers io_headers)
+  cmake_path(RELATIVE_PATH header BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/include")
+  string(APPEND every_header "#include <${header}>\n")
+endforeach()
+file(CONFIGURE OUTPUT every_header.cpp CONTENT "${every_header}" @ONLY)
+file(CONFIGURE OUTPUT every_header_again.cpp CONTENT "${every_header}int main() {}\n" @ONLY)
+add_executable(pipesched_odr EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/every_header.cpp ${PROJECT_BINARY_DIR}/every_header_again.cpp)
+target_link_libraries(pipesched_odr PRIVATE pipesched_dev)
+target_compile_options(pipesched_odr PRIVATE -O0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A schedule is a value: make it, prove it, ask what it costs. At compile time, too.
+// A schedule is a value: make it, verify it, measure it. Making and verifying also work at compile time.
 //
 //   build/examples/example_first_schedule
 //

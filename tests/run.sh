@@ -5,7 +5,7 @@
 #
 #   tests/run.sh          everything: about a quarter of an hour on two cores
 #   tests/run.sh --fast   g++ alone, without CUDA, sanitizers and the tests with the label slow
-set -uo pipefail
+set -uom pipefail  # m: every part is a group of processes, which ends with the script
 case ${1-} in
   "" | --fast) ;;
   *) echo "usage: tests/run.sh [--fast]" >&2; exit 2 ;;
@@ -14,14 +14,14 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 log=$(mktemp)
 job=
-trap '[ -z "$job" ] || kill "$job" 2>/dev/null; rm -f "$log"' EXIT
+trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 failed=()
 
 clock() { printf '%d min %02d s' $((SECONDS / 60)) $((SECONDS % 60)); }
 
 # How far the command is that writes the log: "[12/101]" of ninja, "12/259" of ctest.
-progress() { tail -c 20000 "$log" | tr '\r' '\n' | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
+progress() { tr '\r' '\n' <"$log" | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
 
 # Waits for the job; says once a minute how far it is, unless the log has been shown meanwhile.
 follow() {  # name, shown or hidden

@@ -2,10 +2,17 @@
 #pragma once
 
 // The core: making, verifying and simulating schedules, and drawing them as text. Quick to compile. Other headers are
-// included by name: the families from engines (generate/v_half.hpp, generate/zb_greedy.hpp, ...), families by name
-// (generate/families.hpp), formulas of schedules (simulate/closed_form_of.hpp), transforms of schedules (transform.hpp), programs and running them (program/, execute/), costs
-// from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp, render/html.hpp, render/chrome_trace.hpp),
-// JSON, CSV and fmt (io/).
+// included by name:
+//
+//   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
+//                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
+//   families by name         generate/families.hpp, generate/recognize.hpp, nearest_name.hpp
+//   formulas of schedules    simulate/closed_form_of.hpp
+//   costs from a timeline    simulate/fit_costs.hpp
+//   transforms of schedules  transform.hpp
+//   programs, running them   program/, execute/
+//   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
+//   JSON, CSV and fmt        io/
 
 #include "pipesched/concat.hpp"
 #include "pipesched/cost_model.hpp"

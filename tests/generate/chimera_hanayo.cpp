@@ -33,9 +33,9 @@ constexpr std::int64_t max_pp = 16, max_micro = 64;
 
 const stage_costs backward_as_forward{.backward = per_stage(1)};
 
-// The rule, slot by slot: micro-batch k of a stream runs forward through stage s in slot s + 2k, later units shifted by
-// what a unit takes, and backward one stage a slot from there. Each rank runs what it hosts by slot.
-std::vector<std::string> told_by_slots(std::int64_t stages, const std::vector<std::int64_t>& micro_of_stream,
+// The rows by the papers' definition in slots: micro-batch k of a stream runs forward through stage s in slot s + 2k, then
+// backward at one stage per slot; each later unit is shifted by the length of one unit.
+std::vector<std::string> rows_by_slots(std::int64_t stages, const std::vector<std::int64_t>& micro_of_stream,
                                        std::int64_t unit, std::int64_t shift, std::int64_t ranks, auto&& rank_of) {
   std::vector<std::map<std::int64_t, std::string>> slots(static_cast<std::size_t>(ranks));
   std::int64_t first = 0;
@@ -64,25 +64,25 @@ std::vector<std::string> told_by_slots(std::int64_t stages, const std::vector<st
 
 }  // namespace
 
-TEST_CASE("chimera, hanayo: the orders of their slots, none of which is taken twice") {
+TEST_CASE("chimera, hanayo: equal their definition in slots, and no slot is taken twice") {
   for (std::int64_t pp = 1; pp <= std::min<std::int64_t>(max_pp, 8); ++pp)
     for (std::int64_t micro = 1; micro <= 3 * pp + 1; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
       if (pp % 2 == 0)
         REQUIRE(text_rows(make_chimera_schedule({.pp = pp, .micro = micro})) ==
-                told_by_slots(pp, {(micro + 1) / 2, micro / 2}, pp / 2, 2 * pp, pp,
+                rows_by_slots(pp, {(micro + 1) / 2, micro / 2}, pp / 2, 2 * pp, pp,
                               [&](std::size_t stream, std::int64_t s) { return stream == 0 ? s : pp - 1 - s; }));
       for (std::int64_t waves = 1; waves <= 3; ++waves)
         REQUIRE(text_rows(make_hanayo_schedule({.pp = pp, .micro = micro, .waves = waves})) ==
-                told_by_slots(2 * pp * waves, {micro}, pp, 4 * pp * waves, pp, [&](std::size_t, std::int64_t s) {
+                rows_by_slots(2 * pp * waves, {micro}, pp, 4 * pp * waves, pp, [&](std::size_t, std::int64_t s) {
                   const std::int64_t along = s % (2 * pp);
                   return along < pp ? along : 2 * pp - 1 - along;
                 }));
     }
 }
 
-TEST_CASE("chimera, hanayo: valid for every pp up to 16, micro up to 64, waves up to 4, with the peaks promised") {
+TEST_CASE("chimera, hanayo: valid for every pp up to 16, micro up to 64, waves up to 4, with the documented peaks") {
   for (std::int64_t pp = 1; pp <= max_pp; ++pp)
     for (std::int64_t micro = 1; micro <= max_micro; ++micro)
       for (const bool forward_only : {false, true}) {
@@ -124,7 +124,7 @@ TEST_CASE("chimera: the paper's bubble ratio (D-2)/(2N+D-2) and memory of D/2+1 
     }
 }
 
-TEST_CASE("hanayo: the more waves, the smaller the bubble's share; the memory") {
+TEST_CASE("hanayo: the bubble is the same for any number of waves, and the peak is the documented one") {
   for (std::int64_t pp : {1, 2, 3, 4, 7})
     for (std::int64_t waves = 1; waves <= 4; ++waves)
       for (std::int64_t micro : {pp, 3 * pp}) {
@@ -137,11 +137,12 @@ TEST_CASE("hanayo: the more waves, the smaller the bubble's share; the memory") 
         const metrics m = measure(simulate(s));
         if (micro == pp) CHECK(m.makespan == 3 * work + 2 * wait);
         for (std::int64_t rank = 0; rank < pp; ++rank)
-          CHECK(m.ranks[static_cast<std::size_t>(rank)].peak_activations == 2 * waves * pp - pp + 1 + rank);
+          CHECK(m.ranks[static_cast<std::size_t>(rank)].peak_activations ==
+                shares(2 * waves * pp - pp + 1 + rank, 2 * waves));
       }
 }
 
-TEST_CASE("chimera, hanayo: a single rank's row equals that of the schedule; bad numbers are refused") {
+TEST_CASE("chimera, hanayo: the row of one rank equals that of the schedule; bad parameters are refused") {
   for (std::int64_t rank = 0; rank < 4; ++rank) {
     const auto row_of = [&](const schedule& s) {
       const auto row = s[static_cast<std::size_t>(rank)];

@@ -27,7 +27,7 @@ TEST_CASE("gpipe: all forwards, then all backwards") {
         std::vector<std::string>{"0F0 0F1 0F2 0B0 0B1 0B2", "1F0 1F1 1F2 1B0 1B1 1B2"});
 }
 
-TEST_CASE("1f1b: rank r runs pp - r forwards ahead") {
+TEST_CASE("1f1b: rank r starts with pp - r forwards") {
   CHECK(text_rows(make_1f1b_schedule({.pp = 3, .micro = 4})) ==
         std::vector<std::string>{"0F0 0F1 0F2 0B0 0F3 0B1 0B2 0B3", "1F0 1F1 1B0 1F2 1B1 1F3 1B2 1B3",
                                  "2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3"});
@@ -37,7 +37,7 @@ TEST_CASE("zb1p: the ZB-H1 order of the zero-bubble authors' scheduler") {
   CHECK(text_rows(make_zb1p_schedule({.pp = 4, .micro = 8})) == golden_rows("zb_h1_greedy_pp4_m8"));
 }
 
-TEST_CASE("zb1p: equals its definition told step by step, at every size up to 12 x 30") {
+TEST_CASE("zb1p: equals its definition step by step, at every size up to 12 x 30") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro = 1; micro <= 30; ++micro) {
       CAPTURE(pp);
@@ -80,7 +80,7 @@ TEST_CASE("forward only: the forwards of the training order, in that order") {
   });
 }
 
-TEST_CASE("a single rank's row equals that of the schedule, and a plain callable is a sink") {
+TEST_CASE("gpipe, 1f1b, zb1p: the row of one rank equals that of the schedule, and a plain callable is a sink") {
   const pipeline_params p{.pp = 5, .micro = 9};
   for (std::int64_t rank = 0; rank < p.pp; ++rank) {
     const auto row_of = [&](const schedule& s) {
@@ -191,7 +191,7 @@ TEST_CASE("a parameter that a family does not take is refused, with the families
     }
 }
 
-TEST_CASE("your own family: parameters are checked as those of the library's are") {
+TEST_CASE("your own family: its parameters are checked like those of the library's families, and forward_only works") {
   const auto gpipe_of = [](std::int64_t micro) {
     return [micro](std::int64_t rank, auto& sink) {
       const stage_ops s(rank);

@@ -41,7 +41,7 @@ class schema_checker {
 
 }  // namespace
 
-TEST_CASE("json schema: accepts every schedule that the library writes") {
+TEST_CASE("json schema: accepts every schedule that the library writes" * doctest::test_suite("slow")) {
   schema_checker schema("schedule.schema.json");
   for_all_families(6, 14, [&](const family& f, const schedule_params& p) { CHECK(schema.accepts(json(f.make(p)))); });
 }

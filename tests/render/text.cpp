@@ -80,10 +80,11 @@ TEST_CASE("render_text: what is drawn is the schedule: every cell, as wide as it
   });
 }
 
-TEST_CASE("render_text: a broken schedule prints its report") {
+TEST_CASE("render_text: an invalid schedule is refused with its report") {
   schedule s = make_gpipe_schedule({.pp = 2, .micro = 1});
   std::swap(s[0][0], s[0][1]);
-  CHECK(render_text(s) == "rank 0, cell 0: order: 0B0 before 0F0 in cell 1; expected after it\n");
+  CHECK(refusal_of([&] { render_text(s); }) ==
+        "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 1; expected after it");
 }
 
 TEST_CASE("render_text: with real durations the shortest cell is one column, and a very long line is coarser") {

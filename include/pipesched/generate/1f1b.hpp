@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// 1F1B, also called PipeDream-Flush and DAPPLE: rank r runs pp-r forwards ahead, then one backward and one forward in
-// turn, so that no more than pp-r activations live at a time.
+// 1F1B, also called PipeDream-Flush and DAPPLE: rank r runs pp-r forwards, then one backward and one forward in turn,
+// so that it keeps at most pp-r activations.
 // Source: Narayanan et al., "Memory-Efficient Pipeline-Parallel DNN Training" (arXiv 2006.09503), section 3.2.
 
 #include <algorithm>
@@ -31,7 +31,7 @@ constexpr void emit_1f1b(const pipeline_params& p, std::int64_t rank, Sink&& sin
   repeat(sink, warm_up, s.B(steady));
 }
 
-/// Every pp >= 1 and micro >= 1. Bubble (pp-1)(F+B); rank r keeps min(micro, pp-r) activations.
+/// 1F1B for every pp >= 1 and micro >= 1. The bubble is (pp-1)(F+B); rank r keeps min(micro, pp-r) activations.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_1f1b_schedule(const pipeline_params& p) {
   require(one_f_one_b_limits, p);
@@ -39,7 +39,7 @@ constexpr schedule make_1f1b_schedule(const pipeline_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); });
 }
 
-/// The row of one rank alone; its cost does not depend on the number of ranks.
+/// The row of one rank. Linear in its length, independent of the number of ranks.
 constexpr std::vector<cell> make_1f1b_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_1f1b(p, r, sink); }, rank);
 }

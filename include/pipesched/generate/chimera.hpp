@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Chimera.
+// Chimera: micro-batches enter from both ends of the pipeline and every stage is held twice, so that each rank fills
+// the bubbles of one direction with ops of the other.
+// Source: Li and Hoefler, "Chimera" (arXiv 2107.06925), section 3, with direct concatenation for more micro-batches
+// than ranks.
 
 #include <algorithm>
 #include <cstdint>
@@ -30,9 +33,9 @@ constexpr void emit_chimera(const pipeline_params& p, std::int64_t rank, Sink&& 
 }
 
 /// Chimera for every even pp and every micro >= 1: units of pp micro-batches, half of them from each end, directly
-/// concatenated; where pp does not divide micro, the last unit is left incomplete. The bubble is (pp-2)B for one whole unit
-/// and F <= B, and for any number of them if F = B; otherwise every further unit adds to it, as the paper says. Rank r
-/// keeps at most pp/2 + 1 + min(r, pp-1-r) activations. The parameters of every stage are held twice.
+/// concatenated; if pp does not divide micro, the last unit is incomplete. For F <= B the bubble of one whole unit is
+/// (pp-2)B. For F = B it is the same for any number of units; otherwise every further unit adds to it, as the paper
+/// says. Rank r keeps at most pp/2 + 1 + min(r, pp-1-r) activations. The parameters of every stage are held twice.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_chimera_schedule(const pipeline_params& p) {
   require(chimera_limits, p);
@@ -40,7 +43,7 @@ constexpr schedule make_chimera_schedule(const pipeline_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_chimera(p, r, sink); });
 }
 
-/// The row of one rank; linear in its length.
+/// The row of one rank. Linear in its length, independent of the number of ranks.
 constexpr std::vector<cell> make_chimera_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_chimera(p, r, sink); }, rank);
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// dualpipev.
+// DualPipeV: DualPipe folded in half ("cut in half"), so that one copy of the parameters is enough. Rank r hosts stages
+// r and 2pp-1-r.
+// Source: deepseek-ai/DualPipe 3da1bbe, whose order this is.
 
 #include <algorithm>
 #include <cstdint>
@@ -28,18 +30,18 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
   emit_truncated(sink, p.micro == accepted, p.micro, p.micro, p.forward_only, emit);
 }
 
-/// DualPipeV ("cut in half") for every pp >= 1 and micro >= 1: 2 pp stages, rank r hosts r and 2pp-1-r. Where the
-/// reference accepts the numbers (micro >= 2 pp) the order is its own; elsewhere it is that of micro = 2 pp without the
-/// surplus micro-batches. For micro >= 2 pp, F = I = W and F&B = F + B, all of one stage: bubble (pp-1)(F&B + B - 3W);
-/// every rank keeps 2 pp + 1 activations of one stage.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, but for pp^2 if micro < 2 pp.
+/// DualPipeV for every pp >= 1 and micro >= 1, of 2 pp stages. If the reference accepts the numbers (micro >= 2 pp),
+/// the order is that of the reference; otherwise it is that of micro = 2 pp without the surplus. For micro >= 2 pp, F =
+/// I = W and F&B = F + B, the bubble is (pp-1)(F&B + B - 3W) of one stage, and every rank keeps 2 pp + 1 activations of
+/// one stage.
+/// @throws schedule_error on bad parameters. Linear in the number of cells, and in pp^2 if micro < 2 pp.
 constexpr schedule make_dualpipev_schedule(const pipeline_params& p) {
   require(dualpipev_limits, p);
   return detail::assemble(dualpipev_limits, p, placement::vee(p.pp),
                           [&](std::int64_t r, auto& sink) { emit_dualpipev(p, r, sink); });
 }
 
-/// The row of one rank; linear in its length and, if micro < 2 pp, in pp.
+/// The row of one rank. Linear in its length and, if micro < 2 pp, in pp.
 constexpr std::vector<cell> make_dualpipev_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_dualpipev(p, r, sink); }, rank);
 }

@@ -23,7 +23,7 @@
 
 namespace pipesched {
 
-/// Sink: how many cells the rule emits.
+/// Sink: counts cells.
 struct cell_counter {
   std::size_t count = 0;
   constexpr void operator()(cell) noexcept { ++count; }
@@ -33,14 +33,14 @@ struct cell_counter {
   }
 };
 
-/// Sink: stores the cells from `next` on, where there is room for all of them.
+/// Sink: stores cells from `next` on. @pre there is room for all of them
 struct cell_writer {
   cell* next;
 
   constexpr void operator()(cell c) noexcept { *next++ = c; }
 
-  // A cell is two 64-bit words and a micro-batch number the upper half of one (on little-endian machines), so a run
-  // is two stores and two additions a cell.
+  // A cell is two 64-bit words, and a micro-batch number is the upper half of one (on little-endian machines), so a run
+  // costs two stores and two additions per cell.
   template <typename... Cells>
   constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
     using words = std::array<std::uint64_t, 2>;
@@ -123,8 +123,8 @@ constexpr schedule assemble(const family_limits& limits, const pipeline_params& 
 ///     });
 ///
 /// The order is the caller's responsibility; verify() says whether it is valid.
-/// @throws schedule_error on parameters outside the limits, or a placement on another number of ranks than pp. Linear in
-/// the number of cells.
+/// @throws schedule_error on parameters outside the limits, or a placement on another number of ranks than pp. Linear
+/// in the number of cells.
 template <row_emitter Emitter>
 constexpr schedule make_schedule(const family_limits& limits, const pipeline_params& p, placement where,
                                  Emitter&& emit) {

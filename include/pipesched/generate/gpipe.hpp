@@ -25,7 +25,7 @@ constexpr void emit_gpipe(const pipeline_params& p, std::int64_t rank, Sink&& si
   if (!p.forward_only) repeat(sink, p.micro, s.B(0));
 }
 
-/// Every pp >= 1 and micro >= 1. Bubble (pp-1)(F+B); every rank keeps all `micro` activations.
+/// GPipe for every pp >= 1 and micro >= 1. The bubble is (pp-1)(F+B); every rank keeps all `micro` activations.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_gpipe_schedule(const pipeline_params& p) {
   require(gpipe_limits, p);
@@ -33,7 +33,7 @@ constexpr schedule make_gpipe_schedule(const pipeline_params& p) {
                           [&](std::int64_t r, auto& sink) { emit_gpipe(p, r, sink); });
 }
 
-/// The row of one rank alone; its cost does not depend on the number of ranks.
+/// The row of one rank. Linear in its length, independent of the number of ranks.
 constexpr std::vector<cell> make_gpipe_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_gpipe(p, r, sink); }, rank);
 }

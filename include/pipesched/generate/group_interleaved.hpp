@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Group-interleaved 1F1B: interleaved 1F1B with half the warm-up and the backward split, each W right after its I, which
-// keeps fewer activations.
+// Group-interleaved 1F1B: interleaved 1F1B with half the warm-up and the backward split, each W right after its I,
+// which keeps fewer activations.
 // Source: Wan et al., "PipeOffload" (arXiv 2503.01328), section 3; the order is that of the authors' scheduler.
 
 #include <cstdint>
@@ -44,10 +44,11 @@ constexpr void emit_group_interleaved(const interleaved_params& p, std::int64_t 
   });
 }
 
-/// Group-interleaved 1F1B for every pp, micro, chunks >= 1. Rank r keeps (chunks-1) group_size + pp - r activations of one
-/// stage. Groups are of pp micro-batches (GIS, the default) or, down to pp/2, of fewer (GIS-H: less memory, a bubble that
-/// is (pp - group_size)(chunks - 1) F longer); the surplus of the last group is left out. With groups of pp, micro a
-/// multiple of pp and F = I = W, the bubble is 2(pp-1)F of one stage. Takes neither extra_warm_up nor overlap.
+/// Group-interleaved 1F1B for every pp, micro, chunks >= 1. Rank r keeps (chunks-1) group_size + pp - r activations of
+/// one stage. Groups are of pp micro-batches (GIS, the default) or, down to pp/2, of fewer (GIS-H: less memory, a
+/// bubble that is (pp - group_size)(chunks - 1) F longer); the surplus of the last group is left out. With groups of
+/// pp, micro a multiple of pp and F = I = W, the bubble is 2(pp-1)F of one stage. Takes neither extra_warm_up nor
+/// overlap.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_group_interleaved_schedule(const interleaved_params& p) {
   detail::require(group_interleaved_limits, p);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Hanayo.
+// Hanayo: Chimera's two directions folded into waves, so that one copy of the parameters is enough. In each wave a
+// micro-batch runs down the ranks and back up.
+// Source: Liu et al., "Hanayo" (arXiv 2308.15762). The paper gives its order in pictures; this order follows from its
+// construction out of Chimera.
 
 #include <cstdint>
 #include <vector>
@@ -18,9 +21,9 @@ namespace pipesched {
 
 /// `make_hanayo_schedule({.pp = 4, .micro = 8, .waves = 2})`
 struct hanayo_params {
-  std::int64_t pp;         ///< pipeline ranks
-  std::int64_t micro;      ///< micro-batches of the step, any number
-  std::int64_t waves = 1;  ///< how often the stages run down the ranks and back: 2 stages a rank each time, 1 ... 128
+  std::int64_t pp;            ///< pipeline ranks
+  std::int64_t micro;         ///< micro-batches per step, any number
+  std::int64_t waves = 1;     ///< 2 stages per rank and wave, 1 to 128
   bool forward_only = false;  ///< evaluation
 };
 
@@ -32,9 +35,9 @@ constexpr void require(const hanayo_params& p) {
   if (p.waves < 1 || p.waves > max_chunks / 2)
     throw schedule_error(
         concat({"hanayo needs 1 to 128 waves; got waves = ", p.waves, ", nearest ", p.waves < 1 ? 1 : max_chunks / 2}));
-  family_limits rule = hanayo_limits;
-  rule.stages_per_rank = 2 * p.waves;
-  pipesched::require(rule, {.pp = p.pp, .micro = p.micro});
+  family_limits with_waves = hanayo_limits;
+  with_waves.stages_per_rank = 2 * p.waves;
+  pipesched::require(with_waves, {.pp = p.pp, .micro = p.micro});
 }
 
 }  // namespace detail
@@ -52,10 +55,10 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
   emit_truncated(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
 }
 
-/// Hanayo for every pp >= 1, micro >= 1 and wave number: 2 waves stages a rank, units of pp micro-batches. The paper gives
-/// its order in pictures; this is the one that its construction from Chimera leads to. The bubble is 2(pp-1)B of one stage
-/// where Chimera's is (pp-2)B, and grows where Chimera's does, whatever the waves: the more waves, the smaller the stages.
-/// Rank r keeps at most 2 waves pp - pp + 1 + r activations of one stage.
+/// Hanayo for every pp >= 1, micro >= 1 and number of waves: 2 waves stages per rank, units of pp micro-batches. The
+/// bubble of one unit, and of any number of units if F = B, is 2(pp-1)B of one stage, for any number of waves; more
+/// waves mean smaller stages. For F != B it grows with the number of units, like Chimera's. Rank r keeps at most 2
+/// waves pp - pp + 1 + r activations of one stage.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
   detail::require(p);
@@ -63,7 +66,7 @@ constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
                           placement::wave(p.pp, p.waves), [&](std::int64_t r, auto& sink) { emit_hanayo(p, r, sink); });
 }
 
-/// The row of one rank; linear in its length.
+/// The row of one rank. Linear in its length, independent of the number of ranks.
 constexpr std::vector<cell> make_hanayo_row(const hanayo_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_hanayo(p, r, sink); }, rank);
 }

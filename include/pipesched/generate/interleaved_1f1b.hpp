@@ -2,8 +2,8 @@
 #pragma once
 
 // Interleaved 1F1B: 1F1B with several stages per rank on a looped placement, which divides the bubble by their number.
-// Source: Narayanan et al., "Efficient Large-Scale Language Model Training" (arXiv 2104.04473), section 2.2; the order is
-// that of PyTorch's ScheduleInterleaved1F1B.
+// Source: Narayanan et al., "Efficient Large-Scale Language Model Training" (arXiv 2104.04473), section 2.2; the order
+// is that of PyTorch's ScheduleInterleaved1F1B.
 
 #include <algorithm>
 #include <cstdint>
@@ -61,8 +61,8 @@ constexpr void emit_interleaved_1f1b(const interleaved_params& p, std::int64_t r
 /// PyTorch's where PyTorch accepts the numbers (micro a multiple of max(1, micro / pp)); otherwise groups are of pp
 /// micro-batches, without the surplus of the last one. For micro a multiple of pp and groups of pp, the bubble is
 /// (pp-1)(F+B) of one stage. Rank r keeps min(micro * chunks, (chunks-1) group_size + 2(pp-1-r) + 1) activations of one
-/// stage, one more with extra_warm_up or overlap. With `overlap`, the steady state consists of F&B cells, as in Megatron,
-/// MindSpeed and Kimi K2, which hide expert all-to-all without DualPipe.
+/// stage, one more with extra_warm_up or overlap. With `overlap`, the steady state consists of F&B cells, as in
+/// Megatron, MindSpeed and Kimi K2, which hide expert all-to-all without DualPipe.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_interleaved_1f1b_schedule(const interleaved_params& p) {
   detail::require(interleaved_1f1b_limits, p);

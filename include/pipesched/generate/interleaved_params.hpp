@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The parameters of the families on a looped placement, where rank r hosts stages r, pp + r, 2 pp + r, ... Micro-batches
-// pass through the chunks of a rank in groups: one group through the first chunk, then through the second, ..., then the
-// next group.
+// The parameters of the families on a looped placement, where rank r hosts stages r, pp + r, 2 pp + r, ...
+// Micro-batches pass through the chunks of a rank in groups: one group through the first chunk, then through the
+// second, ..., then the next group.
 
 #include <algorithm>
 #include <cstdint>

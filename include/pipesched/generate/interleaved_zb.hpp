@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Interleaved zero bubble: interleaved 1F1B with the backward split. I sends the gradient on at once; rank r runs each W
-// r I's later.
+// Interleaved zero bubble: interleaved 1F1B with the backward split. I sends the gradient on at once; rank r runs each
+// W r I's later.
 // Source: the order of PyTorch's ScheduleInterleavedZeroBubble.
 
 #include <cstdint>

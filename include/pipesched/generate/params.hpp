@@ -12,8 +12,8 @@
 
 namespace pipesched {
 
-/// Named arguments: `make_1f1b_schedule({.pp = 8, .micro = 20})`. The integers are wider than any legal value, so that a
-/// value that is too large is refused instead of wrapping around.
+/// Named arguments: `make_1f1b_schedule({.pp = 8, .micro = 20})`. The integers are wider than any legal value, so that
+/// a value that is too large is refused instead of wrapping around.
 struct pipeline_params {
   std::int64_t pp;            ///< pipeline ranks, 1 to 65536
   std::int64_t micro;         ///< micro-batches per step, 1 to 2^28 / stages

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/params.hpp"
 
 namespace pipesched {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The language in which families are written. A family is a function `emit_<family>(params, rank, sink)` that passes the
-// cells of one rank to a sink, in order; the same function fills a schedule, makes the row of one rank, or counts cells.
-// Families speak in runs:
+// The language in which families are written. A family is a function `emit_<family>(params, rank, sink)` that passes
+// the cells of one rank to a sink, in order; the same function fills a schedule, makes the row of one rank, or counts
+// cells. Families speak in runs:
 //
 //   repeat(sink, n, a, b)    a b a b ... a b: n times, every op's micro one higher each time
 //
@@ -17,8 +17,8 @@
 
 namespace pipesched {
 
-/// What a rule writes to: callable with a cell. A sink may also have a member `repeat(n, cells...)` with the meaning
-/// of the free function and take whole runs.
+/// A consumer of cells: callable with a cell. A sink may also have a member `repeat(n, cells...)`, with the meaning of
+/// the free function, to take whole runs.
 template <typename Sink>
 concept cell_sink = std::invocable<Sink&, cell>;
 
@@ -51,8 +51,8 @@ constexpr void repeat(Sink& sink, std::int64_t n, Cells... cells) {
   }
 }
 
-/// Makes the ops of one stage, so that rules read like the papers: `F(k)` is the forward of the k-th micro-batch
-/// that this stage sees.
+/// Makes the cells of one stage in the letters of the papers: `F(k)` is the forward of the k-th micro-batch of this
+/// stage, counted from `first_micro`.
 struct stage_ops {
   constexpr stage_ops(std::int64_t stage_number, std::int64_t chunk_number = 0, std::int64_t first_micro = 0)
       : chunk(static_cast<std::uint8_t>(chunk_number)),
@@ -73,7 +73,7 @@ struct stage_ops {
   std::int64_t first;
 };
 
-/// Both ops in one overlapped cell: F&B.
+/// The ops of two cells in one overlapped cell: F&B.
 constexpr cell overlap(cell a, cell b) noexcept { return {a[0], b[0]}; }
 
 }  // namespace pipesched

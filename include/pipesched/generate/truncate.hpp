@@ -13,11 +13,11 @@
 
 namespace pipesched {
 
-/// Sink: passes on the ops of the micro-batches below a limit, one for chunk 0 and one for the others, and of those the
-/// forwards alone if asked to; an overlapped cell that loses an op becomes a plain one.
+/// Sink: passes on the ops whose micro-batch is below a limit, one limit for chunk 0 and one for the other chunks, and
+/// with `forward_only` only forwards. An overlapped cell that loses one op becomes a plain one.
 class cell_filter {
  public:
-  /// What the filter passes cells on to. One type for all sinks, so that a rule behind a filter is compiled once.
+  /// The sink of the filtered cells. It is one type for all sinks, so that a filtered family is compiled once.
   struct target {
     constexpr virtual void put(cell c) = 0;
 
@@ -38,7 +38,7 @@ class cell_filter {
     detail::filter_cell(
         c, [&](op o) { return keeps(o); }, [&](cell kept) { out_.put(kept); });
   }
-  /// What a run has beyond the limits costs nothing.
+  /// The part of a run beyond the limits costs nothing.
   template <std::same_as<cell>... Cells>
   constexpr void repeat(std::int64_t n, Cells... cells) {
     const std::int64_t rounds = std::min(n, std::max({rounds_of(cells)...}));
@@ -49,7 +49,7 @@ class cell_filter {
   }
 
  private:
-  // In how many rounds of a run an op of the cell can be kept.
+  // The number of rounds of a run in which an op of the cell is kept.
   constexpr std::int64_t rounds_of(const cell& c) const {
     std::int64_t rounds = 0;
     for (op o : c)
@@ -65,7 +65,8 @@ class cell_filter {
   bool forward_only_;
 };
 
-/// The rule `emit(sink)` for the sizes that it was made for, cut down to those asked for: straight where that is all of it.
+/// Runs `emit` for a size that the family supports and drops the surplus micro-batches, and with `forward_only` all but
+/// the forwards. Unfiltered if nothing is to be dropped.
 template <cell_sink Sink, typename Emit>
 constexpr void emit_truncated(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
                               bool forward_only, Emit&& emit) {

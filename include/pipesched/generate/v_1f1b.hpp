@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// v_1f1b.
+// 1F1B-V: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with two thirds of the
+// activations of 1F1B and whole backwards.
+// Source: the authors' v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose order this is.
 
 #include <cstdint>
 #include <utility>
@@ -16,10 +18,9 @@ namespace pipesched {
 
 inline constexpr family_limits v_1f1b_limits{.family = "v_1f1b", .stages_per_rank = 2};
 
-/// 1F1B-V for every pp >= 1 and micro >= 1: two thirds of 1F1B's activations without splitting the backward.
-/// Source: the authors' v1f1b.py; a forward takes a slot a stage, a backward two, and three more after every third one.
-/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of
-/// small steps; memory likewise, and pp^2.
+/// 1F1B-V for every pp >= 1 and micro >= 1. A forward takes one slot per stage, a backward two, with a pause of three
+/// slots after every third backward.
+/// @throws schedule_error on bad parameters. O(n log n + pp^3) time and O(n + pp^2) memory for n ops.
 constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) {
   require(v_1f1b_limits, p);
   const auto P = static_cast<std::int32_t>(p.pp);

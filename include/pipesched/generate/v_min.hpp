@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// v_min.
+// V-Min: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with a third of the activations
+// of 1F1B, the least at full rate.
+// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 4; the order is that
+// of the authors' scheduler (sail-sg/zero-bubble-pipeline-parallelism 39f2c186).
 
 #include <cstdint>
 
@@ -13,16 +16,14 @@ namespace pipesched {
 
 inline constexpr family_limits v_min_limits{.family = "v_min", .stages_per_rank = 2};
 
-/// V-Min for every pp >= 1 and micro >= 1: the least memory at full rate, floor((pp+4)/3) activations of two stages, at
-/// about two thirds of 1F1B's bubble, if F, I and W last equally long; with other times the bubble may grow with
-/// every micro-batch (it does for I > F = W), so simulate before you use it. Source: section 4 of the paper; a slot a
-/// stage.
-/// @throws schedule_error on bad parameters. Linear in the number of ops but for a logarithm and, with many ranks, pp^3 of
-/// small steps; memory likewise, and pp^2.
+/// V-Min for every pp >= 1 and micro >= 1. A rank keeps at most floor((pp+4)/3) activations of its two stages, with
+/// about two thirds of the bubble of 1F1B for F = I = W. With other times the bubble may grow with every micro-batch
+/// (it does for I > F = W): simulate before you use it. Every op takes one slot per stage.
+/// @throws schedule_error on bad parameters. O(n log n + pp^3) time and O(n + pp^2) memory for n ops.
 constexpr schedule make_v_min_schedule(const pipeline_params& p) {
   require(v_min_limits, p);
   const auto P = static_cast<std::int32_t>(p.pp);
-  const std::int32_t pause = P % 3 == 0 ? 2 : 0;  // keeps slots apart
+  const std::int32_t pause = P % 3 == 0 ? 2 : 0;  // so that no two ops share a slot
   detail::building_block block;
   for (std::int32_t i = 0; i < 2 * P; ++i) block.first.push_back(i);
   for (std::int32_t i = 0; i < 2 * P; ++i) block.first.push_back(2 * P + pause + i);

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/generate/params.hpp"
 

@@ -42,8 +42,7 @@ class message_times {
   explicit message_times(const program& p) : p_(p), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].of_buffer.resize(std::size_t{p.pools[r].buffers} + p.pools[r].reductions);
-      ranks_[r].starts.resize(p.actions[r].size(), 0);
-      ranks_[r].numbers.resize(p.actions[r].size(), 0);
+      ranks_[r].of_action.resize(p.actions[r].size(), 0);
       runnable_.push_back(r);
     }
     while (!runnable_.empty()) {
@@ -66,7 +65,8 @@ class message_times {
     const std::span<const action> actions = p_.actions[rank];
     for (std::uint32_t n = 0; n < actions.size(); ++n) {
       if (!is_message(actions[n])) continue;
-      const std::uint32_t channel = actions[n].channel, number = ranks_[rank].numbers[n];
+      const std::uint32_t channel = actions[n].channel;
+      const auto number = static_cast<std::uint32_t>(ranks_[rank].of_action[n]);
       if (number >= matched(channel))
         throw schedule_error("cannot order a message that only one rank posts; see check()");
       keys.push_back({time(channel, number), channel, number, n});
@@ -79,7 +79,7 @@ class message_times {
     std::uint32_t next = 0;
     for (const key& k : keys) {
       // Before the first action that starts at that time or later. The message is posted before that action.
-      while (next < actions.size() && (is_message(actions[next]) || ranks_[rank].starts[next] < k.time)) ++next;
+      while (next < actions.size() && (is_message(actions[next]) || ranks_[rank].of_action[next] < k.time)) ++next;
       launches.push_back({k.action, next});
     }
     return launches;
@@ -96,10 +96,9 @@ class message_times {
     std::uint32_t at = 0;
     std::uint64_t now = 0;
     message waits_for{};
-    std::vector<message> of_buffer;      // the last one posted in each buffer, then in each reduction buffer
-    std::vector<message> gradients;      // weight gradients sent
-    std::vector<std::uint64_t> starts;   // by action that is not a message
-    std::vector<std::uint32_t> numbers;  // by action that is a message: its number in its channel
+    std::vector<message> of_buffer;        // the last one posted in each buffer, then in each reduction buffer
+    std::vector<message> gradients;        // weight gradients sent
+    std::vector<std::uint64_t> of_action;  // a message: its number in its channel; others: the time at which they start
   };
 
   std::size_t matched(std::uint32_t channel) const {
@@ -132,7 +131,7 @@ class message_times {
     auto& mine = receives ? c.receives : c.sends;
     const message posted{a.channel, static_cast<std::uint32_t>(mine.size())};
     mine.push_back(rank.now);
-    rank.numbers[rank.at] = posted.number;
+    rank.of_action[rank.at] = posted.number;
     if (gradient && !receives)
       rank.gradients.push_back(posted);
     else
@@ -163,7 +162,7 @@ class message_times {
         if (!complete(m)) return false;
       if (a.channel != no_slot && !complete(rank.of_buffer[p_.pools[r].buffers + a.buffer])) return false;
     }
-    rank.starts[rank.at] = when;
+    rank.of_action[rank.at] = when;
     rank.now = when + (a.kind == action_kind::compute ? duration(p_.schedule[r][a.index]) : 1);
     return true;
   }

@@ -46,6 +46,7 @@ class number_pool {
   }
   void give(std::uint32_t number) { free_.push_back(number); }
   std::uint32_t size() const { return size_; }
+  void clear() { size_ = 0, free_.clear(); }
 
  private:
   std::uint32_t size_ = 0;
@@ -64,28 +65,22 @@ struct incoming_channel {
   std::size_t accumulated = 0;              // of those
 };
 
-/// Emits the actions and slots of one rank.
+/// The last passes of lower(): emits actions and allocates slots, rank by rank.
 class rank_lowering {
  public:
-  rank_lowering(std::uint32_t rank, std::size_t chunks, const message_routing& routing,
-                std::vector<incoming_channel>& in, std::vector<std::uint32_t>& first_send_buffer, program& p)
-      : rank_(rank),
-        s_(p.schedule),
-        row_(s_[rank]),
-        routing_(routing),
-        in_(in),
-        first_send_buffer_(first_send_buffer),
-        p_(p),
-        slots_(p.slots[rank]),
-        next_action_(p.actions[rank].data()),
-        activation_of_(chunks * s_.micro, no_slot),
-        context_of_(activation_of_),
-        local_buffer_(routing.local(rank)) {}
+  rank_lowering(const message_routing& routing, program& p)
+      : s_(p.schedule), routing_(routing), p_(p), hosted_(hosted_stages(p.schedule)) {
+    in_.reserve(p.channels.size());
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c)
+      in_.emplace_back(routing.messages(c), p.channels[c].receive_buffers);
+    first_send_buffer_.resize(p.channels.size());
+  }
 
-  void run() {
+  void run(std::uint32_t rank) {
+    start(rank);
     number_channel_buffers();
     post_free_receives();
-    const op_messages* next = routing_.ops(rank_).data();
+    const op_messages* next = routing_.ops(rank).data();
     for (std::size_t i = 0; i < row_.size(); ++i) {
       const messages ops(next, row_[i].size());
       next += ops.size();
@@ -98,11 +93,26 @@ class rank_lowering {
     for (const std::uint32_t c : channels_in_) p_.channels[c].receive_buffers = in_[c].window.buffers();
     exchange_gradients();
     number_local_buffers();
-    p_.pools[rank_] = {activations_.size(), contexts_.size(), buffers_ + local_.size(), reductions_};
+    p_.pools[rank] = {activations_.size(), contexts_.size(), buffers_ + local_.size(), reductions_};
   }
 
  private:
   using messages = std::span<const op_messages>;
+
+  // Resets what belongs to one rank; the memory is used again.
+  void start(std::uint32_t rank) {
+    rank_ = rank;
+    row_ = s_[rank];
+    slots_ = p_.slots[rank];
+    next_action_ = p_.actions[rank].data();
+    channels_in_.clear();
+    buffers_ = reductions_ = 0;
+    for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
+    activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
+    context_of_.assign(activation_of_.size(), no_slot);
+    local_buffer_.assign(routing_.local(rank), no_slot);
+    next_sent_after_ = 0;
+  }
 
   void emit(const action& a) { *next_action_++ = a; }
 
@@ -229,15 +239,18 @@ class rank_lowering {
       }
   }
 
-  std::uint32_t rank_;
   const schedule& s_;
-  std::span<const cell> row_;
   const message_routing& routing_;
-  std::vector<incoming_channel>& in_;              // by channel
-  std::vector<std::uint32_t>& first_send_buffer_;  // by channel
   program& p_;
+  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
+  std::vector<incoming_channel> in_;                // by channel
+  std::vector<std::uint32_t> first_send_buffer_;    // by channel
+
+  // Of the rank that is lowered:
+  std::uint32_t rank_ = 0;
+  std::span<const cell> row_;
   std::span<std::array<op_slots, 2>> slots_;  // by cell
-  action* next_action_;
+  action* next_action_ = nullptr;
   std::vector<std::uint32_t> channels_in_;
   std::uint32_t buffers_ = 0, reductions_ = 0;
   number_pool activations_, contexts_, local_;
@@ -273,13 +286,8 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
   detail::set_depths(p.channels, s, routing, options.depth);
-  std::vector<detail::incoming_channel> in;
-  for (std::uint32_t c = 0; c < p.channels.size(); ++c)
-    in.emplace_back(routing.messages(c), p.channels[c].receive_buffers);
-  std::vector<std::uint32_t> first_send_buffer(p.channels.size());
-  const auto hosted = detail::hosted_stages(s);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
-    detail::rank_lowering(rank, hosted[rank].size(), routing, in, first_send_buffer, p).run();
+  detail::rank_lowering all(routing, p);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) all.run(rank);
   return p;
 }
 

@@ -7,6 +7,7 @@
 // Mouse or keyboard; light and dark.
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -69,7 +70,13 @@ class html_writer {
  public:
   std::string write(std::span<const html_panel> panels, std::span<const std::string> notes) {
     if (panels.empty()) throw schedule_error("a page shows at least one timeline; got none");
-    for (const html_panel& p : panels) require_finite(p.timeline);
+    for (const html_panel& p : panels) {
+      require_drawable(p.timeline);
+      for (const auto& of : p.bytes)
+        for (double bytes : of)
+          if (!std::isfinite(bytes))
+            throw schedule_error(concat({"a page shows finite numbers of bytes; got ", bytes}));
+    }
     out_ = html_page_head;
     for (const std::string& note : notes) out_ += "<li>" + escaped(note) + "</li>\n";
     out_ += html_page_middle;
@@ -111,7 +118,13 @@ class html_writer {
       list(s.placement.rank_of_stage(replica), [&](std::uint16_t) { whole(s.placement.chunk_of(stage++, micro)); });
     }
     out_ += "],\"hosted\":";
-    list(hosted_stages(s.placement), [&](double stages) { append_value(out_, stages); });
+    const auto units = activation_units(s.placement);
+    out_ += '[';
+    for (std::size_t replica = 0; replica < s.placement.replicas(); ++replica) {
+      if (replica > 0) out_ += ',';
+      list(units, [&](const activation_unit& unit) { whole(std::uint64_t(unit.share / unit.weight[replica])); });
+    }
+    out_ += ']';
     out_ += ",\"memory\":";
     if (p.bytes.empty()) {
       out_ += "null";
@@ -156,7 +169,7 @@ class html_writer {
 
 /// The page of one or more timelines, one below the other under one time axis. Linear in the number of cells.
 /// @param notes lines of text under the page's buttons, such as the families that a comparison leaves out and why
-/// @throws schedule_error when there is no panel, or a time is not finite
+/// @throws schedule_error when there is no panel, or a timeline has not one interval of finite times per cell
 inline std::string render_html(std::span<const html_panel> panels, std::span<const std::string> notes = {}) {
   return detail::html_writer().write(panels, notes);
 }

@@ -28,6 +28,7 @@ button[aria-pressed=true] { outline:2px solid var(--pick); }
 .key { display:inline-block; width:16px; height:12px; border:1px solid var(--frame); vertical-align:-2px; margin:0 3px 0 8px; }
 #legend { margin-left:-8px; }
 #legend span { white-space:nowrap; }
+#unit { color:var(--dim); margin-left:8px; }
 #notes { max-height:6.5em; overflow:auto; margin:0; padding:4px 10px; border-bottom:1px solid var(--line); color:var(--dim); list-style:none; }
 #notes:empty { display:none; }
 #stage { flex:1; position:relative; min-height:0; }
@@ -45,7 +46,7 @@ canvas { position:absolute; inset:0; width:100%; height:100%; display:block; out
 <button id="path" aria-pressed="false" title="c">Critical path</button>
 <button id="memory" aria-pressed="false" title="m">Memory</button>
 <button id="theme" title="t">Light / dark</button><button id="helpbutton" title="?">Keys</button>
-<div id="legend"><span><i class="key" style="background:var(--F)"></i>forward</span> <span><i class="key" style="background:var(--B)"></i>backward</span> <span><i class="key" style="background:var(--I)"></i>for inputs</span> <span><i class="key" style="background:var(--W)"></i>for weights</span> <span><i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped pair</span> <span><i class="key" style="background:repeating-linear-gradient(135deg,var(--bg) 0 3px,var(--dim) 3px 4px);border-color:var(--line)"></i>idle</span> <span><i class="key" style="border:0;height:6px;border-bottom:2px solid var(--frame);vertical-align:2px"></i><b id="later" style="font-weight:normal">a later stage of the rank</b></span> <span title="the number in a cell"><i class="key" style="border:0;text-align:center;font:12px/12px system-ui,sans-serif;font-style:normal">7</i>micro-batch</span></div>
+<div id="legend"><span><i class="key" style="background:var(--F)"></i>forward</span> <span><i class="key" style="background:var(--B)"></i>backward</span> <span><i class="key" style="background:var(--I)"></i>for inputs</span> <span><i class="key" style="background:var(--W)"></i>for weights</span> <span><i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped pair</span> <span><i class="key" style="background:repeating-linear-gradient(135deg,var(--bg) 0 3px,var(--dim) 3px 4px);border-color:var(--line)"></i>idle</span> <span><i class="key" style="border:0;height:6px;border-bottom:2px solid var(--frame);vertical-align:2px"></i><b id="later" style="font-weight:normal">a later stage of the rank</b></span> <span title="the number in a cell"><i class="key" style="border:0;text-align:center;font:12px/12px system-ui,sans-serif;font-style:normal">7</i>micro-batch</span> <span id="unit">1 activation: a micro-batch through all stages of a rank</span></div>
 </header>
 <ul id="notes">)html";
 
@@ -138,9 +139,10 @@ function readStyle() {
 }
 
 { // The legend names what a bar means in these schedules.
-  const two = DATA.some(s => s.chunks.length > 1), more = DATA.some(s => s.hosted.some(n => n > 1));
+  const two = DATA.some(s => s.chunks.length > 1), more = DATA.some(s => s.hosted.some(h => h.some(n => n > 1)));
   $("later").textContent = [more && "a later stage of the rank", two && "replica 1"].filter(Boolean).join(", or ");
   $("later").parentNode.style.display = two || more ? "" : "none";
+  $("unit").style.display = more ? "" : "none";
 }
 
 let asked = false;
@@ -206,16 +208,16 @@ function paintRow(s, r, y) {
 function memoryOf(s, r) {
   const row = s.rows[r];
   if (row.memory) return row.memory;
-  const steps = [0, 0], one = 1 / s.hosted[r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
+  const steps = [0, 0], share = m => 1 / s.hosted[m >= s.split ? 1 : 0][r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
   row.ops.forEach((ops, i) => {
     const at = now;
-    for (const [st, p] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : one;
+    for (const [st, p, m] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : share(m);
     if (now !== at) steps.push(row.t[2 * i], now);
     peak = Math.max(peak, now);
     const during = now;
-    for (const [st, p] of ops)
-      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : one;
-      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -one;
+    for (const [st, p, m] of ops)
+      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : share(m);
+      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -share(m);
     if (now !== during) steps.push(row.t[2 * i + 1], now);
   });
   steps.push(s.makespan, now);

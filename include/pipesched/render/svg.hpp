@@ -46,7 +46,7 @@ namespace detail {
 class svg_writer {
  public:
   svg_writer(const timeline& t, const svg_style& style) : t_(t), style_(style) {
-    require_finite(t);
+    require_drawable(t);
     metrics_ = measure(t);
     const double end = metrics_.makespan > 0 ? metrics_.makespan : 1;  // nothing takes time: an empty row per rank
     from_ = style.from, length_ = std::min(style.to, end) - style.from;
@@ -72,7 +72,7 @@ class svg_writer {
       out_ += concat({".", letters[i], "{fill:", style_.colours.fill[i], ";stroke:#333;stroke-width:.6}.", letters[i],
                       "t{fill:", style_.colours.text[i], "}"});
     out_ +=
-        ".pair{fill:none;stroke:#000;stroke-width:2}.thin{stroke-width:.8}path{stroke:#000;stroke-width:1.5}"
+        ".pair{fill:none;stroke:#000;stroke-width:2}.thin{stroke-width:.8}.later{stroke:#000;stroke-width:1.5}"
         ".idle{fill:url(#idle);stroke:#bbb;stroke-width:.5}</style>\n"
         "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"12\" y=\"20\" font-size=\"14\">" +
         escaped(title) + "</text>\n";
@@ -101,7 +101,9 @@ class svg_writer {
   }
 
   void rect(std::string_view type, double left, double right, double y, double height) {
-    out_ += concat({"<rect class=\"", type, "\" x=\""});
+    out_ += "<rect class=\"";
+    out_ += type;
+    out_ += "\" x=\"";
     append_number(out_, left);
     out_ += "\" y=\"";
     append_number(out_, y);
@@ -113,7 +115,13 @@ class svg_writer {
   }
 
   void bar(double left, double right, double y) {
-    out_ += concat({"<path d=\"M", number(left), " ", number(y), "h", number(right - left), "\"/>"});
+    out_ += "<path class=\"later\" d=\"M";
+    append_number(out_, left);
+    out_ += ' ';
+    append_number(out_, y);
+    out_ += 'h';
+    append_number(out_, right - left);
+    out_ += "\"/>";
   }
 
   // A row far lower than a line of text carries none.
@@ -134,7 +142,11 @@ class svg_writer {
   void draw_cell(const cell& c, const interval& when, double y) {
     out_ += "<g><title>";
     append_cell(out_, c);
-    out_ += ": " + label(when.start) + " to " + label(when.end) + "</title>";
+    out_ += ": ";
+    append_label(out_, when.start);
+    out_ += " to ";
+    append_label(out_, when.end);
+    out_ += "</title>";
     const double left = x(when.start), right = x(when.end);
     // In a pair the width is divided: an F has one part, a B two, as in the papers.
     const double first = c[0].pass == pass::backward ? 2 : 1,
@@ -154,7 +166,8 @@ class svg_writer {
     if (o.chunk > 0 && right - left > 4) bar(left + 2, right - 2, y + style_.row_height - 2);
     const std::string micro = concat({o.micro});
     if (!has_text() || right - left < 6.7 * static_cast<double>(micro.size()) + 2) return;
-    out_ += concat({"<text class=\"", type, "t\" x=\""});
+    out_ += style_.colours.text[index_of(o)] == "#000" ? concat({"<text x=\""})  // black needs no class
+                                                       : concat({"<text class=\"", type, "t\" x=\""});
     append_number(out_, (left + right) / 2);
     out_ += "\" y=\"";
     append_number(out_, baseline(y));
@@ -198,6 +211,7 @@ class svg_writer {
     entry("in a cell: its micro-batch", [&] {
       out_ += concat({"<text x=\"", number(left + 10), "\" y=\"", number(y + 1), "\" text-anchor=\"middle\">7</text>"});
     });
+    if (more && style_.title.empty()) entry("1 activation: a micro-batch through all stages of a rank", [] {});
     return y;
   }
 
@@ -212,7 +226,8 @@ class svg_writer {
 }  // namespace detail
 
 /// Draws the picture. Linear in the number of cells.
-/// @throws schedule_error when the stretch of time is empty, or a time or a size is no usable number.
+/// @throws schedule_error when the timeline has not one interval of finite times per cell, the stretch of time is empty, or
+/// a size is no usable number.
 inline std::string render_svg(const timeline& t, const svg_style& style = {}) {
   return detail::svg_writer(t, style).draw();
 }

@@ -171,11 +171,11 @@ class text_grid {
 }  // namespace detail
 
 /// Draws the grid of a timeline. Linear in ranks x (cells + columns).
-/// @throws schedule_error when a time is not finite, or the unit is negative, no number, or makes a line longer than 10000
+/// @throws schedule_error when the timeline has not one interval of finite times per cell, or when the unit is negative, no number, or makes a line longer than 10000
 /// columns.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   constexpr double max_columns = 10000;
-  detail::require_finite(t);
+  detail::require_drawable(t);
   double end = 0;
   for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
   if (style.unit == 0) {
@@ -192,8 +192,7 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
 /// Draws the grid of a schedule: every F, I and W lasts one column, a B two, an overlapped cell the sum of its ops.
 /// @throws schedule_error with the report when the schedule is not valid.
 inline std::string render_text(const schedule& s, const text_style& style = {}) {
-  const timeline t = simulate(s);
-  return render_text(t, style);
+  return render_text(simulate(s), style);
 }
 
 }  // namespace pipesched

@@ -4,13 +4,13 @@
 // Text that all pictures share: numbers, escaped names, and the facts of a timeline in one line.
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "pipesched/concat.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -26,7 +26,8 @@ inline void append_number(std::string& to, double value) {
   }
   auto thousandths = static_cast<std::int64_t>(std::fabs(value) * 1000 + 0.5);
   if (value < 0 && thousandths != 0) to += '-';
-  to += concat({thousandths / 1000});
+  char whole[20];
+  to.append(whole, write_number(whole, static_cast<std::uint64_t>(thousandths / 1000)));
   thousandths %= 1000;
   if (thousandths == 0) return;
   const char digits[] = {'.', static_cast<char>('0' + thousandths / 100),
@@ -45,17 +46,17 @@ inline void append_digits(std::string& to, double value, int digits) {
   const double thousandths = std::fabs(value) * 1000;
   if (thousandths < 1e9 && std::fabs(thousandths - std::floor(thousandths + 0.5)) <= 1e-12 * thousandths)
     return append_number(to, value);  // the common case, several times as fast
-  char text[32];
-  to.append(text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, digits).ptr);
+  append_real(to, value, digits);
 }
 
 // Data that a program reads back: twelve digits.
 inline void append_value(std::string& to, double value) { append_digits(to, value, 12); }
 
 // A label that a person reads: seven digits.
+inline void append_label(std::string& to, double value) { append_digits(to, value, 7); }
 inline std::string label(double value) {
   std::string text;
-  append_digits(text, value, 7);
+  append_label(text, value);
   return text;
 }
 
@@ -83,7 +84,7 @@ inline void append_cell(std::string& to, const cell& c) {
 inline std::string facts_of(const timeline& t, const metrics& m) {
   return concat({std::string_view(t.schedule.name), t.schedule.forward_only ? ", forward only, " : ", ",
                  t.schedule.pp(), " ranks, ", t.schedule.micro, " micro-batches: makespan ", label(m.makespan),
-                 ", idle ", number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ", m.peak_activations,
+                 ", idle ", number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ", label(m.peak_activations),
                  " activations per rank"});
 }
 
@@ -113,17 +114,9 @@ inline double shortest_visible(const timeline& t) {
   return shortest;
 }
 
-// Stages of one replica per rank: one activation of a stage counts 1 / this, so that 1 is a micro-batch through all of the
-// rank's share.
-inline std::vector<double> hosted_stages(const placement& p) {
-  std::vector<double> stages(p.ranks());
-  for (std::uint32_t replica = 0; replica < p.replicas(); ++replica)
-    for (std::uint16_t rank : p.rank_of_stage(replica)) stages[rank] += 1.0 / p.replicas();
-  return stages;
-}
-
-// Throws unless every cell has two finite times, the end not before the start.
-inline void require_finite(const timeline& t) {
+// Throws unless every cell has an interval of finite times, its end not before its start.
+inline void require_drawable(const timeline& t) {
+  require_intervals(t);
   for (std::size_t rank = 0; rank < t.schedule.pp(); ++rank)
     for (std::size_t i = 0; i < t[rank].size(); ++i)
       if (const auto [start, end] = t[rank][i]; !(std::isfinite(start) && std::isfinite(end) && start <= end))

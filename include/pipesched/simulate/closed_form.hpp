@@ -96,25 +96,27 @@ constexpr closed_form zb_h2(double pp, double micro, const pass_times& t) {
 constexpr closed_form dualpipe(double pp, double micro, const pass_times& t) {
   return {"(PP/2-1)(F&B+B-3W)",
           "DeepSeek-V3, arXiv 2412.19437, table 2",
-          "micro even and >= 2 pp, F = I = W, B = I + W",
+          "micro even and >= 2 pp, F = I = W, B = I + W, B <= F&B <= F+B",
           (pp / 2 - 1) * (t.FB + t.B - 3 * t.W),
           pp + 1,
           detail::first_failing({{micro >= 2 * pp, "micro >= 2 pp"},
                                  {detail::divides(2, micro), "micro even"},
                                  {t.F == t.I && t.I == t.W, "F = I = W"},
-                                 {t.B == t.I + t.W, "B = I + W"}})};
+                                 {t.B == t.I + t.W, "B = I + W"},
+                                 {t.B <= t.FB && t.FB <= t.F + t.B, "B <= F&B <= F+B"}})};
 }
 /// On pp ranks with PP = 2 pp stages; times of one stage.
 /// Source: deepseek-ai/DualPipe, README.
 constexpr closed_form dualpipev(double pp, double micro, const pass_times& t) {
   return {"(PP/2-1)(F&B+B-3W)",
           "deepseek-ai/DualPipe, README",
-          "micro >= 2 pp, F = I = W, B = I + W",
+          "micro >= 2 pp, F = I = W, B = I + W, B <= F&B <= F+B",
           (pp - 1) * (t.FB + t.B - 3 * t.W),
           (2 * pp + 1) / 2,
           detail::first_failing({{micro >= 2 * pp, "micro >= 2 pp"},
                                  {t.F == t.I && t.I == t.W, "F = I = W"},
-                                 {t.B == t.I + t.W, "B = I + W"}})};
+                                 {t.B == t.I + t.W, "B = I + W"},
+                                 {t.B <= t.FB && t.FB <= t.F + t.B, "B <= F&B <= F+B"}})};
 }
 
 /// Printed as the ratio (D-2)/(2N+D-2) for D ranks, N micro-batches and F = B. The peak is on the middle ranks.
@@ -130,7 +132,7 @@ constexpr closed_form chimera(double pp, double micro, const pass_times& t) {
 
 }  // namespace formulas
 
-/// The formula published for a family, for stages that all take these times; nothing if there is none. Forward only:
+/// The formula published for a family, for stages that all take these times; nothing if no paper gives one. Forward only:
 /// (PP-1)F for one stage per rank.
 constexpr std::optional<closed_form> closed_form_of(std::string_view family, const schedule_params& p,
                                                     const pass_times& t) {

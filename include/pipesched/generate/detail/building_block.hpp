@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The building-block engine: a family is the slots of one micro-batch's ops. The block is repeated every `period` slots,
-// weight gradients fill idle slots, and the ops of the warm-up and the cool-down move to earlier slots as long as no rank's
-// peak of activations rises above what the repeated blocks need anywhere.
+// The building-block engine. A family gives the slots of the ops of one micro-batch; this block is repeated every
+// `period` slots. W's fill idle slots, and the ops of the warm-up and the cool-down move to earlier slots as long as no
+// rank's peak of activations rises above the highest peak of the repeated blocks.
 // Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 3 and appendix; the
-// authors' zbv_greedy.py and v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose cost grows with the square
-// of the micro-batches.
+// authors' zbv_greedy.py and v1f1b.py (sail-sg/zero-bubble-pipeline-parallelism 39f2c186), whose time is quadratic in
+// the number of micro-batches.
 
 #include <algorithm>
 #include <bit>
@@ -22,19 +22,19 @@
 
 namespace pipesched::detail {
 
-/// The ops of a micro-batch form a chain: F of every stage, then the backward of every stage, from the last one.
-/// `first[link]` is the slot of that op of micro-batch 0; micro-batch m runs m * period slots later.
+/// The slots of one micro-batch. Its ops form a chain: F of every stage, then the backward of every stage in reverse
+/// order. `first[link]` is the slot of an op of micro-batch 0; micro-batch m runs m * period slots later.
 struct building_block {
   std::int32_t period = 6;
-  bool split = true;  ///< the backward is I, with W to be filled in; otherwise B, two slots long
+  bool split = true;  ///< the backward is I, and W's are filled in; otherwise B, two slots long
   std::vector<std::int32_t> first{};
 };
 
-/// A sum over the slots from the first one on, for each slot: changes of one slot and questions in the logarithm of their
-/// number.
+/// Prefix sums over slots (a segment tree): change of one slot, and the last slot whose prefix sum reaches a value,
+/// both in O(log n).
 class running_sum {
   struct node {
-    std::int32_t sum = 0, highest = 0;  // of a part: its sum, and the highest of the sums from its first slot on
+    std::int32_t sum = 0, highest = 0;  // of a segment: its sum and its highest prefix sum
   };
 
  public:
@@ -50,7 +50,7 @@ class running_sum {
     }
   }
   constexpr std::int32_t total() const { return nodes_[1].sum; }
-  /// The slot after the last one whose sum is at least so much; 0 if there is none.
+  /// The slot after the last one whose prefix sum is at least `least`; 0 if there is no such slot.
   constexpr std::size_t after_last(std::int32_t least) const {
     if (nodes_[1].highest < least) return 0;
     std::size_t i = 1;
@@ -68,10 +68,10 @@ class running_sum {
   std::vector<node> nodes_;
 };
 
-/// Which op every rank runs in every slot of time.
+/// The op that each rank runs in each slot.
 class slot_table {
  public:
-  /// The block, repeated. @pre its slots do not collide modulo the period
+  /// Repeats the block for all micro-batches. @pre its slots do not collide modulo the period
   constexpr slot_table(const placement& where, const building_block& block, std::int64_t micro)
       : where_(where),
         ranks_(where.ranks()),
@@ -88,7 +88,7 @@ class slot_table {
             static_cast<std::size_t>(block.first[link]) + m * period);
   }
 
-  /// A W into every idle slot of a rank where one is due, in the place of those there are; the rest behind the last op.
+  /// Puts W's anew: one into every idle slot in which the rank has one pending, and the rest after the last op.
   constexpr void fill_weights() {
     std::vector<std::int32_t> due(ranks_, 0);
     std::size_t all_due = 0;
@@ -104,15 +104,15 @@ class slot_table {
     }
   }
 
-  /// Goes through all ops by slot and moves each that may move to the earliest idle slot after what it depends on with
-  /// which the highest peak of all ranks stays what it is. The three ways differ in what may move.
+  /// Moves ops, in the order of slots, to the earliest idle slot after their dependencies that does not raise the
+  /// highest peak of all ranks. The three functions differ in the ops that may move: all of them;
   constexpr void reorder_all() { reorder(region::everything); }
-  /// All but the steady state, from stage 0's first backward to the last forward of the way down.
+  /// all outside the steady state, which lasts from the first backward of stage 0 to the last forward on the way down;
   constexpr void reorder_outside_steady() { reorder(region::outside_steady); }
-  /// What comes after it; W's are not moved, but filled in again around what moved.
+  /// those after the steady state, where W's do not move but are filled in again around the moved ops.
   constexpr void reorder_after_steady() { reorder(region::after_steady); }
 
-  /// Every op as early as the order allows.
+  /// Moves every op to the earliest slot that keeps the order of each rank.
   constexpr void squeeze() {
     std::vector<std::size_t> clock(ranks_, 0);
     for (std::size_t slot = 0; slot < slots_; ++slot)
@@ -127,7 +127,7 @@ class slot_table {
     slots_ = *std::max_element(clock.begin(), clock.end());
   }
 
-  /// The rows of all ranks, or the forwards in them. Where W's of several stages are due, that of the last stage runs.
+  /// The rows of all ranks, or only their forwards. If W's of several stages are pending, the last stage's runs first.
   constexpr rows<cell> cells(bool forward_only) const {
     struct host {
       std::vector<std::uint16_t> stages;  // of a rank, by chunk
@@ -165,7 +165,8 @@ class slot_table {
 
  private:
   enum class region : std::uint8_t { everything, outside_steady, after_steady };
-  static constexpr std::int32_t idle = -1, weight = -2, second_half = -3;  // of a B; otherwise m * links + link
+  static constexpr std::int32_t idle = -1, weight = -2,
+                                second_half = -3;  // second half of a B; other values are m * links + link
 
   constexpr std::int32_t& at(std::size_t slot, std::size_t rank) { return table_[rank][slot]; }
   constexpr void grow(std::size_t slots) {
@@ -182,14 +183,14 @@ class slot_table {
   constexpr bool is_backward(std::int32_t what) const { return what >= 0 && link_of(what) >= stages_; }
   constexpr std::size_t length_of(std::int32_t what) const { return !split_ && is_backward(what) ? 2 : 1; }
 
-  // The change of a rank's activations: an F keeps one until its W or the end of its B.
+  // The change in a rank's live activations: an F adds one, its W or the end of its B removes it.
   constexpr std::int32_t kept_by(std::int32_t what) const {
     return is_forward(what) ? 1 : what == weight || what == second_half ? -1 : 0;
   }
   constexpr std::size_t end_of(std::size_t what) const {
     return static_cast<std::size_t>(slot_of_[what]) + length_of(static_cast<std::int32_t>(what));
   }
-  // The first slot after the same op of the micro-batch before and the op before of the same micro-batch.
+  // The first slot after the same op of the previous micro-batch and the previous op of the same micro-batch.
   constexpr std::size_t ready(std::int32_t what) const {
     const auto w = static_cast<std::size_t>(what);
     return std::max(link_of(what) > 0 ? end_of(w - 1) : 0, micro_of(what) > 0 ? end_of(w - links_) : 0);
@@ -205,7 +206,7 @@ class slot_table {
     if (length_of(what) == 2) at(slot + 1, rank) = idle;
   }
 
-  // The activations that a rank keeps and the W's it owes after each slot.
+  // The live activations and pending W's of a rank after each slot.
   struct ledger {
     std::vector<std::int32_t> kept, due;
   };
@@ -222,8 +223,8 @@ class slot_table {
   constexpr void reorder(region movable) {
     const bool fills = movable == region::after_steady;
     struct progress {
-      ledger counts{};                       // where W's give way: of the whole row
-      running_sum kept;                      // otherwise: of the ops so far
+      ledger counts{};                       // when W's are filled in again: of the whole row
+      running_sum kept;                      // otherwise: live activations from the ops so far
       std::vector<std::size_t> backwards{};  // slots of the I's so far, ascending: the k-th W comes after the k-th
       std::size_t weights = 0, after_weight = 0;
     };
@@ -267,8 +268,8 @@ class slot_table {
       }
   }
 
-  // Moves an op to the earliest idle slot from `after` on. An F adds to what is kept in between, so it stays behind the
-  // last slot at the peak. Returns where the op is now.
+  // Moves an op to the earliest idle slot from `after` on and returns its slot. An F adds an activation until its old
+  // slot, so it stays after the last slot at the peak.
   constexpr std::size_t move(std::int32_t what, std::size_t rank, std::size_t from, std::size_t after,
                              const running_sum& kept, std::int32_t peak) {
     std::size_t to = after;
@@ -283,11 +284,11 @@ class slot_table {
     return to;
   }
 
-  // Likewise, where W's give way and take the idle slots that are left.
+  // The same where a moved op may take the slot of a W; the W's are filled into the idle slots that remain.
   constexpr void move_and_fill(std::int32_t what, std::size_t rank, std::size_t from, ledger& counts,
                                std::int32_t peak) {
-    // Goes through the slots from `to` on, until all is as it was; false if the peak would be exceeded.
-    const auto go = [&](std::size_t to, bool write) {
+    // Updates the slots from `to` on until nothing changes. Returns false if the peak would be exceeded.
+    const auto update = [&](std::size_t to, bool write) {
       std::int32_t due = to == 0 ? 0 : counts.due[to - 1];
       std::int32_t kept = to == 0 ? 0 : counts.kept[to - 1];
       for (std::size_t slot = to; slot < slots_; ++slot) {
@@ -303,8 +304,8 @@ class slot_table {
       return true;
     };
     for (std::size_t to = ready(what); to < from; ++to)
-      if ((at(to, rank) == idle || at(to, rank) == weight) && go(to, false)) {
-        go(to, true);
+      if ((at(to, rank) == idle || at(to, rank) == weight) && update(to, false)) {
+        update(to, true);
         slot_of_[static_cast<std::size_t>(what)] = static_cast<std::int32_t>(to);
         return;
       }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The order in which interleaved families pass micro-batches through the chunks of a rank, and the interleaved order with
-// the backward split.
+// The order in which interleaved families pass micro-batches through the chunks of a rank, and the interleaved order
+// with the backward split.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,8 +14,8 @@
 
 namespace pipesched::detail {
 
-// The group size of interleaved 1F1B and zero bubble. PyTorch makes micro / pp rounds and requires micro to be a multiple of
-// that; otherwise groups are of pp micro-batches, as in Megatron.
+// The group size of interleaved 1F1B and zero bubble. PyTorch makes micro / pp rounds and requires micro to be a
+// multiple of that; otherwise groups are of pp micro-batches, as in Megatron.
 constexpr std::int64_t group_size_of(const interleaved_params& p) {
   if (p.group_size) return std::min(*p.group_size, p.micro);
   const std::int64_t rounds = std::max<std::int64_t>(1, p.micro / p.pp);
@@ -80,21 +80,21 @@ constexpr void emit_walk(Sink& sink, std::int64_t n, chunk_walk& walk, pass p) {
   }
 }
 
-// The interleaved order with the backward split, each W `behind` I's after its own.
+// The interleaved order with the backward split, each W `delay` I's after its own I.
 template <cell_sink Sink>
-constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64_t rank, std::int64_t behind,
+constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64_t rank, std::int64_t delay,
                                          Sink& sink) {
   const std::int64_t all = p.micro * p.chunks;
   chunk_walk forwards(p, rank, false), inputs(p, rank, true), weights(p, rank, true);
   if (p.forward_only) return emit_walk(sink, all, forwards, pass::forward);
   const std::int64_t warm_up = std::min((p.chunks - 1) * *p.group_size + p.pp - 1 - rank, all);
   emit_walk(sink, warm_up, forwards, pass::forward);
-  // The k-th I follows a forward while forwards are left, and from k = behind on the oldest pending W follows it.
+  // The k-th I follows a forward while forwards are left, and from k = delay on the oldest pending W follows it.
   for (std::int64_t k = 0; k < all;) {
-    const bool has_forward = k < all - warm_up, has_weight = k >= behind;
+    const bool has_forward = k < all - warm_up, has_weight = k >= delay;
     std::int64_t run = std::min(inputs.run(), (has_forward ? all - warm_up : all) - k);
     if (has_forward) run = std::min(run, forwards.run());
-    run = std::min(run, has_weight ? weights.run() : behind - k);
+    run = std::min(run, has_weight ? weights.run() : delay - k);
     const cell F = forwards.ops().F(0), I = inputs.ops().I(0), W = weights.ops().W(0);
     if (has_forward && has_weight)
       repeat(sink, run, F, I, W);
@@ -109,7 +109,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
     inputs.advance(run);
     k += run;
   }
-  emit_walk(sink, std::min(behind, all), weights, pass::backward_weight);
+  emit_walk(sink, std::min(delay, all), weights, pass::backward_weight);
 }
 
 }  // namespace pipesched::detail

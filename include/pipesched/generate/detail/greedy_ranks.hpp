@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The greedy engine: ranks that take ops one at a time under a memory limit, each with its clock, what it keeps, the idle
-// time it has behind it and the weight gradients that it owes. What to take next is the rule of the family; weight
-// gradients fill the gaps before what has yet to arrive, and are run early where memory must be freed.
+// The state of a greedy search: ranks that take ops one at a time under a memory limit, each with its clock, the memory
+// in use, the idle time so far and the pending W's. The family chooses the next op; W's fill the gaps before an input
+// arrives, and run earlier where memory must be freed.
 // Source: Qi et al., "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 3 and appendix B.
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
@@ -20,15 +20,24 @@
 
 namespace pipesched::detail {
 
-/// Ranks at work. Forwards and I's of a stage are taken micro-batch by micro-batch, W's in the order of the I's of the
-/// rank.
+/// The memory that an F of each stage keeps: bytes, or 1 if the costs give no bytes.
+inline std::vector<double> kept_by_stage(const placement& where, const stage_costs& costs) {
+  std::vector<double> kept;
+  for (std::uint32_t s = 0; s < where.stages(); ++s) kept.push_back(costs.kept_by_forward[s]);
+  if (std::none_of(kept.begin(), kept.end(), [](double bytes) { return bytes > 0; })) kept.assign(kept.size(), 1);
+  return kept;
+}
+
+/// The limit of a rank whose share keeps so much, with room for rounding. 0 bytes times infinity would not be a limit.
+constexpr double scaled_limit(double share, double limit) { return share * (std::min(limit, 1e300) * (1 + 1e-9)); }
+
+/// The ranks. F's and I's of a stage are taken in the order of micro-batches, W's in the order of the I's of the rank.
 class greedy_ranks {
  public:
-  /// @param limit  in activations of a rank's whole share: of every stage of the rank one
+  /// @param limit  in activations of a rank's whole share
   greedy_ranks(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : micro_(static_cast<std::size_t>(micro)), stages_(where.stages()), ranks_(where.ranks()) {
-    bool any_bytes = false;
-    for (std::uint32_t i = 0; i < where.stages(); ++i) any_bytes = any_bytes || costs.kept_by_forward[i] > 0;
+    const std::vector<double> kept = kept_by_stage(where, costs);
     for (std::uint32_t i = 0; i < where.stages(); ++i) {
       stage& s = stages_[i];
       const auto number = static_cast<std::uint16_t>(i);
@@ -36,7 +45,7 @@ class greedy_ranks {
       s.F = costs.duration(op{pass::forward, s.chunk, number, 0});
       s.I = costs.duration(op{pass::backward_input, s.chunk, number, 0});
       s.W = costs.duration(op{pass::backward_weight, s.chunk, number, 0});
-      s.kept = any_bytes ? costs.kept_by_forward[number] : 1;
+      s.kept = kept[i];
       s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
       s.freed_by_W = s.kept - s.freed_by_I;
       const auto transfer = [&](bool gradient, std::uint32_t from) {
@@ -53,12 +62,12 @@ class greedy_ranks {
       ranks_[s.rank].stages.push_back(number);
     }
     for (rank& r : ranks_) {
-      r.limit *= std::min(limit, 1e300) * (1 + 1e-9);  // 0 bytes times infinity would be no limit at all
+      r.limit = scaled_limit(r.limit, limit);
       r.owed.reserve(micro_ * r.stages.size()), r.taken.reserve(3 * micro_ * r.stages.size());
     }
   }
 
-  /// Back to the start; the memory is kept.
+  /// Returns to the start without giving memory back.
   void restart() {
     for (stage& s : stages_) {
       s.end_of_F.clear(), s.end_of_I.clear();
@@ -75,7 +84,7 @@ class greedy_ranks {
   std::size_t count() const { return ranks_.size(); }
   std::size_t stages() const { return stages_.size(); }
 
-  // What has been taken of a stage, and what its next op of a kind can be or costs.
+  // Per stage: the ops taken so far, and the durations, preconditions and arrivals of the next ones.
   std::size_t forwards(std::size_t s) const { return stages_[s].end_of_F.size(); }
   std::size_t inputs(std::size_t s) const { return stages_[s].end_of_I.size(); }
   double duration_of_F(std::size_t s) const { return stages_[s].F; }
@@ -84,30 +93,30 @@ class greedy_ranks {
   bool can_I(std::size_t s) const {
     return inputs(s) < forwards(s) && (s + 1 == stages_.size() || inputs(s + 1) > inputs(s));
   }
-  /// When the input of the next F or I is there; it has been made.
+  /// The arrival of the input of the next F or I. @pre can_F(s) or can_I(s)
   double arrival_of_F(std::size_t s) const {
     return s == 0 ? 0 : stages_[s - 1].end_of_F[forwards(s)] + stages_[s].activation_transfer;
   }
   double arrival_of_I(std::size_t s) const {
     return s + 1 == stages_.size() ? 0 : stages_[s + 1].end_of_I[inputs(s)] + stages_[s].gradient_transfer;
   }
-  /// From when the next I of stage s is possible if the stage after it ends one at `end`.
+  /// The arrival of the input of an I of stage s if the next stage ends its I at `end`.
   double arrival_of_I(std::size_t s, double end) const { return end + stages_[s].gradient_transfer; }
 
   double clock(std::size_t r) const { return ranks_[r].clock; }
   double bubble(std::size_t r) const { return ranks_[r].bubble; }
   double longest_bubble() const { return longest_bubble_; }
   std::size_t owed(std::size_t r) const { return ranks_[r].owed.size() - ranks_[r].paid; }
-  /// Is there memory for so many more F's of the stage?
+  /// Whether there is memory for so many more F's of the stage.
   bool fits(std::size_t s, std::size_t more = 1) const {
     const rank& r = ranks_[stages_[s].rank];
     return r.memory + static_cast<double>(more) * stages_[s].kept <= r.limit;
   }
-  /// Would so many F's of one stage and one of another of the same rank fit, if there were nothing else?
+  /// Whether n F's of one stage and one of another stage of the same rank fit into an empty memory.
   bool leaves_room(std::size_t s, std::size_t n, std::size_t other) const {
     return static_cast<double>(n) * stages_[s].kept + stages_[other].kept <= ranks_[stages_[s].rank].limit;
   }
-  /// How long the W's take that must be run before an F of the stage fits.
+  /// The time of the W's that must run before an F of the stage fits.
   double time_to_fit(std::size_t s) const {
     const rank& r = ranks_[stages_[s].rank];
     double time = 0, memory = r.memory;
@@ -133,7 +142,7 @@ class greedy_ranks {
     r.memory -= at.freed_by_I;
     r.owed.push_back(static_cast<std::uint16_t>(s));
   }
-  /// The W that has waited longest. @pre owed(rank) > 0
+  /// Takes the oldest pending W. @pre owed(rank) > 0
   void put_W(std::size_t number) {
     rank& r = ranks_[number];
     const std::size_t s = r.owed[r.paid++];
@@ -141,18 +150,18 @@ class greedy_ranks {
     r.taken.push_back({pass::backward_weight, stages_[s].chunk});
     r.memory -= stages_[s].freed_by_W;
   }
-  /// W's until an F of the stage fits; whether it does.
+  /// Takes W's until an F of the stage fits. Returns whether it does.
   bool make_room(std::size_t s) {
     const std::size_t r = stages_[s].rank;
     while (!fits(s) && owed(r) > 0) put_W(r);
     return fits(s);
   }
-  /// W's into the gap before `arrival`, as long as they fit.
+  /// Takes W's as long as they end by `arrival`.
   void fill_gap(std::size_t number, double arrival) {
     const rank& r = ranks_[number];
     while (owed(number) > 0 && r.clock + stages_[r.owed[r.paid]].W <= arrival) put_W(number);
   }
-  /// How many ops have been taken.
+  /// The number of ops taken.
   std::size_t taken() const {
     std::size_t ops = 0;
     for (const rank& r : ranks_) ops += r.taken.size();
@@ -168,13 +177,18 @@ class greedy_ranks {
     for (const rank& r : ranks_) longest = std::max(longest, r.clock - r.started);
     return longest;
   }
+  double makespan() const {
+    double last = 0;
+    for (const rank& r : ranks_) last = std::max(last, r.clock);
+    return last;
+  }
   rows<cell> cells() const {
     std::vector<std::size_t> lengths;
     for (const rank& r : ranks_) lengths.push_back(r.taken.size());
     auto all = rows<cell>::for_overwrite(lengths);
     for (std::size_t number = 0; number < ranks_.size(); ++number) {
       const rank& r = ranks_[number];
-      std::vector<std::array<std::uint32_t, 5>> micro(r.stages.size());  // the next of each chunk and pass
+      std::vector<std::array<std::uint32_t, 5>> micro(r.stages.size());  // the next one of each chunk and pass
       for (std::size_t i = 0; i < r.taken.size(); ++i) {
         const auto [pass, chunk] = r.taken[i];
         all[number][i] = op{pass, chunk, r.stages[chunk], micro[chunk][static_cast<std::size_t>(pass)]++};
@@ -188,17 +202,17 @@ class greedy_ranks {
     std::uint16_t rank = 0;
     std::uint8_t chunk = 0;
     double F = 0, I = 0, W = 0, kept = 0, freed_by_I = 0, freed_by_W = 0;
-    double activation_transfer = 0, gradient_transfer = 0;  // of what comes in
+    double activation_transfer = 0, gradient_transfer = 0;  // of the inputs
     std::vector<double> end_of_F{}, end_of_I{};
   };
-  struct step {  // of the micro-batch that is next for its stage and pass
+  struct step {  // its micro-batch is the next one of its stage and pass
     pipesched::pass pass;
     std::uint8_t chunk;
   };
   struct rank {
-    double limit = 0, memory = 0, clock = 0, started = 0, bubble = 0;  // idle time is counted after the first op
+    double limit = 0, memory = 0, clock = 0, started = 0, bubble = 0;  // bubble: idle time after the first op
     std::size_t paid = 0;
-    std::vector<std::uint16_t> owed{};    // stages in the order of their I's; the first `paid` have had their W
+    std::vector<std::uint16_t> owed{};    // stages in the order of their I's; the first `paid` W's have run
     std::vector<std::uint16_t> stages{};  // by chunk
     std::vector<step> taken{};
   };

@@ -13,7 +13,7 @@
 
 namespace pipesched::detail {
 
-// A block of I's, and W's wherever they fit.
+// The block repeats F's and I's; W's fill the slots that it leaves idle.
 constexpr schedule make_split_v(const family_limits& limits, const pipeline_params& p, const building_block& block) {
   placement where = placement::vee(p.pp);
   slot_table table(where, block, p.micro);

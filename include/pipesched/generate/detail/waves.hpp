@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The order of waves, which Chimera and Hanayo share: a micro-batch runs down all stages, one per slot, and back up, and
-// micro-batches start every second slot, so that every rank sees two streams of ops, one on even and one on odd slots.
+// The order that Chimera and Hanayo share. A micro-batch runs down all stages, one per slot, and back up, and a new one
+// starts every second slot, so that every rank sees two streams of ops, one in even and one in odd slots. Chimera feeds
+// the streams from both ends; Hanayo folds the pipeline.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,9 +13,9 @@
 
 namespace pipesched::detail {
 
-// One of the two streams of a rank h ranks away from the crest of the wave: `unit` micro-batches forward through every
-// second of the stages it visits there, then backward through the others, then the next unit. The early stream begins with
-// the rank's first stage, the late one with its second.
+// One of the two streams of a rank: `unit` micro-batches forward through every second stage of the rank, then backward
+// through the other stages, then the next unit. The early stream begins with the rank's first stage, the late one with
+// its second.
 template <typename Stage>
 class wave_stream {
  public:
@@ -25,7 +26,7 @@ class wave_stream {
     if (turn_ < waves_) return stage_(2 * turn_ + late_).F(micro_);
     return stage_(2 * (2 * waves_ - 1 - turn_) + !late_).B(micro_);
   }
-  // How many micro-batches follow each other.
+  // The number of consecutive micro-batches left in this stage.
   constexpr std::int64_t run() const { return unit_ - done_; }
   constexpr void advance(std::int64_t n) {
     done_ += n, micro_ += n;
@@ -44,8 +45,9 @@ class wave_stream {
   std::int64_t turn_ = 0, done_ = 0, micro_ = 0;
 };
 
-// The row of a rank h ranks away from the crest of a wave over `unit` ranks, which is also how many micro-batches a unit
-// has. `stage(j)` makes the ops of the j-th stage that a micro-batch visits there. The late stream is unit - h ops behind.
+// Emits the row of a rank that is h ranks away from the first rank of a wave over `unit` ranks; a unit has as many
+// micro-batches. `stage(j)` gives the ops of the j-th stage that a micro-batch visits on the rank. The late stream
+// starts after unit - h ops of the early one.
 template <cell_sink Sink, typename Stage>
 constexpr void emit_waves(std::int64_t unit, std::int64_t h, std::int64_t waves, std::int64_t units, const Stage& stage,
                           Sink& sink) {

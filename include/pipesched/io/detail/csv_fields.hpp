@@ -8,6 +8,7 @@
 #include <istream>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "pipesched/error.hpp"
 
@@ -16,19 +17,22 @@ namespace pipesched::detail {
 class csv_fields {
  public:
   explicit csv_fields(std::istream& in) : bytes_(in.rdbuf()) {
-    if (bytes_ != nullptr && peek() == 0xEF)
-      for (const char mark : std::string_view("\xEF\xBB\xBF"))
-        if (peek() == static_cast<unsigned char>(mark)) take();
+    if (bytes_ == nullptr) return;
+    for (const char mark : std::string_view("\xEF\xBB\xBF")) {
+      if (peek() != static_cast<unsigned char>(mark)) return;
+      begin_ += static_cast<char>(take());
+    }
+    begin_.clear();
   }
 
   /// Reads the next field. An empty row has one empty field. False at the end of the text.
   /// @throws std::ios_base::failure when the stream cannot be read
   bool next() {
-    if (bytes_ == nullptr || (ends_row_ && peek() == end)) return false;
-    field_.clear();
+    if (bytes_ == nullptr || (ends_row_ && begin_.empty() && peek() == end)) return false;
+    field_ = std::exchange(begin_, {});
     closed_ = true;
-    while (is_blank(peek())) take();
-    if (peek() == '"') read_quoted();
+    while (field_.empty() && is_blank(peek())) take();
+    if (field_.empty() && peek() == '"') read_quoted();
     int c = take();
     for (; c != ',' && c != '\n' && c != '\r' && c != end; c = take()) field_ += static_cast<char>(c);
     ends_row_ = c != ',';
@@ -65,6 +69,7 @@ class csv_fields {
 
   std::streambuf* bytes_;
   std::string field_;
+  std::string begin_;  // of a text that starts with a part of a byte order mark
   bool ends_row_ = true, closed_ = true;
 };
 

@@ -52,6 +52,7 @@ struct bound_unit {
   // By pass, over all cells of the class that hold the op, alone or with any partner on its rank.
   struct least {
     double alone = 0;  // duration in a cell of its own
+    double share = 0;  // the same, or half of a pair if that is less
     double busy = 0;   // least duration of a cell
     double step = 0;   // least time from the start of a cell until the next op of the chain can start, without transfer
     double slack = 0;  // most time from the release of the output to the end of a cell
@@ -138,6 +139,7 @@ class bounds {
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
     const double release = output_of(c[i], p_.stages()) ? noted(release_of(costs_, c, i)) : duration;
     at.busy = std::min(at.busy, duration);
+    at.share = std::min(at.share, duration / static_cast<double>(c.size()));
     at.step = std::min(at.step, leaves(c[i]) ? release : std::max(release, duration));
     at.slack = std::max(at.slack, duration - release);
   }
@@ -146,7 +148,7 @@ class bounds {
     for (pass p : passes_) {
       const op o = make(p, u);
       bound_unit::least& at = u.of(p);
-      at.alone = noted(costs_.duration(cell(o)));
+      at.alone = at.share = noted(costs_.duration(cell(o)));
       at.busy = at.step = std::numeric_limits<double>::max(), at.slack = 0;
       look_at_cell(at, cell(o), 0, at.alone);
     }
@@ -218,12 +220,14 @@ class bounds {
     offer(end, 0, "one micro-batch from end to end");
   }
 
-  // Who pays for the time that overlapped cells save: each pair has to be charged in full, but its ops may share it.
-  enum class charge { forward, others, halves };
+  // Who pays for the time that overlapped cells save: each pair is charged in full, to one op or in parts to both. Or each op
+  // counts its least share of a cell, half of a pair.
+  enum class charge { forward, others, halves, shares };
 
   // Least time that an op adds to the work of its rank. `weights`: are W's part of the work?
   constexpr double net(const bound_unit& u, pass p, charge who, bool weights) const {
     const bound_unit::least& at = u.of(p);
+    if (who == charge::shares) return at.share;
     const double like = p == pass::forward ? at.with_F
                         : weights          ? std::max(at.with_gradient, at.with_W)
                                            : at.with_gradient;
@@ -250,7 +254,7 @@ class bounds {
   constexpr void bound_rank(std::uint32_t rank) {
     double head = std::numeric_limits<double>::max();
     for (std::size_t u : hosted_[rank]) head = std::min(head, units_[u].head);
-    for (charge who : {charge::forward, charge::others, charge::halves}) {
+    for (charge who : {charge::forward, charge::others, charge::halves, charge::shares}) {
       bound_work(rank, head, who);
       if (class_.pairs.empty()) break;  // nothing is saved
     }
@@ -318,7 +322,7 @@ class bounds {
     offer(bound, rank, "lifetimes of activations under the memory cap");
   }
 
-  // Where sums are not exact, their rounding and the simulation's is taken off.
+  // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact.
   constexpr void offer(double makespan, std::uint32_t rank, std::string_view reason) {
     const double ops = static_cast<double>(p_.stages()) * micro_ * 3;
     if (!exact_.holds_for(2 * ops)) {
