@@ -8,7 +8,7 @@
 
 using namespace pipesched;
 
-TEST_CASE("notation: writing and parsing are inverse") {
+TEST_CASE("notation: parsing is the inverse of writing") {
   for (int p = 1; p <= 4; ++p)
     for (int stage : {0, 1, 9, 10, 4095, 65535})
       for (std::uint32_t micro : {0u, 7u, 10u, 99999u, 4294967295u}) {
@@ -22,7 +22,7 @@ TEST_CASE("notation: writing and parsing are inverse") {
   CHECK(to_string(cell({pass::forward, 0, 0, 7}, {pass::backward, 1, 7, 13})) == "(0F7;7B13)");
 }
 
-TEST_CASE("notation: anything else is refused whole") {
+TEST_CASE("notation: refuses anything that is not exactly an op or cell") {
   for (const char* text :
        {"",           "F0",       "0F",    "0X0",   "0f0",     " 0F0",         "0F0 ",
         "0F0garbage", "0F-1",     "-1F0",  "+1F0",  "65536F0", "0F4294967296", "99999999999999999999F0",

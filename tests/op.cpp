@@ -19,7 +19,7 @@ constexpr op B1{.pass = pass::backward, .stage = 5, .micro = 1};
 static_assert(cell(F3).size() == 1 && cell(F3, B1).size() == 2 && cell(F3, B1).overlapped());
 static_assert(cell(F3, B1) != cell(B1, F3) && op{} < F3);
 
-TEST_CASE("cell: a range of its ops") {
+TEST_CASE("cell: is a range of its ops") {
   std::vector<op> seen;
   for (op o : cell(F3, B1)) seen.push_back(o);
   CHECK(seen == std::vector{F3, B1});
@@ -28,7 +28,7 @@ TEST_CASE("cell: a range of its ops") {
   CHECK(c[0].micro == 4);
 }
 
-TEST_CASE("op: hash tells a whole schedule's ops apart") {
+TEST_CASE("op: the hashes of a whole schedule's ops differ") {
   std::unordered_set<std::size_t> hashes;
   std::size_t ops = 0;
   for (int p = 1; p <= 4; ++p)

@@ -26,7 +26,7 @@ TEST_CASE("placement: the stages of a rank, by chunk") {
   CHECK(placement::custom(2, 1, {{1, 0, 0}}).stages_of(0) == stages{1, 2});
 }
 
-TEST_CASE("placement: rank, chunk and stages agree for every kind") {
+TEST_CASE("placement: rank_of, chunk_of and stages_of agree for every kind") {
   std::vector<placement> all;
   for (std::int64_t pp = 1; pp <= 9; ++pp) {
     for (std::int64_t n = 1; n <= 4; ++n)
@@ -48,7 +48,7 @@ TEST_CASE("placement: rank, chunk and stages agree for every kind") {
   }
 }
 
-TEST_CASE("placement: a micro-batch tells its replica, the first half, rounded up, goes through replica 0") {
+TEST_CASE("placement: the first half of the micro-batches, rounded up, goes through replica 0") {
   const placement odd = placement::bidirectional(4, 5);
   for (std::uint32_t micro = 0; micro < 5; ++micro) CHECK(odd.replica_of(micro) == (micro < 3 ? 0 : 1));
   CHECK(odd.rank_of(1, 2) == 1);
@@ -56,11 +56,11 @@ TEST_CASE("placement: a micro-batch tells its replica, the first half, rounded u
   CHECK(placement::linear(4).replica_of(4'000'000'000) == 0);
 }
 
-TEST_CASE("placement: sizes that cannot be are refused") {
+TEST_CASE("placement: refuses impossible sizes") {
   CHECK(refusal_of([] { placement::linear(0); }) == "a placement takes 1 to 65536 ranks; got 0, nearest 1");
   CHECK(refusal_of([] { placement::linear(65537); }) == "a placement takes 1 to 65536 ranks; got 65537, nearest 65536");
   CHECK(refusal_of([] { placement::looped(4, 257); }) ==
-        "a placement takes 1 to 256 chunks a rank; got 257, nearest 256");
+        "a placement takes 1 to 256 chunks per rank; got 257, nearest 256");
   CHECK(refusal_of([] { placement::looped(1024, 65); }) ==
         "a placement takes 1 to 65536 stages; got 66560, nearest 65536");
   CHECK(refusal_of([] { placement::wave(4, INT64_MAX); }).find("1 to 128 waves") != std::string::npos);
@@ -70,9 +70,9 @@ TEST_CASE("placement: sizes that cannot be are refused") {
           placement::custom(2, 1, {{0, 1}, {0}});
         }) == "both replicas of a placement have the same stages; got 2 and 1");
   CHECK(refusal_of([] { placement::custom(2, 1, {{0, 2}}); }) == "a placement names ranks 0 to 1; got rank 2");
-  CHECK(refusal_of([] { placement::custom(2, 1, {{0, 0}}); }) == "every rank hosts a stage; rank 1 has none");
+  CHECK(refusal_of([] { placement::custom(2, 1, {{0, 0}}); }) == "every rank has a stage; rank 1 has none");
   CHECK(refusal_of([] { placement::custom(1, 1, {stages(257, 0)}); }) ==
-        "a rank hosts at most 256 chunks; rank 0 has more");
+        "a rank has at most 256 chunks; rank 0 has more");
   CHECK(refusal_of([] { placement::of_kind(placement_kind::vee, 4, 7, 1); }) ==
         "a placement of kind vee with 4 ranks has 8 stages; got 7");
   CHECK(refusal_of([] { placement::of_kind(placement_kind::looped, 4, 7, 1); }) ==

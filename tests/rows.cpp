@@ -19,7 +19,7 @@ static_assert([] {
   return r.count() == 4 && r.size() == 6 && r[1].empty() && r[3][2] == 7 && copy[2][0] == 4 && r[2][0] == 3;
 }());
 
-TEST_CASE("rows: a regular value") {
+TEST_CASE("rows: are a regular value") {
   const rows<int> a{{1, 2}, {}, {3}};
   rows<int> b = a;
   CHECK(a == b);
@@ -43,7 +43,7 @@ TEST_CASE("rows: all values lie in one block, row after row") {
   CHECK(r == rows<int>(std::vector<std::vector<int>>{{0, 1}, {}, {2, 3, 4}}));
 }
 
-TEST_CASE("rows: append grows and keeps what is there") {
+TEST_CASE("rows: append keeps the earlier rows") {
   rows<int> r;
   for (int i = 0; i < 100; ++i) r.append(std::vector<int>(static_cast<std::size_t>(i % 7), i));
   CHECK(r.count() == 100);

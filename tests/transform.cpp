@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -53,7 +54,7 @@ schedule from_text(const std::vector<std::vector<cell>>& cells, const schedule& 
 
 }  // namespace
 
-TEST_CASE("transform: every one keeps every family valid at every size") {
+TEST_CASE("transform: the result is valid for every family and size") {
   for_all_families(7, 15, [](const family& f, const schedule_params& p) {
     CAPTURE(f.name);
     CAPTURE(p.pp);
@@ -102,7 +103,7 @@ TEST_CASE("transform: every one keeps every family valid at every size") {
   });
 }
 
-TEST_CASE("transform: by hand") {
+TEST_CASE("transform: examples by hand") {
   const schedule like = make_1f1b_schedule({.pp = 1, .micro = 2});
   const stage_ops a(0);
   const schedule pairs = from_text({{a.F(0), overlap(a.F(1), a.B(0)), a.B(1)}}, like);
@@ -120,7 +121,7 @@ TEST_CASE("transform: by hand") {
         "rank 0: 0F0 (0F1;0B0) (0F2;0B1) 0B2\nrank 1: 1F0 1B0 1F1 1B1 1F2 1B2\n");
   CHECK(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}), overlap_policy::where_ready) ==
         make_1f1b_schedule({.pp = 2, .micro = 3}));
-  // Rank 0 waits for 1B1 before it runs 0F2, and rank 1 for 0F2 before it runs 1B1: one pair is given up.
+  // As pairs, rank 0 would wait for 1B1 before it runs 0F2 and rank 1 for 0F2 before it runs 1B1: one stays unpaired.
   const schedule circle = [&] {
     schedule s = make_1f1b_schedule({.pp = 2, .micro = 3});
     const stage_ops b(1);
@@ -139,7 +140,7 @@ TEST_CASE("transform: by hand") {
         "0F0 1F4 1B4 0B0 0F1 1F5 1B5 0B1 0F2 1F6 1B6 0B2 0F3 1F7 1B7 0B3");
 }
 
-TEST_CASE("transform: they agree with what families do themselves") {
+TEST_CASE("transform: the results equal the families' own variants") {
   for (std::int64_t pp : {2, 4, 6})
     for (std::int64_t micro : {1, 3, 2 * static_cast<int>(pp) - 2}) {
       CHECK(keep_micro_batches(make_zbv_schedule({.pp = pp, .micro = 2 * pp - 1}), micro) ==
@@ -151,38 +152,70 @@ TEST_CASE("transform: they agree with what families do themselves") {
         CHECK(keep_forwards(make_schedule(name, {.pp = pp, .micro = micro})) ==
               make_schedule(name, {.pp = pp, .micro = micro, .forward_only = true}));
     }
-  // Megatron's overlap: pairs in what has one forward more of warm-up.
+  // Megatron's overlap: one more forward of warm-up, then pairs.
   for (std::int64_t pp : {2, 4, 8})
     for (std::int64_t micro : {pp, 3 * pp + 1, 5 * pp}) {
       const interleaved_params p{.pp = pp, .micro = micro, .chunks = 2, .extra_warm_up = true};
       CHECK(overlap_neighbours(make_interleaved_1f1b_schedule(p)) ==
             make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = 2, .overlap = true}));
     }
-  const stage_costs costs = split_stage_costs(deepseek_v3_costs(), 4, 8);
+  const stage_costs costs = split_stage_costs(deepseek_v3_costs(), placement::vee(4));
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, costs)).makespan; };
   const schedule zbv = make_zbv_schedule({.pp = 4, .micro = 24});
   CHECK(makespan(overlap_neighbours(zbv, overlap_policy::where_ready)) < 0.9 * makespan(zbv));
 }
 
-TEST_CASE("transform: what cannot be cut or joined is refused") {
+TEST_CASE("transform: refuses impossible arguments") {
   const schedule s = make_1f1b_schedule({.pp = 2, .micro = 4});
   CHECK(refusal_of([&] { keep_micro_batches(s, 0); }) ==
-        "a schedule of 4 micro-batches can be cut to 1 to 4 of them; got 0, nearest 1");
+        "keep_micro_batches() takes 1 to 4 of this schedule's micro-batches; got 0, nearest 1");
   CHECK(refusal_of([&] { keep_micro_batches(s, 5); }) ==
-        "a schedule of 4 micro-batches can be cut to 1 to 4 of them; got 5, nearest 4");
+        "keep_micro_batches() takes 1 to 4 of this schedule's micro-batches; got 5, nearest 4");
   CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 3, .micro = 4})); }) ==
-        "steps can be joined where the same ranks host the same stages; got 2 stages on 2 ranks (linear) and 3 on 3 "
-        "(linear)");
+        "concatenate() takes two steps with the same stages on the same ranks; got 2 stages on 2 ranks (linear) and 3 "
+        "on 3 (linear)");
   CHECK(refusal_of([&] { concatenate(s, make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 1})); }) == "");
   CHECK(refusal_of([&] {
           schedule huge = s;
           huge.micro = 0xFFFFFFFE;
           concatenate(huge, s);
-        }).find("steps of at most 4294967294 micro-batches together") == 0);
+        }) ==
+        "concatenate() takes at most 4294967294 micro-batches in all; got 4294967294 and 4, nearest 0 in the second "
+        "step");
   CHECK(refusal_of([&] { concatenate(s, make_1f1b_schedule({.pp = 2, .micro = 4, .forward_only = true})); }) ==
-        "steps can be joined where both are forward only or neither; got one that is and one that is not");
+        "concatenate() takes two forward-only steps or two training steps; got one of each");
   const schedule odd = make_dualpipe_schedule({.pp = 2, .micro = 5});
-  CHECK(
-      refusal_of([&] { concatenate(odd, odd); }) ==
-      "steps of two replicas can be joined where one has an even number of micro-batches; got 5 and 5, nearest 4 or 6");
+  CHECK(refusal_of([&] { concatenate(odd, odd); }) ==
+        "with two replicas concatenate() takes at most one step with an odd number of micro-batches; got 5 and 5, "
+        "nearest 4 or 6 in the second step");
+  CHECK(refusal_of([&] { delay_weights(s, -1); }) == "delay_weights() delays by 0 or more; got -1, nearest 0");
+}
+
+TEST_CASE("transform: every one refuses a schedule that is not valid, with the report's first violation") {
+  const schedule good = make_1f1b_schedule({.pp = 2, .micro = 4});
+  schedule late = good;  // 0B0 before 0F0
+  std::swap(late[0][0], late[0][2]);
+  schedule far = good;  // an index that nothing may follow
+  far[1][0][0].stage = 9;
+  schedule no_micro = good;
+  no_micro.micro = 0;
+  for (const schedule& bad : {late, far, no_micro, schedule{}}) {
+    const std::string expected = "the schedule is not valid: " + detail::first_violation(verify(bad));
+    CAPTURE(expected);
+    CHECK(refusal_of([&] { require_valid(bad); }) == expected);
+    CHECK(refusal_of([&] { split_backward(bad); }) == expected);
+    CHECK(refusal_of([&] { merge_backward(bad); }) == expected);
+    CHECK(refusal_of([&] { keep_forwards(bad); }) == expected);
+    CHECK(refusal_of([&] { keep_micro_batches(bad, 1); }) == expected);
+    CHECK(refusal_of([&] { delay_weights(bad, 1); }) == expected);
+    CHECK(refusal_of([&] { overlap_neighbours(bad); }) == expected);
+    CHECK(refusal_of([&] { overlap_neighbours(bad, overlap_policy::where_ready); }) == expected);
+    CHECK(refusal_of([&] { concatenate(bad, good); }) == expected);
+    CHECK(refusal_of([&] { concatenate(good, bad); }) == expected);
+  }
+  CHECK(refusal_of([&] { require_valid(late); }) ==
+        "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 2; expected after it");
+  CHECK(refusal_of([&] { require_valid(far); }) ==
+        "the schedule is not valid: rank 1, cell 0: range: 9F0; expected F, B, I or W, a stage below 2 and a "
+        "micro-batch below 4 (and 1 more)");
 }

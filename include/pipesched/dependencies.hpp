@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What an op waits for, and the walk over a whole schedule in an order that respects it.
+// Dependencies between ops, and a walk over a schedule in an order that respects them.
 //
 //   F(s,m)           needs F(s-1,m)
 //   B(s,m), I(s,m)   need their own F(s,m), and B or I(s+1,m)
 //   W(s,m)           needs I(s,m)
 //
-// The needs inside a stage are met on one rank; those between stages cross ranks, at most one an op.
+// Dependencies inside a stage stay on one rank. An op has at most one dependency between stages, which may cross ranks.
 
 #include <cstddef>
 #include <cstdint>
@@ -36,14 +36,14 @@ struct tensor_id {
   friend constexpr auto operator<=>(const tensor_id&, const tensor_id&) = default;
 };
 
-/// What the op makes for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
+/// The tensor that the op produces for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
 constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcept {
   if (o.pass == pass::forward && o.stage + 1u < stages) return tensor_id{tensor_kind::activation, o.stage, o.micro};
   if (yields_input_gradient(o.pass) && o.stage > 0) return tensor_id{tensor_kind::gradient, o.stage, o.micro};
   return std::nullopt;
 }
 
-/// What the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
+/// The tensor that the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
 constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
   if (o.pass == pass::forward && o.stage > 0)
     return tensor_id{tensor_kind::activation, static_cast<std::uint16_t>(o.stage - 1), o.micro};
@@ -57,8 +57,8 @@ constexpr std::uint16_t receiver_of(tensor_id t) noexcept {
   return static_cast<std::uint16_t>(t.kind == tensor_kind::gradient ? t.stage - 1 : t.stage + 1);
 }
 
-/// Does `later` need `earlier`, directly or through other ops of the same micro-batch? Forward down the stages and
-/// backward up them is one chain; each W hangs on the I of its stage.
+/// True if `later` needs `earlier`, directly or through other ops of the same micro-batch. The forwards down the stages
+/// and the backwards up the stages form one chain; each W follows the I of its stage.
 constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
   if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) return false;
   const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
@@ -69,7 +69,7 @@ constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
 
 namespace detail {
 
-// A value for every tensor of a schedule.
+// One value per activation and gradient of a schedule.
 template <typename T>
 class tensor_table {
  public:
@@ -87,17 +87,16 @@ class tensor_table {
 
 }  // namespace detail
 
-/// Visits all cells, each rank's in order and none before the makers of the tensors it needs:
-/// `visit(rank, index, cell)`. Returns, for each rank, how many cells could be visited: all of them unless the order
-/// is cyclic. Linear in the number of ops; no recursion.
-/// @pre every op's stage and micro are in range and its rank is the one that the placement says.
+/// Visits all cells with `visit(rank, index, cell)`: each rank's in order, and each after the producers of its inputs.
+/// Returns the number of cells visited per rank: all of them unless the order is cyclic. Linear in the number of ops.
+/// @pre every op has a stage and micro-batch in range and is on the rank that the placement gives
 template <typename Visit>
 constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
-  enum : std::uint8_t { absent, awaited, made };
+  enum : std::uint8_t { absent, awaited, produced };
   detail::tensor_table<std::uint8_t> state(s, absent);
   const auto lacks_input = [&](const cell& c) {
     for (op o : c)
-      if (const auto in = input_of(o, s.stages()); in && state[*in] != made) {
+      if (const auto in = input_of(o, s.stages()); in && state[*in] != produced) {
         state[*in] = awaited;
         return true;
       }
@@ -105,7 +104,8 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
   };
 
   std::vector<std::size_t> done(s.pp(), 0);
-  std::vector<std::uint32_t> runnable;  // a rank is here once at most, or runs, or waits for one tensor
+  std::vector<std::uint32_t>
+      runnable;  // invariant: a rank is queued at most once, running, or blocked on exactly one tensor
   for (std::uint32_t rank = s.pp(); rank-- > 0;) runnable.push_back(rank);
   while (!runnable.empty()) {
     const std::uint32_t rank = runnable.back();
@@ -118,7 +118,7 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
         if (const auto out = output_of(o, s.stages())) {
           std::uint8_t& now = state[*out];
           if (now == awaited) runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
-          now = made;
+          now = produced;
         }
     }
     done[rank] = i;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A short string stored in place. Unlike std::string it works in constant expressions with every supported compiler.
+// A short string stored in place. Unlike std::string it works in constant expressions with all supported compilers.
 
 #include <cstddef>
 #include <string>
@@ -18,7 +18,7 @@ class fixed_string {
   static constexpr std::size_t max_size = Capacity;
 
   constexpr fixed_string() = default;
-  /// @throws schedule_error when the text is longer, or holds other characters.
+  /// @throws schedule_error if the text is longer or has other characters.
   constexpr fixed_string(std::string_view text) {  // NOLINT: implicit
     if (text.size() > Capacity)
       throw schedule_error(detail::concat({"a name has at most ", Capacity, " characters; got ", text.size()}));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The one notation of ops and cells, used alike in JSON, CSV, tests, messages and printing:
+// The notation of ops and cells in JSON, CSV, tests, error texts and printing:
 //
-//   op    <stage><letter><micro>   3F12, 0I4, 0W4, 7B13   (the grammar of PyTorch's pipeline schedules)
+//   op    <stage><letter><micro>   3F12, 0I4, 0W4, 7B13   (PyTorch's grammar for pipeline schedules)
 //   cell  op, or (op;op)           (0F7;7B13) is an overlapped cell
 //
-// The chunk is not written: the schedule's placement tells it.
+// The chunk is not written: it follows from the schedule's placement.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,39 +14,29 @@
 #include <string>
 #include <string_view>
 
+#include "pipesched/concat.hpp"
 #include "pipesched/op.hpp"
 
 namespace pipesched {
 
-/// The longest text of a cell: two ops of 5 + 1 + 10 characters, two parentheses and a semicolon.
+/// Length of the longest text of a cell: two ops of 5 + 1 + 10 characters, two parentheses and a semicolon.
 inline constexpr std::size_t max_cell_text = 2 * 16 + 3;
 
 namespace detail {
 
-constexpr char* write_number(char* to, std::uint32_t n) {
-  char digits[10];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + n % 10);
-    n /= 10;
-  } while (n != 0);
-  while (count > 0) *to++ = digits[--count];
-  return to;
-}
-
 constexpr char* write_op(char* to, op o) {
-  to = write_number(to, o.stage);
+  to = write_number(to, std::uint32_t{o.stage});
   *to++ = letter(o.pass);
   return write_number(to, o.micro);
 }
 
-// Decimal digits without sign, at most `most`; advances `text` past them.
-constexpr std::optional<std::uint32_t> read_number(std::string_view& text, std::uint32_t most) {
+// Reads a decimal number without sign, at most `max`, and advances `text` past it.
+constexpr std::optional<std::uint32_t> read_number(std::string_view& text, std::uint32_t max) {
   std::uint64_t n = 0;
   std::size_t digits = 0;
   for (; digits < text.size() && text[digits] >= '0' && text[digits] <= '9'; ++digits) {
     n = 10 * n + static_cast<std::uint64_t>(text[digits] - '0');
-    if (n > most) return std::nullopt;
+    if (n > max) return std::nullopt;
   }
   if (digits == 0) return std::nullopt;
   text.remove_prefix(digits);
@@ -55,7 +45,7 @@ constexpr std::optional<std::uint32_t> read_number(std::string_view& text, std::
 
 }  // namespace detail
 
-/// Writes the text of a cell to `to`, which has room for `max_cell_text` characters; returns its end.
+/// Writes the text of a cell to `to`, which must have room for `max_cell_text` characters. Returns the end of the text.
 constexpr char* write_cell(char* to, const cell& c) {
   if (!c.overlapped()) return detail::write_op(to, c[0]);
   *to++ = '(';
@@ -72,8 +62,8 @@ constexpr std::string to_string(const cell& c) {
 }
 constexpr std::string to_string(op o) { return to_string(cell(o)); }
 
-/// The op that `text` spells, all of it; nothing if it is none or a number is out of the range of its type.
-/// `parse_op("3F12")->micro == 12`.
+/// Parses the whole of `text` as an op: `parse_op("3F12")->micro == 12`. Returns nothing if `text` is not an op or a
+/// number does not fit its type.
 constexpr std::optional<op> parse_op(std::string_view text) {
   const auto stage = detail::read_number(text, 0xFFFF);
   if (!stage || text.empty()) return std::nullopt;
@@ -92,7 +82,7 @@ constexpr std::optional<op> parse_op(std::string_view text) {
   return o;
 }
 
-/// The cell that `text` spells: an op, or two as `(0F7;7B13)`.
+/// Parses the whole of `text` as a cell: an op, or two as `(0F7;7B13)`.
 constexpr std::optional<cell> parse_cell(std::string_view text) {
   if (text.empty() || text.front() != '(') {
     const auto only = parse_op(text);

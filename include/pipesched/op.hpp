@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What a rank does: an op is one pass of one micro-batch through one stage, a cell is one op or two overlapped
-// ones. Both are plain values of 8 and 16 bytes.
+// Ops and cells, the units of a schedule. An op is one pass of one micro-batch through one stage, 8 bytes. A cell is one
+// op or two overlapped ops, 16 bytes.
 //
 //   letter  pass             meaning
 //   F       forward          one micro-batch through one stage
-//   B       backward         full backward: gradients for inputs and for weights together
-//   I       backward_input   backward for inputs only (the zero-bubble papers call this one "B")
+//   B       backward         full backward: for inputs and for weights
+//   I       backward_input   backward for inputs only ("B" in the zero-bubble papers)
 //   W       backward_weight  backward for weights only
+
+#if __cplusplus < 202002L
+#error "pipesched needs C++20: compile with -std=c++20 or later"
+#include <end_of_compilation>  // does not exist: ends the output after the sentence above
+#endif
 
 #include <compare>
 #include <cstddef>
@@ -19,7 +24,7 @@ namespace pipesched {
 
 enum class pass : std::uint8_t { none, forward, backward, backward_input, backward_weight };
 
-/// The letter of a pass: F, B, I, W; '?' for none and for values that are no pass.
+/// The letter of a pass: F, B, I or W; '?' for none and for invalid values.
 constexpr char letter(pass p) noexcept {
   switch (p) {
     case pass::forward: return 'F';
@@ -34,7 +39,7 @@ constexpr char letter(pass p) noexcept {
 /// One pass of one micro-batch through one stage.
 struct op {
   pipesched::pass pass = pipesched::pass::none;
-  std::uint8_t chunk = 0;   ///< index of the stage among those that its rank hosts
+  std::uint8_t chunk = 0;   ///< index of the stage among the stages of its rank
   std::uint16_t stage = 0;  ///< 0-based, in model order
   std::uint32_t micro = 0;  ///< 0-based, over the whole step
 
@@ -42,13 +47,13 @@ struct op {
   friend constexpr auto operator<=>(const op&, const op&) = default;
 };
 
-/// True for B and I: the op that sends gradients on to the stage before.
+/// True for B and I, whose gradient goes to the previous stage.
 constexpr bool yields_input_gradient(pass p) noexcept { return p == pass::backward || p == pass::backward_input; }
 
-/// True for B and W: the op that makes the gradient of the weights, and is the last to use the activation.
+/// True for B and W, which compute the weight gradient and are the last to use the activation.
 constexpr bool yields_weight_gradient(pass p) noexcept { return p == pass::backward || p == pass::backward_weight; }
 
-/// One op, or two that run overlapped: the user's code hides communication of one behind compute of the other.
+/// One op, or two that run overlapped: the user's code hides the communication of one under the compute of the other.
 /// A range of its ops: `for (op o : cell)`.
 class cell {
  public:
@@ -77,7 +82,7 @@ static_assert(sizeof(op) == 8 && sizeof(cell) == 16);
 
 namespace detail {
 
-// Calls `put` with the cell of those of its ops that `keep(op&)` keeps, which may change them; not at all if it keeps none.
+// Filters a cell: `keep(op&)` may modify an op and says whether it stays; `put` gets the rest, if anything remains.
 template <typename Keep, typename Put>
 constexpr void filter_cell(cell c, Keep&& keep, Put&& put) {
   const bool first = keep(c[0]), second = c.overlapped() && keep(c[1]);

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Where a stage lives: which rank runs stage s for micro-batch m, and the how-manieth of the rank's stages it is.
+// Stage placement: which rank runs stage s for micro-batch m, and which chunk (index among the rank's stages) it is there.
 //
 //   kind            stages       rank of stage s (P ranks)                         used by
 //   linear          P            s                                                 GPipe, 1F1B, zero bubble
 //   looped          P * chunks   s mod P                                           interleaved 1F1B, looped BFS
-//   vee             2P           s, then back: 2P-1-s                              ZB-V, V-Half, DualPipeV
+//   vee             2P           s for s < P, else 2P-1-s                             ZB-V, V-Half, DualPipeV
 //   wave            2P * waves   the vee, repeated                                 Hanayo
 //   bidirectional   P            s for replica 0, P-1-s for replica 1              DualPipe, Chimera
-//   custom          any          as a table says
+//   custom          any          given as a table
 //
-// A placement with two replicas hosts every stage twice: micro-batches 0 ... ceil(M/2)-1 go through replica 0, the
-// rest through replica 1. The chunk of a stage is its index among the stages of its rank, replica 0 first.
+// A placement with two replicas holds every stage twice: micro-batches 0 ... ceil(M/2)-1 go through replica 0, the rest
+// through replica 1. Chunks count the stages of replica 0 first.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,13 +38,13 @@ constexpr std::string_view to_string(placement_kind k) { return placement_kind_n
 inline constexpr std::uint32_t max_stages = 65536;
 inline constexpr std::uint32_t max_chunks = 256;
 
-/// A regular value; every question is one look into a small table.
+/// A regular value. Queries are lookups in small tables unless their comments say otherwise.
 class placement {
  public:
   constexpr placement() = default;
 
-  /// @throws schedule_error (all makers) when there would be no rank, more than 65536 ranks or stages, more than
-  /// 256 chunks on a rank, or a rank without a stage. @param micro number of micro-batches of the step.
+  /// All makers throw schedule_error without a rank, with more than 65536 ranks or stages or 256 chunks per rank, or with
+  /// a rank that has no stage. `micro` is the number of micro-batches of the step.
   static constexpr placement linear(std::int64_t ranks) { return looped(ranks, 1, placement_kind::linear); }
   static constexpr placement looped(std::int64_t ranks, std::int64_t chunks) {
     return looped(ranks, chunks, placement_kind::looped);
@@ -61,7 +61,7 @@ class placement {
     for (std::int64_t s = 0; s < ranks; ++s) table.push_back(static_cast<std::uint16_t>(ranks - 1 - s));
     return placement(placement_kind::bidirectional, ranks, ranks, std::move(table), micro);
   }
-  /// The placement of that kind with so many stages; for custom there is none.
+  /// The placement of a kind for a number of stages. @throws schedule_error for custom, and if the kind has no such number
   static constexpr placement of_kind(placement_kind kind, std::int64_t ranks, std::int64_t stages, std::int64_t micro) {
     require_1_to(max_stages, ranks, "ranks");
     require_1_to(max_stages, stages, "stages");
@@ -87,7 +87,7 @@ class placement {
       }
       case placement_kind::custom: break;
     }
-    throw schedule_error("a custom placement is made from its table");
+    throw schedule_error("a custom placement needs a table; use placement::custom()");
   }
   /// `rank_of_stage[replica][stage]`: one or two rows of the same length.
   static constexpr placement custom(std::int64_t ranks, std::int64_t micro,
@@ -106,7 +106,7 @@ class placement {
     return placement(placement_kind::custom, ranks, std::ssize(rank_of_stage[0]), std::move(table), micro);
   }
 
-  /// The same for another number of micro-batches; with one replica there is no difference.
+  /// The same placement for another number of micro-batches. Only placements with two replicas differ.
   constexpr placement for_micro(std::int64_t micro) const {
     placement other = *this;
     if (replicas() == 2) other.replica_1_begin_ = static_cast<std::uint32_t>((micro + 1) / 2);
@@ -118,12 +118,11 @@ class placement {
   constexpr std::uint32_t stages() const noexcept { return stages_; }
   constexpr std::uint32_t replicas() const noexcept { return replica_1_begin_ == none ? 1 : 2; }
 
-  /// First micro-batch of a replica, 0 or 1. For replica 1 of a placement with one replica 2^32 - 1, which no micro-batch
-  /// reaches.
+  /// First micro-batch of a replica, 0 or 1. With one replica, replica 1 begins at 2^32 - 1, after every micro-batch.
   constexpr std::uint32_t replica_begin(std::uint32_t replica) const noexcept {
     return replica == 0 ? 0 : replica_1_begin_;
   }
-  /// Which replica a micro-batch runs through.
+  /// The replica that a micro-batch goes through.
   constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept { return micro >= replica_1_begin_ ? 1 : 0; }
   /// @pre stage < stages()
   constexpr std::uint32_t rank_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
@@ -132,11 +131,11 @@ class placement {
   constexpr std::uint8_t chunk_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
     return chunk_[replica_of(micro) * stages_ + stage];
   }
-  /// The ranks of all stages of a replica. @pre replica < replicas()
+  /// The rank of every stage of a replica. @pre replica < replicas()
   constexpr std::span<const std::uint16_t> rank_of_stage(std::uint32_t replica = 0) const noexcept {
     return std::span(rank_).subspan(std::size_t{replica} * stages_, stages_);
   }
-  /// The stages that a rank hosts, by chunk. Linear in the number of stages.
+  /// The stages of a rank, by chunk. Linear in the number of stages.
   constexpr std::vector<std::uint16_t> stages_of(std::uint32_t rank) const {
     std::vector<std::uint16_t> found;
     for (std::size_t i = 0; i < rank_.size(); ++i)
@@ -162,23 +161,22 @@ class placement {
       if (rank >= ranks_)
         throw schedule_error(detail::concat({"a placement names ranks 0 to ", ranks_ - 1, "; got rank ", rank}));
       if (hosted[rank] == max_chunks)
-        throw schedule_error(detail::concat({"a rank hosts at most 256 chunks; rank ", rank, " has more"}));
+        throw schedule_error(detail::concat({"a rank has at most 256 chunks; rank ", rank, " has more"}));
       chunk_.push_back(static_cast<std::uint8_t>(hosted[rank]++));
     }
     for (std::size_t rank = 0; rank < hosted.size(); ++rank)
-      if (hosted[rank] == 0)
-        throw schedule_error(detail::concat({"every rank hosts a stage; rank ", rank, " has none"}));
+      if (hosted[rank] == 0) throw schedule_error(detail::concat({"every rank has a stage; rank ", rank, " has none"}));
   }
 
-  static constexpr void require_1_to(std::int64_t most, std::int64_t got, std::string_view what) {
-    if (got < 1 || got > most)
-      throw schedule_error(detail::concat(
-          {"a placement takes 1 to ", most, " ", what, "; got ", got, ", nearest ", got < 1 ? 1 : most}));
+  static constexpr void require_1_to(std::int64_t max, std::int64_t got, std::string_view what) {
+    if (got < 1 || got > max)
+      throw schedule_error(
+          detail::concat({"a placement takes 1 to ", max, " ", what, "; got ", got, ", nearest ", got < 1 ? 1 : max}));
   }
 
   static constexpr placement looped(std::int64_t ranks, std::int64_t chunks, placement_kind kind) {
     require_1_to(max_stages, ranks, "ranks");
-    require_1_to(max_chunks, chunks, "chunks a rank");
+    require_1_to(max_chunks, chunks, "chunks per rank");
     require_1_to(max_stages, ranks * chunks, "stages");
     std::vector<std::uint16_t> table;
     for (std::int64_t s = 0; s < ranks * chunks; ++s) table.push_back(static_cast<std::uint16_t>(s % ranks));
@@ -202,7 +200,7 @@ class placement {
   std::uint32_t stages_ = 0;
   std::uint32_t replica_1_begin_ = none;
   std::vector<std::uint16_t> rank_;  // [replica * stages + stage]
-  std::vector<std::uint8_t> chunk_;  // likewise
+  std::vector<std::uint8_t> chunk_;  // same index
 };
 
 }  // namespace pipesched

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// One row of values a rank, rows of any length, all in one contiguous block: what a schedule keeps its cells in,
-// and a timeline its intervals. A regular value: copy, ==, swap.
+// Rows of values, one per rank, of any length, in one contiguous block. Schedules keep their cells in it, and timelines
+// their intervals. A regular value: copy, ==, swap.
 
 #include <algorithm>
 #include <cstddef>
@@ -28,8 +28,8 @@ class rows {
     for (const auto& row : all) append(row);
   }
 
-  /// Rows of the given lengths whose values are unspecified until they are assigned: no pass over the block is
-  /// spent on zeroes that a generator overwrites at once.
+  /// Makes rows of the given lengths. Their values are unspecified until assigned: generators overwrite all of them, so
+  /// the block is not zeroed first.
   static constexpr rows for_overwrite(std::span<const std::size_t> lengths) {
     rows r;
     r.ends_.reserve(lengths.size());
@@ -39,7 +39,7 @@ class rows {
     return r;
   }
 
-  /// The same with one value for each of another's.
+  /// Makes rows of the same lengths as those of `other`.
   template <typename U>
   static constexpr rows for_overwrite_like(const rows<U>& other) {
     std::vector<std::size_t> lengths;
@@ -64,7 +64,7 @@ class rows {
     std::swap(capacity_, other.capacity_);
   }
 
-  /// Adds a row at the end; amortised linear in its length. @pre `row` is not a part of this object.
+  /// Adds a row at the end. Amortised linear in its length. @pre `row` is not part of this object
   constexpr void append(std::span<const T> row) {
     const std::size_t old = size();
     if (old + row.size() > capacity_) reserve(std::max(old + row.size(), 2 * capacity_));
@@ -72,7 +72,7 @@ class rows {
     ends_.push_back(old + row.size());
   }
 
-  /// Number of rows, and of values in all rows together.
+  /// count() is the number of rows, size() the number of values in all of them.
   constexpr std::size_t count() const noexcept { return ends_.size(); }
   constexpr std::size_t size() const noexcept { return ends_.empty() ? 0 : ends_.back(); }
 
@@ -90,7 +90,7 @@ class rows {
   constexpr T* first(std::size_t r) const noexcept { return block_ + (r == 0 ? 0 : ends_[r - 1]); }
   constexpr T* last(std::size_t r) const noexcept { return block_ + ends_[r]; }
 
-  // Raw memory, so that nothing is written twice; a constant expression knows no such thing and gets zeroes.
+  // Uninitialised storage avoids writing twice. Constant evaluation needs initialised memory, so it is zeroed there.
   static constexpr T* acquire(std::size_t capacity) {
     if (std::is_constant_evaluated()) return new T[capacity]{};
     return static_cast<T*>(::operator new(capacity * sizeof(T), std::align_val_t(alignof(T))));
@@ -113,7 +113,7 @@ class rows {
     capacity_ = capacity;
   }
 
-  std::vector<std::size_t> ends_;  // ends_[r]: where row r ends and row r + 1 begins
+  std::vector<std::size_t> ends_;  // ends_[r]: end of row r and begin of row r + 1
   T* block_ = nullptr;
   std::size_t capacity_ = 0;
 };

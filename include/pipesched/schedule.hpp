@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A schedule is a plain value: where the stages live, and for each rank the cells it runs, in order. It says nothing
-// of time or of messages; simulate() and lower() derive those.
+// A schedule: the placement of the stages, and for each rank the cells that it runs, in order. A plain value without times
+// and messages; simulate() and lower() derive those.
 
 #include <cstdint>
 #include <span>
@@ -16,13 +16,13 @@
 
 namespace pipesched {
 
-/// `s[rank]` is the row of a rank. All members may be read and changed; verify() tells whether the whole is valid.
+/// `s[rank]` is the row of a rank. All members may be read and changed; verify() checks the whole.
 struct schedule {
   fixed_string<63> name{};           ///< of the family, e.g. "dualpipe"
   pipesched::placement placement{};  ///< stages, ranks and replicas
   std::uint32_t micro = 0;           ///< micro-batches of the step, both replicas together
-  bool forward_only = false;         ///< evaluation: every op is an F
-  rows<cell> cells{};                ///< one row a rank
+  bool forward_only = false;         ///< for evaluation: every op is an F
+  rows<cell> cells{};                ///< one row per rank
 
   constexpr std::uint32_t pp() const noexcept { return placement.ranks(); }
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
@@ -43,7 +43,7 @@ constexpr std::string to_string(std::span<const cell> row) {
   return text;
 }
 
-/// A line a rank: "rank 0: 0F0 0F1 ...".
+/// One line per rank: "rank 0: 0F0 0F1 ...".
 constexpr std::string to_string(const schedule& s) {
   std::string text;
   for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {

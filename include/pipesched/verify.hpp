@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Is a schedule valid? The answer is a report: empty, or every violation with its rank, its cell and what was expected.
+// Proof that a schedule is valid. The answer is a report: empty, or every violation with its rank, its cell and the
+// expected value.
 //
 //   rule        holds when
-//   shape       there are ranks and micro-batches, one row a rank, and replicas of half the micro-batches each
-//   range       every op has a pass (F alone if forward_only), a stage and a micro-batch that exist
+//   shape       there are ranks and micro-batches, one row per rank, and each replica has half of the micro-batches
+//   range       every op has a known pass (F only if forward_only), stage and micro-batch
 //   placement   every op is on the rank, and has the chunk, that the placement gives
 //   duplicate   no (pass, stage, micro) occurs twice
 //   missing     every (stage, micro) has an F and, unless forward_only, a B or an I and a W
-//   backward    no (stage, micro) has a B beside an I or a W
-//   order       F before B or I, and I before W, on their rank
+//   backward    no (stage, micro) has both a B and an I or W
+//   order       F precedes B or I, and I precedes W, on their rank
 //   overlap     neither op of an overlapped cell needs the other, directly or through other stages
-//   cycle       the ranks, each running its cells in order, do not wait for each other in a circle
+//   cycle       the ranks, each running its cells in order, never wait for each other in a circle
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,81 +27,21 @@
 #include "pipesched/error.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
+#include "pipesched/report.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
-
-enum class rule : std::uint8_t {
-  shape,
-  range,
-  placement,
-  duplicate,
-  missing,
-  backward,
-  order,
-  overlap,
-  cycle,  // of schedules
-  program,
-  slot,
-  message,
-  reduction,
-  deadlock  // of programs: program/check.hpp
-};
-
-inline constexpr std::string_view rule_names[] = {"shape",    "range",   "placement", "duplicate", "missing",
-                                                  "backward", "order",   "overlap",   "cycle",     "program",
-                                                  "slot",     "message", "reduction", "deadlock"};
-
-constexpr std::string_view to_string(rule r) { return rule_names[static_cast<std::size_t>(r)]; }
-
-struct violation {
-  static constexpr std::size_t no_cell = ~std::size_t{0};
-
-  pipesched::rule rule;
-  std::uint32_t rank;          ///< where the fault is, or where the missing op should be
-  std::size_t cell = no_cell;  ///< index in the rank's row
-  std::string text;            ///< what is wrong and what was expected, in the notation of ops
-
-  friend constexpr bool operator==(const violation&, const violation&) = default;
-};
-
-/// True when there is nothing to report.
-struct report {
-  std::vector<violation> violations;  ///< the first ones
-  std::size_t further = 0;            ///< how many more there were
-
-  constexpr explicit operator bool() const noexcept { return violations.empty() && further == 0; }
-  constexpr bool names(rule r) const noexcept {
-    for (const violation& v : violations)
-      if (v.rule == r) return true;
-    return false;
-  }
-
-  friend constexpr bool operator==(const report&, const report&) = default;
-};
-
-/// A line a violation: "rank 3, cell 17: duplicate: 3F5 again, first in cell 2; expected once".
-inline std::string to_string(const report& r) {
-  std::string text;
-  for (const violation& v : r.violations) {
-    text += detail::concat({"rank ", v.rank});
-    if (v.cell != violation::no_cell) text += detail::concat({", cell ", v.cell});
-    text += detail::concat({": ", to_string(v.rule), ": ", v.text, "\n"});
-  }
-  if (r.further > 0) text += detail::concat({"and ", r.further, " more\n"});
-  return text;
-}
 
 namespace detail {
 
 class verifier {
  public:
-  constexpr verifier(const schedule& s, std::size_t most) : s_(s), max_(most) {}
+  constexpr verifier(const schedule& s, std::size_t max_violations) : s_(s), max_(max_violations) {}
 
   constexpr report run();
 
  private:
-  // Where the ops of one (stage, micro) are: 1 + index of the cell, 0 for nowhere.
+  // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
   struct places {
     std::size_t forward = 0, whole = 0, input = 0, weight = 0;
 
@@ -119,17 +59,17 @@ class verifier {
   }
 
   template <typename Enter>
-  constexpr void look_at_each_cell(Enter&& enter_op) {
+  constexpr void check_cells(Enter&& enter) {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       const std::span<const cell> row = s_[rank];
       for (std::size_t i = 0; i < row.size(); ++i) {
         bool whole = true;
         for (op o : row[i])
           if (in_range(rank, i, o) && in_place(rank, i, o))
-            enter_op(rank, i, o);
+            enter(rank, i, o);
           else
             whole = false;
-        if (row[i].overlapped() && whole) look_at_overlap(rank, i, row[i]);
+        if (row[i].overlapped() && whole) check_overlap(rank, i, row[i]);
       }
     }
   }
@@ -155,7 +95,7 @@ class verifier {
     return false;
   }
 
-  constexpr void look_at_overlap(std::uint32_t rank, std::size_t i, const cell& c) {
+  constexpr void check_overlap(std::uint32_t rank, std::size_t i, const cell& c) {
     for (std::size_t first : {0u, 1u})
       if (depends(c[1 - first], c[first], s_.stages()))
         add(rule::overlap, rank, i, [&] {
@@ -179,7 +119,7 @@ class verifier {
     });
   }
 
-  constexpr void look_at_each_pair() {
+  constexpr void check_pairs() {
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
       for (std::uint32_t micro = 0; micro < s_.micro; ++micro) {
         const places& at = places_of(stage, micro);
@@ -189,21 +129,19 @@ class verifier {
                                 (at.whole == 0 && at.input != 0 && at.weight != 0));
         if (complete && (s_.forward_only || (at.forward < backward && (at.whole != 0 || at.input < at.weight))))
           continue;
-        judge(stage, micro, at);
+        report_pair(stage, micro, at);
       }
   }
 
-  constexpr void judge(std::uint32_t stage, std::uint32_t micro, const places& at) {
+  constexpr void report_pair(std::uint32_t stage, std::uint32_t micro, const places& at) {
     const std::uint32_t rank = s_.placement.rank_of(stage, micro);
     const auto name = [&](pass p) { return to_string(op{p, 0, static_cast<std::uint16_t>(stage), micro}); };
     const auto missing = [&](pass p, const char* expected) {
-      add(rule::missing, rank, violation::no_cell, [&] {
-        return concat({name(p), " is nowhere; expected ", expected});
-      });
+      add(rule::missing, rank, violation::no_cell, [&] { return concat({name(p), "; expected ", expected}); });
     };
     const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
       if (first_at == 0 || then_at == 0 || first_at < then_at) return;
-      if (first_at == then_at) return;  // in one overlapped cell, which has been reported
+      if (first_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
       add(rule::order, rank, then_at - 1, [&] {
         return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
       });
@@ -226,8 +164,8 @@ class verifier {
     misordered(pass::backward_input, at.input, pass::backward_weight, at.weight);
   }
 
-  // Of the first ops + 1 pairs, one has no F.
-  constexpr void name_a_missing_forward(std::size_t ops) {
+  // Reports the first pair without an F. It is among the first ops + 1 pairs.
+  constexpr void report_missing_forward(std::size_t ops) {
     std::vector<std::uint8_t> seen(ops + 1, 0);
     for (const cell& c : s_.cells.all())
       for (op o : c) {
@@ -239,40 +177,40 @@ class verifier {
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
-      return concat({to_string(op{pass::forward, 0, stage, micro}), " is nowhere, nor is most of the rest; expected ",
-                     s_.stages(), " stages x ", s_.micro, " micro-batches, got ", ops, " ops"});
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " and most other ops; expected ", s_.stages(),
+                     " stages x ", s_.micro, " micro-batches, got ", ops, " ops"});
     });
   }
 
-  // Every rank that cannot go on waits for a tensor whose maker stands behind another such rank's next cell. Following
-  // these waits from rank to rank must come back to where it was: that circle is the deadlock.
-  constexpr void look_for_cycles() {
+  // Every blocked rank waits for a tensor whose producer is in or after the next cell of another blocked rank. Following
+  // these waits from rank to rank ends in a circle: the deadlock.
+  constexpr void find_cycles() {
     const std::vector<std::size_t> done = walk(s_, [](auto&&...) {});
-    std::vector<std::uint32_t> passed_by(s_.pp(), 0);  // the walk that came by this rank, counted from 1
+    std::vector<std::uint32_t> visited_by(s_.pp(), 0);  // 1 + the rank from which the search got here
     for (std::uint32_t start = 0; start < s_.pp(); ++start) {
       if (done[start] == s_[start].size()) continue;
       std::uint32_t rank = start;
-      for (; passed_by[rank] == 0; rank = wait_of(rank, done).maker_rank) passed_by[rank] = start + 1;
-      if (passed_by[rank] == start + 1) add_cycle(rank, done);
+      for (; visited_by[rank] == 0; rank = wait_of(rank, done).producer_rank) visited_by[rank] = start + 1;
+      if (visited_by[rank] == start + 1) add_cycle(rank, done);
     }
   }
 
   struct wait {
-    op waiting, maker;
-    std::uint32_t maker_rank;
-    std::size_t maker_cell;
+    op waiting, producer;
+    std::uint32_t producer_rank;
+    std::size_t producer_cell;
   };
 
-  // What the next cell of a stuck rank waits for. @pre `done` came from a walk over a schedule without other faults
+  // The wait of a blocked rank's next cell. @pre `done` came from a walk over a schedule without other violations
   constexpr wait wait_of(std::uint32_t rank, const std::vector<std::size_t>& done) const {
     for (op o : s_[rank][done[rank]])
       if (const auto in = input_of(o, s_.stages())) {
         const std::uint32_t home = s_.placement.rank_of(in->stage, in->micro);
         for (std::size_t i = done[home]; i < s_[home].size(); ++i)
-          for (op maker : s_[home][i])
-            if (output_of(maker, s_.stages()) == in) return {o, maker, home, i};
+          for (op producer : s_[home][i])
+            if (output_of(producer, s_.stages()) == in) return {o, producer, home, i};
       }
-    return {};  // unreachable: a stuck rank waits for something that has not been made
+    return {};  // unreachable: a blocked rank waits for a tensor that has not been produced
   }
 
   constexpr void add_cycle(std::uint32_t start, const std::vector<std::size_t>& done) {
@@ -281,12 +219,12 @@ class verifier {
       std::uint32_t rank = start;
       do {
         const wait w = wait_of(rank, done);
-        text += concat({to_string(w.waiting), " (rank ", rank, ", cell ", done[rank], ") needs ", to_string(w.maker),
-                        " (rank ", w.maker_rank, ", cell ", w.maker_cell, ")"});
-        if (w.maker_cell != done[w.maker_rank])
-          text += concat({", which stands behind ", to_string(s_[w.maker_rank][done[w.maker_rank]])});
+        text += concat({to_string(w.waiting), " (rank ", rank, ", cell ", done[rank], ") needs ", to_string(w.producer),
+                        " (rank ", w.producer_rank, ", cell ", w.producer_cell, ")"});
+        if (w.producer_cell != done[w.producer_rank])
+          text += concat({", which comes after ", to_string(s_[w.producer_rank][done[w.producer_rank]])});
         text += "; ";
-        rank = w.maker_rank;
+        rank = w.producer_rank;
       } while (rank != start);
       return text + "expected an order in which every op comes after what it needs";
     });
@@ -302,7 +240,7 @@ constexpr report verifier::run() {
   if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
       return concat({s_.cells.count(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
-                     " ranks; expected one row a rank, and at least one of each"});
+                     " ranks; expected one row per rank, and at least one of each"});
     });
     return std::move(report_);
   }
@@ -316,25 +254,40 @@ constexpr report verifier::run() {
   }
   std::size_t ops = 0;
   for (const cell& c : s_.cells.all()) ops += c.size();
-  // Every pair needs an op. Where there are far fewer, no table is made for pairs that a file merely claims.
+  // Every pair needs an op. With far fewer ops than pairs, as in a malformed file, no table is made for all pairs.
   if (std::uint64_t{s_.stages()} * s_.micro > 4 * std::uint64_t{ops} + 4096) {
-    look_at_each_cell([](auto&&...) {});
-    name_a_missing_forward(ops);
+    check_cells([](auto&&...) {});
+    report_missing_forward(ops);
     return std::move(report_);
   }
   places_.resize(std::size_t{s_.stages()} * s_.micro);
-  look_at_each_cell([&](std::uint32_t rank, std::size_t i, op o) { enter(rank, i, o); });
-  look_at_each_pair();
-  if (report_) look_for_cycles();
+  check_cells([&](std::uint32_t rank, std::size_t i, op o) { enter(rank, i, o); });
+  check_pairs();
+  if (report_) find_cycles();
   return std::move(report_);
 }
 
 }  // namespace detail
 
-/// All violations of the rules above, the first `most` of them spelled out. Cycles are looked for once the rest holds: an
-/// op that is missing or in the wrong place has no order. Linear in the number of ops, memory likewise, whatever the
-/// schedule claims to hold: one that claims more than four times as many (stage, micro) pairs as it has ops is told of the
-/// first pair without an F, and of ops out of range or place, and of nothing else.
-constexpr report verify(const schedule& s, std::size_t most = 100) { return detail::verifier(s, most).run(); }
+/// Reports all violations of the rules above and spells out the first `max_violations`. Cycles are looked for only when
+/// the other rules hold, because an op that is missing or misplaced has no order. If the schedule declares more than four
+/// (stage, micro) pairs per op, only the first missing forward and out-of-range or misplaced ops are reported.
+/// Time and memory are linear in the number of ops.
+constexpr report verify(const schedule& s, std::size_t max_violations = 100) {
+  return detail::verifier(s, max_violations).run();
+}
+
+/// Throws unless the schedule is valid. Every function that needs a valid schedule calls it.
+/// @throws schedule_error with the first violation and the number of others; verify() lists them all.
+constexpr void require_valid(const schedule& s) {
+  if (const report r = verify(s, 1); !r)
+    throw schedule_error(detail::concat({"the schedule is not valid: ", detail::first_violation(r)}));
+}
+
+/// Type of `verified`.
+struct verified_t {};
+/// Tag for callers who have verified a schedule: `simulate(s, costs, verified)` does not verify it again.
+/// @pre verify(s) is true
+inline constexpr verified_t verified{};
 
 }  // namespace pipesched

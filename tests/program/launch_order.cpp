@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// launch_order(): one queue a rank, in which everything waits for what is in front of it, comes to its end.
+// launch_order(): with one queue per rank, in which every entry waits for the one in front of it, every program ends.
 
 #include "pipesched/program/launch_order.hpp"
 
@@ -27,7 +27,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-// What a rank has in its queue: a message, which needs both sides at the front, or anything else, which needs nothing.
+// An entry of a rank's queue: a message, which moves when both sides are at the front, or anything else, which always moves.
 struct item {
   std::uint32_t channel = no_slot, number = 0;
 };
@@ -42,14 +42,14 @@ queue queue_of(const program& p, std::uint32_t rank, const std::vector<launch>& 
   queue q;
   std::size_t next = 0;
   for (std::uint32_t n = 0; n <= row.size(); ++n) {
-    for (; next < order.size() && order[next].before <= n; ++next) q.push_back(posted.at(order[next].action));
+    for (; next < order.size() && order[next].issue_before <= n; ++next) q.push_back(posted.at(order[next].action));
     if (n < row.size() && posted.count(n) == 0) q.push_back({});
   }
   return q;
 }
 
-// Does every queue become empty?
-bool runs_out(const program& p, std::vector<queue> queues) {
+// True if every queue becomes empty.
+bool all_queues_drain(const program& p, std::vector<queue> queues) {
   for (bool moved = true; moved;) {
     moved = false;
     for (std::uint32_t r = 0; r < queues.size(); ++r)
@@ -67,46 +67,45 @@ bool runs_out(const program& p, std::vector<queue> queues) {
   }
   return std::all_of(queues.begin(), queues.end(), [](const queue& q) { return q.empty(); });
 }
-bool runs_out(const program& p, const rows<launch>& order) {
+bool all_queues_drain(const program& p, const rows<launch>& order) {
   std::vector<queue> queues;
   for (std::uint32_t r = 0; r < p.actions.count(); ++r)
     queues.push_back(queue_of(p, r, {order[r].begin(), order[r].end()}));
-  return runs_out(p, queues);
+  return all_queues_drain(p, queues);
 }
 
-// Every message once, started behind its post and ahead of whatever waits for it.
+// Checks that every message is started once, after its post and before every action that waits for it.
 void require_in_place(const program& p, const rows<launch>& order) {
   for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
     const auto row = p.actions[r];
     const std::uint32_t buffers = p.pools[r].buffers;
     std::set<std::uint32_t> seen;
-    std::set<std::uint32_t> under_way;  // buffers, reduction buffers behind them, that are posted and not yet started
-    std::size_t next = 0, weights_under_way = 0;
+    std::set<std::uint32_t> pending;  // buffers, then reduction buffers, that are posted and not yet started
+    std::size_t next = 0, weights_pending = 0;
     for (std::uint32_t n = 0; n <= row.size(); ++n) {
-      for (; next < order[r].size() && order[r][next].before == n; ++next) {
+      for (; next < order[r].size() && order[r][next].issue_before == n; ++next) {
         const std::uint32_t at = order[r][next].action;
         REQUIRE(at < n);
         REQUIRE(seen.insert(at).second);
         const action& a = row[at];
         REQUIRE((a.kind == action_kind::receive || a.kind == action_kind::send));
         if (a.what.kind == tensor_kind::weight_gradient && a.kind == action_kind::send)
-          --weights_under_way;
+          --weights_pending;
         else
-          under_way.erase(a.what.kind == tensor_kind::weight_gradient ? buffers + a.buffer : a.buffer);
+          pending.erase(a.what.kind == tensor_kind::weight_gradient ? buffers + a.buffer : a.buffer);
       }
       if (n == row.size()) break;
       const action& a = row[n];
       const bool weights = a.what.kind == tensor_kind::weight_gradient;
       if (a.kind == action_kind::compute) {
-        for (const op_slots& s : p.slots[r][a.index])
-          REQUIRE(under_way.count(s.input) + under_way.count(s.output) == 0);
+        for (const op_slots& s : p.slots[r][a.index]) REQUIRE(pending.count(s.input) + pending.count(s.output) == 0);
       } else if (a.kind == action_kind::accumulate) {
-        REQUIRE(weights_under_way == 0);
-        REQUIRE((a.channel == no_slot || under_way.count(buffers + a.buffer) == 0));
+        REQUIRE(weights_pending == 0);
+        REQUIRE((a.channel == no_slot || pending.count(buffers + a.buffer) == 0));
       } else if (weights && a.kind == action_kind::send) {
-        ++weights_under_way;
+        ++weights_pending;
       } else {
-        under_way.insert(weights ? buffers + a.buffer : a.buffer);
+        pending.insert(weights ? buffers + a.buffer : a.buffer);
       }
     }
     REQUIRE(next == order[r].size());
@@ -117,7 +116,7 @@ void require_in_place(const program& p, const rows<launch>& order) {
   }
 }
 
-// As the actions stand: each message started where it is posted.
+// The order of the actions: each message is started where it is posted.
 rows<launch> posted_order(const program& p) {
   rows<launch> order;
   for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
@@ -132,8 +131,8 @@ rows<launch> posted_order(const program& p) {
 
 }  // namespace
 
-TEST_CASE("launch order: every family comes to its end where each rank has one queue") {
-  int stood_still = 0;
+TEST_CASE("launch order: every family ends with one queue per rank") {
+  int deadlocks = 0;
   for_all_families(6, 12, [&](const family& of, const schedule_params& params) {
     CAPTURE(of.name);
     CAPTURE(params.pp);
@@ -147,18 +146,18 @@ TEST_CASE("launch order: every family comes to its end where each rank has one q
       const program p = lower(s, options);
       const rows<launch> order = launch_order(p);
       require_in_place(p, order);
-      REQUIRE(runs_out(p, order));
+      REQUIRE(all_queues_drain(p, order));
       for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
         const auto alone = launch_order(p, r);
         REQUIRE(std::equal(alone.begin(), alone.end(), order[r].begin(), order[r].end()));
       }
-      stood_still += !runs_out(p, posted_order(p));
+      deadlocks += !all_queues_drain(p, posted_order(p));
     }
   });
-  CHECK(stood_still > 100);  // the order is needed
+  CHECK(deadlocks > 100);  // without the launch order
 }
 
-TEST_CASE("launch order: any program that check() passes has one; another is refused") {
+TEST_CASE("launch order: exists for every program that check() proves; others are refused") {
   std::mt19937_64 random(5);
   int passed = 0, refused = 0;
 #ifdef PIPESCHED_SMALL_GRIDS
@@ -179,7 +178,7 @@ TEST_CASE("launch order: any program that check() passes has one; another is ref
     CAPTURE(of.name);
     const rows<launch> order = launch_order(p);
     require_in_place(p, order);
-    REQUIRE(runs_out(p, order));
+    REQUIRE(all_queues_drain(p, order));
   }
   CHECK(passed > tries / 4);
   CHECK(refused > tries / 10);
@@ -191,12 +190,18 @@ TEST_CASE("launch order: any program that check() passes has one; another is ref
     std::rotate(send, send + 1, row.end());
   }
   REQUIRE(!check(p));
-  CHECK(refusal_of([&] { launch_order(p); }) ==
-        "a program that does not come to its end has no order of messages; check() says why");
+  const std::string circle =
+      "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F0 waits for rank 0 "
+      "to "
+      "send activation 0F0; expected no circle of waits";
+  CHECK(refusal_of([&] { launch_order(p); }) == "the program is not valid: " + circle);
+  CHECK(refusal_of([&] { launch_order(p, 1); }) == "the program is not valid: " + circle);
+  CHECK(refusal_of([&] { launch_order(p, verified); }) ==
+        "cannot order the messages of a program that deadlocks; see check()");
 }
 
-TEST_CASE("launch order: two messages that change places on one rank are seen") {
-  int seen = 0, tried = 0;
+TEST_CASE("launch order: the queues deadlock if two messages change places on one rank") {
+  int deadlocks = 0, tried = 0;
   for (const char* name : {"1f1b", "zbv", "dualpipe", "interleaved_1f1b"}) {
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 8}));
     const rows<launch> order = launch_order(p);
@@ -204,9 +209,9 @@ TEST_CASE("launch order: two messages that change places on one rank are seen") 
       for (std::size_t i = 0; i + 1 < order[r].size(); ++i) {
         rows<launch> changed = order;
         std::swap(changed[r][i].action, changed[r][i + 1].action);
-        seen += !runs_out(p, changed), ++tried;
+        deadlocks += !all_queues_drain(p, changed), ++tried;
       }
   }
-  CHECK(seen > tried / 3);
+  CHECK(deadlocks > tried / 3);
   CHECK(tried > 200);
 }

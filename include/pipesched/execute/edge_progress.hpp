@@ -89,7 +89,7 @@ class edge_progress {
     const action& a = row()[launches_[moved].action];
     const channel& c = p_.channels[a.channel];
     const bool receives = a.kind == action_kind::receive;
-    return concat({"rank ", rank_, " at ", name_of(launches_[moved].before), ", which waits for ", to_string(a.what),
+    return concat({"rank ", rank_, " at ", name_of(launches_[moved].issue_before), ", which waits for ", to_string(a.what),
                    receives ? " from rank " : " to rank ", receives ? c.from : c.to});
   }
 

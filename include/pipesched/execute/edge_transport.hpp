@@ -144,7 +144,7 @@ class edge_transport {
     edges_.require_going();
     if (action == 0) begin();
     progress_.at(action);
-    while (next_ < launches().size() && launches()[next_].before <= action) start(next_++), progress_.started(next_);
+    while (next_ < launches().size() && launches()[next_].issue_before <= action) start(next_++), progress_.started(next_);
   }
   void post_receive(const action& a, std::span<std::byte> bytes) { post(a, progress_.at(), bytes); }
   void post_send(const action& a, std::span<const std::byte> bytes) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Programs for other tools, as JSON. It is written, not read.
+// Programs as JSON for other tools. The library writes this format and does not read it.
 //
 //   {"format": "pipesched.program", "version": 1, "name": ..., "pp": ..., "stages": ..., "micro": ...,
 //    "channels": [{"from": 0, "to": 1, "messages": 8, "receive_buffers": 4, "send_buffers": 4}, ...],
@@ -11,8 +11,9 @@
 //               {"send": "0F0", "channel": 0, "buffer": 0},
 //               {"reduce": 0, "with": 3, "channel": 2, "buffer": 0}], ...]}
 //
-// A message is written as the op that makes it, 1B0 for the gradient of a B or I; "weights" and the stage for a weight
-// gradient.
+// A message is written as the op that produces it, 1B0 for the gradient of a B or I, and a weight gradient as "weights 3"
+// with its stage. Key "weights" of a pool or slot is the context that I keeps for W. "reduce" is the stage whose weight
+// gradient gets that of the stage "with" added.
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +29,7 @@ namespace pipesched {
 
 namespace detail {
 
-inline std::string maker_of(tensor_id m) {
+inline std::string producer_of(tensor_id m) {
   if (m.kind == tensor_kind::weight_gradient) return concat({"weights ", m.stage});
   return concat({m.stage, m.kind == tensor_kind::activation ? "F" : "B", m.micro});
 }
@@ -51,8 +52,8 @@ inline nlohmann::ordered_json json_of(const program& p, std::uint32_t rank, cons
       for (std::size_t i = 0; i < c.size(); ++i) j["slots"].push_back(slots_of(p.slots[rank][a.index][i]));
       return j;
     }
-    case action_kind::receive: j["receive"] = maker_of(a.what); break;
-    case action_kind::send: j["send"] = maker_of(a.what); break;
+    case action_kind::receive: j["receive"] = producer_of(a.what); break;
+    case action_kind::send: j["send"] = producer_of(a.what); break;
     case action_kind::accumulate:
       j["reduce"] = a.index;
       j["with"] = a.what.stage;
@@ -65,7 +66,7 @@ inline nlohmann::ordered_json json_of(const program& p, std::uint32_t rank, cons
 
 }  // namespace detail
 
-/// Writes a program as JSON, an action a line.
+/// Writes a program as JSON, one action per line.
 inline void write_json(std::ostream& out, const program& p) {
   nlohmann::ordered_json head = {{"format", "pipesched.program"},  {"version", 1},
                                  {"name", p.schedule.name.view()}, {"pp", p.schedule.pp()},

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Does a program run to its end, whatever the machine does? The answer is a report, as that of verify(), with the rules
+// Proof that a program ends, whatever the timing. The answer is a report, as that of verify() for its schedule, with the
+// rules
 //
-//   program      every rank runs its cells in order, once, with slots for all of them
-//   slot         an activation or a pending W is where the program says, and nothing else is there
-//   message      every message is sent and received once, in one order on both sides, and is where its cell expects it
-//   reduction    a stage that two ranks hold is reduced by both, after its last W or B
-//   deadlock     ranks do not wait for each other in a circle, even if a send ends only when its receive is posted
+//   rule         holds when
+//   program      every rank runs its cells once, in order, with slots for all of them
+//   slot         every activation and context is in its slot, and nothing else is
+//   message      every message is sent and received once, in one order on both sides, and is in the buffer of its cell
+//   reduction    both ranks of a stage with two replicas send and add its weight gradient, after its last W or B
+//   deadlock     ranks never wait for each other in a circle, even if a send ends only when its receive is posted
 //
-// after those of verify() for its schedule.
+// after those of verify.hpp.
 
 #include <algorithm>
 #include <cstddef>
@@ -19,8 +21,10 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/program/play.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/report.hpp"
 #include "pipesched/verify.hpp"
 
 namespace pipesched {
@@ -29,24 +33,25 @@ namespace detail {
 
 class checker {
  public:
-  checker(const program& p, std::size_t most) : p_(p), s_(p.schedule), max_(most) {}
+  checker(const program& p, std::size_t max_violations) : p_(p), s_(p.schedule), max_(max_violations) {}
 
   report run() {
     report_ = verify(s_, max_);
     if (!report_ || !check_shape()) return std::move(report_);
     hosted_ = hosted_stages(s_);
+    totals_.reserve(hosted_.size());
     for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       check_slots(rank);
       check_actions(rank);
     }
     if (report_) check_replicas();
-    if (report_) play();
+    if (report_) interpret();
     return std::move(report_);
   }
 
  private:
-  using waiting = player<>::waiting;
+  using waiting = interpreter<>::waiting;
 
   void add(rule r, std::uint32_t rank, std::size_t at, std::string text) {
     if (report_.violations.size() < max_)
@@ -55,10 +60,10 @@ class checker {
       ++report_.further;
   }
 
-  // Of a stage on a rank that holds it: the cell behind its last W or B, and how often its weight gradient is sent and
-  // added to.
+  // A chunk of a rank: the index after the cell of its last W or B, and how often its weight gradient is sent and gets that
+  // of the other replica added.
   struct totals {
-    std::uint32_t behind_last = 0, sent = 0, reduced = 0;
+    std::uint32_t after_last = 0, sent = 0, added = 0;
   };
   totals* total(std::uint32_t rank, std::uint32_t stage) {
     const auto& stages = hosted_[rank];
@@ -66,7 +71,7 @@ class checker {
     return found == stages.end() ? nullptr : &totals_[rank][static_cast<std::size_t>(found - stages.begin())];
   }
 
-  // The cell that an action belongs to: its own, or that of the next compute.
+  // The cell of an action: its own, or that of the next compute action.
   std::size_t cell_of(std::uint32_t rank, std::size_t action_number) const {
     const auto row = p_.actions[rank];
     for (std::size_t i = action_number; i < row.size(); ++i)
@@ -82,11 +87,11 @@ class checker {
       add(rule::program, 0, violation::no_cell,
           concat({"expected actions, pools and slots of every cell for ", pp, " ranks"}));
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) {
-      const std::size_t most = 4 * p_.actions[rank].size();  // more cannot be used
+      const std::size_t max_pool = 4 * p_.actions[rank].size();  // more cannot be used
       const pool_sizes& own = p_.pools[rank];
       for (const std::uint32_t size : {own.activations, own.contexts, own.buffers, own.reductions})
-        if (size > most) {
-          add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", most}));
+        if (size > max_pool) {
+          add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", max_pool}));
           good = false;
         }
     }
@@ -101,39 +106,41 @@ class checker {
     for (const channel& c : p_.channels)
       if (c.from >= pp || c.to >= pp || c.from == c.to) {
         add(rule::program, 0, violation::no_cell,
-            concat({"a channel from rank ", c.from, " to rank ", c.to, "; expected two of ", pp, " ranks"}));
+            concat({"a channel from rank ", c.from, " to rank ", c.to, "; expected two different ranks below ", pp}));
         good = false;
       }
     return good;
   }
 
-  // Does the slot hold what the op takes out of it, or is it free for what the op puts in?
+  // Slots of one kind, each with the F whose activation or context it holds.
   struct pool {
     std::vector<op> slots;
     const char* what;
   };
-  void check_slot(std::uint32_t rank, std::size_t i, op o, pool& in, std::uint32_t slot, bool puts) {
+  // Reports a slot that does not hold the value that the op reads, or is not free for the one that it writes.
+  void check_slot(std::uint32_t rank, std::size_t i, op o, pool& in, std::uint32_t slot, bool writes) {
     const op empty{};
     op key = o;
     key.pass = pass::forward;
     if (slot >= in.slots.size())
       add(rule::slot, rank, i,
-          concat({to_string(o), slot == no_slot ? " has no " : " is out of range with its ", in.what,
-                  " slot; there are ", in.slots.size()}));
-    else if (puts && in.slots[slot] != empty)
+          slot == no_slot ? concat({to_string(o), " has no ", in.what, " slot"})
+                          : concat({to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ",
+                                    in.slots.size(), " slots"}));
+    else if (writes && in.slots[slot] != empty)
       add(rule::slot, rank, i,
-          concat({to_string(o), " puts into ", in.what, " slot ", slot, " what ", to_string(in.slots[slot]),
-                  " left there"}));
-    else if (!puts && in.slots[slot] != key)
+          concat({to_string(o), " writes ", in.what, " slot ", slot, ", which still holds that of ",
+                  to_string(in.slots[slot])}));
+    else if (!writes && in.slots[slot] != key)
       add(rule::slot, rank, i,
-          concat({to_string(o), " looks into ", in.what, " slot ", slot, ", where what it needs is not"}));
-    else if (puts)
+          concat({to_string(o), " reads ", in.what, " slot ", slot, ", which does not hold its ", in.what}));
+    else if (writes)
       in.slots[slot] = key;
   }
 
   void check_slots(std::uint32_t rank) {
-    pool activations{std::vector<op>(p_.pools[rank].activations), "activation"};
-    pool weights{std::vector<op>(p_.pools[rank].contexts), "weight"};
+    activations_.slots.assign(p_.pools[rank].activations, op{});
+    contexts_.slots.assign(p_.pools[rank].contexts, op{});
     const auto release = [](pool& of, std::uint32_t slot) {
       if (slot < of.slots.size()) of.slots[slot] = {};
     };
@@ -143,55 +150,81 @@ class checker {
       if (!c.overlapped() && slots[1] != op_slots{})
         add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
-        check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
+        check_slot(rank, i, c[k], activations_, slots[k].activation, c[k].pass == pass::forward);
         if (c[k].pass != pass::forward)
-          check_slot(rank, i, c[k], weights, slots[k].context, yields_input_gradient(c[k].pass));
+          check_slot(rank, i, c[k], contexts_, slots[k].context, yields_input_gradient(c[k].pass));
+        else if (slots[k].context != no_slot)
+          add(rule::slot, rank, i, concat({to_string(c[k]), " has a context slot that it does not need"}));
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
-        const bool weighs = yields_weight_gradient(c[k].pass);
-        if (weighs)
-          totals_[rank][c[k].chunk].behind_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
-        if (s_.forward_only || weighs) release(activations, slots[k].activation);
-        if (weighs) release(weights, slots[k].context);
+        const bool last = yields_weight_gradient(c[k].pass);
+        if (last) totals_[rank][c[k].chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
+        if (s_.forward_only || last) release(activations_, slots[k].activation);
+        if (last) release(contexts_, slots[k].context);
       }
     }
   }
 
-  // All cells run, in order, and weight gradients leave behind the last W or B of their stage.
+  // Checks that all cells run in order, and the weight gradients between them.
   void check_actions(std::uint32_t rank) {
     std::uint32_t cells = 0;
     for (const action& a : p_.actions[rank]) {
       if (a.kind == action_kind::compute && a.index != cells++)
-        return add(rule::program, rank, cells - 1, concat({"cell ", a.index, " is run; expected cell ", cells - 1}));
-      const bool sends = a.kind == action_kind::send && a.what.kind == tensor_kind::weight_gradient;
-      if (!sends && a.kind != action_kind::accumulate) continue;
-      const std::uint32_t stage = sends ? a.what.stage : a.index;
-      totals* const of = total(rank, stage);
-      if (!sends && a.what.kind != tensor_kind::weight_gradient)
-        return add(rule::reduction, rank, violation::no_cell,
-                   concat({"adds ", to_string(a.what), "; expected a weight gradient"}));
-      if (of == nullptr || a.what.stage >= s_.stages())
-        return add(rule::reduction, rank, violation::no_cell,
-                   concat({sends ? "sends" : "adds to", " the weight gradient of stage ",
-                           of == nullptr ? stage : a.what.stage, ", which it does not hold"}));
-      if (cells < of->behind_last)
-        add(rule::reduction, rank, cells,
-            concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage,
-                    " before all of its W or B have run; expected it behind cell ", of->behind_last - 1}));
-      if (a.what.stage == stage) ++(sends ? of->sent : of->reduced);
+        return add(rule::program, rank, cells - 1, concat({"runs cell ", a.index, "; expected cell ", cells - 1}));
+      const bool sends = a.kind == action_kind::send && is_weight_gradient(a);
+      if ((sends || a.kind == action_kind::accumulate) && !check_gradient(rank, cells, a, sends)) return;
     }
     if (cells < s_[rank].size())
-      add(rule::program, rank, cells, concat({"the last cells are not run; expected ", s_[rank].size()}));
+      add(rule::program, rank, cells, concat({"runs ", cells, " cells; expected ", s_[rank].size()}));
   }
 
-  // Of stages that two ranks hold, both send and reduce.
+  // Checks that a weight gradient is sent or added to after the last W or B of its stage. False if the stages are wrong.
+  bool check_gradient(std::uint32_t rank, std::uint32_t cells, const action& a, bool sends) {
+    const std::uint32_t stage = sends ? a.what.stage : a.index;
+    totals* const of = total(rank, stage);
+    if (!is_weight_gradient(a)) {
+      add(rule::reduction, rank, violation::no_cell,
+          concat({"adds ", to_string(a.what), "; expected a weight gradient"}));
+      return false;
+    }
+    if (of == nullptr || a.what.stage >= s_.stages()) {
+      add(rule::reduction, rank, violation::no_cell,
+          of == nullptr
+              ? concat(
+                    {sends ? "sends" : "adds to", " the weight gradient of stage ", stage, ", which it does not hold"})
+              : concat({"adds the weight gradient of stage ", a.what.stage, "; expected a stage below ", s_.stages()}));
+      return false;
+    }
+    const bool local = !sends && a.channel == no_slot;
+    if (local && (a.what.stage == stage || total(rank, a.what.stage) == nullptr)) {
+      add(rule::reduction, rank, violation::no_cell,
+          concat({"adds the weight gradient of stage ", a.what.stage, " to that of stage ", stage,
+                  " without a message; expected another stage of this rank"}));
+      return false;
+    }
+    check_complete(rank, cells, stage, sends ? "sends" : "adds to");
+    if (local) check_complete(rank, cells, a.what.stage, "adds");
+    if (a.what.stage == stage) ++(sends ? of->sent : of->added);
+    return true;
+  }
+  void check_complete(std::uint32_t rank, std::uint32_t cells, std::uint32_t stage, const char* verb) {
+    std::uint32_t after_last = 0;  // of all chunks that are this stage, two if both replicas are on this rank
+    for (std::size_t chunk = 0; chunk < hosted_[rank].size(); ++chunk)
+      if (hosted_[rank][chunk] == stage) after_last = std::max(after_last, totals_[rank][chunk].after_last);
+    if (cells < after_last)
+      add(rule::reduction, rank, cells,
+          concat({verb, " the weight gradient of stage ", stage,
+                  " before its last W or B has run; expected it after cell ", after_last - 1}));
+  }
+
+  // Checks that both ranks of a stage with two replicas send and add its weight gradient.
   void check_replicas() {
     if (s_.placement.replicas() < 2 || s_.forward_only) return;
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage) {
       const std::uint32_t a = s_.placement.rank_of_stage(0)[stage], b = s_.placement.rank_of_stage(1)[stage];
       for (const std::uint32_t rank : {a, b}) {
         const std::uint32_t sends = a == b ? 0 : 1, reductions = a == b ? 0 : 1;
-        if (const totals& of = *total(rank, stage); of.sent < sends || of.reduced != reductions)
+        if (const totals& of = *total(rank, stage); of.sent < sends || of.added != reductions)
           add(rule::reduction, rank, violation::no_cell,
               concat({"stage ", stage, " is held by ranks ", a, " and ", b,
                       "; expected both to send and to add its weight gradient once"}));
@@ -199,27 +232,33 @@ class checker {
     }
   }
 
-  void play() {
-    player<> all(p_);
+  void interpret() {
+    interpreter<> all(p_);
     all.run([&](std::uint32_t rank, std::string text) {
       add(rule::message, rank, cell_of(rank, all.done(rank)), std::move(text));
     });
-    if (!report_) return;  // the others may wait for that one
+    if (!report_) return;  // other ranks may wait for the faulty one
     for (std::uint32_t c = 0; c < p_.channels.size(); ++c) {
       const channel& of = p_.channels[c];
       const std::size_t sends = all.sends(c), receives = all.receives(c);
       if (sends > receives && all.finished(of.to))
         add(rule::message, of.from, violation::no_cell,
-            concat({to_string(all.send(c, receives)), " is sent to rank ", of.to, " and never received"}));
+            concat({to_string(all.message(c, receives)), " is sent to rank ", of.to, " but never received"}));
       if (receives > sends && all.finished(of.from))
         add(rule::message, of.to, violation::no_cell,
-            concat({to_string(all.receive(c, sends)), " is received from rank ", of.from, " and never sent"}));
+            concat({to_string(all.message(c, sends)), " is received from rank ", of.from, " but never sent"}));
+      if (sends == receives && sends != of.messages && all.finished(of.from) && all.finished(of.to))
+        add(rule::program, of.from, violation::no_cell,
+            concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
     }
     if (report_) find_circle(all);
+    for (std::uint32_t rank = 0; report_ && rank < s_.pp(); ++rank)
+      if (const auto unused = all.unused(rank))
+        add(rule::message, rank, violation::no_cell, concat({to_string(*unused), " is in a buffer but never used"}));
   }
 
-  // Every rank that is not done waits for one other; from any of them the way leads into a circle.
-  void find_circle(const player<>& all) {
+  // Every blocked rank waits for one other. Following these waits ends in a circle.
+  void find_circle(const interpreter<>& all) {
     std::uint32_t rank = 0;
     while (rank < s_.pp() && all.finished(rank)) ++rank;
     if (rank == s_.pp()) return;
@@ -236,33 +275,40 @@ class checker {
       const bool receives = w.why == waiting::for_arrival;
       if (!text.empty()) text += "; ";
       text += concat({"rank ", r, " at ", place(r, all.done(r)), " waits for rank ", other(r),
-                      receives ? " to send " : " to receive ",
-                      to_string(receives ? all.receive(w.channel, w.number) : all.send(w.channel, w.number))});
+                      receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
       r = other(r);
     } while (r != rank);
-    add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected an end");
+    add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no circle of waits");
   }
 
   std::string place(std::uint32_t rank, std::size_t number) const {
     const action& a = p_.actions[rank][number];
     if (a.kind == action_kind::compute) return to_string(s_[rank][a.index]);
-    return concat({"the reduction of stage ", a.index});
+    return concat({"the weight gradient of stage ", a.index});
   }
 
   const program& p_;
   const schedule& s_;
   std::size_t max_;
   report report_;
-  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
-  std::vector<std::vector<totals>> totals_;         // by rank and chunk, like those
+  std::vector<std::vector<std::uint16_t>> hosted_;                // by rank
+  pool activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
+  std::vector<std::vector<totals>> totals_;                       // by rank and chunk
 };
 
 }  // namespace detail
 
-/// The report of a program: true where every way to run it ends. Linear in the numbers of actions, stages and
-/// ranks.
-inline report check(const program& p, std::size_t max_violations = 20) {
+/// Reports all violations of the rules above and spells out the first `max_violations`; if it is empty, every way to run
+/// the program ends. Linear in the numbers of actions, stages and ranks.
+inline report check(const program& p, std::size_t max_violations = 100) {
   return detail::checker(p, max_violations).run();
+}
+
+/// Throws unless check() proves that the program ends.
+/// @throws schedule_error with the first violation and the number of others; check() lists them all.
+inline void require_valid(const program& p) {
+  if (const report r = check(p, 1); !r)
+    throw schedule_error(detail::concat({"the program is not valid: ", detail::first_violation(r)}));
 }
 
 }  // namespace pipesched

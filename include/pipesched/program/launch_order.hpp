@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// In which order a rank starts its messages, for transports whose messages hold a queue of the device until both sides are
-// there, as NCCL's do. The actions of a program post receives as early as a buffer is free, which suits transports that
-// match messages on the host; started as early, they may stand in front of the very work that the sender waits for.
+// Launch order: the order in which each rank starts its messages, for transports whose messages occupy a hardware queue
+// until both sides have started, as NCCL's do. A program posts each receive as soon as its buffer is free, which suits
+// transports that match messages on the host. On such a queue, an early receive can block the work that its sender needs.
 //
-// Here all messages have one order, that of the time at which they can move in a simulated step (F = I = W = 1, B = 2),
-// and every rank starts its own in that order. So whichever streams share a queue, even if a device has only one, in which
-// everything waits for what was put into it before, the first message of all that has not moved has nothing in front of it:
-// nothing waits in a circle.
+// All messages have one global order: the time at which they can move in a simulated step (F = I = W = 1, B = 2). Every rank
+// starts its messages in that order. The globally first incomplete message is therefore never queued after another one,
+// whichever streams share a hardware queue: no deadlock.
 
 #include <algorithm>
 #include <array>
@@ -19,29 +18,31 @@
 #include <vector>
 
 #include "pipesched/error.hpp"
+#include "pipesched/program/check.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/rows.hpp"
+#include "pipesched/verify.hpp"
 
 namespace pipesched {
 
-/// A message of a rank: the action that posts it, and the one right before which it is started, which is a later one, or
-/// the number of actions: behind them all.
+/// The start of one message of a rank.
 struct launch {
-  std::uint32_t action = 0, before = 0;
+  std::uint32_t action = 0;        ///< number of the action that posts the message
+  std::uint32_t issue_before = 0;  ///< number of the later action before which it starts; actions.size(): after all
 
   friend constexpr bool operator==(const launch&, const launch&) = default;
 };
 
 namespace detail {
 
-// Finds the time of every message: the later of the two at which its sides are posted. A rank posts when it has come
-// there, and waits for messages where the program has it wait.
+// Finds the time of every message: the later of the times at which its two sides are posted. A rank posts a message when it
+// gets to that action, and waits for messages where the program waits.
 class message_times {
  public:
   explicit message_times(const program& p) : p_(p), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].of_buffer.resize(std::size_t{p.pools[r].buffers} + p.pools[r].reductions);
-      ranks_[r].starts.resize(p.actions[r].size(), 0);
+      ranks_[r].of_action.resize(p.actions[r].size(), 0);
       runnable_.push_back(r);
     }
     while (!runnable_.empty()) {
@@ -51,7 +52,7 @@ class message_times {
     }
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
       if (ranks_[r].at != p.actions[r].size())
-        throw schedule_error("a program that does not come to its end has no order of messages; check() says why");
+        throw schedule_error("cannot order the messages of a program that deadlocks; see check()");
   }
 
   /// The launches of a rank.
@@ -61,12 +62,13 @@ class message_times {
       std::uint32_t channel, number, action;
     };
     std::vector<key> keys;
-    std::vector<std::uint32_t> numbers(p_.channels.size(), 0);
     const std::span<const action> actions = p_.actions[rank];
     for (std::uint32_t n = 0; n < actions.size(); ++n) {
       if (!is_message(actions[n])) continue;
-      const std::uint32_t channel = actions[n].channel, number = numbers[channel]++;
-      if (number >= matched(channel)) throw schedule_error("a message has no other side; check() says which");
+      const std::uint32_t channel = actions[n].channel;
+      const auto number = static_cast<std::uint32_t>(ranks_[rank].of_action[n]);
+      if (number >= matched(channel))
+        throw schedule_error("cannot order a message that only one rank posts; see check()");
       keys.push_back({time(channel, number), channel, number, n});
     }
     std::sort(keys.begin(), keys.end(), [](const key& a, const key& b) {
@@ -74,29 +76,29 @@ class message_times {
              std::array<std::uint64_t, 3>{b.time, b.channel, b.number};
     });
     std::vector<launch> launches;
-    std::uint32_t before = 0;
+    std::uint32_t next = 0;
     for (const key& k : keys) {
-      // Ahead of whatever starts then or later; that was posted after the message was.
-      while (before < actions.size() && (is_message(actions[before]) || ranks_[rank].starts[before] < k.time)) ++before;
-      launches.push_back({k.action, before});
+      // Before the first action that starts at that time or later. The message is posted before that action.
+      while (next < actions.size() && (is_message(actions[next]) || ranks_[rank].of_action[next] < k.time)) ++next;
+      launches.push_back({k.action, next});
     }
     return launches;
   }
 
  private:
-  struct side {
+  struct message {
     std::uint32_t channel = no_slot, number = 0;
   };
   struct channel_state {
-    std::vector<std::uint64_t> sends, receives;  // when they were posted
+    std::vector<std::uint64_t> sends, receives;  // times at which they are posted
   };
   struct rank_state {
     std::uint32_t at = 0;
     std::uint64_t now = 0;
-    side waits_for{};
-    std::vector<side> of_buffer;  // what was last posted; then those of reduction buffers
-    std::vector<side> weights;    // sent
-    std::vector<std::uint64_t> starts;
+    message waits_for{};
+    std::vector<message> of_buffer;        // the last one posted in each buffer, then in each reduction buffer
+    std::vector<message> gradients;        // weight gradients sent
+    std::vector<std::uint64_t> of_action;  // a message: its number in its channel; others: the time at which they start
   };
 
   std::size_t matched(std::uint32_t channel) const {
@@ -124,42 +126,43 @@ class message_times {
   }
 
   void post(std::uint32_t r, rank_state& rank, const action& a) {
-    const bool receives = a.kind == action_kind::receive, weights = is_weight_gradient(a);
+    const bool receives = a.kind == action_kind::receive, gradient = is_weight_gradient(a);
     channel_state& c = channels_[a.channel];
     auto& mine = receives ? c.receives : c.sends;
-    const side posted{a.channel, static_cast<std::uint32_t>(mine.size())};
+    const message posted{a.channel, static_cast<std::uint32_t>(mine.size())};
     mine.push_back(rank.now);
-    if (weights && !receives)
-      rank.weights.push_back(posted);
+    rank.of_action[rank.at] = posted.number;
+    if (gradient && !receives)
+      rank.gradients.push_back(posted);
     else
-      rank.of_buffer[weights ? p_.pools[r].buffers + a.buffer : a.buffer] = posted;
+      rank.of_buffer[gradient ? p_.pools[r].buffers + a.buffer : a.buffer] = posted;
     const std::uint32_t other = receives ? p_.channels[a.channel].from : p_.channels[a.channel].to;
-    const side& awaited = ranks_[other].waits_for;
+    const message& awaited = ranks_[other].waits_for;
     if (awaited.channel == posted.channel && awaited.number == posted.number) runnable_.push_back(other);
   }
 
-  // False if it waits for a message of which one side is missing.
+  // False if the action waits for a message that is not posted on both sides.
   bool start(std::uint32_t r, rank_state& rank, const action& a) {
     std::uint64_t when = rank.now;
-    const auto there = [&](const side& s) {
-      if (s.channel == no_slot) return true;
-      if (s.number >= matched(s.channel)) {
-        rank.waits_for = s;
+    const auto complete = [&](const message& m) {
+      if (m.channel == no_slot) return true;
+      if (m.number >= matched(m.channel)) {
+        rank.waits_for = m;
         return false;
       }
-      when = std::max(when, time(s.channel, s.number));
+      when = std::max(when, time(m.channel, m.number));
       return true;
     };
     if (a.kind == action_kind::compute) {
       for (const op_slots& s : p_.slots[r][a.index])
         for (const std::uint32_t n : {s.input, s.output})
-          if (n != no_slot && !there(rank.of_buffer[n])) return false;
+          if (n != no_slot && !complete(rank.of_buffer[n])) return false;
     } else {
-      for (const side& s : rank.weights)
-        if (!there(s)) return false;
-      if (a.channel != no_slot && !there(rank.of_buffer[p_.pools[r].buffers + a.buffer])) return false;
+      for (const message& m : rank.gradients)
+        if (!complete(m)) return false;
+      if (a.channel != no_slot && !complete(rank.of_buffer[p_.pools[r].buffers + a.buffer])) return false;
     }
-    rank.starts[rank.at] = when;
+    rank.of_action[rank.at] = when;
     rank.now = when + (a.kind == action_kind::compute ? duration(p_.schedule[r][a.index]) : 1);
     return true;
   }
@@ -172,18 +175,30 @@ class message_times {
 
 }  // namespace detail
 
-/// For every rank the order in which it starts its messages, in which `before` never falls. Sender and receiver, and any two
-/// ranks, have the messages that they share in one order, whatever their channels.
-/// @throws schedule_error if the program does not come to its end. @pre check(p) is true. n log n in the messages of a rank
-inline rows<launch> launch_order(const program& p) {
+/// As launch_order(p), for callers who have checked the program. @pre check(p) is true
+inline rows<launch> launch_order(const program& p, verified_t) {
   const detail::message_times times(p);
   rows<launch> order;
   for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) order.append(times.row(rank));
   return order;
 }
-/// Of one rank alone; the simulated step is of all.
-inline std::vector<launch> launch_order(const program& p, std::uint32_t rank) {
+/// The order in which each rank starts its messages; `issue_before` never decreases. Any two ranks have the messages that
+/// they share in the same order, whatever their channels.
+/// @throws schedule_error if check() does not prove the program
+/// n log n in the number of messages of a rank.
+inline rows<launch> launch_order(const program& p) {
+  require_valid(p);
+  return launch_order(p, verified);
+}
+
+/// As launch_order(p, rank), for callers who have checked the program. @pre check(p) is true
+inline std::vector<launch> launch_order(const program& p, std::uint32_t rank, verified_t) {
   return detail::message_times(p).row(rank);
+}
+/// The launch order of one rank. It still simulates the step of all ranks.
+inline std::vector<launch> launch_order(const program& p, std::uint32_t rank) {
+  require_valid(p);
+  return launch_order(p, rank, verified);
 }
 
 }  // namespace pipesched

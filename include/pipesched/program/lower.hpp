@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// From a schedule to a program: which messages go where, when receives are posted, and the slot of everything that is kept.
+// Lowering: from a schedule to a program, in passes. Routing finds the messages of every channel (detail/routing.hpp), then
+// every channel gets its depth (detail/depths.hpp); then, rank by rank, actions are emitted in order, and activations,
+// contexts and buffers get their slots.
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "pipesched/error.hpp"
+#include "pipesched/program/detail/depths.hpp"
+#include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/program/wiring.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/verify.hpp"
@@ -22,19 +24,18 @@
 namespace pipesched {
 
 struct lower_options {
-  /// Buffers of every channel on either side, 1 or more: a receive is posted as soon as one is free, and a rank may run
-  /// ahead of its receiver by as many. A channel whose messages are not used in the order in which they come gets as many
-  /// as that needs. With equal stages 1 costs 1F1B, zero bubble and DualPipe no time; interleaved families want up to 6,
-  /// looped BFS as many as micro-batches.
+  /// Buffers per channel at the sender and at the receiver, 1 or more. A receive is posted as soon as one is free, and a
+  /// rank may run ahead of its receiver by as many messages. A channel whose messages are used out of order gets as many as
+  /// that needs. With equal stages 1 costs no time for 1F1B, zero bubble and DualPipe; interleaved families need up to 6,
+  /// looped BFS one per micro-batch.
   std::uint32_t depth = 4;
-  /// Pairs of stages that share their weights, such as the embedding and the head. A stage is in one pair at most.
+  /// Pairs of stages that share their weights, such as the embedding and the head. A stage is in at most one pair.
   std::vector<std::array<std::uint16_t, 2>> tied{};
 };
 
 namespace detail {
 
-/// Numbers from 0 on, the last one given back first. Handed out in the order in which intervals begin, they are as few as
-/// intervals overlap: the least there can be.
+/// LIFO free list of slot numbers. Allocation in order of interval start uses exactly max-overlap slots, which is optimal.
 class number_pool {
  public:
   std::uint32_t take() {
@@ -45,333 +46,228 @@ class number_pool {
   }
   void give(std::uint32_t number) { free_.push_back(number); }
   std::uint32_t size() const { return size_; }
+  void clear() { size_ = 0, free_.clear(); }
 
  private:
   std::uint32_t size_ = 0;
   std::vector<std::uint32_t> free_;
 };
 
-/// The receives of a channel, as its receiver posts them: in the order in which the messages are sent, each as early as a
-/// buffer is free; a weight gradient has a buffer of its own.
-class receives {
- public:
-  receives(std::span<const tensor_id> messages, std::uint32_t buffers)
-      : messages_(messages), free_(buffers), buffers_(buffers) {}
+/// The receiver's view of a channel: its receives and the buffers of its messages.
+struct incoming_channel {
+  incoming_channel(std::span<const tensor_id> messages, std::uint32_t buffers)
+      : window(messages, buffers), buffer_of(messages.size(), no_slot) {}
 
-  /// Posts the next one, if there is one and a buffer. One that is needed at once gets a new buffer where none is free.
-  bool post(bool needed) {
-    if (posted_ == messages_.size()) return false;
-    if (messages_[posted_].kind != tensor_kind::weight_gradient) {
-      if (free_ == 0 && !needed) return false;
-      if (free_ == 0)
-        ++buffers_;
-      else
-        --free_;
-    }
-    ++posted_;
-    return true;
-  }
-  void give_back() { ++free_; }
-  std::uint32_t posted() const { return posted_; }
-  std::uint32_t buffers() const { return buffers_; }
-
- private:
-  std::span<const tensor_id> messages_;
-  std::uint32_t free_, buffers_, posted_ = 0;
+  receive_window window;
+  std::vector<std::uint32_t> free{};        // buffers; the last one is taken next
+  std::vector<std::uint32_t> buffer_of;     // by message
+  std::vector<std::uint32_t> reductions{};  // buffers of weight gradients, in order
+  std::size_t accumulated = 0;              // of those
 };
 
-/// Runs the cells of all ranks where a send ends only when its receive is posted, to find out which channels are too
-/// shallow.
-class depth_search {
+/// The last passes of lower(): emits actions and allocates slots, rank by rank.
+class rank_lowering {
  public:
-  depth_search(const schedule& s, const wiring& w, const std::vector<channel>& channels)
-      : s_(s), wiring_(w), channels_(channels), sent_(channels.size(), 0), ranks_(s.pp()) {
-    for (std::uint32_t c = 0; c < channels.size(); ++c) {
-      receives_.emplace_back(w.messages(c), channels[c].receive_buffers);
-      while (receives_[c].post(false)) {
+  rank_lowering(const message_routing& routing, program& p)
+      : s_(p.schedule), routing_(routing), p_(p), hosted_(hosted_stages(p.schedule)) {
+    in_.reserve(p.channels.size());
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c)
+      in_.emplace_back(routing.messages(c), p.channels[c].receive_buffers);
+    first_send_buffer_.resize(p.channels.size());
+  }
+
+  void run(std::uint32_t rank) {
+    start(rank);
+    number_channel_buffers();
+    post_free_receives();
+    const op_messages* next = routing_.ops(rank).data();
+    for (std::size_t i = 0; i < row_.size(); ++i) {
+      const messages ops(next, row_[i].size());
+      next += ops.size();
+      take_slots(i, ops);
+      emit({action_kind::compute, {}, no_slot, no_slot, static_cast<std::uint32_t>(i)});
+      release_slots(i, ops);
+      emit_sends(i, ops);
+    }
+    post_free_receives();  // weight gradients that no tensor follows
+    for (const std::uint32_t c : channels_in_) p_.channels[c].receive_buffers = in_[c].window.buffers();
+    exchange_gradients();
+    number_local_buffers();
+    p_.pools[rank] = {activations_.size(), contexts_.size(), buffers_ + local_.size(), reductions_};
+  }
+
+ private:
+  using messages = std::span<const op_messages>;
+
+  // Resets what belongs to one rank; the memory is used again.
+  void start(std::uint32_t rank) {
+    rank_ = rank;
+    row_ = s_[rank];
+    slots_ = p_.slots[rank];
+    next_action_ = p_.actions[rank].data();
+    channels_in_.clear();
+    buffers_ = reductions_ = 0;
+    for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
+    activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
+    context_of_.assign(activation_of_.size(), no_slot);
+    local_buffer_.assign(routing_.local(rank), no_slot);
+    next_sent_after_ = 0;
+  }
+
+  void emit(const action& a) { *next_action_++ = a; }
+
+  void number_channel_buffers() {
+    for (const std::uint32_t c : routing_.channels_at(rank_)) {
+      const channel& of = p_.channels[c];
+      if (of.to == rank_) {
+        channels_in_.push_back(c);
+        for (std::uint32_t i = of.receive_buffers; i-- > 0;) in_[c].free.push_back(buffers_ + i);
+        buffers_ += of.receive_buffers;
+      } else {
+        first_send_buffer_[c] = buffers_;
+        buffers_ += of.send_buffers;
       }
     }
   }
 
-  /// The channels into which ranks wait to send when no rank can go on: those of a circle among them. None if all ranks
-  /// end.
-  std::vector<std::uint32_t> too_shallow() {
-    for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) runnable_.push_back(rank);
-    while (!runnable_.empty()) {
-      const std::uint32_t rank = runnable_.back();
-      runnable_.pop_back();
-      run(rank);
-    }
-    std::vector<std::uint32_t> channels;
-    for (const rank_state& r : ranks_)
-      if (r.waits == rank_state::to_send) channels.push_back(r.waits_for.channel);
-    return channels;
-  }
-
- private:
-  struct rank_state {
-    std::size_t next = 0, op = 0, next_leaving = 0;  // cell, and its first op
-    enum { no, to_receive, to_send } waits = no;
-    route waits_for;
-  };
-
-  void run(std::uint32_t r) {
-    rank_state& rank = ranks_[r];
-    rank.waits = rank_state::no;
-    const std::span<const cell> row = s_[r];
-    for (; rank.next < row.size(); ++rank.next) {
-      const std::span<const routes> ops = wiring_.ops(r).subspan(rank.op, row[rank.next].size());
-      for (const routes& op : ops)
-        if (op.input.crosses())
-          while (receives_[op.input.channel].posted() <= op.input.number) post(op.input.channel, true);
-      for (const routes& op : ops)
-        if (op.input.crosses() && sent_[op.input.channel] <= op.input.number)
-          return wait(rank, rank_state::to_receive, op.input);
-      for (const routes& op : ops)
-        if (op.output.crosses())
-          if (const route last = last_in_buffer(op.output);
-              last.exists() && receives_[last.channel].posted() <= last.number)
-            return wait(rank, rank_state::to_send, last);
-      for (const routes& op : ops)
-        if (op.input.crosses()) {
-          receives_[op.input.channel].give_back();
-          while (post(op.input.channel, false)) {
-          }
-        }
-      for (const routes& op : ops)
-        if (op.output.crosses()) send(op.output.channel);
-      wiring_.for_each_leaving(r, rank.next, rank.next_leaving,
-                               [&](const exchange& e) { send(wiring_.channel_between(e.from, e.to)); });
-      rank.op += ops.size();
-    }
-  }
-  void wait(rank_state& rank, decltype(rank_state::waits) why, route what) {
-    rank.waits = why;
-    rank.waits_for = what;
-  }
-  // The message before this one in its send buffer, or none.
-  route last_in_buffer(route to) const {
-    const std::uint32_t buffers = channels_[to.channel].send_buffers;
-    while (to.number >= buffers) {
-      to.number -= buffers;
-      if (wiring_.messages(to.channel)[to.number].kind != tensor_kind::weight_gradient) return to;
-    }
-    return {};
-  }
+  // Posts the next receive of a channel, as receive_window::post().
   bool post(std::uint32_t channel, bool needed) {
-    if (!receives_[channel].post(needed)) return false;
-    wake(channels_[channel].from, rank_state::to_send, {channel, receives_[channel].posted() - 1});
+    incoming_channel& from = in_[channel];
+    const std::uint32_t number = from.window.posted();
+    if (!from.window.post(needed)) return false;
+    const tensor_id what = routing_.messages(channel)[number];
+    std::uint32_t buffer = no_slot;
+    if (what.kind == tensor_kind::weight_gradient) {
+      from.reductions.push_back(buffer = reductions_++);
+    } else if (from.free.empty()) {
+      buffer = buffers_++;
+    } else {
+      buffer = from.free.back();
+      from.free.pop_back();
+    }
+    from.buffer_of[number] = buffer;
+    emit({action_kind::receive, what, channel, buffer, 0});
     return true;
   }
-  void send(std::uint32_t channel) { wake(channels_[channel].to, rank_state::to_receive, {channel, sent_[channel]++}); }
-  void wake(std::uint32_t rank, decltype(rank_state::waits) why, route what) {
-    const rank_state& r = ranks_[rank];
-    if (r.waits == why && r.waits_for.channel == what.channel && r.waits_for.number == what.number)
-      runnable_.push_back(rank);
+  void post_free_receives(std::uint32_t channel) {
+    while (post(channel, false)) {
+    }
+  }
+  void post_free_receives() {
+    for (const std::uint32_t c : channels_in_) post_free_receives(c);
+  }
+
+  // Index of an op's stage and micro-batch on this rank.
+  std::size_t at(op o) const { return std::size_t{o.chunk} * s_.micro + o.micro; }
+
+  void take_slots(std::size_t i, messages ops) {
+    const cell& c = row_[i];
+    slots_[i] = {};
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      op_slots& of = slots_[i][k];
+      if (const message_id in = ops[k].input; in.is_remote()) {
+        while (in_[in.channel].window.posted() <= in.number) post(in.channel, true);
+        of.input = in_[in.channel].buffer_of[in.number];
+      } else if (in.exists()) {
+        of.input = local_buffer_[in.number];
+      }
+      if (c[k].pass == pass::forward) activation_of_[at(c[k])] = activations_.take();
+      if (yields_input_gradient(c[k].pass)) context_of_[at(c[k])] = contexts_.take();
+      of.activation = activation_of_[at(c[k])];
+      if (c[k].pass != pass::forward) of.context = context_of_[at(c[k])];
+    }
+    for (std::size_t k = 0; k < ops.size(); ++k)
+      if (const message_id out = ops[k].output; out.is_remote())
+        slots_[i][k].output = first_send_buffer_[out.channel] + out.number % p_.channels[out.channel].send_buffers;
+      else if (out.exists())
+        slots_[i][k].output = local_buffer_[out.number] = local_.take();
+  }
+
+  void release_slots(std::size_t i, messages ops) {
+    const cell& c = row_[i];
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      const op_slots& of = slots_[i][k];
+      if (const message_id in = ops[k].input; in.is_remote()) {
+        in_[in.channel].free.push_back(of.input);
+        in_[in.channel].window.give_back();
+        post_free_receives(in.channel);
+      } else if (in.exists()) {
+        local_.give(of.input);
+      }
+      if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations_.give(of.activation);
+      if (yields_weight_gradient(c[k].pass)) contexts_.give(of.context);
+    }
+  }
+
+  void emit_sends(std::size_t i, messages ops) {
+    for (std::size_t k = 0; k < ops.size(); ++k)
+      if (const message_id out = ops[k].output; out.is_remote())
+        emit({action_kind::send, routing_.messages(out.channel)[out.number], out.channel, slots_[i][k].output, 0});
+    routing_.for_each_sent_after(rank_, i, next_sent_after_, [&](const gradient_exchange& e) { send(e); });
+  }
+
+  void send(const gradient_exchange& e) {
+    const std::uint32_t channel = routing_.channel_between(e.from, e.to);
+    emit({action_kind::send, {tensor_kind::weight_gradient, e.stage, 0}, channel, no_slot, 0});
+  }
+  void accumulate(const gradient_exchange& e) {
+    action a{action_kind::accumulate, {tensor_kind::weight_gradient, e.stage, 0}, no_slot, no_slot, e.own};
+    if (e.from != e.to) {
+      a.channel = routing_.channel_between(e.from, e.to);
+      incoming_channel& from = in_[a.channel];
+      a.buffer = from.reductions[from.accumulated++];
+    }
+    emit(a);
+  }
+  void exchange_gradients() {
+    for (const gradient_exchange& e : routing_.replicas(rank_)) accumulate(e);
+    for (const gradient_exchange& e : routing_.tied(rank_))
+      if (e.from == rank_ && e.to != rank_) send(e);
+    for (const gradient_exchange& e : routing_.tied(rank_))
+      if (e.to == rank_) accumulate(e);
+  }
+
+  // Buffers between stages of this rank get the numbers after those of all channels.
+  void number_local_buffers() {
+    if (local_.size() == 0) return;
+    const auto is_local = [](message_id m) { return m.exists() && !m.is_remote(); };
+    const op_messages* of = routing_.ops(rank_).data();
+    for (std::size_t i = 0; i < row_.size(); ++i)
+      for (std::size_t k = 0; k < row_[i].size(); ++k, ++of) {
+        if (is_local(of->input)) slots_[i][k].input += buffers_;
+        if (is_local(of->output)) slots_[i][k].output += buffers_;
+      }
   }
 
   const schedule& s_;
-  const wiring& wiring_;
-  const std::vector<channel>& channels_;
-  std::vector<receives> receives_;   // by channel
-  std::vector<std::uint32_t> sent_;  // likewise
-  std::vector<rank_state> ranks_;
-  std::vector<std::uint32_t> runnable_;
-};
-
-class lowering {
- public:
-  lowering(const schedule& s, const lower_options& options)
-      : s_(s), wiring_(s, options.tied), hosted_(hosted_stages(s)) {
-    p_ = {.schedule = s,
-          .channels = wiring_.channels(),
-          .actions = rows<action>::for_overwrite(wiring_.actions()),
-          .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
-          .pools = std::vector<pool_sizes>(s.pp())};
-    find_depths(options.depth);
-    for (std::uint32_t c = 0; c < p_.channels.size(); ++c)
-      in_.emplace_back(wiring_.messages(c), p_.channels[c].receive_buffers);
-    first_send_buffer_.resize(p_.channels.size());
-  }
-
-  program run() {
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) lower_rank(rank);
-    return std::move(p_);
-  }
-
- private:
-  // As many as asked for, and more where ranks would wait in a circle.
-  void find_depths(std::uint32_t depth) {
-    std::vector<std::uint64_t> depths(p_.channels.size(), depth);
-    for (bool enough = false; !enough;) {
-      for (std::uint32_t c = 0; c < depths.size(); ++c) {
-        channel& of = p_.channels[c];
-        const std::uint32_t tensors = wiring_.tensors(c);
-        of.receive_buffers = static_cast<std::uint32_t>(std::min<std::uint64_t>(depths[c], tensors));
-        of.send_buffers = std::max(of.receive_buffers, std::min(wiring_.least_send_buffers(c), tensors));
-      }
-      enough = true;
-      for (const std::uint32_t c : depth_search(s_, wiring_, p_.channels).too_shallow()) {
-        depths[c] += p_.channels[c].send_buffers;
-        enough = false;
-      }
-    }
-  }
-
-  // What a rank knows of a channel into it.
-  struct incoming {
-    incoming(std::span<const tensor_id> messages, std::uint32_t buffers)
-        : receives(messages, buffers), buffer_of(messages.size(), no_slot) {}
-    detail::receives receives;
-    std::vector<std::uint32_t> free{};        // buffers, of which the last is taken next
-    std::vector<std::uint32_t> buffer_of;     // by message
-    std::vector<std::uint32_t> reductions{};  // those of weight gradients, in order
-    std::size_t reduced = 0;
-  };
-
-  void lower_rank(std::uint32_t rank) {
-    const std::span<const cell> row = s_[rank];
-    const routes* of_op = wiring_.ops(rank).data();
-    const auto slots = p_.slots[rank];
-    action* next_action = p_.actions[rank].data();
-    std::uint32_t buffers = 0, reductions = 0;
-    std::vector<std::uint32_t> channels_in;
-    for (const std::uint32_t c : wiring_.channels_at(rank))
-      if (p_.channels[c].to == rank) {
-        channels_in.push_back(c);
-        for (std::uint32_t i = p_.channels[c].receive_buffers; i-- > 0;) in_[c].free.push_back(buffers + i);
-        buffers += p_.channels[c].receive_buffers;
-      } else {
-        first_send_buffer_[c] = buffers;
-        buffers += p_.channels[c].send_buffers;
-      }
-
-    const auto post = [&](std::uint32_t channel, bool needed) {
-      incoming& from = in_[channel];
-      const std::uint32_t number = from.receives.posted();
-      if (!from.receives.post(needed)) return false;
-      const tensor_id m = wiring_.messages(channel)[number];
-      std::uint32_t buffer = no_slot;
-      if (m.kind == tensor_kind::weight_gradient) {
-        from.reductions.push_back(buffer = reductions++);
-      } else if (from.free.empty()) {
-        buffer = buffers++;
-      } else {
-        buffer = from.free.back();
-        from.free.pop_back();
-      }
-      from.buffer_of[number] = buffer;
-      *next_action++ = {action_kind::receive, m, channel, buffer, 0};
-      return true;
-    };
-    const auto send_weights = [&](const exchange& e) {
-      *next_action++ = {action_kind::send,
-                        {tensor_kind::weight_gradient, e.stage, 0},
-                        wiring_.channel_between(e.from, e.to),
-                        no_slot,
-                        0};
-    };
-
-    // Slots that are taken by one op and given back by another of the same stage and micro-batch.
-    number_pool activations, contexts, local;
-    const auto at = [&](op o) { return std::size_t{o.chunk} * s_.micro + o.micro; };
-    std::vector<std::uint32_t> activation_of(hosted_[rank].size() * s_.micro, no_slot);
-    std::vector<std::uint32_t> context_of(activation_of), local_buffer(wiring_.local(rank));
-
-    for (const std::uint32_t c : channels_in)
-      while (post(c, false)) {
-      }
-    std::size_t next_leaving = 0;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const cell& c = row[i];
-      const std::span<const routes> routed(of_op, c.size());
-      of_op += c.size();
-      slots[i] = {};
-      for (std::size_t k = 0; k < routed.size(); ++k) {
-        op_slots& of = slots[i][k];
-        if (const route in = routed[k].input; in.crosses()) {
-          while (in_[in.channel].receives.posted() <= in.number) post(in.channel, true);
-          of.input = in_[in.channel].buffer_of[in.number];
-        } else if (in.exists()) {
-          of.input = local_buffer[in.number];
-        }
-        if (c[k].pass == pass::forward) activation_of[at(c[k])] = activations.take();
-        if (yields_input_gradient(c[k].pass)) context_of[at(c[k])] = contexts.take();
-        of.activation = activation_of[at(c[k])];
-        if (c[k].pass != pass::forward) of.context = context_of[at(c[k])];
-      }
-      for (std::size_t k = 0; k < routed.size(); ++k)
-        if (const route out = routed[k].output; out.crosses())
-          slots[i][k].output = first_send_buffer_[out.channel] + out.number % p_.channels[out.channel].send_buffers;
-        else if (out.exists())
-          slots[i][k].output = local_buffer[out.number] = local.take();
-      *next_action++ = {action_kind::compute, {}, no_slot, no_slot, static_cast<std::uint32_t>(i)};
-
-      for (std::size_t k = 0; k < routed.size(); ++k) {
-        if (const route in = routed[k].input; in.crosses()) {
-          in_[in.channel].free.push_back(slots[i][k].input);
-          in_[in.channel].receives.give_back();
-          while (post(in.channel, false)) {
-          }
-        } else if (in.exists()) {
-          local.give(slots[i][k].input);
-        }
-        if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations.give(slots[i][k].activation);
-        if (yields_weight_gradient(c[k].pass)) contexts.give(slots[i][k].context);
-      }
-      for (std::size_t k = 0; k < routed.size(); ++k)
-        if (const route out = routed[k].output; out.crosses())
-          *next_action++ = {action_kind::send, wiring_.messages(out.channel)[out.number], out.channel,
-                            slots[i][k].output, 0};
-      wiring_.for_each_leaving(rank, i, next_leaving, send_weights);
-    }
-
-    // All receives are posted by now, but for weight gradients behind nothing else.
-    for (const std::uint32_t c : channels_in) {
-      while (post(c, false)) {
-      }
-      p_.channels[c].receive_buffers = in_[c].receives.buffers();
-    }
-    const auto reduce = [&](const exchange& e) {
-      action a{action_kind::accumulate, {tensor_kind::weight_gradient, e.stage, 0}, no_slot, no_slot, e.own};
-      if (e.from != e.to) {
-        a.channel = wiring_.channel_between(e.from, e.to);
-        a.buffer = in_[a.channel].reductions[in_[a.channel].reduced++];
-      }
-      *next_action++ = a;
-    };
-    for (const exchange& e : wiring_.replicas(rank)) reduce(e);
-    for (const exchange& e : wiring_.tied(rank))
-      if (e.from == rank && e.to != rank) send_weights(e);
-    for (const exchange& e : wiring_.tied(rank))
-      if (e.to == rank) reduce(e);
-
-    // Local buffers come behind the others.
-    of_op = wiring_.ops(rank).data();
-    for (std::size_t i = 0; local.size() > 0 && i < row.size(); ++i)
-      for (std::size_t k = 0; k < row[i].size(); ++k) {
-        const routes& of = *of_op++;
-        if (of.input.exists() && !of.input.crosses()) slots[i][k].input += buffers;
-        if (of.output.exists() && !of.output.crosses()) slots[i][k].output += buffers;
-      }
-    p_.pools[rank] = {activations.size(), contexts.size(), buffers + local.size(), reductions};
-  }
-
-  const schedule& s_;
-  wiring wiring_;
+  const message_routing& routing_;
+  program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
-  program p_;
-  std::vector<incoming> in_;                      // by channel
-  std::vector<std::uint32_t> first_send_buffer_;  // likewise
+  std::vector<incoming_channel> in_;                // by channel
+  std::vector<std::uint32_t> first_send_buffer_;    // by channel
+
+  // Of the rank that is lowered:
+  std::uint32_t rank_ = 0;
+  std::span<const cell> row_;
+  std::span<std::array<op_slots, 2>> slots_;  // by cell
+  action* next_action_ = nullptr;
+  std::vector<std::uint32_t> channels_in_;
+  std::uint32_t buffers_ = 0, reductions_ = 0;
+  number_pool activations_, contexts_, local_;
+  std::vector<std::uint32_t> activation_of_, context_of_;  // by at(op)
+  std::vector<std::uint32_t> local_buffer_;                // by number of the local tensor
+  std::size_t next_sent_after_ = 0;
 };
 
-inline void check_tied(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied) {
+inline void require_tied(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied) {
   std::vector<bool> taken(s.stages());
   for (const auto& pair : tied) {
     if (pair[0] == pair[1] || std::max(pair[0], pair[1]) >= s.stages())
-      throw schedule_error(concat({"tied are two stages below ", s.stages(), "; got ", pair[0], " and ", pair[1]}));
+      throw schedule_error(
+          concat({"tied stages are two different stages in 0..", s.stages() - 1, "; got ", pair[0], " and ", pair[1]}));
     for (const std::uint16_t stage : pair) {
-      if (taken[stage]) throw schedule_error(concat({"a stage is tied to one other; got two for stage ", stage}));
+      if (taken[stage])
+        throw schedule_error(concat({"a stage is tied to at most one other; got two for stage ", stage}));
       taken[stage] = true;
     }
   }
@@ -379,17 +275,29 @@ inline void check_tied(const schedule& s, const std::vector<std::array<std::uint
 
 }  // namespace detail
 
-/// The program of a valid schedule. Receives are posted as early as a buffer is free, so no message keeps another one
-/// waiting; if the buffers are so few that ranks would wait for each other in a circle, those channels get more.
-/// @throws schedule_error when the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice.
-/// Linear in the numbers of ops, stages and ranks, but for the rounds
-/// that too shallow channels take.
-inline program lower(const schedule& s, const lower_options& options = {}) {
-  if (const report r = verify(s, 1); !r)
-    throw schedule_error("a schedule that is not valid cannot be lowered: " + to_string(r));
+/// Lowers a schedule that the caller has verified, as lower(s, options). @pre verify(s) is true
+inline program lower(const schedule& s, const lower_options& options, verified_t) {
   if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
-  detail::check_tied(s, options.tied);
-  return detail::lowering(s, options).run();
+  detail::require_tied(s, options.tied);
+  const detail::message_routing routing(s, options.tied);
+  program p{.schedule = s,
+            .channels = routing.channels(),
+            .actions = rows<action>::for_overwrite(routing.actions()),
+            .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
+            .pools = std::vector<pool_sizes>(s.pp())};
+  detail::set_depths(p.channels, s, routing, options.depth);
+  detail::rank_lowering all(routing, p);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) all.run(rank);
+  return p;
+}
+
+/// The program of a schedule. Receives are posted as soon as a buffer is free, so no message delays another one. If
+/// `depth` is so small that ranks would wait for each other in a circle, the channels concerned get more buffers.
+/// @throws schedule_error if the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice
+/// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
+inline program lower(const schedule& s, const lower_options& options = {}) {
+  require_valid(s);
+  return lower(s, options, verified);
 }
 
 }  // namespace pipesched

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Sentences from texts and numbers, for errors and reports.
+
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+namespace pipesched::detail {
+
+// Writes decimal digits to `to`, which must have room for them, and returns their end.
+template <typename Unsigned>
+constexpr char* write_number(char* to, Unsigned n) {
+  static_assert(std::is_unsigned_v<Unsigned>);
+  char digits[20];
+  int count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + n % 10);
+    n /= 10;
+  } while (n != 0);
+  while (count > 0) *to++ = digits[--count];
+  return to;
+}
+
+// Appends a number with so many significant digits, as printf's %g does, but the same in every locale.
+inline void append_real(std::string& to, double value, int digits = 6) {
+  char text[32];
+  to.append(text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, digits).ptr);
+}
+
+// One piece of a sentence: a text or a number.
+struct piece {
+  template <typename Text>
+  requires std::is_convertible_v<const Text&, std::string_view>
+  constexpr piece(const Text& of) : text(of) {}  // NOLINT: implicit, for lists of pieces
+  template <typename Number>
+  requires std::is_integral_v<Number>
+  constexpr piece(Number of) : number(static_cast<std::uint64_t>(of)), kind(kinds::integer) {  // NOLINT: implicit
+    if constexpr (std::is_signed_v<Number>)
+      if (of < 0) number = -number, negative = true;
+  }
+  constexpr piece(double of) : real(of), kind(kinds::real) {}  // NOLINT: implicit
+
+  enum class kinds : std::uint8_t { text, integer, real };
+
+  std::string_view text{};
+  std::uint64_t number = 0;  ///< magnitude
+  double real = 0;
+  kinds kind = kinds::text;
+  bool negative = false;
+};
+
+/// Joins the pieces: `concat({"rank ", 3, " of ", name})`. It is not a template, which keeps its callers small.
+inline std::string concat(std::initializer_list<piece> pieces) {
+  std::string sentence;
+  for (const piece& p : pieces) {
+    if (p.kind == piece::kinds::text) {
+      sentence += p.text;
+    } else if (p.kind == piece::kinds::real) {
+      append_real(sentence, p.real);
+    } else {
+      char digits[20];
+      if (p.negative) sentence += '-';
+      sentence.append(digits, write_number(digits, p.number));
+    }
+  }
+  return sentence;
+}
+
+}  // namespace pipesched::detail

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Message routing, the first pass of lower(): the messages of every channel, in order, before buffers are numbered.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/rows.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched::detail {
+
+/// Identity of a message: its channel and its number there. A tensor that stays on its rank has no channel, and a number
+/// among that rank's local tensors.
+struct message_id {
+  std::uint32_t channel = no_slot, number = no_slot;
+
+  constexpr bool exists() const { return number != no_slot; }
+  constexpr bool is_remote() const { return channel != no_slot; }
+
+  friend constexpr bool operator==(const message_id&, const message_id&) = default;
+};
+/// The messages of an op. At the ends of the model one of them does not exist.
+struct op_messages {
+  message_id input, output;
+};
+
+/// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
+struct gradient_exchange {
+  std::uint32_t from, to;
+  std::uint16_t stage, own;
+};
+
+class message_routing {
+ public:
+  message_routing(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
+      : s_(s),
+        channels_of_(s.pp()),
+        channels_at_(s.pp()),
+        ops_(rows<op_messages>::for_overwrite(ops_of(s))),
+        local_(s.pp()),
+        sent_after_(s.pp()),
+        replicas_(s.pp()),
+        tied_(s.pp()) {
+    find_exchanges(tied);
+    tensor_table<message_id> routed(s, message_id{});
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank, routed);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_inputs(rank, routed);
+  }
+
+  /// All channels with their numbers of messages; their buffers are not set yet.
+  const std::vector<channel>& channels() const { return channels_; }
+  std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
+  /// Number of activations and gradients in a channel.
+  std::uint32_t tensors(std::uint32_t channel) const { return tensors_[channel]; }
+  /// 2 if a cell sends two messages into the channel, else 1.
+  std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
+  /// The messages of all ops of a rank, in order.
+  std::span<const op_messages> ops(std::uint32_t rank) const { return ops_[rank]; }
+  /// Number of outputs that stay on a rank.
+  std::uint32_t local(std::uint32_t rank) const { return local_[rank]; }
+
+  /// Calls `f(exchange)` for the weight gradients that a rank sends after a cell. Cells are asked for in order; `next` is
+  /// 0 before the first one and holds the position between calls.
+  template <typename F>
+  void for_each_sent_after(std::uint32_t rank, std::size_t cell, std::size_t& next, F&& f) const {
+    for (; next < sent_after_[rank].size() && sent_after_[rank][next].cell == cell; ++next)
+      f(sent_after_[rank][next].what);
+  }
+  /// The weight gradients that a rank adds to those of its replicas, in the order in which the other ranks send them.
+  const std::vector<gradient_exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
+  /// The weight gradients of tied stages that a rank sends or adds, after those of all replicas.
+  const std::vector<gradient_exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
+
+  /// The channels into and out of a rank, in ascending order.
+  const std::vector<std::uint32_t>& channels_at(std::uint32_t rank) const { return channels_at_[rank]; }
+  std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) const {
+    for (const auto& [rank, channel] : channels_of_[from])
+      if (rank == to) return channel;
+    return no_slot;
+  }
+
+  /// Number of actions of every rank.
+  std::vector<std::size_t> actions() const {
+    std::vector<std::size_t> counts;
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      counts.push_back(s_[rank].size() + replicas_[rank].size());
+      for (const gradient_exchange& e : tied_[rank]) counts.back() += e.to == rank;
+    }
+    for (const channel& c : channels_) counts[c.from] += c.messages, counts[c.to] += c.messages;
+    return counts;
+  }
+
+ private:
+  struct outgoing {
+    std::size_t cell;  // after which it can be sent
+    gradient_exchange what;
+  };
+
+  static std::vector<std::size_t> ops_of(const schedule& s) {
+    std::vector<std::size_t> counts;
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+      counts.push_back(0);
+      for (const cell& c : s[rank]) counts.back() += c.size();
+    }
+    return counts;
+  }
+
+  void route_outputs(std::uint32_t rank, tensor_table<message_id>& routed) {
+    const std::span<const cell> row = s_[rank];
+    op_messages* of = ops_[rank].data();
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      std::uint32_t first_channel = no_slot;  // of the cell's outputs
+      for (const op& o : row[i]) {
+        message_id& to = (of++)->output = {};
+        const auto out = output_of(o, s_.stages());
+        if (!out) continue;
+        if (const std::uint32_t peer = s_.placement.rank_of(receiver_of(*out), out->micro); peer == rank) {
+          to.number = local_[rank]++;
+        } else {
+          to.channel = open_channel(rank, peer);
+          to.number = channels_[to.channel].messages;
+          if (to.channel == first_channel) min_send_buffers_[to.channel] = 2;
+          first_channel = to.channel;
+          enqueue(to.channel, *out);
+        }
+        routed[*out] = to;
+      }
+      for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
+    }
+    for (const gradient_exchange& e : tied_[rank])
+      if (e.from == rank && e.to != rank) enqueue_exchange(e);
+  }
+  void route_inputs(std::uint32_t rank, tensor_table<message_id>& routed) {
+    op_messages* of = ops_[rank].data();
+    for (const cell& c : s_[rank])
+      for (const op& o : c) {
+        const auto in = input_of(o, s_.stages());
+        (of++)->input = in ? routed[*in] : message_id{};
+      }
+  }
+  std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
+    if (const std::uint32_t channel = channel_between(from, to); channel != no_slot) return channel;
+    const auto channel = static_cast<std::uint32_t>(channels_.size());
+    channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
+    channels_of_[from].push_back({to, channel});
+    channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
+    messages_.emplace_back();
+    min_send_buffers_.push_back(1), tensors_.push_back(0);
+    return channel;
+  }
+  void enqueue(std::uint32_t channel, tensor_id m) {
+    messages_[channel].push_back(m);
+    tensors_[channel] += m.kind != tensor_kind::weight_gradient;
+    ++channels_[channel].messages;
+  }
+  void enqueue_exchange(const gradient_exchange& e) {
+    enqueue(open_channel(e.from, e.to), {tensor_kind::weight_gradient, e.stage, 0});
+  }
+
+  std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
+    return s_.placement.rank_of_stage(replica)[stage];
+  }
+  bool hosts(std::uint32_t rank, std::uint16_t stage) const {
+    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica)
+      if (home(stage, replica) == rank) return true;
+    return false;
+  }
+
+  // Gradients of replicas are sent as soon as the last W or B of the stage has run, those of tied stages after all replicas.
+  void find_exchanges(const std::vector<std::array<std::uint16_t, 2>>& tied) {
+    if (s_.forward_only) return;
+    if (s_.placement.replicas() == 2)
+      for (std::uint32_t number = 0; number < s_.stages(); ++number) {  // 65536 stages do not end a 16-bit loop
+        const auto stage = static_cast<std::uint16_t>(number);
+        const std::uint32_t a = home(stage, 0), b = home(stage, 1);
+        if (a == b) continue;
+        for (const gradient_exchange& e :
+             {gradient_exchange{a, b, stage, stage}, gradient_exchange{b, a, stage, stage}}) {
+          sent_after_[e.from].push_back({last_backward(e.from, stage), e});
+          replicas_[e.to].push_back(e);
+        }
+      }
+    for (auto& of : sent_after_)
+      std::stable_sort(of.begin(), of.end(), [](const outgoing& x, const outgoing& y) { return x.cell < y.cell; });
+    for (auto& of : replicas_)
+      std::stable_sort(of.begin(), of.end(), [&](const gradient_exchange& x, const gradient_exchange& y) {
+        return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
+      });
+    for (const auto& [x, y] : tied) tie(x, y);
+  }
+  // A rank with one of the two stages has that stage's whole gradient by now and needs the other's. Each rank sends to a
+  // rank of its own if there are enough of them.
+  void tie(std::uint16_t x, std::uint16_t y) {
+    std::vector<std::uint32_t> with_x, with_y, with_both;
+    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
+      const auto once = [](std::vector<std::uint32_t>& to, std::uint32_t rank) {
+        if (std::find(to.begin(), to.end(), rank) == to.end()) to.push_back(rank);
+      };
+      once(hosts(home(x, replica), y) ? with_both : with_x, home(x, replica));
+      once(hosts(home(y, replica), x) ? with_both : with_y, home(y, replica));
+    }
+    for (const std::uint32_t rank : with_both) tied_[rank].push_back({rank, rank, y, x});
+    const auto of = [&](const std::vector<std::uint32_t>& ranks, std::size_t i) {
+      return ranks.empty() ? with_both[0] : ranks[std::min(i, ranks.size() - 1)];
+    };
+    for (std::size_t i = 0; i < std::max(with_x.size(), with_y.size()); ++i) {
+      if (i < with_y.size()) send_tied({of(with_x, i), with_y[i], x, y});
+      if (i < with_x.size()) send_tied({of(with_y, i), with_x[i], y, x});
+    }
+  }
+  void send_tied(const gradient_exchange& e) {
+    tied_[e.from].push_back(e);
+    tied_[e.to].push_back(e);
+  }
+  std::size_t last_backward(std::uint32_t rank, std::uint16_t stage) const {
+    std::size_t i = s_[rank].size();
+    while (i-- > 0)
+      for (op o : s_[rank][i])
+        if (o.stage == stage && yields_weight_gradient(o.pass)) return i;
+    return 0;
+  }
+
+  const schedule& s_;
+  std::vector<channel> channels_;
+  std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
+  std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
+  std::vector<std::vector<tensor_id>> messages_;                                   // by channel
+  std::vector<std::uint32_t> min_send_buffers_, tensors_;                          // by channel
+  rows<op_messages> ops_;
+  std::vector<std::uint32_t> local_;                             // by rank
+  std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells
+  std::vector<std::vector<gradient_exchange>> replicas_, tied_;  // by receiver; by sender and receiver
+};
+
+}  // namespace pipesched::detail
