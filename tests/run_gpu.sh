@@ -80,8 +80,8 @@ run() {
   collect  # after every command: if this call is ended in the middle, what was measured so far is there
 }
 
-# A command in so many processes, as a launcher starts them. Where they share a GPU NCCL takes them for those of different
-# hosts, with sockets between them.
+# A command in so many processes, as a launcher starts them. Processes that share a GPU are those of different hosts for NCCL,
+# with sockets between them.
 ranks() {
   local count=$1 rank pids=() code=0 port=$((15000 + RANDOM % 15000)) gpus
   shift

@@ -120,8 +120,8 @@ struct pipeline_aborted : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// What a function of a trainer has thrown, with rank, place and text, as in "rank 2 at 2F3: no memory": run_in_process() and
-/// the other drivers throw it. The trainer's own exception is nested in it: std::rethrow_if_nested(error).
+/// An exception of a trainer, with rank, place and text, as in "rank 2 at 2F3: no memory": run_in_process() and the other
+/// drivers throw it. The trainer's own exception is nested in it: std::rethrow_if_nested(error).
 struct trainer_error : std::runtime_error {
   trainer_error(std::uint32_t rank_, std::string place_, std::string cause_)
       : std::runtime_error(detail::concat({"rank ", rank_, " at ", place_, ": ", cause_})),
@@ -169,7 +169,7 @@ inline std::uint32_t checked_rank(const program& p, std::uint32_t rank) {
       {"a program of ", p.actions.count(), " ranks has ranks 0 to ", p.actions.count() - 1, "; got rank ", rank}));
 }
 
-/// Where a rank is: "3F2", "(0F7;7B13)", "the send of activation 3F2", "the reduction of weight gradient of stage 3".
+/// The place of a rank at an action: "3F2", "(0F7;7B13)", "the send of activation 3F2", "the reduction of weight gradient of stage 3".
 inline std::string place_of(const program& p, std::uint32_t rank, const action& a) {
   if (a.kind == action_kind::compute) return to_string(p.schedule[rank][a.index]);
   return concat({a.kind == action_kind::receive ? "the receive of "

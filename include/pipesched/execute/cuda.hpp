@@ -87,7 +87,7 @@ struct runtime {
 static_assert(device_runtime<runtime>);
 
 /// The device of a process, also made this thread's: its local rank modulo the devices that it sees, of which a launcher may
-/// show it one alone. @throws device_error if there is none, or it cannot be used
+/// show it one alone. @throws device_error if the process sees no device, or cannot use it
 inline int pick_device(const launch_environment& job) {
   const auto where = [&] { return detail::concat({"process ", job.rank, " of ", job.size}); };
   runtime calls;

@@ -21,7 +21,7 @@ namespace pipesched {
 
 namespace detail {
 
-// What a trainer lacks for a program is found before anything runs.
+// Checks a trainer against a rank's program before anything runs.
 template <typename Trainer>
 void require_trainer(const program& p, std::uint32_t rank) {
   check_trainer<Trainer>();
@@ -87,7 +87,7 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
   }
 }
 
-// What a message is received into or sent from.
+// The memory that a message is received into or sent from.
 template <typename Trainer>
 std::span<std::byte> message_bytes(Trainer& trainer, const action& a) {
   if constexpr (trainer_has::reductions<Trainer>) {
@@ -104,7 +104,7 @@ std::span<std::byte> message_bytes(Trainer& trainer, const action& a) {
   throw schedule_error(concat({"rank ", rank, ": ", to_string(a.what), sends ? " is sent from " : " is received into ",
                                memory, ", which has 0 bytes; expected at least 1"}));
 }
-// The bytes themselves. @throws schedule_error if there are none: such a message would say nothing, and reduce() takes empty
+// The bytes themselves. @throws schedule_error if they are empty: such a message would say nothing, and reduce() takes empty
 // bytes for a gradient on this rank
 inline std::span<std::byte> require_bytes(std::span<std::byte> bytes, std::uint32_t rank, const action& a) {
   if (bytes.empty()) throw_no_bytes(rank, a);
@@ -115,7 +115,7 @@ std::span<std::byte> message_memory(Trainer& trainer, std::uint32_t rank, const 
   return require_bytes(message_bytes(trainer, a), rank, a);
 }
 
-// What one rank's actions are run with. @param Drives  throw a trainer_error for what the trainer throws, as drivers do
+// One rank's actions, with all that runs them. @param Drives  throw a trainer_error for what the trainer throws, as drivers do
 template <typename Trainer, typename Transport, bool Drives = false>
 struct rank_run {
   rank_run(const program& of, std::uint32_t r, Trainer& t, Transport& by)

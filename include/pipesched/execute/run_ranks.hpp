@@ -15,7 +15,7 @@
 
 namespace pipesched::detail {
 
-/// Where the ranks of a hub wait for each other, or until one of them has failed.
+/// A barrier among the ranks of a hub, which lets all go when one of them has failed.
 template <typename Mover>
 class meeting_point {
  public:
