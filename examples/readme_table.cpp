@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Prints the README's table: the published bubble formulas beside what the simulator finds, for 8 stages and 20
-// micro-batches with F = I = W = 1, B = I + W and F&B = F + B.
+// micro-batches with F = I = W = 1, B = I + W and F&B = F + B. As in DeepSeek's table, activations and parameters are counted
+// in those of an eighth of the model, whatever a device holds.
 //
 //   build/examples/example_readme_table
 
-#include <algorithm>
 #include <cstdio>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
@@ -26,10 +26,8 @@ int main() {
   for (const auto& l : lines) {
     const closed_form form = closed_form_of(l.name, l.params, {}).value();
     const metrics m = measure(simulate(make_schedule(l.name, l.params)));
-    double bubble = 0;
-    for (const rank_metrics& r : m.ranks) bubble = std::max(bubble, r.bubble);
     std::printf("| `%s` | %d | %s | %g | %g | %.1f %% | %g | %d× |\n", l.name, static_cast<int>(l.params.pp),
-                std::string(form.formula).c_str(), form.bubble, bubble, 100 * m.bubble_ratio, m.peak_activations,
-                l.parameters);
+                std::string(form.formula).c_str(), form.bubble, m.max_bubble, 100 * m.bubble_ratio,
+                8 * m.peak_activations / static_cast<double>(l.params.pp), l.parameters);
   }
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <pipesched/cost/presets.hpp>
 #include <pipesched/execute/message_library.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
