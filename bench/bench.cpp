@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// How fast the library is, in cells a second, beside the floor: std::fill over the same number of cells.
+// Throughput of the library in cells per second, beside the floor: std::fill over the same number of cells.
 //
 //   build/bench/pipesched_bench --benchmark_filter=/64/1024
-//   build/bench/pipesched_bench --benchmark_filter=generate.*/32/256     engines beside the Python they are measured against
+//   build/bench/pipesched_bench --benchmark_filter=generate.*/32/256     families that search
 //   build/bench/pipesched_bench --benchmark_filter=growth --benchmark_min_time=0.2
 //
-// growth: the time of generating, fitted over sizes, with four micro-batches a rank and with more of them on 16 ranks.
+// growth: time to generate, fitted over sizes: four micro-batches per rank on more ranks, more micro-batches on 16 ranks.
 // Every schedule is verified once before it is timed. Machines are noisy: compare rows of one run.
 
 #include <benchmark/benchmark.h>
@@ -81,7 +81,7 @@ void count(benchmark::State& state, std::size_t items) {
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(items));
 }
 
-// The floor of generating: the cells of DualPipe of that size, stored without being thought of.
+// The floor of generate: stores of as many cells as DualPipe of that size has.
 void fill(benchmark::State& state, const schedule_params& p) {
   std::vector<cell> cells(make_dualpipe_schedule(p).cells.size());
   const cell value(op{pass::forward, 0, 1, 2});
@@ -138,9 +138,21 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
+// One step of a sweep of costs over one schedule. The row beside it, simulate, verifies and copies the schedule every time.
+void sweeping(benchmark::State& state, const family& f, const schedule_params& p) {
+  timeline t = simulate(make_verified(f, p));
+  uniform_costs costs;
+  for (auto _ : state) {
+    costs.forward += 1;
+    simulate_again(t, costs);
+    benchmark::DoNotOptimize(t.intervals.all().data());
+  }
+  count(state, t.schedule.cells.size());
+}
+
 void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
-  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
+  for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s, uniform_costs{}));
   count(state, s.cells.size());
 }
 
@@ -153,7 +165,7 @@ void rendering(benchmark::State& state, const family& f, const schedule_params& 
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
 }
 
-// What lower() and check() do an op.
+// Throughput of lower(), check() and launch_order() in ops per second.
 void lowering(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower(s));
@@ -171,7 +183,7 @@ void ordering(benchmark::State& state, const family& f, const schedule_params& p
   count(state, ops_of(lowered.schedule));
 }
 
-// The executor alone: callbacks and a transport that do nothing, on one rank. Time an item: of a cell.
+// The executor alone: callbacks and a transport that do nothing, on one rank. One item is one cell.
 struct idle_trainer {
   void forward(const task& t) { benchmark::DoNotOptimize(&t); }
   void backward(const task& t) { benchmark::DoNotOptimize(&t); }
@@ -204,7 +216,7 @@ void executing(benchmark::State& state, const family& f, const schedule_params& 
                          benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
-// A message there and one back, both ends on one thread, which is what the library itself costs; beside memcpy.
+// One message with both ends on one thread: the cost of the library itself, beside memcpy.
 void exchanging(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(state.range(0));
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
@@ -242,7 +254,7 @@ void crossing_threads(benchmark::State& state) {
       2 * rounds * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
-// Takes what is written and keeps nothing.
+// Discards its input.
 class null_buffer : public std::streambuf {
   int_type overflow(int_type c) override { return traits_type::not_eof(c); }
   std::streamsize xsputn(const char*, std::streamsize n) override { return n; }
@@ -282,6 +294,7 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("generate", f.name, p).c_str(), generate, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify", f.name, p).c_str(), verifying, f, p);
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
+    for (const family& f : families) RegisterBenchmark(name("sweep", f.name, p).c_str(), sweeping, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
     for (const family& f : families) RegisterBenchmark(name("launch_order", f.name, p).c_str(), ordering, f, p);
     for (const family& f : families) RegisterBenchmark(name("check", f.name, p).c_str(), checking, f, p);

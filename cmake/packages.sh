@@ -1,17 +1,49 @@
-# Sourced by the scripts that set everything up. `need PACKAGE ...` installs the Debian packages that are missing and
-# says so; silent where nothing is missing.
+# Sourced by the scripts that set everything up.
+#
+#   need PACKAGE ...      installs the Debian packages whose contents are missing, and says so; silent where nothing is missing
+#   need_writable FOLDER  one sentence where nothing can be written there
+
+# Whether the contents of a Debian package are here, however they came here.
+has() {
+  case $1 in
+    ninja-build) command -v ninja ;;
+    chromium-driver) command -v chromedriver ;;
+    python3-selenium) /usr/bin/python3 -c 'import selenium' ;;
+    openmpi-bin) command -v mpirun ;;
+    libopenmpi-dev) command -v mpicxx ;;
+    libfmt-dev) has_header fmt/format.h ;;
+    nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
+    libcli11-dev) has_header CLI/CLI.hpp ;;
+    doctest-dev) has_header doctest/doctest.h ;;
+    libvalijson-dev) has_header valijson/validator.hpp ;;
+    libbenchmark-dev) has_header benchmark/benchmark.h ;;
+    libclang-rt-dev) links clang++ -fsanitize=address,undefined && links clang++ -fsanitize=fuzzer-no-link ;;
+    libc++-19-dev) links clang++-19 -stdlib=libc++ -include version ;;
+    libc++abi-19-dev) links clang++-19 -stdlib=libc++ ;;
+    *) command -v "$1" ;;  # the package is called like its program
+  esac >/dev/null 2>&1
+}
+has_header() { printf '#if !__has_include(<%s>)\n#error\n#endif\n' "$1" | g++ -E -x c++ -; }
+links() { echo 'int main() {}' | "$@" -x c++ - -o /dev/null; }
+
 need() {
   local missing=() package
   for package in "$@"; do
-    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok' || missing+=("$package")
+    has "$package" || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return 0
   if ! command -v apt-get >/dev/null; then
-    echo "these Debian packages, or their like, are needed: ${missing[*]}" >&2
+    echo "needed, and not found: what Debian has in its packages ${missing[*]}" >&2
     return 1
   fi
   local as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+      echo "needed, and not found; ask an administrator to run: apt-get install ${missing[*]}" >&2
+      return 1
+    fi
+    as_root=(sudo)
+  fi
   echo "installing ${missing[*]}"
   local log
   log=$(mktemp)
@@ -19,8 +51,15 @@ need() {
          "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
        >"$log" 2>&1 </dev/null; then
     tail -n 20 "$log" >&2
-    echo "apt-get could not install them" >&2
+    rm -f "$log"
+    echo "these packages could not be installed; ask an administrator to run: apt-get install ${missing[*]}" >&2
     return 1
   fi
   rm -f "$log"
+}
+
+need_writable() {
+  mkdir -p "$1" 2>/dev/null && { : >"$1/.writable"; } 2>/dev/null && rm -f "$1/.writable" && return 0
+  echo "$1 cannot be written to; copy the sources to a folder of your own and run the script there" >&2
+  return 1
 }

@@ -1,8 +1,11 @@
 # pipesched::core       the headers that need the standard library only
 # pipesched::pipesched  those and JSON (nlohmann_json) and formatting (fmt)
 file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
-list(FILTER core_headers EXCLUDE REGEX "/pipesched/(io/|execute/((run_)?mpi|cuda|nccl).hpp)")  # the latter need MPI, CUDA or NCCL: whoever includes them links it
-file(GLOB_RECURSE io_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/io/*.hpp")
+set(io_headers ${core_headers})
+list(FILTER io_headers INCLUDE REGEX "/pipesched/io/")
+set(device_headers ${core_headers})  # need MPI, CUDA or NCCL: a target that includes one links it
+list(FILTER device_headers INCLUDE REGEX "/pipesched/execute/((run_)?mpi|cuda|nccl).hpp")
+list(REMOVE_ITEM core_headers ${io_headers} ${device_headers})
 
 function(pipesched_library name headers)
   add_library(pipesched_${name} INTERFACE)
@@ -14,17 +17,31 @@ function(pipesched_library name headers)
   target_compile_features(pipesched_${name} INTERFACE cxx_std_20)
 endfunction()
 
+find_package(Threads REQUIRED)
 pipesched_library(core "${core_headers}")
+target_link_libraries(pipesched_core INTERFACE Threads::Threads)
 if(NOT PIPESCHED_IO)
   return()
 endif()
 pipesched_library(pipesched "${io_headers}")
 target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nlohmann_json::nlohmann_json)
 
-# What our own programs are built with; users never see it.
+# Options of our own programs; users never see them.
 add_library(pipesched_dev INTERFACE)
 target_link_libraries(pipesched_dev INTERFACE pipesched_pipesched)
 target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(pipesched_dev INTERFACE -Wno-restrict)  # false on "text" + string: GCC bug 105329
 endif()
+
+# Every header of the targets, in two objects of one program: a function that is not inline is a link error.
+set(every_header "")
+foreach(header IN LISTS core_headers io_headers)
+  cmake_path(RELATIVE_PATH header BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/include")
+  string(APPEND every_header "#include <${header}>\n")
+endforeach()
+file(CONFIGURE OUTPUT every_header.cpp CONTENT "${every_header}" @ONLY)
+file(CONFIGURE OUTPUT every_header_again.cpp CONTENT "${every_header}int main() {}\n" @ONLY)
+add_executable(pipesched_odr EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/every_header.cpp ${PROJECT_BINARY_DIR}/every_header_again.cpp)
+target_link_libraries(pipesched_odr PRIVATE pipesched_dev)
+target_compile_options(pipesched_odr PRIVATE -O0)

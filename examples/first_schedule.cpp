@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A schedule is a value: make it, prove it, ask what it costs. At compile time, too.
+// A schedule is a value: make it, verify it, measure it. Making and verifying also work at compile time.
 //
 //   build/examples/example_first_schedule
 //
@@ -24,6 +24,6 @@ int main() {
   std::printf("valid: %s\n", proof ? "true" : to_string(proof).c_str());
 
   const metrics m = measure(simulate(s));
-  std::printf("makespan %g, bubble of rank 0: %g, its peak: %u activations\n", m.makespan, m.ranks[0].bubble,
+  std::printf("makespan %g, bubble of rank 0: %g, its peak: %g activations\n", m.makespan, m.ranks[0].bubble,
               m.ranks[0].peak_activations);
 }

@@ -6,6 +6,7 @@ set -euo pipefail
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
 . "$source_dir/cmake/packages.sh"
 
+need_writable "$source_dir/build"
 need g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev
 echo "building the tool (about half a minute the first time)"
 log=$(mktemp)

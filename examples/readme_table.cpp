@@ -28,7 +28,7 @@ int main() {
     const metrics m = measure(simulate(make_schedule(l.name, l.params)));
     double bubble = 0;
     for (const rank_metrics& r : m.ranks) bubble = std::max(bubble, r.bubble);
-    std::printf("| `%s` | %d | %s | %g | %g | %.1f %% | %u | %d× |\n", l.name, static_cast<int>(l.params.pp),
+    std::printf("| `%s` | %d | %s | %g | %g | %.1f %% | %g | %d× |\n", l.name, static_cast<int>(l.params.pp),
                 std::string(form.formula).c_str(), form.bubble, bubble, 100 * m.bubble_ratio, m.peak_activations,
                 l.parameters);
   }

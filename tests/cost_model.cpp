@@ -8,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-#include "pipesched/io/costs_json.hpp"
+#include "pipesched/cost/presets.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/random_costs.hpp"
@@ -60,51 +60,11 @@ TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
 
 TEST_CASE("costs: divided among the stages of a rank, a share costs what it did") {
   const stage_costs c{.forward = {10, 20}, .backward_input = 6, .transfer_time = 3, .kept_by_forward = 8};
-  const stage_costs d = split_stage_costs(c, 2, 4);
-  CHECK(d.forward == per_stage{5, 5, 10, 10});
+  const stage_costs d = split_stage_costs(c, placement::looped(2, 2));
+  CHECK(d.forward == per_stage{5, 10, 5, 10});
+  CHECK(split_stage_costs(c, placement::vee(2)).forward == per_stage{5, 10, 10, 5});
   CHECK(d.backward_input == per_stage(3));
   CHECK(d.transfer_time == per_stage(3));
   CHECK(d.kept_by_forward == per_stage(4));
-  CHECK(split_stage_costs(c, 2, 2) == c);
-}
-
-TEST_CASE("costs json: written and read again, random models are the same") {
-  random_costs random(5);
-  for (int i = 0; i < 200; ++i) {
-    stage_costs c = random.make(4);
-    if (random.maybe()) c.overlap_efficiency = 0.5;
-    CHECK(json(c).get<stage_costs>() == c);
-  }
-  CHECK(json(deepseek_v3_costs()).get<stage_costs>() == deepseek_v3_costs());
-  CHECK(json(stage_costs{}) == json::parse(R"({"forward": 1.0, "backward_input": 1.0, "backward_weight": 1.0})"));
-}
-
-TEST_CASE("costs json: the document of the design") {
-  const auto c =
-      json::parse(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
-      "memory": {"kept_by_forward": 7}})")
-          .get<stage_costs>();
-  CHECK(c.backward_input == per_stage{1, 2});
-  CHECK(c.overlapped == per_stage(3));
-  CHECK(c.transfer_time == per_stage(0.5));
-  CHECK(c.kept_by_forward == per_stage(7));
-}
-
-TEST_CASE("costs json: whatever is malformed is refused with its name") {
-  const auto refused = [](const char* text) {
-    return refusal_of([&] {
-      std::istringstream in(text);
-      read_costs(in);
-    });
-  };
-  CHECK(refused("") == "costs: not JSON");
-  CHECK(refused("{\"forward\": 1") == "costs: not JSON");
-  CHECK(refused("[1]") == "costs: expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
-  CHECK(refused("{\"forward\": \"1\"}") == "costs: forward is no number");
-  CHECK(refused("{\"forward\": null}") == "costs: forward is no number");
-  CHECK(refused("{\"forward\": [1, [2]]}") == "costs: forward is no number");
-  CHECK(refused("{\"memory\": 3}") == "costs: memory is no object");
-  CHECK(refused("{\"memory\": {\"weight\": 3}}") == "costs: unknown entry \"memory.weight\"");
-  CHECK(refused("{\"foward\": 3}") == "costs: unknown entry \"foward\"");
-  CHECK(refused("{\"overlap_efficiency\": [1]}") == "costs: overlap_efficiency is no number");
+  CHECK(split_stage_costs(c, placement::linear(2)) == c);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The laws that doc comments state, as functions that say what is wrong, empty where nothing is: the tests run them
-// over grids of sizes.
+// The laws of doc comments as functions. Each returns a sentence about the first violation, or an empty text; the tests
+// run them over grids of sizes.
 
 #include <algorithm>
 #include <cstdint>
@@ -11,9 +11,9 @@
 
 namespace pipesched::tests {
 
-/// The activations that the papers allow rank r at its peak: the exact number where `exact`, else the most.
+/// The peak of a rank according to the papers, in activations of one stage: exact, or an upper limit.
 struct peak_law {
-  std::uint32_t most = 0;
+  std::uint32_t peak = 0;
   bool exact = true;
 };
 
@@ -47,14 +47,14 @@ inline std::string broken_peak(const schedule& s, const pipeline_params& p) {
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     const std::uint32_t got = peak_activations(s[rank], s.forward_only);
     const peak_law law = peak_of(s.name, p, rank);
-    if (got > law.most || (law.exact && got != law.most))
+    if (got > law.peak || (law.exact && got != law.peak))
       return "rank " + std::to_string(rank) + " keeps " + std::to_string(got) + " activations; expected " +
-             (law.exact ? "" : "at most ") + std::to_string(law.most);
+             (law.exact ? "" : "at most ") + std::to_string(law.peak);
   }
   return {};
 }
 
-/// The bubble of every rank for F = I = W = 1, B = 2, F&B = 3; negative where no paper gives one.
+/// The bubble of every rank for F = I = W = 1, B = 2, F&B = 3; negative if no paper gives one.
 inline std::int64_t bubble_of(std::string_view family, const pipeline_params& p) {
   const std::int64_t F = 1, I = 1, W = 1, B = I + W, FB = F + B;
   if (p.forward_only) return family == "gpipe" || family == "1f1b" || family == "zb1p" ? (p.pp - 1) * F : -1;

@@ -1,39 +1,35 @@
-# Every ```cpp block of the README is a whole program: it is compiled, and where a ```text block follows it directly, its
-# output must be that block.
-file(READ ${PROJECT_SOURCE_DIR}/README.md rest)
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/README.md)
-set(number 0)
-while(TRUE)
-  string(FIND "${rest}" "```cpp\n" begin)
-  if(begin EQUAL -1)
-    break()
+# Every README.md of the tree keeps its word.
+#
+#   ```cpp     a whole program: it compiles; where a ```text block follows directly, that is what it prints
+#   ```cuda    a whole source file: it compiles where there is a CUDA toolkit (tests/cuda)
+#   ```text    that begins with "$ ": a session in a shell: each line after "$ " is a command, the lines below it are its output, in
+#              which "..." alone on a line stands for any lines. All sessions of a README share one empty folder, in which include/
+#              and examples/ are those of the tree and `pipesched` is the tool
+#   ```json    directly after a line that ends with `name.json`: that file of the sessions
+#   ```python  compiles, where there is Python
+#   [text](path#heading), src="path": the path, relative to the README, and the heading exist
+#
+# Blocks of other languages, such as ```sh and ```cmake, are not run.
+include(${PROJECT_SOURCE_DIR}/cmake/readme_blocks.cmake)
+readme_blocks(cpp cpp blocks)
+foreach(block IN LISTS blocks)
+  cmake_path(GET block STEM name)
+  add_executable(readme_${name} ${block})
+  target_link_libraries(readme_${name} PRIVATE pipesched_dev)
+  target_compile_options(readme_${name} PRIVATE -O0)
+  if(EXISTS ${block}.expected)
+    add_test(NAME readme_${name} COMMAND bash -c "diff ${block}.expected <($<TARGET_FILE:readme_${name}>)")
   endif()
-  math(EXPR begin "${begin} + 7")
-  string(SUBSTRING "${rest}" ${begin} -1 rest)
-  string(FIND "${rest}" "```" end)
-  string(SUBSTRING "${rest}" 0 ${end} code)
-  math(EXPR end "${end} + 4")
-  string(SUBSTRING "${rest}" ${end} -1 rest)
-
-  math(EXPR number "${number} + 1")
-  set(source ${CMAKE_CURRENT_BINARY_DIR}/readme/block_${number}.cpp)
-  file(CONFIGURE OUTPUT ${source} CONTENT "${code}" @ONLY)
-  add_executable(readme_block_${number} ${source})
-  target_link_libraries(readme_block_${number} PRIVATE pipesched_dev)
-  target_compile_options(readme_block_${number} PRIVATE -O0)
-
-  string(REGEX MATCH "^\n?```text\n" text_follows "${rest}")
-  if(text_follows)
-    string(LENGTH "${text_follows}" begin)
-    string(SUBSTRING "${rest}" ${begin} -1 text)
-    string(FIND "${text}" "```" end)
-    string(SUBSTRING "${text}" 0 ${end} text)
-    file(CONFIGURE OUTPUT ${source}.expected CONTENT "${text}" @ONLY)
-    add_test(NAME readme_block_${number} COMMAND bash -c "diff ${source}.expected <($<TARGET_FILE:readme_block_${number}>)")
-  endif()
-endwhile()
-
-# The README has such blocks: if none was found, this file no longer reads it right.
+endforeach()
 if(NOT TEST readme_block_1)
-  message(FATAL_ERROR "README.md: no output beside a program")
+  message(FATAL_ERROR "README.md: no output beside a program")  # there is one: this file no longer reads it right
 endif()
+
+foreach(readme IN LISTS readmes)
+  readme_suffix(${readme} suffix)
+  add_test(NAME readme_links${suffix} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/readme/links.sh ${readme})
+  if(PIPESCHED_EXAMPLES)
+    add_test(NAME readme_sessions${suffix} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/readme/sessions.sh ${readme} $<TARGET_FILE:pipesched_tool>
+                                                   ${PROJECT_SOURCE_DIR})
+  endif()
+endforeach()

@@ -1,33 +1,98 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what is missing, builds everything with g++ and, under sanitizers, with clang, and runs every test.
-set -euo pipefail
+# Installs what is missing, builds everything, and runs every test: g++; clang under sanitizers; clang 19; the tool with libc++.
+# A part that fails does not keep the others from running; the main suite comes last, and the exit status is that of all.
+#
+#   tests/run.sh          everything: about a quarter of an hour on two cores
+#   tests/run.sh --fast   g++ alone, without CUDA, sanitizers and the tests with the label slow
+set -uom pipefail  # m: every part is a group of processes, which ends with the script
+case ${1-} in
+  "" | --fast) ;;
+  *) echo "usage: tests/run.sh [--fast]" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 . cmake/packages.sh
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+job=
+trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
+failed=()
 
-quietly() {  # shows what a command prints only if it fails
-  "$@" >"$log" 2>&1 || { cat "$log"; return 1; }
+clock() { printf '%d min %02d s' $((SECONDS / 60)) $((SECONDS % 60)); }
+
+# How far the command is that writes the log: "[12/101]" of ninja, "12/259" of ctest.
+progress() { tail -c 20000 "$log" | tr '\r' '\n' | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
+
+# Waits for the job; says once a minute how far it is, unless the log has been shown meanwhile.
+follow() {  # name, shown or hidden
+  local seconds=0 size=0 new_size
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 1
+    ((++seconds % 60 == 0)) || continue
+    new_size=$(stat -c %s "$log")
+    [ "$2" = shown ] && [ "$new_size" != "$size" ] || echo "$(clock): still $1 $(progress)"
+    size=$new_size
+  done
+  wait "$job"
+  local code=$?
+  job=
+  return "$code"
 }
 
-# A browser is large: it is installed for CI, used where it is there, and not forced on anybody else.
-[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3
-[ -z "${CI:-}" ] || need openmpi-bin libopenmpi-dev
-command -v mpirun >/dev/null || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
+# part NAME COMMAND ...: prints what the command prints only if it fails, but the summary of tests always.
+part() {
+  local name=$1
+  shift
+  echo "$(clock): $name"
+  "$@" >"$log" 2>&1 </dev/null &
+  job=$!
+  if follow "$name" hidden; then
+    grep -E '^[0-9]+% tests passed' "$log"
+    return 0
+  fi
+  grep -vE '^\[[0-9]+/[0-9]+\] [A-Z]|Test +#[0-9]+: .* Passed ' "$log" | tail -n 400
+  echo "FAILED: $name"
+  failed+=("$name")
+  return 1
+}
+
+build() { cmake --preset "$1" && cmake --build --preset "$1" -- -k 0; }  # as much as can be built
+
+# The main suite of tests, with CTest's output as it comes and its summary last; then the exit status of all parts.
+finish() {  # preset
+  [ ${#failed[@]} -eq 0 ] || printf 'FAILED: %s\n' "${failed[@]}"
+  echo "$(clock): testing with g++"
+  : >"$log"
+  ctest --preset "$1" > >(tee "$log") 2>&1 </dev/null &
+  job=$!
+  follow "testing with g++" shown || failed+=("testing with g++")
+  sleep 0.2  # tee
+  exit $((${#failed[@]} > 0))
+}
+
+need_writable "$PWD/build" || exit 1
+compilers=(g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev)
+if [ "${1-}" = --fast ]; then
+  need "${compilers[@]}" libbenchmark-dev || exit 1
+  part "building with g++" build dev
+  finish dev
+fi
+
+# A browser and MPI are large: they are installed for CI, and used elsewhere where they are.
+[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev || failed+=("packages for CI")
+has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 [ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"
-command -v chromedriver >/dev/null || echo "skipped: the test of the HTML page (no chromium-driver)"
-need g++ clang libclang-rt-dev cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev libvalijson-dev \
-     libbenchmark-dev
-echo "building with g++"
-quietly cmake --preset ci
-quietly cmake --build --preset ci --target all all_verify_interface_header_sets
-echo "building with clang, address and undefined-behaviour sanitizers"
-quietly cmake --preset asan
-quietly cmake --build --preset asan
-echo "testing under sanitizers"
-quietly ctest --preset asan
-tail -n 3 "$log" | head -n 1
-echo "testing"
-ctest --preset ci
+has chromium-driver || echo "skipped: the test of the HTML page (no chromium-driver)"
+need "${compilers[@]}" libbenchmark-dev libvalijson-dev clang libclang-rt-dev || exit 1
+need clang-19 clang-tidy-19 libc++-19-dev libc++abi-19-dev || failed+=("packages of clang 19")
+
+part "building with g++" build ci
+part "building with clang under sanitizers" build asan
+part "testing under sanitizers" ctest --preset asan
+if has clang-19; then
+  part "building with clang 19" build clang
+  part "testing with clang 19" ctest --preset clang
+  part "building headers and tool with libc++" build libcxx && part "testing the tool with libc++" tests/tool.sh build-libcxx/examples/pipesched
+fi
+finish ci

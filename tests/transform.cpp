@@ -158,7 +158,7 @@ TEST_CASE("transform: the results equal the families' own variants") {
       CHECK(overlap_neighbours(make_interleaved_1f1b_schedule(p)) ==
             make_interleaved_1f1b_schedule({.pp = pp, .micro = micro, .chunks = 2, .overlap = true}));
     }
-  const stage_costs costs = split_stage_costs(deepseek_v3_costs(), 4, 8);
+  const stage_costs costs = split_stage_costs(deepseek_v3_costs(), placement::vee(4));
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, costs)).makespan; };
   const schedule zbv = make_zbv_schedule({.pp = 4, .micro = 24});
   CHECK(makespan(overlap_neighbours(zbv, overlap_policy::where_ready)) < 0.9 * makespan(zbv));

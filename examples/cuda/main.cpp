@@ -226,7 +226,7 @@ int main(int argc, char** argv) {
     app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
     app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
     app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
-    app.add_option("--chunks", o.plan.chunks, "stages a rank, for interleaved families")->capture_default_str();
+    app.add_option("--chunks", o.plan.chunks, "stages per rank, for interleaved families; default 2");
     app.add_option("--ranks-per-gpu", o.ranks_per_gpu, "unless given, ranks are spread evenly over all GPUs");
     app.add_option("--steps", o.steps, "that are timed")->capture_default_str();
     app.add_option("--mode", o.mode, "threads: one a rank; turns: one for all ranks; graph: captured and replayed")
@@ -291,7 +291,7 @@ int main(int argc, char** argv) {
     const program p = lower(make_schedule(o.family, o.plan));
     std::vector<schedule> others;
     for (const std::string& name : o.predict) {
-      others.push_back(make_schedule(name, o.plan));
+      others.push_back(make_schedule(name, keep_taken(o.plan, find_family(name).limits)));
       require(others.back().stages() == p.schedule.stages(),
               fmt::format("--predict needs schedules of {} stages, as {} has; {} has {}", p.schedule.stages(), o.family,
                           name, others.back().stages()));

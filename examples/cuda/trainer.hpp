@@ -135,7 +135,7 @@ class trainer {
     device_array<Real> x, h;
     device_array<Real> dy;  // of the loss, on the last stage
   };
-  struct context {  // what I keeps for W
+  struct context {  // what I keeps for W, or B's first half for its second
     explicit context(const mlp_sizes& s) : dy(s.narrow()), dh(s.wide()) {}
     device_array<Real> dy, dh;
   };
@@ -183,7 +183,7 @@ class trainer {
       return mean_squared_error(l.y.data(), l.target.data(), kept.dy.data(), s_.narrow(), l.sums.data(),
                                 losses_.data() + t.what.micro, l.stream);
     }
-    Real* const dh = t.what.pass == pipesched::pass::backward ? l.scratch.data() : due_[t.slots.context].dh.data();
+    Real* const dh = due_[t.slots.context].dh.data();
     if (yields_input_gradient(t.what.pass)) stage.input_up(l.math, kept.h.data(), l.moved.data(), dh, output);
     if (yields_weight_gradient(t.what.pass)) stage.weight_up(l.math, kept.x.data(), dh);
   }

@@ -2,6 +2,7 @@
 
 #include "files.hpp"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,15 +12,18 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <iostream>
 #include <iterator>
 #include <pipesched/error.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/io/torch_csv.hpp>
+#include <pipesched/nearest_name.hpp>
 #include <sstream>
 #include <utility>
+#include <vector>
+
+#include "memory.hpp"
 
 namespace fs = std::filesystem;
 using pipesched::schedule_error;
@@ -28,23 +32,53 @@ namespace tool {
 
 namespace {
 
-// Reads through `read(stream)`, and puts the file's name before what is wrong with it.
+std::string shown(const std::string& name) { return name.empty() ? "\"\"" : name; }
+
+// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it.
+std::string hint_at(const std::string& name, const std::vector<std::string>& others) {
+  for (const pipesched::family& f : pipesched::families)
+    if (f.name == name) return "; for the family: simulate --family " + name;
+  constexpr std::size_t max_entries = 10000;
+  const fs::path folder = fs::path(name).parent_path();
+  std::vector<std::string> names = others;
+  std::error_code error;
+  for (fs::directory_iterator at(folder.empty() ? "." : folder, error), end; !error && at != end; at.increment(error)) {
+    if (names.size() == max_entries) break;
+    names.push_back(at->path().filename().string());
+  }
+  const std::string_view nearest = pipesched::nearest_name(fs::path(name).filename().string(), names);
+  if (nearest.empty()) return {};
+  const bool is_other = std::find(others.begin(), others.end(), nearest) != others.end();
+  return "; did you mean " + (is_other ? std::string(nearest) : (folder / nearest).string()) + "?";
+}
+
+// Calls `read(stream)` for the file, and puts the file's name before errors.
 template <typename Read>
-auto read_file(const std::string& name, Read&& read) {
+auto read_file(const std::string& name, const std::vector<std::string>& others, Read&& read) {
   try {
     if (name == "-") return read(std::cin);
+    errno = 0;
     std::error_code ignored;
     std::ifstream file;
-    if (!fs::is_directory(name, ignored)) file.open(name, std::ios::binary);
-    if (!file.is_open()) throw schedule_error("cannot be read");
+    if (fs::is_directory(name, ignored))
+      errno = EISDIR;
+    else
+      errno = 0, file.open(name, std::ios::binary);
+    if (!file.is_open()) {
+      const int reason = errno;
+      throw schedule_error(std::string("cannot be read (") + std::strerror(reason) + ")" +
+                           (reason == ENOENT ? hint_at(name, others) : ""));
+    }
     return read(file);
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& e) {
-    throw schedule_error(name + ": " + e.what());
+    throw schedule_error((name == "-" ? "standard input" : shown(name)) + ": " + e.what());
   }
 }
 
 [[noreturn]] void cannot_write(const std::string& name) {
-  throw schedule_error((name.empty() ? "\"\"" : name) + ": cannot be written" +
+  throw schedule_error(shown(name) + ": cannot be written" +
                        (errno != 0 ? std::string(" (") + std::strerror(errno) + ")" : ""));
 }
 
@@ -56,20 +90,62 @@ void write_in_place(const std::string& name, const std::function<void(std::ostre
   if (!file) cannot_write(name);
 }
 
-void write_to(const std::string& name, const std::function<void(std::ostream&)>& write) {
-  if (name == "-") {
+// The family whose order this is; searches are left out, as their order depends on costs.
+std::string_view family_with_order(const pipesched::schedule& s) {
+  const std::int64_t per_rank = s.stages() / s.pp();
+  for (const pipesched::family& f : pipesched::families) {
+    if (f.limits.takes.contains(pipesched::parameter::costs)) continue;
+    pipesched::schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
+    if (f.limits.takes.contains(pipesched::parameter::chunks)) p.chunks = per_rank;
+    if (f.limits.takes.contains(pipesched::parameter::waves)) p.waves = per_rank / 2;
+    if (stages_of(f, p) != s.stages() || bytes_to_generate(f, p) > free_memory()) continue;
+    try {
+      const pipesched::schedule own = f.make(p);
+      if (own.placement == s.placement && own.cells == s.cells) return f.name;
+    } catch (const schedule_error&) {  // the family has no schedule of this size
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+pipesched::schedule_file read_schedule(const std::string& file) {
+  pipesched::schedule_file read = read_file(file, {}, [](std::istream& in) { return pipesched::read_schedule(in); });
+  if (read.format == pipesched::schedule_format::torch_csv)
+    if (const std::string_view name = family_with_order(read.schedule); !name.empty()) read.schedule.name = name;
+  return read;
+}
+
+pipesched::schedule read_computation(const std::string& file) {
+  pipesched::schedule_file read = read_schedule(file);
+  const auto counts = pipesched::counts_of(read.actions);
+  std::string left_out;
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    if (counts[i] > 0)
+      left_out += fmt::format("{}{} {}", left_out.empty() ? "" : ", ", counts[i], pipesched::torch_pass_names[i]);
+  if (!left_out.empty()) std::cerr << "pipesched: " << file << ": left out " << left_out << '\n';
+  return std::move(read.schedule);
+}
+
+pipesched::stage_costs read_costs(const std::string& file) {
+  return read_file(file, {"deepseek_v3"}, [](std::istream& in) { return pipesched::read_costs(in); });
+}
+
+void write_output(const std::string& file, const std::function<void(std::ostream&)>& write) {
+  if (file == "-") {
     write(std::cout);
     if (!std::cout.flush()) throw schedule_error("standard output could not be written");
     return;
   }
   std::error_code ignored;
-  const fs::file_status status = fs::symlink_status(name, ignored);
-  if (fs::exists(status) && !fs::is_regular_file(status)) return write_in_place(name, write);
+  const fs::file_status status = fs::symlink_status(file, ignored);
+  if (fs::exists(status) && !fs::is_regular_file(status)) return write_in_place(file, write);
 
   errno = 0;
-  std::string beside = name + ".XXXXXX";  // a name that nobody has
+  std::string beside = file + ".XXXXXX";  // a name that no file has
   const int made = mkstemp(beside.data());
-  if (made < 0) cannot_write(name);
+  if (made < 0) cannot_write(file);
   mode_t permissions = fs::exists(status) ? static_cast<mode_t>(status.permissions()) : 0;
   if (permissions == 0) {
     const mode_t mask = umask(0);
@@ -81,58 +157,31 @@ void write_to(const std::string& name, const std::function<void(std::ostream&)>&
   try {
     write_in_place(beside, write);
     errno = 0;
-    if (std::rename(beside.c_str(), name.c_str()) != 0) cannot_write(name);
+    if (std::rename(beside.c_str(), file.c_str()) != 0) cannot_write(file);
   } catch (...) {
     fs::remove(beside, ignored);
     throw;
   }
 }
 
-}  // namespace
-
-pipesched::schedule read_schedule(const std::string& file) {
-  if (!file.ends_with(".csv")) return read_file(file, [](std::istream& in) { return pipesched::read_json(in); });
-  pipesched::torch_csv csv = read_file(file, [](std::istream& in) { return pipesched::read_torch_csv(in); });
-  std::size_t counts[std::size(pipesched::torch_pass_names)] = {};
-  for (const pipesched::torch_action& a : csv.actions) ++counts[static_cast<std::size_t>(a.pass)];
-  for (std::size_t i = 0; i < std::size(counts); ++i)
-    if (counts[i] > 0)
-      std::cerr << "pipesched: " << file << ": left out " << counts[i] << ' ' << pipesched::torch_pass_names[i] << '\n';
-  return std::move(csv.schedule);
-}
-
-pipesched::stage_costs read_costs(const cost_options& options) {
-  pipesched::stage_costs costs;
-  if (options.file == "deepseek_v3")
-    costs = pipesched::deepseek_v3_costs();
-  else if (!options.file.empty())
-    costs = read_file(options.file, [](std::istream& in) { return pipesched::read_costs(in); });
-  if (options.forward) costs.forward = *options.forward;
-  if (options.backward_input) costs.backward_input = *options.backward_input;
-  if (options.backward_weight) costs.backward_weight = *options.backward_weight;
-  if (options.overlapped) costs.overlapped = *options.overlapped;
-  if (options.transfer) costs.transfer_time = *options.transfer;
-  return costs;
-}
-
 void write_output(const std::string& file, std::string_view text) {
-  write_to(file, [&](std::ostream& out) { out << text; });
+  write_output(file, [&](std::ostream& out) { out << text; });
 }
 
-void write_json_to(const std::string& file, const pipesched::schedule& s) {
-  write_to(file, [&](std::ostream& out) { pipesched::write_json(out, s); });
+void write_json(const std::string& file, const pipesched::schedule& s) {
+  write_output(file, [&](std::ostream& out) { pipesched::write_json(out, s); });
 }
 
-void write_csv_to(const std::string& file, const pipesched::schedule& s) {
-  std::ostringstream text;  // whole before a byte is written: the format refuses some schedules
+void write_csv(const std::string& file, const pipesched::schedule& s) {
+  std::ostringstream text;  // all of it before the file is touched, as the format refuses some schedules
   pipesched::write_torch_csv(text, s);
-  write_output(file, text.str());
+  write_output(file, text.view());
 }
 
-pipesched::text_style terminal_style(const output_options& output) {
-  pipesched::text_style style{.colour = output.colour == "always"};
-  if (output.file != "-" || !isatty(STDOUT_FILENO)) return style;
-  if (output.colour == "auto") style.colour = std::getenv("NO_COLOR") == nullptr;
+pipesched::text_style style_of(const output& to) {
+  pipesched::text_style style{.colour = to.colour == "always"};
+  if (to.file != "-" || !isatty(STDOUT_FILENO)) return style;
+  if (to.colour == "auto") style.colour = std::getenv("NO_COLOR") == nullptr;
   if (winsize size{}; ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) style.width = size.ws_col;
   return style;
 }

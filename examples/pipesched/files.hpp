@@ -3,31 +3,37 @@
 
 // Files and the terminal. "-" is standard input or output.
 
+#include <functional>
+#include <iosfwd>
 #include <pipesched/cost_model.hpp>
+#include <pipesched/io/read_schedule.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/schedule.hpp>
 #include <string>
 #include <string_view>
 
-#include "commands.hpp"
+#include "inputs.hpp"
 
 namespace tool {
 
-/// A file whose name ends in .csv is PyTorch's, any other is JSON; what a schedule does not have (messages, FSDP's actions)
-/// is counted on standard error. @throws pipesched::schedule_error with the file's name when it cannot be read or is no
-/// schedule.
-pipesched::schedule read_schedule(const std::string& file);
+/// Reads a schedule as JSON or PyTorch's CSV, told apart by content. A CSV has no name: the schedule is named after the
+/// family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot be read.
+pipesched::schedule_file read_schedule(const std::string& file);
 
-/// The costs that the options ask for.
-pipesched::stage_costs read_costs(const cost_options& options);
+/// Reads a schedule for a command that has no use for other actions, and counts those on standard error.
+pipesched::schedule read_computation(const std::string& file);
 
-/// A plain file that is there is replaced only once all has been written; what is not a plain file (a device, a link) is
-/// written to as it is. @throws pipesched::schedule_error when it cannot be written.
+/// Reads costs as JSON. @throws schedule_error, with the file's name, if it cannot be read.
+pipesched::stage_costs read_costs(const std::string& file);
+
+/// Writes a file. A regular file is replaced only after all has been written; anything else, such as a device or a link, is
+/// written in place. @throws schedule_error if it cannot be written.
 void write_output(const std::string& file, std::string_view text);
-void write_json_to(const std::string& file, const pipesched::schedule& s);
-void write_csv_to(const std::string& file, const pipesched::schedule& s);
+void write_output(const std::string& file, const std::function<void(std::ostream&)>& write);
+void write_csv(const std::string& file, const pipesched::schedule& s);
+void write_json(const std::string& file, const pipesched::schedule& s);
 
-/// Colour and width as the terminal has them, if standard output is one.
-pipesched::text_style terminal_style(const output_options& output);
+/// Colours as asked for, and the width of the terminal if the output is one.
+pipesched::text_style style_of(const output& to);
 
 }  // namespace tool

@@ -1,134 +1,165 @@
 // SPDX-License-Identifier: MIT
-// The command-line tool: make schedules, prove them, see what they cost. Exit codes: 0 done, 1 the schedule is not valid,
-// 2 the input is bad (one sentence on standard error).
+// The command-line tool: makes schedules, proves them, and shows their costs. Exit codes: 0 done, 1 the schedule is not
+// valid, 2 bad input (one sentence on standard error).
 
-#include <CLI/CLI.hpp>
-#include <charconv>
-#include <cstdint>
+#include <fmt/format.h>
+
 #include <exception>
 #include <iostream>
 #include <new>
 #include <pipesched/error.hpp>
+#include <pipesched/version.hpp>
 #include <string>
-#include <system_error>
+#include <string_view>
 #include <vector>
 
 #include "commands.hpp"
+#include "files.hpp"
+#include "inputs.hpp"
 
 namespace {
 
+using tool::command;
+using tool::option;
 using pipesched::schedule_error;
 
-// CLI11 would read 010 as 8 and 99999999999999999999 as the largest number there is.
-CLI::Option* add_whole_number(CLI::App* app, const std::string& name, std::int64_t& number, const std::string& help) {
-  return app
-      ->add_option_function<std::string>(
-          name,
-          [name, &number](const std::string& text) {
-            const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-            if (error == std::errc::result_out_of_range)
-              throw schedule_error(name + " takes a whole number of at most 64 bits; got " + text.substr(0, 60));
-            if (error != std::errc() || end != text.data() + text.size())
-              throw schedule_error(name + " takes a whole number; got \"" + text.substr(0, 60) + "\"");
-          },
-          help)
-      ->type_name("N");
+std::vector<option> joined(std::initializer_list<std::vector<option>> groups) {
+  std::vector<option> all;
+  for (const auto& group : groups) all.insert(all.end(), group.begin(), group.end());
+  return all;
 }
 
-void add_sizes(CLI::App* app, tool::size_options& sizes, bool required) {
-  pipesched::schedule_params& p = sizes.params;
-  add_whole_number(app, "--pp", p.pp, "pipeline ranks")->required(required);
-  add_whole_number(app, "--micro", p.micro, "micro-batches of the step")->required(required);
-  app->add_flag("--forward-only", p.forward_only, "evaluation: no backward");
-  add_whole_number(app, "--chunks", p.chunks, "stages a rank, for looped placements; default 2");
-  add_whole_number(app, "--group-size", p.group_size, "micro-batches a group, for interleaved families");
-  app->add_option("--memory-limit", p.memory_limit,
-                  "activations of one stage, for zb_greedy (default pp) and zbv_greedy (2 pp)");
-  add_whole_number(app, "--wave", p.waves, "how often the stages run down the ranks and back, for hanayo; default 1");
-  app->add_flag("--overlap", p.overlap, "interleaved 1F1B: F&B pairs in the steady state");
+const option output_file{"--output", "FILE", "a file, whose suffix chooses the format, or - for standard output; default -",
+                         "-o"};
+const option colour{"--colour", "WHEN", "colours of the grid: auto, always or never; default auto", "--color"};
+const option max_memory{"--max-memory", "X", "GiB that the command may take; default: what is free"};
+
+option format_of(std::string_view help) { return {"--format", "NAME", help}; }
+
+const std::vector<command>& commands() {
+  static const std::vector<command> all = {
+      {.name = "generate",
+       .usage = {"generate FAMILY --pp N --micro N [options]"},
+       .summary = "make the schedule of a family",
+       .min_operands = 1,
+       .max_operands = 1,
+       .options = joined({tool::parameter_options(), tool::cost_options(),
+                          {format_of("json, csv (PyTorch's), text, or grid (a picture); default json"), output_file,
+                           colour, max_memory}}),
+       .examples = {"generate dualpipe --pp 8 --micro 20 --format grid", "generate zbv --pp 4 --micro 8 -o zbv.json",
+                    "generate zb_greedy --pp 4 --micro 8 --costs deepseek_v3 -o plan.csv"},
+       .run = tool::generate},
+      {.name = "verify",
+       .usage = {"verify FILE"},
+       .summary = "prove that a schedule is valid, or name what is wrong with it",
+       .min_operands = 1,
+       .max_operands = 1,
+       .options = {},
+       .examples = {"verify zbv.json", "verify - < plan.csv"},
+       .run = tool::verify},
+      {.name = "convert",
+       .usage = {"convert FILE FILE [options]"},
+       .summary = "convert a schedule between JSON and PyTorch's CSV",
+       .min_operands = 2,
+       .max_operands = 2,
+       .options = {format_of("json or csv; default: by the suffix of the second file, or json")},
+       .examples = {"convert zbv.json zbv.csv", "convert plan.csv - --format json"},
+       .run = tool::convert},
+      {.name = "lower",
+       .usage = {"lower FILE [options]"},
+       .summary = "derive the program of a schedule: messages, buffers and slots",
+       .min_operands = 1,
+       .max_operands = 1,
+       .options = {{"--depth", "N", "json: buffers per channel and end: 1 to 65536; default 4"},
+                   {"--waits", "", "csv: wait for sends and reductions, as PyTorch 2.15 needs it; the default"},
+                   {"--no-waits", "", "csv: no such waits"},
+                   format_of("json, or csv: PyTorch's with communication; default json"),
+                   output_file},
+       .examples = {"lower zbv.json -o program.json", "lower zbv.json -o plan.csv"},
+       .run = tool::lower},
+      {.name = "simulate",
+       .usage = {"simulate FILE [options]", "simulate --family FAMILY --pp N --micro N [options]"},
+       .summary = "show a schedule's times, memory, bound and picture",
+       .min_operands = 0,
+       .max_operands = 1,
+       .options = joined({{{"--family", "FAMILY", "a family in place of a file; see pipesched list"}},
+                          tool::parameter_options(),
+                          tool::cost_options(),
+                          {format_of("text, json, svg, html, or trace (for Perfetto); default text"), output_file,
+                           colour, max_memory}}),
+       .examples = {"simulate --family dualpipe --pp 8 --micro 20", "simulate zbv.json --forward 1 --backward 2.2",
+                    "simulate zbv.json --costs costs.json -o zbv.svg"},
+       .run = tool::simulate},
+      {.name = "compare",
+       .usage = {"compare --pp N --micro N [options]"},
+       .summary = "simulate all families with the same ranks, micro-batches and costs",
+       .min_operands = 0,
+       .max_operands = 0,
+       .options = joined({{{"--families", "A,B,C", "these families only"}},
+                          tool::parameter_options(),
+                          tool::cost_options(),
+                          {format_of("text, json or html; default text"), output_file,
+                           {"--max-memory", "X", "GiB that a family may take; default 2, or what is free"}}}),
+       .examples = {"compare --pp 8 --micro 20 --costs deepseek_v3",
+                    "compare --pp 8 --micro 20 --families 1f1b,zbv,dualpipe -o families.html"},
+       .run = tool::compare},
+      {.name = "list",
+       .usage = {"list"},
+       .summary = "list the families, each with the parameters that it takes",
+       .min_operands = 0,
+       .max_operands = 0,
+       .options = {},
+       .examples = {"list"},
+       .run = tool::list},
+  };
+  return all;
 }
 
-void add_costs(CLI::App* app, tool::cost_options& costs) {
-  app->add_option("--costs", costs.file, "a file of costs in JSON, or deepseek_v3 for DeepSeek-V3's own, in ms");
-  app->add_option("--forward", costs.forward, "time of a forward");
-  app->add_option("--backward-input", costs.backward_input, "time of a backward for inputs");
-  app->add_option("--backward-weight", costs.backward_weight, "time of a backward for weights");
-  app->add_option("--overlapped", costs.overlapped, "time of an overlapped pair; default: the sum of its ops");
-  app->add_option("--transfer", costs.transfer, "time from one rank to another");
+std::string help() {
+  return tool::help_on_program(
+      "Schedules of pipeline-parallel training: make them, prove them, see their costs.", commands(),
+      {"A schedule is read as JSON or PyTorch's CSV, whichever it is. One time, or one\n"
+       "per rank, is of a rank's whole share of the model and is divided among its\n"
+       "stages; as many as there are stages are per stage.",
+       "exit codes: 0 done, 1 the schedule is not valid, 2 bad input"});
 }
 
-void add_output(CLI::App* app, tool::output_options& output, const std::vector<std::string>& formats) {
-  output.format = formats[0];
-  app->add_option("--format", output.format)->check(CLI::IsMember(formats))->capture_default_str();
-  app->add_option("-o,--output", output.file, "a file, or - for standard output")->capture_default_str();
-  app->add_option("--colour,--color", output.colour, "of grids")
-      ->check(CLI::IsMember({"auto", "always", "never"}))
-      ->capture_default_str();
-}
-
-int run(int argc, char** argv) {
-  CLI::App app("Schedules of pipeline-parallel training: make them, prove them, see what they cost.", "pipesched");
-  app.require_subcommand(1);
-  tool::size_options sizes;
-  tool::cost_options costs;
-  tool::output_options generated, simulated, compared;
-  std::string file;
-  std::vector<std::string> families;
-
-  CLI::App* generate = app.add_subcommand("generate", "make a schedule");
-  generate->add_option("family", sizes.family, "see: pipesched list")->required();
-  add_sizes(generate, sizes, true);
-  add_costs(generate, costs);
-  add_output(generate, generated, {"json", "csv", "text", "grid"});
-
-  CLI::App* verify = app.add_subcommand("verify", "prove a schedule, or name what is wrong with it");
-  verify->add_option("file", file, "a schedule in JSON, or - for standard input")->required();
-
-  std::string target;
-  CLI::App* convert = app.add_subcommand("convert", "between JSON and PyTorch's CSV, by the files' suffixes");
-  convert->add_option("from", file, "a schedule: PyTorch's if it ends in .csv, else JSON")->required();
-  convert->add_option("to", target, "likewise")->required();
-
-  tool::lowering_options lowering;
-  tool::output_options lowered;
-  CLI::App* lower = app.add_subcommand(
-      "lower", "the program of a schedule: its messages, buffers and slots; as csv PyTorch's compute_comms");
-  lower->add_option("file", file, "a schedule, or - for standard input")->required();
-  add_whole_number(lower, "--depth", lowering.depth, "json: buffers of a channel on either side; default 4");
-  lower->add_flag("--waits,!--no-waits", lowering.waits,
-                  "csv: waits for sends and reductions, as PyTorch wants from 2.15 on; default yes");
-  lower->add_option("--format", lowered.format = "json")->check(CLI::IsMember({"json", "csv"}))->capture_default_str();
-  lower->add_option("-o,--output", lowered.file, "a file, or - for standard output")->capture_default_str();
-
-  CLI::App* simulate = app.add_subcommand("simulate", "what a schedule costs and what it looks like");
-  simulate->add_option("file", file, "a schedule in JSON, or - for standard input");
-  simulate->add_option("--family", sizes.family, "instead of a file");
-  add_sizes(simulate, sizes, false);
-  add_costs(simulate, costs);
-  add_output(simulate, simulated, {"text", "json", "svg", "html", "trace"});
-
-  CLI::App* compare = app.add_subcommand("compare", "all families on the same ranks, model and costs");
-  add_sizes(compare, sizes, true);
-  add_costs(compare, costs);
-  compare->add_option("--families", families, "only these: a,b,c")->delimiter(',');
-  add_output(compare, compared, {"text", "json", "html"});
-
-  app.add_subcommand("list", "the families");
-
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    throw schedule_error(e.what());
+int run(const std::vector<std::string>& words) {
+  std::vector<std::string_view> names;
+  for (const command& c : commands()) names.push_back(c.name);
+  if (words.empty())
+    throw schedule_error("expected a subcommand: " + tool::list_of(names) + "; see pipesched --help");
+  const std::string& first = words[0];
+  const bool is_help = first == "--help" || first == "-h" || first == "help";
+  if ((is_help || first == "--version") && words.size() > (first == "help" ? 2u : 1u))
+    throw schedule_error(first + " takes " + (first == "help" ? "one command" : "nothing") + "; got " +
+                         tool::in_quotes(words[first == "help" ? 2 : 1]) + (first == "help" ? " as well" : ""));
+  if (first == "--version") {
+    tool::write_output("-", fmt::format("pipesched {}\n", pipesched::library_version));
+    return 0;
   }
-  if (*generate) return tool::generate(sizes, costs, generated);
-  if (*verify) return tool::verify(file);
-  if (*convert) return tool::convert(file, target);
-  if (*lower) return tool::lower(file, lowering, lowered);
-  if (*simulate) return tool::simulate(file, sizes, costs, simulated);
-  if (*compare) return tool::compare(sizes, families, costs, compared);
-  return tool::list();
+  if (is_help) {
+    tool::write_output("-", words.size() == 1 ? help()
+                                              : help_on_command(tool::find_command(words[1], commands())));
+    return 0;
+  }
+  const command& chosen = tool::find_command(first, commands());
+  const std::vector<std::string> rest(words.begin() + 1, words.end());
+  for (const std::string& word : rest)
+    if (word == "--help" || word == "-h") {
+      tool::write_output("-", help_on_command(chosen));
+      return 0;
+    }
+  return chosen.run(tool::parse_arguments(chosen, commands(), rest));
+}
+
+// Errors are one line, whatever the names of files in them.
+int fail(std::string_view what) {
+  std::string line(what.substr(0, 2000));
+  for (char& c : line)
+    if ((c >= 0 && c < ' ') || c == '\x7f') c = '?';
+  std::cerr << "pipesched: " << line << '\n';
+  return 2;
 }
 
 }  // namespace
@@ -136,11 +167,10 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   try {
-    return run(argc, argv);
+    return run({argv + (argc > 0 ? 1 : 0), argv + argc});
   } catch (const std::bad_alloc&) {
-    std::cerr << "pipesched: there is not enough memory for a schedule of this size; try fewer micro-batches\n";
+    return fail("there is not enough memory for a schedule of this size; try fewer micro-batches");
   } catch (const std::exception& e) {
-    std::cerr << "pipesched: " << e.what() << '\n';
+    return fail(e.what());
   }
-  return 2;
 }

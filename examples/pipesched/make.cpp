@@ -1,88 +1,135 @@
 // SPDX-License-Identifier: MIT
-// generate, verify, convert, lower, list
+// The commands generate, verify, convert, lower and list.
 
 #include <fmt/format.h>
 
-#include <iostream>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
 #include <pipesched/io/torch_comms_csv.hpp>
-#include <pipesched/pipesched.hpp>
+#include <pipesched/io/torch_comms_verify.hpp>
 #include <pipesched/program/check.hpp>
 #include <pipesched/program/lower.hpp>
+#include <pipesched/render/text.hpp>
+#include <pipesched/verify.hpp>
 #include <sstream>
+#include <string>
 
 #include "commands.hpp"
 #include "files.hpp"
+#include "inputs.hpp"
+#include "memory.hpp"
+#include "study.hpp"
 
 namespace tool {
 
-int generate(size_options sizes, const cost_options& costs, const output_options& output) {
-  sizes.params.costs = read_costs(costs);
-  const pipesched::schedule s = pipesched::make_schedule(sizes.family, sizes.params);
-  if (output.format == "json") {
-    write_json_to(output.file, s);
-  } else if (output.format == "csv") {
-    write_csv_to(output.file, s);
-  } else if (output.format == "text") {
-    write_output(output.file, fmt::format("{}\n", s));
-  } else {
-    const pipesched::timeline t = pipesched::simulate(s);
-    const pipesched::metrics m = pipesched::measure(t);
-    write_output(output.file,
-                 fmt::format("{}: {} ranks, {} micro-batches{}; verified; makespan {}, idle {:.1f} %\n{}"
-                             "F forward, B backward = I for inputs + W for weights, [F&B] overlapped, . idle; "
-                             "lower case: a rank's later stages\n",
-                             sizes.family, s.pp(), s.micro, s.forward_only ? ", forward only" : "", m.makespan,
-                             100 * m.bubble_ratio, render_text(t, terminal_style(output))));
-  }
+using pipesched::schedule_error;
+
+namespace {
+
+std::string grid_of(pipesched::schedule s, const pipesched::stage_costs& costs, const output& to) {
+  pipesched::require_valid(s);
+  const study of = study_of(std::move(s), costs, false);
+  const pipesched::schedule& plan = of.times.schedule;
+  return fmt::format(
+      "{}: {} ranks, {} micro-batches{}; verified; makespan {:.10g}, idle {:.1f} %; {}\n{}"
+      "F forward, B backward = I for inputs + W for weights, [F&B] overlapped, . idle; "
+      "lower case: a rank's later stages\n",
+      plan.name.view(), plan.pp(), plan.micro, plan.forward_only ? ", forward only" : "", of.measured.makespan,
+      100 * of.measured.bubble_ratio, of.convention, render_text(of.times, style_of(to)));
+}
+
+}  // namespace
+
+int generate(const arguments& args) {
+  const pipesched::family& f = pipesched::find_family(args.operands[0]);
+  const output to = output_of(args, "generate", generate_formats);
+  const pipesched::schedule_params p = params_of(args, "generate");
+  if (gives_costs(args) && to.format != "grid" && !f.limits.takes.contains(pipesched::parameter::costs))
+    throw schedule_error(fmt::format("the order of {} does not depend on costs; expected no costs, or --format grid",
+                                     f.name));
+  const pipesched::stage_costs costs = costs_of(args);
+  const double bytes = (to.format == "grid" ? bytes_to_study(f, p) : bytes_to_generate(f, p)) +
+                       bytes_of_format(to.format, pairs_of(f, p));
+  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
+    throw schedule_error(text);
+  pipesched::schedule s = make_family(f, p, costs);
+  if (to.format == "json") write_json(to.file, s);
+  if (to.format == "csv") write_csv(to.file, s);
+  if (to.format == "text") write_output(to.file, fmt::format("{}\n", s));
+  if (to.format == "grid") write_output(to.file, grid_of(std::move(s), costs, to));
   return 0;
 }
 
-int verify(const std::string& file) {
-  const pipesched::schedule s = read_schedule(file);
-  const pipesched::report report = pipesched::verify(s);
-  if (report)
-    write_output("-", fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}\n", s.name.view(), s.pp(),
-                                  s.stages(), s.micro, s.forward_only ? ", forward only" : ""));
-  else
+int verify(const arguments& args) {
+  const pipesched::schedule_file file = read_schedule(args.operands[0]);
+  const pipesched::schedule& s = file.schedule;
+  const pipesched::report report = verify(s, file.actions);
+  if (!report) {
     write_output("-", to_string(report));
-  return report ? 0 : 1;
-}
-
-int convert(const std::string& from, const std::string& to) {
-  const pipesched::schedule s = read_schedule(from);
-  if (to.ends_with(".csv"))
-    write_csv_to(to, s);
-  else
-    write_json_to(to, s);
+    return 1;
+  }
+  std::string text = fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}", s.name.view(), s.pp(),
+                                 s.stages(), s.micro, s.forward_only ? ", forward only" : "");
+  std::size_t messages = 0;
+  for (const pipesched::torch_action& a : file.actions) messages += a.pass < pipesched::torch_pass::unshard;
+  if (messages > 0) text += fmt::format("; its {} sends, receives and waits, too", messages);
+  if (const std::size_t others = file.actions.size() - messages; others > 0)
+    text += fmt::format("; {} UNSHARD, RESHARD and REDUCE_GRAD actions not checked", others);
+  write_output("-", text + '\n');
   return 0;
 }
 
-int lower(const std::string& file, const lowering_options& how, const output_options& output) {
-  if (how.depth < 1 || how.depth > 65536)
-    throw pipesched::schedule_error(
-        fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", how.depth, how.depth < 1 ? 1 : 65536));
-  const pipesched::schedule s = read_schedule(file);
+int convert(const arguments& args) {
+  if (args.operands[1].empty()) throw schedule_error("convert takes the name of a file to write, or -; got \"\"");
+  const output to = output_of(args, "convert", convert_formats, args.operands[1]);
+  const pipesched::schedule s = read_computation(args.operands[0]);
+  if (to.format == "csv")
+    write_csv(to.file, s);
+  else
+    write_json(to.file, s);
+  return 0;
+}
+
+int lower(const arguments& args) {
+  const output to = output_of(args, "lower", lower_formats);
+  for (std::string_view name : {"--waits", "--no-waits"})
+    if (args.has(name) && to.format != "csv")
+      throw schedule_error(fmt::format("{} goes with --format csv; got --format {}", name, to.format));
+  if (args.has("--waits") && args.has("--no-waits"))
+    throw schedule_error("--waits and --no-waits contradict each other; expected one of them");
+  if (args.has("--depth") && to.format != "json")
+    throw schedule_error(fmt::format("--depth goes with --format json; got --format {}", to.format));
+  const std::int64_t depth = args.whole_number("--depth").value_or(pipesched::lower_options{}.depth);
+  if (depth < 1 || depth > 65536)
+    throw schedule_error(
+        fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", depth, depth < 1 ? 1 : 65536));
+  const pipesched::schedule s = read_computation(args.operands[0]);
   std::ostringstream text;
-  if (output.format == "csv") {
-    write_torch_comms_csv(text, s, how.waits ? pipesched::torch_waits::written : pipesched::torch_waits::omitted);
+  if (to.format == "csv") {
+    write_torch_comms_csv(text, s,
+                          args.has("--no-waits") ? pipesched::torch_waits::omitted : pipesched::torch_waits::written);
   } else {
-    const pipesched::program p = pipesched::lower(s, {.depth = static_cast<std::uint32_t>(how.depth), .tied = {}});
+    const pipesched::program p = pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = {}});
     if (const pipesched::report r = check(p); !r) {
       write_output("-", to_string(r));
       return 1;
     }
     write_json(text, p);
   }
-  write_output(output.file, text.str());
+  write_output(to.file, text.view());
   return 0;
 }
 
-int list() {
+int list(const arguments&) {
   std::string text;
-  for (const pipesched::family& f : pipesched::families) text += fmt::format("{:<18} {}\n", f.name, f.summary);
+  for (const pipesched::family& f : pipesched::families) {
+    text += fmt::format("{:<18} {}", f.name, f.summary);
+    std::string taken;
+    for (pipesched::parameter p : pipesched::all_parameters)
+      if (f.limits.takes.contains(p)) taken += (taken.empty() ? "" : " ") + option_of(p);
+    text += (taken.empty() ? "" : "  [" + taken + "]") + '\n';
+  }
   write_output("-", text);
   return 0;
 }

@@ -213,7 +213,8 @@ void predict(const options& o, const timeline& last) {
   fmt::print("last step: measured {:.1f} ms, simulated with its own costs {:.1f} ms\n", measure(last).makespan,
              measure(simulate(last.schedule, costs)).makespan);
   for (const std::string& name : o.predict)
-    fmt::print("{}: {:.1f} ms by these costs\n", name, measure(simulate(make_schedule(name, o.plan), costs)).makespan);
+    fmt::print("{}: {:.1f} ms by these costs\n", name,
+               measure(simulate(make_schedule(name, keep_taken(o.plan, find_family(name).limits)), costs)).makespan);
 }
 
 void run(const options& o) {
@@ -312,7 +313,7 @@ int main(int argc, char** argv) {
     app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
     app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
     app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
-    app.add_option("--chunks", o.plan.chunks, "stages a rank, for interleaved families")->capture_default_str();
+    app.add_option("--chunks", o.plan.chunks, "stages per rank, for interleaved families; default 2");
     app.add_option("--steps", o.steps)->capture_default_str();
     app.add_option("--transport", o.transport, "threads or mpi")->capture_default_str();
     app.add_option("--data", o.data, "a folder: all *.hpp in it")->capture_default_str();

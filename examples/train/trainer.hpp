@@ -89,7 +89,7 @@ class trainer {
         micro_(p.schedule.micro),
         forward_only_(p.schedule.forward_only),
         kept_(p.pools[rank].activations, {s, model.max_blocks}),
-        due_(p.pools[rank].contexts + 1, {s, model.max_blocks}),
+        due_(p.pools[rank].contexts, {s, model.max_blocks}),
         buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)),
         ends_(s.rows() * s.width) {
     // Stages have different numbers of weights: which of them comes into a reduction buffer, its receive tells.
@@ -114,9 +114,7 @@ class trainer {
   void backward_weight(pipesched::task t) {
     stage_of(t).backward_weight(kept_[t.slots.activation], due_[t.slots.context]);
   }
-  void backward(
-      pipesched::task t) {  // has no slot for what I keeps for W, as nothing comes between: the last one is for it
-    t.slots.context = static_cast<std::uint32_t>(due_.size() - 1);
+  void backward(pipesched::task t) {
     backward_input(t);
     backward_weight(t);
   }

@@ -3,15 +3,35 @@
 
 // Sentences from texts and numbers, for errors and reports.
 
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <initializer_list>
 #include <string>
 #include <string_view>
 #include <type_traits>
 
 namespace pipesched::detail {
+
+// Writes decimal digits to `to`, which must have room for them, and returns their end.
+template <typename Unsigned>
+constexpr char* write_number(char* to, Unsigned n) {
+  static_assert(std::is_unsigned_v<Unsigned>);
+  char digits[20];
+  int count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + n % 10);
+    n /= 10;
+  } while (n != 0);
+  while (count > 0) *to++ = digits[--count];
+  return to;
+}
+
+// Appends a number with so many significant digits, as printf's %g does, but the same in every locale.
+inline void append_real(std::string& to, double value, int digits = 6) {
+  char text[32];
+  to.append(text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, digits).ptr);
+}
 
 // One piece of a sentence: a text or a number.
 struct piece {
@@ -42,18 +62,11 @@ inline std::string concat(std::initializer_list<piece> pieces) {
     if (p.kind == piece::kinds::text) {
       sentence += p.text;
     } else if (p.kind == piece::kinds::real) {
-      char digits[32];
-      sentence.append(digits, static_cast<std::size_t>(std::snprintf(digits, sizeof digits, "%g", p.real)));
+      append_real(sentence, p.real);
     } else {
-      char digits[21];
-      char* first = digits + sizeof digits;
-      std::uint64_t rest = p.number;
-      do {
-        *--first = static_cast<char>('0' + rest % 10);
-        rest /= 10;
-      } while (rest != 0);
-      if (p.negative) *--first = '-';
-      sentence.append(first, digits + sizeof digits);
+      char digits[20];
+      if (p.negative) sentence += '-';
+      sentence.append(digits, write_number(digits, p.number));
     }
   }
   return sentence;

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 
+#include "pipesched/concat.hpp"
 #include "pipesched/op.hpp"
 
 namespace pipesched {
@@ -23,19 +24,8 @@ inline constexpr std::size_t max_cell_text = 2 * 16 + 3;
 
 namespace detail {
 
-constexpr char* write_number(char* to, std::uint32_t n) {
-  char digits[10];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + n % 10);
-    n /= 10;
-  } while (n != 0);
-  while (count > 0) *to++ = digits[--count];
-  return to;
-}
-
 constexpr char* write_op(char* to, op o) {
-  to = write_number(to, o.stage);
+  to = write_number(to, std::uint32_t{o.stage});
   *to++ = letter(o.pass);
   return write_number(to, o.micro);
 }

@@ -10,6 +10,11 @@
 //   I       backward_input   backward for inputs only ("B" in the zero-bubble papers)
 //   W       backward_weight  backward for weights only
 
+#if __cplusplus < 202002L
+#error "pipesched needs C++20: compile with -std=c++20 or later"
+#include <end_of_compilation>  // does not exist: ends the output after the sentence above
+#endif
+
 #include <compare>
 #include <cstddef>
 #include <cstdint>

@@ -1,26 +1,43 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Making, proving and costing schedules, and the grid as text: what most programs want, and quick to compile. The rest
-// comes in with the header that names it: the families from engines (generate/v_shape.hpp, generate/zb_greedy.hpp),
-// families by name for tools (generate/families.hpp), from one schedule to another (transform.hpp), programs and running
-// them (program/, execute/), costs from a measured timeline (simulate/fit_costs.hpp), pictures (render/svg.hpp,
-// render/html.hpp, render/chrome_trace.hpp), JSON, CSV and fmt (io/).
+// The core: making, verifying and simulating schedules, and drawing them as text. Quick to compile. Other headers are
+// included by name:
+//
+//   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
+//                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
+//   families by name         generate/families.hpp, generate/recognize.hpp, nearest_name.hpp
+//   formulas of schedules    simulate/closed_form_of.hpp
+//   costs from a timeline    simulate/fit_costs.hpp
+//   transforms of schedules  transform.hpp
+//   programs, running them   program/, execute/
+//   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
+//   JSON, CSV and fmt        io/
 
 #include "pipesched/concat.hpp"
 #include "pipesched/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/fixed_string.hpp"
+#include "pipesched/generate/1f1b.hpp"
+#include "pipesched/generate/chimera.hpp"
 #include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/dualpipev.hpp"
+#include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/gpipe.hpp"
-#include "pipesched/generate/interleaved.hpp"
-#include "pipesched/generate/one_f_one_b.hpp"
+#include "pipesched/generate/group_interleaved.hpp"
+#include "pipesched/generate/hanayo.hpp"
+#include "pipesched/generate/interleaved_1f1b.hpp"
+#include "pipesched/generate/interleaved_params.hpp"
+#include "pipesched/generate/interleaved_zb.hpp"
+#include "pipesched/generate/looped_bfs.hpp"
+#include "pipesched/generate/parameters.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/generate/schedule_params.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/generate/wave.hpp"
+#include "pipesched/generate/truncate.hpp"
+#include "pipesched/generate/zb1p.hpp"
 #include "pipesched/generate/zbv.hpp"
-#include "pipesched/generate/zero_bubble.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/placement.hpp"
@@ -32,6 +49,8 @@
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/verify.hpp"
+#include "pipesched/version.hpp"

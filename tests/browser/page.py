@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The HTML page in a real browser, opened from disk: no error, hover, selection, keyboard, themes, a large schedule.
+"""The HTML page in a real browser, opened from disk: no errors, hover, selection, keyboard, themes, units of time, a large
+schedule.
 
 page.py TOOL [FOLDER]   TOOL is the pipesched program; screenshots are kept in FOLDER if one is given
 """
@@ -83,12 +84,51 @@ def main():
                         "--format", "html", "--output", small], check=True)
         subprocess.run([tool, "simulate", "--family", "dualpipev", "--pp", "64", "--micro", "1024", "--format", "html",
                         "--output", large], check=True)
+        units = {}
+        for name, costs in {"deepseek_v3": ["--costs", "deepseek_v3"], **{unit: times(unit) for unit in ("1e-290", "1e-6", "1", "1e9", "1e300", "0")}}.items():
+            units[name] = pathlib.Path(folder, f"{name}.html")
+            subprocess.run([tool, "simulate", "--family", "dualpipe", "--pp", "4", "--micro", "8", *costs, "--format", "html",
+                            "--output", units[name]], check=True)
         driver = browser()
         try:
             run(driver, small, large, shots)
+            for name, path in units.items():
+                fitted(driver, name, path, shots)
         finally:
             driver.quit()
     print("opened from disk, hovered, chosen, zoomed, themed: all as expected")
+
+
+def times(unit):
+    return ["--forward", unit, "--backward-input", unit, "--backward-weight", unit]
+
+
+def fitted(driver, name, path, shots):
+    """Whatever the unit of time, the page opens fitted, stays so when the window changes, and zooms from there."""
+    driver.set_window_size(1500, 800)
+    page = Page(driver, path)
+    if shots:
+        driver.save_screenshot(str(shots / f"unit_{name}.png"))
+    scales = name != "0"  # nothing takes time there
+
+    def fills():
+        page.settle()
+        right, width = page.js("X(longest)"), page.js("size.w")
+        return not scales or page.js("view.from") == 0 and width - 20 <= right <= width
+
+    check(f"{name}: fitted when it opens", fills())
+    if scales:
+        check(f"{name}: all cells are drawn", page.drawn() == page.js("DATA[0].rows.reduce((n, r) => n + r.names.length, 0)"))
+    for width in (700, 1100):
+        driver.set_window_size(width, 800)
+        page.settle()
+        check(f"{name}: fitted in a window of {width}", fills())
+    before = page.js("view.scale")
+    page.press("+")
+    check(f"{name}: plus zooms in", not scales or abs(page.js("view.scale") / before - 1.5) < 1e-6)
+    page.press("0")
+    check(f"{name}: 0 fits again", fills())
+    page.no_errors()
 
 
 def run(driver, small, large, shots):
@@ -101,6 +141,10 @@ def run(driver, small, large, shots):
     page.no_errors()
     check("three schedules under one axis", page.js("DATA.length") == 3)
     check("all cells are drawn", page.drawn() == page.js("DATA.reduce((n, s) => n + s.rows.reduce((m, r) => m + r.names.length, 0), 0)"))
+    legend = driver.find_element(By.ID, "legend").text
+    for words in ("forward", "backward", "for inputs", "for weights", "overlapped pair", "idle", "replica 1", "micro-batch"):
+        check(f"the legend has {words}: {legend}", words in legend)
+    check("no notes, no room for them", not driver.find_element(By.ID, "notes").is_displayed())
     check("title", "dualpipe, 8 ranks, 20 micro-batches: makespan" in page.js("DATA[0].title"))
 
     tip = page.hover(0, 0, 17)
@@ -146,6 +190,10 @@ def run(driver, small, large, shots):
     shot("dark.png")
     page.press("?")
     check("? lists the keys", driver.find_element(By.ID, "help").is_displayed())
+    for column in ("dt", "dd"):
+        lefts = {cell.rect["x"] for cell in driver.find_elements(By.CSS_SELECTOR, f"#help {column}")}
+        check(f"the columns of the list line up: {lefts}", len(lefts) == 1)
+    shot("keys.png")
     page.no_errors()
 
     page = Page(driver, large)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// expected: cost_model
+// expected: error: no matching function for call to 'simulate
+// expected: note: .*costs\.transfer\(rank, rank, t\)
 #include <pipesched/pipesched.hpp>
 struct costs {
   double duration(const pipesched::cell&) const { return 1; }

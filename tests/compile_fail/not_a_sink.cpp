@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// expected: cell_sink
+// expected: error: no matching function for call to 'emit_1f1b
+// expected: note: .*cell_sink
 #include <pipesched/pipesched.hpp>
 #ifdef RIGHT
 void take(pipesched::cell) {}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expected: a trainer needs: void forward\(pipesched::task\)
+// expected: error: static.assert.*a trainer needs: void forward\(pipesched::task\)
 #include <pipesched/execute/in_process.hpp>
 struct trainer {
 #ifdef RIGHT

@@ -1,3 +1,27 @@
+// A schedule of two ranks, proven, and run in two threads: each rank adds the micro-batches that pass through it.
+#include <cstdio>
+#include <pipesched/execute/in_process.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/program/lower.hpp>
+#include <pipesched/version.hpp>
+#include <vector>
 
-int main() { return verify(pipesched::make_dualpipe_schedule({.pp = 8, .micro = 20})) ? 0 : 1; }
+#if PIPESCHED_VERSION < 200
+#error "an older version was found"
+#endif
+
+struct trainer {
+  std::vector<int> messages;
+  int forwards = 0;
+  void forward(pipesched::task) { ++forwards; }
+  void backward(pipesched::task) { --forwards; }
+  std::span<std::byte> buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(&messages[n], 1)); }
+};
+
+int main() {
+  const pipesched::schedule s = pipesched::make_1f1b_schedule({.pp = 2, .micro = 4});
+  if (!verify(s)) return 1;
+  const pipesched::program p = pipesched::lower(s);
+  pipesched::run_in_process(p, [&](std::uint32_t rank) { return trainer{std::vector<int>(p.pools[rank].buffers)}; });
+  std::printf("pipesched %s\n", pipesched::library_version.data());
+}

@@ -18,6 +18,28 @@ for how in installed subdirectory; do
   cmake --build "$work/$how-core" >>"$work/log" || { cat "$work/log"; exit 1; }
   "$work/$how-core/consumer_core"
 done
+# Refusals: one sentence with the reason (CMake breaks it into lines).
+refused() {  # sentence, options of CMake
+  local sentence=$1 output
+  shift
+  rm -rf "$work/refused"
+  if output=$(cmake -S "$source_dir/refused" -B "$work/refused" -G Ninja -DCMAKE_PREFIX_PATH="$work/installed" "$@" 2>&1); then
+    echo "accepted, with $*; expected: $sentence"
+    exit 1
+  fi
+  output=$(tr -s ' \n' ' ' <<<"$output")
+  [[ $output == *" $sentence "* ]] || { echo "$output"; echo "expected: $sentence"; exit 1; }
+}
+no_fmt=-DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON no_json=-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
+no_git=-DCMAKE_DISABLE_FIND_PACKAGE_Git=ON
+neither="find_package(pipesched COMPONENTS core) needs neither fmt nor nlohmann_json"
+refused "pipesched::pipesched needs fmt (Debian: libfmt-dev); $neither" $no_fmt
+refused "pipesched::pipesched needs fmt (Debian: libfmt-dev) and nlohmann_json (Debian: nlohmann-json3-dev); $neither" \
+  $no_fmt $no_json "-DCOMPONENTS=COMPONENTS;io"
+refused 'pipesched has no component "iox"; its components are core and io' "-DCOMPONENTS=COMPONENTS;core;iox"
+refused "pipesched needs fmt (Debian: libfmt-dev): install it, or git, with which CMake fetches it; PIPESCHED_IO=OFF needs neither" \
+  -DHOW=subdirectory $no_fmt $no_git
 "$work/installed/bin/pipesched" generate dualpipe --pp 2 --micro 4 | "$work/installed/bin/pipesched" verify -
 test -f "$work/installed/share/pipesched/schedule.schema.json"
+test -f "$work/installed/share/pipesched/costs.schema.json"
 echo "installed, found and used"

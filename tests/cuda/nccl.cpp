@@ -7,7 +7,7 @@
 
 #include <cstdio>
 #include <pipesched/execute/nccl.hpp>
-#include <pipesched/generate/one_f_one_b.hpp>
+#include <pipesched/generate/1f1b.hpp>
 #include <pipesched/program/lower.hpp>
 #include <string>
 

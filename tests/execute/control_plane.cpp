@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <future>
 #include <map>
@@ -21,6 +23,7 @@
 #include <stdexcept>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -150,6 +153,11 @@ TEST_CASE("launch environment: what cannot be is refused") {
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", ""}}) == "WORLD_SIZE is a number from 0 to 1000000; got \"\"");
   CHECK(refusal({{"MASTER_PORT", "65535"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}}) ==
         "MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
+  CHECK(refusal({{"MASTER_PORT", "0"}, {"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}}) ==
+        "MASTER_PORT is from 1 to 65535 where there is more than one process; got 0");
+  CHECK(read({{"MASTER_PORT", "0"}}).port == 0);
+  CHECK(refusal({{"MASTER_ADDR", ""}}) ==
+        "MASTER_ADDR or SLURM_STEP_NODELIST has the host of process 0; got an empty name");
   CHECK(refusal({{"MASTER_PORT", "70000"}}) == "MASTER_PORT is a number from 0 to 65535; got \"70000\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", "2"}}) ==
         "MASTER_ADDR, the host of process 0, is needed by 2 processes of which 1 is known to be here");
@@ -234,6 +242,38 @@ TEST_CASE("control plane: processes that do not come, come twice, or leave while
   CHECK(refusal_of([&] { control_plane({.rank = 0, .size = 1, .port = port}, limit); }) ==
         detail::concat(
             {"process 0 cannot listen on port ", port, ": Address already in use; MASTER_PORT is another one"}));
+}
+
+TEST_CASE("control plane: a host name that nobody knows is said as such, and a host need not know its own") {
+  const std::uint16_t port = free_port();
+  const auto limit = std::chrono::milliseconds(300);
+  const std::string said = refusal_of(
+      [&] { control_plane({.rank = 1, .size = 2, .address = "no-such-host.invalid", .port = port}, limit); });
+  CAPTURE(said);  // with the resolver's own words: a machine without a network has others
+  CHECK(said.find("process 1 does not know the host name \"no-such-host.invalid\" of process 0 (") == 0);
+  CHECK(said.find("); MASTER_ADDR is the name or address of its host") != std::string::npos);
+  CHECK(said.find("time limit") == std::string::npos);
+  CHECK(refusal_of([&] { control_plane({.rank = 2, .size = 2, .port = port}, limit); }) ==
+        "a job of 2 processes has no process 2");
+  CHECK(refusal_of([&] { control_plane({.rank = 1, .size = 2, .port = port}, std::chrono::seconds(0)); }) ==
+        "a time limit is above 0 and at most 1e9 seconds; got 0");
+
+  const pid_t child = ::fork();
+  if (child == 0) {  // a process with a host name of its own, which is in no table
+    constexpr std::string_view own = "a-name-in-no-table";
+    if (::unshare(CLONE_NEWUTS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWUTS) != 0) ::_exit(77);
+    if (::sethostname(own.data(), own.size()) != 0) ::_exit(77);
+    const auto ends = run(3, std::chrono::seconds(20), [](std::uint32_t, control_plane& board) { board.share(""); });
+    for (const std::string& text : ends) std::fputs(text.c_str(), stderr);
+    ::_exit(ends == std::vector<std::string>(3) ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  REQUIRE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77)
+    MESSAGE("skipped: no host name of its own may be set here");
+  else
+    CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("control plane: a process that leaves with an exception, or while others gather, is told of") {

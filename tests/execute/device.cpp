@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <span>
@@ -189,7 +190,7 @@ TEST_CASE("device: the fake tells races, stale events and work that is not joine
   fake_device::stream a{}, b{};
   device.make_stream(0, a), device.make_stream(0, b);
   fake_device::event e{};
-  device.make_event(e);
+  device.make_event(0, e);
   int memory = 0;
   const fake_device::range all{&memory, sizeof memory};
   device.kernel(a, {}, {all}, [] {});
@@ -202,9 +203,16 @@ TEST_CASE("device: the fake tells races, stale events and work that is not joine
   device.kernel(b, {}, {all}, [] {});
   CHECK(device.races == std::vector<std::string>{"writes what is being written"});
   fake_device::event never{};
-  device.make_event(never);
+  device.make_event(0, never);
   device.wait(a, never);
   CHECK(device.races.back() == "waits for an event that was never recorded");
+  std::jthread([&] {
+    bool done = false;
+    CHECK(device.query(e, done) == fake_device::no_device);
+    CHECK(device.races.back() == "EventQuery by a thread that has chosen no device");
+    device.set_device(1);
+    CHECK(device.query(e, done) == fake_device::good);
+  }).join();
   fake_device::graph g{};
   device.begin_capture(a);
   CHECK(device.wait(a, e) == fake_device::isolation);
@@ -355,6 +363,41 @@ TEST_CASE("device: many steps by run_on_peers, with what trainers do before and 
   }
 }
 
+TEST_CASE("device: what a trainer throws around a step comes out with rank, hook and step; a timeline needs a step") {
+  struct stepping : device_trainer {
+    std::uint32_t rank;
+    bool begins;
+    void at(bool begin, std::size_t step) const {
+      if (rank == 1 && begin == begins && step == 2) throw std::domain_error("no memory");
+    }
+    void begin_step(std::size_t step) const { at(true, step); }
+    void end_step(std::size_t step) const { at(false, step); }
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  for (const bool begins : {true, false}) {
+    machine m(p);
+    std::string said;
+    try {
+      run_on_peers(
+          p, *m.hub,
+          [&](std::uint32_t rank, fake_transport&) {
+            return stepping{m.on_device[rank], rank, begins};
+          },
+          4);
+    } catch (const trainer_error& e) {
+      said = e.what();
+      CHECK_THROWS_AS(std::rethrow_if_nested(e), std::domain_error);
+    }
+    CHECK(said == (begins ? "rank 1 at begin_step(2): no memory" : "rank 1 at end_step(2): no memory"));
+  }
+  machine timed(p, true);
+  const auto run_no_step = [&] {
+    run_on_peers(
+        p, *timed.hub, [&](std::uint32_t rank, fake_transport&) { return timed.on_device[rank]; }, 0);
+  };
+  CHECK(refusal_of(run_no_step) == "a timeline is of at least 1 step; got 0");
+}
+
 TEST_CASE(
     "device: a device that does not end its step, a rank that throws and one that stalls end all ranks with the "
     "cause") {
@@ -373,11 +416,14 @@ TEST_CASE(
   const std::string hung = ends([](machine& m) { m.device.hangs = true; });
   CHECK(hung.find("aborted by rank ") == 0);
   CHECK(hung.find("the device did not end the step within the time limit\nrank 0 at ") != std::string::npos);
+  std::string place;  // the first cell with micro-batch 3
+  for (const cell& c : p.schedule[2])
+    if (place.empty() && std::any_of(c.begin(), c.end(), [](op o) { return o.micro == 3; })) place = to_string(c);
   CHECK(ends([](machine& m) {
           m.on_device[2].fails = [](op o) {
             if (o.micro == 3) throw std::domain_error("not a number in " + to_string(o));
           };
-        }) == "not a number in 2F3");
+        }) == "rank 2 at " + place + ": not a number in 2F3");
   const std::string late = ends([](machine& m) {
     m.on_device[1].fails = [&hub = *m.hub](op o) {
       while (o.micro == 3 && !hub.aborted()) std::this_thread::yield();
@@ -409,15 +455,18 @@ TEST_CASE("device: after a failure trainers stay until the devices are through")
     }
     peer_hub<cluster_runtime> hub({&cluster}, p, ranks);
     std::size_t left_over = 0;
-    CHECK_THROWS_AS(run_on_peers(p, hub,
-                                 [&](std::uint32_t r, auto& transport) {
-                                   return leaving({&trainers[r], &cluster, transport.compute(), sides[r].get(),
-                                                   [r, failing](op o) {
-                                                     if (r == failing && o.micro == 5) throw std::domain_error("no");
-                                                   }},
-                                                  left_over);
-                                 }),
-                    std::domain_error);
+    std::jthread([&] {  // which has chosen no device
+      CHECK_THROWS_AS(run_on_peers(p, hub,
+                                   [&](std::uint32_t r, auto& transport) {
+                                     return leaving({&trainers[r], &cluster, transport.compute(), sides[r].get(),
+                                                     [r, failing](op o) {
+                                                       if (r == failing && o.micro == 5) throw std::domain_error("no");
+                                                     }},
+                                                    left_over);
+                                   }),
+                      trainer_error);
+    })
+        .join();
     CHECK(left_over == 0);
     CHECK(cluster.races.empty());
   }
@@ -435,6 +484,13 @@ TEST_CASE("device: one thread that runs all ranks says when none can go on") {
   REQUIRE(!check(p));
   machine m(p);
   CHECK(refusal_of([&] { m.by_turns(1); }) == "no rank can go on; check() says why");
+  const program good = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
+  machine throwing(good);
+  throwing.on_device[1].fails = [](op) { throw std::domain_error("no memory"); };
+  throwing.open_transports();
+  CHECK_THROWS_WITH_AS(
+      (execute_by_turns<device_trainer, fake_transport>(good, throwing.on_device, throwing.transports)),
+      "rank 1 at 1F0: no memory", trainer_error);
   CHECK(refusal_of([&] { execute_by_turns<device_trainer, fake_transport>(p, m.on_device, {}); }) ==
         "a program of 2 ranks needs as many trainers and transports; got 2 and 0");
 }

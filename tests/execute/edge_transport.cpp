@@ -299,7 +299,7 @@ TEST_CASE(
           };
         },
         trains);
-    CHECK(said[2] == "not a number in 2F3");
+    CHECK(said[2] == "rank 2 at 2F3: not a number in 2F3");
     for (const int r : {0, 1, 3}) {
       CAPTURE(said[static_cast<std::size_t>(r)]);
       CHECK(said[static_cast<std::size_t>(r)].find(
@@ -414,6 +414,19 @@ TEST_CASE("edges: a job that cannot be is refused on all ranks") {
         "rank 0 of the communicator is not in the rank map: take_no_part() is for it");
   CHECK(refusals(2, std::vector<edge_transport_options>(2), true)[1] ==
         "the processes of a job run one program; this one has another");
+  for (const bool each : {false, true}) {
+    edge_transport_options crossed{.edge = {.min_ctas = 8, .max_ctas = 4}};
+    if (each) crossed = {.edge_of = [](const channel&) { return edge_options{.min_ctas = 8, .max_ctas = 4}; }};
+    CHECK(refusals(2, {crossed, crossed})[0].find(
+              "min_ctas of the channel from rank 0 to rank 1 is at most max_ctas, which is 4; got 8") !=
+          std::string::npos);
+  }
+  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.edge = {.max_ctas = -1}}))[1].find(
+            "min_ctas and max_ctas of the channel from rank 0 to rank 1 are at least 0 (the library chooses); got 0 "
+            "and -1") != std::string::npos);
+  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.edge = {.min_ctas = 2}}))[0] == "");
+  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.time_limit = std::chrono::seconds(-1)}))[0].find(
+            "a time limit is above 0 and at most 1e9 seconds; got -1") != std::string::npos);
   const auto one_only = refusals(2, {{}, {.rank_map = {1, 1}}});
   CHECK(one_only[0].find("aborted: process 1 at its start: a rank map has ") == 0);
 }
@@ -625,6 +638,28 @@ TEST_CASE("edges: a step that its trainer throws out of can be followed by anoth
     t.synchronize();
   }
   CHECK(!t.aborted());
+}
+
+TEST_CASE("edges: the watchdog chooses the rank's device before it asks anything; if it cannot, all ranks end") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  job j(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
+  j.cluster.live = true;
+  j.on_device[1].fails = [](op o) {  // so that the watchdogs ask where messages are
+    if (o.micro == 2) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  };
+  CHECK(j.train(2) == nothing(p));
+  CHECK(j.first_race() == "");
+
+  job broken(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
+  broken.cluster.fails_in = "SetDevice";
+  const auto said = broken.run([&](std::uint32_t, cluster_transport& t) {
+    for (int i = 0; i < 10'000 && !t.aborted(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    t.synchronize();
+  });
+  for (const std::string& text : said) {
+    CAPTURE(text);
+    CHECK(text.find("fakeSetDevice: made to fail (700), ") != std::string::npos);
+  }
 }
 
 TEST_CASE("edges: every channel has its own limits and priority") {

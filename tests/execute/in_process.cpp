@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
+#include <future>
 #include <memory>
 #include <random>
 #include <set>
@@ -118,6 +120,29 @@ std::vector<model::trainer> trainers_of(const place_to_fail& where, Fail fail) {
 }
 
 bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+// A trainer_error, with the exception that is nested in it. All is empty if nothing was thrown.
+struct thrown_error {
+  std::uint32_t rank = ~0u;
+  std::string place{}, text{}, nested{};
+};
+template <typename F>
+thrown_error thrown_by(F&& f) {
+  thrown_error thrown;
+  try {
+    f();
+  } catch (const trainer_error& e) {
+    thrown = {e.rank, e.place, e.what(), ""};
+    try {
+      std::rethrow_if_nested(e);
+    } catch (const std::domain_error& inner) {
+      thrown.nested = std::string("domain_error: ") + inner.what();
+    } catch (...) {
+      thrown.nested = "another type";
+    }
+  }
+  return thrown;
+}
 
 }  // namespace
 
@@ -296,9 +321,142 @@ TEST_CASE(
       }
     }
     auto again = trainers_of(bad, fail);
-    CHECK_THROWS_WITH_AS(
-        run_in_process(bad.p, [&](std::uint32_t rank) { return borrowed<model::trainer>{again[rank]}; }), text.c_str(),
-        std::domain_error);
+    const thrown_error thrown = thrown_by(
+        [&] { run_in_process(bad.p, [&](std::uint32_t rank) { return borrowed<model::trainer>{again[rank]}; }); });
+    CHECK(thrown.rank == bad.rank);
+    CHECK(thrown.place == to_string(bad.in));
+    CHECK(thrown.text == detail::concat({"rank ", bad.rank, " at ", to_string(bad.in), ": ", text}));
+    CHECK(thrown.nested == "domain_error: " + text);
+  }
+}
+
+TEST_CASE("in process: whatever function of a trainer throws, it comes out with rank, place and the exception itself") {
+  const program p = lower(make_chimera_schedule({.pp = 2, .micro = 2}));
+  struct thrower {
+    model::trainer of;
+    std::string where;
+    void at(const char* function) const {
+      if (where == function) throw 7;  // not even a std::exception
+    }
+    void begin_step(std::size_t step) {
+      CHECK(step == 0);
+      at("begin_step");
+    }
+    void end_step(std::size_t step) {
+      CHECK(step == 0);
+      at("end_step");
+    }
+    void forward(task t) { of.forward(t); }
+    void backward(task t) { of.backward(t); }
+    std::span<std::byte> buffer(std::uint32_t n) { return at("buffer"), of.buffer(n); }
+    std::span<std::byte> weight_gradient(std::uint16_t s) { return at("weight_gradient"), of.weight_gradient(s); }
+    std::span<std::byte> reduction_buffer(std::uint32_t n) { return at("reduction_buffer"), of.reduction_buffer(n); }
+    void reduce(std::uint16_t s, std::uint16_t o, std::span<const std::byte> b) { at("reduce"), of.reduce(s, o, b); }
+  };
+  const auto text_of = [&](const char* function) {
+    const thrown_error thrown = thrown_by([&] {
+      run_in_process(p, [&](std::uint32_t rank) {
+        if (rank == 1 && std::string(function) == "make_trainer") throw 7;
+        return thrower{model::trainer(p, rank), rank == 1 ? function : ""};
+      });
+    });
+    if (thrown.text.empty()) return thrown.text;
+    CHECK(thrown.rank == 1);
+    CHECK(thrown.nested == "another type");
+    return thrown.text;
+  };
+  const std::string unknown = ": an exception of unknown type";
+  CHECK(text_of("make_trainer") == "rank 1 at its start" + unknown);
+  CHECK(text_of("begin_step") == "rank 1 at begin_step(0)" + unknown);
+  CHECK(text_of("end_step") == "rank 1 at end_step(0)" + unknown);
+  CHECK(text_of("buffer").find("rank 1 at the receive of activation 0F") == 0);
+  CHECK(text_of("weight_gradient").find("rank 1 at the send of weight gradient of stage ") == 0);
+  CHECK(text_of("reduction_buffer").find("rank 1 at the receive of weight gradient of stage ") == 0);
+  CHECK(text_of("reduce").find("rank 1 at the reduction of weight gradient of stage ") == 0);
+  CHECK(text_of("nothing") == "");
+}
+
+TEST_CASE("in process: an exception that leaves a thread ends the others at once, with the rank and where it was") {
+  // As std::async does: the exception is caught after the transport has gone, by nobody who knows the hub.
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
+  const auto start = std::chrono::steady_clock::now();
+  in_process_hub hub(p);
+  std::vector<model::trainer> trainers;
+  for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
+  trainers[1].before = [](op o) {
+    if (o.pass == pass::backward && o.micro == 3) throw std::domain_error("no memory");
+  };
+  std::vector<std::future<void>> ranks;
+  for (std::uint32_t rank = 0; rank < 4; ++rank)
+    ranks.push_back(std::async(std::launch::async, [&, rank] {
+      in_process transport(hub, rank);
+      execute(p, rank, trainers[rank], transport);
+    }));
+  std::vector<std::string> said(4);
+  for (std::uint32_t rank = 0; rank < 4; ++rank) try {
+      ranks[rank].get();
+    } catch (const std::exception& e) {
+      said[rank] = e.what();
+    }
+  CHECK(said[1] == "no memory");
+  for (const std::uint32_t rank : {0u, 2u, 3u}) {
+    CAPTURE(rank);
+    CHECK((said[rank].empty() || said[rank] == "aborted by rank 1 at 1B3: it left with an exception"));
+  }
+  CHECK(!said[0].empty());                                                     // it needs 1B3 of rank 1
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));  // the limit is 60
+}
+
+TEST_CASE("in process: an empty buffer is refused with rank, message and buffer, also where both sides have one") {
+  struct empty {
+    model::trainer of;
+    bool buffers, gradients, reductions;
+    void forward(task t) { of.forward(t); }
+    void backward(task t) { of.backward(t); }
+    std::span<std::byte> buffer(std::uint32_t n) { return of.buffer(n).first(buffers ? 0 : sizeof(model::vector)); }
+    std::span<std::byte> weight_gradient(std::uint16_t s) {
+      return of.weight_gradient(s).first(gradients ? 0 : sizeof(model::matrix));
+    }
+    std::span<std::byte> reduction_buffer(std::uint32_t n) {
+      return of.reduction_buffer(n).first(reductions ? 0 : sizeof(model::matrix));
+    }
+    void reduce(std::uint16_t s, std::uint16_t o, std::span<const std::byte> b) { of.reduce(s, o, b); }
+  };
+  const auto refused = [](const program& p, bool buffers, bool gradients, bool reductions) {
+    return refusal_of([&] {
+      run_in_process(p, [&](std::uint32_t rank) {
+        return empty{model::trainer(p, rank), buffers, gradients, reductions};
+      });
+    });
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 1});
+  const std::string text = refused(p, true, false, false);
+  CAPTURE(text);
+  CHECK((text == "rank 0: gradient 1B0 is received into buffer(1), which has 0 bytes; expected at least 1" ||
+         text == "rank 1: activation 0F0 is received into buffer(0), which has 0 bytes; expected at least 1"));
+  const program both = lower(make_chimera_schedule({.pp = 2, .micro = 2}));
+  CHECK(refused(both, false, true, false).find(" is sent from weight_gradient(") != std::string::npos);
+  CHECK(refused(both, false, false, true).find(" is received into reduction_buffer(0), which has 0 bytes; ") !=
+        std::string::npos);
+  CHECK(refused(both, false, false, false) == "");
+}
+
+TEST_CASE(
+    "in process: a rank, a transport, a record or a time limit that does not fit is refused before anything runs") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  in_process_hub hub(p);
+  CHECK(refusal_of([&] { in_process(hub, 2); }) == "a program of 2 ranks has ranks 0 to 1; got rank 2");
+  in_process transport(hub, 0);
+  model::trainer t(p, 0);
+  CHECK(refusal_of([&] { execute(p, 2, t, transport); }) == "a program of 2 ranks has ranks 0 to 1; got rank 2");
+  CHECK(refusal_of([&] { execute(p, 1, t, transport); }) == "rank 1 runs with a transport of rank 0");
+  std::vector<interval> record(3);
+  CHECK(refusal_of([&] { execute(p, 0, t, transport, record); }) ==
+        "rank 0 has 4 cells; got 3 intervals to record them in");
+  for (const double limit : {0.0, -1.0, 2e9, std::nan("")}) {
+    CAPTURE(limit);
+    CHECK(refusal_of([&] { in_process_hub(p, std::chrono::duration<double>(limit)); }) ==
+          detail::concat({"a time limit is above 0 and at most 1e9 seconds; got ", limit}));
   }
 }
 

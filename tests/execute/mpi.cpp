@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -129,7 +130,13 @@ void refuses() {
   expect(has(refusal(two), "a program of 2 pipeline ranks needs as many; the communicator has 4"), refusal(two));
   const program different = lower(make_1f1b_schedule({.pp = 4, .micro = own == 2 ? 9 : 8}));
   expect(has(refusal(different), "these have different ones"), "different programs are refused on all ranks");
-  line("a communicator of the wrong size, and ranks with different programs, are refused on all ranks");
+  try {
+    mpi_transport(different, MPI_COMM_WORLD, seconds(0));
+    expect(false, "no time limit is refused");
+  } catch (const schedule_error& e) {
+    expect(has(e.what(), "a time limit is above 0 and at most 1e9 seconds; got 0"), e.what());
+  }
+  line("a communicator of the wrong size, ranks with different programs, and no time limit, are refused on all ranks");
 }
 
 // The text that a rank ends with: "" where it ends well, "own: ..." for an exception of its trainer.
@@ -138,8 +145,13 @@ std::string ends_with(const std::function<void()>& run) {
     run();
   } catch (const pipeline_aborted& e) {
     return e.what();
-  } catch (const std::domain_error& e) {
-    return std::string("own: ") + e.what();
+  } catch (const trainer_error& e) {
+    try {
+      std::rethrow_if_nested(e);
+    } catch (const std::domain_error& inner) {
+      expect(e.cause == inner.what(), "the trainer's own exception is nested");
+      return std::string("own: ") + e.what();
+    }
   }
   return {};
 }
@@ -184,7 +196,8 @@ void throws() {
     const std::string said = ends_with([&] { run_mpi(bad.p, MPI_COMM_WORLD, t); });
     slowest = std::max(slowest, seconds(clock_type::now() - start).count());
     if (own == bad.rank)
-      expect(said == "own: " + text, "on its own rank: " + said);
+      expect(said == detail::concat({"own: rank ", own, " at ", to_string(bad.in), ": ", text}),
+             "on its own rank: " + said);
     else
       expect(told_of(said, bad) && has(said, text), "on another rank: " + said);
   }

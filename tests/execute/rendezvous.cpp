@@ -137,12 +137,12 @@ class rank_state {
     }
     for (const task& t : tasks) {
       keep(activations_, t, t.slots.activation, t.what.pass == pass::forward);
-      if (t.what.pass == pass::backward_input || t.what.pass == pass::backward_weight)
-        keep(weights_, t, t.slots.context, t.what.pass == pass::backward_input);
+      if (t.what.pass != pass::forward)
+        keep(weights_, t, t.slots.context, t.what.pass == pass::backward_input || t.what.pass == pass::backward);
     }
     for (const task& t : tasks) {
       if (p_.schedule.forward_only || yields_weight_gradient(t.what.pass)) activations_[t.slots.activation].reset();
-      if (t.what.pass == pass::backward_weight) weights_[t.slots.context].reset();
+      if (yields_weight_gradient(t.what.pass)) weights_[t.slots.context].reset();
       left_[t.what.stage] -= yields_weight_gradient(t.what.pass);
     }
   }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-
-#include "pipesched/generate/dualpipe.hpp"
+// DualPipe and DualPipeV.
 
 #include <doctest/doctest.h>
 
 #include <deque>
 #include <string>
 
+#include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/dualpipev.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -22,11 +23,11 @@ static_assert(verify(make_dualpipev_schedule({.pp = 4, .micro = 10})));
 
 namespace {
 
-// The eight steps told as a machine that counts micro-batches and keeps the postponed weight gradients in a queue: how a
-// trainer would run them, one rank at a time. Slow and plain; the library's rule knows all positions in advance.
+// A slow, independent implementation of the eight steps, as a trainer would run them: it counts micro-batches and keeps the
+// pending W's in a queue. The library computes all positions in advance.
 class machine {
  public:
-  // `near` and `far` are stage and first micro-batch of the two streams as this rank sees them.
+  // Stage and first micro-batch of a stream; `near` is the one that reaches the rank first.
   struct stream {
     std::int64_t stage, first, forwards = 0, backwards = 0;
   };
@@ -98,7 +99,7 @@ TEST_CASE("dualpipev: PyTorch's order for 2 ranks and 4 micro-batches") {
   CHECK(text_rows(make_dualpipev_schedule({.pp = 2, .micro = 4})) == rows);
 }
 
-TEST_CASE("dualpipe: every accepted size up to 16 ranks equals the eight steps run as a machine") {
+TEST_CASE("dualpipe: every accepted size up to 16 ranks equals the slow implementation of the eight steps") {
   for (std::int64_t pp = 2; pp <= 16; pp += 2)
     for (std::int64_t micro = 2 * pp; micro <= 3 * pp + 6; micro += 2) {
       CAPTURE(pp);
@@ -113,7 +114,7 @@ TEST_CASE("dualpipe: every accepted size up to 16 ranks equals the eight steps r
     }
 }
 
-TEST_CASE("dualpipev: every accepted size up to 12 ranks equals the eight steps run as a machine") {
+TEST_CASE("dualpipev: every accepted size up to 12 ranks equals the slow implementation of the eight steps") {
   for (std::int64_t pp = 1; pp <= 12; ++pp)
     for (std::int64_t micro = 2 * pp; micro <= 3 * pp + 5; ++micro) {
       CAPTURE(pp);
@@ -140,7 +141,7 @@ TEST_CASE("dualpipe: micro-batches of both replicas are numbered over the whole 
   CHECK(verify(s));
 }
 
-TEST_CASE("dualpipe: a single rank's row equals that of the schedule") {
+TEST_CASE("dualpipe, dualpipev: the row of one rank equals that of the schedule") {
   for (const pipeline_params p : {pipeline_params{.pp = 8, .micro = 20}, pipeline_params{.pp = 8, .micro = 5},
                                   pipeline_params{.pp = 6, .micro = 14, .forward_only = true}}) {
     const schedule s = make_dualpipe_schedule(p), v = make_dualpipev_schedule(p);
@@ -152,7 +153,7 @@ TEST_CASE("dualpipe: a single rank's row equals that of the schedule") {
   }
 }
 
-TEST_CASE("dualpipe: one row of 4096 ranks is made alone") {
+TEST_CASE("dualpipe: the row of one of 4096 ranks is made without the others") {
   const auto row = make_dualpipe_row({.pp = 4096, .micro = 16384}, 1000);
   std::size_t ops = 0;
   for (const cell& c : row) ops += c.size();
@@ -160,7 +161,7 @@ TEST_CASE("dualpipe: one row of 4096 ranks is made alone") {
   CHECK(ops == 2 * 16384 + split + 2048 - 1000 - 1);
 }
 
-TEST_CASE("dualpipe: bad parameters are refused with value, rule and nearest legal value") {
+TEST_CASE("dualpipe, dualpipev: bad parameters are refused with value, rule and nearest legal value") {
   const auto refused = [](std::int64_t pp, std::int64_t micro) {
     return refusal_of([&] { make_dualpipe_schedule({.pp = pp, .micro = micro}); });
   };

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
-// The looped placement's families.
-
-#include "pipesched/generate/interleaved.hpp"
+// The families on a looped placement.
 
 #include <doctest/doctest.h>
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "pipesched/generate/group_interleaved.hpp"
+#include "pipesched/generate/interleaved_1f1b.hpp"
+#include "pipesched/generate/interleaved_zb.hpp"
+#include "pipesched/generate/looped_bfs.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/verify.hpp"
@@ -26,8 +29,9 @@ static_assert(verify(make_group_interleaved_schedule({.pp = 2, .micro = 4, .chun
 
 namespace {
 
-// PyTorch's rule, one op at a time, with counters: which chunk the k-th forward or backward is of, and its micro-batch.
-std::string told_by_counters(std::int64_t pp, std::int64_t micro, std::int64_t chunks, std::int64_t rank, bool split) {
+// PyTorch's construction of a row, one op at a time: counters give the chunk of the k-th forward or backward and its
+// micro-batch.
+std::string row_by_counters(std::int64_t pp, std::int64_t micro, std::int64_t chunks, std::int64_t rank, bool split) {
   const std::int64_t rounds = std::max<std::int64_t>(1, micro / pp), group = micro / rounds, all = micro * chunks;
   const std::int64_t warm_up = std::min((chunks - 1) * group + (split ? 1 : 2) * (pp - 1 - rank), all);
   std::map<std::int64_t, std::int64_t> forwards, backwards, weights;
@@ -71,7 +75,7 @@ TEST_CASE("interleaved 1f1b, interleaved zb, looped bfs: PyTorch's orders; group
         golden_rows("group_interleaved_pp4_m8"));
 }
 
-TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its rule told op by op") {
+TEST_CASE("interleaved 1f1b and zb: equal PyTorch's construction op by op, wherever PyTorch accepts the numbers") {
   int compared = 0;
   for (std::int64_t pp = 1; pp <= 8; ++pp)
     for (std::int64_t chunks = 1; chunks <= 4; ++chunks)
@@ -84,8 +88,8 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
         CAPTURE(chunks);
         for (std::int64_t rank = 0; rank < pp; ++rank) {
           const auto r = static_cast<std::size_t>(rank);
-          REQUIRE(to_string(plain[r]) == told_by_counters(pp, micro, chunks, rank, false));
-          REQUIRE(to_string(split[r]) == told_by_counters(pp, micro, chunks, rank, true));
+          REQUIRE(to_string(plain[r]) == row_by_counters(pp, micro, chunks, rank, false));
+          REQUIRE(to_string(split[r]) == row_by_counters(pp, micro, chunks, rank, true));
           ++compared;
         }
       }
@@ -93,7 +97,7 @@ TEST_CASE("interleaved 1f1b and zb: wherever PyTorch accepts the numbers, its ru
 }
 
 TEST_CASE(
-    "interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, with the peaks promised") {
+    "interleaved families: valid for every pp up to 16, micro up to 64, chunks up to 4, with the documented peaks") {
 #ifdef PIPESCHED_SMALL_GRIDS
   const std::int64_t max_pp = 3, max_micro = 9;
 #else
@@ -110,7 +114,7 @@ TEST_CASE(
           const schedule plain = make_interleaved_1f1b_schedule(p), split = make_interleaved_zb_schedule(p),
                          bfs = make_looped_bfs_schedule(p), grouped = make_group_interleaved_schedule(p);
           for (const schedule* s : {&plain, &split, &bfs, &grouped}) REQUIRE(to_string(verify(*s)) == "");
-          // At most what full groups have; looped BFS keeps all, whole groups of a training step exactly that.
+          // Upper limits from full groups, exact for whole groups in training; looped BFS keeps all activations.
           const std::int64_t rounds = std::max<std::int64_t>(1, micro / pp),
                              group = micro % rounds == 0 ? micro / rounds : pp;
           for (std::int64_t rank = 0; rank < pp; ++rank) {
@@ -128,24 +132,26 @@ TEST_CASE(
           }
         }
         if (micro % 3 != pp % 3) continue;  // options on a third of the grid
-        for (const std::int64_t group : {std::int64_t{0}, std::min(pp, micro), pp + 1, 2 * pp + 1})
-          for (const bool overlap : {false, true}) {
-            const interleaved_params p{.pp = pp,
-                                       .micro = micro,
-                                       .chunks = chunks,
-                                       .group_size = group,
-                                       .extra_warm_up = true,
-                                       .overlap = overlap};
-            REQUIRE(to_string(verify(make_interleaved_1f1b_schedule(p))) == "");
-            REQUIRE(to_string(verify(make_interleaved_zb_schedule(p))) == "");
-          }
+        for (const std::optional<std::int64_t> group :
+             {std::optional<std::int64_t>{}, std::optional(std::min(pp, micro)), std::optional(pp + 1),
+              std::optional(2 * pp + 1)}) {
+          for (const bool overlap : {false, true})
+            REQUIRE(to_string(verify(make_interleaved_1f1b_schedule({.pp = pp,
+                                                                     .micro = micro,
+                                                                     .chunks = chunks,
+                                                                     .group_size = group,
+                                                                     .extra_warm_up = true,
+                                                                     .overlap = overlap}))) == "");
+          REQUIRE(to_string(verify(make_interleaved_zb_schedule(
+                      {.pp = pp, .micro = micro, .chunks = chunks, .group_size = group}))) == "");
+        }
         for (std::int64_t group = (pp + 1) / 2; group < pp; ++group)
           REQUIRE(to_string(verify(make_group_interleaved_schedule(
                       {.pp = pp, .micro = micro, .chunks = chunks, .group_size = group}))) == "");
       }
 }
 
-TEST_CASE("interleaved 1f1b: the peak is the warm-up and one, the bubble is divided by the chunks") {
+TEST_CASE("interleaved 1f1b: the peak is one more than the warm-up; the bubble is divided by the number of chunks") {
   for (std::int64_t pp : {2, 4, 7})
     for (std::int64_t chunks : {1, 2, 3, 4})
       for (std::int64_t micro : {pp, 2 * pp, 5 * pp}) {
@@ -157,17 +163,18 @@ TEST_CASE("interleaved 1f1b: the peak is the warm-up and one, the bubble is divi
         for (std::int64_t rank = 0; rank < pp; ++rank) {
           const auto& r = m.ranks[static_cast<std::size_t>(rank)];
           CHECK(r.bubble == static_cast<double>(3 * (pp - 1)));
-          CHECK(r.peak_activations == std::min(micro * chunks, (chunks - 1) * pp + 2 * (pp - 1 - rank) + 1));
+          CHECK(r.peak_activations ==
+                shares(std::min(micro * chunks, (chunks - 1) * pp + 2 * (pp - 1 - rank) + 1), chunks));
         }
       }
 }
 
-TEST_CASE("interleaved 1f1b: with overlap the steady state is all F&B, one micro-batch further ahead") {
+TEST_CASE("interleaved 1f1b: with overlap the steady state is all F&B, after one more forward") {
   const schedule s = make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2, .overlap = true});
   CHECK(to_string(s[1]) == "1F0 1F1 3F0 (3F1;3B0) (1F2;3B1) (1F3;1B0) (3F2;1B1) (3F3;3B2) 3B3 1B2 1B3");
 }
 
-TEST_CASE("group-interleaved: a group of all ranks or of fewer, down to half: peak and bubble") {
+TEST_CASE("group-interleaved: peak and bubble for groups of pp/2 to pp micro-batches") {
   for (std::int64_t pp : {1, 2, 3, 4, 7, 8})
     for (std::int64_t chunks : {1, 2, 3, 4})
       for (std::int64_t group = (pp + 1) / 2; group <= pp; ++group)
@@ -181,10 +188,10 @@ TEST_CASE("group-interleaved: a group of all ranks or of fewer, down to half: pe
           for (std::int64_t rank = 0; rank < pp; ++rank) {
             const auto& r = m.ranks[static_cast<std::size_t>(rank)];
             CHECK(r.bubble == static_cast<double>(2 * (pp - 1) + (pp - group) * (chunks - 1)));
-            CHECK(r.peak_activations == std::min(micro * chunks, (chunks - 1) * group + pp - rank));
+            CHECK(r.peak_activations == shares(std::min(micro * chunks, (chunks - 1) * group + pp - rank), chunks));
           }
         }
-  // The bubble and peak that were measured with the authors' generator for two chunks.
+  // Bubbles and peaks measured with the authors' generator, for two chunks.
   for (const auto& expected : std::map<std::int64_t, double>{{4, 8}, {8, 18}, {16, 38}}) {
     const std::int64_t pp = expected.first;
     const auto at = [&](std::int64_t group) {
@@ -192,13 +199,13 @@ TEST_CASE("group-interleaved: a group of all ranks or of fewer, down to half: pe
           simulate(make_group_interleaved_schedule({.pp = pp, .micro = 4 * pp, .chunks = 2, .group_size = group})));
     };
     CHECK(at(pp).ranks[0].bubble == static_cast<double>(2 * (pp - 1)));
-    CHECK(at(pp).peak_activations == 2 * pp);
+    CHECK(at(pp).peak_activations == shares(2 * pp, 2));
     CHECK(at(pp / 2).ranks[0].bubble == expected.second);
-    CHECK(at(pp / 2).peak_activations == 3 * pp / 2);
+    CHECK(at(pp / 2).peak_activations == shares(3 * pp / 2, 2));
   }
 }
 
-TEST_CASE("interleaved families: a single rank's row equals that of the schedule") {
+TEST_CASE("interleaved families: the row of one rank equals that of the schedule") {
   for (const interleaved_params p :
        {interleaved_params{.pp = 4, .micro = 8, .chunks = 2}, interleaved_params{.pp = 3, .micro = 7, .chunks = 3}})
     for (std::int64_t rank = 0; rank < p.pp; ++rank) {
@@ -214,19 +221,21 @@ TEST_CASE("interleaved families: a single rank's row equals that of the schedule
 }
 
 TEST_CASE("interleaved families: bad chunks and groups are refused with the nearest legal value") {
-  const auto refused = [](std::int64_t chunks, std::int64_t group) {
+  const auto refused = [](std::int64_t chunks, std::optional<std::int64_t> group) {
     return refusal_of(
         [&] { make_interleaved_1f1b_schedule({.pp = 4, .micro = 8, .chunks = chunks, .group_size = group}); });
   };
-  CHECK(refused(2, 0) == "");
-  CHECK(refused(0, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1");
-  CHECK(refused(257, 0) == "interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 257, nearest 256");
+  CHECK(refused(2, std::nullopt) == "");
+  CHECK(refused(0, std::nullopt) == "interleaved_1f1b needs 1 to 256 chunks per rank; got chunks = 0, nearest 1");
+  CHECK(refused(257, std::nullopt) == "interleaved_1f1b needs 1 to 256 chunks per rank; got chunks = 257, nearest 256");
+  CHECK(refused(2, 0) ==
+        "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 0, nearest 4");
   CHECK(refused(2, 3) ==
         "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = 3, nearest 4");
   CHECK(
       refused(2, -1) ==
       "interleaved_1f1b needs groups of at least pp micro-batches, or of all of them; got group_size = -1, nearest 4");
-  for (const std::int64_t group : {3, 9, -1})
+  for (const std::int64_t group : {3, 9, -1, 0})
     CHECK(refusal_of([&] {
             make_group_interleaved_schedule({.pp = 8, .micro = 8, .chunks = 2, .group_size = group});
           }) == "group_interleaved needs groups of pp/2 = 4 to pp = 8 micro-batches; got group_size = " +
@@ -236,4 +245,21 @@ TEST_CASE("interleaved families: bad chunks and groups are refused with the near
   CHECK(refusal_of([] {
           make_interleaved_zb_row({.pp = 4, .micro = 8, .chunks = 2}, 4);
         }).find("got rank = 4, nearest 3") != std::string::npos);
+}
+
+TEST_CASE("interleaved families: parameters of another family are refused, not ignored") {
+  const auto with = [](bool extra_warm_up, bool overlap, std::optional<std::int64_t> group = {}) {
+    return interleaved_params{
+        .pp = 4, .micro = 8, .chunks = 2, .group_size = group, .extra_warm_up = extra_warm_up, .overlap = overlap};
+  };
+  CHECK(refusal_of([&] { make_interleaved_zb_schedule(with(false, true)); }) ==
+        "interleaved_zb takes no overlap; got overlap = true");
+  CHECK(refusal_of([&] { make_interleaved_zb_row(with(true, false), 0); }) ==
+        "interleaved_zb takes no extra_warm_up; got extra_warm_up = true");
+  CHECK(refusal_of([&] { make_group_interleaved_schedule(with(true, false)); }) ==
+        "group_interleaved takes no extra_warm_up; got extra_warm_up = true");
+  CHECK(refusal_of([&] { make_looped_bfs_schedule(with(false, false, 4)); }) ==
+        "looped_bfs takes no group_size; got group_size = 4");
+  CHECK(refusal_of([&] { make_looped_bfs_row(with(false, true), 0); }) ==
+        "looped_bfs takes no overlap; got overlap = true");
 }

@@ -11,10 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/generate/zero_bubble.hpp"
+#include "pipesched/generate/zb1p.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
+#include "pipesched/transform.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/random_costs.hpp"
@@ -45,7 +47,7 @@ TEST_CASE("zb greedy: the orders of the zero-bubble authors' scheduler") {
         golden_rows("zb_2p_greedy_costs_1p5B_pp4_m8"));
 }
 
-TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to the four decimals printed") {
+TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to four decimals") {
   const json table = json::parse(golden_text("zero_bubble_paper_table5.json"));
   int equal = 0;
   for (const json& row : table["rows"]) {
@@ -61,7 +63,7 @@ TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to the four decimal
                             .freed_by_weight = per_stage(for_weights)};
     const auto rate_of = [&](const schedule& s) {
       const double work =
-          static_cast<double>(micro) * (costs.forward[0] + costs.backward_input[0] + costs.backward_weight[0]);
+          static_cast<double>(micro) * (costs.forward[0] + (*costs.backward_input)[0] + (*costs.backward_weight)[0]);
       const double span = measure(simulate(s, costs)).span;
       return (span - work) / span;
     };
@@ -93,35 +95,91 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
         stage_costs costs = random.make(stages);
         costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
         costs.freed_by_input = random.per_stage_numbers(stages, 0, 10);
-        const schedule s = make_zb_schedule({.pp = pp, .micro = micro, .costs = costs, .memory_limit = limit});
+        // Stages that keep different bytes: the search itself, as make_zb_greedy_schedule() refuses a limit for them.
+        const schedule s = detail::make_zb(zb_greedy_limits, {.pp = pp, .micro = micro, .costs = costs}, limit);
         const timeline t = simulate(s, costs);
         CAPTURE(pp);
         CAPTURE(micro);
         CAPTURE(limit);
-        REQUIRE(to_string(t.report) == "");
+        REQUIRE(to_string(verify(t.schedule)) == "");
         const metrics m = measure(t, costs);
         for (std::uint32_t rank = 0; rank < stages; ++rank)
           REQUIRE(m.ranks[rank].peak_bytes <= limit * costs.kept_by_forward[rank]);
       }
 }
 
-TEST_CASE("zb greedy: more memory does not make it slower by much, and costs count") {
+TEST_CASE("zb greedy: with the costs known, no slower than the order for equal stages") {
   const stage_costs slow_middle{
-      .forward = {1, 1, 3, 1}, .backward_input = {1, 1, 3, 1}, .backward_weight = {1, 1, 3, 1}};
+      .forward = {1, 1, 3, 1}, .backward_input = per_stage{1, 1, 3, 1}, .backward_weight = per_stage{1, 1, 3, 1}};
   const auto makespan = [&](const schedule& s) { return measure(simulate(s, slow_middle)).makespan; };
   const double uniform_order = makespan(make_zb_h2_schedule({.pp = 4, .micro = 16}));
-  const double own_order = makespan(make_zb_schedule({.pp = 4, .micro = 16, .costs = slow_middle, .memory_limit = 7}));
+  const double own_order =
+      makespan(make_zb_greedy_schedule({.pp = 4, .micro = 16, .costs = slow_middle, .memory_limit = 7}));
   CHECK(own_order <= uniform_order);
 }
 
 TEST_CASE("zb greedy: bad limits and costs are refused") {
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
-        "zb_greedy needs a memory limit of at least 1 activation a rank; got 0.5, nearest 1");
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
-  CHECK(refusal_of([] { make_zb_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = 0.5}); }) ==
+        "zb_greedy needs a memory limit of at least 1 activation per rank; got 0.5, nearest 1");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = -1}); }) != "");
+  CHECK(refusal_of([] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .memory_limit = std::nan("")}); }) != "");
   CHECK(refusal_of([] {
-          make_zb_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
-        }) == "costs: forward has 2 numbers; expected 1 or 4, one a stage");
+          make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = {.forward = {1, 2}}});
+        }) == "costs: forward has 2 numbers; expected 1 or 4, one per stage");
   CHECK(refusal_of([] { make_zb_greedy_2p_schedule({.pp = 0, .micro = 8}); }) ==
         "zb_greedy_2p needs at least 1 pipeline rank; got pp = 0, nearest 1");
+}
+
+TEST_CASE("zb greedy: on unequal stages it ends no later than ZB1P, whose order it knows") {
+  const stage_costs costs{
+      .forward = {3, 3, 2, 2}, .backward_input = per_stage{4.5, 3, 3, 2}, .backward_weight = per_stage{3, 1.5, 2, 2}};
+  const auto makespan = [&](const schedule& s) { return measure(simulate(s, costs), costs).makespan; };
+  CHECK(makespan(make_zb1p_schedule({.pp = 4, .micro = 3})) == 40.5);
+  CHECK(makespan(make_zb_greedy_schedule({.pp = 4, .micro = 3, .costs = costs})) <= 40.5);
+  CHECK(makespan(make_zb_greedy_1p_schedule({.pp = 4, .micro = 3, .costs = costs})) <= 40.5);
+}
+
+TEST_CASE("zb greedy: for random costs and limits, never longer than a known order that keeps the limit") {
+  random_costs random(2311);
+  int compared = 0, equal = 0;
+  for (int n = 0; n < 3000; ++n) {
+    const auto stages = static_cast<std::uint32_t>(random.number(1, 7));
+    const std::int64_t pp = stages, micro = random.number(1, 20);
+    stage_costs costs{.forward = random.per_stage_numbers(stages, 0, 20),
+                      .backward_input = random.per_stage_numbers(stages, 0, 20),
+                      .backward_weight = random.per_stage_numbers(stages, 0, 20)};
+    if (random.maybe()) costs.transfer_time = random.per_stage_numbers(stages, 0, 10);
+    if (random.maybe()) costs.kept_by_forward = 20, costs.freed_by_input = random.per_stage_numbers(stages, 0, 20);
+    const bool limited = random.maybe();
+    const double limit = limited ? random.number(2, static_cast<int>(4 * pp)) / 2.0 : static_cast<double>(pp);
+    CAPTURE(n);
+    zb_params p{.pp = pp, .micro = micro, .costs = costs};
+    if (limited) p.memory_limit = limit;
+    const auto measured = [&](const schedule& s) { return measure(simulate(s, costs), costs); };
+    const double searched = measured(make_zb_greedy_schedule(p)).makespan;
+    for (const schedule& known : {make_zb1p_schedule({.pp = pp, .micro = micro}),
+                                  split_backward(make_1f1b_schedule({.pp = pp, .micro = micro}))}) {
+      const metrics m = measured(known);
+      const double peak = costs.kept_by_forward[0] > 0 ? m.peak_bytes / costs.kept_by_forward[0] : m.peak_activations;
+      if (peak > limit) continue;
+      REQUIRE(searched <= m.makespan);
+      ++compared, equal += searched == m.makespan;
+    }
+  }
+  CHECK(compared > 2000);
+  CHECK(equal < compared / 2);
+}
+
+TEST_CASE("zb greedy: a limit in activations is refused where stages keep different bytes") {
+  const stage_costs unequal{.kept_by_forward = {10, 10, 20, 10}};
+  CHECK(refusal_of([&] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = unequal, .memory_limit = 3}); }) ==
+        "zb_greedy takes a memory limit in activations only where all stages keep the same bytes; stage 0 keeps 10 and "
+        "stage 2 keeps 20, nearest: no limit, which means pp = 4 activations per rank");
+  CHECK(refusal_of([&] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = unequal}); }) == "");
+  CHECK(refusal_of([&] { make_zb_greedy_2p_schedule({.pp = 4, .micro = 8, .costs = unequal}); }) == "");
+  CHECK(refusal_of([&] {
+          make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = {.kept_by_forward = {7, 7, 7, 7}}, .memory_limit = 3});
+        }) == "");
+  CHECK(refusal_of([&] { make_zb_greedy_1p_schedule({.pp = 4, .micro = 8, .memory_limit = 3}); }) ==
+        "zb_greedy_1p takes no memory_limit; got memory_limit = 3");
 }

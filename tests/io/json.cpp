@@ -43,7 +43,7 @@ std::string replaced(const std::string& what, const std::string& with) {
 
 }  // namespace
 
-TEST_CASE("json: written, streamed and read again, every family is the same") {
+TEST_CASE("json: every family survives writing and reading, as text and as a document") {
   for_all_families(6, 14, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     const json document = s;
@@ -71,16 +71,17 @@ TEST_CASE("json: custom placements and odd names survive") {
   CHECK(read_json(std::string_view(text_of(s))) == s);
 }
 
-TEST_CASE("json: a readable document may hold a broken schedule, verify tells") {
+TEST_CASE("json: a well-formed document may hold an invalid schedule, which verify reports") {
   const schedule s = read_json(std::string_view(replaced("\"0B0\"", "\"0B5\", \"9F0\"")));
   CHECK(s[0].size() == 3);
   CHECK(verify(s).names(rule::range));
 }
 
-TEST_CASE("json: whatever is malformed is refused with one sentence that gives the place") {
+TEST_CASE("json: a malformed document is refused with one sentence that gives the place") {
   CHECK(refusal_of_text(good) == "");
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"", "not JSON: parse error at line 1, column 1: "},
+      {"", "empty; expected a schedule, {\"format\": \"pipesched.schedule\", ...}"},
+      {" \n\t", "empty; expected a schedule"},
       {"\xff\xfe\x00\x01", "not JSON: parse error at line 1, column 1: "},
       {good.substr(0, good.size() - 1), "not JSON: parse error at line 1, column 177: "},
       {good + "x", "not JSON: parse error at line 1, column 178: "},
@@ -95,8 +96,9 @@ TEST_CASE("json: whatever is malformed is refused with one sentence that gives t
       {replaced("\"name\": \"x\"", "\"name\": \"" + std::string(64, 'x') + '"'),
        "name: a name has at most 63 characters; got 64"},
       {replaced("\"x\"", "\"a\\u001b[31m\""),
-       "name: a name is of printable ASCII characters; got byte 27 at position 1"},
-      {replaced("\"x\"", "\"\xC3\xA9\""), "name: a name is of printable ASCII characters; got byte 195 at position 0"},
+       "name: a name has only printable ASCII characters; got byte 27 at position 1"},
+      {replaced("\"x\"", "\"\xC3\xA9\""),
+       "name: a name has only printable ASCII characters; got byte 195 at position 0"},
       {good + std::string("\0garbage", 8), "not JSON: parse error at line 1, column 178: "},
       {replaced("\"pp\": 1", "\"pp\": 0." + std::string(1000, '0') + "1"),
        "pp: 0." + std::string(38, '0') + "...; expected a whole number"},
@@ -117,7 +119,7 @@ TEST_CASE("json: whatever is malformed is refused with one sentence that gives t
       {replaced("\"micro\": 1,", ""), "document: key \"micro\" is missing"},
       {replaced("\"micro\": 1", "\"micro\": 1, \"forward_only\": 1"), "forward_only: 1; expected true or false"},
       {replaced("\"micro\": 1", "\"micro\": true"), "micro: true; expected a whole number that is not negative"},
-      {replaced("\"linear\"", "\"zigzag\""), "placement.kind: \"zigzag\" is no kind of placement"},
+      {replaced("\"linear\"", "\"zigzag\""), "placement.kind: \"zigzag\" is not a kind of placement; expected linear"},
       {replaced("\"linear\"", "3"), "placement.kind: 3; expected a string"},
       {replaced("\"linear\"", "\"vee\""), "placement: a placement of kind vee with 1 ranks has 2 stages; got 1"},
       {replaced("\"linear\"", "\"bidirectional\""),
@@ -131,14 +133,15 @@ TEST_CASE("json: whatever is malformed is refused with one sentence that gives t
       {replaced("[[0]]", "[[65536]]"), "placement.rank_of_stage[0][0]: 65536; expected 0 to 65535"},
       {replaced("[[0]]", "[[7]]"), "placement: a placement names ranks 0 to 0; got rank 7"},
       {replaced("[[0]]", "[[\"0\"]]"), "placement.rank_of_stage[0][0]: \"0\"; expected a rank"},
-      {replaced("\"0F0\"", "\"0X0\""), "ranks[0][0]: \"0X0\" is no cell; expected <stage><F|B|I|W><micro> or (op;op)"},
-      {replaced("\"0B0\"", "\"0B99999999999\""), "ranks[0][1]: \"0B99999999999\" is no cell; expected "},
+      {replaced("\"0F0\"", "\"0X0\""),
+       "ranks[0][0]: \"0X0\" is not a cell; expected <stage><F|B|I|W><micro> or (op;op)"},
+      {replaced("\"0B0\"", "\"0B99999999999\""), "ranks[0][1]: \"0B99999999999\" is not a cell; expected "},
       {replaced("\"0B0\"", "7"), "ranks[0][1]: 7; expected a string such as \"0F7\""},
       {replaced("\"0B0\"", "[\"0B0\"]"), "ranks[0][1]: an array; expected a string such as \"0F7\""},
       {replaced("[\"0F0\", \"0B0\"]", "{}"), "ranks[0]: an object; expected an array"},
       {replaced("[[\"0F0\", \"0B0\"]]", "[]"), "ranks: 0 rows; expected pp = 1"},
       {replaced("\"0B0\"", "\"" + std::string(1000, 'x') + '"'),
-       "ranks[0][1]: \"" + std::string(40, 'x') + "...\" is no cell"},
+       "ranks[0][1]: \"" + std::string(40, 'x') + "...\" is not a cell"},
       {std::string(100000, '['), "document: an array; expected an object"},
   };
   for (const auto& one : cases) {
@@ -153,9 +156,43 @@ TEST_CASE("json: whatever is malformed is refused with one sentence that gives t
   }
 }
 
-TEST_CASE("json: a stream that cannot be read is refused, and a temporary one is taken") {
+TEST_CASE("json: a temporary stream is read; an unreadable one is refused") {
   CHECK(refusal_of([] { read_json(std::istringstream("{")); }).substr(0, 9) == "not JSON:");
   CHECK(refusal_of([] { read_json(std::ifstream(PIPESCHED_SOURCE_DIR)); }) != "");
+}
+
+TEST_CASE("json: errors give line and column of the last byte of what is wrong") {
+  const std::string lines =
+      "{\"format\": \"pipesched.schedule\",\n \"version\": 1, \"name\": \"x\",\n \"pp\": 1, \"stages\": 1, \"micro\": "
+      "1,\n"
+      " \"placement\": {\"kind\": \"linear\",\n  \"rank_of_stage\": [[0]]},\n \"ranks\": [[\"0F0\",\n  \"0B0\"]]}";
+  REQUIRE(refusal_of_text(lines) == "");
+  const auto ends = [&](const std::string& what, const std::string& with, const std::string& end) {
+    std::string text = lines;
+    REQUIRE(text.find(what) != text.npos);
+    const std::string said = refusal_of_text(text.replace(text.find(what), what.size(), with));
+    CAPTURE(said);
+    CHECK(said.ends_with(end));
+    CHECK(refusal_of([&] { read_json(std::istringstream(text)); }) == said);
+  };
+  ends("\"version\": 1", "\"version\": 2", " (line 2, column 13)");
+  ends("\"version\": 1", "\"version\": -2", " (line 2, column 14)");
+  ends("\"version\": 1", "\"version\": 2.5", " (line 2, column 15)");
+  ends("\"version\": 1", "\"version\": 1e999", " (line 2, column 17)");
+  ends("\"version\": 1,", "\"version\": 2\n,", " (line 2, column 13)");
+  ends("\"version\": 1", "\"version\": null", " (line 2, column 16)");
+  ends("\"version\": 1", "\"version\": []", " (line 2, column 13)");
+  ends("\"version\"", "\"versoin\"", "document: unknown key \"versoin\" (line 2, column 10)");
+  ends("[[0]]", "[[9]]", "placement: a placement names ranks 0 to 0; got rank 9");  // known only after the last event
+  ends("[[0]]", "[[70000]]", " (line 5, column 26)");
+  ends("\"0B0\"", "\"0X0\"", " (line 7, column 7)");
+  ends("\"0B0\"", "7", " (line 7, column 3)");
+  ends("\"micro\": 1,", "", "document: key \"micro\" is missing (line 7, column 10)");
+  CHECK(refusal_of_text("{\n\"pp\": NaN}").starts_with("not JSON: parse error at line 2, column 7: "));
+  CHECK(refusal_of_text("{\n\"pp\": 1,}").starts_with("not JSON: parse error at line 2, column 9: "));
+  CHECK(json::parse(replaced("\"pp\": 1", "\"pp\": 0")).size() == 8);
+  CHECK(refusal_of([&] { json::parse(replaced("\"pp\": 1", "\"pp\": 0")).get<schedule>(); }) ==
+        "pp: 0; expected 1 to 65536");
 }
 
 TEST_CASE("json: a table that contradicts its kind is refused") {

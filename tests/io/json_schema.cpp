@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The JSON Schema that is shipped, held against what the library writes and reads by an independent validator.
+// The shipped JSON Schemas, compared with the library's writer and reader by an independent validator.
 
 #include <doctest/doctest.h>
 
@@ -13,7 +13,9 @@
 #include <valijson/validator.hpp>
 
 #include "pipesched/generate/families.hpp"
+#include "pipesched/io/costs_json.hpp"
 #include "pipesched/io/json.hpp"
+#include "support/any_costs.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;
@@ -24,8 +26,8 @@ namespace {
 
 class schema_checker {
  public:
-  schema_checker() {
-    std::ifstream file(std::string(PIPESCHED_SOURCE_DIR) + "/include/pipesched/io/schedule.schema.json");
+  explicit schema_checker(const std::string& name) {
+    std::ifstream file(std::string(PIPESCHED_SOURCE_DIR) + "/include/pipesched/io/" + name);
     const json document = json::parse(file);
     valijson::SchemaParser().populateSchema(valijson::adapters::NlohmannJsonAdapter(document), schema_);
   }
@@ -39,13 +41,13 @@ class schema_checker {
 
 }  // namespace
 
-TEST_CASE("json schema: accepts whatever the library writes") {
-  schema_checker schema;
+TEST_CASE("json schema: accepts every schedule that the library writes" * doctest::test_suite("slow")) {
+  schema_checker schema("schedule.schema.json");
   for_all_families(6, 14, [&](const family& f, const schedule_params& p) { CHECK(schema.accepts(json(f.make(p)))); });
 }
 
-TEST_CASE("json schema: what it refuses, the reader refuses") {
-  schema_checker schema;
+TEST_CASE("json schema: a schedule that it refuses is refused by the reader") {
+  schema_checker schema("schedule.schema.json");
   const std::string text = json(make_dualpipe_schedule({.pp = 2, .micro = 4, .forward_only = true})).dump();
   std::mt19937_64 random(11);
   int refused = 0;
@@ -60,4 +62,33 @@ TEST_CASE("json schema: what it refuses, the reader refuses") {
     CHECK(refusal_of([&] { document.get<schedule>(); }) != "");
   }
   CHECK(refused > 500);
+}
+
+TEST_CASE("json schema: accepts every cost model that the library writes") {
+  schema_checker schema("costs.schema.json");
+  any_costs random(23);
+  for (int i = 0; i < 500; ++i) {
+    const json document = random.make();
+    CAPTURE(document.dump());
+    CHECK(schema.accepts(document));
+  }
+}
+
+TEST_CASE("json schema: it accepts a cost model exactly if the reader does") {
+  schema_checker schema("costs.schema.json");
+  any_costs random(29);
+  std::mt19937_64 bytes(31);
+  int refused = 0, accepted = 0;
+  for (int i = 0; i < 4000; ++i) {
+    std::string text = json(random.make()).dump();
+    text[bytes() % text.size()] = "0123456789{}[],.-\"FBIWRabcdefgnostuvw_ "[bytes() % 40];
+    if (!json::accept(text)) continue;
+    const json document = json::parse(text);
+    CAPTURE(text);
+    const bool accepts = schema.accepts(document);
+    CHECK(accepts == refusal_of([&] { document.get<stage_costs>(); }).empty());
+    ++(accepts ? accepted : refused);
+  }
+  CHECK(refused > 200);
+  CHECK(accepted > 200);
 }

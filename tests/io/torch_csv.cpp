@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <random>
 #include <set>
@@ -13,12 +14,12 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/torch_comms_csv.hpp"
 #include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
+#include "support/torch_lockstep.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -43,7 +44,7 @@ TEST_CASE("torch csv: PyTorch's own DualPipeV file comes out byte for byte") {
   CHECK(csv_of(make_dualpipev_schedule({.pp = 2, .micro = 4})) == golden_text("dualpipev_pp2_v2_m4_compute_only.csv"));
 }
 
-TEST_CASE("torch csv: PyTorch's own interleaved file is read past its idle cells, and written without them") {
+TEST_CASE("torch csv: PyTorch's own interleaved file is read with its idle cells and written without them") {
   const schedule s = make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2});
   const std::string file = golden_text("interleaved1f1b_pp2_v2_m4_compute_only.csv");
   torch_csv got = read(file);
@@ -64,7 +65,7 @@ TEST_CASE("torch csv: PyTorch's own interleaved file is read past its idle cells
   CHECK(csv_of(s) == without_idle);
 }
 
-TEST_CASE("torch csv: files with communication are read whole, their other actions reported") {
+TEST_CASE("torch csv: a file with communication gives the schedule and all other actions") {
   for (const auto& [name, expected] : std::map<std::string, schedule>{
            {"dualpipev_pp2_v2_m4_compute_comms.csv", make_dualpipev_schedule({.pp = 2, .micro = 4})},
            {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
@@ -88,95 +89,7 @@ TEST_CASE("torch csv: files with communication are read whole, their other actio
                                                  {torch_pass::recv_f, 1, 0, 1, 0}});
 }
 
-namespace {
-
-std::string comms_csv_of(const schedule& s, torch_waits waits = torch_waits::written) {
-  std::ostringstream out;
-  write_torch_comms_csv(out, s, waits);
-  return out.str();
-}
-
-std::vector<std::vector<std::string>> cells_of(const std::string& file) {
-  std::vector<std::vector<std::string>> rows;
-  std::istringstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    rows.emplace_back();
-    line.erase(std::remove(line.begin(), line.end(), '\r'), line.end());
-    std::istringstream cells(line);
-    for (std::string text; std::getline(cells, text, ',');) rows.back().push_back(text);
-  }
-  return rows;
-}
-
-// Runs the ranks as strictly as can be: whoever sends or receives waits until the other is at the same message. Whether all
-// ranks end, with every input there when it is needed and every wait after its send.
-bool runs_in_lockstep(const torch_csv& file) {
-  const schedule& s = file.schedule;
-  std::vector<std::vector<torch_action>> actions(s.pp());
-  for (const torch_action& a : file.actions) actions[a.rank].push_back(a);
-  std::vector<std::size_t> cell(s.pp()), action(s.pp());
-  std::set<std::string> there;  // "rank:text"
-  const auto has = [&](std::uint32_t rank, torch_pass pass, std::uint32_t stage, std::uint32_t micro) {
-    return there.contains(std::to_string(rank) + torch_pass_names[static_cast<std::size_t>(pass)].data() +
-                          std::to_string(stage) + ":" + std::to_string(micro));
-  };
-  const auto put = [&](std::uint32_t rank, torch_pass pass, std::uint32_t stage, std::uint32_t micro) {
-    there.insert(std::to_string(rank) + torch_pass_names[static_cast<std::size_t>(pass)].data() +
-                 std::to_string(stage) + ":" + std::to_string(micro));
-  };
-  const auto at_action = [&](std::uint32_t rank) {
-    return action[rank] < actions[rank].size() && actions[rank][action[rank]].before_cell == cell[rank];
-  };
-  for (bool moved = true; moved;) {
-    moved = false;
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
-      for (;; moved = true) {
-        if (!at_action(rank)) {
-          if (cell[rank] == s[rank].size()) break;
-          for (op o : s[rank][cell[rank]]) {
-            if (const auto in = input_of(o, s.stages()))
-              if (s.placement.rank_of(in->stage, in->micro) != rank &&
-                  !has(rank, in->kind == tensor_kind::gradient ? torch_pass::recv_b : torch_pass::recv_f, o.stage,
-                       o.micro))
-                return false;
-            if (o.pass == pass::forward) put(rank, torch_pass::send_f, o.stage, o.micro);
-            if (yields_input_gradient(o.pass)) put(rank, torch_pass::send_b, o.stage, o.micro);
-          }
-          ++cell[rank];
-          continue;
-        }
-        const torch_action a = actions[rank][action[rank]];
-        if (a.pass == torch_pass::wait_send_f || a.pass == torch_pass::wait_send_b) {
-          // Once for every send, and after it.
-          if (!has(rank, a.pass, a.stage, a.micro)) return false;
-        } else if (a.pass == torch_pass::send_f || a.pass == torch_pass::send_b) {
-          const bool forward = a.pass == torch_pass::send_f;
-          const std::uint32_t stage = forward ? a.stage + 1u : a.stage - 1u,
-                              other = s.placement.rank_of(stage, a.micro);
-          const torch_action expected{.pass = forward ? torch_pass::recv_f : torch_pass::recv_b,
-                                      .stage = static_cast<std::uint16_t>(stage),
-                                      .micro = a.micro,
-                                      .rank = other,
-                                      .before_cell = static_cast<std::uint32_t>(cell[other])};
-          if (!has(rank, a.pass, a.stage, a.micro)) return false;
-          if (!at_action(other) || actions[other][action[other]] != expected) break;
-          put(other, expected.pass, stage, a.micro);
-          put(rank, forward ? torch_pass::wait_send_f : torch_pass::wait_send_b, a.stage, a.micro);
-          ++action[other];
-        } else if (a.pass == torch_pass::recv_f || a.pass == torch_pass::recv_b) {
-          break;  // the sender goes on for both
-        }
-        ++action[rank];
-      }
-  }
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
-    if (cell[rank] < s[rank].size() || action[rank] < actions[rank].size()) return false;
-  return true;
-}
-
-}  // namespace
-
-TEST_CASE("torch csv: communication as PyTorch adds it, but for where the receives stand") {
+TEST_CASE("torch csv: communication is PyTorch's own but for the places of receives") {
   for (const auto& [name, s] : std::map<std::string, schedule>{
            {"dualpipev_pp2_v2_m4_compute_comms.csv", make_dualpipev_schedule({.pp = 2, .micro = 4})},
            {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
@@ -198,7 +111,7 @@ TEST_CASE("torch csv: communication as PyTorch adds it, but for where the receiv
 }
 
 TEST_CASE(
-    "torch csv: with communication, every family comes to its end even where sends and receives wait for each other") {
+    "torch csv: with communication, every family runs to the end even if sends and receives wait for each other") {
   for_all_families(6, 13, [](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     CAPTURE(f.name);
@@ -232,7 +145,7 @@ TEST_CASE(
   CHECK(!runs_in_lockstep(read("0F0,0SEND_F0\r\n1F0,1RECV_F0\r\n")));
 }
 
-TEST_CASE("torch csv: every family that the format can hold survives a round trip") {
+TEST_CASE("torch csv: every family that the format can express survives a round trip") {
   for_all_families(6, 13, [](const family& f, const schedule_params& p) {
     schedule s = f.make(p);
     CAPTURE(f.name);
@@ -253,7 +166,7 @@ TEST_CASE("torch csv: every family that the format can hold survives a round tri
   });
 }
 
-TEST_CASE("torch csv: pairs that PyTorch does not know are not written") {
+TEST_CASE("torch csv: overlapped pairs unknown to PyTorch are refused") {
   schedule s = make_gpipe_schedule({.pp = 1, .micro = 2});
   const stage_ops a(0);
   s.cells = rows<cell>({{overlap(a.F(0), a.F(1)), a.B(0), a.B(1)}});
@@ -261,16 +174,16 @@ TEST_CASE("torch csv: pairs that PyTorch does not know are not written") {
   CHECK(refusal_of([&] { csv_of(s); }) == "PyTorch overlaps an F with a B or I; got (0F0;0F1) on rank 0");
 }
 
-TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {
+TEST_CASE("torch csv: malformed cells, which PyTorch accepts in part, are refused with row and column") {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"", "no rows; expected one a rank"},
-      {"\r\n", "row 0 holds no computation; expected some on every rank"},
-      {"0F0,0F1garbage\r\n", "row 0, column 1: \"0F1garbage\" is no action; expected one such as 0F1, "},
-      {"0F0\r\n1F0,1F-1\r\n", "row 1, column 1: \"1F-1\" is no action"},
-      {"0F0,(0F1;0B0)B\r\n", "row 0, column 1: \"(0F1;0B0)B\" is no action"},
-      {"(0F1;0B0)\r\n", "row 0, column 0: \"(0F1;0B0)\" is no action"},
+      {"", "empty; expected one row per rank, such as 0F0,0F1,0B0,0B1"},
+      {"\r\n", "row 0 has no computation; expected some on each rank"},
+      {"0F0,0F1garbage\r\n", "row 0, column 1: \"0F1garbage\" is not an action; expected one such as 0F1, "},
+      {"0F0\r\n1F0,1F-1\r\n", "row 1, column 1: \"1F-1\" is not an action"},
+      {"0F0,(0F1;0B0)B\r\n", "row 0, column 1: \"(0F1;0B0)B\" is not an action"},
+      {"(0F1;0B0)\r\n", "row 0, column 0: \"(0F1;0B0)\" is not an action"},
       {"(0F1;0B0)OVERLAP_F_Bx\r\n", "row 0, column 0: "},
-      {"0F0,(0F1;0F2)OVERLAP_F_B\r\n", "row 0, column 1: \"(0F1;0F2)OVERLAP_F_B\" is no action"},
+      {"0F0,(0F1;0F2)OVERLAP_F_B\r\n", "row 0, column 1: \"(0F1;0F2)OVERLAP_F_B\" is not an action"},
       {"0OVERLAP_F_B\r\n", "row 0, column 0: "},
       {"-1F0\r\n", "row 0, column 0: "},
       {"0F\r\n", "row 0, column 0: "},
@@ -279,11 +192,12 @@ TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {
       {"70000F0\r\n", "row 0, column 0: "},
       {"0SEND_F\r\n", "row 0, column 0: "},
       {"0UNSHARD3\r\n", "row 0, column 0: "},
-      {"0F0,,0SEND_F0\r\n1RECV_F0,1F0\r\n", "row 0, column 1: an empty cell; a file with communication has none"},
-      {"0F0\r\n\r\n", "row 1 holds no computation; expected some on every rank"},
-      {"0F0\r\n2F0\r\n", "stage 1 is on no row, though there is a stage 2"},
-      {"0F0\r\n1F0,0F1\r\n", "row 1, column 1: stage 0 is on row 0, too; expected every stage on one rank"},
-      {"0F0\x01\r\n", "row 0, column 0: \"0F0?\" is no action"},
+      {"0F0,,0SEND_F0\r\n1RECV_F0,1F0\r\n",
+       "row 0, column 1: an empty cell; expected none in a file with communication"},
+      {"0F0\r\n\r\n", "row 1 has no computation; expected some on each rank"},
+      {"0F0\r\n2F0\r\n", "stage 1 is on no row; expected all stages up to 2"},
+      {"0F0\r\n1F0,0F1\r\n", "row 1, column 1: stage 0 is on row 0, too; expected each stage on one rank"},
+      {"0F0\x01\r\n", "row 0, column 0: \"0F0?\" is not an action"},
   };
   for (const auto& one : cases) {
     CAPTURE(one.first);
@@ -291,6 +205,45 @@ TEST_CASE("torch csv: what PyTorch lets pass is refused with row and column") {
   }
   CHECK(refused(" 0F0 , \"\" ,0B0\n1F0,1B0\n") ==
         "");  // spaces, quoted idle time and plain line ends are PyTorch's, too
+}
+
+TEST_CASE("torch csv: quotes, blanks, line ends and a byte order mark are read as Python's csv module reads them") {
+  const schedule plain = read("0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n").schedule;
+  for (const char* text : {
+           "\"0F0\",\"0F1\",\"0B0\",\"0B1\"\r\n\"1F0\",\"1B0\",\"1F1\",\"1B1\"\r\n",
+           "0F0,\t0F1\t,0B0 ,  0B1\n1F0,1B0,1F1,1B1",
+           "\xEF\xBB\xBF"
+           "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n",
+           "\xEF\xBB\xBF\"0F0\",0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n",
+           "0F0,0F1,0B0,0B1\r1F0,1B0,1F1,1B1\r",
+           "0F0,0F1,\" 0B0\n\",0B1\r\n1F0,1B0,1F1,1B1\r\n",
+           "\"0\"F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1,\r\n",
+           "0F0,,\"\",0F1, \"\" ,0B0,0B1,,\r\n,1F0,1B0,1F1,1B1\r\n",
+       }) {
+    CAPTURE(text);
+    const torch_csv got = read(text);
+    CHECK(got.schedule == plain);
+    CHECK(got.actions.empty());
+  }
+  CHECK(refused("\"0F0,0B0\n") == "row 0, column 0: a quote that is never closed; expected \" at the end of the cell");
+  CHECK(refused("0F0,\"0B0").starts_with("row 0, column 1: a quote that is never closed"));
+  CHECK(refused("\"0F\"\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\" is not an action"));
+  CHECK(refused("0F\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\"\" is not an action"));
+  CHECK(refusal_of([] { read_torch_csv(std::ifstream(PIPESCHED_SOURCE_DIR)); }) != "");
+}
+
+TEST_CASE("torch csv: a file in the letters of 2024 is refused with a hint") {
+  CHECK(refused("0F0,0F1,0BW0,0BW1\r\n") ==
+        "row 0, column 2: \"0BW0\" has the letters of PyTorch in 2024: BW was the full backward and B the backward for "
+        "inputs; expected B for BW, and I for B");
+  CHECK(refused("0F0,0B0,0F1,0B1,0W0,0W1\r\n") ==
+        "row 0, column 4: 0W0 beside 0B0 in a file without I has the letters of PyTorch in 2024, where B was the "
+        "backward for "
+        "inputs; expected I for B, and B for BW");
+  CHECK(refused("0F0,0B0W\r\n").starts_with("row 0, column 1: \"0B0W\" is not an action"));
+  CHECK(refused("0F0,0BW\r\n").starts_with("row 0, column 1: \"0BW\" is not an action"));
+  // Today's letters with a fault of another kind are read, and verify() reports the fault.
+  for (const char* text : {"0F0,0B0,0F1,0W1\r\n", "0F0,0B0,0W0,0F1,0I1,0W1\r\n"}) CHECK(!verify(read(text).schedule));
 }
 
 TEST_CASE("torch csv: no change of one byte crashes the reader") {

@@ -41,13 +41,13 @@ std::uint32_t gradients_in(const program& p, std::uint32_t channel) {
   return count;
 }
 
-// A rank's peak of contexts, counted cell by cell.
-std::uint32_t peak_contexts(std::span<const cell> row) {
-  std::uint32_t due = 0, peak = 0;
+// The peak of a rank's pending W and of whole B that run, counted cell by cell.
+std::uint32_t peak_of_contexts(std::span<const cell> row) {
+  std::uint32_t held = 0, peak = 0;
   for (const cell& c : row) {
-    for (op o : c) due += o.pass == pass::backward_input;
-    peak = std::max(peak, due);
-    for (op o : c) due -= o.pass == pass::backward_weight;
+    for (op o : c) held += o.pass == pass::backward_input || o.pass == pass::backward;
+    peak = std::max(peak, held);
+    for (op o : c) held -= o.pass == pass::backward_weight || o.pass == pass::backward;
   }
   return peak;
 }
@@ -100,7 +100,7 @@ TEST_CASE("lower: check() proves every family at every size and depth, and pools
       REQUIRE(to_string(check(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
         REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
-        REQUIRE(lowered.pools[rank].contexts == peak_contexts(s[rank]));
+        REQUIRE(lowered.pools[rank].contexts == peak_of_contexts(s[rank]));
       }
     }
   });
@@ -175,7 +175,7 @@ TEST_CASE("lower: 1F1B with two ranks, by hand") {
                                                                                      run(2),
                                                                                      run(3),
                                                                                      {send, B1, 1, 3, 0}});
-  CHECK(p.pools == std::vector<pool_sizes>{{2, 0, 4, 0}, {1, 0, 4, 0}});
+  CHECK(p.pools == std::vector<pool_sizes>{{2, 1, 4, 0}, {1, 1, 4, 0}});
   CHECK(to_string(F1) == "activation 0F1");
   CHECK(to_string(B1) == "gradient 1B1");
 }
@@ -530,4 +530,31 @@ TEST_CASE("lower: refuses invalid schedules and options") {
         "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 2; expected after it");
   s = make_1f1b_schedule({.pp = 2, .micro = 2});
   CHECK(lower(s, {.depth = 2}, verified) == lower(s, {.depth = 2}));
+}
+
+TEST_CASE("check: a whole B has a context of its own, which no pending W holds") {
+  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  CHECK(p.slots[1][1][0].context == 0);  // 1B0
+  p.slots[1][1][0].context = no_slot;
+  CHECK(check(p).violations.at(0).text.find("1B0 has no context slot") == 0);
+
+  const program good = lower(delay_weights(make_dualpipe_schedule({.pp = 8, .micro = 20}), 4));
+  int tried = 0;
+  for (std::uint32_t rank = 0; rank < 8; ++rank) {
+    std::set<std::uint32_t> pending;  // contexts of I whose W has not run
+    for (std::size_t i = 0; i < good.schedule[rank].size(); ++i)
+      for (std::size_t k = 0; k < good.schedule[rank][i].size(); ++k) {
+        const std::uint32_t own = good.slots[rank][i][k].context;
+        const pass kind = good.schedule[rank][i][k].pass;
+        if (kind == pass::backward_input) pending.insert(own);
+        if (kind == pass::backward_weight) pending.erase(own);
+        if (kind != pass::backward || pending.empty()) continue;
+        CHECK(!pending.contains(own));
+        program bad = good;
+        bad.slots[rank][i][k].context = *pending.begin();
+        CHECK(check(bad).violations.at(0).text.find("which still holds that of ") != std::string::npos);
+        ++tried;
+      }
+  }
+  CHECK(tried > 10);
 }

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
-// SVG, Chrome trace and HTML, read back and held against the timeline. What a browser makes of the page: tests/browser.
+// SVG, Chrome trace and HTML, read back and compared with the timeline. tests/browser opens the page in a browser.
 
 #include <doctest/doctest.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
+#include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -15,6 +19,7 @@
 #include "pipesched/render/chrome_trace.hpp"
 #include "pipesched/render/html.hpp"
 #include "pipesched/render/svg.hpp"
+#include "pipesched/render/text.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"
 
@@ -66,7 +71,7 @@ TEST_CASE("svg: dualpipe 8 x 20 is the published figure: every cell in its place
       REQUIRE((body.find("class=\"pair\"") != body.npos) == c.overlapped());
     }
   CHECK(found == std::sregex_iterator());
-  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations a rank") !=
+  CHECK(svg.find("dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations per rank") !=
         svg.npos);
 }
 
@@ -120,7 +125,7 @@ TEST_CASE(
       using track = std::pair<int, int>;
       std::map<track, double> last, busy_until;
       std::map<int, std::size_t> cells;
-      std::map<int, std::pair<int, int>> live;  // now, most
+      std::map<int, std::pair<double, double>> live;  // now, highest; 1 is a micro-batch through all stages of the rank
       std::map<std::uint64_t, std::string> flows;
       std::map<std::uint64_t, double> flow_time;
       std::set<track> named;
@@ -145,9 +150,9 @@ TEST_CASE(
             REQUIRE(ts == doctest::Approx(1000 * t[static_cast<std::size_t>(on.first)][i].start));
           }
         } else if (phase == "C") {
-          auto& [now, most] = live[on.first];
-          now = e["args"]["live"].get<int>();
-          most = std::max(most, now);
+          auto& [now, highest] = live[on.first];
+          now = e["args"]["live"].get<double>();
+          highest = std::max(highest, now);
           REQUIRE(now >= 0);
         } else {
           REQUIRE((phase == "s" || phase == "t" || phase == "f"));
@@ -162,10 +167,183 @@ TEST_CASE(
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
         REQUIRE(cells[static_cast<int>(rank)] == s[rank].size());
         REQUIRE(live[static_cast<int>(rank)].first == 0);
-        REQUIRE(live[static_cast<int>(rank)].second == static_cast<int>(peak_activations(s[rank], s.forward_only)));
+        const double stages_per_rank = static_cast<double>(s.stages()) / s.pp();
+        REQUIRE(live[static_cast<int>(rank)].second ==
+                doctest::Approx(peak_activations(s[rank], s.forward_only) / stages_per_rank));
       }
     }
   });
+}
+
+TEST_CASE("pictures: a timeline whose intervals do not match its schedule, or are not finite, is refused") {
+  const timeline good = simulate(make_gpipe_schedule({.pp = 2, .micro = 2}));
+  std::vector<timeline> bad(5, good);
+  bad[0].intervals = {};
+  bad[1].schedule = make_gpipe_schedule({.pp = 2, .micro = 3});
+  bad[2].schedule = make_gpipe_schedule({.pp = 3, .micro = 2});
+  bad[3][1][0].end = std::numeric_limits<double>::quiet_NaN();
+  bad[4][0][1].start = -std::numeric_limits<double>::infinity();
+  for (const timeline& t : bad) {
+    CHECK_THROWS_AS(render_text(t), schedule_error);
+    CHECK_THROWS_AS(render_svg(t), schedule_error);
+    CHECK_THROWS_AS(render_html({.timeline = t, .explanation = {}}), schedule_error);
+    CHECK_THROWS_AS(render_chrome_trace(t), schedule_error);
+    CHECK_THROWS_AS(render_chrome_trace(t, uniform_costs{}), schedule_error);
+  }
+  CHECK_NOTHROW(render_text(good));
+  CHECK_NOTHROW(render_svg(good));
+  CHECK_NOTHROW(render_html(make_panel(good)));
+  CHECK_NOTHROW(render_chrome_trace(good));
+}
+
+TEST_CASE("pictures: costs of any size give JSON and coordinates that are finite, and times that are told apart") {
+  const double sizes[] = {0, 1e-320, 1e-300, 1e-6, 1, 1e6, 1e15, 1e300};
+  for (double forward : sizes)
+    for (double backward_input : sizes)
+      for (double transfer : {0.0, 1e-320, 1e300}) {
+        CAPTURE(forward);
+        CAPTURE(backward_input);
+        CAPTURE(transfer);
+        const stage_costs costs{
+            .forward = forward, .backward_input = backward_input, .backward_weight = 1, .transfer_time = transfer};
+        const timeline t = simulate(make_zb1p_schedule({.pp = 2, .micro = 4}), costs);
+        const std::string svg = render_svg(t);
+        CHECK(svg.find("inf") == svg.npos);
+        CHECK(svg.find("nan") == svg.npos);
+        CHECK(svg.size() < 20000);
+        const json trace = json::parse(render_chrome_trace(t, costs));
+        std::vector<double> starts;
+        for (const json& e : trace["traceEvents"])
+          if (e["ph"] == "X" && e["pid"] == 0 && e["tid"] == 0) starts.push_back(e["ts"]);
+        REQUIRE(starts.size() == t[0].size());
+        for (std::size_t i = 0; i < starts.size(); ++i)
+          CHECK(starts[i] == doctest::Approx(1000 * t[0][i].start).epsilon(1e-11));
+        const std::string page = render_html(make_panel(t, costs));
+        CHECK(page.find("inf,") == page.npos);
+        CHECK(page.find("nan,") == page.npos);
+      }
+}
+
+TEST_CASE("svg: the width is bounded, and the picture has a viewBox of its size") {
+  const auto size_of = [](const std::string& svg) {
+    std::smatch m;
+    REQUIRE(
+        std::regex_search(svg, m, std::regex(R"re(width="([0-9.]+)" height="([0-9.]+)" viewBox="0 0 (\S+) (\S+)")re")));
+    CHECK(m[1] == m[3]);
+    CHECK(m[2] == m[4]);
+    return std::stod(m[1]);
+  };
+  CHECK(size_of(render_svg(simulate(make_gpipe_schedule({.pp = 2, .micro = 2})))) <= 700);
+  for (std::int64_t micro : {64, 512}) {
+    const schedule s = make_dualpipe_schedule({.pp = 8, .micro = micro});
+    for (double scale : {1e-6, 1.0, 1e3, 1e9})
+      CHECK(size_of(render_svg(simulate(
+                s, stage_costs{.forward = scale, .backward_input = 1.3 * scale, .backward_weight = 0.7 * scale}))) <=
+            1600);
+  }
+  // A cell that lasts next to nothing does not stretch the picture.
+  const schedule s = make_zb1p_schedule({.pp = 2, .micro = 4});
+  CHECK(size_of(render_svg(simulate(s, stage_costs{.backward_weight = 1e-320}))) ==
+        size_of(render_svg(simulate(s, stage_costs{.backward_weight = 0}))));
+  CHECK(refusal_of([&] { render_svg(simulate(s), {.width = -1}); }) ==
+        "a picture has a width of up to 1e6 pixels; got -1");
+  CHECK(refusal_of([&] { render_svg(simulate(s), {.row_height = 0}); }) ==
+        "a picture has a row_height of up to 1e6 pixels; got 0");
+}
+
+TEST_CASE("svg: the time axis has round numbers in every unit of time") {
+  const auto axis_of = [](double unit) {
+    const std::string svg = render_svg(
+        simulate(make_gpipe_schedule({.pp = 2, .micro = 4}), stage_costs{.forward = unit, .backward = 2 * unit}));
+    std::vector<std::string> labels;
+    const std::regex tick("<text [^>]*text-anchor=\"middle\">([0-9.e+-]+)</text>\n<(line|text)");
+    for (auto m = std::sregex_iterator(svg.begin(), svg.end(), tick); m != std::sregex_iterator(); ++m)
+      labels.push_back((*m)[1]);
+    return labels;
+  };
+  CHECK(axis_of(1) == std::vector<std::string>{"0", "5", "10", "15"});
+  CHECK(axis_of(1e-6) == std::vector<std::string>{"0", "5e-06", "1e-05", "1.5e-05"});
+  CHECK(axis_of(1e3) == std::vector<std::string>{"0", "5000", "10000", "15000"});
+  CHECK(axis_of(1e300) == std::vector<std::string>{"0", "5e+300", "1e+301", "1.5e+301"});
+}
+
+TEST_CASE("svg: the legend names whatever the picture has") {
+  const auto has = [](const schedule& s, std::string_view words) {
+    return render_svg(simulate(s)).find(">" + std::string(words) + "</text>") != std::string::npos;
+  };
+  const schedule dualpipe = make_dualpipe_schedule({.pp = 4, .micro = 8}),
+                 zbv = make_zbv_schedule({.pp = 4, .micro = 8}), gpipe = make_gpipe_schedule({.pp = 4, .micro = 8});
+  for (const schedule& s : {dualpipe, zbv, gpipe})
+    for (const char* words : {"forward", "backward", "backward for inputs", "backward for weights", "overlapped pair",
+                              "idle", "in a cell: its micro-batch"})
+      CHECK(has(s, words));
+  CHECK(has(dualpipe, "replica 1"));
+  CHECK(!has(dualpipe, "a later stage of the rank"));
+  CHECK(has(zbv, "a later stage of the rank"));
+  CHECK(!has(zbv, "replica 1"));
+  CHECK(!has(gpipe, "replica 1"));
+  CHECK(!has(gpipe, "a later stage of the rank"));
+}
+
+TEST_CASE("svg: nothing takes time: an empty row per rank") {
+  const timeline t = simulate(make_gpipe_schedule({.pp = 3, .micro = 2}), stage_costs{.forward = 0, .backward = 0});
+  const std::string svg = render_svg(t);
+  CHECK(svg.find(">rank 2</text>") != svg.npos);
+  CHECK(svg.find("<g><title>") == svg.npos);
+}
+
+TEST_CASE("svg: the picture of the README is what the library draws") {
+  std::ifstream file(PIPESCHED_SOURCE_DIR "/include/pipesched/render/dualpipe_8x20.svg");
+  REQUIRE(file);
+  std::stringstream text;
+  text << file.rdbuf();
+  // To renew it: pipesched simulate --family dualpipe --pp 8 --micro 20 --format svg -o include/pipesched/render/dualpipe_8x20.svg
+  CHECK((text.str() == render_svg(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20})))));
+  CHECK(text.str().size() <= 60000);
+}
+
+TEST_CASE("pictures: peaks are activations of one micro-batch through a rank's whole share") {
+  const auto title_of = [](const schedule& s) { return make_panel(simulate(s)).title; };
+  CHECK(title_of(make_dualpipe_schedule({.pp = 8, .micro = 20})).ends_with(", at most 9 activations per rank"));
+  CHECK(title_of(make_dualpipev_schedule({.pp = 8, .micro = 20})).ends_with(", at most 8.5 activations per rank"));
+  CHECK(title_of(make_zbv_schedule({.pp = 4, .micro = 8})).ends_with(", at most 4 activations per rank"));
+  const auto says_unit = [](const schedule& s) {
+    return render_svg(simulate(s)).find(">1 activation: a micro-batch through all stages of a rank</text>") !=
+           std::string::npos;
+  };
+  CHECK(says_unit(make_zbv_schedule({.pp = 4, .micro = 8})));
+  CHECK(!says_unit(make_gpipe_schedule({.pp = 4, .micro = 8})));  // with one stage per rank there is nothing to say
+  const auto data_of = [](const schedule& s) {
+    const std::string page = render_html(make_panel(simulate(s)));
+    const std::size_t from = page.find("const DATA = ") + 13, to = page.find(";\nconst $ =");
+    return json::parse(page.substr(from, to - from));
+  };
+  CHECK(data_of(make_zbv_schedule({.pp = 3, .micro = 8}))[0]["hosted"] == json::parse("[[2,2,2]]"));
+  CHECK(data_of(make_dualpipe_schedule({.pp = 2, .micro = 8}))[0]["hosted"] == json::parse("[[1,1],[1,1]]"));
+  CHECK(data_of(make_gpipe_schedule({.pp = 2, .micro = 8}))[0]["hosted"] == json::parse("[[1,1]]"));
+}
+
+TEST_CASE("html: notes stand on the page, escaped") {
+  const html_panel panel = make_panel(simulate(make_gpipe_schedule({.pp = 2, .micro = 2})));
+  const std::vector<std::string> notes = {"left out: zbv: <needs> \"more\"", "left out: dualpipe: even pp"};
+  const std::string page = render_html(panel, notes);
+  CHECK(page.find(
+            "<li>left out: zbv: &lt;needs&gt; &quot;more&quot;</li>\n<li>left out: dualpipe: even pp</li>\n</ul>") !=
+        page.npos);
+  CHECK(render_html(panel).find("<ul id=\"notes\"></ul>") != std::string::npos);
+  CHECK(refusal_of([] { render_html(std::span<const html_panel>()); }) ==
+        "a page shows at least one timeline; got none");
+  html_panel infinite = panel;
+  infinite.bytes = {{std::numeric_limits<double>::infinity(), 0, 0, 0}};
+  CHECK(refusal_of([&] { render_html(infinite); }) == "a page shows finite numbers of bytes; got inf");
+}
+
+TEST_CASE("chrome trace: a unit of time that makes no finite times is refused") {
+  const timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 2}), stage_costs{.forward = 1e300});
+  for (double unit : {0.0, -1.0, 1e100, std::numeric_limits<double>::quiet_NaN()})
+    CHECK(refusal_of([&] {
+            render_chrome_trace(t, {.microseconds = unit});
+          }).starts_with("a trace takes a unit of time above 0 microseconds"));
 }
 
 TEST_CASE("html: the data in the page is the timeline, and nothing in a name can end the script") {

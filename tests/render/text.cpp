@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <limits>
 #include <sstream>
 #include <string>
 
@@ -78,10 +80,11 @@ TEST_CASE("render_text: what is drawn is the schedule: every cell, as wide as it
   });
 }
 
-TEST_CASE("render_text: a broken schedule prints its report") {
+TEST_CASE("render_text: an invalid schedule is refused with its report") {
   schedule s = make_gpipe_schedule({.pp = 2, .micro = 1});
   std::swap(s[0][0], s[0][1]);
-  CHECK(render_text(s) == "rank 0, cell 0: order: 0B0 before 0F0 in cell 1; expected after it\n");
+  CHECK(refusal_of([&] { render_text(s); }) ==
+        "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 1; expected after it");
 }
 
 TEST_CASE("render_text: with real durations the shortest cell is one column, and a very long line is coarser") {
@@ -92,6 +95,73 @@ TEST_CASE("render_text: with real durations the shortest cell is one column, and
         "rank 1  .  F0 B0       .  .  .\n");
   const std::string large = render_text(make_gpipe_schedule({.pp = 1, .micro = 20000}));
   CHECK(large.find('\n') < 10001 * 7 + 8);
+}
+
+namespace {
+
+// The longest line of a grid, without its line break.
+std::size_t longest_line(const std::string& grid) {
+  std::size_t longest = 0, from = 0;
+  for (std::size_t to; (to = grid.find('\n', from)) != grid.npos; from = to + 1) longest = std::max(longest, to - from);
+  return longest;
+}
+
+timeline one_f1b(std::int64_t pp, std::int64_t micro, double forward, double backward_input, double backward_weight) {
+  return simulate(
+      make_zb1p_schedule({.pp = pp, .micro = micro}),
+      stage_costs{.forward = forward, .backward_input = backward_input, .backward_weight = backward_weight});
+}
+
+}  // namespace
+
+TEST_CASE("render_text: a cell that lasts next to nothing does not stretch the grid") {
+  const std::string usual = render_text(one_f1b(2, 2, 1, 1, 0));
+  CHECK(usual ==
+        "time    0              5\n"
+        "rank 0  F0 F1 .  I0 .  I1\n"
+        "rank 1  .  F0 I0 F1 I1 .\n");
+  for (double tiny : {1e-320, 1e-300, 1e-30, 1e-9, 0.004}) CHECK(render_text(one_f1b(2, 2, 1, 1, tiny)) == usual);
+  // The same shape at any scale; the axis keeps its numbers short.
+  CHECK(render_text(one_f1b(2, 2, 1e300, 1e300, 1)) ==
+        "time    0              5e+300\n"
+        "rank 0  F0 F1 .  I0 .  I1\n"
+        "rank 1  .  F0 I0 F1 I1 .\n");
+  CHECK(render_text(one_f1b(2, 2, 1e-6, 1e-6, 0)) ==
+        "time    0              5e-06\n"
+        "rank 0  F0 F1 .  I0 .  I1\n"
+        "rank 1  .  F0 I0 F1 I1 .\n");
+}
+
+TEST_CASE("render_text: with costs of any size the lines are bounded, and within the width that is asked for") {
+  const double sizes[] = {0, 1e-320, 1e-300, 1e-6, 1, 1e6, 1e15, 1e300};
+  for (double f : sizes)
+    for (double i : sizes)
+      for (double w : sizes) {
+        CAPTURE(f);
+        CAPTURE(i);
+        CAPTURE(w);
+        const timeline t = one_f1b(4, 8, f, i, w);
+        const std::string grid = render_text(t);
+        CHECK(longest_line(grid) <= 8000);  // no duration is more than a hundred columns
+        CHECK(std::count(grid.begin(), grid.end(), '\n') == 5);
+        CHECK(longest_line(render_text(t, {.width = 80})) <= 80);
+        CHECK(longest_line(render_text(t, {.width = 20})) <= 20);
+      }
+  CHECK(render_text(one_f1b(2, 2, 0, 0, 0)) == "time    0\nrank 0  .\nrank 1  .\n");
+}
+
+TEST_CASE("render_text: a line has one column at least, however narrow the terminal") {
+  const timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 2}));
+  CHECK(longest_line(render_text(t, {.width = 1})) <= 8 + 3);
+}
+
+TEST_CASE("render_text: times that are not finite are refused") {
+  timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 1}));
+  t[1][0].end = std::numeric_limits<double>::infinity();
+  CHECK(refusal_of([&] { render_text(t); }) ==
+        "a picture takes finite times, each end at or after its start; got 1 to inf for cell 0 of rank 1");
+  t[1][0] = {2, 1};
+  CHECK(refusal_of([&] { render_text(t); }).ends_with("got 2 to 1 for cell 0 of rank 1"));
 }
 
 TEST_CASE("render_text: a unit of time that makes no grid is refused") {

@@ -37,9 +37,11 @@ TEST_CASE("metrics: DualPipe holds the parameters twice and overlaps most of its
   CHECK(measure(simulate(make_dualpipev_schedule({.pp = 8, .micro = 20}))).parameter_copies == 1);
 }
 
-TEST_CASE("metrics: an evaluation keeps one activation at a time") {
+TEST_CASE("metrics: an evaluation keeps the activation of one stage at a time") {
   for_all_families(5, 9, [](const family& f, const schedule_params& p) {
-    if (p.forward_only) CHECK(measure(simulate(f.make(p))).peak_activations == 1);
+    if (!p.forward_only) return;
+    const schedule s = f.make(p);
+    CHECK(measure(simulate(s)).peak_activations == static_cast<double>(s.pp()) / s.stages());
   });
 }
 
@@ -49,7 +51,7 @@ TEST_CASE("closed form: equals the simulator wherever its assumptions hold, for 
     for (const double unit : {1.0, 3.0}) {
       pass_times t{.F = unit, .I = unit, .W = unit};
       const auto form = closed_form_of(f.name, p, t);
-      if (!form || !form->holds) continue;
+      if (!form || !form->holds()) continue;
       CAPTURE(f.name);
       CAPTURE(p.pp);
       CAPTURE(p.micro);
@@ -70,7 +72,7 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
     const std::int64_t pp = random.number(1, 10), micro = random.number(1, 30);
     uniform_costs c;
     c.forward = random.number(1, 9), c.backward_input = random.number(1, 9), c.backward_weight = random.number(1, 9);
-    const pass_times t{.F = c.forward, .I = c.backward_input, .W = c.backward_weight};
+    const pass_times t{.F = c.forward, .I = *c.backward_input, .W = *c.backward_weight};
     CAPTURE(pp);
     CAPTURE(micro);
     CAPTURE(t.F);
@@ -93,7 +95,7 @@ TEST_CASE("closed form: ZB-H2 is about the span: none of it is idle for F = I = 
       const metrics m = measure(simulate(make_zb_h2_schedule({.pp = pp, .micro = micro})));
       CAPTURE(pp);
       CAPTURE(micro);
-      REQUIRE(form.holds);
+      REQUIRE(form.holds());
       for (const rank_metrics& r : m.ranks) CHECK(r.span - r.busy == form.bubble);
       CHECK(m.peak_activations <= form.peak_activations);
       if (micro >= 2 * pp) CHECK(m.peak_activations == form.peak_activations);
@@ -136,7 +138,7 @@ TEST_CASE("closed form: with F != I != W the simulated bubble of dualpipe is not
   const uniform_costs c{.forward = 1, .backward_input = 1.2, .backward_weight = 0.8, .overlapped = 2.6};
   const auto form = closed_form_of("dualpipe", {.pp = 8, .micro = 20}, {.F = 1, .I = 1.2, .W = 0.8, .B = 2, .FB = 2.6});
   const metrics m = measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), c));
-  CHECK_FALSE(form->holds);
+  CHECK_FALSE(form->holds());
   CHECK(form->bubble == doctest::Approx(6.6));
   CHECK(std::min_element(m.ranks.begin(), m.ranks.end(), [](auto& a, auto& b) {
           return a.bubble < b.bubble;
@@ -152,11 +154,11 @@ TEST_CASE("lower bound: the certificates of the papers' unit times") {
     return format_optimality_gap(measure(simulate(s)).makespan,
                                  lower_bound(s.placement, s.micro, uniform_costs{}, schedule_class_of(s)));
   };
-  CHECK(of("dualpipe", 8, 20) == "makespan 66, at least 63, gap 4.5 %");
+  CHECK(of("dualpipe", 8, 20) == "makespan 66, at least 63, gap 4.8 %");
   CHECK(of("1f1b", 8, 32) == "makespan 117, at least 117, gap 0.0 %");
   CHECK(of("gpipe", 8, 32) == "makespan 117, at least 117, gap 0.0 %");
   CHECK(of("zb1p", 8, 32) == "makespan 103, at least 103, gap 0.0 %");
-  CHECK(of("dualpipev", 8, 20) == "makespan 134, at least 127, gap 5.2 %");
+  CHECK(of("dualpipev", 8, 20) == "makespan 134, at least 127, gap 5.5 %");
 }
 
 TEST_CASE("lower bound: dualpipe whose pairs release outputs as soon as they are made meets it") {
@@ -169,11 +171,11 @@ TEST_CASE("lower bound: dualpipe whose pairs release outputs as soon as they are
 
 TEST_CASE("lower bound: a cap on memory: Little's law") {
   const placement line = placement::linear(4);
-  schedule_class unsplit{.split_backward = false, .overlap = false, .memory_cap = 4};
+  schedule_class unsplit{.split_backward = false, .pairs = {}, .memory_cap = 4};
   CHECK(lower_bound(line, 32, uniform_costs{}, unsplit).reason == "head, work and tail of the rank");
   unsplit.memory_cap = 1;  // one micro-batch at a time on rank 0: each lives 4 F + 4 B = 12
   CHECK(lower_bound(line, 32, uniform_costs{}, unsplit).makespan == 32 * 12);
-  schedule_class split{.overlap = false, .memory_cap = 2};
+  schedule_class split{.pairs = {}, .memory_cap = 2};
   CHECK(lower_bound(line, 32, uniform_costs{}, split).makespan == 32 * (4 + 4 + 1) / 2.0);
 }
 
@@ -185,7 +187,6 @@ TEST_CASE("lower bound: no valid order of any family beats it, whatever the cost
     const stage_costs costs = random.make(s.stages());
     for (int round = 0; round < 6; ++round) {
       const timeline t = simulate(s, costs);
-      REQUIRE(t);
       const metrics m = measure(t);
       schedule_class c = schedule_class_of(s);
       CAPTURE(f.name);

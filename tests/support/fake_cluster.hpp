@@ -8,7 +8,8 @@
 // * a wait is over when the record that it was made for has been come to;
 // * a message needs both its sides, the n-th of either in its communicator, at the front of their queues, and equal sizes.
 //
-// Every stream has a vector clock, messages join those of their two: memory that is touched without order is a race.
+// Every stream has a vector clock, messages join those of their two: memory that is touched without order is a race, and so is
+// any call of the runtime by a thread that has chosen no device.
 
 #include <algorithm>
 #include <chrono>
@@ -38,7 +39,7 @@ class fake_cluster {
   enum class event : int {};
   enum class graph : int {};
   enum class communicator : int { none };
-  enum status : int { good = 0, made_to_fail = 700 };
+  enum status : int { good = 0, no_device = 101, made_to_fail = 700 };
   enum library_status : int { ok = 0, failed = 3, going = 7 };
   using range = std::pair<const void*, std::size_t>;
 
@@ -54,7 +55,7 @@ class fake_cluster {
   bool live = false;
   // The call with this number fails, of a runtime or the library; the n-th of the library with this name never ends.
   std::int64_t calls = 0, fails_at = -1, hangs_after = 0;
-  std::string hangs_in;
+  std::string hangs_in, fails_in;  // fails_in: all calls of the runtime with this name
   std::string failed_call;
   std::thread::id failed_on;
   int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
@@ -121,6 +122,7 @@ class fake_cluster {
   }
 
   status make_stream(int device, int priority, stream& s) {
+    choose(device);
     return call("StreamCreateWithPriority", [&] {
       ++makes;
       priorities.push_back(priority);
@@ -137,7 +139,8 @@ class fake_cluster {
       return good;
     });
   }
-  status make_event(event& e) {
+  status make_event(int device, event& e) {
+    choose(device);
     return call("EventCreateWithFlags", [&] {
       ++makes;
       e = event(static_cast<int>(events_.size()));
@@ -173,6 +176,10 @@ class fake_cluster {
       done = !live || of(e).reached == of(e).recorded;
       return good;
     });
+  }
+  status set_device(int device) {
+    choose(device);
+    return call("SetDevice", [] { return good; });
   }
   status other(std::string_view name) {
     return call(name, [] { return good; });
@@ -302,11 +309,19 @@ class fake_cluster {
   status call(std::string_view name, Body&& body) {
     const std::lock_guard lock(mutex_);
     ++calls_of_thread_[std::this_thread::get_id()];
-    if (calls++ == fails_at) {
+    if (devices_.count(std::this_thread::get_id()) == 0) {  // a runtime would make a context on device 0
+      races.push_back(std::string(name) + " by a thread that has chosen no device");
+      return no_device;
+    }
+    if (calls++ == fails_at || name == fails_in) {
       failed_call = "fake" + std::string(name), failed_on = std::this_thread::get_id();
       return made_to_fail;
     }
     return body();
+  }
+  void choose(int device) {
+    const std::lock_guard lock(mutex_);
+    devices_[std::this_thread::get_id()] = device;
   }
   template <typename Body>
   library_status library_call(std::string_view name, Body&& body, communicator c = communicator::none) {
@@ -457,6 +472,7 @@ class fake_cluster {
   std::map<stream, bool> message_streams_;
   std::map<const void*, memory_state> memory_;  // by first byte
   std::map<std::thread::id, std::int64_t> calls_of_thread_;
+  std::map<std::thread::id, int> devices_;  // that threads have chosen
   communicator hung_ = communicator::none;
 };
 
@@ -470,10 +486,12 @@ struct cluster_runtime {
   fake_cluster* cluster = nullptr;
 
   static bool succeeded(status s) { return s == fake_cluster::good; }
-  static std::string text(status) { return "made to fail"; }
-  status set_device(int) { return cluster->other("SetDevice"); }
+  static std::string text(status s) {
+    return s == fake_cluster::no_device ? "the thread has chosen no device" : "made to fail";
+  }
+  status set_device(int device) { return cluster->set_device(device); }
   status make_stream(int device, int priority, stream& s) { return cluster->make_stream(device, priority, s); }
-  status make_event(int, bool, event& e) { return cluster->make_event(e); }
+  status make_event(int device, bool, event& e) { return cluster->make_event(device, e); }
   status connect(int, int) { return fake_cluster::good; }
   status record(event e, stream s) { return cluster->record(e, s); }
   status wait(stream s, event e) { return cluster->wait(s, e); }

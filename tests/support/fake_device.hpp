@@ -3,7 +3,8 @@
 
 // A device that is none: what is put into a stream runs at once, or into the graph that is being captured. Every stream has
 // a vector clock; a kernel or copy that touches memory without being ordered after who wrote it last, or writes memory
-// without being ordered after who read it since, is a race, as is a wait for an event that nobody has recorded.
+// without being ordered after who read it since, is a race, as is a wait for an event that nobody has recorded, and any call
+// by a thread that has chosen no device.
 
 #include <algorithm>
 #include <cstddef>
@@ -28,7 +29,14 @@ class fake_device {
   enum class stream : int {};
   enum class event : int {};
   enum class graph : int {};
-  enum status : int { good = 0, made_to_fail = 700, forbidden_in_capture = 900, isolation = 905, unjoined = 906 };
+  enum status : int {
+    good = 0,
+    no_device = 101,
+    made_to_fail = 700,
+    forbidden_in_capture = 900,
+    isolation = 905,
+    unjoined = 906
+  };
   using range = std::pair<const void*, std::size_t>;
 
   // Of calls since the last reset; the call with this number fails.
@@ -45,6 +53,7 @@ class fake_device {
   }
 
   status make_stream(int device, stream& s) {
+    choose(device);
     return call("StreamCreateWithPriority", false, [&] {
       ++makes;
       s = stream(static_cast<int>(streams_.size()));
@@ -53,7 +62,8 @@ class fake_device {
       return good;
     });
   }
-  status make_event(event& e) {
+  status make_event(int device, event& e) {
+    choose(device);
     return call("EventCreateWithFlags", false, [&] {
       ++makes;
       e = event(static_cast<int>(events_.size()));
@@ -128,11 +138,15 @@ class fake_device {
     });
   }
   status set_device(int device) {
+    choose(device);
     return call("SetDevice", true, [&] {
       ++selections;
-      devices_[std::this_thread::get_id()] = device;
       return good;
     });
+  }
+  status connect(int from_device) {
+    choose(from_device);
+    return other("DeviceEnablePeerAccess");
   }
   status other(std::string_view name) {
     return call(name, true, [] { return good; });
@@ -169,12 +183,20 @@ class fake_device {
   template <typename Body>
   status call(std::string_view name, bool allowed_in_capture, Body&& body) {
     const std::lock_guard lock(mutex_);
+    if (devices_.count(std::this_thread::get_id()) == 0) {  // a runtime would make a context on device 0
+      races.push_back(std::string(name) + " by a thread that has chosen no device");
+      return no_device;
+    }
     if (calls++ == fails_at) {
       failed_call = std::string("fake") + std::string(name);
       return made_to_fail;
     }
     if (capture_ != 0 && !allowed_in_capture) return forbidden_in_capture;
     return body();
+  }
+  void choose(int device) {
+    const std::lock_guard lock(mutex_);
+    devices_[std::this_thread::get_id()] = device;
   }
   static std::size_t index(stream s) { return static_cast<std::size_t>(s); }
   stream_state& of(stream s) { return streams_.at(index(s)); }
@@ -228,14 +250,15 @@ struct fake_runtime {
   static bool succeeded(status s) { return s == fake_device::good; }
   static std::string text(status s) {
     return s == fake_device::made_to_fail           ? "made to fail"
+           : s == fake_device::no_device            ? "the thread has chosen no device"
            : s == fake_device::forbidden_in_capture ? "not while capturing"
            : s == fake_device::isolation            ? "depends on what is not captured"
                                                     : "not joined";
   }
   status set_device(int which) { return device->set_device(which); }
   status make_stream(int which, int, stream& s) { return device->make_stream(which, s); }
-  status make_event(int, bool, event& e) { return device->make_event(e); }
-  status connect(int, int) { return device->other("DeviceEnablePeerAccess"); }
+  status make_event(int which, bool, event& e) { return device->make_event(which, e); }
+  status connect(int from, int) { return device->connect(from); }
   status record(event e, stream s) { return device->record(e, s); }
   status wait(stream s, event e) { return device->wait(s, e); }
   status copy(stream s, void* to, int, const void* from, int, std::size_t n) { return device->copy(s, to, from, n); }

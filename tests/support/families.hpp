@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The grids that laws are checked over.
+// Grids of families and sizes.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,10 +10,10 @@
 
 namespace pipesched::tests {
 
-inline bool needs_even_pp(const family& f) { return f.name == "dualpipe" || f.name == "chimera"; }
+inline bool needs_even_pp(const family& f) { return f.limits.even_pp; }
 
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
-/// Sanitizers cost a factor of ten to fifty: their build has smaller grids.
+/// The build with sanitizers, which are ten to fifty times slower, has smaller grids.
 template <typename F>
 void for_all_families(std::int64_t max_pp, std::int64_t max_micro, F&& f) {
 #ifdef PIPESCHED_SMALL_GRIDS
@@ -28,7 +28,12 @@ void for_all_families(std::int64_t max_pp, std::int64_t max_micro, F&& f) {
     }
 }
 
-/// What `make()` refuses with; empty if it does not.
+/// Activations of one stage in the unit of the metrics: activations of a rank's whole share, of `stages` stages.
+constexpr double shares(std::int64_t activations, std::int64_t stages) {
+  return static_cast<double>(activations) / static_cast<double>(stages);
+}
+
+/// The error text of `make()`, or an empty text if it succeeds.
 template <typename Make>
 std::string refusal_of(Make&& make) {
   try {

@@ -17,12 +17,13 @@ struct place_to_fail {
   explicit place_to_fail(std::mt19937_64& random)
       : p(lower(families[random() % std::size(families)].make({.pp = 4, .micro = 8}))),
         rank(static_cast<std::uint32_t>(random() % 4)) {
-    const cell& c = p.schedule[rank][random() % p.schedule[rank].size()];
-    at = c[random() % c.size()];
+    in = p.schedule[rank][random() % p.schedule[rank].size()];
+    at = in[random() % in.size()];
   }
   program p;
   std::uint32_t rank;
-  op at;
+  cell in;
+  op at;  // of that cell
 };
 
 /// True if the buffer holds messages to or from another rank; false if it is between stages of one rank.

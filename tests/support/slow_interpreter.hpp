@@ -204,9 +204,9 @@ class slow_interpreter {
               ? !me.activations.try_emplace(slots[i].activation, key).second
               : !me.activations.count(slots[i].activation) || me.activations[slots[i].activation] != key)
         return false;
-      if (c[i].pass == pass::backward_input || c[i].pass == pass::backward_weight) {
+      if (c[i].pass != pass::forward) {
         if (slots[i].context >= p_.pools[r].contexts) return false;
-        if (c[i].pass == pass::backward_input
+        if (c[i].pass == pass::backward_input || c[i].pass == pass::backward
                 ? !me.contexts.try_emplace(slots[i].context, key).second
                 : !me.contexts.count(slots[i].context) || me.contexts[slots[i].context] != key)
           return false;
@@ -225,7 +225,7 @@ class slow_interpreter {
       }
       const bool weight_gradient = c[i].pass == pass::backward || c[i].pass == pass::backward_weight;
       if (p_.schedule.forward_only || weight_gradient) me.activations.erase(slots[i].activation);
-      if (c[i].pass == pass::backward_weight) me.contexts.erase(slots[i].context);
+      if (c[i].pass == pass::backward_weight || c[i].pass == pass::backward) me.contexts.erase(slots[i].context);
       me.backwards[c[i].stage] += weight_gradient;
     }
     return true;

@@ -39,7 +39,8 @@ struct stream_trainer {
     if (t.slots.input != no_slot) reads.push_back(all(on_host->buffers[t.slots.input]));
     if (t.slots.output != no_slot) writes.push_back(all(on_host->buffers[t.slots.output]));
     (keeps ? writes : reads).push_back(all(on_host->kept[t.slots.activation]));
-    if (t.slots.context != no_slot) (weighs ? reads : writes).push_back(all(on_host->due[t.slots.context]));
+    if (t.slots.context != no_slot)
+      (t.what.pass == pass::backward_weight ? reads : writes).push_back(all(on_host->due[t.slots.context]));
     if (weighs) writes.push_back(all(on_host->layers[t.what.chunk].gradient));
     device->kernel(into, reads, writes, [trainer = on_host, t, work] { (trainer->*work)(t); });
   }

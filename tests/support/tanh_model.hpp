@@ -180,9 +180,9 @@ struct tanh_model {
       begin(t);
       add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
-    void backward(task t) {
-      const vector d = input_gradient(t);
-      add_weights(layers[t.what.chunk], d, kept[t.slots.activation][0]);
+    void backward(task t) {  // by its own two halves, through the context that a whole B has, too
+      due.at(t.slots.context) = input_gradient(t);
+      add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
     std::span<std::byte> buffer(std::uint32_t n) {
       const auto whole = std::as_writable_bytes(std::span(buffers[n]));

@@ -17,7 +17,7 @@ namespace pipesched {
 
 /// Runs one step of all ranks. A rank goes on until it would have to wait for another one; as sends and receives do not
 /// wait, a program that check() passes comes to its end. The thread's device is the rank's while that runs.
-/// @param trainers, transports  by rank. @throws what a trainer throws; schedule_error if no rank can go on
+/// @param trainers, transports  by rank. @throws trainer_error around what a trainer throws; schedule_error if no rank can go on
 template <typename Trainer, transport Transport>
 requires requires(Transport& t, const action& a) { t.waits(a), t.finish_waits(); }
 void execute_by_turns(const program& p, std::span<Trainer> trainers, std::span<Transport* const> transports) {
@@ -25,7 +25,7 @@ void execute_by_turns(const program& p, std::span<Trainer> trainers, std::span<T
   if (trainers.size() != ranks || transports.size() != ranks)
     throw schedule_error(detail::concat({"a program of ", ranks, " ranks needs as many trainers and transports; got ",
                                          trainers.size(), " and ", transports.size()}));
-  std::vector<detail::rank_run<Trainer, Transport>> runs;
+  std::vector<detail::rank_run<Trainer, Transport, true>> runs;
   for (std::uint32_t r = 0; r < ranks; ++r) runs.emplace_back(p, r, trainers[r], *transports[r]);
   std::vector<std::uint32_t> next(ranks, 0);
   for (std::size_t left = p.actions.size(); left > 0;) {

@@ -44,12 +44,15 @@ class control_plane : public notice_board {
  public:
   /// As a launcher has it.
   /// @param time_limit  how long to wait for other processes
-  /// @throws schedule_error if process 0 cannot listen, or cannot be reached in time
+  /// @throws schedule_error if process 0 cannot listen, its host name is unknown, or it cannot be reached in time. An unknown
+  /// name is asked for again until then, since the name of a container may come later than its peers
   explicit control_plane(const launch_environment& e,
                          std::chrono::duration<double> time_limit = std::chrono::seconds(60))
-      : rank_(e.rank), size_(e.size), time_limit_(time_limit) {
+      : rank_(e.rank), size_(e.size), time_limit_(detail::checked_time_limit(time_limit)) {
+    require_rank();
     if (rank_ == 0) server_ = std::make_unique<detail::control_server>(size_, e.port, time_limit);
-    join(rank_ == 0 ? "127.0.0.1" : e.address, rank_ == 0 ? server_->port() : e.port);
+    join(rank_ == 0 ? "127.0.0.1" : e.address, rank_ == 0 ? server_->port() : e.port,
+         "MASTER_ADDR is the name or address of its host");
   }
   /// As MPI has it, or whatever else can hand bytes of process 0 to all.
   /// @param broadcast  called once with a span of bytes: those of process 0 into those of all others.
@@ -57,7 +60,8 @@ class control_plane : public notice_board {
   template <typename Broadcast>
   control_plane(std::uint32_t rank, std::uint32_t size, Broadcast&& broadcast,
                 std::chrono::duration<double> time_limit = std::chrono::seconds(60))
-      : rank_(rank), size_(size), time_limit_(time_limit) {
+      : rank_(rank), size_(size), time_limit_(detail::checked_time_limit(time_limit)) {
+    require_rank();
     struct {
       std::array<char, 256> host{};
       std::uint16_t port = 0;
@@ -75,7 +79,7 @@ class control_plane : public notice_board {
     broadcast(std::as_writable_bytes(std::span(&where, 1)));
     if (error) std::rethrow_exception(error);
     if (where.port == 0) throw schedule_error("process 0 cannot listen");
-    join(rank == 0 ? "127.0.0.1" : where.host.data(), where.port);
+    join(rank == 0 ? "127.0.0.1" : where.host.data(), where.port, "every host of the job has to know it");
   }
   control_plane(const control_plane&) = delete;
   control_plane& operator=(const control_plane&) = delete;
@@ -136,14 +140,22 @@ class control_plane : public notice_board {
  private:
   using clock = std::chrono::steady_clock;
 
-  void join(const std::string& host, std::uint16_t port) {
+  void require_rank() const {
+    if (rank_ >= size_) throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", rank_}));
+  }
+  // @param hint  for a host name that is unknown
+  void join(const std::string& host, std::uint16_t port, std::string_view hint) {
     const auto start = clock::now();
     const std::string service = std::to_string(port);
     where_ = detail::concat({host, " port ", port});
     while (!connect(host, service, start + std::chrono::duration_cast<clock::duration>(time_limit_))) {
-      if (clock::now() - start > time_limit_)  // until then process 0 may come yet
+      if (clock::now() - start > time_limit_) {  // until then process 0 may come yet
+        if (!unknown_name_.empty())
+          throw schedule_error(detail::concat({"process ", rank_, " does not know the host name \"", host,
+                                               "\" of process 0 (", unknown_name_, "); ", hint}));
         throw schedule_error(
             detail::concat({"process ", rank_, " cannot reach process 0 at ", where_, " within the time limit"}));
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     detail::prepare_socket(socket_.get());
@@ -153,7 +165,10 @@ class control_plane : public notice_board {
   bool connect(const std::string& host, const std::string& service, clock::time_point until) {
     addrinfo hints{}, *found = nullptr;
     hints.ai_socktype = SOCK_STREAM;
-    if (::getaddrinfo(host.c_str(), service.c_str(), &hints, &found) != 0) return false;
+    int error = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
+    if (error != 0 && is_this_host(host)) error = ::getaddrinfo("127.0.0.1", service.c_str(), &hints, &found);
+    unknown_name_ = error == 0 ? "" : ::gai_strerror(error);
+    if (error != 0) return false;
     bool connected = false;
     for (const addrinfo* a = found; a != nullptr && !connected; a = a->ai_next) {
       detail::socket_handle s(::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol));
@@ -175,6 +190,11 @@ class control_plane : public notice_board {
     }
     ::freeaddrinfo(found);
     return connected;
+  }
+  // Names of this host, which need not be in any table: a bare root folder has no /etc/hosts.
+  static bool is_this_host(const std::string& name) {
+    std::array<char, 256> own{};
+    return name == "localhost" || (::gethostname(own.data(), own.size() - 1) == 0 && name == own.data());
   }
   // As may be where the port is one that is given to whoever connects, and nobody listens there.
   static bool is_to_itself(int fd) {
@@ -242,7 +262,7 @@ class control_plane : public notice_board {
   std::unique_ptr<detail::control_server> server_;
   detail::socket_handle socket_;
   std::mutex mutex_;
-  std::string where_, in_;
+  std::string where_, in_, unknown_name_;  // unknown_name_: why the host name of process 0 is; else empty
   detail::outgoing out_;
   bool failed_to_send_ = false, at_end_ = false;
   std::deque<std::string> shared_, gathered_;

@@ -65,6 +65,7 @@ class edge_transport {
         edges_(std::move(library), board, options_),
         progress_(runtime_, p, board.process()) {
     try {
+      detail::checked_time_limit(options_.time_limit);
       agree(p, board);
       progress_.set_rank(detail::pipeline_rank(edges_.library(), parent, p.schedule.pp(), options_.rank_map));
       edges_.make(runtime_, p, rank(), where_.device, here());
@@ -102,6 +103,7 @@ class edge_transport {
     R runtime{};
     const auto where = [&] { return detail::concat({"process ", board.process(), ", which is in no pipeline"}); };
     try {
+      detail::checked_time_limit(options.time_limit);
       agree(p, board);
       none.make(runtime, p, p.schedule.pp(), 0, where);
       none.split(parent, p, where);
@@ -129,7 +131,7 @@ class edge_transport {
       progress_.begin();            // each has the time limit
       if (options_.enlists_buffers) enlist(trainer, e);
       const std::uint32_t i = first_launch(e.channel), first = launches()[i].action;
-      post(row()[first], first, detail::message_memory(trainer, row()[first]));
+      post(row()[first], first, detail::message_memory(trainer, rank(), row()[first]));
       start(i);
       wait(posts_[first].buffer);
     }
@@ -288,7 +290,7 @@ class edge_transport {
     std::vector<std::byte*> known;
     for (const action& a : row()) {
       if (!is_message(a) || a.channel != e.channel) continue;
-      const std::span<std::byte> bytes = detail::message_memory(trainer, a);
+      const std::span<std::byte> bytes = detail::message_memory(trainer, rank(), a);
       if (std::find(known.begin(), known.end(), bytes.data()) != known.end()) continue;
       known.push_back(bytes.data());
       edges_.enlist(e, bytes.data(), bytes.size(), here());
@@ -306,8 +308,11 @@ class edge_transport {
 
   void watch(const std::stop_token& stop) {
     try {
+      R runtime = runtime_;
+      // A thread that has chosen no device takes device 0, and makes a context of some 500 MiB there.
+      detail::require(runtime, runtime.set_device(where_.device), "SetDevice", here());
       watch_until(stop);
-    } catch (...) {  // of the board
+    } catch (...) {  // of the device or the board
       fail(detail::text_of_exception());
       edges_.end_messages();
     }

@@ -89,7 +89,7 @@ class edge_set {
   edge_set(L library, notice_board& board, const edge_transport_options& options)
       : library_(std::move(library)), board_(board), options_(options) {}
 
-  /// @throws device_error
+  /// @throws device_error; schedule_error for limits of CTAs that cannot be
   template <typename Where>
   void make(R& runtime, const program& p, std::uint32_t rank, int device, const Where& where) {
     const std::vector<std::uint32_t> rounds = split_rounds(p.channels, p.schedule.pp());
@@ -98,6 +98,7 @@ class edge_set {
       const channel& of = p.channels[c];
       if (of.from != rank && of.to != rank) continue;
       edge& e = edges_.emplace_back(edge{.channel = c, .round = rounds[c], .sends = of.from == rank});
+      check_ctas(options_of(of), concat({"the channel from rank ", of.from, " to rank ", of.to}));
       e.stream = make_stream(runtime, device, options_of(of).stream_priority, where);
     }
     std::sort(edges_.begin(), edges_.end(), [](const edge& a, const edge& b) { return a.round < b.round; });

@@ -66,9 +66,14 @@ template <typename Mover>
 class basic_hub {
  public:
   /// @param time_limit  how long a rank waits for one message before it gives up, and all others with it
+  /// @throws schedule_error unless the limit is above 0 and at most 1e9 seconds
   explicit basic_hub(const program& p, std::chrono::duration<double> time_limit = std::chrono::seconds(60),
                      Mover mover = {})
-      : program_(p), time_limit_(time_limit), counts_(p), at_(p.actions.count()), mover_(std::move(mover)) {
+      : program_(p),
+        time_limit_(detail::checked_time_limit(time_limit)),
+        counts_(p),
+        at_(p.actions.count()),
+        mover_(std::move(mover)) {
     for (const std::size_t entries : counts_.entries) channels_.emplace_back(entries);
     for (std::size_t r = 0; r < p.actions.count(); ++r)
       ranks_.emplace_back(std::size_t{p.pools[r].buffers} + p.pools[r].reductions + counts_.weights[r]);
@@ -77,15 +82,22 @@ class basic_hub {
   basic_hub& operator=(const basic_hub&) = delete;
 
   /// Stops all ranks. The first cause is the one that is told.
-  void abort(std::uint32_t rank, const std::string& cause) {
-    const std::lock_guard lock(mutex_);
-    if (aborted_.load(std::memory_order_relaxed)) return;
-    cause_ = detail::concat({"rank ", rank, " at ", place(rank), ": ", cause});
-    aborted_.store(true, std::memory_order_release);
+  void abort(std::uint32_t rank, const std::string& cause) { stop(rank, cause, state::aborted); }
+  bool aborted() const { return state_.load(std::memory_order_acquire) != state::runs; }
+  /// The rank, the op it was at, and the text. Waits, at most a second, where a rank has left with an exception and has not
+  /// said which. @pre aborted()
+  const std::string& cause() const {
+    const auto start = std::chrono::steady_clock::now();
+    while (state_.load(std::memory_order_acquire) == state::leaving) {
+      std::this_thread::yield();
+      if (std::chrono::steady_clock::now() - start < std::chrono::seconds(1)) continue;
+      const std::lock_guard lock(mutex_);
+      if (state_.load(std::memory_order_relaxed) == state::leaving) state_.store(state::aborted);
+    }
+    return cause_;
   }
-  bool aborted() const { return aborted_.load(std::memory_order_acquire); }
-  /// The rank, the op it was at, and the text. @pre aborted()
-  const std::string& cause() const { return cause_; }
+  /// The rank that abort() was called for first. @pre aborted()
+  std::uint32_t culprit() const { return culprit_; }
 
   /// Where every rank is, and the message it waits for if it waits for one.
   std::string positions() const {
@@ -130,18 +142,24 @@ class basic_hub {
     std::atomic<std::uint32_t> action{no_slot};  // no_slot: before its step
   };
 
+  // leaving: a rank's side has gone with an exception, whose text its thread may still tell.
+  enum class state : std::uint8_t { runs, leaving, aborted };
+  void stop(std::uint32_t rank, const std::string& cause, state then) {
+    const std::lock_guard lock(mutex_);
+    const state now = state_.load(std::memory_order_relaxed);
+    if (now == state::aborted || (now == state::leaving && (then == now || rank != culprit_))) return;
+    cause_ = detail::concat({"rank ", rank, " at ", place(rank), ": ", cause});
+    culprit_ = rank;
+    state_.store(then, std::memory_order_release);
+  }
+
   std::string place(std::uint32_t rank) const {
     const auto row = program_.actions[rank];
     const std::uint32_t n = at_[rank].action.load(std::memory_order_relaxed);
     if (n == no_slot) return "its start";
     const auto waited_for = awaited(rank, n);
     const std::string waits = waited_for == nullptr ? "" : ", which waits for " + describe(*waited_for);
-    if (n >= row.size()) return "its end" + waits;
-    if (row[n].kind == action_kind::compute) return to_string(program_.schedule[rank][row[n].index]) + waits;
-    return detail::concat({row[n].kind == action_kind::receive ? "the receive of "
-                           : row[n].kind == action_kind::send  ? "the send of "
-                                                               : "the reduction of ",
-                           to_string(row[n].what), waits});
+    return (n >= row.size() ? "its end" : detail::place_of(program_, rank, row[n])) + waits;
   }
   std::string describe(const action& a) const {
     const channel& c = program_.channels[a.channel];
@@ -184,9 +202,10 @@ class basic_hub {
   std::vector<position> at_;
   std::deque<channel_state> channels_;
   std::deque<rank_state> ranks_;
-  std::atomic<bool> aborted_{false};
-  std::mutex mutex_;  // of cause_, and not on the way of messages
+  mutable std::atomic<state> state_{state::runs};
+  mutable std::mutex mutex_;  // of cause_ until the state is aborted, and not on the way of messages
   std::string cause_;
+  std::uint32_t culprit_ = 0;
   Mover mover_;
 };
 
@@ -194,9 +213,10 @@ class basic_hub {
 template <typename Mover>
 class basic_in_process {
  public:
+  /// @throws schedule_error if the program has no such rank
   basic_in_process(basic_hub<Mover>& hub, std::uint32_t rank)
       : hub_(hub),
-        rank_(rank),
+        rank_(detail::checked_rank(hub.program_, rank)),
         data_(hub.program_.pools[rank].buffers),
         reductions_(hub.program_.pools[rank].reductions),
         sends_(hub.counts_.weights[rank]),
@@ -204,11 +224,20 @@ class basic_in_process {
 
   basic_in_process(const basic_in_process&) = delete;
   basic_in_process& operator=(const basic_in_process&) = delete;
-  /// A rank that leaves in the middle of a step would keep the others waiting.
+  /// A rank that leaves in the middle of a step, or with an exception, tells the others. They are given the exception's text
+  /// if its thread calls abort() of the hub within a second.
   ~basic_in_process() {
-    if (!finished_ && std::uncaught_exceptions() == exceptions_)
-      hub_.abort(rank_, "it left before the end of its step");
+    using state = typename basic_hub<Mover>::state;
+    try {
+      if (std::uncaught_exceptions() > exceptions_)
+        hub_.stop(rank_, "it left with an exception", state::leaving);
+      else if (!finished_)
+        hub_.abort(rank_, "it left before the end of its step");
+    } catch (...) {  // no memory for a text
+    }
   }
+
+  std::uint32_t rank() const { return rank_; }
 
   void at(std::uint32_t action) {
     hub_.at_[rank_].action.store(action, std::memory_order_relaxed);
@@ -286,7 +315,6 @@ class basic_in_process {
     return [this] { return detail::concat({"rank ", rank_, " at ", hub_.place(rank_)}); };
   }
   Mover& mover() const { return hub_.mover_; }
-  std::uint32_t rank() const { return rank_; }
 
  private:
   using buffer = typename basic_hub<Mover>::buffer;
@@ -338,55 +366,5 @@ class basic_in_process {
   bool finished_ = true;
   int exceptions_ = std::uncaught_exceptions();
 };
-
-namespace detail {
-
-/// Where the ranks of a hub wait for each other, or until one of them has failed.
-template <typename Mover>
-class meeting_point {
- public:
-  meeting_point(const basic_hub<Mover>& hub, std::uint32_t ranks) : hub_(hub), ranks_(ranks) {}
-  void wait() {
-    const std::uint32_t all = (arrived_.fetch_add(1) / ranks_ + 1) * ranks_;
-    while (arrived_.load() < all && !hub_.aborted()) std::this_thread::yield();
-  }
-
- private:
-  const basic_hub<Mover>& hub_;
-  std::uint32_t ranks_;
-  std::atomic<std::uint32_t> arrived_{0};
-};
-
-/// Runs `run(rank, together)` in a thread for each rank; together.wait() is for all of them. @throws what the
-/// first one that failed has thrown, once all have ended
-template <typename Mover, typename Run>
-void run_ranks(basic_hub<Mover>& hub, std::uint32_t ranks, Run&& run) {
-  std::vector<std::exception_ptr> errors(ranks);
-  std::atomic<std::uint32_t> first{ranks};  // the rank that failed first
-  meeting_point<Mover> together(hub, ranks);
-  std::vector<std::jthread> threads;
-  const auto run_rank = [&](std::uint32_t rank) {
-    try {
-      run(rank, together);
-    } catch (...) {
-      errors[rank] = std::current_exception();
-      const std::string cause = text_of_exception();
-      std::uint32_t nobody = ranks;
-      first.compare_exchange_strong(nobody, rank);
-      hub.abort(rank, cause);
-    }
-  };
-  try {
-    for (std::uint32_t rank = 0; rank < ranks; ++rank) threads.emplace_back(run_rank, rank);
-  } catch (const std::exception& e) {
-    hub.abort(static_cast<std::uint32_t>(threads.size()), detail::concat({"no thread: ", e.what()}));
-    threads.clear();
-    throw;
-  }
-  threads.clear();  // joins
-  if (first != ranks) std::rethrow_exception(errors[first]);
-}
-
-}  // namespace detail
 
 }  // namespace pipesched

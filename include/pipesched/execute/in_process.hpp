@@ -10,12 +10,13 @@
 #include <cstring>
 #include <memory>
 #include <span>
-#include <type_traits>
+#include <string>
 #include <vector>
 
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/execute/hub.hpp"
+#include "pipesched/execute/run_ranks.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
@@ -43,7 +44,9 @@ struct run_options {
 };
 
 /// Runs one step with a thread a rank, each with the trainer that `make_trainer(rank)` makes there, and returns the
-/// measured timeline, empty unless asked for. @throws what the first trainer that failed has thrown, once all threads have
+/// measured timeline, empty unless asked for. A trainer's `begin_step(0)` and `end_step(0)` are called around the step if it
+/// has them.
+/// @throws trainer_error, with rank and place, around what the first trainer that failed has thrown, once all threads have
 /// ended; pipeline_aborted if it was a stall. @pre check(p) is true
 template <typename MakeTrainer>
 timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_options& options = {}) {
@@ -51,17 +54,22 @@ timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   in_process_hub hub(p, options.time_limit);
-  using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t>>;
+  using trainer_type = detail::made_trainer<MakeTrainer, std::uint32_t>;
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
   std::chrono::steady_clock::time_point zero = std::chrono::steady_clock::now();
   std::atomic_flag started;
   detail::run_ranks(hub, ranks, [&](std::uint32_t rank, detail::meeting_point<host_mover>& together) {
-    trainers[rank].reset(new trainer_type(make_trainer(rank)));
+    detail::call_trainer(
+        rank, [] { return std::string("its start"); },
+        [&] { trainers[rank].reset(new trainer_type(make_trainer(rank))); });
     together.wait();
     if (!started.test_and_set()) zero = std::chrono::steady_clock::now();
     together.wait();
     in_process transport(hub, rank);
-    execute(p, rank, *trainers[rank], transport, options.record ? measured[rank] : std::span<interval>(), zero);
+    detail::run_step(rank, *trainers[rank], 0, [&] {
+      detail::execute<true>(p, rank, *trainers[rank], transport,
+                            options.record ? measured[rank] : std::span<interval>(), zero);
+    });
   });
   return measured;
 }

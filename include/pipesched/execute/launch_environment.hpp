@@ -30,7 +30,7 @@ namespace pipesched {
 
 struct launch_environment {
   std::uint32_t rank = 0, size = 1;
-  std::uint32_t local_rank = 0;  ///< among the processes of this host; the rank where a launcher does not tell
+  std::uint32_t local_rank = 0;  ///< among the processes of this host; the rank where a launcher does not say
   std::string address = "127.0.0.1";
   std::uint16_t port = 29500;
   std::string launcher = "none";
@@ -109,12 +109,16 @@ launch_environment read_launch_environment(Get&& get) {
     throw schedule_error(
         detail::concat({"MASTER_ADDR, the host of process 0, is needed by ", e.size, " processes of which ", local_size,
                         local_size == 1 ? " is" : " are", " known to be here"}));
+  if (e.address.empty())
+    throw schedule_error("MASTER_ADDR or SLURM_STEP_NODELIST has the host of process 0; got an empty name");
   if (const auto port = number("MASTER_PORT", 65535))
     e.port = static_cast<std::uint16_t>(*port);
   else if (const auto job = number("SLURM_JOB_ID", ~std::uint64_t{0}))
     e.port = static_cast<std::uint16_t>(20000 + *job % 10000);
   if (text("TORCHELASTIC_USE_AGENT_STORE") == "True" && ++e.port == 0)
     throw schedule_error("MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
+  if (e.port == 0 && e.size > 1)
+    throw schedule_error("MASTER_PORT is from 1 to 65535 where there is more than one process; got 0");
   return e;
 }
 /// Of this process. @throws schedule_error

@@ -55,10 +55,10 @@ class mpi_transport {
   /// @param time_limit  how long a rank waits for one message before it gives up, and all others with it
   /// @param block       bytes, 1 to 2^31 - 1; the same on all ranks
   /// @throws schedule_error, on all ranks, unless the communicator has the program's number of ranks, all with the same
-  /// program
+  /// program; for a time limit or a block that cannot be
   mpi_transport(const program& p, MPI_Comm communicator,
                 std::chrono::duration<double> time_limit = std::chrono::seconds(60), std::size_t block = 1u << 30)
-      : program_(p), time_limit_(time_limit), block_(block) {
+      : program_(p), time_limit_(detail::checked_time_limit(time_limit)), block_(block) {
     if (block < 1 || block > static_cast<std::size_t>(std::numeric_limits<int>::max()))
       throw schedule_error(concat({"a block has 1 to 2147483647 bytes; got ", block}));
     require(MPI_Comm_dup(communicator, &data_), "MPI_Comm_dup");

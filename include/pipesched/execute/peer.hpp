@@ -21,7 +21,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -30,6 +29,7 @@
 #include "pipesched/execute/device.hpp"
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/execute/hub.hpp"
+#include "pipesched/execute/run_ranks.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
@@ -102,8 +102,10 @@ class peer_mover {
   /// buffers go. A trainer's own streams are its own business.
   void drain(std::chrono::duration<double> limit) noexcept {
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
-    for (std::size_t r = 0; r < ranks_.size(); ++r)
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      if (!runtime_.succeeded(runtime_.set_device(ranks_[r].device))) continue;  // this thread may have chosen none
       detail::wait_until_empty(runtime_, states_[r].clock.end(), ranks_[r].compute, until);
+    }
     for (const channel_state& c : channels_)
       detail::wait_until_empty(runtime_, c.moved[0].handle(), c.stream.handle(), until);
   }
@@ -193,27 +195,31 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
 /// devices are through. A trainer's `begin_step(step)` and `end_step(step)` are called around every step if it has them,
 /// the latter once its own device is through: there an optimizer may go. The timeline is of the last step, and empty unless
 /// the hub is timed; the clocks of its ranks start within some microseconds.
-/// @throws what the first rank that failed has thrown, once all threads have ended. @pre check(p) is true
+/// @throws what the first rank that failed has thrown, once all threads have ended: trainer_error, with rank and place, around
+/// an exception of its trainer; schedule_error for no steps of a timed hub. @pre check(p) is true
 template <device_runtime R, typename MakeTrainer>
 timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer, std::size_t steps = 1) {
   timeline measured{.schedule = p.schedule};
   if (hub.mover().timed()) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
-  using trainer_type = std::remove_cvref_t<std::invoke_result_t<MakeTrainer&, std::uint32_t, peer_transport<R>&>>;
+  using trainer_type = detail::made_trainer<MakeTrainer, std::uint32_t, peer_transport<R>&>;
+  if (steps == 0 && hub.mover().timed()) throw schedule_error("a timeline is of at least 1 step; got 0");
   const auto ranks = static_cast<std::uint32_t>(p.actions.count());
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
   const auto run = [&](std::uint32_t rank, detail::meeting_point<peer_mover<R>>& together) {
     peer_transport<R> transport(hub, rank);
     transport.select_device();
-    trainers[rank].reset(new trainer_type(make_trainer(rank, transport)));
+    detail::call_trainer(
+        rank, [] { return std::string("its start"); },
+        [&] { trainers[rank].reset(new trainer_type(make_trainer(rank, transport))); });
     transport.synchronize();  // what the trainer has put into its stream so far
     trainer_type& trainer = *trainers[rank];
     for (std::size_t step = 0; step < steps; ++step) {
       if (hub.mover().timed()) together.wait();
       transport.start_clock();
-      if constexpr (requires { trainer.begin_step(step); }) trainer.begin_step(step);
-      execute(p, rank, trainer, transport);
-      transport.synchronize();
-      if constexpr (requires { trainer.end_step(step); }) trainer.end_step(step);
+      detail::run_step(rank, trainer, step, [&] {
+        detail::execute<true>(p, rank, trainer, transport, {}, {});
+        transport.synchronize();
+      });
     }
     if (hub.mover().timed()) transport.read_times(measured[rank]);
   };

@@ -24,13 +24,17 @@ struct mpi_options {
 };
 
 /// One step of this process's rank, and no more: for many steps keep a transport, catch as this does, and leave() after the
-/// last. Returns on all ranks or on none. Collective. @throws what this rank's trainer has thrown; else pipeline_aborted,
-/// with the rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
+/// last. Returns on all ranks or on none. Collective. A trainer's `begin_step(0)` and `end_step(0)` are called around the step
+/// if it has them.
+/// @throws trainer_error, with rank and place, around what this rank's trainer has thrown; else pipeline_aborted, with the
+/// rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
 template <typename Trainer>
 void run_mpi(const program& p, MPI_Comm communicator, Trainer& trainer, const mpi_options& options = {}) {
   mpi_transport transport(p, communicator, options.time_limit);
   try {
-    execute(p, transport.rank(), trainer, transport, options.record, options.zero);
+    detail::run_step(transport.rank(), trainer, 0, [&] {
+      detail::execute<true>(p, transport.rank(), trainer, transport, options.record, options.zero);
+    });
     transport.leave();
   } catch (...) {
     transport.abort(detail::text_of_exception());

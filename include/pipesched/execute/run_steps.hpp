@@ -15,18 +15,18 @@ namespace pipesched {
 
 /// Steps of one rank, with warm() before them. A trainer's `begin_step(step)` and `end_step(step)` are called around every
 /// step if it has them, the latter once the device is through: there an optimizer may go.
-/// @throws what the trainer has thrown; else pipeline_aborted, if another rank has failed or nothing moved
+/// @throws trainer_error, with rank and place, around what the trainer has thrown in a step; else pipeline_aborted, if another
+/// rank has failed or nothing moved
 template <typename Trainer, device_runtime R, typename L>
 void run_steps(const program& p, Trainer& trainer, edge_transport<R, L>& transport, std::size_t steps = 1) {
   try {
     transport.select_device();
     transport.warm(trainer);
-    for (std::size_t step = 0; step < steps; ++step) {
-      if constexpr (requires { trainer.begin_step(step); }) trainer.begin_step(step);
-      execute(p, transport.rank(), trainer, transport);
-      transport.synchronize();
-      if constexpr (requires { trainer.end_step(step); }) trainer.end_step(step);
-    }
+    for (std::size_t step = 0; step < steps; ++step)
+      detail::run_step(transport.rank(), trainer, step, [&] {
+        detail::execute<true>(p, transport.rank(), trainer, transport, {}, {});
+        transport.synchronize();
+      });
   } catch (...) {
     transport.abort(detail::text_of_exception());
     throw;

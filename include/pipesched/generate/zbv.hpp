@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// ZB-V: zero bubble on the V placement, rank r hosting stages r and 2pp-1-r, so that the last stage lies where the first
-// does and the first backward starts where the forward began. The hand-made order. (By greedy search: zb_greedy.hpp.)
+// ZB-V: zero bubble on the V placement, where rank r hosts stages r and 2pp-1-r, so that the first and the last stage
+// are on the same rank and the first backward starts there. This is the hand-made order; zbv_greedy.hpp searches for
+// one.
 // Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), and PyTorch's
 // ScheduleZBVZeroBubble, whose order this is.
 
@@ -10,22 +11,24 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/truncate.hpp"
 #include "pipesched/schedule.hpp"
 
 namespace pipesched {
 
-inline constexpr family_limits zbv_rule{.family = "zbv", .stages_per_rank = 2};
+inline constexpr family_limits zbv_limits{.family = "zbv", .stages_per_rank = 2};
 
 namespace detail {
 
-// The order for n >= 2pp-1 micro-batches; a goes down the V, b back up.
+// The order of n >= 2pp-1 micro-batches; stage a is on the way down the V, stage b on the way back up.
 template <cell_sink Sink>
 constexpr void emit_whole_zbv(std::int64_t P, std::int64_t r, std::int64_t n, Sink& sink) {
   const stage_ops a(r, 0), b(2 * P - 1 - r, 1);
   const std::int64_t ahead = 2 * P - r - 1;  // forwards of a before the steady state
-  const std::int64_t with_a = n - ahead;     // rounds of the steady state that have one more
+  const std::int64_t with_a = n - ahead;     // rounds of the steady state that have a forward of a
   repeat(sink, 2 * (P - r) - 1, a.F(0));
   repeat(sink, r, b.F(0), a.F(2 * (P - r) - 1));
   repeat(sink, P - r, b.F(r), b.I(0), b.W(0));
@@ -42,22 +45,24 @@ constexpr void emit_whole_zbv(std::int64_t P, std::int64_t r, std::int64_t n, Si
 /// Emits the row of one rank. @throws schedule_error on bad parameters.
 template <cell_sink Sink>
 constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
-  require(zbv_rule, p, rank);
+  require(zbv_limits, p, rank);
   const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
   emit_truncated(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
                  [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
 }
 
-/// ZB-V for every pp >= 1 and micro >= 1; below 2 pp - 1 micro-batches the order of 2 pp - 1 without the surplus, as
-/// PyTorch does it. For micro >= 2 pp and F = I = W the span has no bubble and the makespan one of pp - 1, as ranks start
-/// one F after the other; every rank keeps 2 pp activations of one stage, as much memory as 1F1B's rank 0.
+/// ZB-V for every pp >= 1 and micro >= 1. Below 2 pp - 1 micro-batches it is the order of 2 pp - 1 without the surplus,
+/// as in PyTorch. For micro >= 2 pp and F = I = W, the span has no bubble, and the makespan has one of pp - 1, as each
+/// rank starts one F after the rank before it. Every rank keeps 2 pp activations of one stage, the memory of rank 0 of
+/// 1F1B.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_zbv_schedule(const pipeline_params& p) {
-  require(zbv_rule, p);
-  return make_schedule(zbv_rule, p, placement::vee(p.pp), [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
+  require(zbv_limits, p);
+  return detail::assemble(zbv_limits, p, placement::vee(p.pp),
+                          [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
 }
 
-/// The row of one rank alone.
+/// The row of one rank. Linear in its length and, if micro < 2 pp - 1, in pp.
 constexpr std::vector<cell> make_zbv_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); }, rank);
 }

@@ -1,112 +1,239 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Cost models as JSON. Every entry is a number, or an array with one number a stage, and may be left out:
+// Cost models as JSON, specified by costs.schema.json beside this header. Every entry may be left out; where an entry is a
+// number, it may be an array with one number per stage:
 //
-//   {"forward": 1, "backward_input": 1, "backward_weight": 1, "backward": 2, "overlapped": 3, "overlap_efficiency": 0.9,
+//   {"forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1,
+//    "overlapped": 3, "overlap_efficiency": 0.9,              one of the two
+//    "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "FI"],
 //    "communication": {"forward": 0, "backward_input": 0, "backward_weight": 0},
 //    "release": {"forward": 1, "backward": 3},
-//    "transfer": 0, "message_bytes": 0, "bandwidth": 1,
+//    "transfer": 0, "message_bytes": 0, "bandwidth": 1,       per cut between stages
 //    "memory": {"kept_by_forward": 0, "freed_by_input": 0, "freed_by_weight": 0, "weights": 0}}
 //
-// overlap_efficiency is a number for all. What each means: stage_costs in cost_model.hpp.
+// overlap_efficiency, pairs and allowed_pairs are for all stages. The meaning of each entry: stage_costs.
 
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <istream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/error.hpp"
+#include "pipesched/io/detail/costs_document.hpp"
+#include "pipesched/nearest_name.hpp"
+#include "pipesched/op.hpp"
 
 namespace pipesched {
 
 namespace detail {
 
-template <typename Json>
-double cost_number(const Json& j, std::string_view name) {
-  if (!j.is_number()) throw schedule_error(concat({"costs: ", name, " is no number"}));
-  return j.template get<double>();
+[[noreturn]] inline void refuse_entry(std::string_view path, std::string_view what) { throw costs_fault(path, what); }
+
+template <typename Names>
+[[noreturn]] void refuse_name(std::string_view path, const Names& known) {
+  const std::string_view near = nearest_name(path, known);
+  std::string text;
+  for (std::string_view name : known) text += concat({text.empty() ? "expected one of " : ", ", name});
+  if (!near.empty()) text = concat({"did you mean \"", near, "\"?"});
+  throw costs_fault(path, text, unknown_entry{});
 }
 
-// Takes the entry `name` ("memory.weights": in the object "memory") out of the document; nothing where there is none.
 template <typename Json>
-std::optional<Json> taken(Json& document, std::string_view name) {
-  const std::size_t dot = name.find('.');
-  const auto found = document.find(std::string(name.substr(0, dot)));
-  if (found == document.end()) return std::nullopt;
-  if (dot != name.npos) {
-    if (!found->is_object()) throw schedule_error(concat({"costs: ", name.substr(0, dot), " is no object"}));
-    return taken(*found, name.substr(dot + 1));
-  }
-  Json value = std::move(*found);
-  document.erase(found);
+double cost_number(const Json& j, std::string_view path) {
+  if (!j.is_number()) refuse_entry(path, "is not a number");
+  const double value = j.template get<double>();
+  if (!(value >= 0)) refuse_entry(path, "is negative; expected a finite number that is not negative, nearest 0");
   return value;
 }
 
-// The three whose default is not zero.
-constexpr bool costs_of_pass(std::string_view name) {
-  return name == "forward" || name == "backward_input" || name == "backward_weight";
+template <typename Json>
+per_stage cost_numbers(const Json& j, const std::string& path) {
+  if (!j.is_array()) return cost_number(j, path);
+  if (j.empty()) refuse_entry(path, "is empty; expected a number, or one per stage");
+  std::vector<double> values;
+  for (const Json& value : j) values.push_back(cost_number(value, concat({path, "[", values.size(), "]"})));
+  return per_stage(std::move(values));
+}
+
+template <typename Json>
+pass_pair pair_of_text(const Json& j, std::string_view path) {
+  const auto pair = j.is_string() ? parse_pass_pair(j.template get_ref<const std::string&>()) : std::nullopt;
+  if (!pair) refuse_entry(path, "is not a pair; expected two letters out of F, B, I and W, such as \"FB\"");
+  return *pair;
+}
+
+template <typename Json>
+pair_time pair_of_entry(const Json& j, const std::string& path) {
+  static constexpr std::array<std::string_view, 3> known{"ops", "stages", "time"};
+  if (!j.is_object()) refuse_entry(path, "is not an object; expected one such as {\"ops\": \"FF\", \"time\": 3}");
+  pair_time pair;
+  for (const auto& item : j.items()) {
+    const std::string& name = item.key();
+    const Json& value = item.value();
+    const std::string at = path + "." + name;
+    if (name == "ops") {
+      pair.passes = pair_of_text(value, at);
+    } else if (name == "time") {
+      pair.time = cost_number(value, at);
+    } else if (name == "stages") {
+      if (!value.is_array() || value.size() != 2)
+        refuse_entry(at, "does not name two stages; expected [first, second]");
+      pair.stages.emplace();
+      for (std::size_t i = 0; i < 2; ++i) {
+        if (!value[i].is_number_unsigned() || value[i].template get<std::uint64_t>() > 0xFFFF)
+          refuse_entry(concat({at, "[", i, "]"}), "is not a stage; expected 0 to 65535");
+        (*pair.stages)[i] = value[i].template get<std::uint16_t>();
+      }
+    } else {
+      refuse_name(at, std::array<std::string, 3>{path + ".ops", path + ".stages", path + ".time"});
+    }
+  }
+  for (std::string_view needed : {known[0], known[2]})
+    if (!j.contains(needed)) refuse_entry(path, concat({"has no \"", needed, "\"; expected \"ops\" and \"time\""}));
+  return pair;
+}
+
+// All names of entries, those in groups with the group's: "memory.weights".
+inline std::vector<std::string_view> names_of_costs() {
+  std::vector<std::string_view> names{"overlap_efficiency", "pairs", "allowed_pairs"};
+  const stage_costs costs;
+  stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
+  return names;
+}
+
+// Reads the entry of that name; false if it is not one of numbers.
+template <typename Json>
+bool read_field(stage_costs& costs, const std::string& name, const Json& value) {
+  bool known = false;
+  stage_costs::for_each_field(costs, [&](auto& field, std::string_view of) {
+    if (of != name) return;
+    field = cost_numbers(value, name);
+    known = true;
+  });
+  return known;
+}
+
+template <typename Json>
+void read_entry(stage_costs& costs, const std::string& name, const Json& value) {
+  if (name == "overlap_efficiency") {
+    const double e = cost_number(value, name);
+    if (!(e > 0 && e <= 1))
+      refuse_entry(name, concat({"is ", e, "; expected more than 0 and at most 1, nearest ", e > 1 ? "1" : "0.01"}));
+    costs.overlap_efficiency = e;
+  } else if (name == "pairs") {
+    if (!value.is_array()) refuse_entry(name, "is not an array; expected one such as [{\"ops\": \"FF\", \"time\": 3}]");
+    for (const Json& one : value)
+      costs.pairs.push_back(pair_of_entry(one, concat({"pairs[", costs.pairs.size(), "]"})));
+  } else if (name == "allowed_pairs") {
+    if (!value.is_array()) refuse_entry(name, "is not an array; expected one such as [\"FB\", \"FI\"]");
+    costs.allowed_pairs.emplace();
+    for (std::size_t i = 0; i < value.size(); ++i)
+      costs.allowed_pairs->insert(pair_of_text(value[i], concat({"allowed_pairs[", i, "]"})));
+  } else if (!read_field(costs, name, value)) {
+    refuse_name(name, names_of_costs());
+  }
+}
+
+constexpr bool is_group_of_costs(std::string_view name) {
+  return name == "communication" || name == "release" || name == "memory";
+}
+
+inline double finite(double value, std::string_view name) {
+  if (!std::isfinite(value)) refuse_entry(name, "is not finite; JSON has no such number");
+  return value;
 }
 
 }  // namespace detail
 
-/// The costs of a document. @throws schedule_error on an unknown entry or one of the wrong type, with its name; whether the
-/// numbers make sense is for stage_costs::check(), which simulate() calls.
+/// Reads the costs of a document. stage_costs::check(), which simulate() calls, then checks the numbers against the number
+/// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number.
 template <typename Json>
 void from_json(const Json& j, stage_costs& costs) {
-  if (!j.is_object()) throw schedule_error("costs: expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+  if (!j.is_object()) throw detail::costs_fault("", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
   costs = {};
-  Json rest = j;
-  stage_costs::for_each_field(costs, [&](auto& field, std::string_view name) {
-    const std::optional<Json> entry = detail::taken(rest, name);
-    if (!entry) return;
-    if (!entry->is_array()) {
-      field = per_stage(detail::cost_number(*entry, name));
-      return;
+  for (const auto& item : j.items()) {
+    if (const std::size_t dot = item.key().find('.'); dot != std::string::npos)
+      throw detail::costs_fault(item.key(), "expected objects, such as {\"memory\": {\"weights\": 0}}",
+                                detail::unknown_entry{});
+    if (!detail::is_group_of_costs(item.key())) {
+      detail::read_entry(costs, item.key(), item.value());
+      continue;
     }
-    std::vector<double> values;
-    for (const Json& value : *entry) values.push_back(detail::cost_number(value, name));
-    field = per_stage(std::move(values));
-  });
-  if (const auto e = detail::taken(rest, "overlap_efficiency"))
-    costs.overlap_efficiency = detail::cost_number(*e, "overlap_efficiency");
-  for (const auto& [name, value] : rest.items()) {  // what is left, but for the groups emptied above
-    if (value.empty() && (name == "communication" || name == "release" || name == "memory")) continue;
-    const bool group = value.is_object() && !value.empty();
-    throw schedule_error(detail::concat({"costs: unknown entry \"", name.substr(0, 40), group ? "." : "",
-                                         group ? value.begin().key().substr(0, 40) : "", "\""}));
+    if (!item.value().is_object()) detail::refuse_entry(item.key(), "is not an object");
+    for (const auto& entry : item.value().items())
+      if (const std::string name = item.key() + "." + entry.key(); !detail::read_field(costs, name, entry.value()))
+        detail::refuse_name(name, detail::names_of_costs());
   }
 }
 
-/// The document of a cost model, without what is at its default.
+/// Makes the document of a cost model, without entries at their defaults; reading it gives an equal cost model.
+/// @throws schedule_error if a number is infinite or NaN
 template <typename Json>
 void to_json(Json& j, const stage_costs& costs) {
   j = Json::object();
   stage_costs::for_each_field(costs, [&](const auto& field, std::string_view name) {
-    Json value;
-    if constexpr (requires { field.has_value(); }) {
-      if (!field) return;
-      value = field->values().size() == 1 ? Json(field->values()[0]) : Json(field->values());
+    const per_stage* numbers = nullptr;
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, per_stage>) {
+      if (name == "forward" || field != per_stage(0)) numbers = &field;
     } else {
-      value = field.values().size() == 1 ? Json(field.values()[0]) : Json(field.values());
-      if (value == 0.0 && !detail::costs_of_pass(name)) return;  // zero is the default
+      if (field) numbers = &*field;
     }
+    if (numbers == nullptr) return;
+    if (numbers->values().empty()) detail::refuse_entry(name, "is empty; expected a number, or one per stage");
+    for (double value : numbers->values()) detail::finite(value, name);
     const std::size_t dot = name.find('.');
     Json& place = dot == name.npos ? j : j[std::string(name.substr(0, dot))];
-    place[std::string(dot == name.npos ? name : name.substr(dot + 1))] = std::move(value);
+    Json& entry = place[std::string(dot == name.npos ? name : name.substr(dot + 1))];
+    entry = numbers->values().size() == 1 ? Json(numbers->values()[0]) : Json(numbers->values());
   });
-  if (costs.overlap_efficiency) j["overlap_efficiency"] = *costs.overlap_efficiency;
+  if (costs.overlap_efficiency)
+    j["overlap_efficiency"] = detail::finite(*costs.overlap_efficiency, "overlap_efficiency");
+  for (const pair_time& p : costs.pairs) {
+    if (p.passes.first == pass::none || p.passes.second == pass::none)
+      detail::refuse_entry("pairs", "has an entry without two passes; expected two of F, B, I, W");
+    Json pair = {{"ops", to_string(p.passes)}, {"time", detail::finite(p.time, "pairs")}};
+    if (p.stages) pair["stages"] = *p.stages;
+    j["pairs"].push_back(std::move(pair));
+  }
+  if (costs.allowed_pairs) {
+    j["allowed_pairs"] = Json::array();
+    constexpr pass passes[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
+    for (std::size_t a = 0; a < std::size(passes); ++a)
+      for (std::size_t b = a; b < std::size(passes); ++b)
+        if (const pass_pair p{passes[a], passes[b]}; costs.allowed_pairs->contains(p))
+          j["allowed_pairs"].push_back(to_string(p));
+  }
 }
 
-/// Reads one document. @throws schedule_error when it is not JSON, or not of this form.
+/// Reads one document. @throws schedule_error with entry, line and column when the text is not JSON or not of this form.
 inline stage_costs read_costs(std::istream& in) {
-  const auto document = nlohmann::json::parse(in, nullptr, false);
-  if (document.is_discarded()) throw schedule_error("costs: not JSON");
-  return document.get<stage_costs>();
+  if (!in) throw schedule_error("costs: the stream cannot be read");
+  std::string text;
+  try {
+    text.assign(std::istreambuf_iterator<char>(in), {});
+  } catch (const std::ios_base::failure& e) {
+    throw schedule_error(detail::concat({"costs: the stream cannot be read: ", e.what()}));
+  }
+  detail::costs_parser parser(text);
+  const nlohmann::json document = parser.parse();
+  try {
+    return document.get<stage_costs>();
+  } catch (const detail::costs_fault& e) {
+    throw schedule_error(e.what() + parser.place_of(e.path));
+  }
 }
+inline stage_costs read_costs(std::istream&& in) { return read_costs(in); }
 
 }  // namespace pipesched

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Schedules as JSON (format "pipesched.schedule", version 1; its JSON Schema lies beside this header).
+// Schedules as JSON: format "pipesched.schedule", version 1, specified by schedule.schema.json beside this header.
 //
-//   write_json(stream, schedule)   straight to a stream, no document in memory
-//   read_json(stream or text)      straight from the parser's events, no document in memory
-//   nlohmann::json j = schedule;   and  j.get<pipesched::schedule>(),  for those who want the document
+//   write_json(stream, schedule)   writes to a stream without building a document
+//   read_json(stream or text)      reads the parser's events without building a document
+//   nlohmann::json j = schedule;   and  j.get<pipesched::schedule>()  convert to and from a document
 //
-// Reading takes nothing on trust: whatever is not a schedule of this format is refused with one sentence that gives the
-// place. What a schedule *means* is not judged here; verify() does that.
+// The reader is strict: it refuses any other text with one sentence that gives path, line and column. It does not check
+// that the order is valid; verify() does.
 
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "pipesched/error.hpp"
-#include "pipesched/io/json_reader.hpp"
+#include "pipesched/io/detail/schedule_sax_handler.hpp"
 #include "pipesched/notation.hpp"
 #include "pipesched/schedule.hpp"
 
@@ -30,37 +30,17 @@ namespace pipesched {
 
 namespace detail {
 
-// The bytes of a stream or text. nlohmann's parser takes a NUL for the end of all input, so that anything could follow one:
-// here it is another byte that JSON does not allow.
-template <typename Iterator>
-struct json_bytes {
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = char;
-
-  char operator*() const { return *at == '\0' ? '\x01' : *at; }
-  json_bytes& operator++() {
-    ++at;
-    return *this;
-  }
-  friend bool operator==(const json_bytes& a, const json_bytes& b) { return a.at == b.at; }
-  friend bool operator!=(const json_bytes& a, const json_bytes& b) { return !(a.at == b.at); }
-
-  Iterator at;
-};
-
 template <typename Iterator>
 schedule read_json_from(Iterator first, Iterator last) {
-  json_reader reader;
-  nlohmann::json::sax_parse(json_bytes<Iterator>{first}, json_bytes<Iterator>{last}, &reader);
-  return std::move(reader).result();
+  text_position position;
+  schedule_sax_handler handler(&position);
+  nlohmann::json::sax_parse(json_bytes<Iterator>{first, &position}, json_bytes<Iterator>{last, &position}, &handler);
+  return std::move(handler).result();
 }
 
 }  // namespace detail
 
-/// The document of a schedule, for nlohmann's `json j = schedule`.
+/// Makes the document of a schedule: `nlohmann::json j = schedule`.
 template <typename Json>
 void to_json(Json& j, const schedule& s) {
   j = {{"format", json_format}, {"version", json_version}, {"name", std::string_view(s.name)},
@@ -78,15 +58,15 @@ void to_json(Json& j, const schedule& s) {
   }
 }
 
-/// The schedule of a document. @throws schedule_error when it is none of this format.
+/// Reads the schedule of a document. @throws schedule_error with the path of the first fault.
 template <typename Json>
 void from_json(const Json& j, schedule& s) {
-  detail::json_reader reader;
-  detail::replay(j, reader);
-  s = std::move(reader).result();
+  detail::schedule_sax_handler handler;
+  detail::replay(j, handler);
+  s = std::move(handler).result();
 }
 
-/// Writes the same document, a line a rank; needs memory for one row of text alone.
+/// Writes the same document with one line per rank. Takes memory for the text of one row.
 inline void write_json(std::ostream& out, const schedule& s) {
   std::string text = "{\"format\": \"" + std::string(json_format) + "\", \"version\": " + std::to_string(json_version) +
                      ", \"name\": " + nlohmann::json(s.name.view()).dump() + ", \"pp\": " + std::to_string(s.pp()) +
@@ -118,8 +98,8 @@ inline void write_json(std::ostream& out, const schedule& s) {
   out << "\n ]}\n";
 }
 
-/// Reads one document. @throws schedule_error when it is not JSON or no schedule of this format: one sentence with the
-/// place. Linear in the size of the text, memory likewise.
+/// Reads one document. @throws schedule_error with path, line and column when the text is not JSON or not a schedule of this
+/// format. Time and memory are linear in the size of the text.
 inline schedule read_json(std::istream& in) {
   try {
     return detail::read_json_from(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());

@@ -151,8 +151,8 @@ class checker {
         add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
         check_slot(rank, i, c[k], activations_, slots[k].activation, c[k].pass == pass::forward);
-        if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight)
-          check_slot(rank, i, c[k], contexts_, slots[k].context, c[k].pass == pass::backward_input);
+        if (c[k].pass != pass::forward)
+          check_slot(rank, i, c[k], contexts_, slots[k].context, yields_input_gradient(c[k].pass));
         else if (slots[k].context != no_slot)
           add(rule::slot, rank, i, concat({to_string(c[k]), " has a context slot that it does not need"}));
       }
@@ -160,7 +160,7 @@ class checker {
         const bool last = yields_weight_gradient(c[k].pass);
         if (last) totals_[rank][c[k].chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
         if (s_.forward_only || last) release(activations_, slots[k].activation);
-        if (c[k].pass == pass::backward_weight) release(contexts_, slots[k].context);
+        if (last) release(contexts_, slots[k].context);
       }
     }
   }

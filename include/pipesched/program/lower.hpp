@@ -172,9 +172,9 @@ class rank_lowering {
         of.input = local_buffer_[in.number];
       }
       if (c[k].pass == pass::forward) activation_of_[at(c[k])] = activations_.take();
-      if (c[k].pass == pass::backward_input) context_of_[at(c[k])] = contexts_.take();
+      if (yields_input_gradient(c[k].pass)) context_of_[at(c[k])] = contexts_.take();
       of.activation = activation_of_[at(c[k])];
-      if (c[k].pass == pass::backward_input || c[k].pass == pass::backward_weight) of.context = context_of_[at(c[k])];
+      if (c[k].pass != pass::forward) of.context = context_of_[at(c[k])];
     }
     for (std::size_t k = 0; k < ops.size(); ++k)
       if (const message_id out = ops[k].output; out.is_remote())
@@ -195,7 +195,7 @@ class rank_lowering {
         local_.give(of.input);
       }
       if (s_.forward_only || yields_weight_gradient(c[k].pass)) activations_.give(of.activation);
-      if (c[k].pass == pass::backward_weight) contexts_.give(of.context);
+      if (yields_weight_gradient(c[k].pass)) contexts_.give(of.context);
     }
   }
 

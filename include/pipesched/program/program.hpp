@@ -69,7 +69,7 @@ constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind
 /// The slots of one op. Tensors between stages of one rank also have a buffer.
 struct op_slots {
   std::uint32_t activation = no_slot;  ///< kept from the start of F to the end of B or W
-  std::uint32_t context = no_slot;     ///< kept from the start of I to the end of W
+  std::uint32_t context = no_slot;     ///< kept from the start of I to the end of W; for a whole B while it runs
   std::uint32_t input =
       no_slot;  ///< the buffer that it reads; no_slot for the first stage's F and the last stage's B or I
   std::uint32_t output =
@@ -81,7 +81,7 @@ struct op_slots {
 /// The number of slots of each kind that a rank needs.
 struct pool_sizes {
   std::uint32_t activations = 0;  ///< the rank's peak of activations
-  std::uint32_t contexts = 0;     ///< the rank's peak of contexts
+  std::uint32_t contexts = 0;     ///< the rank's peak of pending W, and of B that run
   std::uint32_t buffers = 0;      ///< one message each: received, sent or between stages of the rank
   std::uint32_t reductions = 0;   ///< one received weight gradient each
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A timeline in the Trace Event Format, for ui.perfetto.dev and chrome://tracing: a process a rank, with one track for
-// compute, tracks for the tensors on their way to other ranks (as many as needed for events on a track not to cross), a
-// counter of live activations, and flow arrows from the maker of a tensor to its user.
+// A timeline in the Trace Event Format, for ui.perfetto.dev and chrome://tracing. One process per rank, with a track for
+// compute, tracks for transfers to other ranks (as many as keep the events of a track apart), a counter of live activations
+// (1 is one micro-batch through the rank's whole share), and flow arrows from the producer of a tensor to its user.
 // Format: "Trace Event Format", Google, events M, X, s, t, f, C; times in microseconds.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,13 +19,14 @@
 #include "pipesched/op.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"
+#include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
 
 struct trace_style {
-  double microseconds = 1000;  ///< that one unit of the timeline stands for: 1000 if it is in milliseconds
+  double microseconds = 1000;  ///< per unit of the timeline: 1000 for milliseconds, 1e6 for seconds
 };
 
 namespace detail {
@@ -33,7 +35,7 @@ template <typename Costs>
 class trace_writer {
  public:
   trace_writer(const timeline& t, const Costs& costs, const trace_style& style)
-      : t_(t), s_(t.schedule), costs_(costs), style_(style), users_(s_, {}) {
+      : t_(t), s_(t.schedule), costs_(costs), style_(style), users_(drawable(t, style), {}) {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
         for (op o : s_[rank][i])
@@ -55,10 +57,21 @@ class trace_writer {
   }
 
  private:
+  // The schedule of a timeline whose times, in microseconds, are numbers that JSON has.
+  static const schedule& drawable(const timeline& t, const trace_style& style) {
+    require_drawable(t);
+    double end = 1;
+    for (const interval& i : t.intervals.all()) end = std::max({end, i.end, -i.start});
+    if (!(style.microseconds > 0 && std::isfinite(end * style.microseconds)))
+      throw schedule_error(concat({"a trace takes a unit of time above 0 microseconds, and finite times in it; got ",
+                                   style.microseconds, " microseconds per unit and times up to ", end}));
+    return t.schedule;
+  }
+
   struct message {
     double start, end;
     tensor_id what;
-    op maker;
+    op producer;
     std::uint32_t to;
   };
 
@@ -72,7 +85,7 @@ class trace_writer {
   }
   void begin(std::string_view phase, std::uint32_t rank, std::size_t track, double time) {
     out_ += concat({"{\"ph\":\"", phase, "\",\"pid\":", rank, ",\"tid\":", track, ",\"ts\":"});
-    append_number(out_, time * style_.microseconds);
+    append_value(out_, time * style_.microseconds);
   }
   void flow(std::string_view phase, std::uint32_t rank, std::size_t track, double time, std::uint64_t id) {
     begin(phase, rank, track, time);
@@ -94,31 +107,31 @@ class trace_writer {
       const cell& c = s_[rank][i];
       begin("X", rank, 0, start);
       out_ += ",\"dur\":";
-      append_number(out_, (end - start) * style_.microseconds);
+      append_value(out_, (end - start) * style_.microseconds);
       out_ += ",\"name\":\"";
       append_cell(out_, c);
       out_ += concat({"\",\"cat\":\"", c.overlapped() ? "overlapped" : "compute", "\",\"cname\":\"", colour(c),
                       "\",\"args\":{\"stage\":", c[0].stage, ",\"micro\":", c[0].micro, "}},\n"});
-      for (op o : c)  // the ends of arrows that come here from other ranks, and the beginnings of those that leave
+      for (op o : c)  // arrows that arrive from other ranks end here, arrows to other ranks begin here
         if (const auto in = input_of(o, s_.stages()); in && s_.placement.rank_of(in->stage, in->micro) != rank)
           flow("f", rank, 0, start, id_of(*in));
-      const bool swapped = c.overlapped() && made_at(c, {rank, i}, 1) < made_at(c, {rank, i}, 0);
+      const bool swapped = c.overlapped() && released_at(c, {rank, i}, 1) < released_at(c, {rank, i}, 0);
       for (std::size_t n = 0; n < c.size(); ++n) {
         const std::size_t k = swapped ? 1 - n : n;
         if (const auto out = output_of(c[k], s_.stages()); out && users_[*out].rank != rank)
-          flow("s", rank, 0, start + 0.99 * (made_at(c, {rank, i}, k) - start), id_of(*out));
+          flow("s", rank, 0, start + 0.99 * (released_at(c, {rank, i}, k) - start), id_of(*out));
       }
     }
   }
 
-  double made_at(const cell& c, cell_ref at, std::size_t k) const {
+  double released_at(const cell& c, cell_ref at, std::size_t k) const {
     if constexpr (requires { costs_.release(c, k); })
       return t_[at.rank][at.index].start + costs_.release(c, k);
     else
       return t_[at.rank][at.index].end;
   }
 
-  // Lanes are handed out first come, first served: a message takes the first that is free.
+  // In the order of their starts, each message takes the first free lane.
   void write_transfers(std::uint32_t rank) {
     std::vector<message> messages;
     for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
@@ -128,8 +141,8 @@ class trace_writer {
         if (!out) continue;
         const cell_ref to = users_[*out];
         if (to.rank == rank) continue;
-        const double made = made_at(c, {rank, i}, k);
-        double arrives = t_[to.rank][to.index].start;  // measured: it was there by then
+        const double made = released_at(c, {rank, i}, k);
+        double arrives = t_[to.rank][to.index].start;  // measured: it arrived at that time at the latest
         if constexpr (cost_model<Costs>) arrives = t_[rank][i].start + time_to_arrive(s_, costs_, rank, c, k, *out);
         messages.push_back({made, std::max(made, arrives), *out, c[k], to.rank});
       }
@@ -146,25 +159,31 @@ class trace_writer {
       free_from[lane] = m.end;
       begin("X", rank, lane + 1, m.start);
       out_ += ",\"dur\":";
-      append_number(out_, (m.end - m.start) * style_.microseconds);
+      append_value(out_, (m.end - m.start) * style_.microseconds);
       out_ += concat({",\"name\":\"", m.what.kind == tensor_kind::gradient ? "gradient of " : "output of ",
-                      to_string(m.maker), " to rank ", m.to, "\",\"cat\":\"transfer\"},\n"});
+                      to_string(m.producer), " to rank ", m.to, "\",\"cat\":\"transfer\"},\n"});
       flow("t", rank, lane + 1, m.start, id_of(m.what));
     }
   }
 
   void write_activations(std::uint32_t rank) {
+    const activation_unit& unit = units_[rank];
+    const auto weight = [&](op o) { return unit.weight[s_.placement.replica_of(o.micro)]; };
     std::int64_t live = 0;
     const auto sample = [&](double time) {
       begin("C", rank, 0, time);
-      out_ += concat({",\"name\":\"live activations\",\"args\":{\"live\":", live, "}},\n"});
+      out_ += ",\"name\":\"live activations (of the rank's share)\",\"args\":{\"live\":";
+      append_value(out_, static_cast<double>(live) / static_cast<double>(unit.share));
+      out_ += "}},\n";
     };
     for (std::size_t i = 0; i < s_[rank].size(); ++i) {
       const std::int64_t before = live;
-      for (op o : s_[rank][i]) live += o.pass == pass::forward;
+      for (op o : s_[rank][i])
+        if (o.pass == pass::forward) live += weight(o);
       if (live != before) sample(t_[rank][i].start);
       const std::int64_t during = live;
-      for (op o : s_[rank][i]) live -= s_.forward_only || yields_weight_gradient(o.pass);
+      for (op o : s_[rank][i])
+        if (s_.forward_only || yields_weight_gradient(o.pass)) live -= weight(o);
       if (live != during) sample(t_[rank][i].end);
     }
   }
@@ -178,18 +197,21 @@ class trace_writer {
   const Costs& costs_;
   const trace_style& style_;
   tensor_table<cell_ref> users_;
+  std::vector<activation_unit> units_ = activation_units(s_.placement);
   std::string out_;
 };
 
 }  // namespace detail
 
-/// The trace of a simulated timeline. @pre t is true and was simulated with these costs. Linear but for sorting messages.
+/// The trace of a timeline that was simulated with these costs. Linear, but for the sorting of messages.
+/// @throws schedule_error when the timeline has not one interval of finite times per cell, or the unit is not above 0
 template <cost_model Costs>
 std::string render_chrome_trace(const timeline& t, const Costs& costs, const trace_style& style = {}) {
   return detail::trace_writer(t, costs, style).write();
 }
 
-/// The trace of a measured timeline: a message is drawn from the end of its maker to the start of its user.
+/// The trace of a measured timeline. A message is drawn from the end of its producer to the start of its user.
+/// @throws schedule_error as above
 inline std::string render_chrome_trace(const timeline& t, const trace_style& style = {}) {
   const detail::as_measured none;
   return detail::trace_writer(t, none, style).write();

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Timelines as one self-contained page that opens from disk, without a server or the network: zoom and pan, what a cell is
-// and what it waited for, what it needs and what needs it, the critical path, the live activations of every rank; several
-// timelines under one time axis; mouse or keyboard; light and dark.
+// Timelines as one self-contained page that opens from disk, without a server or the network. It opens fitted to the
+// window, whatever the unit of time, and zooms and pans from there. Per cell it shows its ops and times, its wait, its
+// inputs and users; per rank the live activations; per schedule the critical path. Several timelines share one time axis.
+// Mouse or keyboard; light and dark.
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -24,16 +26,16 @@
 
 namespace pipesched {
 
-/// One timeline of a page, with all that is said of it.
+/// One timeline of a page, its explanation and its title.
 struct html_panel {
   pipesched::timeline timeline;
   pipesched::explanation explanation;
   std::string title{};
-  /// Bytes that F keeps and (negative) B, I and W free, by stage; empty: activations are counted instead.
+  /// Bytes that F keeps and (negative) B, I and W free, per stage. Empty: the page counts activations instead.
   std::vector<std::array<double, 4>> bytes{};
 };
 
-/// The panel of a simulated timeline. @pre t is true and was simulated with these costs
+/// The panel of a simulated timeline. @pre t was simulated with these costs
 template <cost_model Costs>
 html_panel make_panel(timeline t, const Costs& costs) {
   html_panel p{.timeline = std::move(t), .explanation = {}};
@@ -54,7 +56,7 @@ html_panel make_panel(timeline t, const Costs& costs) {
   return p;
 }
 
-/// The panel of a measured timeline. @pre t is true
+/// The panel of a measured timeline.
 inline html_panel make_panel(timeline t) {
   html_panel p{.timeline = std::move(t), .explanation = {}};
   p.explanation = explain(p.timeline);
@@ -66,8 +68,18 @@ namespace detail {
 
 class html_writer {
  public:
-  std::string write(std::span<const html_panel> panels) {
+  std::string write(std::span<const html_panel> panels, std::span<const std::string> notes) {
+    if (panels.empty()) throw schedule_error("a page shows at least one timeline; got none");
+    for (const html_panel& p : panels) {
+      require_drawable(p.timeline);
+      for (const auto& of : p.bytes)
+        for (double bytes : of)
+          if (!std::isfinite(bytes))
+            throw schedule_error(concat({"a page shows finite numbers of bytes; got ", bytes}));
+    }
     out_ = html_page_head;
+    for (const std::string& note : notes) out_ += "<li>" + escaped(note) + "</li>\n";
+    out_ += html_page_middle;
     list(panels, [&](const html_panel& p) { write_panel(p); });
     return std::move(out_ += html_page_tail);
   }
@@ -105,14 +117,22 @@ class html_writer {
       std::uint32_t stage = 0;
       list(s.placement.rank_of_stage(replica), [&](std::uint16_t) { whole(s.placement.chunk_of(stage++, micro)); });
     }
-    out_ += "],\"memory\":";
+    out_ += "],\"hosted\":";
+    const auto units = activation_units(s.placement);
+    out_ += '[';
+    for (std::size_t replica = 0; replica < s.placement.replicas(); ++replica) {
+      if (replica > 0) out_ += ',';
+      list(units, [&](const activation_unit& unit) { whole(std::uint64_t(unit.share / unit.weight[replica])); });
+    }
+    out_ += ']';
+    out_ += ",\"memory\":";
     if (p.bytes.empty()) {
       out_ += "null";
     } else {
       constexpr std::string_view names[] = {"{\"F\":", ",\"B\":", ",\"I\":", ",\"W\":"};
       for (std::size_t i = 0; i < 4; ++i) {
         out_ += names[i];
-        list(p.bytes, [&](const std::array<double, 4>& of) { append_number(out_, of[i]); });
+        list(p.bytes, [&](const std::array<double, 4>& of) { append_value(out_, of[i]); });
       }
       out_ += '}';
     }
@@ -125,9 +145,9 @@ class html_writer {
       }
       out_ += "\",";
       list(t[rank], [&](const interval& i) {
-        append_number(out_, i.start);
+        append_value(out_, i.start);
         out_ += ',';
-        append_number(out_, i.end);
+        append_value(out_, i.end);
       });
       out_ += ']';
     }
@@ -147,8 +167,14 @@ class html_writer {
 
 }  // namespace detail
 
-/// The page for one or more timelines, one below the other under one time axis. Linear in the number of cells.
-inline std::string render_html(std::span<const html_panel> panels) { return detail::html_writer().write(panels); }
-inline std::string render_html(const html_panel& panel) { return render_html(std::span(&panel, 1)); }
+/// The page of one or more timelines, one below the other under one time axis. Linear in the number of cells.
+/// @param notes lines of text under the page's buttons, such as the families that a comparison leaves out and why
+/// @throws schedule_error when there is no panel, or a timeline has not one interval of finite times per cell
+inline std::string render_html(std::span<const html_panel> panels, std::span<const std::string> notes = {}) {
+  return detail::html_writer().write(panels, notes);
+}
+inline std::string render_html(const html_panel& panel, std::span<const std::string> notes = {}) {
+  return render_html(std::span(&panel, 1), notes);
+}
 
 }  // namespace pipesched

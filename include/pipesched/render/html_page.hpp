@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The page that render_html() fills with data: one file, no server, no network. It draws on a canvas what is visible and
-// nothing else, so that large schedules stay usable.
+// The page that render_html() fills with data: one file, no server, no network. It draws only the visible cells, on a
+// canvas, so that large schedules stay usable. Times may have any unit: the page opens fitted to the window.
 
 #include <string_view>
 
@@ -15,9 +15,9 @@ inline constexpr std::string_view html_page_head = R"html(<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>pipeline schedules</title>
 <style>
-:root { --bg:#fff; --fg:#1c1c1c; --dim:#666; --line:#d4d4d4; --hatch:#ddd; --frame:#000; --pick:#d0021b; --path:#c2185b; --card:#fffff4;
+:root { --bg:#fff; --fg:#1c1c1c; --dim:#666; --line:#d4d4d4; --hatch:#bbb; --frame:#000; --pick:#d0021b; --path:#c2185b; --card:#fffff4;
   --F:#fbbf5b; --B:#74b257; --I:#c4e6a6; --W:#3f78b5; --Ft:#000; --Bt:#000; --It:#000; --Wt:#fff; --mem:#8a5fbf55; }
-:root[data-theme=dark] { --bg:#17191c; --fg:#eaeaea; --dim:#9aa0a6; --line:#3a3d42; --hatch:#2c2f34; --frame:#fff; --pick:#ff6b6b; --path:#ff5fa2; --card:#23262b;
+:root[data-theme=dark] { --bg:#17191c; --fg:#eaeaea; --dim:#9aa0a6; --line:#3a3d42; --hatch:#4a4f57; --frame:#fff; --pick:#ff6b6b; --path:#ff5fa2; --card:#23262b;
   --F:#e0a03c; --B:#5c9a42; --I:#9cc97b; --W:#4f8fd3; --mem:#b58cff55; }
 * { box-sizing:border-box; }
 html, body { margin:0; height:100%; overflow:hidden; background:var(--bg); color:var(--fg); font:13px/1.4 system-ui, sans-serif; }
@@ -25,12 +25,19 @@ body { display:flex; flex-direction:column; }
 header { display:flex; flex-wrap:wrap; gap:6px; align-items:center; padding:6px 10px; border-bottom:1px solid var(--line); }
 button { font:inherit; color:inherit; background:var(--card); border:1px solid var(--line); border-radius:4px; padding:2px 8px; cursor:pointer; }
 button[aria-pressed=true] { outline:2px solid var(--pick); }
-.key { display:inline-block; width:14px; height:12px; border:1px solid var(--frame); vertical-align:-2px; margin:0 3px 0 8px; }
+.key { display:inline-block; width:16px; height:12px; border:1px solid var(--frame); vertical-align:-2px; margin:0 3px 0 8px; }
+#legend { margin-left:-8px; }
+#legend span { white-space:nowrap; }
+#unit { color:var(--dim); margin-left:8px; }
+#notes { max-height:6.5em; overflow:auto; margin:0; padding:4px 10px; border-bottom:1px solid var(--line); color:var(--dim); list-style:none; }
+#notes:empty { display:none; }
 #stage { flex:1; position:relative; min-height:0; }
 canvas { position:absolute; inset:0; width:100%; height:100%; display:block; outline-offset:-2px; }
 #tip { position:absolute; pointer-events:none; display:none; background:var(--card); border:1px solid var(--dim); border-radius:4px; padding:4px 8px; max-width:420px; white-space:pre-line; z-index:2; }
 #chosen { padding:5px 10px; border-top:1px solid var(--line); min-height:2.2em; color:var(--fg); }
-#help { display:none; position:absolute; right:12px; top:12px; background:var(--card); border:1px solid var(--dim); border-radius:6px; padding:10px 14px; z-index:3; white-space:pre; }
+#help { display:none; position:absolute; right:12px; top:12px; background:var(--card); border:1px solid var(--dim); border-radius:6px; padding:10px 14px; z-index:3; grid-template-columns:auto auto; gap:2px 16px; max-width:min(560px,100% - 24px); }
+#help.open { display:grid; }
+#help dd { margin:0; }
 </style>
 </head>
 <body>
@@ -39,18 +46,21 @@ canvas { position:absolute; inset:0; width:100%; height:100%; display:block; out
 <button id="path" aria-pressed="false" title="c">Critical path</button>
 <button id="memory" aria-pressed="false" title="m">Memory</button>
 <button id="theme" title="t">Light / dark</button><button id="helpbutton" title="?">Keys</button>
-<span><i class="key" style="background:var(--F)"></i>forward<i class="key" style="background:var(--B)"></i>backward<i class="key" style="background:var(--I)"></i>for inputs<i class="key" style="background:var(--W)"></i>for weights<i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped</span>
+<div id="legend"><span><i class="key" style="background:var(--F)"></i>forward</span> <span><i class="key" style="background:var(--B)"></i>backward</span> <span><i class="key" style="background:var(--I)"></i>for inputs</span> <span><i class="key" style="background:var(--W)"></i>for weights</span> <span><i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped pair</span> <span><i class="key" style="background:repeating-linear-gradient(135deg,var(--bg) 0 3px,var(--dim) 3px 4px);border-color:var(--line)"></i>idle</span> <span><i class="key" style="border:0;height:6px;border-bottom:2px solid var(--frame);vertical-align:2px"></i><b id="later" style="font-weight:normal">a later stage of the rank</b></span> <span title="the number in a cell"><i class="key" style="border:0;text-align:center;font:12px/12px system-ui,sans-serif;font-style:normal">7</i>micro-batch</span> <span id="unit">1 activation: a micro-batch through all stages of a rank</span></div>
 </header>
+<ul id="notes">)html";
+
+inline constexpr std::string_view html_page_middle = R"html(</ul>
 <div id="stage"><canvas id="canvas" tabindex="0" role="application" aria-label="Timeline. Arrow keys choose a cell, plus and minus zoom, question mark lists all keys."></canvas><div id="tip" role="tooltip"></div>
-<div id="help">arrows        choose the cell beside, above, below
-+ -           zoom in, out (also ctrl + wheel)
-shift + arrows, drag, wheel   move
-0             fit all
-c             critical path of each schedule
-m             live activations of each rank
-t             light or dark
-Esc           choose nothing
-?             this list</div></div>
+<dl id="help"><dt>arrows</dt><dd>choose the next cell to the left, right, above or below</dd>
+<dt>+ &minus;</dt><dd>zoom in, out (also ctrl + wheel)</dd>
+<dt>shift + arrows, drag, wheel</dt><dd>move</dd>
+<dt>0</dt><dd>fit to the window</dd>
+<dt>c</dt><dd>critical path of each schedule</dd>
+<dt>m</dt><dd>live activations per rank; 1 is one micro-batch through the rank's whole share. Bytes where the costs know them</dd>
+<dt>t</dt><dd>light or dark</dd>
+<dt>Esc</dt><dd>choose nothing</dd>
+<dt>?</dt><dd>this list</dd></dl></div>
 <div id="chosen" aria-live="polite">Hover over a cell, or click one to see what it needs and what needs it.</div>
 <script>
 "use strict";
@@ -59,11 +69,12 @@ const DATA = )html";
 inline constexpr std::string_view html_page_tail = R"html(;
 const $ = id => document.getElementById(id), canvas = $("canvas"), g = canvas.getContext("2d");
 const ROW = 22, GAP = 46, AXIS = 26;
-let left = 90, view = {from: 0, scale: 1, y: 0}, chosen = null, showPath = false, showMemory = false, size = {w: 0, h: 0};
+let left = 90, view = {from: 0, scale: 0, y: 0}, fitted = true, chosen = null, showPath = false, showMemory = false, size = {w: 0, h: 0};
 
 // One op of the notation: [stage, letter, micro].
 const parse = text => (text.match(/\d+[FBIW]\d+/g) || []).map(o => { const m = /(\d+)(.)(\d+)/.exec(o); return [+m[1], m[2], +m[3]]; });
 const format = n => String(+n.toPrecision(7));
+const bytes = n => { const k = n >= 1000 ? Math.min(6, Math.floor(Math.log10(n) / 3)) : 0; return +(n / 1000 ** k).toPrecision(3) + " " + ["", "k", "M", "G", "T", "P", "E"][k] + "B"; };
 for (const s of DATA) {
   s.rows = s.rows.map(r => { const names = r[0] ? r[0].split(" ") : []; return {names, ops: names.map(parse), t: r[1]}; });
   s.makespan = Math.max(0, ...s.rows.map(r => r.t.length ? r.t[r.t.length - 1] : 0));
@@ -71,9 +82,9 @@ for (const s of DATA) {
   s.index = null;
   s.onPath = new Set(s.path.map(p => p.join()));
 }
-const longest = Math.max(1e-9, ...DATA.map(s => s.makespan));
+const ends = Math.max(...DATA.map(s => s.makespan)), longest = ends > 0 ? Math.max(ends, 1e-299) : 1;
 
-// Which cell makes which tensor, which needs it; made when a cell is first chosen.
+// The cell that makes each tensor; filled when a cell is first chosen.
 function indexed(s) {
   if (s.index) return s.index;
   s.index = new Map();
@@ -107,15 +118,16 @@ function firstAfter(t, time) { let a = 0, b = t.length / 2; while (a < b) { cons
 
 function clamp() {
   const room = Math.max(50, size.w - left - 16), least = room / longest;
-  view.scale = Math.min(Math.max(view.scale, least), least * 1e5);
+  view.scale = fitted ? least : Math.min(Math.max(view.scale, least), least * 1e5);
+  fitted = view.scale === least;  // stays so when the window changes
   view.from = Math.min(Math.max(view.from, 0), Math.max(0, longest - room / view.scale));
   view.y = Math.min(Math.max(view.y, 0), Math.max(0, contentHeight() - size.h));
 }
 function zoom(factor, at) {
   const time = view.from + (at - left) / view.scale;
-  view.scale *= factor; clamp(); view.from = time - (at - left) / view.scale; draw();
+  fitted = false; view.scale *= factor; clamp(); view.from = time - (at - left) / view.scale; draw();
 }
-function fit() { view = {from: 0, scale: 0, y: 0}; draw(); }
+function fit() { view = {from: 0, scale: 0, y: 0}; fitted = true; draw(); }
 
 let style = {};
 function readStyle() {
@@ -124,6 +136,13 @@ function readStyle() {
   const tile = document.createElement("canvas"), c = tile.getContext("2d");
   tile.width = tile.height = 6; c.strokeStyle = style.hatch; c.beginPath(); c.moveTo(0, 6); c.lineTo(6, 0); c.stroke();
   style.idle = g.createPattern(tile, "repeat");
+}
+
+{ // The legend names what a bar means in these schedules.
+  const two = DATA.some(s => s.chunks.length > 1), more = DATA.some(s => s.hosted.some(h => h.some(n => n > 1)));
+  $("later").textContent = [more && "a later stage of the rank", two && "replica 1"].filter(Boolean).join(", or ");
+  $("later").parentNode.style.display = two || more ? "" : "none";
+  $("unit").style.display = more ? "" : "none";
 }
 
 let asked = false;
@@ -141,9 +160,11 @@ function paint() {
     if (top > size.h || top + panelHeight(s) < 0) return;
     g.fillStyle = style.fg; g.textAlign = "left"; g.fillText(s.title, 10, top - 6);
     paintAxis(n, s);
-    for (let r = 0; r < s.rows.length; ++r) {
+    const visible = s.rows.map((_, r) => r).filter(r => rowTop(n, r) <= size.h && rowTop(n, r) + rowHeight() >= 0);
+    g.fillStyle = style.idle;
+    for (const r of visible) g.fillRect(left, rowTop(n, r), Math.min(X(s.makespan), size.w) - left, ROW);
+    for (const r of visible) {
       const y = rowTop(n, r);
-      if (y > size.h || y + rowHeight() < 0) continue;
       drawn += paintRow(s, r, y);
       if (showMemory) paintMemory(s, r, y + ROW + 2, 22);
     }
@@ -154,13 +175,12 @@ function paint() {
 }
 function paintRow(s, r, y) {
   const row = s.rows[r], t = row.t, end = view.from + (size.w - left) / view.scale;
-  g.fillStyle = style.idle; g.fillRect(left, y, Math.min(X(s.makespan), size.w) - left, ROW);
   let drawn = 0, i = firstAfter(t, view.from);
   g.textAlign = "center";
   while (i < row.names.length && t[2 * i] < end) {
     const a = Math.max(X(t[2 * i]), left), b = X(t[2 * i + 1]), ops = row.ops[i];
     ++drawn;
-    if (b - a < 1.2) {  // too narrow to see: one line, and on to what the next pixel shows
+    if (b - a < 1.2) {  // too narrow to see: one line, then the first cell of the next pixel
       ops.forEach((o, k) => { g.fillStyle = style[o[1]]; g.fillRect(a, y + k * ROW / ops.length, 1.2, ROW / ops.length); });
       i = Math.max(i + 1, firstAfter(t, view.from + (a + 1.2 - left) / view.scale));
       continue;
@@ -184,20 +204,20 @@ function paintRow(s, r, y) {
   g.fillStyle = style.fg; g.textAlign = "left"; g.fillText("rank " + r, 10, y + ROW / 2);
   return drawn;
 }
-// Steps of live memory along a row: [time, level, ...]; made when first shown.
+// Steps of live memory along a row: [time, level, ...]; computed when first shown.
 function memoryOf(s, r) {
   const row = s.rows[r];
   if (row.memory) return row.memory;
-  const steps = [0, 0]; let now = 0, peak = 0;
+  const steps = [0, 0], share = m => 1 / s.hosted[m >= s.split ? 1 : 0][r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
   row.ops.forEach((ops, i) => {
     const at = now;
-    for (const [st, p] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : 1;
+    for (const [st, p, m] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : share(m);
     if (now !== at) steps.push(row.t[2 * i], now);
     peak = Math.max(peak, now);
     const during = now;
-    for (const [st, p] of ops)
-      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : 1;
-      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -1;
+    for (const [st, p, m] of ops)
+      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : share(m);
+      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -share(m);
     if (now !== during) steps.push(row.t[2 * i + 1], now);
   });
   steps.push(s.makespan, now);
@@ -212,13 +232,14 @@ function paintMemory(s, r, y, h) {
     g.lineTo(X(steps[k]), y + h - h * steps[k + 1] / top);
   }
   g.lineTo(X(s.makespan), y + h); g.fill(); g.restore();
-  g.fillStyle = style.dim; g.textAlign = "left"; g.fillText("peak " + format(peak), 10, y + h / 2);
+  g.fillStyle = style.dim; g.textAlign = "left"; g.fillText("peak " + (s.memory ? bytes(peak) : format(peak)), 10, y + h / 2);
 }
 function paintAxis(n, s) {
   const y = panelTop(n) + AXIS - 6, room = (size.w - left) / 80, span = (size.w - left) / view.scale;
   const ten = 10 ** Math.floor(Math.log10(span / room)), step = [1, 2, 5, 10].map(k => k * ten).find(k => span / k <= room) || 10 * ten;
   g.strokeStyle = style.line; g.fillStyle = style.dim; g.textAlign = "center"; g.lineWidth = 1;
-  for (let t = Math.ceil(view.from / step) * step; X(t) < size.w; t += step) {
+  if (!(step > 0)) return;
+  for (let k = Math.ceil(view.from / step), t; X(t = k * step) < size.w; ++k) {
     g.beginPath(); g.moveTo(X(t), y + 3); g.lineTo(X(t), y + 6 + s.rows.length * rowHeight()); g.stroke();
     g.fillText(format(t), X(t), y - 3);
   }
@@ -310,7 +331,7 @@ canvas.addEventListener("wheel", e => {
 
 const toggle = { path: () => { showPath = !showPath; $("path").setAttribute("aria-pressed", showPath); }, memory: () => { showMemory = !showMemory; $("memory").setAttribute("aria-pressed", showMemory); } };
 function theme(name) { document.documentElement.dataset.theme = name; readStyle(); draw(); }
-function help() { $("help").style.display = $("help").style.display === "block" ? "none" : "block"; }
+function help() { $("help").classList.toggle("open"); }
 const otherTheme = () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 function step(dx, dy) {
   if (!chosen) return choose({n: 0, r: 0, i: firstAfter(DATA[0].rows[0].t, view.from)});
@@ -329,10 +350,10 @@ addEventListener("keydown", e => {
   const far = (size.w - left) / 6 / view.scale, middle = left + (size.w - left) / 2;
   const keys = {
     "+": () => zoom(1.5, middle), "=": () => zoom(1.5, middle), "-": () => zoom(1 / 1.5, middle), "0": fit,
-    c: () => { toggle.path(); draw(); }, m: () => { toggle.memory(); draw(); }, t: otherTheme, "?": help, Escape: () => { $("help").style.display = "none"; choose(null); },
+    c: () => { toggle.path(); draw(); }, m: () => { toggle.memory(); draw(); }, t: otherTheme, "?": help, Escape: () => { $("help").classList.remove("open"); choose(null); },
     ArrowLeft: () => e.shiftKey ? (view.from -= far, draw()) : step(-1, 0), ArrowRight: () => e.shiftKey ? (view.from += far, draw()) : step(1, 0),
     ArrowUp: () => e.shiftKey ? (view.y -= 80, draw()) : step(0, -1), ArrowDown: () => e.shiftKey ? (view.y += 80, draw()) : step(0, 1)};
-  if (keys[e.key]) { keys[e.key](); e.preventDefault(); }
+  if (keys[e.key]) { $("tip").style.display = "none"; keys[e.key](); e.preventDefault(); }
 });
 $("fit").onclick = fit; $("theme").onclick = otherTheme; $("helpbutton").onclick = help;
 $("zoomin").onclick = () => zoom(1.5, left + (size.w - left) / 2); $("zoomout").onclick = () => zoom(1 / 1.5, left + (size.w - left) / 2);

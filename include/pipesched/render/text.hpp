@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A timeline as text, the grid of the papers: a line a rank, a column a unit of time.
+// A timeline as text, the grid of the papers: one line per rank, one column per unit of time.
 //
-//   F7   B12   I3   W3     a cell, as wide as it lasts, of the rank's first stage
-//   f7   b12   i3   w3     the same of another of its stages
+//   F7   B12   I3   W3     a cell of the rank's first stage, as wide as it lasts
+//   f7   b12   i3   w3     a cell of another stage of the rank
 //   [F7&b13  ]             an overlapped cell
 //   .                      the rank waits
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -17,6 +18,7 @@
 
 #include "pipesched/error.hpp"
 #include "pipesched/op.hpp"
+#include "pipesched/render/write.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -24,11 +26,13 @@
 namespace pipesched {
 
 struct text_style {
-  bool colour = false;    ///< ANSI colours behind the same characters: orange F, green B and I, blue W
-  std::size_t width = 0;  ///< characters a line at most; longer grids are folded. 0: never
-  double unit = 0;  ///< time that one column stands for; a cell that is shorter than half of it may vanish. 0: the
-                    ///< shortest cell's, or more where a line would be longer than 10000 columns
-  std::size_t column = 0;  ///< characters a column. 0: as the longest name needs, and a space where there is no colour
+  bool colour = false;  ///< adds ANSI colours, with the same characters: orange F, green B and I, blue W
+  std::size_t width =
+      0;            ///< characters per line at most; a longer grid is folded. A line has one column at least. 0: no
+                    ///< fold, and lines of at most 10000 columns
+  double unit = 0;  ///< time per column; a cell shorter than half of it may vanish. 0: the shortest cell's that
+                    ///< lasts at least a hundredth of the longest, or more where a line is longer than 10000 columns
+  std::size_t column = 0;  ///< characters per column. 0: the longest name's, and a space unless there is colour
 };
 
 namespace detail {
@@ -39,12 +43,13 @@ class text_grid {
     const std::size_t name_size = 1 + std::to_string(std::max(t.schedule.micro, 1u) - 1).size();
     unit_ = style.column > 0 ? style.column : std::max<std::size_t>(3, name_size + (style.colour ? 0 : 1));
     margin_ = std::string_view("rank  ").size() + std::to_string(std::max(t.schedule.pp(), 1u) - 1).size() + 1;
+    columns_ = 1;  // also where nothing takes time
     for (const interval& i : t.intervals.all()) columns_ = std::max(columns_, column(i.end));
   }
 
   std::string draw() {
     std::size_t fold = columns_;
-    if (style_.width > margin_) fold = std::max<std::size_t>(1, (style_.width - margin_) / unit_);
+    if (style_.width > 0) fold = std::max<std::size_t>(1, (std::max(style_.width, margin_) - margin_) / unit_);
     std::string text;
     for (from_ = 0; from_ < columns_; from_ += fold) {
       to_ = std::min(from_ + fold, columns_);
@@ -74,7 +79,7 @@ class text_grid {
     for (std::size_t i = 0; i < head.size(); ++i) line_[i].character = head[i];
   }
 
-  // Puts characters at a column of the whole grid and on; what is not in this fold falls away.
+  // Writes characters from a column of the whole grid on; leaves out those outside of this fold.
   void put(std::size_t at_column, std::string_view characters, unsigned char colour = 0) {
     put_at(at_column * unit_, characters, colour);
   }
@@ -100,10 +105,19 @@ class text_grid {
     text += '\n';
   }
 
+  // Labels are rounded to whole units of time where that keeps them at least two apart.
   void draw_axis() {
-    const std::size_t step = columns_ * unit_ > 4000 ? 50 : 5;
-    for (std::size_t c = (from_ + step - 1) / step * step; c < to_; c += step)
-      put(c, std::to_string(static_cast<long long>(static_cast<double>(c) * style_.unit + 0.5)));
+    const std::size_t step = columns_ * unit_ > 4000 ? 50 : unit_ < 3 ? 20 : 5;  // wider than any label
+    const double distance = static_cast<double>(step) * style_.unit;
+    for (std::size_t c = (from_ + step - 1) / step * step; c < to_; c += step) {
+      const double time = static_cast<double>(c) * style_.unit;
+      const bool whole = distance >= 2 && time < 1e15;
+      const std::string text = whole ? number(std::floor(time + 0.5)) : concat({time});
+      const std::size_t at = margin_ + (c - from_) * unit_, end = at + text.size();
+      if (style_.width > 0 && end > style_.width) break;  // a label cut short would be another number
+      if (end > line_.size()) line_.resize(end);
+      for (std::size_t i = 0; i < text.size(); ++i) line_[at + i].character = text[i];
+    }
   }
 
   void draw_rank(std::uint32_t rank) {
@@ -156,28 +170,29 @@ class text_grid {
 
 }  // namespace detail
 
-/// The grid of a timeline. @pre t is true. Linear in ranks x (cells + columns).
-/// @throws schedule_error when the unit is negative or no number, or makes a line longer than 10000 columns.
+/// Draws the grid of a timeline. Linear in ranks x (cells + columns).
+/// @throws schedule_error when the timeline has not one interval of finite times per cell, or when the unit is negative, no number, or makes a line longer than 10000
+/// columns.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   constexpr double max_columns = 10000;
-  double end = 0, shortest = 0;
-  for (const interval& i : t.intervals.all()) {
-    end = std::max(end, i.end);
-    if (i.end > i.start && (shortest == 0 || i.end - i.start < shortest)) shortest = i.end - i.start;
+  detail::require_drawable(t);
+  double end = 0;
+  for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
+  if (style.unit == 0) {
+    style.unit = std::max(detail::shortest_visible(t), end / max_columns);
+    if (end / style.unit > max_columns || !(style.unit > 0))
+      style.unit = end > 0 ? end : 1;  // denormal, or no time at all
   }
-  if (style.unit == 0) style.unit = std::max({shortest, end / max_columns, 1e-300});
   if (!(style.unit > 0) || !(end / style.unit <= max_columns * (1 + 1e-9)))
-    throw schedule_error("a text grid takes a unit of time that gives at most 10000 columns; got " +
-                         std::to_string(style.unit) + " for " + std::to_string(end) + ", nearest " +
-                         std::to_string(end / max_columns));
+    throw schedule_error(detail::concat({"a text grid takes a unit of time that gives at most 10000 columns; got ",
+                                         style.unit, " for ", end, ", nearest ", end / max_columns}));
   return detail::text_grid(t, style).draw();
 }
 
-/// The grid of a schedule, every F, I and W lasting one column, a B two, an overlapped cell the sum of its ops; a
-/// report where the schedule is not valid.
+/// Draws the grid of a schedule: every F, I and W lasts one column, a B two, an overlapped cell the sum of its ops.
+/// @throws schedule_error with the report when the schedule is not valid.
 inline std::string render_text(const schedule& s, const text_style& style = {}) {
-  const timeline t = simulate(s);
-  return t ? render_text(t, style) : to_string(t.report);
+  return render_text(simulate(s), style);
 }
 
 }  // namespace pipesched

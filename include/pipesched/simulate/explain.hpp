@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Why a timeline is as long as it is: what every cell waited for, and the chain of cells that leads to the last end.
+// Explanation of a makespan: the input that every cell waited for, and the critical path, the chain of cells that leads to
+// the last end.
 
 #include <algorithm>
 #include <compare>
@@ -11,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/cost_model.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
@@ -29,26 +30,26 @@ struct cell_ref {
   friend constexpr auto operator<=>(const cell_ref&, const cell_ref&) = default;
 };
 
-/// A rank stood idle before a cell, until a tensor came.
+/// Idle time of a rank before a cell that waits for a tensor.
 struct stall {
-  cell_ref before;   ///< the cell that had to wait
-  double start = 0;  ///< when the rank became free
-  double end = 0;    ///< when the cell started
-  op waiting;        ///< the op of the cell that lacked its input
-  op made_by;        ///< the op that made the tensor ...
-  cell_ref made_in;  ///< ... in this cell: the edge is from its rank to this one
+  cell_ref before;   ///< the cell that waits
+  double start = 0;  ///< end of the cell before it, or 0
+  double end = 0;    ///< start of the cell
+  op waiting;        ///< the op of the cell whose input arrived last
+  op made_by;        ///< the op that produced this input
+  cell_ref made_in;  ///< the cell of that op
 
   friend constexpr bool operator==(const stall&, const stall&) = default;
 };
 
 struct explanation {
-  std::vector<cell_ref> critical_path;  ///< first to last: each starts when the one before it let it
+  std::vector<cell_ref> critical_path;  ///< first to last: each cell delays the start of the next
   std::vector<stall> stalls;            ///< by rank, then by time
 };
 
 namespace detail {
 
-// The costs of a measured timeline: a tensor has arrived when the cell that made it has ended.
+// Stands for the costs of a measured timeline.
 struct as_measured {};
 
 template <typename Costs>
@@ -86,7 +87,7 @@ class explainer {
     cell_ref made_in;
   };
 
-  // The input of a cell that came last; nothing if it has none.
+  // The input of a cell that arrives last; nothing if it has none.
   constexpr std::optional<arrival> last_arrival(cell_ref at) {
     std::optional<arrival> last;
     for (op o : s_[at.rank][at.index])
@@ -110,7 +111,7 @@ class explainer {
     return last;
   }
 
-  // The cell that let this one start: the one before it on its rank, or, where it came later, the maker of its last input.
+  // The cell that delays the start of this one: the one before it on its rank or, if later, the producer of its last input.
   constexpr std::optional<cell_ref> cause_of(cell_ref at) {
     const auto input = last_arrival(at);
     if (at.index > 0 && (!input || t_[at.rank][at.index - 1].end >= input->time))
@@ -127,15 +128,19 @@ class explainer {
 
 }  // namespace detail
 
-/// Gaps and critical path of a simulated timeline. @pre t is true and was simulated with these costs. Linear.
+/// Stalls and critical path of a timeline that was simulated with these costs. Linear in the number of ops.
+/// @throws schedule_error unless the timeline has one interval per cell.
 template <cost_model Costs>
 constexpr explanation explain(const timeline& t, const Costs& costs) {
+  detail::require_intervals(t);
   return detail::explainer(t, costs).explain();
 }
 
-/// The same for a measured timeline, whose transfers are not known: a tensor counts as arrived when its maker's cell ended.
-template <std::same_as<timeline> Timeline>  // a template only so that a program that does not ask pays nothing for it
+/// Stalls and critical path of a measured timeline. Its transfers are unknown: a tensor counts as arrived at the end of the
+/// cell that produced it. A template, so that it is compiled only where it is used.
+template <std::same_as<timeline> Timeline>
 constexpr explanation explain(const Timeline& t) {
+  detail::require_intervals(t);
   const detail::as_measured none;
   return detail::explainer(t, none).explain();
 }

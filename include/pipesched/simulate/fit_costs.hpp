@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// From a measured timeline to stage costs, so that other schedules can be simulated with what this one took.
+// Stage costs fitted to a measured timeline, so that other schedules can be simulated with them.
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <tuple>
 #include <utility>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/op.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -19,7 +21,7 @@ namespace pipesched {
 
 namespace detail {
 
-// The middle one; 0 of none. Measured times have outliers to one side.
+// The median, 0 without samples: measured times have outliers to one side.
 inline double median(std::vector<double>& samples) {
   if (samples.empty()) return 0;
   const auto middle = samples.begin() + std::ssize(samples) / 2;
@@ -27,31 +29,31 @@ inline double median(std::vector<double>& samples) {
   return *middle;
 }
 
-}  // namespace detail
+// Samples of a timeline, by stage or cut.
+struct cost_samples {
+  using by_stage = std::vector<std::vector<double>>;
+  std::array<by_stage, 5> of_pass;  // [pass][stage]
+  by_stage of_overlapped;           // F with B or I, by the stage of the first op
+  by_stage of_cut;                  // transfers of tensors that were waited for
+  std::map<std::tuple<pass, std::uint16_t, pass, std::uint16_t>, std::vector<double>>
+      of_pair;  // other overlapped cells
 
-/// The costs of each stage as the median over its cells of a timeline, in the timeline's unit: F, B, I, W, an overlapped
-/// pair by the stage of its first op, and the transfer of what a stage makes, from those cells that began when it came.
-/// What the timeline does not tell is filled in: of a stage with B alone, I and W are half of it each; of one whose ops are
-/// all overlapped, an op is half a pair; a transfer that nobody waited for costs nothing. Bytes are not in a timeline.
-/// @pre t is true. Linear in the number of ops.
-inline stage_costs fit_costs(const timeline& t) {
+  explicit cost_samples(std::size_t stages) : of_overlapped(stages), of_cut(stages) { of_pass.fill(by_stage(stages)); }
+
+  void add(const cell& c, double duration) {
+    if (!c.overlapped())
+      of_pass[static_cast<std::size_t>(c[0].pass)][c[0].stage].push_back(duration);
+    else if (pass_pair_set::forward_with_backward().contains(pair_of(c)))
+      of_overlapped[c[0].stage].push_back(duration);
+    else
+      of_pair[std::min(std::tuple(c[0].pass, c[0].stage, c[1].pass, c[1].stage),
+                       std::tuple(c[1].pass, c[1].stage, c[0].pass, c[0].stage))]
+          .push_back(duration);
+  }
+};
+
+inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost_samples& samples) {
   const schedule& s = t.schedule;
-  const std::size_t stages = s.stages();
-  using samples = std::vector<std::vector<double>>;
-  std::array<samples, 5> of_pass;  // by pass and stage
-  of_pass.fill(samples(stages));
-  samples of_pair(stages), of_transfer(stages);
-
-  detail::tensor_table<double> made(s, -1.0);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
-    for (std::size_t i = 0; i < s[rank].size(); ++i) {
-      const cell& c = s[rank][i];
-      const double lasted = t[rank][i].end - t[rank][i].start;
-      (c.overlapped() ? of_pair[c[0].stage] : of_pass[static_cast<std::size_t>(c[0].pass)][c[0].stage])
-          .push_back(lasted);
-      for (op o : c)
-        if (const auto out = output_of(o, s.stages())) made[*out] = t[rank][i].end;
-    }
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
     for (std::size_t i = 0; i < s[rank].size(); ++i) {
       const double start = t[rank][i].start, free = i == 0 ? 0 : t[rank][i - 1].end;
@@ -61,15 +63,38 @@ inline stage_costs fit_costs(const timeline& t) {
       for (op o : s[rank][i])
         if (const auto in = input_of(o, s.stages()); in && made[*in] > last) last = made[*in], which = *in;
       if (last >= free && s.placement.rank_of(which.stage, which.micro) != rank)
-        of_transfer[which.stage].push_back(std::max(0.0, start - last));
+        samples.of_cut[which.kind == tensor_kind::gradient ? which.stage - 1u : which.stage].push_back(
+            std::max(0.0, start - last));
     }
+}
+
+}  // namespace detail
+
+/// The costs of each stage in the timeline's unit of time, as medians: F, B, I and W; F with B or I in one cell, by the stage
+/// of its first op; other overlapped cells as entries of `pairs`; and the transfer over each cut, from the cells that waited
+/// for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all ops of a stage were
+/// overlapped; 0 for a transfer that no cell waited for. A timeline holds no bytes. Linear in the number of ops.
+/// @throws schedule_error unless the timeline has one interval per cell.
+inline stage_costs fit_costs(const timeline& t) {
+  detail::require_intervals(t);
+  const schedule& s = t.schedule;
+  const std::size_t stages = s.stages();
+  detail::cost_samples samples(stages);
+  detail::tensor_table<double> made(s, -1.0);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+    for (std::size_t i = 0; i < s[rank].size(); ++i) {
+      samples.add(s[rank][i], t[rank][i].end - t[rank][i].start);
+      for (op o : s[rank][i])
+        if (const auto out = output_of(o, s.stages())) made[*out] = t[rank][i].end;
+    }
+  detail::sample_transfers(t, made, samples);
 
   std::vector<double> F, B, I, W, pair, transfer;
   bool any_pair = false, any_whole = false;
   for (std::size_t stage = 0; stage < stages; ++stage) {
-    const auto time = [&](pass p) { return detail::median(of_pass[static_cast<std::size_t>(p)][stage]); };
-    const bool whole = !of_pass[static_cast<std::size_t>(pass::backward)][stage].empty();
-    const double paired = detail::median(of_pair[stage]);
+    const auto time = [&](pass p) { return detail::median(samples.of_pass[static_cast<std::size_t>(p)][stage]); };
+    const bool whole = !samples.of_pass[static_cast<std::size_t>(pass::backward)][stage].empty();
+    const double paired = detail::median(samples.of_overlapped[stage]);
     F.push_back(time(pass::forward)), B.push_back(time(pass::backward));
     I.push_back(time(pass::backward_input)), W.push_back(time(pass::backward_weight));
     if (F.back() == 0) F.back() = paired / 2;
@@ -77,7 +102,7 @@ inline stage_costs fit_costs(const timeline& t) {
     if (I.back() == 0 && W.back() == 0) I.back() = W.back() = B.back() / 2;
     if (B.back() == 0) B.back() = I.back() + W.back();
     pair.push_back(paired > 0 ? paired : F.back() + B.back());
-    transfer.push_back(detail::median(of_transfer[stage]));
+    transfer.push_back(detail::median(samples.of_cut[stage]));
     any_pair = any_pair || paired > 0, any_whole = any_whole || whole;
   }
   stage_costs costs{.forward = per_stage(std::move(F)),
@@ -86,6 +111,10 @@ inline stage_costs fit_costs(const timeline& t) {
                     .transfer_time = per_stage(std::move(transfer))};
   if (any_whole) costs.backward = per_stage(std::move(B));
   if (any_pair) costs.overlapped = per_stage(std::move(pair));
+  for (auto& [key, durations] : samples.of_pair) {
+    const auto [first, first_stage, second, second_stage] = key;
+    costs.pairs.push_back({{first, second}, {{first_stage, second_stage}}, detail::median(durations)});
+  }
   return costs;
 }
 

@@ -1,44 +1,52 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What a timeline costs, in the timeline's unit of time.
+// Metrics of a timeline: makespan, bubbles, and peaks of memory.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/op.hpp"
+#include "pipesched/placement.hpp"
 #include "pipesched/schedule.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
 
+/// Costs of one rank. Activations are counted in whole shares: the activation of one micro-batch through all stages of one
+/// replica on the rank is 1, that of one of its v stages 1/v.
 struct rank_metrics {
   double busy = 0;    ///< sum of the durations of its cells
   double bubble = 0;  ///< makespan - busy
-  double span = 0;    ///< last end - first start: the zero-bubble papers' "zero" is about span - busy
+  double span = 0;    ///< last end - first start; the zero-bubble papers' "zero" is span - busy
 
-  std::uint32_t peak_activations = 0;  ///< most that live at a time, of one stage and one micro-batch each
-  double peak_activations_at = 0;      ///< when that many first live
-  double peak_bytes = 0;               ///< most bytes of activations at a time; 0 where the costs name none
-  double peak_bytes_at = 0;            ///< when that is first so
+  double peak_activations = 0;     ///< highest number of live activations, in shares
+  double peak_activations_at = 0;  ///< start of the cell that first reaches it
+  double peak_bytes = 0;           ///< most bytes of activations at a time; 0 if the costs give none
+  double peak_bytes_at = 0;        ///< start of the cell that first reaches it
 
-  double overlapped_fraction = 0;  ///< share of `busy` spent in overlapped cells
-  double parameter_copies = 0;     ///< stages hosted, in shares of the model of 1 / pp: 2 for DualPipe
-  double weight_bytes = 0;         ///< of the stages hosted; 0 where the costs name none
+  double overlapped_fraction = 0;  ///< part of `busy` spent in overlapped cells
+  double parameter_copies = 0;     ///< stages hosted, in shares of 1 / pp of the model: 2 for DualPipe
+  double weight_bytes = 0;         ///< of the stages hosted; 0 if the costs give none
 };
 
+/// Costs of a timeline, in its unit of time.
 struct metrics {
-  double makespan = 0;                 ///< the last end, counted from 0
-  double bubble = 0;                   ///< mean over the ranks
-  double bubble_ratio = 0;             ///< bubble / makespan
-  double span = 0;                     ///< longest over the ranks
-  std::uint32_t peak_activations = 0;  ///< most over the ranks, as the next four
+  double makespan = 0;          ///< the last end, from time 0
+  double bubble = 0;            ///< mean over the ranks
+  double max_bubble = 0;        ///< of the rank that idles longest; published formulas give this one
+  double bubble_ratio = 0;      ///< bubble / makespan
+  double span = 0;              ///< longest over the ranks
+  double peak_activations = 0;  ///< highest over the ranks, in shares; the next four are over the ranks, too
   double peak_bytes = 0;
-  double overlapped_fraction = 0;
+  double overlapped_fraction = 0;  ///< overlapped time of all ranks / busy time of all ranks
   double parameter_copies = 0;
   double weight_bytes = 0;
   std::vector<rank_metrics> ranks;
@@ -46,7 +54,7 @@ struct metrics {
 
 namespace detail {
 
-// The height of a stack that cells pile on at their start and take from at their end, with its peak.
+// The height of a stack that cells push on at their start and pop from at their end, with its peak.
 template <typename Number>
 struct level {
   Number now{}, peak{};
@@ -58,10 +66,28 @@ struct level {
   }
 };
 
+// Activations of a rank as whole numbers: one of replica r counts `weight[r]`, a whole share `share`.
+struct activation_unit {
+  std::int64_t share = 1;
+  std::array<std::int64_t, 2> weight{1, 1};
+};
+
+constexpr std::vector<activation_unit> activation_units(const placement& where) {
+  std::vector<activation_unit> units(where.ranks());
+  std::vector<std::array<std::int64_t, 2>> hosted(where.ranks());
+  for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
+    for (std::uint16_t rank : where.rank_of_stage(replica)) ++hosted[rank][replica];
+  for (std::size_t rank = 0; rank < units.size(); ++rank) {
+    const std::int64_t a = std::max<std::int64_t>(1, hosted[rank][0]), b = std::max<std::int64_t>(1, hosted[rank][1]);
+    units[rank] = {std::lcm(a, b), {std::lcm(a, b) / a, std::lcm(a, b) / b}};
+  }
+  return units;
+}
+
 }  // namespace detail
 
-/// The most activations that live at a time in a row: one more from the start of an F on, one less from the end of its
-/// B or its W on. Forward-only rows keep none past their F.
+/// Highest number of live activations in a row, each of one stage and one micro-batch: one more from the start of an F, one
+/// less from the end of its B or W. Forward-only rows keep none after their F.
 constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward_only = false) noexcept {
   std::uint32_t live = 0, peak = 0;
   for (const cell& c : row) {
@@ -72,12 +98,14 @@ constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward
   return peak;
 }
 
-/// @pre t is true. @param costs name the bytes, where they do; durations are the timeline's own. Linear in the number of
-/// cells.
+/// Measures a timeline. Durations are the timeline's own. @param costs gives the bytes, if it has any.
+/// @throws schedule_error unless the timeline has one interval per cell. Linear in the number of cells.
 template <cost_model Costs = uniform_costs>
 constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
+  detail::require_intervals(t);
   const schedule& s = t.schedule;
-  const bool keeps = !s.forward_only;  // an evaluation keeps no activation past its F
+  const bool keeps = !s.forward_only;  // an evaluation keeps no activation after its F
+  const std::vector<detail::activation_unit> units = detail::activation_units(s.placement);
   metrics m;
   for (const interval& i : t.intervals.all()) m.makespan = std::max(m.makespan, i.end);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
@@ -85,6 +113,7 @@ constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
     double overlapped = 0;
     detail::level<std::int64_t> activations;
     detail::level<double> bytes;
+    const auto weight = [&](op o) { return units[rank].weight[s.placement.replica_of(o.micro)]; };
     for (std::size_t i = 0; i < s[rank].size(); ++i) {
       const auto [start, end] = t[rank][i];
       const cell& c = s[rank][i];
@@ -92,18 +121,19 @@ constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
       if (c.overlapped()) overlapped += end - start;
       for (op o : c) {
         if (o.pass != pass::forward) continue;
-        activations.rise(1, start);
+        activations.rise(weight(o), start);
         if constexpr (requires { costs.bytes(o); }) bytes.rise(costs.bytes(o), start);
       }
       for (op o : c) {
         if (keeps && o.pass == pass::forward) continue;
-        if (o.pass != pass::backward_input) --activations.now;
+        if (o.pass != pass::backward_input) activations.now -= weight(o);
         if constexpr (requires { costs.bytes(o); }) bytes.now += keeps ? costs.bytes(o) : -costs.bytes(o);
       }
     }
     if (!t[rank].empty()) of.span = t[rank].back().end - t[rank].front().start;
     of.bubble = m.makespan - of.busy;
-    of.peak_activations = static_cast<std::uint32_t>(activations.peak), of.peak_activations_at = activations.peak_at;
+    of.peak_activations = static_cast<double>(activations.peak) / static_cast<double>(units[rank].share);
+    of.peak_activations_at = activations.peak_at;
     of.peak_bytes = bytes.peak, of.peak_bytes_at = bytes.peak_at;
     if (of.busy > 0) of.overlapped_fraction = overlapped / of.busy;
     m.ranks.push_back(of);
@@ -119,6 +149,7 @@ constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   for (const rank_metrics& r : m.ranks) {
     busy += r.busy, overlapped += r.busy * r.overlapped_fraction;
     m.bubble += r.bubble / static_cast<double>(m.ranks.size());
+    m.max_bubble = std::max(m.max_bubble, r.bubble);
     m.span = std::max(m.span, r.span);
     m.peak_activations = std::max(m.peak_activations, r.peak_activations);
     m.peak_bytes = std::max(m.peak_bytes, r.peak_bytes);

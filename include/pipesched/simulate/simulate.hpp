@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Plays a schedule on paper. Each rank runs its cells in order; a cell starts when its rank is free and every input of
-// its ops has arrived, and not before.
+// Simulation of a schedule. Each rank runs its cells in order; a cell starts as soon as its rank is free and every input of
+// its ops has arrived.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/dependencies.hpp"
 #include "pipesched/error.hpp"
 #include "pipesched/schedule.hpp"
@@ -22,52 +23,112 @@ namespace pipesched {
 
 namespace detail {
 
-// From the start of a cell until the output of its k-th op is where it is needed.
+// Time from the start of a cell until the output of its k-th op arrives where it is needed.
 template <typename Costs>
 constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
                                 tensor_id out) {
-  double made = 0;
-  if constexpr (requires { costs.release(c, k); })
-    made = costs.release(c, k);
-  else
-    made = costs.duration(c);
+  const double made = release_of(costs, c, k);
   const std::uint32_t to = s.placement.rank_of(receiver_of(out), out.micro);
   return to == rank ? made : made + costs.transfer(rank, to, out);
 }
 
+// Fills in the intervals of a valid schedule. Ranks run until an input is missing; the producer of that input wakes its
+// receiver. One table holds, for every tensor, its arrival or one of the two marks below.
+template <typename Costs>
+class simulation {
+ public:
+  constexpr simulation(timeline& t, const Costs& costs)
+      : t_(t), s_(t.schedule), costs_(costs), arrival_(s_, absent), done_(s_.pp(), 0) {}
+
+  constexpr void run() {
+    for (std::uint32_t rank = s_.pp(); rank-- > 0;) runnable_.push_back(rank);
+    while (!runnable_.empty()) {
+      const std::uint32_t rank = runnable_.back();
+      runnable_.pop_back();
+      run_rank(rank);
+    }
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      if (done_[rank] != s_[rank].size())
+        throw schedule_error(
+            concat({"a schedule that was called verified deadlocks on rank ", rank, "; verify() names the cycle"}));
+      if (done_[rank] > 0 && !(t_[rank].back().end <= std::numeric_limits<double>::max()))
+        throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
+    }
+  }
+
+ private:
+  static constexpr double absent = -1, awaited = -2;
+
+  // Start of a cell on a rank that is free at `start`; negative if an input is missing, whose producer will wake the rank.
+  constexpr double start_of(const cell& c, double start) {
+    for (op o : c)
+      if (const auto in = input_of(o, s_.stages())) {
+        double& arrives = arrival_[*in];
+        if (arrives < 0) return arrives = awaited;
+        start = std::max(start, arrives);
+      }
+    return start;
+  }
+
+  constexpr void run_rank(std::uint32_t rank) {
+    const std::span<const cell> row = s_[rank];
+    const std::span<interval> times = t_[rank];
+    std::size_t i = done_[rank];
+    double free = i == 0 ? 0 : times[i - 1].end;
+    for (; i < row.size(); ++i) {
+      const double start = start_of(row[i], free);
+      if (start < 0) break;
+      free = start + costs_.duration(row[i]);
+      times[i] = {start, free};
+      for (std::size_t k = 0; k < row[i].size(); ++k)
+        if (const auto out = output_of(row[i][k], s_.stages())) {
+          double& arrives = arrival_[*out];
+          if (arrives == awaited) runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
+          arrives = std::max(0.0, start + time_to_arrive(s_, costs_, rank, row[i], k, *out));
+        }
+    }
+    done_[rank] = i;
+  }
+
+  timeline& t_;
+  const schedule& s_;
+  const Costs& costs_;
+  tensor_table<double> arrival_;
+  std::vector<std::size_t> done_;
+  std::vector<std::uint32_t> runnable_;
+};
+
 }  // namespace detail
 
-/// The timeline of a schedule under these costs (default: every F, I and W lasts 1, a B 2, an overlapped cell the sum of
-/// its ops, a transfer nothing), counted from 0; exact as long as every time is a whole number below
-/// 2^53. Between stages on one rank an output is there at once, between ranks `transfer` later. A schedule that is not
-/// valid yields a timeline that is false and holds the report of verify(). Linear in the number of ops.
-/// @throws schedule_error when the costs are refused by their own check(), or so large that times overflow.
+/// Simulates the schedule of a timeline again, under other costs, and overwrites its intervals: the cheapest step of a sweep
+/// over costs, which neither copies nor verifies the schedule. @pre t was made by simulate() and its schedule has not
+/// changed since. @throws schedule_error as simulate() does for costs. Linear in the number of ops.
+template <cost_model Costs>
+constexpr void simulate_again(timeline& t, const Costs& costs) {
+  if constexpr (requires { costs.check(t.schedule.stages()); }) costs.check(t.schedule.stages());
+  detail::require_intervals(t);
+  detail::simulation(t, costs).run();
+}
+
+/// The timeline of a schedule that the caller has verified. @pre verify(plan) @throws schedule_error as below, for costs.
+template <cost_model Costs = uniform_costs>
+constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
+  timeline t{.schedule = std::move(plan)};
+  t.intervals = rows<interval>::for_overwrite_like(t.schedule.cells);
+  simulate_again(t, costs);
+  return t;
+}
+
+/// The timeline of a schedule under these costs, from time 0. Default: every F, I and W lasts 1, a B 2, an overlapped cell
+/// the sum of its ops, a transfer 0. Exact as long as every time is a whole number below 2^53. On one rank an output is
+/// available at once, on another rank `transfer` later. Linear in the number of ops.
+/// @throws schedule_error with the report of verify() if the schedule is not valid; if the costs' own check() refuses them;
+/// or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>
 constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
-  timeline t{.schedule = std::move(plan)};
-  const schedule& s = t.schedule;
-  if constexpr (requires { costs.check(s.stages()); }) costs.check(s.stages());
-  if (t.report = verify(s); !t.report) return t;
-
-  t.intervals = rows<interval>::for_overwrite_like(s.cells);
-
-  std::vector<double> free(s.pp(), 0.0);
-  detail::tensor_table<double> arrival(s, 0.0);  // at the receiver
-  walk(s, [&](std::uint32_t rank, std::size_t i, const cell& c) {
-    double start = free[rank];
-    for (op o : c)
-      if (const auto in = input_of(o, s.stages())) start = std::max(start, arrival[*in]);
-    const double end = start + costs.duration(c);
-    for (std::size_t k = 0; k < c.size(); ++k)
-      if (const auto out = output_of(c[k], s.stages()))
-        arrival[*out] = start + detail::time_to_arrive(s, costs, rank, c, k, *out);
-    t.intervals[rank][i] = {start, end};
-    free[rank] = end;
-  });
-  for (double end : free)
-    if (!(end <= std::numeric_limits<double>::max()))
-      throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
-  return t;
+  if constexpr (requires { costs.check(plan.stages()); }) costs.check(plan.stages());
+  require_valid(plan);
+  return simulate(std::move(plan), costs, verified);
 }
 
 }  // namespace pipesched

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// When every cell ran: simulated or measured, one type, so that every metric and picture works on both.
+// Start and end of every cell, simulated or measured: one type, so that every metric and picture works on both.
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include "pipesched/error.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
-#include "pipesched/verify.hpp"
 
 namespace pipesched {
 
@@ -20,14 +20,10 @@ struct interval {
   friend constexpr bool operator==(const interval&, const interval&) = default;
 };
 
-/// `t[rank][i]` is when cell `i` of that rank ran, `t.schedule[rank][i]` what it was.
+/// `t[rank][i]` is the time of cell `i` of that rank, `t.schedule[rank][i]` the cell.
 struct timeline {
   pipesched::schedule schedule;
-  rows<interval> intervals{};  ///< one for every cell of the schedule, unless there is a report
-  pipesched::report report{};  ///< why there are no intervals: the schedule is not valid
-
-  /// False when there is no timeline but a report.
-  constexpr explicit operator bool() const noexcept { return static_cast<bool>(report); }
+  rows<interval> intervals{};  ///< one per cell of the schedule
 
   constexpr std::span<const interval> operator[](std::size_t rank) const noexcept { return intervals[rank]; }
   constexpr std::span<interval> operator[](std::size_t rank) noexcept { return intervals[rank]; }
@@ -35,4 +31,20 @@ struct timeline {
   friend constexpr bool operator==(const timeline&, const timeline&) = default;
 };
 
+namespace detail {
+
+/// Refuses a timeline that was filled in by hand, and wrongly. @throws schedule_error unless there is one interval per cell.
+/// Linear in the number of ranks.
+constexpr void require_intervals(const timeline& t) {
+  const schedule& s = t.schedule;
+  if (s.cells.count() != s.pp() || t.intervals.count() != s.pp())
+    throw schedule_error(concat({"a timeline needs one row of cells and one of intervals per rank; got ",
+                                 s.cells.count(), " and ", t.intervals.count(), " for ", s.pp(), " ranks"}));
+  for (std::size_t rank = 0; rank < s.pp(); ++rank)
+    if (t[rank].size() != s[rank].size())
+      throw schedule_error(concat({"a timeline needs one interval per cell; rank ", rank, " has ", t[rank].size(),
+                                   " for ", s[rank].size(), " cells"}));
+}
+
+}  // namespace detail
 }  // namespace pipesched

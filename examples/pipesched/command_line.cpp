@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+
+#include "command_line.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <pipesched/error.hpp>
+#include <pipesched/nearest_name.hpp>
+#include <system_error>
+#include <utility>
+
+using pipesched::schedule_error;
+
+namespace tool {
+
+namespace {
+
+constexpr std::size_t help_width = 80;
+
+std::string did_you_mean(std::string_view nearest) {
+  return nearest.empty() ? std::string() : "; did you mean " + std::string(nearest) + "?";
+}
+
+// The option of that name, or null.
+const option* find_option(const command& of, std::string_view name) {
+  for (const option& o : of.options)
+    if (o.name == name || (!o.other_name.empty() && o.other_name == name)) return &o;
+  return nullptr;
+}
+
+[[noreturn]] void refuse_option(const command& of, const std::vector<command>& all, std::string_view name) {
+  std::vector<std::string_view> takers, names;
+  for (const command& other : all)
+    if (find_option(other, name)) takers.push_back(other.name);
+  std::string text = std::string(of.name) + " takes no option " + in_quotes(name);
+  if (!takers.empty()) throw schedule_error(text + "; it is an option of " + list_of(takers, "and"));
+  for (const option& o : of.options) names.push_back(o.name);
+  const std::string_view nearest = pipesched::nearest_name(name, names);
+  throw schedule_error(text + (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
+}
+
+// Appends words to a line that is `column` long, with line breaks; later lines start at `indent`.
+void append_words(std::string& to, std::string_view words, std::size_t column, std::size_t indent) {
+  while (!words.empty()) {
+    std::size_t end = words.size();
+    if (column + end > help_width) {
+      end = column < help_width ? words.rfind(' ', help_width - column) : words.npos;
+      if (end == words.npos) end = words.find(' ');
+      end = std::min(end, words.size());
+    }
+    to += words.substr(0, end);
+    words.remove_prefix(end);
+    if (words.empty()) return;
+    words.remove_prefix(1);
+    to += '\n' + std::string(indent, ' ');
+    column = indent;
+  }
+}
+
+// "--pp N" as two columns; `width` is of the first.
+void append_entry(std::string& to, std::string_view left, std::string_view right, std::size_t width) {
+  std::string line = "  " + std::string(left);
+  line.resize(std::max(width, line.size() + 2), ' ');
+  to += line;
+  append_words(to, right, line.size(), width);
+  to += '\n';
+}
+
+std::string left_column(const option& o) {
+  std::string text;
+  if (o.other_name.size() == 2) text += std::string(o.other_name) + ", ";  // "-o, --output FILE"
+  text += o.name;
+  if (!o.value.empty()) text += ' ' + std::string(o.value);
+  return text;
+}
+
+}  // namespace
+
+std::string in_quotes(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return '"' + shown + (text.size() > 60 ? "...\"" : "\"");
+}
+
+std::string wrapped(std::string_view text) {
+  std::string lines;
+  append_words(lines, text, 0, 2);
+  return lines;
+}
+
+std::string list_of(const std::vector<std::string_view>& names, std::string_view last) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (i > 0) text += i + 1 == names.size() ? ' ' + std::string(last) + ' ' : ", ";
+    text += names[i];
+  }
+  return text;
+}
+
+std::optional<std::string> arguments::text(std::string_view name) const {
+  const auto found = values_.find(name);
+  return found == values_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<std::int64_t> arguments::whole_number(std::string_view name) const {
+  const std::optional<std::string> given = text(name);
+  if (!given) return std::nullopt;
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), number);
+  if (error == std::errc::result_out_of_range)
+    throw schedule_error(std::string(name) + " takes a whole number of at most 64 bits; got " + in_quotes(*given));
+  if (error != std::errc() || end != given->data() + given->size())
+    throw schedule_error(std::string(name) + " takes a whole number; got " + in_quotes(*given));
+  return number;
+}
+
+std::optional<double> arguments::number(std::string_view name) const {
+  const std::optional<std::string> given = text(name);
+  if (!given) return std::nullopt;
+  const bool is_word = *given == "nan" || *given == "inf" || *given == "-nan" || *given == "-inf";
+  const bool is_decimal = given->find_first_not_of("+-.0123456789eE") == given->npos;  // no hexadecimal, no blanks
+  char* end = nullptr;
+  const double number = std::strtod(given->c_str(), &end);
+  if (given->empty() || !(is_word || is_decimal) || end != given->c_str() + given->size())
+    throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + in_quotes(*given));
+  return number;
+}
+
+const command& find_command(std::string_view name, const std::vector<command>& all) {
+  std::vector<std::string_view> names;
+  for (const command& c : all) {
+    if (c.name == name) return c;
+    names.push_back(c.name);
+  }
+  const std::string_view nearest = pipesched::nearest_name(name, names);
+  throw schedule_error("no command is called " + in_quotes(name) +
+                       (nearest.empty() ? "; expected " + list_of(names) : did_you_mean(nearest)));
+}
+
+arguments parse_arguments(const command& of, const std::vector<command>& all, const std::vector<std::string>& words) {
+  arguments result;
+  bool options_end = false;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    if (options_end || word.size() < 2 || word[0] != '-') {
+      if (result.operands.size() == of.max_operands)
+        throw schedule_error(std::string(of.name) + " takes " +
+                             (of.max_operands == 0   ? "only options"
+                              : of.max_operands == 1 ? "one operand"
+                                                     : std::to_string(of.max_operands) + " operands") +
+                             "; got " + in_quotes(word) + (of.max_operands == 0 ? "" : " as well"));
+      result.operands.push_back(word);
+      continue;
+    }
+    if (word == "--") {
+      options_end = true;
+      continue;
+    }
+    const bool is_short = word[1] != '-' && word.size() > 2;  // -oplan.json
+    const std::size_t end = is_short ? 2 : std::min(word.find('='), word.size());
+    const std::string name = word.substr(0, end);
+    const option* o = find_option(of, name);
+    if (!o) refuse_option(of, all, is_short ? word : name);
+    std::optional<std::string> value;
+    if (end < word.size()) value = word.substr(word[end] == '=' ? end + 1 : end);
+    if (o->value.empty()) {
+      if (value) throw schedule_error(name + " takes no value; got " + in_quotes(*value));
+      value = "";
+    } else if (!value) {
+      if (i + 1 == words.size()) throw schedule_error(name + " takes a value, " + std::string(o->value) + "; got none");
+      if (find_option(of, words[i + 1]))
+        throw schedule_error(name + " takes a value, " + std::string(o->value) + "; got the option " + words[i + 1]);
+      value = words[++i];
+    }
+    const auto [at, is_new] = result.values_.emplace(std::string(o->name), *value);
+    if (!is_new)
+      throw schedule_error(std::string(o->name) + " is given twice" +
+                           (o->value.empty() ? "" : ", as " + in_quotes(at->second) + " and " + in_quotes(*value)) +
+                           "; expected once");
+  }
+  if (result.operands.size() < of.min_operands)
+    throw schedule_error(std::string(of.name) + " needs " + std::string(of.usage[0].substr(of.name.size() + 1)) +
+                         "; see pipesched help " + std::string(of.name));
+  return result;
+}
+
+std::string help_on_program(std::string_view summary, const std::vector<command>& all,
+                            const std::vector<std::string_view>& notes) {
+  std::string text = std::string(summary) + "\n\nusage: pipesched COMMAND [operands] [options]\n\ncommands:\n";
+  for (const command& c : all) append_entry(text, c.name, c.summary, 14);
+  append_entry(text, "help", "help on a command: pipesched help simulate", 14);
+  append_entry(text, "--version", "the version of the library", 14);
+  for (std::string_view note : notes) text += '\n' + std::string(note) + '\n';
+  text += "\nexamples:\n";
+  for (const command& c : all)
+    if (!c.examples.empty()) text += "  pipesched " + std::string(c.examples[0]) + '\n';
+  return text;
+}
+
+std::string help_on_command(const command& of) {
+  std::string text;
+  for (std::string_view form : of.usage)
+    text += (text.empty() ? "usage: pipesched " : "       pipesched ") + std::string(form) + '\n';
+  std::string summary(of.summary);
+  summary[0] = static_cast<char>(summary[0] - 'a' + 'A');
+  text += '\n' + summary + ".\n";
+  if (!of.options.empty()) text += "\noptions:\n";
+  std::size_t width = 0;
+  for (const option& o : of.options) width = std::max(width, left_column(o).size() + 4);
+  for (const option& o : of.options) append_entry(text, left_column(o), o.help, width);
+  if (!of.examples.empty()) text += "\nexamples:\n";
+  for (std::string_view example : of.examples) text += "  pipesched " + std::string(example) + '\n';
+  return text;
+}
+
+}  // namespace tool

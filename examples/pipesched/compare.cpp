@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT
+// The command compare.
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <pipesched/generate/families.hpp>
+#include <pipesched/render/html.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "commands.hpp"
+#include "files.hpp"
+#include "inputs.hpp"
+#include "memory.hpp"
+#include "study.hpp"
+
+namespace tool {
+
+using namespace pipesched;
+
+namespace {
+
+constexpr double default_memory = 2.0 * (std::size_t{1} << 30);
+
+// What is kept of one family.
+struct row {
+  std::string name;
+  metrics measured;
+  lower_bound_result bound;
+  std::optional<closed_form> formula;
+  nlohmann::ordered_json json;
+  std::optional<html_panel> panel{};
+};
+
+struct omission {
+  std::string name, reason;
+  bool for_memory = false;
+};
+
+// "left out: dualpipe needs an even number ...".
+std::string line_of(const omission& o) {
+  const bool named = o.reason.starts_with(o.name + ' ');
+  return "left out: " + (named ? o.reason : o.name + ": " + o.reason);
+}
+
+// The family under way, on standard error, where that is a terminal.
+class progress {
+ public:
+  void show(std::string_view name, std::size_t number, std::size_t all) const {
+    if (terminal_) std::cerr << fmt::format("\r\x1b[K{} ({} of {})", name, number, all) << std::flush;
+  }
+  ~progress() {
+    if (terminal_) std::cerr << "\r\x1b[K" << std::flush;
+  }
+
+ private:
+  bool terminal_ = isatty(STDERR_FILENO) != 0;
+};
+
+std::vector<const family*> families_of(const arguments& args) {
+  std::vector<const family*> chosen;
+  const std::optional<std::string> given = args.text("--families");
+  if (!given) {
+    for (const family& f : families) chosen.push_back(&f);
+    return chosen;
+  }
+  for (std::size_t begin = 0; begin <= given->size();) {
+    const std::size_t end = std::min(given->find(',', begin), given->size());
+    const std::string name = given->substr(begin, end - begin);
+    if (name.empty()) throw schedule_error("--families takes names with commas between them; got " + in_quotes(*given));
+    const family* f = &find_family(name);
+    if (std::find(chosen.begin(), chosen.end(), f) != chosen.end())
+      throw schedule_error("--families names " + name + " twice; expected once");
+    chosen.push_back(f);
+    begin = end + 1;
+  }
+  return chosen;
+}
+
+// One line for every parameter that only some families take: "chunks = 4: interleaved_1f1b, looped_bfs".
+std::string lines_on_parameters(const schedule_params& p, const std::vector<const family*>& chosen,
+                                const arguments& args) {
+  std::string text;
+  for (parameter which : all_parameters) {
+    if (which == parameter::costs || !is_given(p, which)) continue;
+    std::vector<std::string_view> takers, all_takers;
+    for (const family* f : chosen)
+      if (f->limits.takes.contains(which)) takers.push_back(f->name);
+    for (const family& f : families)
+      if (f.limits.takes.contains(which)) all_takers.push_back(f.name);
+    const std::string option = option_of(which);
+    if (takers.empty())
+      throw schedule_error(fmt::format("no compared family takes {}; expected {} in --families", option,
+                                       list_of(all_takers)));
+    const std::string value = *args.text(option);
+    text += wrapped(fmt::format("{}{}{}: for {}", option, value.empty() ? "" : " ", value, list_of(takers, "and")));
+    text += '\n';
+  }
+  return text;
+}
+
+// "12.3G" for 12.3e9.
+std::string with_prefix(double number) {
+  constexpr std::array<std::string_view, 7> prefixes = {"", "k", "M", "G", "T", "P", "E"};
+  std::size_t i = 0;
+  for (; number >= 999.5 && i + 1 < prefixes.size(); ++i) number /= 1000;
+  return fmt::format("{:.3g}{}", number, prefixes[i]);
+}
+
+// The columns that are not in every table.
+struct contents {
+  explicit contents(const std::vector<row>& rows) {
+    for (const row& r : rows) {
+      formulas = formulas || r.formula;
+      failing_formulas = failing_formulas || (r.formula && !r.formula->holds());
+      bytes = bytes || r.measured.peak_bytes > 0;
+      weights = weights || r.measured.weight_bytes > 0;
+      copies = copies || r.measured.parameter_copies != 1;
+    }
+    copies = copies && !weights;
+    idle = !bytes && !weights;
+  }
+
+  bool idle = false, formulas = false, failing_formulas = false, bytes = false, weights = false, copies = false;
+};
+
+struct column {
+  std::string name;
+  std::vector<std::string> cells;
+};
+
+// Columns of a table, without those that would be empty. Where memory is given, its columns take the place of others.
+std::vector<column> columns_of(const std::vector<row>& rows, int digits) {
+  std::vector<column> columns;
+  const auto add = [&](const char* name, auto&& cell) {
+    column c{.name = name, .cells = {}};
+    for (const row& r : rows) c.cells.push_back(cell(r));
+    columns.push_back(std::move(c));
+  };
+  const auto number = [&](double value) { return fmt::format("{:.{}g}", value, digits); };
+  const auto percent = [](double part, const row& r) {
+    return fmt::format("{:.1f}", r.measured.makespan > 0 ? 100 * part / r.measured.makespan : 0);
+  };
+  const contents has(rows);
+  add("schedule", [](const row& r) { return r.name; });
+  add("makespan", [&](const row& r) { return number(r.measured.makespan); });
+  add("span", [&](const row& r) { return number(r.measured.span); });
+  if (has.idle) add("idle", [&](const row& r) { return percent(r.measured.bubble, r); });
+  add("bubble", [&](const row& r) { return percent(r.measured.max_bubble, r); });
+  if (has.formulas)
+    add("formula", [&](const row& r) {
+      return r.formula ? percent(r.formula->bubble, r) + (r.formula->holds() ? " " : "*") : "";
+    });
+  add("bound", [&](const row& r) { return number(r.bound.makespan); });
+  add("gap", [&](const row& r) { return fmt::format("{:.1f}", 100 * r.bound.gap(r.measured.makespan)); });
+  add("peak", [](const row& r) { return fmt::format("{:.4g}", r.measured.peak_activations); });
+  if (has.bytes) add("bytes", [](const row& r) { return with_prefix(r.measured.peak_bytes); });
+  if (has.copies) add("copies", [](const row& r) { return fmt::format("{:.3g}", r.measured.parameter_copies); });
+  if (has.weights) add("weights", [](const row& r) { return with_prefix(r.measured.weight_bytes); });
+  return columns;
+}
+
+std::string table_of(const std::vector<column>& columns) {
+  std::vector<std::size_t> widths;
+  for (const column& c : columns) {
+    widths.push_back(c.name.size());
+    for (const std::string& cell : c.cells) widths.back() = std::max(widths.back(), cell.size());
+  }
+  std::string text;
+  const auto add_line = [&](auto&& cell) {
+    std::string line;
+    for (std::size_t i = 0; i < columns.size(); ++i)
+      line += i == 0 ? fmt::format("{:<{}}", cell(columns[i]), widths[i])
+                     : fmt::format(" {:>{}}", cell(columns[i]), widths[i]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + '\n';
+  };
+  add_line([](const column& c) { return c.name; });
+  for (std::size_t n = 0; n < columns[0].cells.size(); ++n) add_line([&](const column& c) { return c.cells[n]; });
+  return text;
+}
+
+// The table with as many digits as fit.
+std::string table_of(const std::vector<row>& rows) {
+  constexpr std::size_t max_width = 80;
+  std::string text;
+  for (int digits = 6; digits >= 3; --digits) {
+    text = table_of(columns_of(rows, digits));
+    std::size_t width = 0;
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = text.find('\n', begin);
+      width = std::max(width, end - begin);
+      begin = end + 1;
+    }
+    if (width <= max_width) break;
+  }
+  return text;
+}
+
+// How the costs given become costs per stage, for families with different numbers of stages.
+std::string convention_of(const stage_costs& given, std::int64_t pp) {
+  std::string arrays;
+  bool shares = false;
+  stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
+    const per_stage* values = nullptr;
+    if constexpr (requires { field.has_value(); }) {
+      if (field) values = &*field;
+    } else {
+      values = &field;
+    }
+    if (!values || stage_costs::is_per_cut(name)) return;
+    const auto count = static_cast<std::int64_t>(values->values().size());
+    if (count != 1 && count != pp) arrays.append(arrays.empty() ? "" : ", ").append(name);
+    shares = shares || count == pp;
+  });
+  std::string text = "costs are of a rank's share, split among its stages";
+  if (shares && pp > 1) text += " (of dualpipe and chimera per stage)";
+  if (!arrays.empty()) text += "; per stage: " + arrays;
+  return text + note_on_backward(given);
+}
+
+std::string text_of(const std::vector<row>& rows, const std::vector<omission>& omitted, const schedule_params& p,
+                    const stage_costs& costs, const std::string& on_parameters) {
+  std::string text = wrapped(fmt::format("{} ranks, {} micro-batches{}; {}", p.pp, p.micro,
+                                         p.forward_only ? ", forward only" : "", convention_of(costs, p.pp)));
+  text += '\n';
+  text += on_parameters;
+  if (!rows.empty()) {
+    const contents has(rows);
+    text += table_of(rows);
+    text += "span: the longest time from a rank's first start to its last end\n";
+    if (has.idle) text += "idle: mean over the ranks, in % of the makespan, as the next\n";
+    text += "bubble: idle time of the rank that idles longest";
+    text += has.formulas ? "; formula: the same, as published\n" : "\n";
+    if (has.failing_formulas) text += "* an assumption of the formula fails here: believe the simulated bubble\n";
+    text +=
+        "bound: no order of such cells has a shorter makespan; gap: from it, in % of it\n"
+        "peak: activations, in those of one micro-batch through a rank's whole share\n";
+    if (has.copies) text += "copies: of a rank's share of the parameters\n";
+    if (has.bytes) text += "bytes: of activations, the highest peak of a rank (k = 1000)\n";
+    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, of the fullest rank\n";
+  }
+  for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
+  return text;
+}
+
+std::string json_of(const std::vector<row>& rows, const std::vector<omission>& omitted) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const row& r : rows) all.push_back(r.json);
+  for (const omission& o : omitted) all.push_back({{"name", o.name}, {"left_out", o.reason}});
+  return all.dump(1) + '\n';
+}
+
+std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted) {
+  std::vector<html_panel> panels;
+  for (row& r : rows) panels.push_back(std::move(*r.panel));
+  std::vector<std::string> notes;
+  for (const omission& o : omitted) notes.push_back(line_of(o));
+  return render_html(panels, notes);
+}
+
+// Simulates the families one after the other; a page keeps the timelines, the other formats only numbers.
+class comparison {
+ public:
+  comparison(const schedule_params& p, const stage_costs& costs, bool keeps_timelines, double budget)
+      : p_(p), costs_(costs), keeps_timelines_(keeps_timelines), budget_(budget) {}
+
+  void add(const family& f) {
+    const schedule_params p = keep_taken(p_, f.limits);
+    double bytes = bytes_to_study(f, p);
+    if (keeps_timelines_) bytes += bytes_of_format("html", pairs_of(f, p));
+    if (std::string text = refusal(f, p, bytes, budget_); !text.empty()) {
+      omitted.push_back({std::string(f.name), std::move(text), true});
+      return;
+    }
+    try {
+      const bool own_order = !p.group_size && !p.overlap && !p.extra_warm_up;
+      schedule s = make_family(f, p, costs_);
+      require_valid(s);
+      study of = study_of(std::move(s), costs_, own_order);
+      row r{.name = std::string(f.name), .measured = of.measured, .bound = of.bound, .formula = of.formula,
+            .json = tool::json_of(of)};
+      r.measured.ranks.clear();
+      for (parameter which : all_parameters)
+        if (which != parameter::costs && is_given(p, which)) r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
+      if (keeps_timelines_) r.panel = make_panel(std::move(of.times), of.costs), budget_ -= bytes;
+      rows.push_back(std::move(r));
+    } catch (const schedule_error& e) {
+      omitted.push_back({std::string(f.name), e.what()});
+    }
+  }
+
+  std::vector<row> rows;
+  std::vector<omission> omitted;
+
+ private:
+  static nlohmann::ordered_json value_of(const schedule_params& p, parameter which) {
+    switch (which) {
+      case parameter::chunks: return *p.chunks;
+      case parameter::group_size: return *p.group_size;
+      case parameter::waves: return *p.waves;
+      case parameter::memory_limit: return *p.memory_limit;
+      default: return true;
+    }
+  }
+
+  const schedule_params& p_;
+  const stage_costs& costs_;
+  bool keeps_timelines_;
+  double budget_;
+};
+
+}  // namespace
+
+int compare(const arguments& args) {
+  const output to = output_of(args, "compare", compare_formats);
+  const std::vector<const family*> chosen = families_of(args);
+  const schedule_params p = params_of(args, "compare");
+  const stage_costs costs = costs_of(args);
+  const std::string on_parameters = lines_on_parameters(p, chosen, args);
+  comparison all(p, costs, to.format == "html", memory_budget(args, default_memory));
+  {
+    const progress shown;
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      shown.show(chosen[i]->name, i + 1, chosen.size());
+      all.add(*chosen[i]);
+    }
+  }
+  std::stable_sort(all.rows.begin(), all.rows.end(),
+                   [](const row& a, const row& b) { return a.measured.makespan < b.measured.makespan; });
+  const bool for_memory =
+      std::any_of(all.omitted.begin(), all.omitted.end(), [](const omission& o) { return o.for_memory; });
+  if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html"))
+    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted)
+                          : to.format == "json" ? json_of(all.rows, all.omitted)
+                                                : text_of(all.rows, all.omitted, p, costs, on_parameters));
+  if (!all.rows.empty()) return 0;
+  if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
+  throw schedule_error(fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason,
+                                   all.omitted.size() - 1));
+}
+
+}  // namespace tool

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+
+#include "inputs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <pipesched/error.hpp>
+#include <pipesched/nearest_name.hpp>
+#include <span>
+#include <utility>
+
+#include "files.hpp"
+
+using pipesched::parameter;
+using pipesched::schedule_error;
+using pipesched::stage_costs;
+
+namespace tool {
+
+namespace {
+
+// Suffixes that a format is written with, the usual one first.
+struct format_suffixes {
+  std::string_view format;
+  std::vector<std::string_view> suffixes;
+};
+
+const std::vector<format_suffixes> all_suffixes = {
+    {"json", {".json"}}, {"csv", {".csv"}},   {"text", {".txt"}},
+    {"grid", {".txt"}},  {"svg", {".svg"}},   {"html", {".html", ".htm"}},
+    {"trace", {".trace.json", ".json"}},
+};
+
+const std::vector<std::string_view>& suffixes_of(std::string_view format) {
+  return std::find_if(all_suffixes.begin(), all_suffixes.end(), [&](const auto& f) { return f.format == format; })
+      ->suffixes;
+}
+
+std::string lower_case(std::string text) {
+  for (char& c : text)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return text;
+}
+
+// The file's suffix, ".json", or nothing for a name without one.
+std::string suffix_of(const std::string& file) {
+  const std::size_t slash = file.rfind('/');
+  const std::string name = lower_case(slash == file.npos ? file : file.substr(slash + 1));
+  if (name.ends_with(".trace.json") && name != ".trace.json") return ".trace.json";
+  const std::size_t dot = name.rfind('.');
+  return dot == name.npos || dot == 0 || name.find_first_not_of('.') == name.npos ? std::string() : name.substr(dot);
+}
+
+std::string what_is_written(std::string_view command, const std::vector<std::string_view>& formats) {
+  std::string text = std::string(command) + " writes ";
+  std::vector<std::string> names;
+  for (std::string_view format : formats) names.push_back(fmt::format("{} ({})", format, suffixes_of(format)[0]));
+  return text + list_of({names.begin(), names.end()});
+}
+
+std::string format_of_suffix(const std::string& suffix, const std::vector<std::string_view>& formats) {
+  for (std::string_view format : formats)
+    if (suffixes_of(format)[0] == suffix) return std::string(format);
+  for (std::string_view format : formats)
+    for (std::string_view other : suffixes_of(format))
+      if (other == suffix) return std::string(format);
+  return {};
+}
+
+double cost_of(const arguments& args, std::string_view option, std::string_view name) {
+  const double value = *args.number(option);
+  if (value >= 0 && std::isfinite(value)) return value;
+  throw schedule_error(fmt::format("costs: {} is {}; {} takes a finite number, 0 or more; got {}{}", name,
+                                   value < 0   ? "negative"
+                                   : value > 0 ? "infinite"
+                                               : "not a number",
+                                   option, *args.text(option), value < 0 ? ", nearest 0" : ""));
+}
+
+}  // namespace
+
+const std::vector<option>& parameter_options() {
+  static const std::vector<option> options = {
+      {"--pp", "N", "pipeline ranks: 1 to 65536 / stages per rank"},
+      {"--micro", "N", "micro-batches per step: 1 to 2^28 / stages"},
+      {"--forward-only", "", "evaluation: the forwards alone"},
+      {"--chunks", "N", "stages per rank, for interleaved families: 1 to 256; default 2"},
+      {"--group-size", "N", "micro-batches per group, for interleaved families; default: the family's own"},
+      {"--extra-warm-up", "", "interleaved_1f1b: one more forward per rank before its first backward"},
+      {"--overlap", "", "interleaved_1f1b: F and B overlapped in the steady state"},
+      {"--waves", "N", "hanayo: waves of two stages per rank: 1 to 128; default 1", "--wave"},
+      {"--memory-limit", "X",
+       "zb_greedy, zbv_greedy: activations that a rank may keep, in those of one micro-batch through its whole share: 1 "
+       "or more; default pp"},
+  };
+  return options;
+}
+
+const std::vector<option>& cost_options() {
+  static const std::vector<option> options = {
+      {"--costs", "FILE", "costs as JSON, or deepseek_v3: measured ones, in ms"},
+      {"--forward", "X", "time of F, as all times of a rank's whole share in any unit: 0 or more; default 1"},
+      {"--backward", "X", "time of B; alone it means I = W = X/2; default I + W"},
+      {"--backward-input", "X", "time of I, the backward for inputs; default 1"},
+      {"--backward-weight", "X", "time of W, the backward for weights; default 1"},
+      {"--overlapped", "X", "time of F and B, or F and I, in one cell; default: the sum of both"},
+      {"--transfer", "X", "time of a message between two ranks; default 0"},
+  };
+  return options;
+}
+
+pipesched::schedule_params params_of(const arguments& args, std::string_view why) {
+  std::vector<std::string_view> missing;
+  for (std::string_view name : {"--pp", "--micro"})
+    if (!args.has(name)) missing.push_back(name);
+  if (!missing.empty()) throw schedule_error(fmt::format("{} needs {}", why, list_of(missing, "and")));
+  pipesched::schedule_params p{.pp = *args.whole_number("--pp"), .micro = *args.whole_number("--micro")};
+  p.forward_only = args.has("--forward-only");
+  p.chunks = args.whole_number("--chunks");
+  p.group_size = args.whole_number("--group-size");
+  p.extra_warm_up = args.has("--extra-warm-up");
+  p.overlap = args.has("--overlap");
+  p.waves = args.whole_number("--waves");
+  p.memory_limit = args.number("--memory-limit");
+  if (p.memory_limit && !(*p.memory_limit > 0 && std::isfinite(*p.memory_limit)))
+    throw schedule_error(fmt::format("--memory-limit takes a finite number of activations, 1 or more; got {}{}",
+                                     *args.text("--memory-limit"), *p.memory_limit <= 0 ? ", nearest 1" : ""));
+  return p;
+}
+
+std::string option_of(parameter p) {
+  std::string name = "--" + std::string(to_string(p));
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+bool gives_costs(const arguments& args) {
+  return std::any_of(cost_options().begin(), cost_options().end(), [&](const option& o) { return args.has(o.name); });
+}
+
+stage_costs costs_of(const arguments& args) {
+  stage_costs costs;
+  if (const auto file = args.text("--costs")) {
+    if (file->empty()) throw schedule_error("--costs takes a file, or deepseek_v3; got \"\"");
+    costs = *file == "deepseek_v3" ? pipesched::deepseek_v3_costs() : read_costs(*file);
+  }
+  if (args.has("--backward")) costs.backward_input.reset(), costs.backward_weight.reset();
+  const auto replace = [&](auto& field, std::string_view option, std::string_view name) {
+    if (args.has(option)) field = cost_of(args, option, name);
+  };
+  replace(costs.forward, "--forward", "forward");
+  replace(costs.backward, "--backward", "backward");
+  replace(costs.backward_input, "--backward-input", "backward_input");
+  replace(costs.backward_weight, "--backward-weight", "backward_weight");
+  replace(costs.overlapped, "--overlapped", "overlapped");
+  replace(costs.transfer_time, "--transfer", "transfer");
+  return costs;
+}
+
+std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p) {
+  if (f.limits.takes.contains(parameter::chunks)) return p.pp * p.chunks.value_or(2);
+  if (f.limits.takes.contains(parameter::waves)) return p.pp * 2 * p.waves.value_or(1);
+  return p.pp * f.limits.stages_per_rank;
+}
+
+pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p, const stage_costs& costs) {
+  if (f.limits.takes.contains(parameter::costs)) {
+    pipesched::require(f.limits, p);
+    p.costs = split_stage_costs(costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp)
+                                                                      : pipesched::placement::vee(p.pp));
+  }
+  return f.make(p);
+}
+
+output output_of(const arguments& args, std::string_view command, const std::vector<std::string_view>& formats) {
+  const std::optional<std::string> file = args.text("--output");
+  if (file && file->empty()) throw schedule_error("--output takes the name of a file, or -; got \"\"");
+  return output_of(args, command, formats, file.value_or("-"));
+}
+
+output output_of(const arguments& args, std::string_view command, const std::vector<std::string_view>& formats,
+                 std::string file) {
+  output to{.format = std::string(formats[0]), .file = std::move(file)};
+  const std::optional<std::string> format = args.text("--format");
+  if (format && std::find(formats.begin(), formats.end(), *format) == formats.end()) {
+    const std::string_view nearest = pipesched::nearest_name(*format, formats);
+    throw schedule_error(fmt::format("--format takes {}; got {}{}", list_of(formats), in_quotes(*format),
+                                     nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
+  }
+  if (format) to.format = *format;
+  if (const std::string suffix = suffix_of(to.file); !suffix.empty()) {
+    const std::string by_suffix = format_of_suffix(suffix, formats);
+    if (by_suffix.empty())
+      throw schedule_error(fmt::format("{}; got a file that ends in {}", what_is_written(command, formats), suffix));
+    const auto& expected = suffixes_of(to.format);
+    if (!format)
+      to.format = by_suffix;
+    else if (std::find(expected.begin(), expected.end(), suffix) == expected.end())
+      throw schedule_error(fmt::format("--format {} and a file that ends in {} disagree; expected {}", *format, suffix,
+                                       expected[0]));
+  }
+  if (const auto colour = args.text("--colour")) {
+    const std::vector<std::string_view> legal = {"auto", "always", "never"};
+    if (std::find(legal.begin(), legal.end(), *colour) == legal.end())
+      throw schedule_error(fmt::format("--colour takes {}; got {}", list_of(legal), in_quotes(*colour)));
+    const std::string_view grid = command == "generate" ? "grid" : "text";
+    if (to.format != grid)
+      throw schedule_error(fmt::format("--colour is for --format {}; got --format {}", grid, to.format));
+    to.colour = *colour;
+  }
+  return to;
+}
+
+}  // namespace tool

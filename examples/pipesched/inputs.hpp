@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What options mean: parameters of families, costs, and the output.
+
+#include <pipesched/cost_model.hpp>
+#include <pipesched/generate/families.hpp>
+#include <pipesched/placement.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "command_line.hpp"
+
+namespace tool {
+
+/// The options that params_of() and costs_of() read.
+const std::vector<option>& parameter_options();
+const std::vector<option>& cost_options();
+
+/// The parameters of a family, without its costs.
+/// @param why  the beginning of the sentence if --pp or --micro is missing: "simulate --family"
+/// @throws schedule_error if --pp or --micro is missing, or the memory limit is not a positive number.
+pipesched::schedule_params params_of(const arguments& args, std::string_view why);
+
+/// The option of an optional parameter: "--group-size".
+std::string option_of(pipesched::parameter p);
+
+/// Whether an option of costs_of() was given.
+bool gives_costs(const arguments& args);
+
+/// The costs of --costs, with the single costs of the other options in place of its own. --backward replaces B, I and W.
+/// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
+pipesched::stage_costs costs_of(const arguments& args);
+
+/// Stages of the family's placement. @pre legal parameters
+std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p);
+
+/// The family's schedule. A family that takes costs gets those given, split among the stages of its ranks.
+/// @throws schedule_error on parameters that the family refuses.
+pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p,
+                                const pipesched::stage_costs& costs);
+
+/// Format, file and colours of an output.
+struct output {
+  std::string format;
+  std::string file = "-";    ///< "-" is standard output
+  std::string colour = "auto";
+};
+
+/// The output of --format, --output and --colour; the suffix of the file chooses the format.
+/// @param formats  those of the command, the default first
+/// @throws schedule_error on an unknown format or suffix, or if both are given and disagree.
+output output_of(const arguments& args, std::string_view command, const std::vector<std::string_view>& formats);
+output output_of(const arguments& args, std::string_view command, const std::vector<std::string_view>& formats,
+                 std::string file);
+
+}  // namespace tool

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// The command simulate.
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <pipesched/generate/families.hpp>
+#include <pipesched/notation.hpp>
+#include <pipesched/render/chrome_trace.hpp>
+#include <pipesched/render/html.hpp>
+#include <pipesched/render/svg.hpp>
+#include <pipesched/render/text.hpp>
+#include <pipesched/simulate/explain.hpp>
+#include <pipesched/verify.hpp>
+#include <string>
+
+#include "commands.hpp"
+#include "files.hpp"
+#include "inputs.hpp"
+#include "memory.hpp"
+#include "study.hpp"
+
+namespace tool {
+
+using namespace pipesched;
+
+namespace {
+
+std::string table_of(const metrics& m) {
+  const bool bytes = m.peak_bytes > 0, weights = m.weight_bytes > 0;
+  std::string text = fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12}", "rank", "busy", "bubble", "span", "peak",
+                                 "overlapped");
+  if (bytes) text += fmt::format(" {:>12}", "peak bytes");
+  if (weights) text += fmt::format(" {:>12}", "weights");
+  text += '\n';
+  for (std::size_t rank = 0; rank < m.ranks.size(); ++rank) {
+    const rank_metrics& r = m.ranks[rank];
+    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>6.4g} {:>10.1f} %", rank, r.busy, r.bubble, r.span,
+                        r.peak_activations, 100 * r.overlapped_fraction);
+    if (bytes) text += fmt::format(" {:>12.6g}", r.peak_bytes);
+    if (weights) text += fmt::format(" {:>12.6g}", r.weight_bytes);
+    text += '\n';
+  }
+  return text;
+}
+
+std::string text_of(const study& of, const text_style& style) {
+  const schedule& s = of.times.schedule;
+  const metrics& m = of.measured;
+  std::string text = fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %; {}\n", s.name.view(), s.pp(),
+                                 s.micro, s.forward_only ? ", forward only" : "",
+                                 format_optimality_gap(m.makespan, of.bound), 100 * m.bubble_ratio, of.convention);
+  text += of.bound.reason.empty() ? "bound: 0, as every cost is 0\n"
+                                  : fmt::format("bound: {}, rank {}\n", of.bound.reason, of.bound.rank);
+  if (of.formula)
+    text += fmt::format("bubble by formula {} = {:.6g}{}; simulated {:.6g} on the rank that idles longest, {:.6g} on "
+                        "average\n",
+                        of.formula->formula, of.formula->bubble,
+                        of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails),
+                        m.max_bubble, m.bubble);
+  text += '\n' + render_text(of.times, style) + '\n' + table_of(m);
+  text += "peak: activations, in those of one micro-batch through a rank's whole share\ncritical path:";
+  for (cell_ref c : explain(of.times, of.costs).critical_path) text += ' ' + to_string(s[c.rank][c.index]);
+  return text + '\n';
+}
+
+// The options that a schedule in a file leaves no room for.
+void refuse_parameters(const arguments& args, const std::string& file) {
+  for (const option& o : parameter_options())
+    if (args.has(o.name))
+      throw schedule_error(fmt::format("{} goes with --family; the schedule of {} has its own sizes", o.name, file));
+  if (args.has("--max-memory"))
+    throw schedule_error("--max-memory goes with --family; a schedule in a file takes what its size asks for");
+}
+
+struct named_schedule {
+  schedule plan;
+  bool own_order = false;  // of its family, with default parameters
+};
+
+named_schedule schedule_of(const arguments& args, const stage_costs& costs, const std::string& format) {
+  if (!args.operands.empty()) {
+    schedule plan = read_computation(args.operands[0]);
+    refuse_parameters(args, args.operands[0]);
+    return {.plan = std::move(plan)};
+  }
+  const family& f = find_family(*args.text("--family"));
+  const schedule_params p = params_of(args, "simulate --family");
+  const double bytes = bytes_to_study(f, p) + bytes_of_format(format, pairs_of(f, p));
+  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
+    throw schedule_error(text);
+  return {.plan = make_family(f, p, costs), .own_order = !p.group_size && !p.overlap && !p.extra_warm_up};
+}
+
+}  // namespace
+
+int simulate(const arguments& args) {
+  if (args.operands.empty() == !args.has("--family"))
+    throw schedule_error("simulate takes a file, or --family with --pp and --micro");
+  const output to = output_of(args, "simulate", simulate_formats);
+  const stage_costs costs = costs_of(args);
+  named_schedule named = schedule_of(args, costs, to.format);
+  if (const report r = verify(named.plan); !r) {
+    write_output("-", to_string(r));
+    return 1;
+  }
+  const study of = study_of(std::move(named.plan), costs, named.own_order);
+  if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
+  if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
+  if (to.format == "svg") write_output(to.file, render_svg(of.times));
+  if (to.format == "html") write_output(to.file, render_html(make_panel(of.times, of.costs)));
+  if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs));
+  return 0;
+}
+
+}  // namespace tool

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A simulated schedule with its numbers, as simulate and compare print them.
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <pipesched/cost_model.hpp>
+#include <pipesched/schedule.hpp>
+#include <pipesched/simulate/closed_form.hpp>
+#include <pipesched/simulate/lower_bound.hpp>
+#include <pipesched/simulate/metrics.hpp>
+#include <pipesched/simulate/timeline.hpp>
+#include <string>
+
+namespace tool {
+
+struct study {
+  pipesched::stage_costs costs;  ///< per stage
+  std::string convention;        ///< how `costs` came from the numbers given, in words
+  pipesched::timeline times;
+  pipesched::metrics measured;
+  pipesched::lower_bound_result bound;
+  std::optional<pipesched::closed_form> formula;
+};
+
+/// Simulates a schedule with the costs given, split among the stages of its ranks.
+/// @param own_order  the schedule comes from its family, with default parameters
+/// @throws schedule_error if the schedule is not valid or the costs do not fit it.
+study study_of(pipesched::schedule s, const pipesched::stage_costs& given, bool own_order);
+
+/// "; I = W = B/2, as only B is given", or an empty text.
+std::string note_on_backward(const pipesched::stage_costs& given);
+
+/// The entry of one schedule in the output of simulate and compare.
+nlohmann::ordered_json json_of(const study& of);
+/// The same, with its ranks and its critical path.
+nlohmann::ordered_json json_with_ranks(const study& of);
+
+}  // namespace tool

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The concept of a cost model: durations of cells, transfer times, and sizes. Any unit of time will do, as long as one
+// model uses one unit; sizes are in bytes.
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "pipesched/dependencies.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/op.hpp"
+
+namespace pipesched {
+
+/// Requirements of simulate() and the bounds on a cost model:
+///  * `duration(cell)`: how long a rank is busy with the cell;
+///  * `transfer(from, to, tensor)`: time from the production of a tensor until it arrives on another rank.
+/// Both may depend on stage, rank, micro-batch and partner; none may be negative. Optional members, found by name:
+///  * `release(cell, i)`: time from the cell's start until its i-th op has produced its output. Without it outputs are
+///    released at the end of the cell, as the published bubble formulas assume;
+///  * `bytes(op)`: bytes that the op keeps (F) or, as a negative number, frees (B, I, W), for measure();
+///  * `weights(stage)`: bytes of the stage's parameters, gradients and optimizer state;
+///  * `may_overlap()`: the pass_pair_set of cells that a planner may use; default: F with B and F with I;
+///  * `check(stages)`: throws schedule_error if the numbers make no sense for that many stages;
+///  * `same_for_all_micro_batches`: a constant that is true if no cost depends on the micro-batch. The bounds are then
+///    linear in stages instead of stages times micro-batches.
+template <typename Costs>
+concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t rank, tensor_id t) {
+  { costs.duration(c) } -> std::convertible_to<double>;
+  { costs.transfer(rank, rank, t) } -> std::convertible_to<double>;
+};
+
+namespace detail {
+
+template <typename Costs>
+concept same_for_all_micro_batches = requires {
+  requires Costs::same_for_all_micro_batches;
+};
+
+// Time from the start of a cell until the output of its k-th op is available on its own rank.
+template <typename Costs>
+constexpr double release_of(const Costs& costs, const cell& c, std::size_t k) {
+  if constexpr (requires { costs.release(c, k); })
+    return costs.release(c, k);
+  else
+    return costs.duration(c);
+}
+
+/// @throws schedule_error unless 0 <= value < infinity.
+constexpr void require_cost(double value, std::string_view name, std::int64_t stage = -1) {
+  if (value >= 0 && value <= std::numeric_limits<double>::max()) return;
+  std::string where(name);
+  if (stage >= 0) where += concat({" of stage ", stage});
+  throw schedule_error(concat({"costs: ", where, " is ",
+                               value < 0   ? "negative"
+                               : value > 0 ? "infinite"
+                                           : "not a number",
+                               "; expected a finite number that is not negative, nearest 0"}));
+}
+
+// The times of a backward and its two halves, of which any may be given.
+struct backward_times {
+  double input = 1, weight = 1, whole = 2;
+};
+
+/// B alone: I = W = B/2. B with I or W: the other is the rest. Without B: I and W default to 1, and B = I + W.
+constexpr backward_times resolve_backward(const double* input, const double* weight, const double* whole) noexcept {
+  if (!whole) {
+    const double i = input ? *input : 1, w = weight ? *weight : 1;
+    return {i, w, i + w};
+  }
+  if (!input && !weight) return {*whole / 2, *whole / 2, *whole};
+  return {input ? *input : *whole - *weight, weight ? *weight : *whole - *input, *whole};
+}
+
+/// @throws schedule_error if a half that is the rest of a backward is negative.
+constexpr void require_rest_of_backward(const backward_times& t, std::int64_t stage = -1) {
+  if (t.input >= 0 && t.weight >= 0) return;
+  std::string where = "backward";
+  if (stage >= 0) where += concat({" of stage ", stage});
+  const double half = t.input < 0 ? t.weight : t.input;
+  throw schedule_error(concat({"costs: ", where, " is ", t.whole, ", less than its ",
+                               t.input < 0 ? "backward_weight" : "backward_input", "; nearest ", half}));
+}
+
+}  // namespace detail
+}  // namespace pipesched

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The convention for numbers that a user gives without a stage: one number, or one per rank, is of a rank's whole share of
+// the model and is divided among the stages of that rank; as many numbers as stages are per stage.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/placement.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+// Stages of one replica on every rank.
+inline std::vector<double> stages_per_rank(const placement& where) {
+  std::vector<double> count(where.ranks(), 0);
+  for (std::uint32_t replica = 0; replica < where.replicas(); ++replica) {
+    std::vector<double> of(where.ranks(), 0);
+    for (std::uint16_t rank : where.rank_of_stage(replica)) ++of[rank];
+    for (std::size_t rank = 0; rank < of.size(); ++rank) count[rank] = std::max(count[rank], of[rank]);
+  }
+  return count;
+}
+
+// The numbers per stage; `divide` is false for what a chunk does not share with the others, such as messages.
+inline per_stage split_share(const per_stage& given, const placement& where, const std::vector<double>& count,
+                             bool divide) {
+  const std::size_t n = given.values().size(), stages = where.stages();
+  if (n != 1 && (n == stages || n != where.ranks())) return given;
+  const bool alike = std::all_of(count.begin(), count.end(), [&](double c) { return c == count[0]; });
+  if (n == 1 && (!divide || alike)) return divide ? given[0] / count[0] : given[0];
+  std::vector<double> values;
+  for (std::uint16_t rank : where.rank_of_stage(0)) values.push_back(given[rank] / (divide ? count[rank] : 1));
+  return per_stage(std::move(values));
+}
+
+}  // namespace detail
+
+/// Costs per stage from costs of which each field may be per share of a rank: a field with one number, or one per rank
+/// where there are more stages than ranks, is divided among the stages of its rank (times, bytes and weights) or repeated
+/// for them (transfers, messages, bandwidths); a field with one number per stage stays as it is. Pairs without stages are
+/// divided; pairs with stages are per stage. A bidirectional placement has as many stages as ranks, so its arrays are per
+/// stage. Other lengths stay for check() to refuse.
+/// @throws schedule_error if a pair without stages meets ranks with different numbers of stages. Linear in stages.
+inline stage_costs split_stage_costs(const stage_costs& given, const placement& where) {
+  const std::vector<double> count = detail::stages_per_rank(where);
+  stage_costs costs = given;
+  stage_costs::for_each_field(costs, [&](auto& field, std::string_view name) {
+    const bool divide = !stage_costs::is_per_cut(name);
+    if constexpr (requires { field.has_value(); }) {
+      if (field) field = detail::split_share(*field, where, count, divide);
+    } else {
+      field = detail::split_share(field, where, count, divide);
+    }
+  });
+  for (pair_time& p : costs.pairs) {
+    if (p.stages) continue;
+    for (double c : count)
+      if (c != count[0])
+        throw schedule_error("costs: a pair without stages needs ranks that host equally many stages; give its stages");
+    p.time /= count[0];
+  }
+  return costs;
+}
+
+/// The convention that split_stage_costs() takes for these numbers, in words for the first line of an output: "costs are per
+/// stage", "costs are of a rank's share, divided among its 2 stages", or which fields are which.
+inline std::string describe_split(const stage_costs& given, const placement& where) {
+  const std::vector<double> count = detail::stages_per_rank(where);
+  const double most = *std::max_element(count.begin(), count.end());
+  if (most == 1) return "costs are per stage, one stage per rank";
+  std::string shared, staged;
+  const auto add = [](std::string& list, std::string_view name) {
+    list += list.empty() ? "" : ", ";
+    list += name;
+  };
+  stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
+    if (stage_costs::is_per_cut(name)) return;
+    const per_stage* values = nullptr;
+    if constexpr (requires { field.has_value(); }) {
+      if (field) values = &*field;
+    } else {
+      values = &field;
+    }
+    if (values && values->values().size() == where.stages())
+      add(staged, name);
+    else if (values && (*values).values() != std::vector<double>{0})
+      add(shared, name);
+  });
+  const std::string divided =
+      detail::concat({"of a rank's share, divided among its ", most,
+                      *std::min_element(count.begin(), count.end()) == most ? " stages" : " or fewer stages"});
+  if (staged.empty()) return "costs are " + divided;
+  if (shared.empty()) return "costs are per stage";
+  return "costs are per stage (" + staged + ") or " + divided + " (" + shared + ")";
+}
+
+}  // namespace pipesched

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A cost model in which all stages cost the same.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/dependencies.hpp"
+#include "pipesched/op.hpp"
+
+namespace pipesched {
+
+/// One time per pass, for all stages. If only `backward` is given, I = W = B/2.
+struct uniform_costs {
+  double forward = 1;
+  std::optional<double> backward_input{};   ///< default: backward - backward_weight, or half of backward, or 1
+  std::optional<double> backward_weight{};  ///< default: backward - backward_input, or half of backward, or 1
+  std::optional<double> backward{};         ///< default: backward_input + backward_weight
+  std::optional<double> overlapped{};       ///< F with B or I in one cell; default, and any other pair: the sum
+  double transfer_time = 0;                 ///< between two ranks
+
+  static constexpr bool same_for_all_micro_batches = true;
+
+  constexpr detail::backward_times backward_times() const noexcept {
+    return detail::resolve_backward(backward_input ? &*backward_input : nullptr,
+                                    backward_weight ? &*backward_weight : nullptr, backward ? &*backward : nullptr);
+  }
+  constexpr double duration(op o) const noexcept {
+    switch (o.pass) {
+      case pass::forward: return forward;
+      case pass::backward: return backward_times().whole;
+      case pass::backward_input: return backward_times().input;
+      case pass::backward_weight: return backward_times().weight;
+      case pass::none: break;
+    }
+    return 0;
+  }
+  constexpr double duration(const cell& c) const noexcept {
+    if (!c.overlapped()) return duration(c[0]);
+    if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return *overlapped;
+    return duration(c[0]) + duration(c[1]);
+  }
+  constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id) const noexcept { return transfer_time; }
+
+  /// @throws schedule_error if a number is negative, infinite or NaN, or a backward is shorter than its one given half.
+  constexpr void check(std::uint32_t) const {
+    detail::require_cost(forward, "forward");
+    detail::require_cost(backward.value_or(0), "backward");
+    detail::require_cost(backward_input.value_or(0), "backward_input");
+    detail::require_cost(backward_weight.value_or(0), "backward_weight");
+    detail::require_cost(overlapped.value_or(0), "overlapped");
+    detail::require_cost(transfer_time, "transfer");
+    detail::require_rest_of_backward(backward_times());
+  }
+
+  friend constexpr bool operator==(const uniform_costs&, const uniform_costs&) = default;
+};
+
+static_assert(cost_model<uniform_costs>);
+
+}  // namespace pipesched

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The family of a schedule whose name is lost, as in PyTorch's CSV: found by comparing the order with those of the families.
+
+#include <algorithm>
+#include <cstdint>
+#include <string_view>
+
+#include "pipesched/error.hpp"
+#include "pipesched/generate/families.hpp"
+#include "pipesched/placement.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+// The parameters with which a family may make a schedule of this size; all else is at its default.
+inline schedule_params params_of_size(const family& f, const schedule& s, std::int64_t micro) {
+  schedule_params p{.pp = s.pp(), .micro = micro, .forward_only = s.forward_only};
+  const std::int64_t per_rank = s.stages() / std::max<std::uint32_t>(s.pp(), 1);
+  if (f.limits.takes.contains(parameter::chunks)) p.chunks = per_rank;
+  if (f.limits.takes.contains(parameter::waves)) p.waves = std::max<std::int64_t>(per_rank / 2, 1);
+  return p;
+}
+
+inline bool same_ranks(const placement& a, const placement& b) {
+  if (a.ranks() != b.ranks() || a.replicas() != b.replicas()) return false;
+  for (std::uint32_t replica = 0; replica < a.replicas(); ++replica)
+    if (!std::ranges::equal(a.rank_of_stage(replica), b.rank_of_stage(replica))) return false;
+  return true;
+}
+
+inline bool makes_order_of(const family& f, const schedule& s) {
+  try {
+    if (!same_ranks(f.make(params_of_size(f, s, 1)).placement.for_micro(s.micro), s.placement)) return false;
+    return f.make(params_of_size(f, s, s.micro)).cells == s.cells;
+  } catch (const schedule_error&) {  // not of these sizes
+    return false;
+  }
+}
+
+}  // namespace detail
+
+/// The name of a family that makes exactly this order with its default parameters; empty if there is none. If several do,
+/// as gpipe and 1f1b with one micro-batch, the one called `first` wins, then the earlier one in `families`, then one of
+/// several chunks per rank that is asked for a single one. A family that searches on costs is considered only as `first`, as
+/// its order depends on those costs. Linear in the number of ops per family with the same placement, and in the number of
+/// stages for the others.
+inline std::string_view recognize_family(const schedule& s, std::string_view first = {}) {
+  if (s.pp() == 0 || s.cells.count() != s.pp()) return {};
+  for (const family& f : families)
+    if (f.name == first && detail::makes_order_of(f, s)) return f.name;
+  for (const bool single_chunk : {false, true})
+    for (const family& f : families) {
+      if (f.name == first || f.limits.takes.contains(parameter::costs)) continue;
+      if (single_chunk != (f.limits.takes.contains(parameter::chunks) && s.stages() == s.pp())) continue;
+      if (detail::makes_order_of(f, s)) return f.name;
+    }
+  return {};
+}
+
+}  // namespace pipesched

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// V-Half: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with half the activations of
+// 1F1B.
+// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), section 4; the order is that
+// of the authors' scheduler (sail-sg/zero-bubble-pipeline-parallelism 39f2c186).
+
+#include <cstdint>
+
+#include "pipesched/generate/detail/split_v.hpp"
+#include "pipesched/generate/params.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+inline constexpr family_limits v_half_limits{.family = "v_half", .stages_per_rank = 2};
+
+/// V-Half for every pp >= 1 and micro >= 1. A rank keeps at most floor((pp+2)/2) activations of its two stages, half of
+/// 1F1B, with about half the bubble for F = I = W and micro >= pp. The bubble does not grow with micro as long as W +
+/// 2I >= 2F and W + 2F >= 2I. Forwards and backwards take two slots per stage on the way down and one on the way back.
+/// @throws schedule_error on bad parameters. O(n log n + pp^3) time and O(n + pp^2) memory for n ops.
+constexpr schedule make_v_half_schedule(const pipeline_params& p) {
+  require(v_half_limits, p);
+  const auto P = static_cast<std::int32_t>(p.pp);
+  const std::int32_t pause = P % 2 == 0 ? 3 : 0;  // so that no two ops share a slot
+  detail::building_block block;
+  for (std::int32_t i = 0; i < P; ++i) block.first.push_back(2 * i);
+  for (std::int32_t i = 0; i < P; ++i) block.first.push_back(2 * P - 1 + i);
+  for (std::int32_t i = 0; i < P; ++i) block.first.push_back(3 * P - 1 + pause + 2 * i);
+  for (std::int32_t i = 0; i < P; ++i) block.first.push_back(5 * P - 1 + pause + i);
+  return detail::make_split_v(v_half_limits, p, block);
+}
+
+}  // namespace pipesched

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The text of a costs document as nlohmann::json, without repeated keys and deep nesting, and the place of each entry.
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/error.hpp"
+#include "pipesched/io/detail/json_text.hpp"
+
+namespace pipesched::detail {
+
+struct unknown_entry {};
+
+/// A fault of one entry, such as "pairs[2].time"; what() is the whole sentence.
+struct costs_fault : schedule_error {
+  costs_fault(std::string_view entry, std::string_view what)
+      : schedule_error(concat({"costs: ", printable(entry, 60), entry.empty() ? "" : " ", what})), path(entry) {}
+  // Of an entry that does not exist.
+  costs_fault(std::string_view entry, std::string_view what, unknown_entry)
+      : schedule_error(concat({"costs: unknown entry \"", printable(entry, 60), "\"; ", what})), path(entry) {}
+
+  std::string path;
+};
+
+// Follows the parser, so that every entry has a path.
+class costs_parser {
+ public:
+  using json = nlohmann::json;
+
+  explicit costs_parser(std::string_view text) : text_(text) {}
+
+  /// @throws schedule_error with line and column when the text is not JSON, repeats a key or is nested too deeply.
+  json parse() {
+    position_ = {};
+    frames_.clear();
+    try {
+      return json::parse(
+          json_bytes<std::string_view::iterator>{text_.begin(), &position_},
+          json_bytes<std::string_view::iterator>{text_.end(), &position_},
+          [this](int depth, json::parse_event_t event, json& value) { return enter(depth, event, value); });
+    } catch (const json::out_of_range& e) {
+      const std::string_view what = e.what();  // "... number overflow parsing '1e999'"
+      const std::size_t from = what.find('\'') + 1, to = what.rfind('\'');
+      throw schedule_error(concat({"costs: ", printable(what.substr(from, to - from), 40),
+                                   " is too large; expected at most 1.8e308", position_.text(true)}));
+    } catch (const json::exception& e) {
+      if (position_.blank)
+        throw schedule_error("costs: empty; expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+      throw schedule_error("costs: " + not_json(e.what()));
+    }
+  }
+
+  /// " (line 3, column 17)": the end of the entry's first byte or number, or of the key before it. @pre parse() returned
+  std::string place_of(const std::string& path) {
+    wanted_ = &path;
+    place_.clear();
+    parse();
+    wanted_ = nullptr;
+    return place_;
+  }
+
+ private:
+  static constexpr int max_depth = 3;  // {"pairs": [{"stages": [0, 1]}]}
+
+  struct frame {
+    bool array;
+    std::size_t index = 0;
+    std::string key{};
+    std::set<std::string> keys{};
+  };
+
+  std::string path() const {
+    std::string text;
+    for (const frame& f : frames_)
+      if (f.array)
+        text += concat({"[", f.index, "]"});
+      else if (!f.key.empty())
+        text += (text.empty() ? "" : ".") + f.key;
+    return text;
+  }
+
+  bool enter(int depth, json::parse_event_t event, json& value) {
+    using kind = json::parse_event_t;
+    switch (event) {
+      case kind::object_start:
+      case kind::array_start:
+        if (depth > max_depth)
+          throw schedule_error(concat({"costs: ", printable(path(), 40), " is nested too deeply", position_.text()}));
+        note();
+        frames_.push_back({event == kind::array_start});
+        break;
+      case kind::key: {
+        frame& top = frames_.back();
+        top.key = value.get<std::string>();
+        if (!top.keys.insert(top.key).second)
+          throw schedule_error(concat({"costs: ", printable(path(), 40), " occurs twice", position_.text()}));
+        note();
+        break;
+      }
+      case kind::object_end:
+      case kind::array_end:
+        frames_.pop_back();
+        next();
+        break;
+      case kind::value:
+        note(value.is_number());
+        next();
+        break;
+    }
+    return true;
+  }
+  void next() {
+    if (!frames_.empty() && frames_.back().array) ++frames_.back().index;
+  }
+  void note(bool number = false) {
+    if (wanted_ && path() == *wanted_) place_ = position_.text(number);
+  }
+
+  std::string_view text_;
+  text_position position_;
+  std::vector<frame> frames_;
+  const std::string* wanted_ = nullptr;
+  std::string place_;
+};
+
+}  // namespace pipesched::detail

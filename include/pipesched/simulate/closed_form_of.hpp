@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The published formula of a schedule at given costs, with every assumption checked.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/dependencies.hpp"
+#include "pipesched/error.hpp"
+#include "pipesched/generate/families.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/schedule.hpp"
+#include "pipesched/simulate/closed_form.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+// Durations of the ops and cells of a schedule: their means, and whether each is the same everywhere.
+template <typename Costs>
+class duration_survey {
+ public:
+  constexpr duration_survey(const schedule& s, const Costs& costs) : s_(s), costs_(costs) {
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+      for (const cell& c : s[rank]) {
+        for (std::size_t k = 0; k < c.size(); ++k) look_at_op(rank, c, k);
+        if (c.overlapped()) take(pairs_, costs.duration(c), "every overlapped pair takes the same time");
+      }
+  }
+
+  constexpr std::string_view fails() const { return fails_; }
+
+  /// Times of the passes that the schedule does not have follow from the others.
+  constexpr pass_times times() const {
+    const auto mean = [&](pass p) { return of_[static_cast<std::size_t>(p)].mean(); };
+    const auto has = [&](pass p) { return of_[static_cast<std::size_t>(p)].count > 0; };
+    pass_times t{.F = mean(pass::forward)};
+    const op first{pass::backward, 0, 0, 0};
+    const auto at_stage_0 = [&](pass p) { return costs_.duration(cell(op{p, first.chunk, first.stage, first.micro})); };
+    t.I = has(pass::backward_input) ? mean(pass::backward_input) : at_stage_0(pass::backward_input);
+    t.W = has(pass::backward_weight) ? mean(pass::backward_weight) : at_stage_0(pass::backward_weight);
+    t.B = has(pass::backward) ? mean(pass::backward) : t.I + t.W;
+    t.FB = pairs_.count > 0 ? pairs_.mean() : t.F + t.B;
+    return t;
+  }
+
+ private:
+  struct samples {
+    double sum = 0, first = 0, count = 0;
+    bool equal = true;
+    // Exact where all are equal.
+    constexpr double mean() const { return equal ? first : sum / count; }
+  };
+
+  constexpr void take(samples& of, double value, std::string_view what) {
+    if (of.count == 0) of.first = value;
+    of.sum += value, ++of.count;
+    if (value != of.first) of.equal = false, fail(what);
+  }
+  constexpr void fail(std::string_view what) {
+    if (fails_.empty()) fails_ = what;
+  }
+
+  constexpr void look_at_op(std::uint32_t rank, const cell& c, std::size_t k) {
+    const op o = c[k];
+    take(of_[static_cast<std::size_t>(o.pass)], costs_.duration(cell(o)),
+         "every stage and micro-batch takes the same time");
+    const auto out = output_of(o, s_.stages());
+    if (!out) return;
+    if (release_of(costs_, c, k) != costs_.duration(c)) fail("outputs leave at the end of their cell");
+    const std::uint32_t to = s_.placement.rank_of(receiver_of(*out), out->micro);
+    if (to != rank && costs_.transfer(rank, to, *out) != 0) fail("transfers take no time");
+  }
+
+  const schedule& s_;
+  const Costs& costs_;
+  std::array<samples, 5> of_{};
+  samples pairs_{};
+  std::string_view fails_{};
+};
+
+// Is each row of the schedule the one that this family makes?
+inline bool is_order_of_family(const schedule& s, const schedule_params& p) {
+  try {
+    return make_schedule(s.name.view(), p).cells == s.cells;
+  } catch (const schedule_error&) {
+    return false;
+  }
+}
+
+}  // namespace detail
+
+/// The published formula of the family that the schedule is named after, at these costs; nothing if no paper gives one.
+/// Besides the formula's own assumptions, all of these must hold: the order is the family's own, every pass and every
+/// overlapped pair takes the same time for all stages and micro-batches, outputs leave at the end of their cell, and
+/// transfers take no time. If times differ, the formula is evaluated at their means, and `fails` says so. Linear in the
+/// number of ops, plus the time to make the family's schedule once.
+/// @param own_order  true if the schedule comes from its family's function with default parameters: it is not made again
+template <cost_model Costs>
+std::optional<closed_form> closed_form_of(const schedule& s, const Costs& costs, bool own_order = false) {
+  schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
+  if (s.name == "interleaved_1f1b") p.chunks = s.stages() / s.pp();
+  const detail::duration_survey survey(s, costs);
+  std::optional<closed_form> form = closed_form_of(s.name.view(), p, survey.times());
+  if (!form) return form;
+  if (!survey.fails().empty()) form->fails = survey.fails();
+  if (!own_order && !detail::is_order_of_family(s, p)) form->fails = "the order is the family's own";
+  return form;
+}
+
+}  // namespace pipesched

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Classes of schedules, by the cells that they may use, and what a lower bound says about one.
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/op.hpp"
+#include "pipesched/schedule.hpp"
+
+namespace pipesched {
+
+/// The schedules that a lower bound holds for.
+struct schedule_class {
+  bool split_backward = true;  ///< B may be split into I and W
+  /// Passes that may share a cell.
+  pass_pair_set pairs = pass_pair_set::forward_with_backward();
+  bool either_order = false;  ///< in a cell, ops stand in any order; else F before B before I before W
+  bool forward_only = false;
+  std::optional<double> memory_cap{};  ///< live activations per rank at a time, in shares as in rank_metrics
+};
+
+/// The smallest class that holds the schedule, without a memory cap. Linear in the number of cells.
+constexpr schedule_class schedule_class_of(const schedule& s) {
+  schedule_class of{.split_backward = false, .pairs = {}, .forward_only = s.forward_only};
+  for (const cell& c : s.cells.all()) {
+    if (c.overlapped()) {
+      of.pairs.insert(pair_of(c));
+      of.either_order = of.either_order || c[0].pass > c[1].pass;
+    }
+    for (op o : c) of.split_backward = of.split_backward || o.pass == pass::backward_input;
+  }
+  return of;
+}
+
+/// A lower bound of makespans.
+struct lower_bound_result {
+  double makespan = 0;
+  std::uint32_t rank = 0;  ///< the rank that it comes from; 0 for one micro-batch end to end
+  std::string_view reason = "no cell takes any time";  ///< the bound that is largest
+
+  /// Distance of a makespan from the bound: (of - bound) / bound; 0 if it is rounding alone, infinite above a bound of 0.
+  constexpr double gap(double of) const noexcept { return of - makespan > 1e-9 * of ? (of - makespan) / makespan : 0; }
+};
+
+}  // namespace pipesched

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// expected: the trainer has a member end_step that cannot be called as: void end_step\(std::size_t\)
+#include <pipesched/execute/in_process.hpp>
+struct trainer {
+  void forward(pipesched::task) {}
+  void backward(pipesched::task) {}
+  std::span<std::byte> buffer(std::uint32_t) { return {}; }
+#ifdef RIGHT
+  void end_step(std::size_t) {}
+#else
+  bool end_step(std::size_t) { return true; }
+#endif
+};
+void run(const pipesched::program& p) {
+  pipesched::run_in_process(p, [](std::uint32_t) { return trainer{}; });
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+// GPipe, 1F1B and ZB1P, and what holds for all families.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/generate/families.hpp"
+#include "pipesched/verify.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+static_assert(verify(make_gpipe_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_1f1b_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_zb1p_schedule({.pp = 4, .micro = 8})));
+static_assert(verify(make_zb1p_schedule({.pp = 4, .micro = 2, .forward_only = true})));
+static_assert(make_schedule("1f1b", {.pp = 2, .micro = 3}) == make_1f1b_schedule({.pp = 2, .micro = 3}));
+
+TEST_CASE("gpipe: all forwards, then all backwards") {
+  CHECK(text_rows(make_gpipe_schedule({.pp = 2, .micro = 3})) ==
+        std::vector<std::string>{"0F0 0F1 0F2 0B0 0B1 0B2", "1F0 1F1 1F2 1B0 1B1 1B2"});
+}
+
+TEST_CASE("1f1b: rank r starts with pp - r forwards") {
+  CHECK(text_rows(make_1f1b_schedule({.pp = 3, .micro = 4})) ==
+        std::vector<std::string>{"0F0 0F1 0F2 0B0 0F3 0B1 0B2 0B3", "1F0 1F1 1B0 1F2 1B1 1F3 1B2 1B3",
+                                 "2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3"});
+}
+
+TEST_CASE("zb1p: the ZB-H1 order of the zero-bubble authors' scheduler") {
+  CHECK(text_rows(make_zb1p_schedule({.pp = 4, .micro = 8})) == golden_rows("zb_h1_greedy_pp4_m8"));
+}
+
+TEST_CASE("zb1p: equals its definition step by step, at every size up to 12 x 30") {
+  for (std::int64_t pp = 1; pp <= 12; ++pp)
+    for (std::int64_t micro = 1; micro <= 30; ++micro) {
+      CAPTURE(pp);
+      CAPTURE(micro);
+      const schedule s = make_zb1p_schedule({.pp = pp, .micro = micro});
+      for (std::int64_t rank = 0; rank < pp; ++rank) {
+        std::string text;
+        const auto say = [&](char letter, std::int64_t k) {
+          text += (text.empty() ? "" : " ") + std::to_string(rank) + letter + std::to_string(k);
+        };
+        std::int64_t forwards = 0, weights = 0;
+        while (forwards < pp - rank && forwards < micro) say('F', forwards++);
+        for (std::int64_t k = 0; k < micro; ++k) {
+          say('I', k);
+          if (k >= rank) say('W', weights++);
+          if (forwards < micro) say('F', forwards++);
+        }
+        while (weights < micro) say('W', weights++);
+        REQUIRE(to_string(s[static_cast<std::size_t>(rank)]) == text);
+      }
+    }
+}
+
+TEST_CASE("forward only: the forwards of the training order, in that order") {
+  for_all_families(6, 14, [](const family& f, schedule_params p) {
+    if (!p.forward_only) return;
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    const schedule evaluation = f.make(p);
+    p.forward_only = false;
+    const schedule training = f.make(p);
+    for (std::size_t rank = 0; rank < training.pp(); ++rank) {
+      std::vector<cell> forwards;
+      for (const cell& c : training[rank])
+        for (op o : c)
+          if (o.pass == pass::forward) forwards.push_back(o);
+      REQUIRE(forwards == std::vector(evaluation[rank].begin(), evaluation[rank].end()));
+    }
+  });
+}
+
+TEST_CASE("gpipe, 1f1b, zb1p: the row of one rank equals that of the schedule, and a plain callable is a sink") {
+  const pipeline_params p{.pp = 5, .micro = 9};
+  for (std::int64_t rank = 0; rank < p.pp; ++rank) {
+    const auto row_of = [&](const schedule& s) {
+      const auto row = s[static_cast<std::size_t>(rank)];
+      return std::vector(row.begin(), row.end());
+    };
+    CHECK(make_gpipe_row(p, rank) == row_of(make_gpipe_schedule(p)));
+    CHECK(make_1f1b_row(p, rank) == row_of(make_1f1b_schedule(p)));
+    CHECK(make_zb1p_row(p, rank) == row_of(make_zb1p_schedule(p)));
+    std::vector<cell> collected;
+    emit_zb1p(p, rank, [&](cell c) { collected.push_back(c); });
+    CHECK(collected == make_zb1p_row(p, rank));
+  }
+}
+
+TEST_CASE("bad parameters: every family refuses them with value, rule and nearest legal value") {
+  for (const family& f : families) {
+    CAPTURE(f.name);
+    const auto refused = [&](std::int64_t pp, std::int64_t micro) {
+      return refusal_of([&] { f.make({.pp = pp, .micro = micro}); });
+    };
+    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-3}, std::int64_t{1} << 16 | 2, INT64_MAX, INT64_MIN}) {
+      CAPTURE(bad);
+      CHECK(refused(bad, 4).find(std::string(f.name) + " needs ") == 0);
+      CHECK(refused(bad, 4).find("got pp = " + std::to_string(bad) + ", nearest ") != std::string::npos);
+    }
+    for (std::int64_t bad : {std::int64_t{0}, std::int64_t{-3}, INT64_MIN})
+      CHECK(refused(4, bad).find("got micro = " + std::to_string(bad) + ", nearest 1") != std::string::npos);
+    for (std::int64_t bad : {std::int64_t{1} << 32, std::int64_t{1} << 27, INT64_MAX})
+      CHECK(refused(4, bad).find("micro = " + std::to_string(bad) + ", nearest micro = ") != std::string::npos);
+  }
+}
+
+TEST_CASE("bad parameters: the nearest legal value named is legal") {
+  CHECK(make_gpipe_row({.pp = 65536, .micro = 4096}, 65535).size() == 2 * 4096);
+  CHECK(refusal_of([] { make_gpipe_row({.pp = 65536, .micro = 4097}, 0); }) ==
+        "gpipe needs stages x micro-batches of at most 2^28; got 65536 stages x micro = 4097, nearest micro = 4096");
+}
+
+TEST_CASE("an unknown family is refused with the nearest name, or with all names if none is near") {
+  const auto refused = [](const char* name) { return refusal_of([&] { make_schedule(name, {.pp = 2, .micro = 4}); }); };
+  const auto suggested = [](const std::string& given, const std::string& meant) {
+    return "no schedule is called \"" + given + "\"; did you mean " + meant + "?";
+  };
+  for (const auto& [given, meant] : {std::pair{"dualpip", "dualpipe"},
+                                     {"DualPipe", "dualpipe"},
+                                     {"DualPipeV", "dualpipev"},
+                                     {"1F1B", "1f1b"},
+                                     {"zbv-greedy", "zbv_greedy"},
+                                     {"ZB-H1", "zb_h1"},
+                                     {"gpiep", "gpipe"},
+                                     {"chimaera", "chimera"},
+                                     {"Interleaved-1F1B", "interleaved_1f1b"},
+                                     {"zvb", "zbv"}})
+    CHECK(refused(given) == suggested(given, meant));
+  for (const char* far :
+       {"x", "", "pipedream", "zz", "a name that is longer than any family's by a good deal, and then some"})
+    CHECK(refused(far) ==
+          "no schedule is called \"" + std::string(far) +
+              "\"; known: gpipe, 1f1b, interleaved_1f1b, "
+              "group_interleaved, looped_bfs, zb1p, zb_greedy, zb_greedy_1p, zb_greedy_2p, zb_h1, zb_h2, "
+              "interleaved_zb, zbv, zbv_greedy, v_half, v_min, v_1f1b, dualpipe, dualpipev, chimera, hanayo");
+  for (const family& f : families) CHECK(&find_family(f.name) == &f);
+}
+
+TEST_CASE("a parameter that a family does not take is refused, with the families that take it") {
+  const auto refused = [](const char* name, const schedule_params& p) {
+    return refusal_of([&] { make_schedule(name, p); });
+  };
+  CHECK(refused("1f1b", {.pp = 4, .micro = 8, .chunks = 7}) ==
+        "1f1b takes no chunks; got chunks = 7 (interleaved_1f1b, group_interleaved, looped_bfs and interleaved_zb take "
+        "it)");
+  CHECK(refused("1f1b", {.pp = 4, .micro = 8, .waves = 9}) == "1f1b takes no waves; got waves = 9 (hanayo takes it)");
+  CHECK(refused("1f1b", {.pp = 4, .micro = 8, .memory_limit = 0.1}) ==
+        "1f1b takes no memory_limit; got memory_limit = 0.1 (zb_greedy and zbv_greedy take it)");
+  CHECK(refused("zb_greedy_1p", {.pp = 4, .micro = 8, .memory_limit = 3}) ==
+        "zb_greedy_1p takes no memory_limit; got memory_limit = 3 (zb_greedy and zbv_greedy take it)");
+  CHECK(refused("interleaved_zb", {.pp = 4, .micro = 8, .overlap = true}) ==
+        "interleaved_zb takes no overlap; got overlap = true (interleaved_1f1b takes it)");
+  CHECK(refused("zbv", {.pp = 4, .micro = 8, .extra_warm_up = true}) ==
+        "zbv takes no extra_warm_up; got extra_warm_up = true (interleaved_1f1b takes it)");
+  CHECK(refused("looped_bfs", {.pp = 4, .micro = 8, .group_size = 4}) ==
+        "looped_bfs takes no group_size; got group_size = 4 (interleaved_1f1b, group_interleaved and interleaved_zb "
+        "take it)");
+  CHECK(refused("zb_h1", {.pp = 4, .micro = 8, .costs = stage_costs{}}) ==
+        "zb_h1 takes no costs; got costs (zb_greedy, zb_greedy_1p, zb_greedy_2p and zbv_greedy take it)");
+  for (const family& f : families)
+    for (parameter which : all_parameters) {
+      schedule_params p{.pp = 4, .micro = 8};
+      switch (which) {
+        case parameter::chunks: p.chunks = 3; break;
+        case parameter::group_size: p.group_size = f.name == "group_interleaved" ? 3 : 8; break;
+        case parameter::extra_warm_up: p.extra_warm_up = true; break;
+        case parameter::overlap: p.overlap = true; break;
+        case parameter::waves: p.waves = 2; break;
+        case parameter::costs: p.costs = stage_costs{.forward = 2}; break;
+        case parameter::memory_limit: p.memory_limit = 2; break;
+      }
+      CAPTURE(f.name);
+      CAPTURE(to_string(which));
+      CHECK(is_given(p, which));
+      CHECK(is_given(keep_taken(p, f.limits), which) == f.limits.takes.contains(which));
+      CHECK(f.make(keep_taken(p, f.limits)).name == f.name);
+      if (f.limits.takes.contains(which))
+        CHECK(f.make(p) != f.make({.pp = 4, .micro = 8}));  // taken, and it counts
+      else
+        CHECK(refused(f.name.data(), p).find(std::string(f.name) + " takes no " + std::string(to_string(which))) == 0);
+    }
+}
+
+TEST_CASE("your own family: its parameters are checked like those of the library's families, and forward_only works") {
+  const auto gpipe_of = [](std::int64_t micro) {
+    return [micro](std::int64_t rank, auto& sink) {
+      const stage_ops s(rank);
+      repeat(sink, micro, s.F(0));
+      repeat(sink, micro, s.B(0));
+    };
+  };
+  const auto refused = [&](const family_limits& limits, const pipeline_params& p, const placement& where) {
+    return refusal_of([&] { make_schedule(limits, p, where, gpipe_of(4)); });
+  };
+  CHECK(refused({.family = "own"}, {.pp = 3, .micro = 4}, placement::linear(3)) == "");
+  CHECK(refused({.family = "own", .even_pp = true}, {.pp = 3, .micro = 4}, placement::linear(3)) ==
+        "own needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4");
+  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 4294967300}, placement::linear(4)) ==
+        "own needs stages x micro-batches of at most 2^28; got 4 stages x micro = 4294967300, nearest micro = "
+        "67108864");
+  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 1 << 26}, placement::looped(4, 2)) ==
+        "own needs stages x micro-batches of at most 2^28; got 8 stages x micro = 67108864, nearest micro = 33554432");
+  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 0}, placement::linear(4)) ==
+        "own needs at least 1 micro-batch; got micro = 0, nearest 1");
+  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 4}, placement::linear(2)) ==
+        "own needs a placement on pp = 4 ranks; got one on 2, nearest 4");
+  CHECK(refused({.family = "own"}, {.pp = 4294967298, .micro = 4}, placement::linear(2)) ==
+        "own needs at most 65536 pipeline ranks (stages are 16-bit numbers); got pp = 4294967298, nearest 65536");
+
+  const pipeline_params evaluation{.pp = 3, .micro = 4, .forward_only = true};
+  const schedule s = make_schedule({.family = "own"}, evaluation, placement::linear(3), gpipe_of(4));
+  schedule expected = make_gpipe_schedule(evaluation);
+  expected.name = "own";
+  CHECK(s == expected);
+  CHECK(to_string(verify(s)) == "");
+}

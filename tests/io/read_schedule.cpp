@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/io/read_schedule.hpp"
+
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "pipesched/generate/families.hpp"
+#include "support/families.hpp"
+#include "support/golden.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+namespace {
+
+std::string refused(const std::string& text) {
+  return refusal_of([&] { read_schedule(std::istringstream(text)); });
+}
+
+// A stream that cannot seek and gives one byte at a time, as a slow pipe does.
+class one_byte_buffer : public std::streambuf {
+ public:
+  explicit one_byte_buffer(std::string text) : text_(std::move(text)) {}
+
+ private:
+  int_type underflow() override {
+    if (at_ == text_.size()) return traits_type::eof();
+    setg(text_.data() + at_, text_.data() + at_, text_.data() + at_ + 1);
+    return traits_type::to_int_type(text_[at_++]);
+  }
+
+  std::string text_;
+  std::size_t at_ = 0;
+};
+
+schedule_file read_slowly(const std::string& text) {
+  one_byte_buffer buffer(text);
+  std::istream in(&buffer);
+  return read_schedule(in);
+}
+
+}  // namespace
+
+TEST_CASE("read schedule: either format of every family, with blanks and a byte order mark in front") {
+  for_all_families(4, 5, [](const family& f, const schedule_params& p) {
+    CAPTURE(f.name);
+    const schedule s = f.make(p);
+    std::ostringstream json, csv;
+    write_json(json, s);
+    for (const char* before : {"", "\n \t\r\n", "\xEF\xBB\xBF", "\xEF\xBB\xBF \n"}) {
+      const schedule_file got = read_schedule(std::istringstream(before + json.str()));
+      REQUIRE(got.format == schedule_format::json);
+      REQUIRE(got.schedule == s);
+    }
+    REQUIRE(read_slowly(json.str()).schedule == s);
+    if (s.placement.replicas() > 1) return;
+    write_torch_csv(csv, s);
+    for (const char* before : {"", "\xEF\xBB\xBF", " \t"}) {
+      const schedule_file got = read_schedule(std::istringstream(before + csv.str()));
+      REQUIRE(got.format == schedule_format::torch_csv);
+      REQUIRE(got.schedule.cells == s.cells);
+    }
+    REQUIRE(read_slowly(csv.str()).schedule.cells == s.cells);
+  });
+}
+
+TEST_CASE("read schedule: a CSV that starts with quotes, idle time or a pair; its other actions are kept") {
+  CHECK(read_slowly("\"0F0\",\"0B0\"\r\n").schedule.cells.size() == 2);
+  CHECK(read_slowly(",0F0,0B0\r\n").schedule.cells.size() == 2);
+  CHECK(read_slowly("\"\",0F0,0B0\r\n").schedule.cells.size() == 2);
+  CHECK(read_slowly("(0F1;0B0)OVERLAP_F_B,0F0\r\n").schedule.cells.size() == 2);
+  const std::string comms = golden_text("dualpipev_pp2_v2_m4_compute_comms.csv");
+  CHECK(read_slowly(comms).actions == read_torch_csv(std::istringstream(comms)).actions);
+  CHECK(read_slowly(comms).actions.size() > 40);
+}
+
+TEST_CASE("read schedule: errors are those of the format, with their places in the whole text") {
+  CHECK(refused("\n\n {\"format\": 7}") == "format: 7; expected a string (line 3, column 13)");
+  CHECK(refused("[]") == "document: an array; expected an object (line 1, column 1)");
+  CHECK(refused("0F0,0F1junk\n").starts_with("row 0, column 1: \"0F1junk\" is not an action"));
+  CHECK(refused("-1F0\n").starts_with("row 0, column 0: \"-1F0\" is not an action"));
+  CHECK(refused("0").starts_with("row 0, column 0: \"0\" is not an action"));
+}
+
+TEST_CASE("read schedule: a text of neither format is refused with its first characters") {
+  const std::string expected = "expected a schedule as JSON, {\"format\": ...}, or as PyTorch's CSV, 0F0,0F1,...";
+  CHECK(refused("") == "empty; " + expected);
+  CHECK(refused(" \r\n\t\n") == "empty; " + expected);
+  CHECK(refused("\xEF\xBB\xBF") == "empty; " + expected);
+  CHECK(refused("\xEF\xBB\xBF\n") == "empty; " + expected);
+  CHECK(refused("hello world\n") == "starts with \"hello world\"; " + expected);
+  CHECK(refused("\n  <html>") == "starts with \"<html>\"; " + expected);
+  CHECK(refused(std::string(1000, 'x')) == "starts with \"" + std::string(40, 'x') + "...\"; " + expected);
+  CHECK(refused(std::string("\0garbage", 8)) == "starts with \"?garbage\"; " + expected);
+  CHECK(refused("\x89PNG\r\n").starts_with("starts with \"?PNG\"; "));
+  CHECK(refused(std::string("\xFF\xFE{\0\"\0", 6)) == "UTF-16 text, as PowerShell's > writes it; expected UTF-8");
+  CHECK(
+      refusal_of([] { read_schedule(std::ifstream(PIPESCHED_SOURCE_DIR)); }).starts_with("the stream cannot be read"));
+  CHECK(refusal_of([] { read_schedule(std::ifstream("/nowhere")); }) == "the stream cannot be read");
+}

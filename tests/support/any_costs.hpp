@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Seeded random cost models that JSON can express, valid or not.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <pipesched/cost/stage_costs.hpp>
+#include <random>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pipesched::tests {
+
+/// Every entry with a chance of one half, numbers of every size.
+class any_costs {
+ public:
+  explicit any_costs(std::uint64_t seed) : random_(seed) {}
+
+  stage_costs make() {
+    stage_costs c;
+    stage_costs::for_each_field(c, [&](auto& field, std::string_view) {
+      if (maybe()) field = numbers();
+    });
+    if (maybe()) c.overlap_efficiency = 1 / (1 + std::abs(number()));
+    if (c.overlap_efficiency == 0.0) c.overlap_efficiency = 0.5;
+    for (std::size_t n = below(4); n > 0; --n) {
+      pair_time p{.passes = {any_pass(), any_pass()}, .time = number()};
+      if (maybe()) p.stages = {static_cast<std::uint16_t>(below(65536)), static_cast<std::uint16_t>(below(65536))};
+      c.pairs.push_back(p);
+    }
+    if (maybe()) {
+      c.allowed_pairs.emplace();
+      for (std::size_t n = below(4); n > 0; --n) c.allowed_pairs->insert({any_pass(), any_pass()});
+    }
+    return c;
+  }
+
+ private:
+  std::size_t below(std::size_t n) { return static_cast<std::size_t>(random_() % n); }
+  bool maybe() { return below(2) == 1; }
+  pass any_pass() { return static_cast<pass>(1 + below(4)); }
+  double number() {
+    switch (below(5)) {
+      case 0: return 0;
+      case 1: return static_cast<double>(below(100));
+      case 2: return static_cast<double>(random_()) * 0x1p-60;
+      case 3:
+        return std::ldexp(1 + static_cast<double>(random_() >> 11) * 0x1p-53, static_cast<int>(below(2000)) - 1000);
+      default: return std::numeric_limits<double>::max();
+    }
+  }
+  per_stage numbers() {
+    if (maybe()) return number();
+    std::vector<double> values(1 + below(5));
+    for (double& v : values) v = number();
+    return per_stage(std::move(values));
+  }
+
+  std::mt19937_64 random_;
+};
+
+}  // namespace pipesched::tests
