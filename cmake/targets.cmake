@@ -35,6 +35,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
 endif()
 
 # Every header of the targets, in two objects of one program: a function that is not inline is a link error.
+if(NOT PROJECT_IS_TOP_LEVEL)
+  return()
+endif()
 set(every_header "")
 foreach(header IN LISTS core_headers io_headers)
   cmake_path(RELATIVE_PATH header BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/include")

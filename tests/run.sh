@@ -21,7 +21,7 @@ failed=()
 clock() { printf '%d min %02d s' $((SECONDS / 60)) $((SECONDS % 60)); }
 
 # How far the command is that writes the log: "[12/101]" of ninja, "12/259" of ctest.
-progress() { tail -c 20000 "$log" | tr '\r' '\n' | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
+progress() { tr '\r' '\n' <"$log" | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
 
 # Waits for the job; says once a minute how far it is, unless the log has been shown meanwhile.
 follow() {  # name, shown or hidden
