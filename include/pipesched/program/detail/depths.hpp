@@ -24,7 +24,7 @@ class receive_window {
   receive_window(std::span<const tensor_id> messages, std::uint32_t buffers)
       : messages_(messages), free_(buffers), buffers_(buffers) {}
 
-  /// Posts the next receive. Returns false if there is none or no buffer is free; a message that is `needed` at once gets
+  /// Posts the next receive. Returns false if all are posted or no buffer is free; a message that is `needed` at once gets
   /// a new buffer.
   bool post(bool needed) {
     if (posted_ == messages_.size()) return false;

@@ -154,7 +154,7 @@ class message_routing {
     channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
     channels_of_[from].push_back({to, channel});
     channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
-    messages_.emplace_back();
+    messages_.emplace_back().reserve(std::min<std::size_t>(s_.micro, s_[from].size()));  // right for most families
     min_send_buffers_.push_back(1), tensors_.push_back(0);
     return channel;
   }
