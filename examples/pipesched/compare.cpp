@@ -237,7 +237,7 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
   if (!rows.empty()) {
     const contents has(rows);
     text += table_of(rows);
-    text += "span: the longest time from a rank's first start to its last end\n";
+    text += "makespan: the last end, from time 0; span: the longest from a rank's first start\n";
     if (has.idle) text += "idle: mean over the ranks, in % of the makespan, as the next\n";
     text += "bubble: idle time of the rank that idles longest";
     text += has.formulas ? "; formula: the same, as published\n" : "\n";
@@ -260,10 +260,13 @@ std::string json_of(const std::vector<row>& rows, const std::vector<omission>& o
   return all.dump(1) + '\n';
 }
 
-std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted) {
+std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted, const std::string& convention,
+                    const std::string& lines) {
   std::vector<html_panel> panels;
   for (row& r : rows) panels.push_back(std::move(*r.panel));
-  std::vector<std::string> notes;
+  std::vector<std::string> notes = {convention};
+  for (std::size_t begin = 0; begin < lines.size(); begin = lines.find('\n', begin) + 1)
+    notes.push_back(lines.substr(begin, lines.find('\n', begin) - begin));
   for (const omission& o : omitted) notes.push_back(line_of(o));
   return render_html(panels, notes);
 }
@@ -276,8 +279,7 @@ class comparison {
 
   void add(const family& f) {
     const schedule_params p = keep_taken(p_, f.limits);
-    double bytes = bytes_to_study(f, p);
-    if (keeps_timelines_) bytes += bytes_of_format("html", pairs_of(f, p));
+    const double bytes = bytes_to_study(f, p) + (keeps_timelines_ ? bytes_of_format("html", pairs_of(f, p)) : 0);
     if (std::string text = refusal(f, p, bytes, budget_); !text.empty()) {
       omitted.push_back({std::string(f.name), std::move(text), true});
       return;
@@ -287,6 +289,7 @@ class comparison {
       schedule s = make_family(f, p, costs_);
       require_valid(s);
       study of = study_of(std::move(s), costs_, own_order);
+      unused_.push_back(unused_costs(of.times.schedule, costs_));
       row r{.name = std::string(f.name), .measured = of.measured, .bound = of.bound, .formula = of.formula,
             .json = tool::json_of(of)};
       r.measured.ranks.clear();
@@ -297,6 +300,17 @@ class comparison {
     } catch (const schedule_error& e) {
       omitted.push_back({std::string(f.name), e.what()});
     }
+  }
+
+  // The costs that no family has a use for.
+  std::vector<std::string> unused() const {
+    std::vector<std::string> names;
+    if (unused_.empty()) return names;
+    for (const std::string& name : unused_[0])
+      if (std::all_of(unused_.begin(), unused_.end(),
+                      [&](const auto& of) { return std::find(of.begin(), of.end(), name) != of.end(); }))
+        names.push_back(name);
+    return names;
   }
 
   std::vector<row> rows;
@@ -317,6 +331,7 @@ class comparison {
   const stage_costs& costs_;
   bool keeps_timelines_;
   double budget_;
+  std::vector<std::vector<std::string>> unused_;  // by family
 };
 
 }  // namespace
@@ -328,6 +343,7 @@ int compare(const arguments& args) {
   const stage_costs costs = costs_of(args);
   std::string notes = lines_on_parameters(p, chosen, args);
   if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
+  const std::string convention = convention_of(costs, p.pp, chosen);
   comparison all(p, costs, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
@@ -336,14 +352,15 @@ int compare(const arguments& args) {
       all.add(*chosen[i]);
     }
   }
+  if (const std::string note = note_on_unused(all.unused()); !note.empty()) notes += wrapped(note) + '\n';
   std::stable_sort(all.rows.begin(), all.rows.end(),
                    [](const row& a, const row& b) { return a.measured.makespan < b.measured.makespan; });
   const bool for_memory =
       std::any_of(all.omitted.begin(), all.omitted.end(), [](const omission& o) { return o.for_memory; });
   if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html"))
-    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted)
+    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted, convention, notes)
                           : to.format == "json" ? json_of(all.rows, all.omitted)
-                                                : text_of(all.rows, all.omitted, p, convention_of(costs, p.pp, chosen), notes));
+                                                : text_of(all.rows, all.omitted, p, convention, notes));
   if (!all.rows.empty()) return 0;
   if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
   throw schedule_error(fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason,

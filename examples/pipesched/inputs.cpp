@@ -157,11 +157,16 @@ stage_costs costs_of(const arguments& args) {
   replace(costs.backward_weight, "--backward-weight", "backward_weight");
   replace(costs.overlapped, "--overlapped", "overlapped");
   replace(costs.transfer_time, "--transfer", "transfer");
+  return costs;
+}
+
+stage_costs split_costs(const stage_costs& given, const pipesched::placement& where) {
+  stage_costs costs = given;
   if (!costs.backward) {  // the defaults are of a rank's share, too
     if (!costs.backward_input) costs.backward_input = 1;
     if (!costs.backward_weight) costs.backward_weight = 1;
   }
-  return costs;
+  return split_stage_costs(costs, where);
 }
 
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p) {
@@ -173,8 +178,8 @@ std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_par
 pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p, const stage_costs& costs) {
   if (f.limits.takes.contains(parameter::costs)) {
     pipesched::require(f.limits, p);
-    p.costs = split_stage_costs(costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp)
-                                                                      : pipesched::placement::vee(p.pp));
+    p.costs = split_costs(costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp)
+                                                                : pipesched::placement::vee(p.pp));
   }
   return f.make(p);
 }

@@ -33,6 +33,9 @@ bool gives_costs(const arguments& args);
 /// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
 pipesched::stage_costs costs_of(const arguments& args);
 
+/// The costs per stage: split_stage_costs(), also for the default of I and W, which is 1 per share of a rank.
+pipesched::stage_costs split_costs(const pipesched::stage_costs& given, const pipesched::placement& where);
+
 /// Stages of the family's placement. @pre legal parameters
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p);
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <iostream>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
@@ -54,6 +55,8 @@ int generate(const arguments& args) {
   if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
     throw schedule_error(text);
   pipesched::schedule s = make_family(f, p, costs);
+  if (const std::string note = note_on_unused(unused_costs(s, costs)); !note.empty() && to.format != "grid")
+    std::cerr << "pipesched: costs " << note << '\n';
   if (to.format == "json") write_json(to.file, s);
   if (to.format == "csv") write_csv(to.file, s);
   if (to.format == "text") write_output(to.file, fmt::format("{}\n", s));
@@ -73,9 +76,9 @@ int verify(const arguments& args) {
                                  s.stages(), s.micro, s.forward_only ? ", forward only" : "");
   std::size_t messages = 0;
   for (const pipesched::torch_action& a : file.actions) messages += a.pass < pipesched::torch_pass::unshard;
-  if (messages > 0) text += fmt::format("; its {} sends, receives and waits, too", messages);
+  if (messages > 0) text += fmt::format("; {} message actions verified", messages);
   if (const std::size_t others = file.actions.size() - messages; others > 0)
-    text += fmt::format("; {} UNSHARD, RESHARD and REDUCE_GRAD actions not checked", others);
+    text += fmt::format("; {} actions of FSDP not verified", others);
   write_output("-", text + '\n');
   return 0;
 }

@@ -70,9 +70,9 @@ double pairs_of(const pipesched::family& f, const pipesched::schedule_params& p)
 
 namespace {
 
-// Tables that the searches for V-shaped building blocks keep for every pair of ranks.
+// Tables of v_half, v_min and v_1f1b, which grow with the square of the ranks.
 double bytes_of_search(const pipesched::family& f, const pipesched::schedule_params& p) {
-  return f.name.starts_with("v_") ? 85.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp) : 0;
+  return f.name.starts_with("v_") ? 320.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp) : 0;
 }
 
 }  // namespace
@@ -82,13 +82,14 @@ double bytes_to_generate(const pipesched::family& f, const pipesched::schedule_p
 }
 
 double bytes_to_study(const pipesched::family& f, const pipesched::schedule_params& p) {
-  return 135 * pairs_of(f, p) + bytes_of_search(f, p);
+  return 140 * pairs_of(f, p) + bytes_of_search(f, p);
 }
 
 double bytes_of_format(const std::string& format, double pairs) {
-  if (format == "csv" || format == "text") return 80 * pairs;
-  if (format == "svg" || format == "trace") return 2000 * pairs;
-  if (format == "html") return 300 * pairs;
+  if (format == "grid" || format == "text") return 45 * pairs;
+  if (format == "svg") return 1100 * pairs;
+  if (format == "trace") return 2600 * pairs;
+  if (format == "html") return 200 * pairs;
   return 0;
 }
 
