@@ -37,7 +37,8 @@ const option* find_option(const command& of, std::string_view name) {
   if (!takers.empty()) throw schedule_error(text + "; it is an option of " + list_of(takers, "and"));
   for (const option& o : of.options) names.push_back(o.name);
   const std::string_view nearest = pipesched::nearest_name(name, names);
-  throw schedule_error(text + (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
+  throw schedule_error(text +
+                       (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
 }
 
 // Appends words to a line that is `column` long, with line breaks; later lines start at `indent`.

@@ -58,9 +58,8 @@ double memory_budget(const arguments& args, double at_most) {
   const std::optional<double> given = args.number("--max-memory");
   if (!given) return std::min(at_most, free_memory());
   if (!(*given > 0 && std::isfinite(*given)))
-    throw pipesched::schedule_error(
-        fmt::format("--max-memory takes a finite number of GiB above 0; got {}{}", *args.text("--max-memory"),
-                    *given <= 0 ? ", nearest 0.1" : ""));
+    throw pipesched::schedule_error(fmt::format("--max-memory takes a finite number of GiB above 0; got {}{}",
+                                                *args.text("--max-memory"), *given <= 0 ? ", nearest 0.1" : ""));
   return *given * GiB;
 }
 
@@ -94,15 +93,15 @@ double bytes_of_format(const std::string& format, double pairs) {
 }
 
 std::string in_words(double bytes) {
-  return bytes >= GiB / 10 ? fmt::format("{:.3g} GiB", bytes / GiB) : fmt::format("{:.3g} MiB", bytes / MiB);
+  return bytes >= GiB ? fmt::format("{:.3g} GiB", bytes / GiB) : fmt::format("{:.3g} MiB", bytes / MiB);
 }
 
 std::string refusal(const pipesched::family& f, const pipesched::schedule_params& p, double bytes, double budget) {
   const bool legal = p.pp >= 1 && p.micro >= 1 && stages_of(f, p) >= 1 && stages_of(f, p) <= pipesched::max_stages &&
                      pairs_of(f, p) <= static_cast<double>(pipesched::max_pairs);
   if (!legal || bytes <= budget) return {};
-  return fmt::format("{} needs about {} of memory for {} stages and {} micro-batches; {} are free or allowed", f.name,
-                     in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
+  return fmt::format("{} needs about {} of memory for {} stages and {} micro-batches; the limit is {} (--max-memory)",
+                     f.name, in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
 }
 
 }  // namespace tool

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <pipesched/cost/split_costs.hpp>
 #include <pipesched/cost/pass_pairs.hpp>
+#include <pipesched/cost/split_costs.hpp>
 #include <pipesched/notation.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
@@ -119,12 +119,9 @@ nlohmann::ordered_json json_of(const rank_metrics& r) {
 }
 
 nlohmann::ordered_json json_of(const closed_form& f) {
-  nlohmann::ordered_json j = {{"formula", f.formula},
-                              {"bubble", f.bubble},
-                              {"peak_activations", whole_or_real(f.peak_activations)},
-                              {"holds", f.holds()},
-                              {"assumes", f.assumes},
-                              {"source", f.source}};
+  nlohmann::ordered_json j = {
+      {"formula", f.formula}, {"bubble", f.bubble},   {"peak_activations", whole_or_real(f.peak_activations)},
+      {"holds", f.holds()},   {"assumes", f.assumes}, {"source", f.source}};
   if (!f.holds()) j["fails"] = f.fails;
   return j;
 }
