@@ -29,7 +29,7 @@ namespace {
 
 constexpr double default_memory = 2.0 * (std::size_t{1} << 30);
 
-// What is kept of one family.
+// The numbers of one family, and its timeline for a page.
 struct row {
   std::string name;
   metrics measured;
@@ -50,7 +50,7 @@ std::string line_of(const omission& o) {
   return "left out: " + (named ? o.reason : o.name + ": " + o.reason);
 }
 
-// The family under way, on standard error, where that is a terminal.
+// Shows the family in progress on standard error if that is a terminal.
 class progress {
  public:
   void show(std::string_view name, std::size_t number, std::size_t all) const {
@@ -136,7 +136,7 @@ struct column {
   std::vector<std::string> cells;
 };
 
-// Columns of a table, without those that would be empty. Where memory is given, its columns take the place of others.
+// Columns of a table, without those that would be empty. If memory is given, its columns replace others.
 std::vector<column> columns_of(const std::vector<row>& rows, int digits, bool with_span) {
   std::vector<column> columns;
   const auto add = [&](const char* name, auto&& cell) {

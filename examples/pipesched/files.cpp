@@ -120,6 +120,18 @@ pipesched::schedule_file read_schedule(const std::string& file) {
   return read;
 }
 
+namespace {
+
+std::vector<std::string> notes;
+
+}  // namespace
+
+void add_note(std::string line) { notes.push_back(std::move(line)); }
+
+void print_notes() {
+  for (const std::string& line : notes) std::cerr << "pipesched: " << line << '\n';
+}
+
 pipesched::schedule read_computation(const std::string& file) {
   pipesched::schedule_file read = read_schedule(file);
   const auto counts = pipesched::counts_of(read.actions);
@@ -127,7 +139,7 @@ pipesched::schedule read_computation(const std::string& file) {
   for (std::size_t i = 0; i < counts.size(); ++i)
     if (counts[i] > 0)
       left_out += fmt::format("{}{} {}", left_out.empty() ? "" : ", ", counts[i], pipesched::torch_pass_names[i]);
-  if (!left_out.empty()) std::cerr << "pipesched: " << file << ": left out " << left_out << '\n';
+  if (!left_out.empty()) add_note(file + ": left out " + left_out);
   return std::move(read.schedule);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What options mean: parameters of families, costs, and the output.
+// Meaning of the options: parameters of families, costs, and the output.
 
 #include <cstdint>
 #include <pipesched/cost_model.hpp>

@@ -152,7 +152,9 @@ int run(const std::vector<std::string>& words) {
     }
   const tool::arguments args = tool::parse_arguments(chosen, commands(), rest);
   try {
-    return chosen.run(args);
+    const int code = chosen.run(args);
+    tool::print_notes();
+    return code;
   } catch (const tool::option_error&) {
     throw;
   } catch (const schedule_error& e) {

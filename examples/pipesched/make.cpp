@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <iostream>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
@@ -58,8 +57,7 @@ int generate(const arguments& args) {
   pipesched::schedule s = make_family(f, p, costs);
   std::vector<std::string> unused = unused_costs(s, costs);
   if (args.text("--costs") == "deepseek_v3" && !args.has("--overlapped")) std::erase(unused, "overlapped");
-  if (const std::string note = note_on_unused(unused); !note.empty() && to.format != "grid")
-    std::cerr << "pipesched: costs " << note << '\n';
+  if (const std::string note = note_on_unused(unused); !note.empty() && to.format != "grid") add_note("costs " + note);
   if (to.format == "json") write_json(to.file, s);
   if (to.format == "csv") write_csv(to.file, s);
   if (to.format == "text") write_output(to.file, fmt::format("{}\n", s));

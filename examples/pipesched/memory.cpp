@@ -23,7 +23,7 @@ namespace {
 constexpr double unlimited = std::numeric_limits<double>::infinity();
 constexpr double KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB;
 
-// The number after `name` in a file, or the whole file's if the name is empty; unlimited if there is none.
+// The number after `name` in a file, or the whole file's if the name is empty; unlimited if it has no number.
 double number_in(const char* file, const std::string& name) {
   std::ifstream in(file);
   for (std::string word; in >> word;) {
