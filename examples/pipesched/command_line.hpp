@@ -48,7 +48,7 @@ class arguments {
   std::optional<double> number(std::string_view name) const;
 
  private:
-  friend arguments parse_arguments(const command&, const std::vector<command>&, const std::vector<std::string>&);
+  friend class argument_parser;
 
   std::map<std::string, std::string, std::less<>> values_;
 };
