@@ -35,10 +35,10 @@ double number_in(const char* file, const std::string& name) {
 }
 
 // Bytes that a limit of the process leaves.
-double left_of(int resource, double used) {
+template <typename Resource>  // an enumeration in C++, an integer elsewhere
+double left_of(Resource resource, double used) {
   rlimit limit{};
-  if (getrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-    return unlimited;
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return unlimited;
   return std::max(0.0, static_cast<double>(limit.rlim_cur) - used);
 }
 
