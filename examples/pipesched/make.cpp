@@ -58,6 +58,8 @@ int generate(const arguments& args) {
   std::vector<std::string> unused = unused_costs(s, costs);
   if (args.text("--costs") == "deepseek_v3" && !args.has("--overlapped")) std::erase(unused, "overlapped");
   if (const std::string note = note_on_unused(unused); !note.empty() && to.format != "grid") add_note("costs " + note);
+  if (const std::string note = note_on_backward(costs); !note.empty() && to.format != "grid")
+    add_note("costs: " + note);
   if (to.format == "json") write_json(to.file, s);
   if (to.format == "csv") write_csv(to.file, s);
   if (to.format == "text") write_output(to.file, fmt::format("{}\n", s));

@@ -24,7 +24,7 @@ equal "B alone, four ranks" "$(makespans --pp 4 --micro 8 --forward 10 --backwar
 echo '{"forward": 10, "backward": 20}' >whole.json
 equal "B alone, in a file" "$(makespans --pp 4 --micro 8 --costs whole.json --families 1f1b,zb1p,zbv,dualpipev)" \
   "zbv 255 zb1p 270 dualpipev 270 1f1b 330"
-equal "B alone, for a search" "$("$tool" generate zb_greedy --pp 4 --micro 8 --forward 10 --backward 20)" \
+equal "B alone, for a search" "$("$tool" generate zb_greedy --pp 4 --micro 8 --forward 10 --backward 20 2>/dev/null)" \
   "$("$tool" generate zb_greedy --pp 4 --micro 8 --forward 10 --backward-input 10 --backward-weight 10)"
 equal "B with I: W is the rest" "$(number makespan --family zb1p --pp 3 --micro 5 --backward 3 --backward-input 1)" \
   "$(number makespan --family zb1p --pp 3 --micro 5 --backward-input 1 --backward-weight 2)"
@@ -32,6 +32,7 @@ equal "--backward replaces B, I and W of a file" "$(number makespan --family zb1
   "$(number makespan --family zb1p --pp 3 --micro 5 --costs deepseek_v3 --backward-input 50 --backward-weight 50)"
 expect "B alone is said by simulate" 0 '[^~]*; I = W = B/2, as only B is given~.*' '' "$tool" simulate --family zb1p --pp 2 --micro 2 --backward 4
 expect "B alone is said by a grid" 0 '[^~]*; I = W = B/2, as only B is given~.*' '' "$tool" generate zb1p --pp 2 --micro 2 --backward 4 --format grid
+expect "B alone is said by generate" 0 'zb_greedy: .*' 'pipesched: costs: I = W = B/2, as only B is given~' "$tool" generate zb_greedy --pp 2 --micro 2 --backward 4 --format text
 expect "B alone is said by compare" 0 '[^~]*~I = W = B/2, as only B is given~.*' '' "$tool" compare --pp 2 --micro 2 --backward 4
 expect "B with I is not B alone" 0 '[^~]*one stage per rank~bound:.*' '' "$tool" simulate --family zb1p --pp 2 --micro 2 --backward 4 --backward-input 1
 
