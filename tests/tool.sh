@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The command-line tool as a person uses it: output, exit codes, one sentence for bad input, nothing lost.
+# The command-line tool as its users see it: output, exit codes, one sentence for bad input, files that stay intact. The
+# sections in tests/tool/ follow at the end.
 set -uo pipefail
 tool=$(realpath "$1")
+sections=$(realpath "$(dirname "$0")")/tool
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 failures=0
 
-# expect NAME EXIT_CODE STDOUT_PATTERN STDERR_PATTERN COMMAND...: patterns are extended regular expressions for the whole
-# text; an empty one stands for no output.
+# expect NAME EXIT_CODE STDOUT_PATTERN STDERR_PATTERN COMMAND...: the patterns are extended regular expressions for the whole
+# text, with ~ for a line break; an empty one stands for no output.
 expect() {
   local name=$1 code=$2 out=$3 err=$4
   shift 4
@@ -33,7 +35,7 @@ expect "text" 0 '1f1b: 2 ranks, 2 stages \(linear\), 2 micro-batches~rank 0: 0F0
   "$tool" generate 1f1b --pp 2 --micro 2 --format text
 expect "forward only" 0 '.*forward only~rank 0: 0F0 0F1~rank 1: 1F0 1F1~' '' \
   "$tool" generate 1f1b --pp 2 --micro 2 --format text --forward-only
-expect "grid" 0 'dualpipe: 8 ranks, 20 micro-batches; verified; makespan 66, idle 9.1 %~time    0 .*~rank 7 .*~F forward.*~' '' \
+expect "grid" 0 'dualpipe: 8 ranks, 20 micro-batches; verified; makespan 66, idle 9.1 %; costs are per stage, one stage per rank~time    0 .*~rank 7 .*~F forward.*~' '' \
   "$tool" generate dualpipe --pp 8 --micro 20 --format grid
 expect "grid in colour on request" 0 '.*'$'\x1b''\[38;5;16;48;5;222m.*' '' "$tool" generate 1f1b --pp 2 --micro 2 --format grid --colour always
 
@@ -44,15 +46,15 @@ done
 expect "through a pipe" 0 'valid: zb1p, .*~' '' bash -c "'$tool' generate zb1p --pp 3 --micro 7 | '$tool' verify -"
 
 sed 's/"0F0","0F1"/"0F1","0F1"/' 1f1b.json >broken.json
-expect "a broken schedule" 1 'rank 0, cell 1: duplicate: 0F1 again, first in cell 0; expected once~rank 0: missing: 0F0 .*~' '' \
+expect "a broken schedule" 1 'rank 0, cell 1: duplicate: 0F1 again, first in cell 0; expected once~rank 0: missing: 0F0; expected one F~' '' \
   "$tool" verify broken.json
 printf '{"format": "pipesched.schedule"}\0garbage' >nul.json
 expect "bytes after a NUL" 2 '' 'pipesched: nul.json: [^~]*~' "$tool" verify nul.json
 head -c 300 1f1b.json >cut.json
 expect "a truncated file" 2 '' 'pipesched: cut.json: not JSON: parse error at line .*~' "$tool" verify cut.json
-expect "no file" 2 '' 'pipesched: nowhere.json: cannot be read~' "$tool" verify nowhere.json
-expect "a folder" 2 '' 'pipesched: \.: cannot be read~' "$tool" verify .
-expect "an empty file" 2 '' 'pipesched: /dev/null: not JSON: .*~' "$tool" verify /dev/null
+expect "no file" 2 '' 'pipesched: nowhere.json: cannot be read \(No such file or directory\)~' "$tool" verify nowhere.json
+expect "a folder" 2 '' 'pipesched: \.: cannot be read \(Is a directory\)~' "$tool" verify .
+expect "an empty file" 2 '' 'pipesched: /dev/null: empty; expected a schedule as JSON, \{"format": ...\}, or as PyTorch.s CSV, 0F0,0F1,...~' "$tool" verify /dev/null
 
 expect "odd pp" 2 '' 'pipesched: dualpipe needs an even number of pipeline ranks; got pp = 7, nearest 6 or 8~' \
   "$tool" generate dualpipe --pp 7 --micro 20
@@ -65,7 +67,7 @@ expect "too many" 2 '' 'pipesched: gpipe needs stages x micro-batches of at most
 expect "beyond 64 bits" 2 '' 'pipesched: [^~]*99999999999999999999[^~]*~' "$tool" generate gpipe --pp 4 --micro 99999999999999999999
 expect "a leading zero is no octal" 0 '1f1b: 10 ranks,.*' '' "$tool" generate 1f1b --pp 010 --micro 2 --format text
 expect "no number" 2 '' 'pipesched: [^~]*--pp[^~]*~' "$tool" generate gpipe --pp four --micro 4
-expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; known: gpipe, .*~' "$tool" generate dualpip --pp 4 --micro 4
+expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; did you mean dualpipe\?~' "$tool" generate dualpip --pp 4 --micro 4
 expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
 expect "nothing asked" 2 '' 'pipesched: [^~]*subcommand[^~]*~' "$tool"
 expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
@@ -74,10 +76,11 @@ expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generat
 expect "generate csv" 0 '0F0,0F1,0B0,0B1'$'\r''~1F0,1B0,1F1,1B1'$'\r''~' '' "$tool" generate 1f1b --pp 2 --micro 2 --format csv
 expect "convert to csv" 0 '' '' "$tool" convert dualpipev.json v.csv
 expect "and back" 0 '' '' "$tool" convert v.csv v.json
-expect "verify the result" 0 'valid: torch_csv, 6 ranks, 12 stages, 5 micro-batches~' '' "$tool" verify v.json
-expect "verify a csv" 0 'valid: torch_csv, 6 ranks, .*' '' "$tool" verify v.csv
+expect "verify the result" 0 'valid: dualpipev, 6 ranks, 12 stages, 5 micro-batches~' '' "$tool" verify v.json
+expect "verify a csv" 0 'valid: dualpipev, 6 ranks, .*' '' "$tool" verify v.csv
 printf '0F0,0SEND_F0,0RECV_B0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n' >comms.csv
-expect "messages are left out and counted" 0 'valid: .*' 'pipesched: comms.csv: left out 1 SEND_F~pipesched: comms.csv: left out 1 RECV_F~.*' "$tool" verify comms.csv
+expect "messages are verified" 0 'valid: gpipe, 2 ranks, 2 stages, 1 micro-batches; 4 message actions verified~' '' "$tool" verify comms.csv
+expect "messages are left out and counted" 0 '' 'pipesched: comms.csv: left out 1 SEND_F, 1 RECV_F, 1 SEND_B, 1 RECV_B~' "$tool" convert comms.csv without.json
 expect "dualpipe has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and dualpipe .* dualpipev .*~" "$tool" convert dualpipe.json x.csv
 [ ! -e x.csv ] || { echo "FAILED: a refused conversion left a file"; failures=$((failures + 1)); }
 printf '0F0,0F1junk\r\n' >junk.csv
@@ -88,8 +91,8 @@ expect "bad waves" 2 '' 'pipesched: hanayo needs 1 to 128 waves; got waves = 0, 
 expect "a group too small" 2 '' 'pipesched: group_interleaved needs groups of pp/2 = 2 to pp = 4 micro-batches; got group_size = 1, nearest 2~' "$tool" generate group_interleaved --pp 4 --micro 4 --group-size 1
 expect "chimera has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and chimera .* hanayo .*~" "$tool" generate chimera --pp 4 --micro 4 --format csv
 expect "odd chimera" 2 '' 'pipesched: chimera needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4~' "$tool" generate chimera --pp 3 --micro 4
-expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 2 activations a rank; got 1, nearest 2~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 1
-expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks a rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
+expect "a limit of the greedy V" 2 '' 'pipesched: zbv_greedy needs a memory limit of at least 1 .*; got 0.5, nearest 1~' "$tool" generate zbv_greedy --pp 3 --micro 4 --memory-limit 0.5
+expect "bad chunks" 2 '' 'pipesched: interleaved_1f1b needs 1 to 256 chunks per rank; got chunks = 0, nearest 1~' "$tool" generate interleaved_1f1b --pp 2 --micro 4 --chunks 0
 
 # lower
 expect "lower" 0 '\{"format":"pipesched.program","version":1,"name":"1f1b",.*"ranks": \[~ \[~  \{"receive":"1B0","channel":[0-9]+,"buffer":[0-9]+\},.*\{"compute":"0F0","slots":\[\{"activation":0,"output":0\}\]\},~  \{"send":"0F0",.*\]\}~' '' "$tool" lower 1f1b.json
@@ -101,7 +104,7 @@ expect "no depth" 2 '' 'pipesched: --depth takes 1 to 65536 buffers; got 0, near
 expect "lower what is broken" 2 '' 'pipesched: the schedule is not valid: rank 0, cell 1: duplicate: .*' "$tool" lower broken.json
 
 # simulate and compare
-expect "simulate a family" 0 'dualpipe: 8 ranks, 20 micro-batches; makespan 66, at least 63, gap 4.5 %; idle 9.1 %~.*bubble by formula \(PP/2-1\)\(F&B\+B-3W\) = 6; simulated 6 .*rank 7 .*critical path: 0F0 1F0 .* 0W9~' '' \
+expect "simulate a family" 0 'dualpipe: 8 ranks, 20 micro-batches; makespan 66, at least 63, gap 4.8 %; idle 9.1 %; costs are per stage, one stage per rank~.*bubble by formula \(PP/2-1\)\(F&B\+B-3W\) = 6; simulated 6 .*rank 7 .*critical path: 0F0 1F0 .* 0W9~' '' \
   "$tool" simulate --family dualpipe --pp 8 --micro 20
 expect "simulate a file" 0 '1f1b: 6 ranks, 5 micro-batches; makespan 30, at least 30, gap 0.0 %.*' '' "$tool" simulate 1f1b.json
 expect "simulate with costs" 0 '.*makespan 60, .*' '' "$tool" simulate 1f1b.json --forward 2 --backward-input 2 --backward-weight 2
@@ -121,13 +124,13 @@ expect "a limit below one" 2 '' 'pipesched: zb_greedy needs a memory limit of at
 expect "compare some" 0 '[^~]*~schedule [^~]*~zb1p [^~]*~1f1b [^~]*~makespan:.*' '' "$tool" compare --pp 8 --micro 20 --families 1f1b,zb1p
 expect "compare at odd pp leaves dualpipe out and says so" 0 '.*left out: dualpipe needs an even number .*chimera needs an even .*' '' "$tool" compare --pp 7 --micro 20
 expect "compare as json" 0 '\[~ \{~  "name": .*"name": "dualpipe",.*\]~' '' "$tool" compare --pp 4 --micro 8 --format json
-expect "costs of the wrong length" 2 '' 'pipesched: costs: forward has 6 numbers; expected 1 or 4, one a stage~' \
+expect "costs of the wrong length" 2 '' 'pipesched: costs.json: costs: forward has 6 numbers; expected 1 or 4, one per stage~' \
   "$tool" simulate --family 1f1b --pp 4 --micro 4 --costs costs.json
 expect "negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool" simulate 1f1b.json --forward -1
 expect "costs that are no number" 2 '' 'pipesched: costs: forward is not a number; .*~' "$tool" simulate 1f1b.json --forward nan
 expect "infinite costs" 2 '' 'pipesched: costs: transfer is infinite; .*~' "$tool" simulate 1f1b.json --transfer inf
 expect "costs that overflow" 2 '' 'pipesched: costs: the times add up .*~' "$tool" simulate 1f1b.json --forward 1e308
-expect "no costs file" 2 '' 'pipesched: nowhere: cannot be read~' "$tool" simulate 1f1b.json --costs nowhere
+expect "no costs file" 2 '' 'pipesched: nowhere: cannot be read \(No such file or directory\)~' "$tool" simulate 1f1b.json --costs nowhere
 expect "a file and a family" 2 '' 'pipesched: simulate takes a file, or --family with --pp and --micro~' "$tool" simulate 1f1b.json --family 1f1b
 expect "a family that compare does not know" 2 '' 'pipesched: no schedule is called "x"; .*~' "$tool" compare --pp 4 --micro 4 --families 1f1b,x
 expect "compare with negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool" compare --pp 4 --micro 4 --forward -1
@@ -150,6 +153,10 @@ expect "a file of mode 600" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --ou
 bash -c "'$tool' generate gpipe --pp 2 --micro 4 --output /dev/stdout >captured.json"
 expect "/dev/stdout is a way to write" 0 'valid: gpipe.*' '' "$tool" verify captured.json
 expect "a very long grid is coarser" 0 'gpipe: 1 ranks, 400000 .*' '' "$tool" generate gpipe --pp 1 --micro 400000 --format grid
+
+for section in "$sections"/*.sh; do
+  . "$section"
+done
 
 [ "$failures" -eq 0 ] && echo "all as expected"
 exit "$((failures > 0))"

@@ -37,7 +37,8 @@ const option* find_option(const command& of, std::string_view name) {
   if (!takers.empty()) throw schedule_error(text + "; it is an option of " + list_of(takers, "and"));
   for (const option& o : of.options) names.push_back(o.name);
   const std::string_view nearest = pipesched::nearest_name(name, names);
-  throw schedule_error(text + (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
+  throw schedule_error(text +
+                       (nearest.empty() ? "; see pipesched help " + std::string(of.name) : did_you_mean(nearest)));
 }
 
 // Appends words to a line that is `column` long, with line breaks; later lines start at `indent`.
@@ -139,51 +140,72 @@ const command& find_command(std::string_view name, const std::vector<command>& a
                        (nearest.empty() ? "; expected " + list_of(names) : did_you_mean(nearest)));
 }
 
-arguments parse_arguments(const command& of, const std::vector<command>& all, const std::vector<std::string>& words) {
-  arguments result;
-  bool options_end = false;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string& word = words[i];
-    if (options_end || word.size() < 2 || word[0] != '-') {
-      if (result.operands.size() == of.max_operands)
-        throw schedule_error(std::string(of.name) + " takes " +
-                             (of.max_operands == 0   ? "only options"
-                              : of.max_operands == 1 ? "one operand"
-                                                     : std::to_string(of.max_operands) + " operands") +
-                             "; got " + in_quotes(word) + (of.max_operands == 0 ? "" : " as well"));
-      result.operands.push_back(word);
-      continue;
+class argument_parser {
+ public:
+  argument_parser(const command& of, const std::vector<command>& all, const std::vector<std::string>& words)
+      : of_(of), all_(all), words_(words) {}
+
+  arguments parse() {
+    bool options_end = false;
+    for (at_ = 0; at_ < words_.size(); ++at_) {
+      const std::string& word = words_[at_];
+      if (options_end || word.size() < 2 || word[0] != '-')
+        add_operand(word);
+      else if (word == "--")
+        options_end = true;
+      else
+        add_option(word);
     }
-    if (word == "--") {
-      options_end = true;
-      continue;
+    if (result_.operands.size() < of_.min_operands)
+      throw schedule_error(std::string(of_.name) + " needs " + std::string(of_.usage[0].substr(of_.name.size() + 1)) +
+                           "; see pipesched help " + std::string(of_.name));
+    return std::move(result_);
+  }
+
+ private:
+  void add_operand(const std::string& word) {
+    if (result_.operands.size() == of_.max_operands) {
+      const std::string takes = of_.max_operands == 0   ? "only options"
+                                : of_.max_operands == 1 ? "one operand"
+                                                        : std::to_string(of_.max_operands) + " operands";
+      throw schedule_error(std::string(of_.name) + " takes " + takes + "; got " + in_quotes(word) +
+                           (of_.max_operands == 0 ? "" : " as well"));
     }
+    result_.operands.push_back(word);
+  }
+
+  void add_option(const std::string& word) {
     const bool is_short = word[1] != '-' && word.size() > 2;  // -oplan.json
     const std::size_t end = is_short ? 2 : std::min(word.find('='), word.size());
     const std::string name = word.substr(0, end);
-    const option* o = find_option(of, name);
-    if (!o) refuse_option(of, all, is_short ? word : name);
+    const option* o = find_option(of_, name);
+    if (!o) refuse_option(of_, all_, is_short ? word : name);
     std::optional<std::string> value;
     if (end < word.size()) value = word.substr(word[end] == '=' ? end + 1 : end);
-    if (o->value.empty()) {
-      if (value) throw schedule_error(name + " takes no value; got " + in_quotes(*value));
-      value = "";
-    } else if (!value) {
-      if (i + 1 == words.size()) throw schedule_error(name + " takes a value, " + std::string(o->value) + "; got none");
-      if (find_option(of, words[i + 1]))
-        throw schedule_error(name + " takes a value, " + std::string(o->value) + "; got the option " + words[i + 1]);
-      value = words[++i];
-    }
-    const auto [at, is_new] = result.values_.emplace(std::string(o->name), *value);
-    if (!is_new)
-      throw schedule_error(std::string(o->name) + " is given twice" +
-                           (o->value.empty() ? "" : ", as " + in_quotes(at->second) + " and " + in_quotes(*value)) +
-                           "; expected once");
+    if (!o->value.empty() && !value) value = next_word(name, *o);
+    if (o->value.empty() && value) throw schedule_error(name + " takes no value; got " + in_quotes(*value));
+    const auto [at, is_new] = result_.values_.emplace(std::string(o->name), value.value_or(""));
+    if (is_new) return;
+    const std::string both = o->value.empty() ? "" : ", as " + in_quotes(at->second) + " and " + in_quotes(*value);
+    throw schedule_error(std::string(o->name) + " is given twice" + both + "; expected once");
   }
-  if (result.operands.size() < of.min_operands)
-    throw schedule_error(std::string(of.name) + " needs " + std::string(of.usage[0].substr(of.name.size() + 1)) +
-                         "; see pipesched help " + std::string(of.name));
-  return result;
+
+  const std::string& next_word(const std::string& name, const option& o) {
+    const std::string takes = name + " takes a value, " + std::string(o.value) + "; got ";
+    if (at_ + 1 == words_.size()) throw schedule_error(takes + "none");
+    if (find_option(of_, words_[at_ + 1])) throw schedule_error(takes + "the option " + words_[at_ + 1]);
+    return words_[++at_];
+  }
+
+  const command& of_;
+  const std::vector<command>& all_;
+  const std::vector<std::string>& words_;
+  std::size_t at_ = 0;
+  arguments result_;
+};
+
+arguments parse_arguments(const command& of, const std::vector<command>& all, const std::vector<std::string>& words) {
+  return argument_parser(of, all, words).parse();
 }
 
 std::string help_on_program(std::string_view summary, const std::vector<command>& all,

@@ -48,12 +48,12 @@ class arguments {
   std::optional<double> number(std::string_view name) const;
 
  private:
-  friend arguments parse_arguments(const command&, const std::vector<command>&, const std::vector<std::string>&);
+  friend class argument_parser;
 
   std::map<std::string, std::string, std::less<>> values_;
 };
 
-/// The command of that name. @throws schedule_error if there is none, with the nearest name.
+/// The command of that name. @throws schedule_error, with the nearest name, if no command is called so.
 const command& find_command(std::string_view name, const std::vector<command>& all);
 
 /// Parses what follows the command. An option's value is the next word, or follows "=". Words after "--" are operands.

@@ -29,7 +29,7 @@ namespace {
 
 constexpr double default_memory = 2.0 * (std::size_t{1} << 30);
 
-// What is kept of one family.
+// The numbers of one family, and its timeline for a page.
 struct row {
   std::string name;
   metrics measured;
@@ -50,7 +50,7 @@ std::string line_of(const omission& o) {
   return "left out: " + (named ? o.reason : o.name + ": " + o.reason);
 }
 
-// The family under way, on standard error, where that is a terminal.
+// Shows the family in progress on standard error if that is a terminal.
 class progress {
  public:
   void show(std::string_view name, std::size_t number, std::size_t all) const {
@@ -97,8 +97,8 @@ std::string lines_on_parameters(const schedule_params& p, const std::vector<cons
       if (f.limits.takes.contains(which)) all_takers.push_back(f.name);
     const std::string option = option_of(which);
     if (takers.empty())
-      throw schedule_error(fmt::format("no compared family takes {}; expected {} in --families", option,
-                                       list_of(all_takers)));
+      throw schedule_error(
+          fmt::format("no compared family takes {}; expected {} in --families", option, list_of(all_takers)));
     const std::string value = *args.text(option);
     text += wrapped(fmt::format("{}{}{}: for {}", option, value.empty() ? "" : " ", value, list_of(takers, "and")));
     text += '\n';
@@ -136,8 +136,8 @@ struct column {
   std::vector<std::string> cells;
 };
 
-// Columns of a table, without those that would be empty. Where memory is given, its columns take the place of others.
-std::vector<column> columns_of(const std::vector<row>& rows, int digits) {
+// Columns of a table, without those that would be empty. If memory is given, its columns replace others.
+std::vector<column> columns_of(const std::vector<row>& rows, int digits, bool with_span) {
   std::vector<column> columns;
   const auto add = [&](const char* name, auto&& cell) {
     column c{.name = name, .cells = {}};
@@ -151,7 +151,7 @@ std::vector<column> columns_of(const std::vector<row>& rows, int digits) {
   const contents has(rows);
   add("schedule", [](const row& r) { return r.name; });
   add("makespan", [&](const row& r) { return number(r.measured.makespan); });
-  add("span", [&](const row& r) { return number(r.measured.span); });
+  if (with_span) add("span", [&](const row& r) { return number(r.measured.span); });
   if (has.idle) add("idle", [&](const row& r) { return percent(r.measured.bubble, r); });
   add("bubble", [&](const row& r) { return percent(r.measured.max_bubble, r); });
   if (has.formulas)
@@ -186,12 +186,12 @@ std::string table_of(const std::vector<column>& columns) {
   return text;
 }
 
-// The table with as many digits as fit.
+// The table with as many digits as fit, without the span if three digits do not fit with it.
 std::string table_of(const std::vector<row>& rows) {
   constexpr std::size_t max_width = 80;
   std::string text;
-  for (int digits = 6; digits >= 3; --digits) {
-    text = table_of(columns_of(rows, digits));
+  for (int digits : {6, 5, 4, 3, 2}) {
+    text = table_of(columns_of(rows, std::max(digits, 3), digits > 2));
     std::size_t width = 0;
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = text.find('\n', begin);
@@ -237,17 +237,17 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
   if (!rows.empty()) {
     const contents has(rows);
     text += table_of(rows);
-    text += "span: the longest time from a rank's first start to its last end\n";
+    text += "makespan: last end from 0; span: longest from first start to last end of a rank\n";
     if (has.idle) text += "idle: mean over the ranks, in % of the makespan, as the next\n";
     text += "bubble: idle time of the rank that idles longest";
-    text += has.formulas ? "; formula: the same, as published\n" : "\n";
+    text += has.formulas ? "; formula: as published\n" : "\n";
     if (has.failing_formulas) text += "* an assumption of the formula fails here: believe the simulated bubble\n";
     text +=
         "bound: no order of such cells has a shorter makespan; gap: from it, in % of it\n"
         "peak: activations, in those of one micro-batch through a rank's whole share\n";
     if (has.copies) text += "copies: of a rank's share of the parameters\n";
-    if (has.bytes) text += "bytes: of activations, the highest peak of a rank (k = 1000)\n";
-    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, of the fullest rank\n";
+    if (has.bytes) text += "bytes: of activations, the highest peak of a rank; k = 1000\n";
+    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, most of a rank\n";
   }
   for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
   return text;
@@ -260,10 +260,13 @@ std::string json_of(const std::vector<row>& rows, const std::vector<omission>& o
   return all.dump(1) + '\n';
 }
 
-std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted) {
+std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted, const std::string& convention,
+                    const std::string& lines) {
   std::vector<html_panel> panels;
   for (row& r : rows) panels.push_back(std::move(*r.panel));
-  std::vector<std::string> notes;
+  std::vector<std::string> notes = {convention};
+  for (std::size_t begin = 0; begin < lines.size(); begin = lines.find('\n', begin) + 1)
+    notes.push_back(lines.substr(begin, lines.find('\n', begin) - begin));
   for (const omission& o : omitted) notes.push_back(line_of(o));
   return render_html(panels, notes);
 }
@@ -271,13 +274,13 @@ std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted
 // Simulates the families one after the other; a page keeps the timelines, the other formats only numbers.
 class comparison {
  public:
-  comparison(const schedule_params& p, const stage_costs& costs, bool keeps_timelines, double budget)
-      : p_(p), costs_(costs), keeps_timelines_(keeps_timelines), budget_(budget) {}
+  comparison(const arguments& args, const schedule_params& p, const stage_costs& costs, bool keeps_timelines,
+             double budget)
+      : args_(args), p_(p), costs_(costs), keeps_timelines_(keeps_timelines), budget_(budget) {}
 
   void add(const family& f) {
     const schedule_params p = keep_taken(p_, f.limits);
-    double bytes = bytes_to_study(f, p);
-    if (keeps_timelines_) bytes += bytes_of_format("html", pairs_of(f, p));
+    const double bytes = bytes_to_study(f, p) + (keeps_timelines_ ? bytes_of_format("html", pairs_of(f, p)) : 0);
     if (std::string text = refusal(f, p, bytes, budget_); !text.empty()) {
       omitted.push_back({std::string(f.name), std::move(text), true});
       return;
@@ -287,16 +290,32 @@ class comparison {
       schedule s = make_family(f, p, costs_);
       require_valid(s);
       study of = study_of(std::move(s), costs_, own_order);
-      row r{.name = std::string(f.name), .measured = of.measured, .bound = of.bound, .formula = of.formula,
+      unused_.push_back(unused_costs(of.times.schedule, costs_));
+      row r{.name = std::string(f.name),
+            .measured = of.measured,
+            .bound = of.bound,
+            .formula = of.formula,
             .json = tool::json_of(of)};
       r.measured.ranks.clear();
       for (parameter which : all_parameters)
-        if (which != parameter::costs && is_given(p, which)) r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
+        if (which != parameter::costs && is_given(p, which))
+          r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
       if (keeps_timelines_) r.panel = make_panel(std::move(of.times), of.costs), budget_ -= bytes;
       rows.push_back(std::move(r));
     } catch (const schedule_error& e) {
-      omitted.push_back({std::string(f.name), e.what()});
+      omitted.push_back({std::string(f.name), with_costs_file(args_, e.what())});
     }
+  }
+
+  // The costs that no family has a use for.
+  std::vector<std::string> unused() const {
+    std::vector<std::string> names;
+    if (unused_.empty()) return names;
+    for (const std::string& name : unused_[0])
+      if (std::all_of(unused_.begin(), unused_.end(),
+                      [&](const auto& of) { return std::find(of.begin(), of.end(), name) != of.end(); }))
+        names.push_back(name);
+    return names;
   }
 
   std::vector<row> rows;
@@ -313,10 +332,12 @@ class comparison {
     }
   }
 
+  const arguments& args_;
   const schedule_params& p_;
   const stage_costs& costs_;
   bool keeps_timelines_;
   double budget_;
+  std::vector<std::vector<std::string>> unused_;  // by family
 };
 
 }  // namespace
@@ -328,7 +349,8 @@ int compare(const arguments& args) {
   const stage_costs costs = costs_of(args);
   std::string notes = lines_on_parameters(p, chosen, args);
   if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
-  comparison all(p, costs, to.format == "html", memory_budget(args, default_memory));
+  const std::string convention = convention_of(costs, p.pp, chosen);
+  comparison all(args, p, costs, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
     for (std::size_t i = 0; i < chosen.size(); ++i) {
@@ -336,18 +358,19 @@ int compare(const arguments& args) {
       all.add(*chosen[i]);
     }
   }
+  if (const std::string note = note_on_unused(all.unused()); !note.empty()) notes += wrapped(note) + '\n';
   std::stable_sort(all.rows.begin(), all.rows.end(),
                    [](const row& a, const row& b) { return a.measured.makespan < b.measured.makespan; });
   const bool for_memory =
       std::any_of(all.omitted.begin(), all.omitted.end(), [](const omission& o) { return o.for_memory; });
   if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html"))
-    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted)
+    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted, convention, notes)
                           : to.format == "json" ? json_of(all.rows, all.omitted)
-                                                : text_of(all.rows, all.omitted, p, convention_of(costs, p.pp, chosen), notes));
+                                                : text_of(all.rows, all.omitted, p, convention, notes));
   if (!all.rows.empty()) return 0;
   if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
-  throw schedule_error(fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason,
-                                   all.omitted.size() - 1));
+  throw schedule_error(
+      fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason, all.omitted.size() - 1));
 }
 
 }  // namespace tool

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -93,12 +94,14 @@ void write_in_place(const std::string& name, const std::function<void(std::ostre
 // The family whose order this is; searches are left out, as their order depends on costs.
 std::string_view family_with_order(const pipesched::schedule& s) {
   const std::int64_t per_rank = s.stages() / s.pp();
+  const double read = 16.0 * static_cast<double>(s.cells.all().size());
+  const double budget = std::max(4 * read, 256.0 * 1024 * 1024);
   for (const pipesched::family& f : pipesched::families) {
     if (f.limits.takes.contains(pipesched::parameter::costs)) continue;
     pipesched::schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
     if (f.limits.takes.contains(pipesched::parameter::chunks)) p.chunks = per_rank;
     if (f.limits.takes.contains(pipesched::parameter::waves)) p.waves = per_rank / 2;
-    if (stages_of(f, p) != s.stages() || bytes_to_generate(f, p) > free_memory()) continue;
+    if (stages_of(f, p) != s.stages() || bytes_to_generate(f, p) > budget) continue;
     try {
       const pipesched::schedule own = f.make(p);
       if (own.placement == s.placement && own.cells == s.cells) return f.name;
@@ -117,6 +120,18 @@ pipesched::schedule_file read_schedule(const std::string& file) {
   return read;
 }
 
+namespace {
+
+std::vector<std::string> notes;
+
+}  // namespace
+
+void add_note(std::string line) { notes.push_back(std::move(line)); }
+
+void print_notes() {
+  for (const std::string& line : notes) std::cerr << "pipesched: " << line << '\n';
+}
+
 pipesched::schedule read_computation(const std::string& file) {
   pipesched::schedule_file read = read_schedule(file);
   const auto counts = pipesched::counts_of(read.actions);
@@ -124,7 +139,7 @@ pipesched::schedule read_computation(const std::string& file) {
   for (std::size_t i = 0; i < counts.size(); ++i)
     if (counts[i] > 0)
       left_out += fmt::format("{}{} {}", left_out.empty() ? "" : ", ", counts[i], pipesched::torch_pass_names[i]);
-  if (!left_out.empty()) std::cerr << "pipesched: " << file << ": left out " << left_out << '\n';
+  if (!left_out.empty()) add_note(file + ": left out " + left_out);
   return std::move(read.schedule);
 }
 

@@ -16,12 +16,16 @@
 
 namespace tool {
 
-/// Reads a schedule as JSON or PyTorch's CSV, told apart by content. A CSV has no name: the schedule is named after the
+/// Reads a schedule as JSON or PyTorch's CSV, by its content. A CSV has no name: the schedule is named after the
 /// family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot be read.
 pipesched::schedule_file read_schedule(const std::string& file);
 
-/// Reads a schedule for a command that has no use for other actions, and counts those on standard error.
+/// Reads a schedule for a command that has no use for other actions, and counts those in a note.
 pipesched::schedule read_computation(const std::string& file);
+
+/// Keeps a line for standard error, which print_notes() prints: an error is then the only line.
+void add_note(std::string line);
+void print_notes();
 
 /// Reads costs as JSON. @throws schedule_error, with the file's name, if it cannot be read.
 pipesched::stage_costs read_costs(const std::string& file);

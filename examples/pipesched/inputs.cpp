@@ -29,8 +29,12 @@ struct format_suffixes {
 };
 
 const std::vector<format_suffixes> all_suffixes = {
-    {"json", {".json"}}, {"csv", {".csv"}},   {"text", {".txt"}},
-    {"grid", {".txt"}},  {"svg", {".svg"}},   {"html", {".html", ".htm"}},
+    {"json", {".json"}},
+    {"csv", {".csv"}},
+    {"text", {".txt"}},
+    {"grid", {".txt"}},
+    {"svg", {".svg"}},
+    {"html", {".html", ".htm"}},
     {"trace", {".trace.json", ".json"}},
 };
 
@@ -73,11 +77,18 @@ std::string format_of_suffix(const std::string& suffix, const std::vector<std::s
 double cost_of(const arguments& args, std::string_view option, std::string_view name) {
   const double value = *args.number(option);
   if (value >= 0 && std::isfinite(value)) return value;
-  throw schedule_error(fmt::format("costs: {} is {}; {} takes a finite number, 0 or more; got {}{}", name,
-                                   value < 0   ? "negative"
-                                   : value > 0 ? "infinite"
-                                               : "not a number",
-                                   option, *args.text(option), value < 0 ? ", nearest 0" : ""));
+  throw option_error(fmt::format("costs: {} is {}; {} takes a finite number, 0 or more; got {}{}", name,
+                                 value < 0   ? "negative"
+                                 : value > 0 ? "infinite"
+                                             : "not a number",
+                                 option, *args.text(option), value < 0 ? ", nearest 0" : ""));
+}
+
+// The preset without its communication, which only an efficiency would use.
+stage_costs measured_deepseek_v3() {
+  stage_costs costs = pipesched::deepseek_v3_costs();
+  costs.forward_communication = costs.backward_input_communication = 0;
+  return costs;
 }
 
 }  // namespace
@@ -93,7 +104,8 @@ const std::vector<option>& parameter_options() {
       {"--overlap", "", "interleaved_1f1b: F and B overlapped in the steady state"},
       {"--waves", "N", "hanayo: waves of two stages per rank: 1 to 128; default 1", "--wave"},
       {"--memory-limit", "X",
-       "zb_greedy, zbv_greedy: activations that a rank may keep, in those of one micro-batch through its whole share: 1 "
+       "zb_greedy, zbv_greedy: activations that a rank may keep, in those of one micro-batch through its whole share: "
+       "1 "
        "or more; default pp"},
   };
   return options;
@@ -145,7 +157,7 @@ stage_costs costs_of(const arguments& args) {
   stage_costs costs;
   if (const auto file = args.text("--costs")) {
     if (file->empty()) throw schedule_error("--costs takes a file, or deepseek_v3; got \"\"");
-    costs = *file == "deepseek_v3" ? pipesched::deepseek_v3_costs() : read_costs(*file);
+    costs = *file == "deepseek_v3" ? measured_deepseek_v3() : read_costs(*file);
   }
   if (args.has("--backward")) costs.backward_input.reset(), costs.backward_weight.reset();
   const auto replace = [&](auto& field, std::string_view option, std::string_view name) {
@@ -157,11 +169,22 @@ stage_costs costs_of(const arguments& args) {
   replace(costs.backward_weight, "--backward-weight", "backward_weight");
   replace(costs.overlapped, "--overlapped", "overlapped");
   replace(costs.transfer_time, "--transfer", "transfer");
+  return costs;
+}
+
+std::string with_costs_file(const arguments& args, std::string text) {
+  const std::optional<std::string> file = args.text("--costs");
+  if (!file || *file == "deepseek_v3" || !text.starts_with("costs: ")) return text;
+  return *file + ": " + text;
+}
+
+stage_costs split_costs(const stage_costs& given, const pipesched::placement& where) {
+  stage_costs costs = given;
   if (!costs.backward) {  // the defaults are of a rank's share, too
     if (!costs.backward_input) costs.backward_input = 1;
     if (!costs.backward_weight) costs.backward_weight = 1;
   }
-  return costs;
+  return split_stage_costs(costs, where);
 }
 
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p) {
@@ -173,8 +196,8 @@ std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_par
 pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p, const stage_costs& costs) {
   if (f.limits.takes.contains(parameter::costs)) {
     pipesched::require(f.limits, p);
-    p.costs = split_stage_costs(costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp)
-                                                                      : pipesched::placement::vee(p.pp));
+    p.costs = split_costs(
+        costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp) : pipesched::placement::vee(p.pp));
   }
   return f.make(p);
 }
@@ -203,8 +226,8 @@ output output_of(const arguments& args, std::string_view command, const std::vec
     if (!format)
       to.format = by_suffix;
     else if (std::find(expected.begin(), expected.end(), suffix) == expected.end())
-      throw schedule_error(fmt::format("--format {} and a file that ends in {} disagree; expected {}", *format, suffix,
-                                       expected[0]));
+      throw schedule_error(
+          fmt::format("--format {} and a file that ends in {} disagree; expected {}", *format, suffix, expected[0]));
   }
   if (const auto colour = args.text("--colour")) {
     const std::vector<std::string_view> legal = {"auto", "always", "never"};

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What options mean: parameters of families, costs, and the output.
+// Meaning of the options: parameters of families, costs, and the output.
 
+#include <cstdint>
 #include <pipesched/cost_model.hpp>
+#include <pipesched/error.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/placement.hpp>
 #include <string>
@@ -33,6 +35,17 @@ bool gives_costs(const arguments& args);
 /// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
 pipesched::stage_costs costs_of(const arguments& args);
 
+/// An option with a value that it does not take.
+struct option_error : pipesched::schedule_error {
+  using schedule_error::schedule_error;
+};
+
+/// An error's text, with the name of the file of --costs in front if it is about costs.
+std::string with_costs_file(const arguments& args, std::string text);
+
+/// The costs per stage: split_stage_costs(), also for the default of I and W, which is 1 per share of a rank.
+pipesched::stage_costs split_costs(const pipesched::stage_costs& given, const pipesched::placement& where);
+
 /// Stages of the family's placement. @pre legal parameters
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p);
 
@@ -44,7 +57,7 @@ pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_
 /// Format, file and colours of an output.
 struct output {
   std::string format;
-  std::string file = "-";    ///< "-" is standard output
+  std::string file = "-";  ///< "-" is standard output
   std::string colour = "auto";
 };
 

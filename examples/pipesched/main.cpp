@@ -19,9 +19,9 @@
 
 namespace {
 
+using pipesched::schedule_error;
 using tool::command;
 using tool::option;
-using pipesched::schedule_error;
 
 std::vector<option> joined(std::initializer_list<std::vector<option>> groups) {
   std::vector<option> all;
@@ -29,8 +29,8 @@ std::vector<option> joined(std::initializer_list<std::vector<option>> groups) {
   return all;
 }
 
-const option output_file{"--output", "FILE", "a file, whose suffix chooses the format, or - for standard output; default -",
-                         "-o"};
+const option output_file{"--output", "FILE",
+                         "a file, whose suffix chooses the format, or - for standard output; default -", "-o"};
 const option colour{"--colour", "WHEN", "colours of the grid: auto, always or never; default auto", "--color"};
 const option max_memory{"--max-memory", "X", "GiB that the command may take; default: what is free"};
 
@@ -43,7 +43,8 @@ const std::vector<command>& commands() {
        .summary = "make the schedule of a family",
        .min_operands = 1,
        .max_operands = 1,
-       .options = joined({tool::parameter_options(), tool::cost_options(),
+       .options = joined({tool::parameter_options(),
+                          tool::cost_options(),
                           {format_of("json, csv (PyTorch's), text, or grid (a picture); default json"), output_file,
                            colour, max_memory}}),
        .examples = {"generate dualpipe --pp 8 --micro 20 --format grid", "generate zbv --pp 4 --micro 8 -o zbv.json",
@@ -98,10 +99,11 @@ const std::vector<command>& commands() {
        .options = joined({{{"--families", "A,B,C", "these families only"}},
                           tool::parameter_options(),
                           tool::cost_options(),
-                          {format_of("text, json or html; default text"), output_file,
+                          {format_of("text, json or html; default text"),
+                           output_file,
                            {"--max-memory", "X", "GiB that a family may take; default 2, or what is free"}}}),
        .examples = {"compare --pp 8 --micro 20 --costs deepseek_v3",
-                    "compare --pp 8 --micro 20 --families 1f1b,zbv,dualpipe -o families.html"},
+                    "compare --pp 8 --micro 20 --families 1f1b,zbv -o families.html"},
        .run = tool::compare},
       {.name = "list",
        .usage = {"list"},
@@ -116,19 +118,18 @@ const std::vector<command>& commands() {
 }
 
 std::string help() {
-  return tool::help_on_program(
-      "Schedules of pipeline-parallel training: make them, prove them, see their costs.", commands(),
-      {"A schedule is read as JSON or PyTorch's CSV, whichever it is. One time, or one\n"
-       "per rank, is of a rank's whole share of the model and is divided among its\n"
-       "stages; as many as there are stages are per stage.",
-       "exit codes: 0 done, 1 the schedule is not valid, 2 bad input"});
+  return tool::help_on_program("Schedules of pipeline-parallel training: make them, prove them, see their costs.",
+                               commands(),
+                               {"A schedule is read as JSON or PyTorch's CSV, whichever it is. One time, or one\n"
+                                "per rank, is of a rank's whole share of the model and is divided among its\n"
+                                "stages; as many as there are stages are per stage.",
+                                "exit codes: 0 done, 1 the schedule is not valid, 2 bad input"});
 }
 
 int run(const std::vector<std::string>& words) {
   std::vector<std::string_view> names;
   for (const command& c : commands()) names.push_back(c.name);
-  if (words.empty())
-    throw schedule_error("expected a subcommand: " + tool::list_of(names) + "; see pipesched --help");
+  if (words.empty()) throw schedule_error("expected a subcommand: " + tool::list_of(names) + "; see pipesched --help");
   const std::string& first = words[0];
   const bool is_help = first == "--help" || first == "-h" || first == "help";
   if ((is_help || first == "--version") && words.size() > (first == "help" ? 2u : 1u))
@@ -139,8 +140,7 @@ int run(const std::vector<std::string>& words) {
     return 0;
   }
   if (is_help) {
-    tool::write_output("-", words.size() == 1 ? help()
-                                              : help_on_command(tool::find_command(words[1], commands())));
+    tool::write_output("-", words.size() == 1 ? help() : help_on_command(tool::find_command(words[1], commands())));
     return 0;
   }
   const command& chosen = tool::find_command(first, commands());
@@ -150,7 +150,16 @@ int run(const std::vector<std::string>& words) {
       tool::write_output("-", help_on_command(chosen));
       return 0;
     }
-  return chosen.run(tool::parse_arguments(chosen, commands(), rest));
+  const tool::arguments args = tool::parse_arguments(chosen, commands(), rest);
+  try {
+    const int code = chosen.run(args);
+    tool::print_notes();
+    return code;
+  } catch (const tool::option_error&) {
+    throw;
+  } catch (const schedule_error& e) {
+    throw schedule_error(tool::with_costs_file(args, e.what()));
+  }
 }
 
 // Errors are one line, whatever the names of files in them.

@@ -23,7 +23,7 @@ namespace {
 constexpr double unlimited = std::numeric_limits<double>::infinity();
 constexpr double KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB;
 
-// The number after `name` in a file, or the whole file's if the name is empty; unlimited if there is none.
+// The number after `name` in a file, or the whole file's if the name is empty; unlimited if it has no number.
 double number_in(const char* file, const std::string& name) {
   std::ifstream in(file);
   for (std::string word; in >> word;) {
@@ -35,10 +35,10 @@ double number_in(const char* file, const std::string& name) {
 }
 
 // Bytes that a limit of the process leaves.
-double left_of(int resource, double used) {
+template <typename Resource>  // an enumeration in C++, an integer elsewhere
+double left_of(Resource resource, double used) {
   rlimit limit{};
-  if (getrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-    return unlimited;
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return unlimited;
   return std::max(0.0, static_cast<double>(limit.rlim_cur) - used);
 }
 
@@ -58,9 +58,8 @@ double memory_budget(const arguments& args, double at_most) {
   const std::optional<double> given = args.number("--max-memory");
   if (!given) return std::min(at_most, free_memory());
   if (!(*given > 0 && std::isfinite(*given)))
-    throw pipesched::schedule_error(
-        fmt::format("--max-memory takes a finite number of GiB above 0; got {}{}", *args.text("--max-memory"),
-                    *given <= 0 ? ", nearest 0.1" : ""));
+    throw pipesched::schedule_error(fmt::format("--max-memory takes a finite number of GiB above 0; got {}{}",
+                                                *args.text("--max-memory"), *given <= 0 ? ", nearest 0.1" : ""));
   return *given * GiB;
 }
 
@@ -70,9 +69,9 @@ double pairs_of(const pipesched::family& f, const pipesched::schedule_params& p)
 
 namespace {
 
-// Tables that the searches for V-shaped building blocks keep for every pair of ranks.
+// Tables of v_half, v_min and v_1f1b, which grow with the square of the ranks.
 double bytes_of_search(const pipesched::family& f, const pipesched::schedule_params& p) {
-  return f.name.starts_with("v_") ? 85.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp) : 0;
+  return f.name.starts_with("v_") ? 320.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp) : 0;
 }
 
 }  // namespace
@@ -82,26 +81,27 @@ double bytes_to_generate(const pipesched::family& f, const pipesched::schedule_p
 }
 
 double bytes_to_study(const pipesched::family& f, const pipesched::schedule_params& p) {
-  return 135 * pairs_of(f, p) + bytes_of_search(f, p);
+  return 140 * pairs_of(f, p) + bytes_of_search(f, p);
 }
 
 double bytes_of_format(const std::string& format, double pairs) {
-  if (format == "csv" || format == "text") return 80 * pairs;
-  if (format == "svg" || format == "trace") return 2000 * pairs;
-  if (format == "html") return 300 * pairs;
+  if (format == "grid" || format == "text") return 45 * pairs;
+  if (format == "svg") return 1100 * pairs;
+  if (format == "trace") return 2600 * pairs;
+  if (format == "html") return 200 * pairs;
   return 0;
 }
 
 std::string in_words(double bytes) {
-  return bytes >= GiB / 10 ? fmt::format("{:.3g} GiB", bytes / GiB) : fmt::format("{:.3g} MiB", bytes / MiB);
+  return bytes >= GiB ? fmt::format("{:.3g} GiB", bytes / GiB) : fmt::format("{:.3g} MiB", bytes / MiB);
 }
 
 std::string refusal(const pipesched::family& f, const pipesched::schedule_params& p, double bytes, double budget) {
   const bool legal = p.pp >= 1 && p.micro >= 1 && stages_of(f, p) >= 1 && stages_of(f, p) <= pipesched::max_stages &&
                      pairs_of(f, p) <= static_cast<double>(pipesched::max_pairs);
   if (!legal || bytes <= budget) return {};
-  return fmt::format("{} needs about {} of memory for {} stages and {} micro-batches; {} are free or allowed", f.name,
-                     in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
+  return fmt::format("{} needs about {} of memory for {} stages and {} micro-batches; the limit is {} (--max-memory)",
+                     f.name, in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
 }
 
 }  // namespace tool

@@ -18,7 +18,7 @@ double free_memory();
 /// @throws schedule_error unless the option is a positive number.
 double memory_budget(const arguments& args, double at_most);
 
-/// Estimates of peak bytes, by measurement an upper limit: to make a family's schedule, and to make and simulate it.
+/// Estimates of peak bytes, upper limits by measurement: to make a family's schedule, and to make and simulate it.
 double bytes_to_generate(const pipesched::family& f, const pipesched::schedule_params& p);
 double bytes_to_study(const pipesched::family& f, const pipesched::schedule_params& p);
 

@@ -13,6 +13,8 @@
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/verify.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "commands.hpp"
 #include "files.hpp"
@@ -28,8 +30,8 @@ namespace {
 
 std::string table_of(const metrics& m) {
   const bool bytes = m.peak_bytes > 0, weights = m.weight_bytes > 0;
-  std::string text = fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12}", "rank", "busy", "bubble", "span", "peak",
-                                 "overlapped");
+  std::string text =
+      fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12}", "rank", "busy", "bubble", "span", "peak", "overlapped");
   if (bytes) text += fmt::format(" {:>12}", "peak bytes");
   if (weights) text += fmt::format(" {:>12}", "weights");
   text += '\n';
@@ -50,14 +52,15 @@ std::string text_of(const study& of, const text_style& style) {
   std::string text = fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %; {}\n", s.name.view(), s.pp(),
                                  s.micro, s.forward_only ? ", forward only" : "",
                                  format_optimality_gap(m.makespan, of.bound), 100 * m.bubble_ratio, of.convention);
-  text += of.bound.reason.empty() ? "bound: 0, as every cost is 0\n"
-                                  : fmt::format("bound: {}, rank {}\n", of.bound.reason, of.bound.rank);
+  text += fmt::format("bound: {}", of.bound.reason);
+  text += of.bound.reason.find("rank") == of.bound.reason.npos ? "\n" : fmt::format(", rank {}\n", of.bound.rank);
   if (of.formula)
-    text += fmt::format("bubble by formula {} = {:.6g}{}; simulated {:.6g} on the rank that idles longest, {:.6g} on "
-                        "average\n",
-                        of.formula->formula, of.formula->bubble,
-                        of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails),
-                        m.max_bubble, m.bubble);
+    text += fmt::format(
+        "bubble by formula {} = {:.6g}{}; simulated {:.6g} on the rank that idles longest, {:.6g} on "
+        "average\n",
+        of.formula->formula, of.formula->bubble,
+        of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails), m.max_bubble,
+        m.bubble);
   text += '\n' + render_text(of.times, style) + '\n' + table_of(m);
   text += "peak: activations, in those of one micro-batch through a rank's whole share\ncritical path:";
   for (cell_ref c : explain(of.times, of.costs).critical_path) text += ' ' + to_string(s[c.rank][c.index]);
@@ -108,7 +111,8 @@ int simulate(const arguments& args) {
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));
-  if (to.format == "html") write_output(to.file, render_html(make_panel(of.times, of.costs)));
+  if (to.format == "html")
+    write_output(to.file, render_html(make_panel(of.times, of.costs), std::vector{of.convention}));
   if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs));
   return 0;
 }

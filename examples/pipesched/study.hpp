@@ -12,12 +12,13 @@
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/timeline.hpp>
 #include <string>
+#include <vector>
 
 namespace tool {
 
 struct study {
   pipesched::stage_costs costs;  ///< per stage
-  std::string convention;        ///< how `costs` came from the numbers given, in words
+  std::string convention;        ///< how `costs` came from the numbers given, and which are not used, in words
   pipesched::timeline times;
   pipesched::metrics measured;
   pipesched::lower_bound_result bound;
@@ -28,6 +29,12 @@ struct study {
 /// @param own_order  the schedule comes from its family, with default parameters
 /// @throws schedule_error if the schedule is not valid or the costs do not fit it.
 study study_of(pipesched::schedule s, const pipesched::stage_costs& given, bool own_order);
+
+/// The names, as in JSON, of the costs given that no cell or message of the schedule has a use for.
+std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesched::stage_costs& given);
+
+/// "not used here: overlapped and transfer", or an empty text.
+std::string note_on_unused(const std::vector<std::string>& names);
 
 /// "I = W = B/2, as only B is given", or an empty text.
 std::string note_on_backward(const pipesched::stage_costs& given);
