@@ -57,7 +57,7 @@ TEST_CASE("torch comms: a file without communication is verified as a schedule a
   CHECK(report_of("0F0,0F0,0B0\r\n1F0,1B0\r\n").find("duplicate") != std::string::npos);
   // An invalid schedule is reported without its messages.
   CHECK(report_of("0F0,0SEND_F0\r\n1F0,1B0\r\n") ==
-        "rank 0: missing: 0B0 is nowhere; expected one B, or one I and one W\n");
+        "rank 0: missing: 0B0; expected one B, or one I and one W\n");
 }
 
 TEST_CASE("torch comms: every fault is reported with its rank, column and rule") {
