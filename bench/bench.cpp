@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// How fast the library is, in cells a second, beside the floor: std::fill over the same number of cells.
+// Throughput of the library in cells per second, beside the floor: std::fill over the same number of cells.
 //
 //   build/bench/pipesched_bench --benchmark_filter=/64/1024
-//   build/bench/pipesched_bench --benchmark_filter=generate.*/32/256     engines beside the Python they are measured against
+//   build/bench/pipesched_bench --benchmark_filter=generate.*/32/256     families that search
 //   build/bench/pipesched_bench --benchmark_filter=growth --benchmark_min_time=0.2
 //
-// growth: the time of generating, fitted over sizes, with four micro-batches a rank and with more of them on 16 ranks.
+// growth: time to generate, fitted over sizes: four micro-batches per rank on more ranks, more micro-batches on 16 ranks.
 // Every schedule is verified once before it is timed. Machines are noisy: compare rows of one run.
 
 #include <benchmark/benchmark.h>
@@ -81,7 +81,7 @@ void count(benchmark::State& state, std::size_t items) {
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(items));
 }
 
-// The floor of generating: the cells of DualPipe of that size, stored without being thought of.
+// The floor of generate: stores of as many cells as DualPipe of that size has.
 void fill(benchmark::State& state, const schedule_params& p) {
   std::vector<cell> cells(make_dualpipe_schedule(p).cells.size());
   const cell value(op{pass::forward, 0, 1, 2});
@@ -165,7 +165,7 @@ void rendering(benchmark::State& state, const family& f, const schedule_params& 
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
 }
 
-// What lower() and check() do an op.
+// Throughput of lower(), check() and launch_order() in ops per second.
 void lowering(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower(s));
@@ -183,7 +183,7 @@ void ordering(benchmark::State& state, const family& f, const schedule_params& p
   count(state, ops_of(lowered.schedule));
 }
 
-// The executor alone: callbacks and a transport that do nothing, on one rank. Time an item: of a cell.
+// The executor alone: callbacks and a transport that do nothing, on one rank. One item is one cell.
 struct idle_trainer {
   void forward(const task& t) { benchmark::DoNotOptimize(&t); }
   void backward(const task& t) { benchmark::DoNotOptimize(&t); }
@@ -216,7 +216,7 @@ void executing(benchmark::State& state, const family& f, const schedule_params& 
                          benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
-// A message there and one back, both ends on one thread, which is what the library itself costs; beside memcpy.
+// One message with both ends on one thread: the cost of the library itself, beside memcpy.
 void exchanging(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(state.range(0));
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
@@ -254,7 +254,7 @@ void crossing_threads(benchmark::State& state) {
       2 * rounds * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
-// Takes what is written and keeps nothing.
+// Discards its input.
 class null_buffer : public std::streambuf {
   int_type overflow(int_type c) override { return traits_type::not_eof(c); }
   std::streamsize xsputn(const char*, std::streamsize n) override { return n; }

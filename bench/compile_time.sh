@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# What it costs to include the library: a file that includes pipesched/pipesched.hpp and makes one schedule, beside one
+# Compile time of the library: a file that includes pipesched/pipesched.hpp and makes one schedule, beside one
 # that includes nlohmann/json.hpp and parses {}. The least processor time of several compilations each, in seconds.
 #
 #   bench/compile_time.sh [compiler ...]

@@ -24,11 +24,11 @@ int main(int argc, char** argv) {
   if (argc > 1) sizes.clear();
   for (int i = 1; i < argc; ++i) std::from_chars(argv[i], argv[i] + std::strlen(argv[i]), sizes.emplace_back());
 
-  constexpr double message_bytes = 4096.0 * 7168 * 2, link = 50e9 / 1e3, latency = 0.01;  // bytes, bytes a ms, ms
+  constexpr double message_bytes = 4096.0 * 7168 * 2, link = 50e9 / 1e3, latency = 0.01;  // bytes, bytes per ms, ms
   std::printf(
-      "| ranks | micro-batches | communicators a rank | rounds of splits | message buffers a rank | their memory | "
-      "messages a "
-      "rank sends | step | idle | with transfers | idle |\n");
+      "| ranks | micro-batches | communicators per rank | rounds of splits | message buffers per rank | their memory | "
+      "messages sent per "
+      "rank | step | idle | with transfers | idle |\n");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   try {
     for (const std::int64_t pp : sizes) {

@@ -7,7 +7,7 @@
 //   B(s,m), I(s,m)   need their own F(s,m), and B or I(s+1,m)
 //   W(s,m)           needs I(s,m)
 //
-// Dependencies inside a stage stay on one rank. Between stages an op has at most one, which may cross ranks.
+// Dependencies inside a stage stay on one rank. An op has at most one dependency between stages, which may cross ranks.
 
 #include <cstddef>
 #include <cstdint>

@@ -51,7 +51,7 @@ struct violation {
   friend constexpr bool operator==(const violation&, const violation&) = default;
 };
 
-/// The violations of a schedule or program. Converts to true when there are none.
+/// The violations of a schedule or program. Converts to true if there is no violation.
 struct report {
   std::vector<violation> violations;  ///< the first ones
   std::size_t further = 0;            ///< number of violations after those

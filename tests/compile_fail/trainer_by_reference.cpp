@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expected: make_trainer returns a trainer by value: one behind a reference would be copied
+// expected: make_trainer returns a trainer by value: a reference would be copied
 #include <pipesched/execute/in_process.hpp>
 struct trainer {
   void forward(pipesched::task) {}

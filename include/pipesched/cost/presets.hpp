@@ -8,8 +8,8 @@
 namespace pipesched {
 
 /// DeepSeek-V3's measured costs in milliseconds: four MoE layers per stage, EP64, TP1, sequences of 4096. Alone a forward
-/// takes 97.39 ms and a full backward 135.32 ms; as an overlapped pair they take 129.01 ms, as the all-to-all of one hides
-/// behind the compute of the other. The traces hold no pipeline transfers; they cost nothing here.
+/// takes 97.39 ms and a full backward 135.32 ms; as an overlapped pair they take 129.01 ms, as the compute of one hides
+/// the all-to-all of the other. The traces hold no pipeline transfers; they cost nothing here.
 /// Source: deepseek-ai/profile-data, train.json, kernel times by annotation.
 inline stage_costs deepseek_v3_costs() {
   return {.forward = 17.48 + 18.41 + 26.76 + 34.74,         // attention, MLP, dispatch, combine

@@ -14,7 +14,7 @@
 
 namespace pipesched {
 
-/// One time per pass, for all stages. Where only `backward` is given, I = W = B/2.
+/// One time per pass, for all stages. If only `backward` is given, I = W = B/2.
 struct uniform_costs {
   double forward = 1;
   std::optional<double> backward_input{};   ///< default: backward - backward_weight, or half of backward, or 1

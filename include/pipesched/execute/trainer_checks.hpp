@@ -116,7 +116,7 @@ constexpr auto trainer_made_by() {
   if constexpr (std::is_invocable_v<MakeTrainer&, Arguments...>) {
     using made = std::invoke_result_t<MakeTrainer&, Arguments...>;
     static_assert(!std::is_reference_v<made>,
-                  "make_trainer returns a trainer by value: one behind a reference would be copied");
+                  "make_trainer returns a trainer by value: a reference would be copied");
     return std::type_identity<std::remove_cvref_t<made>>{};
   }
 }

@@ -132,7 +132,7 @@ constexpr closed_form chimera(double pp, double micro, const pass_times& t) {
 
 }  // namespace formulas
 
-/// The formula published for a family, for stages that all take these times; nothing if there is none. Forward only:
+/// The formula published for a family, for stages that all take these times; nothing if no paper gives one. Forward only:
 /// (PP-1)F for one stage per rank.
 constexpr std::optional<closed_form> closed_form_of(std::string_view family, const schedule_params& p,
                                                     const pass_times& t) {

@@ -95,12 +95,12 @@ inline bool is_order_of_family(const schedule& s, const schedule_params& p) {
 
 }  // namespace detail
 
-/// The formula published for the family that the schedule is named after, at these costs; nothing if there is none. Beside
-/// the formula's own assumptions all of these must hold: the order is the family's own, every pass and every overlapped pair
-/// takes the same time for all stages and micro-batches, outputs leave at the end of their cell, transfers take no time.
-/// Where times differ, the formula is evaluated at their means, and `fails` says so. Linear in the number of ops, besides
-/// the time to make the family's schedule once.
-/// @param own_order  true spares that if the schedule comes from its family's function, with default parameters
+/// The published formula of the family that the schedule is named after, at these costs; nothing if no paper gives one.
+/// Besides the formula's own assumptions, all of these must hold: the order is the family's own, every pass and every
+/// overlapped pair takes the same time for all stages and micro-batches, outputs leave at the end of their cell, and
+/// transfers take no time. If times differ, the formula is evaluated at their means, and `fails` says so. Linear in the
+/// number of ops, plus the time to make the family's schedule once.
+/// @param own_order  true if the schedule comes from its family's function with default parameters: it is not made again
 template <cost_model Costs>
 std::optional<closed_form> closed_form_of(const schedule& s, const Costs& costs, bool own_order = false) {
   schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};

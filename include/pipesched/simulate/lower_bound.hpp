@@ -22,7 +22,7 @@ namespace pipesched {
 ///    after its last backward. With a split backward the tail follows the last gradient instead of the last W.
 ///  * One micro-batch from end to end.
 ///  * Under a memory cap: the lifetimes of all activations, divided by how many may live at a time (Little's law).
-/// The work counts each op at its duration alone, less the most that overlapping it can save. Where sums of the costs are
+/// The work counts each op at its duration alone, less the most that overlapping it can save. If sums of the costs are
 /// not exact in doubles, the bound is lowered by their rounding.
 /// Holds for any cost model, also for costs by micro-batch, rank and pair. Linear in stages x chunks if no cost depends on
 /// the micro-batch (see cost_model); else linear in stages x micro-batches, and where cells may overlap in stages x chunks x

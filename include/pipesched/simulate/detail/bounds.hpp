@@ -322,7 +322,7 @@ class bounds {
     offer(bound, rank, "lifetimes of activations under the memory cap");
   }
 
-  // Where sums are not exact, their rounding and the simulation's is taken off.
+  // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact.
   constexpr void offer(double makespan, std::uint32_t rank, std::string_view reason) {
     const double ops = static_cast<double>(p_.stages()) * micro_ * 3;
     if (!exact_.holds_for(2 * ops)) {
