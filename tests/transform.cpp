@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/cost_model.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"

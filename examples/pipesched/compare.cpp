@@ -204,7 +204,7 @@ std::string table_of(const std::vector<row>& rows) {
 }
 
 // How the costs given become costs per stage, for families with different numbers of stages.
-std::string convention_of(const stage_costs& given, std::int64_t pp) {
+std::string convention_of(const stage_costs& given, std::int64_t pp, const std::vector<const family*>& chosen) {
   std::string arrays;
   bool shares = false;
   stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
@@ -220,17 +220,20 @@ std::string convention_of(const stage_costs& given, std::int64_t pp) {
     shares = shares || count == pp;
   });
   std::string text = "costs are of a rank's share, split among its stages";
-  if (shares && pp > 1) text += " (of dualpipe and chimera per stage)";
+  std::vector<std::string_view> bidirectional;  // as many stages as ranks, of which each rank holds two
+  for (const family* f : chosen)
+    if (f->name == "dualpipe" || f->name == "chimera") bidirectional.push_back(f->name);
+  if (shares && pp > 1 && !bidirectional.empty())
+    text += fmt::format(" (of {} per stage)", list_of(bidirectional, "and"));
   if (!arrays.empty()) text += "; per stage: " + arrays;
-  return text + note_on_backward(given);
+  return text;
 }
 
 std::string text_of(const std::vector<row>& rows, const std::vector<omission>& omitted, const schedule_params& p,
-                    const stage_costs& costs, const std::string& on_parameters) {
+                    const std::string& convention, const std::string& notes) {
   std::string text = wrapped(fmt::format("{} ranks, {} micro-batches{}; {}", p.pp, p.micro,
-                                         p.forward_only ? ", forward only" : "", convention_of(costs, p.pp)));
-  text += '\n';
-  text += on_parameters;
+                                         p.forward_only ? ", forward only" : "", convention));
+  text += '\n' + notes;
   if (!rows.empty()) {
     const contents has(rows);
     text += table_of(rows);
@@ -323,7 +326,8 @@ int compare(const arguments& args) {
   const std::vector<const family*> chosen = families_of(args);
   const schedule_params p = params_of(args, "compare");
   const stage_costs costs = costs_of(args);
-  const std::string on_parameters = lines_on_parameters(p, chosen, args);
+  std::string notes = lines_on_parameters(p, chosen, args);
+  if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
   comparison all(p, costs, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
@@ -339,7 +343,7 @@ int compare(const arguments& args) {
   if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html"))
     write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted)
                           : to.format == "json" ? json_of(all.rows, all.omitted)
-                                                : text_of(all.rows, all.omitted, p, costs, on_parameters));
+                                                : text_of(all.rows, all.omitted, p, convention_of(costs, p.pp, chosen), notes));
   if (!all.rows.empty()) return 0;
   if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
   throw schedule_error(fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason,

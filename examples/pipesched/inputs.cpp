@@ -157,6 +157,10 @@ stage_costs costs_of(const arguments& args) {
   replace(costs.backward_weight, "--backward-weight", "backward_weight");
   replace(costs.overlapped, "--overlapped", "overlapped");
   replace(costs.transfer_time, "--transfer", "transfer");
+  if (!costs.backward) {  // the defaults are of a rank's share, too
+    if (!costs.backward_input) costs.backward_input = 1;
+    if (!costs.backward_weight) costs.backward_weight = 1;
+  }
   return costs;
 }
 

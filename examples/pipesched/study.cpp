@@ -17,7 +17,8 @@ using namespace pipesched;
 study study_of(schedule s, const stage_costs& given, bool own_order) {
   study of;
   of.costs = split_stage_costs(given, s.placement);
-  of.convention = describe_split(given, s.placement) + note_on_backward(given);
+  of.convention = describe_split(given, s.placement);
+  if (const std::string note = note_on_backward(given); !note.empty()) of.convention += "; " + note;
   of.times = simulate(std::move(s), of.costs, verified);
   of.measured = measure(of.times, of.costs);
   of.bound = lower_bound(of.times.schedule, of.costs);
@@ -26,7 +27,7 @@ study study_of(schedule s, const stage_costs& given, bool own_order) {
 }
 
 std::string note_on_backward(const stage_costs& given) {
-  return given.backward && !given.backward_input && !given.backward_weight ? "; I = W = B/2, as only B is given" : "";
+  return given.backward && !given.backward_input && !given.backward_weight ? "I = W = B/2, as only B is given" : "";
 }
 
 namespace {

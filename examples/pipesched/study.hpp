@@ -29,7 +29,7 @@ struct study {
 /// @throws schedule_error if the schedule is not valid or the costs do not fit it.
 study study_of(pipesched::schedule s, const pipesched::stage_costs& given, bool own_order);
 
-/// "; I = W = B/2, as only B is given", or an empty text.
+/// "I = W = B/2, as only B is given", or an empty text.
 std::string note_on_backward(const pipesched::stage_costs& given);
 
 /// The entry of one schedule in the output of simulate and compare.

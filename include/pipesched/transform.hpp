@@ -153,102 +153,136 @@ constexpr bool can_overlap_next(std::span<const cell> row, std::size_t i) noexce
          yields_input_gradient(row[i + 1][0].pass) && row[i][0].micro != row[i + 1][0].micro;
 }
 
-// Marks the cells where a pair begins. Runs all ranks, each of which waits for the inputs of both ops of a pair. When all
-// ranks are blocked, the first one that can run its F without the backward does so.
-constexpr std::vector<std::vector<char>> pairs_everywhere(const schedule& s) {
-  std::vector<std::vector<char>> pair_at(s.pp());
-  std::vector<std::size_t> done(s.pp(), 0);
-  tensor_table<std::uint8_t> produced(s, 0);
-  const auto ready = [&](const cell& c) {
-    const auto in = input_of(c[0], s.stages());
-    const auto in_1 = c.overlapped() ? input_of(c[1], s.stages()) : in;
-    return (!in || produced[*in] != 0) && (!in_1 || produced[*in_1] != 0);
-  };
-  std::vector<std::uint32_t> runnable;
-  const auto run = [&](std::uint32_t rank, std::size_t cells) {
-    for (std::size_t end = done[rank] + cells; done[rank] < end; ++done[rank])
-      for (op o : s[rank][done[rank]])
-        if (const auto out = output_of(o, s.stages())) {
-          produced[*out] = 1;
-          runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
-        }
-  };
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    pair_at[rank].assign(s[rank].size(), 0);
-    runnable.push_back(rank);
-  }
-  for (bool stuck = false; !stuck;) {
-    while (!runnable.empty()) {
-      const std::uint32_t rank = runnable.back();
-      runnable.pop_back();
-      const auto row = s[rank];
-      for (std::size_t i; (i = done[rank]) < row.size();) {
-        const bool pair = can_overlap_next(row, i);
-        if (!ready(row[i]) || (pair && !ready(row[i + 1]))) break;
-        pair_at[rank][i] = pair;
-        run(rank, pair ? 2 : 1);
-      }
-    }
-    stuck = true;
-    for (std::uint32_t rank = 0; rank < s.pp() && stuck; ++rank)
-      if (done[rank] < s[rank].size() && ready(s[rank][done[rank]])) {
-        run(rank, 1);
-        runnable.push_back(rank);
-        stuck = false;
-      }
-  }
-  return pair_at;
+// By rank and cell: 1 where a pair begins.
+using pair_marks = std::vector<std::vector<std::uint8_t>>;
+
+constexpr pair_marks no_pairs(const schedule& s) {
+  pair_marks marks;
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) marks.emplace_back(s[rank].size(), std::uint8_t{0});
+  return marks;
 }
 
-// Marks the cells where a pair begins, in order of time: both inputs must have arrived when the F can start.
-constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
-  constexpr std::uint64_t never = ~std::uint64_t{0};
-  std::vector<std::vector<char>> pair_at(s.pp());
-  std::vector<std::size_t> done(s.pp(), 0);
-  std::vector<std::uint64_t> clock(s.pp(), 0);
-  tensor_table<std::uint64_t> produced(s, never);  // time
-  const auto start_of = [&](std::uint32_t rank, const cell& c) {
-    std::uint64_t start = clock[rank];
-    for (op o : c)
-      if (const auto in = input_of(o, s.stages())) start = std::max(start, produced[*in]);
-    return start;
-  };
-  using event = std::pair<std::uint64_t, std::uint32_t>;  // when a rank can start its next cell; may be out of date
-  std::vector<event> events;
-  const auto expect = [&](std::uint32_t rank) {
-    if (done[rank] == s[rank].size()) return;
-    const std::uint64_t start = start_of(rank, s[rank][done[rank]]);
-    if (start == never) return;
-    events.push_back({start, rank});
-    std::push_heap(events.begin(), events.end(), std::greater<>());
-  };
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    pair_at[rank].assign(s[rank].size(), 0);
-    expect(rank);
+// Finds pairs in any order of time. Runs all ranks, each of which waits for the inputs of both ops of a pair. When all ranks
+// are blocked, the first one that can run its F without the backward does so.
+class pair_search {
+ public:
+  constexpr explicit pair_search(const schedule& s) : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), produced_(s, 0) {}
+
+  constexpr pair_marks run() {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) runnable_.push_back(rank);
+    do {
+      while (!runnable_.empty()) {
+        const std::uint32_t rank = runnable_.back();
+        runnable_.pop_back();
+        advance(rank);
+      }
+    } while (run_one_without_pair());
+    return std::move(marks_);
   }
-  while (!events.empty()) {
-    const auto [now, rank] = events.front();
-    std::pop_heap(events.begin(), events.end(), std::greater<>());
-    events.pop_back();
-    const auto row = s[rank];
-    const std::size_t i = done[rank];
-    if (i == row.size() || start_of(rank, row[i]) != now) continue;
+
+ private:
+  constexpr bool ready(const cell& c) {
+    for (op o : c)
+      if (const auto in = input_of(o, s_.stages()); in && produced_[*in] == 0) return false;
+    return true;
+  }
+  constexpr void run(std::uint32_t rank, std::size_t cells) {
+    for (std::size_t end = done_[rank] + cells; done_[rank] < end; ++done_[rank])
+      for (op o : s_[rank][done_[rank]])
+        if (const auto out = output_of(o, s_.stages())) {
+          produced_[*out] = 1;
+          runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
+        }
+  }
+  constexpr void advance(std::uint32_t rank) {
+    const auto row = s_[rank];
+    for (std::size_t i; (i = done_[rank]) < row.size();) {
+      const bool pair = can_overlap_next(row, i);
+      if (!ready(row[i]) || (pair && !ready(row[i + 1]))) break;
+      if (pair) marks_[rank][i] = 1;
+      run(rank, pair ? 2 : 1);
+    }
+  }
+  constexpr bool run_one_without_pair() {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      if (done_[rank] < s_[rank].size() && ready(s_[rank][done_[rank]])) {
+        run(rank, 1);
+        runnable_.push_back(rank);
+        return true;
+      }
+    return false;
+  }
+
+  const schedule& s_;
+  pair_marks marks_;
+  std::vector<std::size_t> done_;  // cells, by rank
+  tensor_table<std::uint8_t> produced_;
+  std::vector<std::uint32_t> runnable_;
+};
+
+// Finds pairs in order of time: both inputs must have arrived when the F can start.
+class timed_pair_search {
+ public:
+  constexpr explicit timed_pair_search(const schedule& s)
+      : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), clock_(s.pp(), 0), produced_(s, never) {}
+
+  constexpr pair_marks run() {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) expect(rank);
+    while (!events_.empty()) {
+      const auto [now, rank] = events_.front();
+      std::pop_heap(events_.begin(), events_.end(), std::greater<>());
+      events_.pop_back();
+      const std::size_t i = done_[rank];
+      if (i < s_[rank].size() && start_of(rank, s_[rank][i]) == now) run(rank, now);
+    }
+    return std::move(marks_);
+  }
+
+ private:
+  static constexpr std::uint64_t never = ~std::uint64_t{0};
+
+  constexpr std::uint64_t start_of(std::uint32_t rank, const cell& c) {
+    std::uint64_t start = clock_[rank];
+    for (op o : c)
+      if (const auto in = input_of(o, s_.stages())) start = std::max(start, produced_[*in]);
+    return start;
+  }
+  constexpr void expect(std::uint32_t rank) {
+    if (done_[rank] == s_[rank].size()) return;
+    const std::uint64_t start = start_of(rank, s_[rank][done_[rank]]);
+    if (start == never) return;
+    events_.push_back({start, rank});
+    std::push_heap(events_.begin(), events_.end(), std::greater<>());
+  }
+  // Runs the next cell of a rank, or the pair that begins there.
+  constexpr void run(std::uint32_t rank, std::uint64_t now) {
+    const auto row = s_[rank];
+    const std::size_t i = done_[rank];
     const bool pair = can_overlap_next(row, i) && start_of(rank, row[i + 1]) <= now;
-    pair_at[rank][i] = pair;
-    done[rank] += pair ? 2 : 1;
-    clock[rank] = now;
-    for (std::size_t k = i; k < done[rank]; ++k)
-      for (op o : row[k]) clock[rank] += o.pass == pass::backward ? 2 : 1;
-    for (std::size_t k = i; k < done[rank]; ++k)
-      for (op o : row[k])
-        if (const auto out = output_of(o, s.stages())) {
-          produced[*out] = clock[rank];
-          expect(s.placement.rank_of(receiver_of(*out), out->micro));
+    if (pair) marks_[rank][i] = 1;
+    const auto cells = row.subspan(i, pair ? 2 : 1);
+    done_[rank] += cells.size();
+    clock_[rank] = now;
+    for (const cell& c : cells)
+      for (op o : c) clock_[rank] += o.pass == pass::backward ? 2 : 1;
+    for (const cell& c : cells)
+      for (op o : c)
+        if (const auto out = output_of(o, s_.stages())) {
+          produced_[*out] = clock_[rank];
+          expect(s_.placement.rank_of(receiver_of(*out), out->micro));
         }
     expect(rank);
   }
-  return pair_at;
-}
+
+  using event = std::pair<std::uint64_t, std::uint32_t>;  // when a rank can start its next cell; may be out of date
+
+  const schedule& s_;
+  pair_marks marks_;
+  std::vector<std::size_t> done_;     // cells, by rank
+  std::vector<std::uint64_t> clock_;  // by rank
+  tensor_table<std::uint64_t> produced_;
+  std::vector<event> events_;
+};
 
 }  // namespace detail
 
@@ -259,45 +293,42 @@ constexpr std::vector<std::vector<char>> pairs_where_ready(const schedule& s) {
 /// n log n in the number of ops n, plus pp for each pair that would deadlock.
 constexpr schedule overlap_neighbours(const schedule& s, overlap_policy policy = overlap_policy::everywhere) {
   require_valid(s);
-  std::vector<std::vector<char>> pair_at;
+  detail::pair_marks pair_at;  // assigned, as GCC 12 rejects a conditional expression here in constant expressions
   if (policy == overlap_policy::everywhere)
-    pair_at = detail::pairs_everywhere(s);
+    pair_at = detail::pair_search(s).run();
   else
-    pair_at = detail::pairs_where_ready(s);
+    pair_at = detail::timed_pair_search(s).run();
   std::size_t rank = 0;
   return detail::map_rows(s, [&](auto row, auto&& put) {
     const auto& pairs = pair_at[rank++];
     for (std::size_t i = 0; i < row.size(); ++i)
-      if (pairs[i])
+      if (pairs[i] != 0)
         put(cell(row[i][0], row[i + 1][0])), ++i;
       else
         put(row[i]);
   });
 }
 
-/// Concatenates two steps without a flush: every rank runs its row of `first`, then its row of `then`, whose micro-batches
-/// get the next numbers.
-/// @throws schedule_error also unless both have the same placement, both are forward only or neither is, and, with two
-/// replicas, one of them has an even number of micro-batches
-constexpr schedule concatenate(const schedule& first, const schedule& then) {
-  using detail::concat;
-  const std::int64_t micro = std::int64_t{first.micro} + then.micro;
+namespace detail {
+
+constexpr bool same_placement(const placement& a, const placement& b) {
+  if (a.ranks() != b.ranks() || a.replicas() != b.replicas()) return false;
+  for (std::uint32_t replica = 0; replica < a.replicas(); ++replica) {
+    const auto x = a.rank_of_stage(replica), y = b.rank_of_stage(replica);
+    if (!std::equal(x.begin(), x.end(), y.begin(), y.end())) return false;
+  }
+  return true;
+}
+
+constexpr void require_concatenable(const schedule& first, const schedule& then) {
   constexpr std::int64_t max_micro = std::numeric_limits<std::uint32_t>::max() - 1;
-  if (micro > max_micro)
+  if (std::int64_t{first.micro} + then.micro > max_micro)
     throw schedule_error(
         concat({"concatenate() takes at most ", max_micro, " micro-batches in all; got ", first.micro, " and ",
                 then.micro, ", nearest ", std::max<std::int64_t>(0, max_micro - first.micro), " in the second step"}));
   require_valid(first);
   require_valid(then);
-  const auto same_placement = [&] {
-    if (first.pp() != then.pp() || first.placement.replicas() != then.placement.replicas()) return false;
-    for (std::uint32_t replica = 0; replica < first.placement.replicas(); ++replica) {
-      const auto a = first.placement.rank_of_stage(replica), b = then.placement.rank_of_stage(replica);
-      if (!std::equal(a.begin(), a.end(), b.begin(), b.end())) return false;
-    }
-    return true;
-  };
-  if (!same_placement())
+  if (!same_placement(first.placement, then.placement))
     throw schedule_error(
         concat({"concatenate() takes two steps with the same stages on the same ranks; got ", first.stages(),
                 " stages on ", first.pp(), " ranks (", to_string(first.placement.kind()), ") and ", then.stages(),
@@ -309,9 +340,19 @@ constexpr schedule concatenate(const schedule& first, const schedule& then) {
         concat({"with two replicas concatenate() takes at most one step with an odd number of micro-batches; got ",
                 first.micro, " and ", then.micro, ", nearest ", then.micro - 1, " or ", then.micro + 1,
                 " in the second step"}));
+}
+
+}  // namespace detail
+
+/// Concatenates two steps without a flush: every rank runs its row of `first`, then its row of `then`, whose micro-batches
+/// get the next numbers.
+/// @throws schedule_error also unless both have the same placement, both are forward only or neither is, and, with two
+/// replicas, one of them has an even number of micro-batches
+constexpr schedule concatenate(const schedule& first, const schedule& then) {
+  detail::require_concatenable(first, then);
   schedule result = first;
-  result.micro = static_cast<std::uint32_t>(micro);
-  result.placement = first.placement.for_micro(micro);
+  result.micro = first.micro + then.micro;
+  result.placement = first.placement.for_micro(result.micro);
   // Each replica gets its micro-batches of the first step, then those of the second.
   const std::uint32_t first_up = std::min(first.micro, first.placement.replica_begin(1));
   const std::uint32_t then_up = std::min(then.micro, then.placement.replica_begin(1));

@@ -229,6 +229,12 @@ TEST_CASE("torch csv: quotes, blanks, line ends and a byte order mark are read a
   CHECK(refused("0F0,\"0B0").starts_with("row 0, column 1: a quote that is never closed"));
   CHECK(refused("\"0F\"\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\" is not an action"));
   CHECK(refused("0F\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\"\" is not an action"));
+  for (const char* text : {"\xEF", "\xEF\xBF", "\xEF\xBB", "\xEF\xBB\xBB", "\xEF\"0F0\""}) {  // parts of a mark
+    CAPTURE(text);
+    CHECK(refused(std::string(text) + "0F0,0B0\n").find("is not an action") != std::string::npos);
+    CHECK(refused(text).find("is not an action") != std::string::npos);
+  }
+  CHECK(refused("\xEF\xBB\xBF").starts_with("empty; "));
   CHECK(refusal_of([] { read_torch_csv(std::ifstream(PIPESCHED_SOURCE_DIR)); }) != "");
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-# PyTorch itself runs the files that are written for it: torch_runs.py TOOL [FAMILY...]. One training step of every family, on
-# processes with gloo, from the compute_only and the compute_comms form; losses and gradients are those of one process. Exits
-# with 77 where there is no PyTorch.
+# torch_runs.py TOOL [FAMILY...]: runs the written files in PyTorch itself. Trains one step of every family on processes with
+# gloo, from the compute_only and the compute_comms form, and compares losses and gradients with those of one process. Exits
+# with 77 without PyTorch.
 
 import logging
 import os
@@ -25,7 +25,7 @@ except ImportError as e:
     sys.exit(77)
 
 PP, MICRO, WIDTH = 4, 8, 16
-HELD_TWICE = ("dualpipe", "chimera")  # every stage on two ranks, which PyTorch has not
+HELD_TWICE = ("dualpipe", "chimera")  # every stage on two ranks, which PyTorch does not support
 
 
 def make_stage(number):

@@ -37,7 +37,7 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
   emit_truncated(sink, p.micro == accepted, first_up, p.micro, p.forward_only, emit);
 }
 
-/// DualPipe for every even pp and every micro >= 1. Where the reference accepts the numbers (micro even and at least 2
+/// DualPipe for every even pp and every micro >= 1. If the reference accepts the numbers (micro even and at least 2
 /// pp), the order is that of the reference; otherwise it is that of the next accepted number of micro-batches, without
 /// the surplus. In the accepted range, with F = I = W and F&B = F + B, the bubble is (pp/2-1)(F&B + B - 3W) and every
 /// rank keeps pp + 1 activations; otherwise at most as many. The parameters of every stage are held twice.

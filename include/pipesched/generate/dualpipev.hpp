@@ -30,7 +30,7 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
   emit_truncated(sink, p.micro == accepted, p.micro, p.micro, p.forward_only, emit);
 }
 
-/// DualPipeV for every pp >= 1 and micro >= 1, of 2 pp stages. Where the reference accepts the numbers (micro >= 2 pp),
+/// DualPipeV for every pp >= 1 and micro >= 1, of 2 pp stages. If the reference accepts the numbers (micro >= 2 pp),
 /// the order is that of the reference; otherwise it is that of micro = 2 pp without the surplus. For micro >= 2 pp, F =
 /// I = W and F&B = F + B, the bubble is (pp-1)(F&B + B - 3W) of one stage, and every rank keeps 2 pp + 1 activations of
 /// one stage.

@@ -122,7 +122,7 @@ inline constexpr family families[] = {
 };
 
 /// The family of that name.
-/// @throws schedule_error if there is none, with the nearest name or, if no name is near, all of them.
+/// @throws schedule_error if no family has it, with the nearest name or, if no name is near, all names.
 constexpr const family& find_family(std::string_view name) {
   for (const family& f : families)
     if (f.name == name) return f;

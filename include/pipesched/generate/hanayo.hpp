@@ -55,10 +55,10 @@ constexpr void emit_hanayo(const hanayo_params& p, std::int64_t rank, Sink&& sin
   emit_truncated(sink, p.micro == units * p.pp, p.micro, p.micro, p.forward_only, emit);
 }
 
-/// Hanayo for every pp >= 1, micro >= 1 and number of waves: 2 waves stages per rank, units of pp micro-batches. Where
-/// the bubble of Chimera is (pp-2)B, that of Hanayo is 2(pp-1)B of one stage, for any number of waves; more waves mean
-/// smaller stages. It grows with the number of units where Chimera's does. Rank r keeps at most 2 waves pp - pp + 1 + r
-/// activations of one stage.
+/// Hanayo for every pp >= 1, micro >= 1 and number of waves: 2 waves stages per rank, units of pp micro-batches. The
+/// bubble of one unit, and of any number of units if F = B, is 2(pp-1)B of one stage, for any number of waves; more
+/// waves mean smaller stages. For F != B it grows with the number of units, like Chimera's. Rank r keeps at most 2
+/// waves pp - pp + 1 + r activations of one stage.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) {
   detail::require(p);

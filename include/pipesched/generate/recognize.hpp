@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The family of a schedule whose name is lost, as in PyTorch's CSV: found by comparing the order with those of the families.
+// The family of a schedule whose name is lost, as in PyTorch's CSV: found by comparing the order with those of the
+// families.
 
 #include <algorithm>
 #include <cstdint>
@@ -43,11 +44,11 @@ inline bool makes_order_of(const family& f, const schedule& s) {
 
 }  // namespace detail
 
-/// The name of a family that makes exactly this order with its default parameters; empty if there is none. If several do,
-/// as gpipe and 1f1b with one micro-batch, the one called `first` wins, then the earlier one in `families`, then one of
-/// several chunks per rank that is asked for a single one. A family that searches on costs is considered only as `first`, as
-/// its order depends on those costs. Linear in the number of ops per family with the same placement, and in the number of
-/// stages for the others.
+/// The name of a family that makes exactly this order with its default parameters; empty if no family does. If several
+/// do, as gpipe and 1f1b with one micro-batch, the one called `first` wins, then the earlier one in `families`, then
+/// one of several chunks per rank that is asked for a single one. A family that searches on costs is considered only as
+/// `first`, as its order depends on those costs. Linear in the number of ops per family with the same placement, and in
+/// the number of stages for the others.
 inline std::string_view recognize_family(const schedule& s, std::string_view first = {}) {
   if (s.pp() == 0 || s.cells.count() != s.pp()) return {};
   for (const family& f : families)

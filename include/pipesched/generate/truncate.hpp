@@ -17,7 +17,7 @@ namespace pipesched {
 /// with `forward_only` only forwards. An overlapped cell that loses one op becomes a plain one.
 class cell_filter {
  public:
-  /// The sink behind the filter. It is one type for all sinks, so that a family behind a filter is compiled once.
+  /// The sink of the filtered cells. It is one type for all sinks, so that a filtered family is compiled once.
   struct target {
     constexpr virtual void put(cell c) = 0;
 

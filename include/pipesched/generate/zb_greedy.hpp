@@ -64,7 +64,7 @@ inline void refuse_memory_limit(const family_limits& limits, const zb_params& p)
 }  // namespace detail
 
 /// The greedy order for every pp >= 1 and micro >= 1, on these costs. Each rank keeps at most `memory_limit` times the
-/// bytes that one of its forwards keeps. Where the limit stops a forward that the next backward does not need, the
+/// bytes that one of its forwards keeps. If the limit stops a forward that the next backward does not need, the
 /// forward waits (the source gives up). With a limit of 1 the ranks take turns; for F = I = W and free transfers, more
 /// than 2 pp does not help. The makespan is at most that of ZB1P, and of 1F1B with a split backward, where those keep
 /// the limit.

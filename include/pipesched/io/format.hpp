@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// fmt formatters: `fmt::print("{} {}", some_op, some_cell)` in the library's notation. A format may give width, fill
-// and alignment as for strings. A schedule prints a line of facts, then a line a rank.
+// fmt formatters: `fmt::print("{} {}", some_op, some_cell)` prints the library's notation. Width, fill and alignment work as
+// for strings. A schedule prints one line with its name and sizes, then one line per rank.
 
 #include <fmt/format.h>
 

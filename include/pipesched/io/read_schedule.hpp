@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Schedules from a stream in either format, JSON or PyTorch's CSV, told apart by the first byte that is not blank. So pipes
-// work, and the suffix of a file does not matter.
+// Schedules from a stream in either format, JSON or PyTorch's CSV. The first byte that is not blank decides, so pipes work
+// and the suffix of a file does not matter.
 
 #include <array>
 #include <cstddef>

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// PyTorch's CSV with communication (compute_comms), for its _PipelineScheduleRuntime.
+// Writer of PyTorch's CSV with communication (compute_comms), for its _PipelineScheduleRuntime.
 //
-// That runtime puts all messages of a rank into one queue of its device, where each waits for those before it. So the order
-// matters twice: two ranks that meet in another order wait for ever, and a receive that stands long before its message is
-// sent keeps the sends behind it waiting. Here every send and its receive stand where the message is made in simulated time
-// (F = I = W = 1, B = 2), in one order for all ranks: even a runtime where both sides wait for each other comes to its end.
+// By default that runtime has one communicator per rank, whose messages run in the order of the row. The order therefore
+// matters twice: two ranks that order their messages differently deadlock, and a receive that comes long before its message
+// is sent delays the sends after it. Here every send and its receive are placed at the time when the message is made in a
+// simulation (F = I = W = 1, B = 2), in one order for all ranks, which runs even if sends wait for their receives.
 //
-// After its last W or B a stage has REDUCE_GRAD, which scales its gradients, too. UNSHARD and RESHARD are not written: with
-// FSDP let PyTorch add communication to the compute_only form.
+// REDUCE_GRAD, which also scales a stage's gradients, comes after its last W or B. UNSHARD and RESHARD are not written: with
+// FSDP, let PyTorch add communication to the compute_only form.
 // Source: torch/distributed/pipelining/schedules.py of PyTorch 2.14 and 2.15; github.com/pytorch/pytorch, issue 188833.
 
 #include <algorithm>
@@ -29,7 +29,7 @@
 
 namespace pipesched {
 
-/// PyTorch 2.15 and later want a wait for every send and every reduction; earlier ones do not know them.
+/// Waits for every send and reduction: required from PyTorch 2.15 on, unknown to earlier versions.
 enum class torch_waits : std::uint8_t { omitted, written };
 
 namespace detail {
@@ -41,7 +41,7 @@ class torch_comms_writer {
     find_messages();
   }
 
-  /// Of each rank once.
+  // The text of a row. Call it once per rank.
   std::string row(std::uint32_t rank) {
     text_.clear();
     const auto& messages = messages_[rank];
@@ -52,7 +52,7 @@ class torch_comms_writer {
       put({torch_text(s_[rank][i], rank)});
       for (; next < messages.size() && messages[next].when <= end; ++next) add(messages[next]);
       for (op o : s_[rank][i]) {
-        // Its gradient has come from a rank that had the output of its forward before.
+        // The gradient came from the rank that received the forward's output, so that send has completed.
         if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
             destination({tensor_kind::activation, o.stage, o.micro}) != rank)
           put({o.stage, "WAIT_SEND_F", o.micro});
@@ -70,7 +70,7 @@ class torch_comms_writer {
   }
 
  private:
-  // One side of a message.
+  // One end of a message.
   struct message {
     double when;
     tensor_id what;
@@ -98,7 +98,7 @@ class torch_comms_writer {
     }
   }
 
-  // A message is named by the stage on its own side.
+  // A message is named after the stage at its own end.
   void add(const message& m) {
     put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_",
          m.what.kind == tensor_kind::gradient ? "B" : "F", m.what.micro});
@@ -111,16 +111,16 @@ class torch_comms_writer {
   const timeline& t_;
   const schedule& s_;
   bool waits_;
-  std::vector<std::vector<message>> messages_;  // by rank, in the order of all ranks
-  std::vector<std::uint32_t> left_;             // by stage, which one rank has: its W's and B's to come
+  std::vector<std::vector<message>> messages_;  // by rank, in one order for all ranks
+  std::vector<std::uint32_t> left_;             // by stage: number of its W and B to come
   std::string text_;
 };
 
 }  // namespace detail
 
-/// Writes the compute_comms form.
-/// @throws schedule_error when the schedule is not valid, stages are held twice, as DualPipe's are, or a cell overlaps
-/// anything but an F with a B or I. Takes as long as sorting the messages.
+/// Writes the compute_comms form. O(n log n) in the number of messages.
+/// @throws schedule_error for an invalid schedule and what the format cannot express: stages held twice, as DualPipe's are,
+/// and overlapped cells other than an F with a B or I.
 inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
   detail::require_torch_placement(s);
   const timeline t = simulate(s);

@@ -39,6 +39,7 @@ class checker {
     report_ = verify(s_, max_);
     if (!report_ || !check_shape()) return std::move(report_);
     hosted_ = hosted_stages(s_);
+    totals_.reserve(hosted_.size());
     for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       check_slots(rank);
@@ -111,11 +112,12 @@ class checker {
     return good;
   }
 
-  // Reports a slot that does not hold the value that the op reads, or is not free for the one that it writes.
+  // Slots of one kind, each with the F whose activation or context it holds.
   struct pool {
     std::vector<op> slots;
     const char* what;
   };
+  // Reports a slot that does not hold the value that the op reads, or is not free for the one that it writes.
   void check_slot(std::uint32_t rank, std::size_t i, op o, pool& in, std::uint32_t slot, bool writes) {
     const op empty{};
     op key = o;
@@ -137,8 +139,8 @@ class checker {
   }
 
   void check_slots(std::uint32_t rank) {
-    pool activations{std::vector<op>(p_.pools[rank].activations), "activation"};
-    pool contexts{std::vector<op>(p_.pools[rank].contexts), "context"};
+    activations_.slots.assign(p_.pools[rank].activations, op{});
+    contexts_.slots.assign(p_.pools[rank].contexts, op{});
     const auto release = [](pool& of, std::uint32_t slot) {
       if (slot < of.slots.size()) of.slots[slot] = {};
     };
@@ -148,17 +150,17 @@ class checker {
       if (!c.overlapped() && slots[1] != op_slots{})
         add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
       for (std::size_t k = 0; k < c.size(); ++k) {
-        check_slot(rank, i, c[k], activations, slots[k].activation, c[k].pass == pass::forward);
+        check_slot(rank, i, c[k], activations_, slots[k].activation, c[k].pass == pass::forward);
         if (c[k].pass != pass::forward)
-          check_slot(rank, i, c[k], contexts, slots[k].context, yields_input_gradient(c[k].pass));
+          check_slot(rank, i, c[k], contexts_, slots[k].context, yields_input_gradient(c[k].pass));
         else if (slots[k].context != no_slot)
           add(rule::slot, rank, i, concat({to_string(c[k]), " has a context slot that it does not need"}));
       }
       for (std::size_t k = 0; k < c.size(); ++k) {
         const bool last = yields_weight_gradient(c[k].pass);
         if (last) totals_[rank][c[k].chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
-        if (s_.forward_only || last) release(activations, slots[k].activation);
-        if (last) release(contexts, slots[k].context);
+        if (s_.forward_only || last) release(activations_, slots[k].activation);
+        if (last) release(contexts_, slots[k].context);
       }
     }
   }
@@ -241,10 +243,10 @@ class checker {
       const std::size_t sends = all.sends(c), receives = all.receives(c);
       if (sends > receives && all.finished(of.to))
         add(rule::message, of.from, violation::no_cell,
-            concat({to_string(all.send(c, receives)), " is sent to rank ", of.to, " but never received"}));
+            concat({to_string(all.message(c, receives)), " is sent to rank ", of.to, " but never received"}));
       if (receives > sends && all.finished(of.from))
         add(rule::message, of.to, violation::no_cell,
-            concat({to_string(all.receive(c, sends)), " is received from rank ", of.from, " but never sent"}));
+            concat({to_string(all.message(c, sends)), " is received from rank ", of.from, " but never sent"}));
       if (sends == receives && sends != of.messages && all.finished(of.from) && all.finished(of.to))
         add(rule::program, of.from, violation::no_cell,
             concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
@@ -273,8 +275,7 @@ class checker {
       const bool receives = w.why == waiting::for_arrival;
       if (!text.empty()) text += "; ";
       text += concat({"rank ", r, " at ", place(r, all.done(r)), " waits for rank ", other(r),
-                      receives ? " to send " : " to receive ",
-                      to_string(receives ? all.receive(w.channel, w.number) : all.send(w.channel, w.number))});
+                      receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
       r = other(r);
     } while (r != rank);
     add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no circle of waits");
@@ -290,8 +291,9 @@ class checker {
   const schedule& s_;
   std::size_t max_;
   report report_;
-  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
-  std::vector<std::vector<totals>> totals_;         // by rank and chunk
+  std::vector<std::vector<std::uint16_t>> hosted_;                // by rank
+  pool activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
+  std::vector<std::vector<totals>> totals_;                       // by rank and chunk
 };
 
 }  // namespace detail

@@ -84,6 +84,41 @@ constexpr std::vector<activation_unit> activation_units(const placement& where) 
   return units;
 }
 
+// Metrics of one rank's row, without its bubble and what it hosts.
+template <typename Costs>
+constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const activation_unit& unit,
+                                   const Costs& costs) {
+  const schedule& s = t.schedule;
+  const bool keeps = !s.forward_only;  // an evaluation keeps no activation after its F
+  const auto weight = [&](op o) { return unit.weight[s.placement.replica_of(o.micro)]; };
+  rank_metrics of;
+  double overlapped = 0;
+  level<std::int64_t> activations;
+  level<double> bytes;
+  for (std::size_t i = 0; i < s[rank].size(); ++i) {
+    const auto [start, end] = t[rank][i];
+    const cell& c = s[rank][i];
+    of.busy += end - start;
+    if (c.overlapped()) overlapped += end - start;
+    for (op o : c) {
+      if (o.pass != pass::forward) continue;
+      activations.rise(weight(o), start);
+      if constexpr (requires { costs.bytes(o); }) bytes.rise(costs.bytes(o), start);
+    }
+    for (op o : c) {
+      if (keeps && o.pass == pass::forward) continue;
+      if (o.pass != pass::backward_input) activations.now -= weight(o);
+      if constexpr (requires { costs.bytes(o); }) bytes.now += keeps ? costs.bytes(o) : -costs.bytes(o);
+    }
+  }
+  if (!t[rank].empty()) of.span = t[rank].back().end - t[rank].front().start;
+  of.peak_activations = static_cast<double>(activations.peak) / static_cast<double>(unit.share);
+  of.peak_activations_at = activations.peak_at;
+  of.peak_bytes = bytes.peak, of.peak_bytes_at = bytes.peak_at;
+  if (of.busy > 0) of.overlapped_fraction = overlapped / of.busy;
+  return of;
+}
+
 }  // namespace detail
 
 /// Highest number of live activations in a row, each of one stage and one micro-batch: one more from the start of an F, one
@@ -104,38 +139,12 @@ template <cost_model Costs = uniform_costs>
 constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   detail::require_intervals(t);
   const schedule& s = t.schedule;
-  const bool keeps = !s.forward_only;  // an evaluation keeps no activation after its F
   const std::vector<detail::activation_unit> units = detail::activation_units(s.placement);
   metrics m;
   for (const interval& i : t.intervals.all()) m.makespan = std::max(m.makespan, i.end);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    rank_metrics of;
-    double overlapped = 0;
-    detail::level<std::int64_t> activations;
-    detail::level<double> bytes;
-    const auto weight = [&](op o) { return units[rank].weight[s.placement.replica_of(o.micro)]; };
-    for (std::size_t i = 0; i < s[rank].size(); ++i) {
-      const auto [start, end] = t[rank][i];
-      const cell& c = s[rank][i];
-      of.busy += end - start;
-      if (c.overlapped()) overlapped += end - start;
-      for (op o : c) {
-        if (o.pass != pass::forward) continue;
-        activations.rise(weight(o), start);
-        if constexpr (requires { costs.bytes(o); }) bytes.rise(costs.bytes(o), start);
-      }
-      for (op o : c) {
-        if (keeps && o.pass == pass::forward) continue;
-        if (o.pass != pass::backward_input) activations.now -= weight(o);
-        if constexpr (requires { costs.bytes(o); }) bytes.now += keeps ? costs.bytes(o) : -costs.bytes(o);
-      }
-    }
-    if (!t[rank].empty()) of.span = t[rank].back().end - t[rank].front().start;
+    rank_metrics of = detail::measure_row(t, rank, units[rank], costs);
     of.bubble = m.makespan - of.busy;
-    of.peak_activations = static_cast<double>(activations.peak) / static_cast<double>(units[rank].share);
-    of.peak_activations_at = activations.peak_at;
-    of.peak_bytes = bytes.peak, of.peak_bytes_at = bytes.peak_at;
-    if (of.busy > 0) of.overlapped_fraction = overlapped / of.busy;
     m.ranks.push_back(of);
   }
   for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica)

@@ -20,7 +20,7 @@
 
 namespace pipesched::detail {
 
-/// What an F of each stage keeps: bytes, or 1 where the costs know none.
+/// The memory that an F of each stage keeps: bytes, or 1 if the costs give no bytes.
 inline std::vector<double> kept_by_stage(const placement& where, const stage_costs& costs) {
   std::vector<double> kept;
   for (std::uint32_t s = 0; s < where.stages(); ++s) kept.push_back(costs.kept_by_forward[s]);

@@ -45,7 +45,7 @@ class interpreter {
   explicit interpreter(const program& p, Observer observer = {})
       : p_(p), observer_(std::move(observer)), channels_(p.channels.size()), ranks_(p.actions.count()) {
     for (std::size_t c = 0; c < channels_.size(); ++c) {
-      channels_[c].sends.reserve(p.channels[c].messages), channels_[c].receives.reserve(p.channels[c].messages);
+      channels_[c].posted.reserve(p.channels[c].messages);
     }
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].buffers.resize(p.pools[r].buffers);
@@ -78,10 +78,10 @@ class interpreter {
   std::size_t done(std::uint32_t r) const { return ranks_[r].done; }
   bool finished(std::uint32_t r) const { return done(r) == p_.actions[r].size(); }
   const waiting& state(std::uint32_t r) const { return ranks_[r].state; }
-  std::size_t sends(std::size_t c) const { return channels_[c].sends.size(); }
-  std::size_t receives(std::size_t c) const { return channels_[c].receives.size(); }
-  tensor_id send(std::size_t c, std::size_t number) const { return channels_[c].sends[number]; }
-  tensor_id receive(std::size_t c, std::size_t number) const { return channels_[c].receives[number]; }
+  /// Numbers of sends and receives posted in a channel, and the tensor of a message that is posted on one side or both.
+  std::size_t sends(std::size_t c) const { return channels_[c].sends; }
+  std::size_t receives(std::size_t c) const { return channels_[c].receives; }
+  tensor_id message(std::size_t c, std::size_t number) const { return channels_[c].posted[number]; }
   /// A tensor that a rank has received or produced but not used.
   std::optional<tensor_id> unused(std::uint32_t r) const {
     for (const auto* pool : {&ranks_[r].buffers, &ranks_[r].reductions})
@@ -100,7 +100,8 @@ class interpreter {
     std::uint32_t number = 0;
   };
   struct channel_state {
-    std::vector<tensor_id> sends, receives;  // posted
+    std::vector<tensor_id> posted;  // by the first of the two sides
+    std::uint32_t sends = 0, receives = 0;
   };
   struct rank_state {
     std::size_t done = 0;
@@ -111,7 +112,7 @@ class interpreter {
 
   bool matched(std::uint32_t channel, std::uint32_t number) const {
     const channel_state& c = channels_[channel];
-    return number < c.sends.size() && number < c.receives.size();
+    return number < c.sends && number < c.receives;
   }
   // Return values of a step that cannot be taken.
   bool wrong(std::string text) {
@@ -142,20 +143,23 @@ class interpreter {
       return wrong(concat({Receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ",
                            c.to, "; expected a channel of its own"}));
     channel_state& state = channels_[a.channel];
-    std::vector<tensor_id>& mine = Receives ? state.receives : state.sends;
-    const std::vector<tensor_id>& other = Receives ? state.sends : state.receives;
-    const auto number = static_cast<std::uint32_t>(mine.size());
-    if (number < other.size() && other[number] != a.what)
-      return wrong(concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
-                           to_string(Receives ? other[number] : a.what), " and received as ",
-                           to_string(Receives ? a.what : other[number])}));
+    std::uint32_t& mine = Receives ? state.receives : state.sends;
+    const std::uint32_t number = mine;
+    const bool second = number < (Receives ? state.sends : state.receives);
+    if (second && state.posted[number] != a.what) {
+      const tensor_id other = state.posted[number];
+      return wrong(
+          concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
+                  to_string(Receives ? other : a.what), " and received as ", to_string(Receives ? a.what : other)}));
+    }
     if (!occupy<Receives>(rank, a, number)) return false;
-    mine.push_back(a.what);
+    ++mine;
+    if (!second) state.posted.push_back(a.what);
     if constexpr (Receives)
       observer_.post_receive(a.channel, number);
     else
       observer_.post_send(a.channel, number);
-    if (number < other.size()) wake(c, a.channel, number);
+    if (second) wake(c, a.channel, number);
     return true;
   }
 
@@ -186,9 +190,20 @@ class interpreter {
   buffer* buffer_of(rank_state& rank, tensor_id what, std::uint32_t number) {
     auto& pool = what.kind == tensor_kind::weight_gradient ? rank.reductions : rank.buffers;
     if (number < pool.size()) return &pool[number];
-    wrong_ = number == no_slot ? concat({"has no buffer for ", to_string(what)})
-                               : concat({"uses buffer ", number, "; expected one of ", pool.size(), " buffers"});
+    wrong(no_buffer(what, number, pool.size()));
     return nullptr;
+  }
+  // Texts of faults in functions of their own, so that the usual cases can be inlined.
+  static std::string no_buffer(tensor_id what, std::uint32_t number, std::size_t buffers) {
+    if (number == no_slot) return concat({"has no buffer for ", to_string(what)});
+    return concat({"uses buffer ", number, "; expected one of ", buffers, " buffers"});
+  }
+  static std::string not_arrived(tensor_id what, std::uint32_t number, const buffer& b) {
+    const std::string found = b.state == content::nothing ? "is empty" : "holds " + to_string(b.what);
+    return concat({"needs ", to_string(what), " in buffer ", number, ", which ", found});
+  }
+  static std::string not_free(tensor_id what, std::uint32_t number, const buffer& b) {
+    return concat({"writes ", to_string(what), " to buffer ", number, ", which still holds ", to_string(b.what)});
   }
 
   // True if the tensor is in the buffer. Waits if its receive is posted; wrong if it is not.
@@ -196,8 +211,7 @@ class interpreter {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing || b->state == content::sending || b->what != what)
-      return wrong(concat({"needs ", to_string(what), " in buffer ", number, ", which ",
-                           b->state == content::nothing ? "is empty" : "holds " + to_string(b->what)}));
+      return wrong(not_arrived(what, number, *b));
     if (b->state == content::held) return true;
     if (!matched(b->channel, b->number)) return waits(rank, waiting::for_arrival, *b);
     observer_.arrived(b->channel, b->number);
@@ -210,9 +224,7 @@ class interpreter {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
-    if (b->state != content::sending)
-      return wrong(
-          concat({"writes ", to_string(what), " to buffer ", number, ", which still holds ", to_string(b->what)}));
+    if (b->state != content::sending) return wrong(not_free(what, number, *b));
     if (!matched(b->channel, b->number)) return waits(rank, waiting::for_sent, *b);
     observer_.sent(b->channel, b->number);
     b->state = content::nothing;
