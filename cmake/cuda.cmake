@@ -1,5 +1,5 @@
-# CUDA, where there is a toolkit (nvcc on PATH or under /usr/local/cuda): pipesched_has_cuda, and pipesched_cuda, which has what
-# execute/cuda.hpp needs; and pipesched_nccl, where NCCL is with the toolkit or the system. No GPU is needed to compile.
+# Finds CUDA (nvcc on PATH or under /usr/local/cuda) and NCCL (in the toolkit or the system). Sets pipesched_has_cuda and defines
+# pipesched_cuda, for execute/cuda.hpp, and pipesched_nccl. Compiling needs no GPU.
 #
 #   PIPESCHED_CUDA                 ON, or OFF to leave it out
 #   PIPESCHED_CUDA_ARCHITECTURES   90; all-major for every current one
@@ -11,7 +11,7 @@ if(NOT PIPESCHED_CUDA)
 endif()
 find_program(PIPESCHED_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)
 if(NOT PIPESCHED_NVCC)
-  message(STATUS "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)")
+  message(STATUS "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)")
   return()
 endif()
 set(CMAKE_CUDA_COMPILER ${PIPESCHED_NVCC} CACHE FILEPATH "")
@@ -32,5 +32,5 @@ if(PIPESCHED_NCCL_INCLUDE AND PIPESCHED_NCCL_LIBRARY)
   target_link_libraries(pipesched_nccl INTERFACE pipesched_cuda ${PIPESCHED_NCCL_LIBRARY})
   target_include_directories(pipesched_nccl SYSTEM INTERFACE ${PIPESCHED_NCCL_INCLUDE})
 else()
-  message(STATUS "skipped: what needs NCCL (no nccl.h and libnccl with the toolkit, or libnccl-dev)")
+  message(STATUS "skipped: all that needs NCCL (no nccl.h and libnccl with the toolkit, or libnccl-dev)")
 endif()

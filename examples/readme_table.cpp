@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Prints the README's table: the published bubble formulas beside what the simulator finds, for 8 stages and 20
-// micro-batches with F = I = W = 1, B = I + W and F&B = F + B.
+// Prints the README's table: published bubble formulas beside simulated bubbles, for 8 stages and 20 micro-batches
+// with F = I = W = 1, B = I + W and F&B = F + B.
 //
 //   build/examples/example_readme_table
 
@@ -16,7 +16,7 @@ int main() {
   const struct {
     const char* name;
     schedule_params params;
-    int parameters;  // copies of an eighth of the model on a device
+    int parameters;  // copies per device of an eighth of the model
   } lines[] = {{"1f1b", {.pp = 8, .micro = 20}, 1},
                {"zb1p", {.pp = 8, .micro = 20}, 1},
                {"dualpipe", {.pp = 8, .micro = 20}, 2},

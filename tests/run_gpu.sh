@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds what runs on a GPU, runs its tests, benches and example, and writes one JSON of results. Needs nvcc, CMake and a GPU.
+# Builds the GPU programs, runs the GPU tests, benches and example, and writes one JSON of results. Needs nvcc, CMake and a GPU.
 #
 #   tests/run_gpu.sh [HEADERS]     HEADERS: a folder with fmt/, nlohmann/, CLI/ and doctest/, where they are not installed
 #   BUILD=folder RESULTS=file      default: build-gpu, and results.json in it
@@ -21,9 +21,9 @@ cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DPIPESCHED_
   cmake --build "$build" --parallel >>"$build/log" 2>&1 || { tail -n 40 "$build/log"; exit 1; }
 
 "$build/tests/cuda/cuda_peer" quick
-[ $? != 77 ] || { echo "built, and nothing was run"; exit 77; }
+[ $? != 77 ] || { echo "built; nothing was run, as there is no usable GPU"; exit 77; }
 
-# Runs a command, where JSON stands for a file to write. Its part of the results: its name, its exit code and what it wrote.
+# Runs a command, in which JSON stands for an output file. Adds its name, its exit code and that file to the results.
 part() {
   local name=$1 json=$build/parts/$1.json code started
   shift
@@ -41,8 +41,8 @@ part() {
   } >"$build/parts/$name.part"
 }
 
-# A command in so many processes, as a launcher starts them. Where they share a GPU NCCL takes them for those of different
-# hosts, with sockets between them.
+# Runs a command in `count` processes, as a launcher does. Processes that share a GPU pose as different hosts to NCCL, which
+# then connects them by sockets.
 ranks() {
   local count=$1 rank pids=() code=0 port=$((15000 + RANDOM % 15000)) gpus
   shift
@@ -72,15 +72,15 @@ done
 for mode in threads turns graph; do
   part "mode_$mode" "$mlp" --schedule dualpipev --pp 4 --mode $mode --steps 30 --check --json JSON
 done
-# An overlapped cell beside its ops one after the other, with a transfer in each to hide and without. Two ranks: more would
-# contend for one GPU.
+# Compares an overlapped cell with the same ops in sequence, with and without a transfer to hide. Uses two ranks, as more
+# would contend for one GPU.
 for transfer in none host; do
   for overlap in "" --no-overlap; do
     part "overlap_$transfer$overlap" "$mlp" --schedule dualpipev --pp 2 --micro 20 --transfer $transfer $overlap --timed \
       --json JSON
   done
 done
-# Costs of one schedule, the time of others: predicted, then measured. Both ranks share a GPU where there is one.
+# Predicts the time of schedules from the measured costs of another one, then measures them. On one GPU both ranks share it.
 part predict "$mlp" --schedule zbv --pp 2 --micro 20 --steps 30 --predict v_half,v_min,dualpipev,hanayo,v_1f1b --json JSON
 for schedule in v_half v_min dualpipev hanayo v_1f1b; do
   part "measure_$schedule" "$mlp" --schedule $schedule --pp 2 --micro 20 --steps 30 --timed --json JSON
@@ -101,7 +101,7 @@ if command -v compute-sanitizer >/dev/null; then
     part "sanitizer_$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/cuda/cuda_peer" quick
   done
 else
-  echo "skipped: compute-sanitizer is not there"
+  echo "skipped: compute-sanitizer not found"
 fi
 
 {

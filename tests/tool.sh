@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The command-line tool as a person uses it: output, exit codes, one sentence for bad input, nothing lost.
+# Tests the command-line tool: output, exit codes, one sentence for bad input, no file lost.
 set -uo pipefail
 tool=$(realpath "$1")
 work=$(mktemp -d)
@@ -139,7 +139,7 @@ expect "a folder that is not there" 2 '' 'pipesched: nowhere/x.json: cannot be w
 expect "a device as output" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/null
 expect "a full device" 2 '' 'pipesched: /dev/full: cannot be written.*~' "$tool" generate gpipe --pp 2 --micro 4 --output /dev/full
 expect "full standard output" 2 '' 'pipesched: standard output could not be written~' bash -c "'$tool' generate gpipe --pp 2 --micro 4 >/dev/full"
-[ -c /dev/null ] || { echo "FAILED: /dev/null is no device any more"; failures=$((failures + 1)); }
+[ -c /dev/null ] || { echo "FAILED: /dev/null is no longer a device"; failures=$((failures + 1)); }
 ls ./*.??????  2>/dev/null | grep -qE '\.json\.[A-Za-z0-9]{6}$' && { echo "FAILED: a scratch file is left"; failures=$((failures + 1)); }
 expect "the verdict that cannot be written" 2 '' 'pipesched: standard output could not be written~' bash -c "'$tool' verify 1f1b.json >/dev/full"
 echo real >target.json; ln -s target.json link.json; chmod 600 target.json
