@@ -53,7 +53,7 @@ void operator delete(void* block) noexcept {
 void operator delete(void* block, std::size_t) noexcept { operator delete(block); }
 void* operator new(std::size_t size, std::align_val_t) {
   return operator new(size);
-}  // nothing here needs more than malloc gives
+}  // malloc's alignment suffices here
 void operator delete(void* block, std::align_val_t) noexcept { operator delete(block); }
 
 namespace {
@@ -138,7 +138,7 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
-// One step of a sweep of costs over one schedule. The row beside it, simulate, verifies and copies the schedule every time.
+// One step of a sweep of costs over one schedule. The row `simulate` verifies and copies the schedule in every step.
 void sweeping(benchmark::State& state, const family& f, const schedule_params& p) {
   timeline t = simulate(make_verified(f, p));
   uniform_costs costs;

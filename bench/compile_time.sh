@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Compile time of the library: a file that includes pipesched/pipesched.hpp and makes one schedule, beside one
-# that includes nlohmann/json.hpp and parses {}. The least processor time of several compilations each, in seconds.
+# that includes nlohmann/json.hpp and parses {}. Prints the least processor time of several compilations of each, in seconds.
 #
 #   bench/compile_time.sh [compiler ...]
 set -euo pipefail

@@ -1,4 +1,4 @@
-# Installed packages first; a pinned release is fetched where a package is missing.
+# Uses installed packages, and fetches a pinned release of each missing one.
 include(FetchContent)
 set(FETCHCONTENT_TRY_FIND_PACKAGE_MODE OPT_IN)
 
@@ -13,7 +13,7 @@ FetchContent_Declare(benchmark GIT_REPOSITORY https://github.com/google/benchmar
 FetchContent_Declare(CLI11 GIT_REPOSITORY https://github.com/CLIUtils/CLI11.git GIT_TAG v2.1.2
                      FIND_PACKAGE_ARGS 2.1)
 
-# Or headers alone, from one folder that has fmt/, nlohmann/, CLI/ and doctest/: where nothing can be installed or fetched.
+# Alternative without installing or fetching: headers in one folder that has fmt/, nlohmann/, CLI/ and doctest/.
 set(PIPESCHED_HEADERS "" CACHE PATH "A folder with the headers of fmt, nlohmann_json, CLI11 and doctest, used instead of packages")
 if(PIPESCHED_HEADERS)
   foreach(library IN ITEMS fmt::fmt nlohmann_json::nlohmann_json CLI11::CLI11 doctest::doctest)
@@ -29,7 +29,7 @@ if(PIPESCHED_INSTALL)
   set(FMT_INSTALL ON)      # a fetched copy is installed along, as the exported targets name it
   set(JSON_Install ON)
 endif()
-# Without git nothing can be fetched: one sentence names all that is missing.
+# Fetching needs git. Without it one sentence names all missing packages.
 find_package(Git QUIET)
 if(PIPESCHED_IO AND NOT Git_FOUND)
   set(packages fmt 9 libfmt-dev nlohmann_json 3.11 nlohmann-json3-dev)

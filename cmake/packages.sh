@@ -1,9 +1,9 @@
-# Sourced by the scripts that set everything up.
+# Functions for the scripts that install and build. Source this file.
 #
-#   need PACKAGE ...      installs the Debian packages whose contents are missing, and says so; silent where nothing is missing
-#   need_writable FOLDER  one sentence where nothing can be written there
+#   need PACKAGE ...      installs and names the Debian packages whose contents are missing; silent if none is missing
+#   need_writable FOLDER  fails with one sentence if the folder cannot be written
 
-# Whether the contents of a Debian package are here, however they came here.
+# True if the contents of a Debian package are present, however they were installed.
 has() {
   case $1 in
     ninja-build) command -v ninja ;;

@@ -1,4 +1,4 @@
-# The code blocks of every README.md of the tree, for tests/readme.cmake, which says what they mean, and tests/cuda.
+# Extracts the code blocks of every README.md for tests/readme.cmake, which defines their meaning, and for tests/cuda.
 file(GLOB_RECURSE readmes CONFIGURE_DEPENDS
      ${PROJECT_SOURCE_DIR}/include/README.md ${PROJECT_SOURCE_DIR}/examples/README.md ${PROJECT_SOURCE_DIR}/bench/README.md
      ${PROJECT_SOURCE_DIR}/tests/README.md ${PROJECT_SOURCE_DIR}/cmake/README.md)

@@ -26,7 +26,7 @@ endif()
 pipesched_library(pipesched "${io_headers}")
 target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nlohmann_json::nlohmann_json)
 
-# Options of our own programs; users never see them.
+# Compile options of the project's own programs; they do not reach users.
 add_library(pipesched_dev INTERFACE)
 target_link_libraries(pipesched_dev INTERFACE pipesched_pipesched)
 target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
@@ -34,7 +34,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   target_compile_options(pipesched_dev INTERFACE -Wno-restrict)  # false on "text" + string: GCC bug 105329
 endif()
 
-# Every header of the targets, in two objects of one program: a function that is not inline is a link error.
+# Includes every header in two objects of one program, so that a non-inline function is a link error.
 if(NOT PROJECT_IS_TOP_LEVEL)
   return()
 endif()

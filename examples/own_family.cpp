@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A family of your own: one function that emits the row of a rank. The library makes, verifies and draws the schedule.
+// A custom family: one function emits the row of a rank; the library makes, verifies and draws the schedule.
 //
 //   build/examples/example_own_family
 //

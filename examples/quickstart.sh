@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what is missing, builds the tool, and shows the main job: DeepSeek-V3's DualPipe on 8 ranks with 20
-# micro-batches, made, proven, drawn, and written to dualpipe.json in the current folder.
+# Installs missing packages, builds the tool, and generates DeepSeek-V3's DualPipe for 8 ranks and 20 micro-batches:
+# verified, drawn, and written to dualpipe.json in the current folder.
 set -euo pipefail
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
 . "$source_dir/cmake/packages.sh"

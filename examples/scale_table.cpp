@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Prints the README's table of scale: what a rank of DualPipe needs over NCCL with ever more ranks, and how long a step takes
-// with DeepSeek-V3's measured costs, every rank holding as much of a model as there (4 layers a stage), without transfers and
-// over links of 50 GB/s and 10 us. A message is a micro-batch of 4096 tokens, 7168 wide, in 2 bytes each.
+// Prints the README's table of scale: communicators, buffers and messages per rank of DualPipe over NCCL, and the time of a
+// step, for growing numbers of ranks. Costs are DeepSeek-V3's measured ones with 4 layers per stage, without transfers and
+// over links of 50 GB/s and 10 us. A message is a micro-batch of 4096 tokens, 7168 wide, 2 bytes per number.
 //
 //   build/examples/example_scale_table [PP ...]      default: 16 64 256 1024; 4096 takes 11 GB and a minute
 
@@ -12,6 +12,7 @@
 #include <cstring>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/execute/message_library.hpp>
+#include <pipesched/cost/presets.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/metrics.hpp>

@@ -21,7 +21,7 @@ namespace {
 constexpr op F0{pass::forward, 0, 0, 0}, B1{pass::backward, 0, 1, 0}, I1{pass::backward_input, 0, 1, 0};
 }
 
-TEST_CASE("costs: an overlapped pair is given, or follows from an efficiency, or is the sum") {
+TEST_CASE("costs: the time of an overlapped pair is given, derived from an efficiency, or the sum of its ops") {
   stage_costs c{.forward = 10, .backward_input = 12, .backward_weight = 4};
   CHECK(c.duration(cell(F0, B1)) == 26);
   c.overlap_efficiency = 1;
@@ -30,7 +30,7 @@ TEST_CASE("costs: an overlapped pair is given, or follows from an efficiency, or
   CHECK(c.duration(cell(F0, B1)) == doctest::Approx(20));
   CHECK(c.duration(cell(F0, I1)) == doctest::Approx(15));
   c.overlap_efficiency = 0.1;
-  CHECK(c.duration(cell(F0, B1)) == 26);  // never more than one after the other
+  CHECK(c.duration(cell(F0, B1)) == 26);  // never more than the sum of the ops
   c.forward_communication = 6, c.backward_input_communication = 5, c.overlap_efficiency = 1;
   CHECK(c.duration(cell(F0, B1)) == 15);  // compute 4 + 11, communication 11
   c.overlapped = per_stage{21, 22};
@@ -38,7 +38,7 @@ TEST_CASE("costs: an overlapped pair is given, or follows from an efficiency, or
   CHECK(c.duration(cell(B1, F0)) == 22);
 }
 
-TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
+TEST_CASE("costs: the DeepSeek-V3 preset equals its published traces") {
   const stage_costs c = deepseek_v3_costs();
   const json profile = json::parse(golden_text("deepseek_v3_profile.json"));
   CHECK(c.forward[0] == doctest::Approx(profile["derived"]["forward"].get<double>()));
@@ -58,7 +58,7 @@ TEST_CASE("costs: DeepSeek-V3's are those of its published traces") {
   CHECK(split.duration(cell(F0, B1)) / 129.01 == doctest::Approx(0.916).epsilon(0.001));
 }
 
-TEST_CASE("costs: divided among the stages of a rank, a share costs what it did") {
+TEST_CASE("costs: dividing a share among the stages of a rank keeps its total") {
   const stage_costs c{.forward = {10, 20}, .backward_input = 6, .transfer_time = 3, .kept_by_forward = 8};
   const stage_costs d = split_stage_costs(c, placement::looped(2, 2));
   CHECK(d.forward == per_stage{5, 10, 5, 10});

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Runs an example and compares its output with the one in its head comment: what follows the line with the command.
+# Runs an example and compares its output with its head comment, after the line with the command.
 set -euo pipefail
 program=$1 source=$2
 expected=$(awk '/^\/\/   build\// {on = 1; getline; next} on && !/^\/\// {exit} on {sub(/^\/\/ ?/, ""); print}' "$source")

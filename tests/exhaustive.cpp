@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Every family at every size up to 32 ranks and 96 micro-batches, training and forward only.
+// Every family at all sizes up to 32 ranks and 96 micro-batches, for training and forward only.
 
 #include <doctest/doctest.h>
 
@@ -19,8 +19,7 @@ constexpr std::int64_t max_pp = 4, max_micro = 8;
 constexpr std::int64_t max_pp = 32, max_micro = 96;
 #endif
 
-TEST_CASE("every family: valid, with the peak and the bubble of the papers, over the whole grid" *
-          doctest::test_suite("slow")) {
+TEST_CASE("every family: valid, with the papers' peak and bubble, over the whole grid" * doctest::test_suite("slow")) {
   std::int64_t schedules = 0;
   for_all_families(max_pp, max_micro, [&](const family& f, const schedule_params& p) {
     CAPTURE(f.name);

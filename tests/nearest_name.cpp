@@ -19,7 +19,7 @@ static_assert(nearest_name("dualpipee", names) == "dualpipe");
 
 }  // namespace
 
-TEST_CASE("nearest name: case and hyphens do not count, two edits are near, three are not") {
+TEST_CASE("nearest name: ignores case and hyphens; accepts two edits, not three") {
   CHECK(nearest_name("DUALPIPEV", names) == "dualpipev");
   CHECK(nearest_name("deepseek-v3", names) == "deepseek_v3");
   CHECK(nearest_name("Deepsek-V", names) == "deepseek_v3");
@@ -27,7 +27,7 @@ TEST_CASE("nearest name: case and hyphens do not count, two edits are near, thre
   CHECK(nearest_name("zb-1h", names) == "zb_h1");
 }
 
-TEST_CASE("nearest name: short names are near at one edit, very short and very long ones never") {
+TEST_CASE("nearest name: short names allow one edit, very short and very long ones none") {
   CHECK(nearest_name("zvb", names) == "zbv");
   CHECK(nearest_name("zb", names) == "zbv");
   CHECK(nearest_name("abv", names) == "zbv");

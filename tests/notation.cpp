@@ -22,7 +22,7 @@ TEST_CASE("notation: parsing is the inverse of writing") {
   CHECK(to_string(cell({pass::forward, 0, 0, 7}, {pass::backward, 1, 7, 13})) == "(0F7;7B13)");
 }
 
-TEST_CASE("notation: refuses anything that is not exactly an op or cell") {
+TEST_CASE("notation: refuses any text that is not exactly one op or cell") {
   for (const char* text :
        {"",           "F0",       "0F",    "0X0",   "0f0",     " 0F0",         "0F0 ",
         "0F0garbage", "0F-1",     "-1F0",  "+1F0",  "65536F0", "0F4294967296", "99999999999999999999F0",

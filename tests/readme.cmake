@@ -1,4 +1,4 @@
-# Every README.md of the tree keeps its word.
+# Tests of every README.md of the tree.
 #
 #   ```cpp     a whole program: it compiles; where a ```text block follows directly, that is what it prints
 #   ```cuda    a whole source file: it compiles where there is a CUDA toolkit (tests/cuda)

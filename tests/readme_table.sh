@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# readme_table.sh SOURCE_DIR COMMAND...: one of the README.md files has every line that the command prints.
+# readme_table.sh SOURCE_DIR COMMAND...: checks that one of the README.md files has every line that the command prints.
 set -euo pipefail
 cd "$1"
 shift

@@ -19,7 +19,7 @@ static_assert([] {
   return r.count() == 4 && r.size() == 6 && r[1].empty() && r[3][2] == 7 && copy[2][0] == 4 && r[2][0] == 3;
 }());
 
-TEST_CASE("rows: are a regular value") {
+TEST_CASE("rows: regular value semantics") {
   const rows<int> a{{1, 2}, {}, {3}};
   rows<int> b = a;
   CHECK(a == b);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Installs what is missing, builds everything, and runs every test: g++; clang under sanitizers; clang 19; the tool with libc++.
-# A part that fails does not keep the others from running; the main suite comes last, and the exit status is that of all.
+# A failing part does not stop the others. The main suite runs last; the exit status covers all parts.
 #
 #   tests/run.sh          everything: about a quarter of an hour on two cores
 #   tests/run.sh --fast   g++ alone, without CUDA, sanitizers and the tests with the label slow
@@ -20,10 +20,10 @@ failed=()
 
 clock() { printf '%d min %02d s' $((SECONDS / 60)) $((SECONDS % 60)); }
 
-# How far the command is that writes the log: "[12/101]" of ninja, "12/259" of ctest.
+# Progress of the command that writes the log: "[12/101]" of ninja, "12/259" of ctest.
 progress() { tr '\r' '\n' <"$log" | grep -oE '^ *(\[[0-9]+/[0-9]+\]|[0-9]+/[0-9]+ Test)' | tail -n 1 | tr -d ' Test'; }
 
-# Waits for the job; says once a minute how far it is, unless the log has been shown meanwhile.
+# Waits for the job. Prints its progress once a minute, unless the log has been shown meanwhile.
 follow() {  # name, shown or hidden
   local seconds=0 size=0 new_size
   while kill -0 "$job" 2>/dev/null; do
@@ -39,7 +39,7 @@ follow() {  # name, shown or hidden
   return "$code"
 }
 
-# part NAME COMMAND ...: prints what the command prints only if it fails, but the summary of tests always.
+# part NAME COMMAND ...: prints the command's output only if it fails, and the summary of tests always.
 part() {
   local name=$1
   shift
@@ -58,7 +58,7 @@ part() {
 
 build() { cmake --preset "$1" && cmake --build --preset "$1" -- -k 0; }  # as much as can be built
 
-# The main suite of tests, with CTest's output as it comes and its summary last; then the exit status of all parts.
+# Runs the main suite, with CTest's output as it is written and its summary last, and returns the status of all parts.
 finish() {  # preset
   [ ${#failed[@]} -eq 0 ] || printf 'FAILED: %s\n' "${failed[@]}"
   echo "$(clock): testing with g++"
@@ -78,10 +78,10 @@ if [ "${1-}" = --fast ]; then
   finish dev
 fi
 
-# A browser and MPI are large: they are installed for CI, and used elsewhere where they are.
+# A browser and MPI are large: CI installs them; elsewhere they are used if installed.
 [ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev || failed+=("packages for CI")
 has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
-command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: what needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
+command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 [ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"
 has chromium-driver || echo "skipped: the test of the HTML page (no chromium-driver)"
 need "${compilers[@]}" libbenchmark-dev libvalijson-dev clang libclang-rt-dev || exit 1

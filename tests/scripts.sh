@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# cmake/packages.sh on machines that lack something: what is there is not asked for, and one sentence names the rest.
+# Tests cmake/packages.sh on machines that lack programs: it asks for the missing packages only, in one sentence.
 set -uo pipefail
 . "$(dirname "$0")/../cmake/packages.sh"
 work=$(mktemp -d)
@@ -18,7 +18,7 @@ expect() {
   failures=$((failures + 1))
 }
 
-# A machine with the programs named, and bash alone beside them; the user is root or not.
+# Simulates a machine with bash and the named programs only; the user is root or not.
 machine() {  # user id, programs
   local id=$1 program
   shift
@@ -36,7 +36,7 @@ machine 1000 g++ cmake apt-get
 expect "neither root nor sudo" 1 "needed, and not found; ask an administrator to run: apt-get install ninja-build" \
   on_machine need g++ cmake ninja-build
 expect "a folder that can be written to" 0 "" need_writable "$work/build"
-[ -z "$(ls -A "$work/build")" ] || { echo "FAILED: need_writable leaves something"; failures=$((failures + 1)); }
+[ -z "$(ls -A "$work/build")" ] || { echo "FAILED: need_writable leaves a file"; failures=$((failures + 1)); }
 expect "a folder that cannot" 1 \
   "/proc/build cannot be written to; copy the sources to a folder of your own and run the script there" need_writable /proc/build
 [ "$failures" -eq 0 ] && echo "as expected"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Trains the example's model for a few steps through several schedules: the losses are those of one device, and fall.
+# Trains the example's model for a few steps under several schedules. The losses must equal those of one device, and fall.
 #
 #   tests/train.sh TRAIN
 set -euo pipefail
@@ -8,31 +8,31 @@ train=$1
 failures=0
 for schedule in 1f1b interleaved_1f1b zbv dualpipe dualpipev chimera v_half looped_bfs; do
   out=$("$train" --schedule "$schedule" --pp 2 --micro 5 --steps 15 --layers 2 --width 16 --context 16 --batch 2 --check --evaluate)
-  difference=$(sed -n 's/.*largest difference of a step.s loss \([^ ]*\) of it/\1/p' <<<"$out")
+  difference=$(sed -n 's/.*largest relative difference of a step.s loss \([^ ]*\)$/\1/p' <<<"$out")
   first=$(sed -n 's/^step    1 of .* loss \([^ ]*\) .*/\1/p' <<<"$out")
   last=$(sed -n 's/^one device: last loss \([^ ;]*\);.*/\1/p' <<<"$out")
   held=$(sed -n 's/^held-out text: loss //p' <<<"$out")
   if awk "BEGIN { exit !($difference < 1e-6 && $last < $first - 0.3 && $held < $first) }"; then
-    echo "$schedule: loss $first to $last, held-out $held, as one device to $difference"
+    echo "$schedule: loss $first to $last, held-out $held, relative difference from one device $difference"
   else
     echo "FAILED: $schedule: $out"
     failures=$((failures + 1))
   fi
 done
 out=$("$train" --schedule zbv --pp 2 --micro 4 --steps 3 --layers 2 --width 16 --context 16 --predict v_half,dualpipev)
-if ! grep -q '^last step: measured [0-9.]* ms, simulated with its own costs [0-9.]* ms' <<<"$out" ||
-   ! grep -q '^dualpipev: [0-9.]* ms by these costs' <<<"$out"; then
+if ! grep -q '^last step: measured [0-9.]* ms, simulated with the fitted costs [0-9.]* ms' <<<"$out" ||
+   ! grep -q '^dualpipev: [0-9.]* ms with these costs' <<<"$out"; then
   echo "FAILED: --predict: $out"; failures=$((failures + 1))
 fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # in containers; other users are not concerned
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # for containers, which run as root
 refusal=$("$train" --transport mpi --html x 2>&1 || true)
 if command -v mpirun >/dev/null && [[ $refusal != *"without MPI"* ]]; then
   for schedule in dualpipe zbv; do
     out=$(timeout 120 mpirun --oversubscribe -n 2 "$train" --transport mpi --schedule "$schedule" --pp 2 --micro 4 --steps 12 --layers 2 \
       --width 16 --context 16 --check --evaluate)
-    difference=$(sed -n 's/.*largest difference of a step.s loss \([^ ]*\) of it/\1/p' <<<"$out")
+    difference=$(sed -n 's/.*largest relative difference of a step.s loss \([^ ]*\)$/\1/p' <<<"$out")
     if awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }"; then
-      echo "$schedule over MPI: as one device to $difference"
+      echo "$schedule over MPI: relative difference from one device $difference"
     else
       echo "FAILED: $schedule over MPI: $out"; failures=$((failures + 1))
     fi

@@ -103,7 +103,7 @@ TEST_CASE("transform: the result is valid for every family and size") {
   });
 }
 
-TEST_CASE("transform: examples by hand") {
+TEST_CASE("transform: results written by hand") {
   const schedule like = make_1f1b_schedule({.pp = 1, .micro = 2});
   const stage_ops a(0);
   const schedule pairs = from_text({{a.F(0), overlap(a.F(1), a.B(0)), a.B(1)}}, like);
@@ -191,11 +191,11 @@ TEST_CASE("transform: refuses impossible arguments") {
   CHECK(refusal_of([&] { delay_weights(s, -1); }) == "delay_weights() delays by 0 or more; got -1, nearest 0");
 }
 
-TEST_CASE("transform: every one refuses a schedule that is not valid, with the report's first violation") {
+TEST_CASE("transform: every transform refuses an invalid schedule with the report's first violation") {
   const schedule good = make_1f1b_schedule({.pp = 2, .micro = 4});
   schedule late = good;  // 0B0 before 0F0
   std::swap(late[0][0], late[0][2]);
-  schedule far = good;  // an index that nothing may follow
+  schedule far = good;  // an index that no transform may use
   far[1][0][0].stage = 9;
   schedule no_micro = good;
   no_micro.micro = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The tree keeps its promises: data flows one way, the core needs the standard library alone, headers stay short.
+// Rules of the source tree: includes go one way, the core needs the standard library alone, headers stay short.
 
 #include <doctest/doctest.h>
 
@@ -50,10 +50,10 @@ bool declares(const fs::path& file, const std::string& in) {
   return std::any_of(lines.begin(), lines.end(), [&](const std::string& line) { return line.rfind(in, 0) == 0; });
 }
 
-// Whether a header only includes others.
+// True if the header only includes others.
 bool only_includes(const fs::path& file) { return !declares(file, "namespace pipesched"); }
 
-// Whether a header declares nothing outside of pipesched::detail.
+// True if the header declares nothing outside pipesched::detail.
 bool only_details(const fs::path& file) {
   return declares(file, "namespace pipesched::detail ") && !declares(file, "namespace pipesched ");
 }
@@ -67,7 +67,7 @@ void add_includes(const std::string& file, std::set<std::string>& found) {
   }
 }
 
-// The floors of the library. A header may include its own folder and those named here.
+// The layers of the library. A header may include its own folder and those named here.
 const std::map<std::string, std::set<std::string>> may_include = {
     {"", {}},
     {"cost", {""}},

@@ -27,7 +27,7 @@ editable rows_of(const schedule& s) {
   return all;
 }
 
-// A schedule for 2 ranks from texts, for the rules one by one.
+// A schedule for 2 ranks from texts, for tests of single rules.
 schedule of_texts(const std::vector<std::string>& texts, std::uint32_t micro) {
   schedule s{.name = "hand-made", .placement = placement::linear(std::ssize(texts)), .micro = micro};
   for (const std::string& text : texts) {
@@ -103,7 +103,7 @@ TEST_CASE("verify: forward_only allows only F") {
   CHECK(verify(s).names(rule::range));
 }
 
-TEST_CASE("verify: reports what PyTorch's validator accepts") {
+TEST_CASE("verify: rejects schedules that PyTorch's validator accepts") {
   // A duplicate F; B, I and W for one micro-batch and none for another; a micro-batch out of range; a deadlock.
   CHECK(report_on({"0F0 0F1 0F1 0B0 0B1", "1F0 1F1 1B0 1B1"}, 2).find("duplicate: 0F1 again") != std::string::npos);
   const std::string uneven = report_on({"0F0 0F1 0B0 0I0 0W0", "1F0 1F1 1B0 1B1"}, 2);
@@ -151,7 +151,7 @@ TEST_CASE("verify: lists the first violations and counts the others") {
   CHECK(r.further == 4 * 200 + 4 * 100 * 2 - 5);  // every op out of range; every F and every B missing
   CHECK(to_string(r).find("and 1595 more\n") != std::string::npos);
   CHECK_FALSE(verify(s, 0));
-  // However many violations it has, the text of a report is short, and its last line counts the others.
+  // A report's text is short for any number of violations; its last line counts those not listed.
   const std::string text = to_string(verify(s));
   CHECK(std::count(text.begin(), text.end(), '\n') == 11);
   CHECK(text.find("and 1590 more\n") == text.size() - 14);
@@ -178,7 +178,7 @@ TEST_CASE("verify: reports every kind of mutant and agrees with its slow twin on
       auto& row = all[below(all.size())];
       const std::size_t i = below(row.size()), j = below(row.size());
       op& o = row[i][below(row[i].size())];
-      std::set<rule> expected;  // at least one of these, unless empty
+      std::set<rule> expected;  // the report has at least one of these, unless empty
       switch (which) {
         case swap: std::swap(row[i], row[j]); break;
         case drop:

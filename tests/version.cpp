@@ -13,7 +13,7 @@ static_assert(PIPESCHED_VERSION ==
 #error "the version before 0.2.0 had no version.hpp"
 #endif
 
-TEST_CASE("version: text and numbers agree, and the changelog begins with this version") {
+TEST_CASE("version: text and numbers agree, and the changelog starts with this version") {
   const std::string text = std::to_string(PIPESCHED_VERSION_MAJOR) + '.' + std::to_string(PIPESCHED_VERSION_MINOR) +
                            '.' + std::to_string(PIPESCHED_VERSION_PATCH);
   CHECK(pipesched::library_version == text);

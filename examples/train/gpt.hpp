@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A small GPT, cut into stages. Every part has a forward and two halves of a backward: backward_input (I) makes the
-// gradient of its input and keeps in a context what backward_weight (W) needs, which adds the gradients of the weights at
-// any time after.
+// A small GPT, cut into stages. Every layer has a forward and a backward in two halves: backward_input (I) computes the
+// gradient of the input and stores a context; backward_weight (W) later uses the context to add the weight gradients.
 //
-//   embedding    stage 0: of the character and of its position
+//   embedding    stage 0: the sum of a character's and a position's embedding
 //   block        x += projection(attention(norm(x))), x += down(gelu(up(norm(x)))); spread evenly over the stages
 //   head         last stage: norm, one linear layer, cross entropy averaged over the characters of a micro-batch
 //
-// Matrices are dense, row by row: one row a character. Functions *add* to what they write, where not said otherwise.
+// Matrices are dense and row-major, with one row per character. Functions accumulate into their outputs unless they say
+// otherwise.
 
 #include <algorithm>
 #include <cmath>
@@ -24,10 +24,10 @@ namespace train {
 
 struct model_sizes {
   std::size_t vocabulary = 0, layers = 8, width = 48, heads = 4;
-  std::size_t context = 32;  ///< characters of a sequence
-  std::size_t batch = 4;     ///< sequences of a micro-batch
+  std::size_t context = 32;  ///< characters per sequence
+  std::size_t batch = 4;     ///< sequences per micro-batch
 
-  std::size_t rows() const { return batch * context; }  ///< characters of a micro-batch
+  std::size_t rows() const { return batch * context; }  ///< characters per micro-batch
 };
 
 template <typename Real>
@@ -35,11 +35,11 @@ std::vector<Real> matrix(const model_sizes& s, std::size_t columns) {
   return std::vector<Real>(s.rows() * columns);
 }
 
-/// c += a * b, where a is rows x inner, or stored the other way round; b is inner x columns.
+/// c += a * b, where a is rows x inner, or stored transposed; b is inner x columns.
 template <typename Real>
 void multiply(const Real* a, bool transposed, const Real* b, Real* c, std::size_t rows, std::size_t inner,
               std::size_t columns) {
-  constexpr std::size_t tile = 16;  // of columns: as many sums stay in registers
+  constexpr std::size_t tile = 16;  // columns, whose sums stay in registers
   const std::size_t row = transposed ? 1 : inner, next = transposed ? rows : 1;
   for (std::size_t i = 0; i < rows; ++i) {
     const Real* from = a + i * row;
@@ -75,7 +75,7 @@ void zero(Range&& of) {
   std::fill(of.begin(), of.end(), 0);
 }
 
-/// Makes probabilities of n numbers.
+/// Replaces n numbers by their softmax.
 template <typename Real>
 void softmax(Real* x, std::size_t n) {
   const Real most = *std::max_element(x, x + n);
@@ -84,14 +84,14 @@ void softmax(Real* x, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) x[i] /= sum;
 }
 
-/// All weights of a stage and their gradients, each in one piece: that is what replicas exchange and an optimizer walks
-/// over.
+/// All weights of a stage and all their gradients, each in one contiguous block for the optimizer and the exchange between
+/// replicas.
 template <typename Real>
 struct weight_store {
   std::vector<Real> values, gradients;
 };
 
-/// Weights of one part, by their place in the store.
+/// Weights of one layer: a range of the store.
 template <typename Real>
 class weights {
  public:
@@ -101,7 +101,7 @@ class weights {
   Real* values() const { return store_->values.data() + at_; }
   Real* gradients() const { return store_->gradients.data() + at_; }
 
-  /// Uniform numbers of this standard deviation.
+  /// Initializes the weights with uniform numbers of this standard deviation.
   void randomize(std::mt19937_64& random, double deviation) const {
     for (std::size_t i = 0; i < count_; ++i)
       values()[i] =
@@ -141,12 +141,13 @@ class linear {
   std::vector<Real> transposed_;
 };
 
-/// Layer norm: every row less its mean, over its deviation. Without scale and shift: the linear layer behind each has both.
+/// Layer norm: (row - mean) / deviation. It has no scale and shift, as the linear layer after each norm provides both.
 template <typename Real>
 struct layer_norm {
   explicit layer_norm(const model_sizes& of) : s(of) {}
   model_sizes s;
-  std::vector<Real> y = matrix<Real>(s, s.width), inverse = matrix<Real>(s, 1);  // the result; 1 / deviation, of a row
+  std::vector<Real> y = matrix<Real>(s, s.width),
+                    inverse = matrix<Real>(s, 1);  // the result; 1 / deviation of each row
 
   void forward(const Real* x) {  // writes y
     const auto width = static_cast<Real>(s.width);
@@ -169,14 +170,14 @@ struct layer_norm {
   }
 };
 
-/// A character looks at itself and those before it. It has no weights, so all of its backward is I.
+/// Causal self-attention. It has no weights, so its whole backward is I.
 template <typename Real>
 class attention {
  public:
   explicit attention(const model_sizes& s) : s_(s), size_(s.width / s.heads) {}
 
-  /// @param qkv of every row: query, key and value, each of all heads. @param probabilities heads x context x context a
-  /// sequence
+  /// @param qkv  query, key and value of every row, each for all heads
+  /// @param probabilities  heads x context x context numbers per sequence
   void forward(const Real* qkv, Real* probabilities, Real* y) const {
     each_query([&](std::size_t query, std::size_t first, std::size_t head, std::size_t p) {
       const std::size_t seen = query - first + 1;
@@ -191,7 +192,8 @@ class attention {
   void backward_input(const Real* qkv, const Real* probabilities, const Real* y, const Real* dy, Real* dqkv) const {
     each_query([&](std::size_t query, std::size_t first, std::size_t head, std::size_t p) {
       const std::size_t out = query * s_.width + head * size_;
-      const Real mean = dot(dy + out, y + out, size_);  // of the probabilities' gradients, weighted by them
+      const Real mean =
+          dot(dy + out, y + out, size_);  // mean of the probabilities' gradients, weighted by the probabilities
       for (std::size_t k = 0; k <= query - first; ++k) {
         const Real probability = probabilities[p + k];
         const std::size_t q = at(query, 0, head), key = at(first + k, 1, head), value = at(first + k, 2, head);
@@ -210,7 +212,7 @@ class attention {
   std::size_t at(std::size_t row, std::size_t which, std::size_t head) const {
     return (row * 3 + which) * s_.width + head * size_;
   }
-  // f(row of the query, first row of its sequence, head, where its probabilities are)
+  // Calls f(row of the query, first row of its sequence, head, offset of its probabilities).
   template <typename F>
   void each_query(F&& f) const {
     for (std::size_t row = 0; row < s_.rows(); ++row)
@@ -218,21 +220,21 @@ class attention {
         f(row, row / s_.context * s_.context, head, (row * s_.heads + head) * s_.context);
   }
   model_sizes s_;
-  std::size_t size_;  // of a head
+  std::size_t size_;  // width of a head
 };
 
 template <typename Real>
 class block {
  public:
-  struct activation {  // what F keeps
+  struct activation {  // stored by F
     explicit activation(const model_sizes& of) : s(of) {}
     model_sizes s;
     layer_norm<Real> norm1{s}, norm2{s};
     std::vector<Real> qkv = matrix<Real>(s, 3 * s.width), mixed = matrix<Real>(s, s.width);
     std::vector<Real> probabilities = matrix<Real>(s, s.heads* s.context);
-    std::vector<Real> slope = matrix<Real>(s, 4 * s.width), gelu = slope;  // GELU's derivative, for I; its value, for W
+    std::vector<Real> slope = matrix<Real>(s, 4 * s.width), gelu = slope;  // derivative of GELU for I, its value for W
   };
-  struct context {  // what I keeps for W: the gradient of what every linear layer has made
+  struct context {  // stored by I for W: the gradient of every linear layer's output
     explicit context(const model_sizes& of) : s(of) {}
     model_sizes s;
     std::vector<Real> qkv = matrix<Real>(s, 3 * s.width), projection = matrix<Real>(s, s.width);
@@ -248,7 +250,7 @@ class block {
         down_(store, 4 * s.width, s.width, random),
         between_(s.rows() * s.width) {}
 
-  void forward(activation& kept, Real* x) const {  // changes x in place: both halves are residual
+  void forward(activation& kept, Real* x) const {  // updates x in place: both halves are residual
     kept.norm1.forward(x);
     zero(kept.qkv), zero(kept.mixed);
     qkv_.forward(kept.norm1.y.data(), kept.qkv.data(), rows_);
@@ -258,13 +260,14 @@ class block {
     zero(kept.gelu);
     up_.forward(kept.norm2.y.data(), kept.gelu.data(), rows_);
     for (std::size_t i = 0; i < kept.gelu.size(); ++i) {
-      const Real v = kept.gelu[i], below = (1 + std::erf(v * Real(0.70710678118654752))) / 2;  // of a normal variable
+      const Real v = kept.gelu[i],
+                 below = (1 + std::erf(v * Real(0.70710678118654752))) / 2;  // normal distribution function
       kept.slope[i] = below + v * std::exp(-v * v / 2) * Real(0.39894228040143268);
       kept.gelu[i] = v * below;
     }
     down_.forward(kept.gelu.data(), x, rows_);
   }
-  void backward_input(const activation& kept, context& due, Real* d) {  // likewise
+  void backward_input(const activation& kept, context& due, Real* d) {  // updates d in place
     std::copy_n(d, due.down.size(), due.down.data());
     zero(due.up), zero(between_);
     down_.backward_input(d, due.up.data(), rows_);
@@ -292,10 +295,10 @@ class block {
   linear<Real> qkv_;
   attention<Real> attention_;
   linear<Real> projection_, up_, down_;
-  std::vector<Real> between_;  // a gradient from one part to the next, in I
+  std::vector<Real> between_;  // gradient between two layers, in I
 };
 
-/// A stage of the model: stage `s` of `stages` has blocks layers * s / stages up to layers * (s + 1) / stages.
+/// A stage of the model. Stage `s` of `stages` has the blocks from layers * s / stages to layers * (s + 1) / stages - 1.
 template <typename Real>
 class stage {
  public:
@@ -306,12 +309,13 @@ class stage {
     std::size_t begin(const model_sizes& s) const { return s.layers * number / of; }
     std::size_t end(const model_sizes& s) const { return s.layers * (number + 1) / of; }
   };
-  // What F and I keep, in a stage with up to so many blocks.
+  // Memory for the activation (stored by F) and the context (stored by I) of a stage with at most `max_blocks` blocks.
   struct activation {
     activation(const model_sizes& of, std::size_t max_blocks) : s(of), blocks(max_blocks) {}
     model_sizes s;
     std::size_t blocks;
-    std::vector<std::uint8_t> tokens{std::vector<std::uint8_t>(s.batch * (s.context + 1))};  // each is to tell the next
+    std::vector<std::uint8_t> tokens{
+        std::vector<std::uint8_t>(s.batch * (s.context + 1))};  // the next one is the target
     std::vector<typename block<Real>::activation> each{blocks, typename block<Real>::activation(s)};
     layer_norm<Real> norm{s};
     std::vector<Real> probabilities = matrix<Real>(s, s.vocabulary);
@@ -324,7 +328,7 @@ class stage {
     std::vector<typename block<Real>::context> each{blocks, typename block<Real>::context(s)};
   };
 
-  /// The weights depend on the seed and the layer, not on the stage: however the model is cut, it is the same one.
+  /// Weights depend on the seed and the layer alone, so the model is the same for any number of stages.
   stage(const model_sizes& s, place at, std::uint64_t seed) : s_(s), at_(at) {
     const auto random = [&](std::size_t layer) { return std::mt19937_64(seed * 1000003 + layer); };
     if (at.first()) {
@@ -335,17 +339,18 @@ class stage {
       blocks_.emplace_back(store_, s, random(layer + 1));
     if (at.last()) {
       auto of_head = random(s.layers + 1);
-      head_.emplace(store_, s.width, s.vocabulary, of_head, 0.3);  // knows little: a loss near ln(vocabulary)
+      head_.emplace(store_, s.width, s.vocabulary, of_head,
+                    0.3);  // small weights: the first loss is near ln(vocabulary)
     }
   }
-  stage(const stage&) = delete;  // its parts refer to its store
+  stage(const stage&) = delete;  // its layers refer to its store
   stage& operator=(const stage&) = delete;
 
   bool last() const { return at_.last(); }
   std::size_t parameters() const { return store_.values.size(); }
   weight_store<Real>& store() { return store_; }
 
-  /// From kept.tokens or from x, into x. Returns the loss of the micro-batch; 0 but for the last stage.
+  /// F: reads kept.tokens (stage 0) or x, and writes x. Returns the loss of the micro-batch on the last stage, else 0.
   double forward(activation& kept, std::span<Real> x) const {
     if (at_.first()) {
       zero(x);
@@ -367,10 +372,10 @@ class stage {
     return loss / static_cast<double>(s_.rows());
   }
 
-  /// I: d becomes, from the gradient of what the stage made, that of what it got. The last stage begins with the loss.
+  /// I: replaces the gradient of the stage's output in d by that of its input. The last stage starts from the loss.
   void backward_input(const activation& kept, context& due, std::span<Real> d) {
     if (at_.last()) {
-      due.scores = kept.probabilities;  // of the same size: no allocation
+      due.scores = kept.probabilities;  // equal sizes: no allocation
       each_character(kept, [&](std::size_t row, std::size_t, std::size_t, std::size_t target) {
         due.scores[row * s_.vocabulary + target] -= 1;
       });
@@ -383,7 +388,7 @@ class stage {
     if (at_.first()) std::copy(d.begin(), d.end(), due.embedded.begin());
   }
 
-  /// W: adds to the gradients. B is I and then W.
+  /// W: accumulates the weight gradients. B is I followed by W.
   void backward_weight(const activation& kept, const context& due) {
     if (at_.last()) head_->backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_weight(kept.each[i], due.each[i]);
@@ -395,7 +400,7 @@ class stage {
   }
 
  private:
-  // f(row, character, row of its position in the embedding, the character that comes next)
+  // Calls f(row, character, row of its position in the embedding, next character).
   template <typename F>
   void each_character(const activation& kept, F&& f) const {
     for (std::size_t sequence = 0; sequence < s_.batch; ++sequence)
@@ -408,18 +413,18 @@ class stage {
   model_sizes s_;
   place at_;
   weight_store<Real> store_;
-  std::optional<weights<Real>> embedding_;  // of the characters, then of the positions
+  std::optional<weights<Real>> embedding_;  // characters first, then positions
   std::vector<block<Real>> blocks_;
   std::optional<linear<Real>> head_;
 };
 
-/// Kingma and Ba 2015, without weight decay.
+/// Adam without weight decay. Source: Kingma and Ba, arXiv 1412.6980, algorithm 1.
 template <typename Real>
 class adam {
  public:
   explicit adam(std::size_t parameters) : mean_(parameters), square_(parameters) {}
 
-  /// One step along gradients * scale; the gradients are 0 thereafter.
+  /// Applies one update with gradients * scale, then sets the gradients to 0.
   void step(weight_store<Real>& store, double scale, double rate) {
     const double mean_bias = 1 - std::pow(0.9, ++steps_), square_bias = 1 - std::pow(0.99, steps_);
     const Real factor = static_cast<Real>(rate / mean_bias), unbias = static_cast<Real>(1 / square_bias);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Trains a small GPT on the characters of this library's headers, through any of its schedules, with a thread a rank.
+// Trains a small GPT on the characters of the library's headers under any schedule, with one thread per rank.
 //
 //   train                                                  ZB-V on 4 ranks, 8 micro-batches, 100 steps
-//   train --schedule dualpipe --pp 4 --check --evaluate    against the same steps on one device; held-out text at the end
-//   train --html last_step.html                            what the last step looked like, as measured
+//   train --schedule dualpipe --pp 4 --check --evaluate    compare with one device, then evaluate on held-out text
+//   train --html last_step.html                            draw the measured timeline of the last step
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -53,16 +53,16 @@ struct options {
   std::uint64_t seed = 1;
   double rate = 0.003;
   bool check = false, evaluate = false;
-  std::uint32_t own_rank = 0;  // over MPI
+  std::uint32_t own_rank = 0;  // the rank of this process, over MPI
 };
 
 std::string read_headers(const std::string& folder) {
   namespace fs = std::filesystem;
-  if (!fs::is_directory(folder)) throw schedule_error("--data " + folder + " is no folder");
+  if (!fs::is_directory(folder)) throw schedule_error("--data " + folder + " is not a folder");
   std::vector<fs::path> paths;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
     if (entry.is_regular_file() && entry.path().extension() == ".hpp") paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());  // folders are listed in any order
+  std::sort(paths.begin(), paths.end());  // the order of a listing is unspecified
   std::string all;
   for (const fs::path& path : paths) {
     std::ifstream file(path, std::ios::binary);
@@ -76,7 +76,7 @@ double mean(std::span<const double> v) {
 }
 
 #ifdef PIPESCHED_HAS_MPI
-/// The same with a process a rank: this one's alone. Every process learns the losses of all.
+/// Runs the steps of this process's rank over MPI, one process per rank. All processes get the losses of all ranks.
 template <typename After>
 void run_steps_over_mpi(const program& p, const options& o, const train::text& data, train::rank_model<real>& model,
                         std::size_t steps, After&& after) {
@@ -89,7 +89,7 @@ void run_steps_over_mpi(const program& p, const options& o, const train::text& d
       execute(p, transport.rank(), trainer, transport);
       if (!p.schedule.forward_only) model.update(p.schedule.micro, o.rate);
       const std::span<double> of_step(losses.data() + step * p.schedule.micro, p.schedule.micro);
-      // A micro-batch's loss is known where the last stage is, and 0 elsewhere.
+      // The rank of a micro-batch's last stage knows its loss; other ranks have 0.
       MPI_Allreduce(MPI_IN_PLACE, of_step.data(), static_cast<int>(of_step.size()), MPI_DOUBLE, MPI_SUM,
                     MPI_COMM_WORLD);
       after(step, mean(of_step));
@@ -102,8 +102,9 @@ void run_steps_over_mpi(const program& p, const options& o, const train::text& d
 }
 #endif
 
-/// Runs all steps of a program, with a thread a rank that lives through all of them; learns unless the program is forward
-/// only. Calls `after(step, loss)` on this thread as steps end. @param measured the timeline of the last step, or null
+/// Runs all steps of a program with one thread per rank, and updates the weights unless the program is forward only. Calls
+/// `after(step, loss)` on the caller's thread after each step.
+/// @param measured  receives the timeline of the last step; may be null
 template <typename After>
 void run_steps(const program& p, const options& o, const train::text& data,
                std::vector<std::unique_ptr<train::rank_model<real>>>& models, std::size_t steps, timeline* measured,
@@ -112,10 +113,10 @@ void run_steps(const program& p, const options& o, const train::text& data,
   if (o.transport == "mpi") return run_steps_over_mpi(p, o, data, *models[o.own_rank], steps, after);
 #endif
   std::vector<double> losses(steps * p.schedule.micro);
-  std::deque<train::trainer<real>> trainers;  // outlive the threads: a rank may be copying from another one's buffers
+  std::deque<train::trainer<real>> trainers;  // outlive the threads: ranks copy from each other's buffers
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
     trainers.emplace_back(p, rank, *models[rank], o.model, data, losses);
-  std::deque<std::latch> ended;  // a step: all ranks are through
+  std::deque<std::latch> ended;  // per step: all ranks have finished it
   for (std::size_t step = 0; step < steps; ++step) ended.emplace_back(p.schedule.pp());
   in_process_hub hub(p);
   const auto zero = steady_clock::now();
@@ -128,13 +129,12 @@ void run_steps(const program& p, const options& o, const train::text& data,
         const bool record = measured != nullptr && step + 1 == steps;
         trainers[rank].begin(step);
         execute(p, rank, trainers[rank], transport, record ? (*measured)[rank] : std::span<interval>(), zero);
-        // No barrier: a rank that is done with its part may learn and begin the next step while others are still in this
-        // one.
+        // No barrier: a rank may update its weights and begin the next step while others still run this one.
         if (!p.schedule.forward_only) models[rank]->update(p.schedule.micro, o.rate);
         ended[step].count_down();
       }
     } catch (const std::exception& e) {
-      hub.abort(rank, e.what());  // the others stop, too; the first cause is kept
+      hub.abort(rank, e.what());  // stops the other ranks; the first cause is kept
       for (; step < steps; ++step) ended[step].count_down();
     }
   };
@@ -150,7 +150,7 @@ void run_steps(const program& p, const options& o, const train::text& data,
   if (hub.aborted()) throw pipeline_aborted(hub.cause());
 }
 
-/// The same steps without any schedule: what all of them must come to.
+/// Runs the same steps on one device, as a reference. Returns the loss of each step.
 std::vector<double> on_one_device(const options& o, const train::text& data) {
   train::stage<real> model(o.model, {0, 1}, o.seed);
   train::adam<real> optimizer(model.parameters());
@@ -171,7 +171,7 @@ std::vector<double> on_one_device(const options& o, const train::text& data) {
   return losses;
 }
 
-/// Ten lines, and up to 60 columns of as many steps each.
+/// A plot of ten lines and up to 60 columns, each the mean of equally many steps.
 std::string loss_curve(const std::vector<double>& losses) {
   const std::size_t height = 10, width = std::min<std::size_t>(60, losses.size());
   std::vector<double> columns;
@@ -190,7 +190,7 @@ std::string loss_curve(const std::vector<double>& losses) {
   return text + fmt::format("{:>9}{:-<{}}\n{:>9}1{:>{}}\n", '+', "", width, "", losses.size(), width - 1);
 }
 
-/// In milliseconds since the first cell began.
+/// Converts a timeline in seconds to milliseconds since the start of its first cell.
 timeline in_ms(timeline t) {
   double begin = t[0][0].start;
   for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
@@ -203,17 +203,17 @@ void write_page(const std::string& name, timeline last) {
   html_panel panel = make_panel(std::move(last));
   panel.title += " (measured, in ms)";
   std::ofstream file(name, std::ios::binary);
-  if (!(file << render_html(panel)).flush()) throw schedule_error("--html " + name + " cannot be written");
+  if (!(file << render_html(panel)).flush()) throw schedule_error("--html " + name + ": cannot write the file");
 }
 
-/// What a step of this and of other schedules takes by the costs that the last one shows. They need as many stages as this
-/// one.
+/// Prints predicted times of a step, for this schedule and others, from costs fitted to the last step. The other schedules
+/// need as many stages as this one.
 void predict(const options& o, const timeline& last) {
   const stage_costs costs = fit_costs(last);
-  fmt::print("last step: measured {:.1f} ms, simulated with its own costs {:.1f} ms\n", measure(last).makespan,
+  fmt::print("last step: measured {:.1f} ms, simulated with the fitted costs {:.1f} ms\n", measure(last).makespan,
              measure(simulate(last.schedule, costs)).makespan);
   for (const std::string& name : o.predict)
-    fmt::print("{}: {:.1f} ms by these costs\n", name,
+    fmt::print("{}: {:.1f} ms with these costs\n", name,
                measure(simulate(make_schedule(name, keep_taken(o.plan, find_family(name).limits)), costs)).makespan);
 }
 
@@ -224,20 +224,20 @@ void run(const options& o) {
   with_text.model.vocabulary = data.vocabulary();
   const train::model_sizes& sizes = with_text.model;
   if (data.held_out() < sizes.context + 1)
-    throw schedule_error(fmt::format("--data {} has {} characters in *.hpp; a context of {} needs {}", o.data,
+    throw schedule_error(fmt::format("--data {} has {} characters in *.hpp; a context of {} needs at least {}", o.data,
                                      data.size(), sizes.context, 10 * (sizes.context + 1)));
   const program p = lower(make_schedule(o.family, o.plan));
   std::vector<std::unique_ptr<train::rank_model<real>>> models;
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) {
-    models.emplace_back();  // over MPI this process has its own alone
+    models.emplace_back();  // over MPI a process has the model of its own rank only
     if (o.transport == "threads" || rank == o.own_rank)
       models.back() = std::make_unique<train::rank_model<real>>(sizes, p.schedule.placement, rank, o.seed);
   }
   fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n",
              p.schedule.name.view(), p.schedule.pp(), p.schedule.stages(), p.schedule.micro, sizes.batch, sizes.context,
              sizes.layers, sizes.width);
-  fmt::print("text: {} characters, {} different ones; a loss of {:.3f} knows nothing\n", data.size(), data.vocabulary(),
-             std::log(data.vocabulary()));
+  fmt::print("text: {} characters, {} distinct; an untrained model has a loss of {:.3f}\n", data.size(),
+             data.vocabulary(), std::log(data.vocabulary()));
 
   timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};
   const bool record = !o.html.empty() || !o.predict.empty();
@@ -260,7 +260,7 @@ void run(const options& o) {
     double most = 0;
     for (std::size_t i = 0; i < losses.size(); ++i)
       most = std::max(most, std::abs(losses[i] - expected[i]) / expected[i]);
-    fmt::print("one device: last loss {:.4f}; largest difference of a step's loss {:.2g} of it\n", expected.back(),
+    fmt::print("one device: last loss {:.4f}; largest relative difference of a step's loss {:.2g}\n", expected.back(),
                most);
   }
   if (o.evaluate) {
@@ -280,7 +280,7 @@ void require(bool holds, const std::string& otherwise) {
   if (!holds) throw schedule_error(otherwise);
 }
 
-/// This process's part; the first one speaks.
+/// Runs the rank of this process. Only rank 0 prints.
 int run_over_mpi([[maybe_unused]] options o) {
 #ifdef PIPESCHED_HAS_MPI
   MPI_Init(nullptr, nullptr);
@@ -290,7 +290,7 @@ int run_over_mpi([[maybe_unused]] options o) {
   o.own_rank = static_cast<std::uint32_t>(rank);
   if (rank != 0) static_cast<void>(std::freopen("/dev/null", "w", stdout));
   try {
-    require(size == o.plan.pp, fmt::format("--pp {} needs as many processes; there are {}", o.plan.pp, size));
+    require(size == o.plan.pp, fmt::format("--pp {0} needs {0} processes; got {1}", o.plan.pp, size));
     run(o);
     MPI_Finalize();
     return 0;
@@ -300,7 +300,7 @@ int run_over_mpi([[maybe_unused]] options o) {
     return 2;
   }
 #else
-  return 2;  // refused before
+  return 2;  // unreachable: main() refuses --transport mpi
 #endif
 }
 
@@ -309,34 +309,34 @@ int run_over_mpi([[maybe_unused]] options o) {
 int main(int argc, char** argv) {
   try {
     options o;
-    CLI::App app("Trains a small GPT through a schedule of the library.", "train");
+    CLI::App app("Trains a small GPT under a pipeline schedule.", "train");
     app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
     app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
-    app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
+    app.add_option("--micro", o.plan.micro, "micro-batches per step")->capture_default_str();
     app.add_option("--chunks", o.plan.chunks, "stages per rank, for interleaved families; default 2");
     app.add_option("--steps", o.steps)->capture_default_str();
     app.add_option("--transport", o.transport, "threads or mpi")->capture_default_str();
-    app.add_option("--data", o.data, "a folder: all *.hpp in it")->capture_default_str();
+    app.add_option("--data", o.data, "folder whose *.hpp files are the text")->capture_default_str();
     app.add_option("--seed", o.seed)->capture_default_str();
     app.add_option("--layers", o.model.layers)->capture_default_str();
     app.add_option("--width", o.model.width)->capture_default_str();
     app.add_option("--heads", o.model.heads)->capture_default_str();
-    app.add_option("--context", o.model.context, "characters of a sequence")->capture_default_str();
-    app.add_option("--batch", o.model.batch, "sequences of a micro-batch")->capture_default_str();
+    app.add_option("--context", o.model.context, "characters per sequence")->capture_default_str();
+    app.add_option("--batch", o.model.batch, "sequences per micro-batch")->capture_default_str();
     app.add_option("--learning-rate", o.rate)->capture_default_str();
-    app.add_option("--html", o.html, "a file for the measured timeline of the last step");
+    app.add_option("--html", o.html, "write the measured timeline of the last step to this file");
     app.add_option("--predict", o.predict,
-                   "schedules a,b,c of as many stages: their time by the costs of the last step")
+                   "predict the time of schedules a,b,c with as many stages, from the last step")
         ->delimiter(',');
-    app.add_flag("--check", o.check, "run the same steps on one device, too, and compare the losses");
-    app.add_flag("--evaluate", o.evaluate, "at the end, the loss of held-out text");
+    app.add_flag("--check", o.check, "also run the same steps on one device and compare the losses");
+    app.add_flag("--evaluate", o.evaluate, "print the loss on held-out text at the end");
     try {
       app.parse(argc, argv);
     } catch (const CLI::CallForHelp& e) {
       return app.exit(e);
     }
     const train::model_sizes& m = o.model;
-    require(o.transport == "threads" || o.transport == "mpi", "--transport is threads or mpi; got " + o.transport);
+    require(o.transport == "threads" || o.transport == "mpi", "--transport must be threads or mpi; got " + o.transport);
 #ifndef PIPESCHED_HAS_MPI
     require(o.transport == "threads", "--transport mpi: this program was built without MPI");
 #endif
@@ -345,16 +345,20 @@ int main(int argc, char** argv) {
     const std::pair<const char*, std::size_t> numbers[] = {
         {"layers", m.layers}, {"width", m.width}, {"heads", m.heads}, {"context", m.context}, {"batch", m.batch}};
     for (const auto& [name, value] : numbers)
-      require(value >= 1 && value <= 4096, fmt::format("--{} is from 1 to 4096", name));
-    require(o.steps >= 1 && o.steps <= 1'000'000, "--steps is from 1 to 1000000");
-    require(o.plan.pp <= 256, fmt::format("--pp is at most 256 threads; got {}", o.plan.pp));
-    require(m.width % m.heads == 0, fmt::format("--width is a multiple of --heads; got {} and {}", m.width, m.heads));
-    require(o.rate > 0 && std::isfinite(o.rate), fmt::format("--learning-rate is positive; got {}", o.rate));
+      require(value >= 1 && value <= 4096,
+              fmt::format("--{} must be from 1 to 4096; got {}, nearest {}", name, value, value < 1 ? 1 : 4096));
+    require(o.steps >= 1 && o.steps <= 1'000'000,
+            fmt::format("--steps must be from 1 to 1000000; got {}, nearest {}", o.steps, o.steps < 1 ? 1 : 1000000));
+    require(o.plan.pp <= 256, fmt::format("--pp must be at most 256; got {}, nearest 256", o.plan.pp));
+    require(m.width % m.heads == 0,
+            fmt::format("--width must be a multiple of --heads; got {} and {}", m.width, m.heads));
+    require(o.rate > 0 && std::isfinite(o.rate),
+            fmt::format("--learning-rate must be positive and finite; got {}", o.rate));
     if (o.transport == "mpi") return run_over_mpi(o);
     run(o);
     return 0;
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "train: there is not enough memory for a model of this size\n");
+    fmt::print(stderr, "train: not enough memory for a model of this size\n");
   } catch (const std::exception& e) {
     fmt::print(stderr, "train: {}\n", e.what());
   }

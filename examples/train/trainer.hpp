@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A rank's part of the training: what the executor calls. Everything is allocated in the constructor, as the program has
-// the number of every slot: from then on addresses do not change.
+// The trainer of one rank, with the callbacks of the executor. The constructor allocates all memory, as the program knows
+// the number of slots; addresses never change afterwards.
 
 #include <algorithm>
 #include <cstddef>
@@ -20,7 +20,7 @@
 
 namespace train {
 
-/// Text as numbers from 0 on: the first nine tenths to learn from, the rest to be tested on.
+/// Text as numbers from 0: the first nine tenths for training, the rest for evaluation.
 class text {
  public:
   text(std::string_view characters, std::uint64_t seed) : seed_(seed) {
@@ -34,7 +34,7 @@ class text {
   std::size_t vocabulary() const { return vocabulary_; }
   std::size_t held_out() const { return tokens_.size() / 10; }
 
-  /// Draws a micro-batch: pieces that depend on the numbers given alone, so that every rank can draw them for itself.
+  /// Draws the sequences of a micro-batch. They depend on the arguments alone, so that every rank draws the same ones.
   void draw(std::size_t step, std::size_t micro, bool from_held_out, const model_sizes& s,
             std::span<std::uint8_t> tokens) const {
     std::seed_seq numbers{seed_, std::uint64_t{step}, std::uint64_t{micro}, std::uint64_t{from_held_out}};
@@ -51,8 +51,7 @@ class text {
   std::vector<std::uint8_t> tokens_;
 };
 
-/// The stages of a rank, by chunk, with what the optimizer keeps of each. A trainer for steps that learn and one for
-/// evaluation, whose program has other slots, share it.
+/// The stages of a rank, by chunk, with their optimizer states. The trainers for training and for evaluation share it.
 template <typename Real>
 struct rank_model {
   rank_model(const model_sizes& s, const pipesched::placement& placement, std::uint32_t rank, std::uint64_t seed)
@@ -64,7 +63,7 @@ struct rank_model {
       max_blocks = std::max(max_blocks, at.end(s) - at.begin(s));
     }
   }
-  /// After a step. Each rank does so for itself: replicas have the same gradients to the bit, hence the same weights.
+  /// Updates the weights after a step. Replicas have bitwise equal gradients, so they keep equal weights without exchange.
   void update(std::size_t micro, double rate) {
     for (std::size_t i = 0; i < stages.size(); ++i)
       optimizers[i].step(stages[i]->store(), 1 / static_cast<double>(micro), rate);
@@ -73,10 +72,10 @@ struct rank_model {
   std::vector<std::uint16_t> numbers;
   std::vector<std::unique_ptr<stage<Real>>> stages;
   std::vector<adam<Real>> optimizers;
-  std::size_t max_blocks = 0;  // of a stage here: an activation's slot is used by any of them
+  std::size_t max_blocks = 0;  // most blocks of a stage on this rank; each activation slot may hold any stage
 };
 
-/// @param losses of every micro-batch of every step; a rank writes those of the micro-batches whose last stage it has
+/// @param losses  one per micro-batch of every step; a rank writes those of the micro-batches whose last stage it runs
 template <typename Real>
 class trainer {
  public:
@@ -92,14 +91,14 @@ class trainer {
         due_(p.pools[rank].contexts, {s, model.max_blocks}),
         buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)),
         ends_(s.rows() * s.width) {
-    // Stages have different numbers of weights: which of them comes into a reduction buffer, its receive tells.
+    // Stages differ in their number of weights. The receive action says which stage a reduction buffer is for.
     reductions_.resize(p.pools[rank].reductions);
     for (const pipesched::action& a : p.actions[rank])
       if (a.kind == pipesched::action_kind::receive && a.what.kind == pipesched::tensor_kind::weight_gradient)
         reductions_[a.buffer].resize(gradients(a.what.stage).size());
   }
 
-  /// Tells which step comes: the data depend on it.
+  /// Selects the data of a step. Called before the step.
   void begin(std::size_t step) { step_ = step; }
 
   void forward(pipesched::task t) {
@@ -128,7 +127,7 @@ class trainer {
     for (Real& mine : gradients(number)) {
       Real theirs;
       std::memcpy(&theirs, other.data(), sizeof theirs);
-      mine += theirs;  // the other rank adds the same two numbers: their sum is the same in either order
+      mine += theirs;  // the other rank computes the same sum: floating-point addition commutes
       other = other.subspan(sizeof theirs);
     }
   }
@@ -139,10 +138,11 @@ class trainer {
     const auto at = std::find(model_.numbers.begin(), model_.numbers.end(), number);
     return model_.stages[static_cast<std::size_t>(at - model_.numbers.begin())]->store().gradients;
   }
-  // A stage works in place, in the buffer of its output. At the ends of the model there is no input, or no output.
+  // Copies the input of an op to the buffer of its output, where the stage works in place. The first stage has no input and
+  // the last one no output.
   std::span<Real> moved(const pipesched::task& t) {
     std::vector<Real>& to = t.slots.output == pipesched::no_slot ? ends_ : buffers_[t.slots.output];
-    if (t.slots.input != pipesched::no_slot) to = buffers_[t.slots.input];  // of the same size: no allocation
+    if (t.slots.input != pipesched::no_slot) to = buffers_[t.slots.input];  // equal sizes: no allocation
     return to;
   }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# run.sh FILE COMPILER [OPTION ...]: FILE does not compile, for the reason that it gives. Its comments hold:
+# run.sh FILE COMPILER [OPTION ...]: checks that FILE does not compile, with the diagnostics that its comments name:
 #
 #   // expected: REGEX    a line of the diagnostics matches it; one of these lines is an error
 #   // compile: OPTIONS   further options of the compiler, if any
@@ -9,7 +9,7 @@ file=$1
 shift
 read -ra options <<<"$(sed -n 's|^// compile: ||p' "$file")"
 if diagnostics=$(LC_ALL=C "$@" ${options[@]+"${options[@]}"} "$file" 2>&1); then
-  echo "$file compiles, and must not"
+  echo "$file compiles; expected an error"
   exit 1
 fi
 errors=0 expectations=0

@@ -1,4 +1,4 @@
-// A schedule of two ranks, proven, and run in two threads: each rank adds the micro-batches that pass through it.
+// Verifies a schedule of two ranks and runs it in two threads. Each rank sums the micro-batches that pass through it.
 #include <cstdio>
 #include <pipesched/execute/in_process.hpp>
 #include <pipesched/pipesched.hpp>

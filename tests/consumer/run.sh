@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the built library to a scratch folder, and builds and runs a foreign project against it.
+# Installs the library to a temporary folder, then builds and runs a separate project against it.
 set -euo pipefail
 build_dir=$1 source_dir=$2
 work=$(mktemp -d)
@@ -10,7 +10,7 @@ cmake -S "$source_dir" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/inst
 cmake --build "$work/build" >>"$work/log" || { cat "$work/log"; exit 1; }
 "$work/build/consumer_core"
 "$work/build/consumer_json"
-# Without fmt and nlohmann_json, by find_package and as a subdirectory: the core alone.
+# The core alone, without fmt and nlohmann_json: by find_package and as a subdirectory.
 for how in installed subdirectory; do
   cmake -S "$source_dir/core_only" -B "$work/$how-core" -G Ninja -DCMAKE_PREFIX_PATH="$work/installed" -DHOW=$how \
         -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON >>"$work/log" 2>&1 ||

@@ -177,11 +177,11 @@ TEST_CASE("device: what must not be captured is refused, with the call") {
     return std::string();
   };
   CHECK(refusal([&] { m.transports[0]->synchronize(); }) ==
-        "fakeEventQuery: not while capturing (900), rank 0 at its start");
+        "fakeEventQuery: not allowed during capture (900), rank 0 at its start");
   CHECK(refusal([&] {
           fake_runtime runtime{&m.device};
           detail::make_stream(runtime, 0, 0, [] { return std::string("a test"); });
-        }) == "fakeStreamCreateWithPriority: not while capturing (900), a test");
+        }) == "fakeStreamCreateWithPriority: not allowed during capture (900), a test");
   CHECK(refusal([] {}) == "");
 }
 
@@ -209,7 +209,7 @@ TEST_CASE("device: the fake tells races, stale events and work that is not joine
   std::jthread([&] {
     bool done = false;
     CHECK(device.query(e, done) == fake_device::no_device);
-    CHECK(device.races.back() == "EventQuery by a thread that has chosen no device");
+    CHECK(device.races.back() == "EventQuery by a thread that has not selected a device");
     device.set_device(1);
     CHECK(device.query(e, done) == fake_device::good);
   }).join();
@@ -461,7 +461,7 @@ TEST_CASE("device: after a failure trainers stay until the devices are through")
     }
     peer_hub<cluster_runtime> hub({&cluster}, p, ranks);
     std::size_t left_over = 0;
-    std::jthread([&] {  // which has chosen no device
+    std::jthread([&] {  // which has not selected a device
       CHECK_THROWS_AS(run_on_peers(p, hub,
                                    [&](std::uint32_t r, auto& transport) {
                                      return leaving({&trainers[r], &cluster, transport.compute(), sides[r].get(),

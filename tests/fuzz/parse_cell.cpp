@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Any text is not a cell, or one that its own text gives back.
+// Any text is refused, or parsed to a cell that survives a round trip.
 
 #include <cstdint>
 #include <pipesched/notation.hpp>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# A bounded, repeatable run of a fuzzer, seeded with schedules in both formats, with and without communication, and costs.
+# Runs a fuzzer, bounded and repeatable. The corpus has schedules in both formats, with and without communication, and costs.
 set -euo pipefail
 fuzzer=$1 tool=$2 runs=$3
 work=$(mktemp -d)

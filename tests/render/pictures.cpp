@@ -75,7 +75,7 @@ TEST_CASE("svg: dualpipe 8 x 20 is the published figure: every cell in its place
         svg.npos);
 }
 
-TEST_CASE("svg: the four colours differ in lightness, so that they can be told apart in grey") {
+TEST_CASE("svg: the four colours differ in lightness and are distinct in grey") {
   std::vector<double> lightness;
   for (std::string_view colour : palette{}.fill) {
     const auto part = [&](std::size_t at) { return std::stoi(std::string(colour.substr(at, 2)), nullptr, 16) / 255.0; };
@@ -196,7 +196,8 @@ TEST_CASE("pictures: a timeline whose intervals do not match its schedule, or ar
   CHECK_NOTHROW(render_chrome_trace(good));
 }
 
-TEST_CASE("pictures: costs of any size give JSON and coordinates that are finite, and times that are told apart") {
+TEST_CASE(
+    "pictures: costs of any magnitude give finite JSON, finite coordinates, and distinct texts for distinct times") {
   const double sizes[] = {0, 1e-320, 1e-300, 1e-6, 1, 1e6, 1e15, 1e300};
   for (double forward : sizes)
     for (double backward_input : sizes)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Metrics, published formulas and lower bounds, held against the simulator and against each other.
+// Metrics, published formulas and lower bounds, compared with the simulator and with each other.
 
 #include <doctest/doctest.h>
 
@@ -30,7 +30,7 @@ TEST_CASE("metrics: bytes by stage, with the time of the peak") {
   CHECK((m.peak_bytes == 200 && m.ranks[0].weight_bytes == 7 && m.weight_bytes == 8));
 }
 
-TEST_CASE("metrics: DualPipe holds the parameters twice and overlaps most of its time, DualPipeV once") {
+TEST_CASE("metrics: DualPipe holds two copies of the parameters and overlaps most of its time, DualPipeV holds one") {
   const metrics two = measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20})));
   CHECK(two.parameter_copies == 2);
   CHECK(two.ranks[0].overlapped_fraction == 9 * 3 / 60.0);  // nine pairs
@@ -88,7 +88,7 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
   }
 }
 
-TEST_CASE("closed form: ZB-H2 is about the span: none of it is idle for F = I = W, with 2 pp - 1 activations") {
+TEST_CASE("closed form: ZB-H2 has no idle time within the span for F = I = W, with 2 pp - 1 activations") {
   for (std::int64_t pp = 1; pp <= 10; ++pp)
     for (std::int64_t micro : {2 * pp - 1, 2 * pp, 3 * pp, 4 * pp + 1}) {
       const closed_form form = formulas::zb_h2(static_cast<double>(pp), static_cast<double>(micro), {});
@@ -161,7 +161,7 @@ TEST_CASE("lower bound: the certificates of the papers' unit times") {
   CHECK(of("dualpipev", 8, 20) == "makespan 134, at least 127, gap 5.5 %");
 }
 
-TEST_CASE("lower bound: dualpipe whose pairs release outputs as soon as they are made meets it") {
+TEST_CASE("lower bound: dualpipe meets it if pairs release their outputs early") {
   stage_costs c;
   c.release_forward = 1, c.release_backward = 2;
   const schedule s = make_dualpipe_schedule({.pp = 8, .micro = 20});
@@ -169,7 +169,7 @@ TEST_CASE("lower bound: dualpipe whose pairs release outputs as soon as they are
   CHECK(lower_bound(s.placement, s.micro, c, schedule_class_of(s)).makespan == 63);
 }
 
-TEST_CASE("lower bound: a cap on memory: Little's law") {
+TEST_CASE("lower bound: a memory cap gives the bound of Little's law") {
   const placement line = placement::linear(4);
   schedule_class unsplit{.split_backward = false, .pairs = {}, .memory_cap = 4};
   CHECK(lower_bound(line, 32, uniform_costs{}, unsplit).reason == "head, work and tail of the rank");
@@ -179,7 +179,7 @@ TEST_CASE("lower bound: a cap on memory: Little's law") {
   CHECK(lower_bound(line, 32, uniform_costs{}, split).makespan == 32 * (4 + 4 + 1) / 2.0);
 }
 
-TEST_CASE("lower bound: no valid order of any family beats it, whatever the costs, also after random valid changes") {
+TEST_CASE("lower bound: no valid order of any family beats it for random costs, also after random valid changes") {
   random_costs random(4242);
   int reordered = 0;
   for_all_families(5, 9, [&](const family& f, const schedule_params& p) {

@@ -15,7 +15,7 @@
 using namespace pipesched;
 using namespace pipesched::tests;
 
-TEST_CASE("explain: the stalls of 1F1B on two ranks, and what each waited for") {
+TEST_CASE("explain: the stalls of 1F1B on two ranks, each with the input it waited for") {
   const timeline t = simulate(make_1f1b_schedule({.pp = 2, .micro = 2}));
   const explanation e = explain(t, uniform_costs{});
   REQUIRE(e.stalls.size() == 3);
@@ -29,7 +29,8 @@ TEST_CASE("explain: the stalls of 1F1B on two ranks, and what each waited for") 
   CHECK(path == "0F0 1F0 1B0 1F1 1B1 0B1 ");
 }
 
-TEST_CASE("explain: stalls fill what cells leave, and the critical path leads from 0 to the makespan without a pause") {
+TEST_CASE(
+    "explain: stalls fill the time between cells, and the critical path runs from 0 to the makespan without a gap") {
   random_costs random(31);
   for_all_families(5, 11, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
@@ -63,7 +64,7 @@ TEST_CASE("explain: stalls fill what cells leave, and the critical path leads fr
         REQUIRE(when(a).end == when(b).start);
         continue;
       }
-      bool explained = false;  // an op of a makes what an op of b needs, and it arrives just then
+      bool explained = false;  // an op of a produces an input of b that arrives at b's start
       for (std::size_t i = 0; i < s[a.rank][a.index].size(); ++i)
         for (op o : s[b.rank][b.index])
           if (const auto out = output_of(s[a.rank][a.index][i], s.stages()); out && out == input_of(o, s.stages())) {
@@ -76,7 +77,7 @@ TEST_CASE("explain: stalls fill what cells leave, and the critical path leads fr
   });
 }
 
-TEST_CASE("explain: of a measured timeline, without costs") {
+TEST_CASE("explain: a measured timeline needs no costs") {
   const timeline t = simulate(make_zb1p_schedule({.pp = 4, .micro = 8}), uniform_costs{.transfer_time = 0});
   const explanation simulated = explain(t, uniform_costs{}), measured = explain(t);
   CHECK(simulated.stalls == measured.stalls);

@@ -31,7 +31,7 @@ stage_costs costs_of(std::uint32_t stages, std::mt19937_64& random, double trans
 
 }  // namespace
 
-TEST_CASE("fit costs: what a timeline was simulated with comes out of it, and predicts it") {
+TEST_CASE("fit costs: recovers the costs of a simulated timeline and predicts its makespan") {
   std::mt19937_64 random(4);
   for_all_families(4, 9, [&](const family& f, const schedule_params& p) {
     if (p.forward_only) return;
@@ -50,7 +50,7 @@ TEST_CASE("fit costs: what a timeline was simulated with comes out of it, and pr
   });
 }
 
-TEST_CASE("fit costs: one schedule's timeline predicts another's time; transfers and noise") {
+TEST_CASE("fit costs: one schedule's timeline predicts another's makespan, with transfers and noise") {
   std::mt19937_64 random(5);
   for (int round = 0; round < 50; ++round) {
     const stage_costs costs = costs_of(8, random, 2);
@@ -60,7 +60,7 @@ TEST_CASE("fit costs: one schedule's timeline predicts another's time; transfers
       const schedule other = make_schedule(name, {.pp = 4, .micro = 16});
       CHECK(makespan(other, exact) == doctest::Approx(makespan(other, costs)).epsilon(0.15));
     }
-    // A tenth of the cells take ten times as long, as when another process has the core.
+    // A tenth of the cells take ten times as long, as if another process held the core.
     double late = 0;
     for (std::uint32_t rank = 0; rank < 4; ++rank, late = 0)
       for (interval& i : t[rank]) {
@@ -74,7 +74,7 @@ TEST_CASE("fit costs: one schedule's timeline predicts another's time; transfers
   }
 }
 
-TEST_CASE("fit costs: pairs, whole backwards, and what is not there") {
+TEST_CASE("fit costs: pairs, whole backwards, and estimates of missing values") {
   const stage_costs costs{.forward = 3, .backward_input = 2, .backward_weight = 1, .overlapped = per_stage(5)};
   const stage_costs fitted = fit_costs(simulate(make_dualpipev_schedule({.pp = 4, .micro = 12}), costs));
   CHECK(fitted.overlapped.has_value());

@@ -30,7 +30,7 @@ double makespan(std::string_view name, std::int64_t pp, std::int64_t micro, cons
   return measure(simulate(s, costs)).makespan;
 }
 
-// Costs that look at the micro-batch alone.
+// Costs that depend on the micro-batch alone.
 struct by_micro {
   double first, step;
   double duration(const cell& c) const {
@@ -51,7 +51,7 @@ TEST_CASE("known values: B alone means I = W = B/2") {
   CHECK(makespan("zb1p", 4, 8, costs) == 270);
   CHECK(makespan("zbv", 4, 8, costs) == 255);
   CHECK(makespan("dualpipev", 4, 8, costs) == 270);
-  // The same for one of the two halves, for arrays, and for the uniform model.
+  // The same holds if one half is given, for arrays, and for the uniform model.
   CHECK(makespan("zb1p", 4, 8, {.forward = 10, .backward_input = 10, .backward = 20}) == 270);
   CHECK(makespan("zb1p", 4, 8, {.forward = 10, .backward_weight = 10, .backward = {20, 20, 20, 20}}) == 270);
   CHECK(measure(simulate(make_zb1p_schedule({.pp = 4, .micro = 8}), uniform_costs{.forward = 10, .backward = 20}))
@@ -101,14 +101,14 @@ TEST_CASE("known values: a formula names the assumption that fails") {
   CHECK(fails(other, {}) == "the order is the family's own");
 }
 
-TEST_CASE("known values: a search on the costs of the stages, not of the ranks' shares") {
+TEST_CASE("known values: families that search use the costs of stages, not of ranks' shares") {
   CHECK(makespan("zbv_greedy", 2, 3, {.backward_input = 1.2, .backward_weight = .8, .transfer_time = .4}) ==
         doctest::Approx(11.3));
   CHECK(makespan("zbv_greedy", 4, 7, {.backward_input = .6, .backward_weight = 1.4, .transfer_time = .4}) <=
         26.4 + 1e-9);
 }
 
-TEST_CASE("known values: a pair has the price of its passes, and overlapped is of F with B or I") {
+TEST_CASE("known values: a pair takes the time given for its passes; overlapped prices only F with B or I") {
   const op F{pass::forward, 0, 0, 0}, F1{pass::forward, 0, 1, 3}, B{pass::backward, 0, 1, 0},
       I{pass::backward_input, 0, 1, 0}, W{pass::backward_weight, 0, 1, 0};
   const stage_costs v3 = deepseek_v3_costs();
@@ -152,7 +152,7 @@ TEST_CASE("known values: a pair has the price of its passes, and overlapped is o
         "costs: overlapped and overlap_efficiency both give the time of an F with a B; expected one of them");
 }
 
-TEST_CASE("known values: a price allows a planner its pair; the bound for others does not know it") {
+TEST_CASE("known values: a price in pairs allows the pair to a planner; a bound for other cells ignores it") {
   const placement one = placement::linear(1);
   stage_costs c;
   const double sum = lower_bound(one, 4, c).makespan;
@@ -162,7 +162,7 @@ TEST_CASE("known values: a price allows a planner its pair; the bound for others
   CHECK(lower_bound(one, 4, c, {.pairs = {}}).makespan == sum);
   c.allowed_pairs = pass_pair_set{};
   CHECK(lower_bound(one, 4, c).makespan == sum);
-  c = {.overlap_efficiency = 1};  // max(F, B): allows nothing that is not allowed anyway
+  c = {.overlap_efficiency = 1};  // max(F, B): an efficiency alone allows no further pair
   CHECK(c.may_overlap() == pass_pair_set::forward_with_backward());
 }
 
@@ -175,7 +175,7 @@ TEST_CASE("known values: peaks are in activations of a rank's share") {
   CHECK(peak(make_schedule("zbv_greedy", {.pp = 4, .micro = 8, .memory_limit = 4})) <= 4);
 }
 
-TEST_CASE("known values: an array with a number per rank is of the ranks' shares") {
+TEST_CASE("known values: an array with one number per rank is divided among each rank's stages") {
   // A slow second GPU: stages of 0.5, 1.5, 1.5, 0.5 on a V.
   CHECK(makespan("zbv", 2, 8, {.forward = {1, 3}, .backward_input = {1, 3}, .backward_weight = {1, 3}}) == 72.5);
   CHECK(makespan("zbv", 2, 8,
@@ -217,7 +217,7 @@ TEST_CASE("known values: a tensor's transfer is that of the cut that it crosses"
         }) == "costs: transfer has 2 numbers; expected 1 or 3, one per cut between 4 stages");
 }
 
-TEST_CASE("known values: an invalid schedule throws its report, whatever is asked of it") {
+TEST_CASE("known values: every function throws the report of an invalid schedule") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 3});
   std::swap(s[0][1], s[0][2]);
   std::swap(s[1][1], s[1][2]);
@@ -239,7 +239,7 @@ TEST_CASE("known values: an invalid schedule throws its report, whatever is aske
   CHECK(refusal_of([&] { measure(shorter); }) == "a timeline needs one interval per cell; rank 0 has 6 for 8 cells");
 }
 
-TEST_CASE("known values: simulating again is simulating anew") {
+TEST_CASE("known values: simulating a timeline again equals a new simulation") {
   const schedule s = make_dualpipe_schedule({.pp = 4, .micro = 10});
   timeline t = simulate(s);
   const stage_costs other{.forward = {1, 2, 3, 4}, .overlapped = 5, .transfer_time = .5};
@@ -248,7 +248,7 @@ TEST_CASE("known values: simulating again is simulating anew") {
   CHECK(t == simulate(s, other, verified));
 }
 
-TEST_CASE("known values: the gap is a share of the bound; where no cell takes time there is none") {
+TEST_CASE("known values: the gap is relative to the bound, and 0 where no cell takes any time") {
   CHECK(lower_bound_result{.makespan = 50}.gap(60) == doctest::Approx(0.2));
   const schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   const stage_costs nothing{.forward = 0, .backward = 0};

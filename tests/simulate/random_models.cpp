@@ -30,7 +30,7 @@ constexpr int models = 400;
 constexpr int models = 10'000;
 #endif
 
-// Any number is a function of all that the concept lets a cost model see. `key` mixes the parts that this model looks at.
+// A cost model whose numbers depend on any arguments of the concept. `key` hashes those that this model uses.
 class wild_costs {
  public:
   enum looks : unsigned { at_stage = 1, at_rank = 2, at_micro = 4, at_partner = 8, at_order = 16 };
@@ -45,7 +45,7 @@ class wild_costs {
     if (!(looks_ & at_partner)) return sum;
     std::uint64_t a = key(c[0]), b = key(c[1]);
     if (!(looks_ & at_order) && a > b) std::swap(a, b);
-    return sum * static_cast<double>(hash(a * 31 + b) % 5) / 4;  // from nothing to one after the other
+    return sum * static_cast<double>(hash(a * 31 + b) % 5) / 4;  // from 0 to the sum of the ops
   }
   double release(const cell& c, std::size_t i) const {
     const double whole = duration(c);
@@ -91,7 +91,7 @@ class wild_costs {
   placement where_;
 };
 
-// A random schedule: a family, a transform of it, and a few cells merged or moved, as long as it stays valid.
+// A random valid schedule: a family, perhaps transformed, with a few cells merged or moved.
 schedule random_schedule(std::mt19937_64& random) {
   const auto number = [&](std::int64_t least, std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(least, most)(random);
@@ -189,7 +189,7 @@ TEST_CASE("random models: the bound is never above the makespan, nor below the b
   CHECK(tight > models / 4);  // a bound of nothing would pass all of the above
 }
 
-TEST_CASE("random models: a formula marked as holding is what the simulation finds") {
+TEST_CASE("random models: a formula marked as holding equals the simulation") {
   std::mt19937_64 random(6);
   int held = 0, failed = 0;
   for (int i = 0; i < models; ++i) {

@@ -33,13 +33,13 @@ TEST_CASE("simulate: dualpipe 8 x 20 takes 66 with a bubble of 6 on every rank, 
   }
 }
 
-TEST_CASE("simulate: outputs that leave a pair early shorten dualpipe, as its formula does not say") {
+TEST_CASE("simulate: early release of a pair's outputs shortens dualpipe below its formula") {
   stage_costs costs;
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 6);
   costs.release_forward =
-      1;  // at the end of F, not of the pair: alone no gain, as the next pair needs the gradient, too
+      1;  // at the end of F, not of the pair: no gain alone, as the next pair also needs the gradient
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 6);
-  costs.release_backward = 2;  // at the end of F and I: what is left of the pair is W
+  costs.release_backward = 2;  // at the end of F and I: only W of the pair remains
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 8, .micro = 20}), costs)).ranks[0].bubble == 3);
   CHECK(measure(simulate(make_dualpipe_schedule({.pp = 4, .micro = 10}), costs)).ranks[0].bubble == 1);
 }
@@ -65,7 +65,7 @@ TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers a
   CHECK(compared > 500);
 }
 
-TEST_CASE("simulate: latency and bandwidth of each edge") {
+TEST_CASE("simulate: latency and bandwidth of each cut") {
   stage_costs costs{
       .forward = 1, .transfer_time = {1, 2, 0}, .message_bytes = {10, 20, 0}, .bandwidth = per_stage{5, 4, 1}};
   const timeline t = simulate(make_1f1b_schedule({.pp = 3, .micro = 1, .forward_only = true}), costs);
@@ -83,7 +83,7 @@ TEST_CASE("simulate: an invalid schedule is refused with the report of verify") 
   CHECK(text.find("cycle") != text.npos);
 }
 
-TEST_CASE("simulate: costs that make no sense are refused with one sentence") {
+TEST_CASE("simulate: impossible costs are refused with one sentence") {
   const auto refused = [](const stage_costs& costs) {
     return refusal_of([&] { simulate(make_1f1b_schedule({.pp = 2, .micro = 2}), costs); });
   };

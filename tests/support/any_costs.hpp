@@ -15,7 +15,7 @@
 
 namespace pipesched::tests {
 
-/// Every entry with a chance of one half, numbers of every size.
+/// Generator of stage costs: each field is given with probability 1/2; numbers are of every magnitude.
 class any_costs {
  public:
   explicit any_costs(std::uint64_t seed) : random_(seed) {}

@@ -9,7 +9,8 @@
 
 namespace pipesched::tests {
 
-/// A trainer that hands all on to one that outlives the run: whoever runs ranks makes their trainers, and a test looks at them after.
+/// A trainer that forwards every call to another one. The executor owns its trainers; a test inspects the other one after
+/// the run.
 template <typename Trainer>
 struct borrowed {
   Trainer& t;

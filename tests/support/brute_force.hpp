@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The obviously right, slow twin of verify(): sets, maps, and a search through the explicit graph of cells. It shares
-// no code with the library beyond the values.
+// A simple, slow twin of verify(): sets, maps, and a search through the explicit graph of cells. It shares no code with
+// the library except the value types.
 
 #include <map>
 #include <pipesched/schedule.hpp>
@@ -23,8 +23,8 @@ class brute_force {
     if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) return {rule::shape};
     collect();
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
-      for (std::uint32_t micro = 0; micro < s_.micro; ++micro) judge_pair(stage, micro);
-    judge_overlaps();
+      for (std::uint32_t micro = 0; micro < s_.micro; ++micro) check_pair(stage, micro);
+    check_overlaps();
     if (broken_.empty() && cyclic()) broken_.insert(rule::cycle);
     return broken_;
   }
@@ -48,13 +48,13 @@ class brute_force {
             spots_[{l, o.stage, o.micro}].push_back({rank, i});
           }
         }
-    for (const auto& [what, where] : spots_)
-      if (where.size() > 1) broken_.insert(rule::duplicate);
+    for (const auto& [id, spots] : spots_)
+      if (spots.size() > 1) broken_.insert(rule::duplicate);
   }
 
   bool has(char l, std::uint32_t stage, std::uint32_t micro) const { return spots_.count({l, stage, micro}) > 0; }
 
-  void judge_pair(std::uint32_t stage, std::uint32_t micro) {
+  void check_pair(std::uint32_t stage, std::uint32_t micro) {
     const bool F = has('F', stage, micro), B = has('B', stage, micro), I = has('I', stage, micro),
                W = has('W', stage, micro);
     if (!F) broken_.insert(rule::missing);
@@ -71,7 +71,7 @@ class brute_force {
     before('I', 'W');
   }
 
-  // The ops that `o` needs directly.
+  // The direct predecessors of `o`.
   std::vector<name> needs(name o) const {
     const auto [l, stage, micro] = o;
     std::vector<name> all;
@@ -93,7 +93,7 @@ class brute_force {
     return false;
   }
 
-  void judge_overlaps() {
+  void check_overlaps() {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (const cell& c : s_[rank]) {
         if (!c.overlapped()) continue;
@@ -108,7 +108,7 @@ class brute_force {
       }
   }
 
-  // Depth-first search over cells: each needs the one before it on its rank and the makers of what its ops need.
+  // Depth-first search over cells: each depends on the one before it on its rank and on the producers of its inputs.
   bool cyclic() {
     std::map<spot, int> state;  // 1: on the path, 2: done
     const auto search = [&](auto& self, spot at) -> bool {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Devices and a library of messages that are none, for many ranks. What is put into streams is kept; a player, which knows
-// nothing of programs or transports, then does it in a random order that the rules allow:
+// Simulated devices and a simulated message library for many ranks. Enqueued work is recorded; play() then executes it in a
+// random order that these rules allow, without knowledge of programs or transports:
 //
-// * what is in a queue of a device is done in the order in which it came; a stream has a queue of its own, or shares one;
-// * a wait is over when the record that it was made for has been come to;
-// * a message needs both its sides, the n-th of either in its communicator, at the front of their queues, and equal sizes.
+// * the items of a hardware queue run in FIFO order; each stream has its own queue, or streams share queues;
+// * a wait completes when the event has reached the record that the wait refers to;
+// * a message runs when the n-th send and the n-th receive of its communicator are both at the front of their queues; their
+//   sizes must be equal.
 //
-// Every stream has a vector clock, messages join those of their two: memory that is touched without order is a race, and so is
-// any call of the runtime by a thread that has chosen no device.
+// Every stream has a vector clock, and a message joins the clocks of its two streams. Unordered accesses to the same memory
+// are reported as races, and so is any runtime call by a thread that has not selected a device.
 
 #include <algorithm>
 #include <chrono>
@@ -43,7 +44,7 @@ class fake_cluster {
   enum library_status : int { ok = 0, failed = 3, going = 7 };
   using range = std::pair<const void*, std::size_t>;
 
-  /// @param queues  of each device, shared by its streams in turn; 0: one for each stream
+  /// @param queues  hardware queues per device, assigned to its streams round robin; 0: one per stream
   explicit fake_cluster(int ranks, int queues = 0, std::uint64_t seed = 1)
       : queues_of_device_(queues), random_(seed), parents_(1) {
     parents_[0].size = ranks;
@@ -51,11 +52,12 @@ class fake_cluster {
   }
   communicator world(int rank) const { return communicator(rank + 1); }
 
-  // What queries see: the end of everything, or what has been done so far, which is all that can be.
+  // Queries report the actual progress if true, else that everything has completed.
   bool live = false;
-  // The call with this number fails, of a runtime or the library; the n-th of the library with this name never ends.
+  // The runtime or library call with number `fails_at` fails; library call number `hangs_after` named `hangs_in` never
+  // completes.
   std::int64_t calls = 0, fails_at = -1, hangs_after = 0;
-  std::string hangs_in, fails_in;  // fails_in: all calls of the runtime with this name
+  std::string hangs_in, fails_in;  // all runtime calls named `fails_in` fail
   std::string failed_call;
   std::thread::id failed_on;
   int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
@@ -63,22 +65,22 @@ class fake_cluster {
   std::vector<int> priorities;                  // of streams
   std::map<std::string, edge_options> options;  // of communicators, by name
   // Mutants.
-  bool aborts_break_peers = false;  // whose state() then says so, as over a network
+  bool aborts_break_peers = false;  // the peer's state() then reports a failure, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
-  /// By this thread so far.
+  /// Number of calls by this thread so far.
   std::int64_t own_calls() {
     const std::lock_guard lock(mutex_);
     return calls_of_thread_[std::this_thread::get_id()];
   }
-  /// What has been put into streams and is not done.
+  /// Number of enqueued items that have not run.
   std::size_t left() {
     const std::lock_guard lock(mutex_);
     std::size_t sum = 0;
     for (const queue& q : queues_) sum += q.items.size();
     return sum;
   }
-  /// Does all that can be done. Returns what is left, in words; empty if nothing is.
+  /// Runs everything that can run. Returns a description of the blocked queues; empty if all work has completed.
   std::string play() {
     const std::lock_guard lock(mutex_);
     advance();
@@ -87,7 +89,7 @@ class fake_cluster {
       if (!queues_[q].items.empty()) left += describe(q) + "\n";
     return left;
   }
-  /// A mutant of what was recorded: receives as early as they could be started.
+  /// Mutates the recorded work: moves every receive to the earliest place where its buffer is free.
   void hurry_receives() {
     for (queue& q : queues_)
       for (std::size_t i = 1; i < q.items.size(); ++i) {
@@ -103,7 +105,7 @@ class fake_cluster {
         q.items.insert(q.items.begin() + static_cast<std::ptrdiff_t>(to), {wait, receive});
       }
   }
-  /// Another one: the n-th message of a device and the one behind it change places; false if there is none.
+  /// Mutates the recorded work: swaps the n-th message of a device with the next one. False if there are no two.
   bool swap_messages(int device, std::size_t n) {
     for (queue& q : queues_) {
       if (q.device != device) continue;
@@ -195,7 +197,7 @@ class fake_cluster {
   library_status size_of(communicator c, int& size) {
     return library_call("CommCount", [&] { return size = of(c).size, ok; });
   }
-  // As NCCL: says that it has succeeded, and fills in the child when all ranks have called. Until then the parent is busy.
+  // Returns success at once, as NCCL does, and sets the child when all ranks have called. Until then the parent is busy.
   library_status split(communicator from, int color, int key, const edge_options& with, const std::string& name,
                        communicator& child) {
     return library_call(
@@ -250,7 +252,7 @@ class fake_cluster {
   library_status enlist() {
     return library_call("CommRegister", [&] { return ++enlisted, ok; });
   }
-  // From now on state() says that messages with this name have failed.
+  // Makes state() report a failure for the communicators with this name.
   void break_communicators(std::string_view name) {
     const std::lock_guard lock(mutex_);
     for (side& s : sides_) s.broken = s.broken || s.name == name;
@@ -284,9 +286,9 @@ class fake_cluster {
     std::uint64_t recorded = 0, reached = 0;
     std::map<std::uint64_t, clock> at;  // by record
   };
-  struct side {  // of a communicator: one rank's
+  struct side {  // one rank of a communicator
     std::size_t parent = 0;
-    int rank = 0, size = 0, other = 0;  // other: side of a pair
+    int rank = 0, size = 0, other = 0;  // other: the peer, in a communicator of two
     std::uint64_t issued = 0, done = 0;
     bool aborted = false, broken = false;
     std::string name{};
@@ -309,8 +311,8 @@ class fake_cluster {
   status call(std::string_view name, Body&& body) {
     const std::lock_guard lock(mutex_);
     ++calls_of_thread_[std::this_thread::get_id()];
-    if (devices_.count(std::this_thread::get_id()) == 0) {  // a runtime would make a context on device 0
-      races.push_back(std::string(name) + " by a thread that has chosen no device");
+    if (devices_.count(std::this_thread::get_id()) == 0) {  // a real runtime would create a context on device 0
+      races.push_back(std::string(name) + " by a thread that has not selected a device");
       return no_device;
     }
     if (calls++ == fails_at || name == fails_in) {
@@ -348,7 +350,7 @@ class fake_cluster {
       return of_rank.size() >= splits[static_cast<std::size_t>(s.rank)].size();
     });
   }
-  // The n-th split of all ranks, once the last has called.
+  // Completes the n-th split once all ranks have called it.
   void resolve(std::size_t from, std::size_t n) {
     std::map<int, std::vector<split_call>> groups;
     for (const auto& of_rank : parents_[from].calls) {
@@ -373,14 +375,14 @@ class fake_cluster {
     queues_[of(s).queue].items.push_back(std::move(i));
   }
 
-  bool can_go_on(std::size_t q) {
+  bool can_run(std::size_t q) {
     if (queues_[q].items.empty()) return false;
     const item& i = queues_[q].items.front();
     if (i.is == kind::wait) return of(i.event).reached >= i.version;
     if (i.is != kind::send && i.is != kind::receive) return true;
     return of(i.of).aborted || (of(i.of).done == i.number && other_side(i) < queues_.size());
   }
-  // The queue that has the other side of a message at its front.
+  // The queue with the matching send or receive at its front; queues_.size() if no queue has it.
   std::size_t other_side(const item& i) {
     for (std::size_t q = 0; q < queues_.size(); ++q) {
       if (queues_[q].items.empty()) continue;
@@ -396,7 +398,7 @@ class fake_cluster {
     while (true) {
       able.clear();
       for (std::size_t q = 0; q < queues_.size(); ++q)
-        if (can_go_on(q)) able.push_back(q);
+        if (can_run(q)) able.push_back(q);
       if (able.empty()) return;
       take(able[random_() % able.size()]);
     }
@@ -413,7 +415,7 @@ class fake_cluster {
         item there = std::move(queues_[other].items.front());
         queues_[other].items.pop_front();
         const item &from = i.is == kind::send ? i : there, &into = i.is == kind::send ? there : i;
-        if (from.size != into.size) races.push_back("a message of another size than its receive");
+        if (from.size != into.size) races.push_back("a send and its receive differ in size");
         ++of(i.of).done, ++of(there.of).done;
         join(now, of(there.in).now), join(of(there.in).now, now);
         touch(static_cast<int>(from.in), {{from.bytes, from.size}}, {});
@@ -472,7 +474,7 @@ class fake_cluster {
   std::map<stream, bool> message_streams_;
   std::map<const void*, memory_state> memory_;  // by first byte
   std::map<std::thread::id, std::int64_t> calls_of_thread_;
-  std::map<std::thread::id, int> devices_;  // that threads have chosen
+  std::map<std::thread::id, int> devices_;  // selected, by thread
   communicator hung_ = communicator::none;
 };
 
@@ -487,7 +489,7 @@ struct cluster_runtime {
 
   static bool succeeded(status s) { return s == fake_cluster::good; }
   static std::string text(status s) {
-    return s == fake_cluster::no_device ? "the thread has chosen no device" : "made to fail";
+    return s == fake_cluster::no_device ? "the thread has not selected a device" : "made to fail";
   }
   status set_device(int device) { return cluster->set_device(device); }
   status make_stream(int device, int priority, stream& s) { return cluster->make_stream(device, priority, s); }
@@ -517,7 +519,7 @@ struct cluster_library {
 
   static bool succeeded(status s) { return s == fake_cluster::ok; }
   static bool in_progress(status s) { return s == fake_cluster::going; }
-  static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "goes on"; }
+  static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "in progress"; }
   status rank_in(communicator c, int& r) { return cluster->rank_in(c, r); }
   status size_of(communicator c, int& n) { return cluster->size_of(c, n); }
   status split(communicator c, int color, int key, const edge_options& with, const std::string& name,

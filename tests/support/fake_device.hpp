@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A device that is none: what is put into a stream runs at once, or into the graph that is being captured. Every stream has
-// a vector clock; a kernel or copy that touches memory without being ordered after who wrote it last, or writes memory
-// without being ordered after who read it since, is a race, as is a wait for an event that nobody has recorded, and any call
-// by a thread that has chosen no device.
+// A simulated device that detects races. Enqueued work runs at once, or is captured into a graph. Every stream has a vector
+// clock. Races are: an access that is not ordered after the last write to its memory, a write that is not ordered after the
+// reads since then, a wait for an event that was never recorded, and any call by a thread that has not selected a device.
 
 #include <algorithm>
 #include <cstddef>
@@ -39,10 +38,10 @@ class fake_device {
   };
   using range = std::pair<const void*, std::size_t>;
 
-  // Of calls since the last reset; the call with this number fails.
+  // Number of calls since the last reset; the call with number `fails_at` fails.
   std::int64_t calls = 0, fails_at = -1;
   std::string failed_call;
-  bool hangs = false;  // queries never see an end
+  bool hangs = false;  // queries never report completion
   int queries = 0, makes = 0, copies = 0, launches = 0;
   int selections = 0;
   std::vector<std::string> races;
@@ -85,7 +84,7 @@ class fake_device {
       stream_state& in = of(s);
       const event_state& made = of(e);
       if (!made.recorded) races.push_back("waits for an event that was never recorded");
-      if (made.capture != in.capture && made.capture != capture_) return isolation;  // recorded outside, or long ago
+      if (made.capture != in.capture && made.capture != capture_) return isolation;  // recorded outside this capture
       if (in.capture == 0 && made.capture != 0) in.capture = made.capture, joined_.push_back(s);
       if (in.capture != made.capture) return isolation;
       for (std::size_t i = 0; i < made.clock.size(); ++i) in.clock[i] = std::max(in.clock[i], made.clock[i]);
@@ -173,7 +172,7 @@ class fake_device {
   };
   struct access {
     stream by{};
-    std::uint64_t tick = 0;  // 0: nobody
+    std::uint64_t tick = 0;  // 0: no access
   };
   struct memory_state {
     access write;
@@ -183,8 +182,8 @@ class fake_device {
   template <typename Body>
   status call(std::string_view name, bool allowed_in_capture, Body&& body) {
     const std::lock_guard lock(mutex_);
-    if (devices_.count(std::this_thread::get_id()) == 0) {  // a runtime would make a context on device 0
-      races.push_back(std::string(name) + " by a thread that has chosen no device");
+    if (devices_.count(std::this_thread::get_id()) == 0) {  // a real runtime would create a context on device 0
+      races.push_back(std::string(name) + " by a thread that has not selected a device");
       return no_device;
     }
     if (calls++ == fails_at) {
@@ -237,7 +236,7 @@ class fake_device {
   int capture_ = 0, captures_ = 0;
 };
 
-/// The fake's runtime: what a port to another device has to write.
+/// The device_runtime of fake_device: an example of a port to another device.
 struct fake_runtime {
   using status = fake_device::status;
   using stream = fake_device::stream;
@@ -250,9 +249,9 @@ struct fake_runtime {
   static bool succeeded(status s) { return s == fake_device::good; }
   static std::string text(status s) {
     return s == fake_device::made_to_fail           ? "made to fail"
-           : s == fake_device::no_device            ? "the thread has chosen no device"
-           : s == fake_device::forbidden_in_capture ? "not while capturing"
-           : s == fake_device::isolation            ? "depends on what is not captured"
+           : s == fake_device::no_device            ? "the thread has not selected a device"
+           : s == fake_device::forbidden_in_capture ? "not allowed during capture"
+           : s == fake_device::isolation            ? "depends on uncaptured work"
                                                     : "not joined";
   }
   status set_device(int which) { return device->set_device(which); }

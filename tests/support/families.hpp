@@ -13,7 +13,7 @@ namespace pipesched::tests {
 inline bool needs_even_pp(const family& f) { return f.limits.even_pp; }
 
 /// Calls `f(family, params)` for every family and all legal sizes up to these, training and forward only.
-/// The build with sanitizers, which are ten to fifty times slower, has smaller grids.
+/// Sanitizers are ten to fifty times slower, so their build uses smaller grids.
 template <typename F>
 void for_all_families(std::int64_t max_pp, std::int64_t max_micro, F&& f) {
 #ifdef PIPESCHED_SMALL_GRIDS

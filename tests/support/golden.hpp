@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Orders of other projects, as files in tests/golden, each with its source in it.
+// Schedules of other projects: files in tests/golden, each of which names its source.
 
 #include <doctest/doctest.h>
 
@@ -32,7 +32,7 @@ inline std::vector<std::string> golden_rows(const std::string& name) {
   return rows;
 }
 
-/// The rows of PyTorch's golden/<name>.csv in our notation.
+/// The rows of PyTorch's golden/<name>.csv in the library's notation.
 inline std::vector<std::string> golden_csv_rows(const std::string& name) {
   std::vector<std::string> rows;
   std::istringstream lines(golden_text(name + ".csv"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A random place for a test to make a rank fail: any op of any family.
+// A random op at which a test makes a rank fail.
 
 #include <cstdint>
 #include <iterator>
@@ -12,7 +12,7 @@
 
 namespace pipesched::tests {
 
-/// A program of four ranks, one of its ranks and one of that rank's ops.
+/// A program of four ranks, one of its ranks, and one of that rank's ops.
 struct place_to_fail {
   explicit place_to_fail(std::mt19937_64& random)
       : p(lower(families[random() % std::size(families)].make({.pp = 4, .micro = 8}))),
@@ -26,7 +26,7 @@ struct place_to_fail {
   op at;  // of that cell
 };
 
-/// True if the buffer holds messages to or from another rank; false if it is between stages of one rank.
+/// True if the buffer holds messages to or from another rank; false if it connects two stages of one rank.
 inline bool travels(const program& p, std::uint32_t rank, std::size_t buffer) {
   for (const action& a : p.actions[rank])
     if (a.channel != no_slot && a.what.kind != tensor_kind::weight_gradient && a.buffer == buffer) return true;

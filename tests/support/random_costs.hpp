@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Seeded random cost models, of whole numbers so that all times are exact.
+// Seeded random cost models of whole numbers, so that all times are exact.
 
 #include <pipesched/cost_model.hpp>
 #include <random>
@@ -22,7 +22,7 @@ class random_costs {
     return per_stage(std::move(values));
   }
 
-  /// All that a model can have, each with a chance of one half.
+  /// Random costs; each optional field is given with probability 1/2.
   stage_costs make(std::uint32_t stages) {
     stage_costs c;
     c.forward = per_stage_numbers(stages, 0, 20);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Programs with up to two random changes: many still run, many do not.
+// Random changes of programs. Some of the results still run, the others must be refused.
 
 #include <algorithm>
 #include <cstddef>
@@ -41,7 +41,7 @@ inline void change_at_random(program& p, std::mt19937_64& random) {
   }
 }
 
-/// Sets one field of one action, slot or channel to any number, mostly far out of range.
+/// Sets one field of one action, slot or channel to a random number, mostly far out of range.
 inline void set_at_random(program& p, std::mt19937_64& random) {
   const auto any = static_cast<std::uint32_t>(random() >> (random() % 64));
   action& a = p.actions.all()[random() % p.actions.size()];

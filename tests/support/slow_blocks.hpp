@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The obviously right, slow twin of make_v_half_schedule, make_v_min_schedule and make_v_1f1b_schedule: a rank is a map
-// from slots to ops, whatever a trial needs to know is counted anew from the whole map, and rows come out as text. It
-// shares no code with the library.
+// A simple, slow twin of make_v_half_schedule, make_v_min_schedule and make_v_1f1b_schedule. A rank is a map from slots to
+// ops, every trial recounts the whole map, and rows are returned as text. It shares no code with the library.
 
 #include <algorithm>
 #include <map>
@@ -16,8 +15,8 @@ namespace pipesched::tests {
 
 namespace slow {
 
-/// One slot of an op. '+' is the second slot of a B. The W's of the middle steps have no identity: the k-th of a rank
-/// has stage -1 and micro k.
+/// One slot of an op. '+' is the second slot of a B. In the intermediate steps W's are anonymous: the k-th W of a rank has
+/// stage -1 and micro k.
 struct op_slot {
   char letter;
   int stage, micro;
@@ -34,7 +33,7 @@ inline int rank_of(int stage, int pp) { return stage < pp ? stage : 2 * pp - 1 -
 inline bool is_idle(const rank_slots& row, int slot) { return !row.contains(slot); }
 
 inline void put(rank_slots& row, int slot, op_slot o) {
-  if (slot < 0 || !is_idle(row, slot)) throw std::logic_error("slot " + std::to_string(slot) + " is not to be had");
+  if (slot < 0 || !is_idle(row, slot)) throw std::logic_error("slot " + std::to_string(slot) + " is negative or taken");
   row[slot] = o;
 }
 
@@ -59,7 +58,7 @@ inline std::vector<std::string> texts(const all_ranks& ranks) {
   return rows;
 }
 
-// What an op waits for.
+// Dependencies of an op.
 
 inline int slot_of(const rank_slots& row, op_slot what) {
   for (const auto& [slot, o] : row)
@@ -74,7 +73,7 @@ inline int slot_of_input_gradient(const rank_slots& row, int k) {
   throw std::logic_error("there are too few I's");
 }
 
-/// The earliest slot after everything that the op depends on.
+/// The earliest slot after all dependencies of the op.
 inline int ready(const all_ranks& ranks, int rank, op_slot o) {
   const int pp = pp_of(ranks), last_stage = 2 * pp - 1;
   const char end = o.letter == 'B' ? '+' : o.letter;  // the last slot of an op of this letter
@@ -95,9 +94,9 @@ inline int ready(const all_ranks& ranks, int rank, op_slot o) {
   return slot;
 }
 
-// What a rank holds.
+// Activations of a rank.
 
-/// The activations after this slot.
+/// Number of live activations after this slot.
 inline int held(const rank_slots& row, int until) {
   int count = 0;
   for (const auto& [slot, o] : row)
@@ -153,7 +152,7 @@ enum class weights { as_ops, implicit };
 
 inline int peak(const rank_slots& row, weights w) { return peak(w == weights::implicit ? with_weights(row) : row); }
 
-/// The rank with the op moved from `slot` to the earliest slot that will do, if there is one.
+/// The rank with the op of `slot` moved to the earliest idle slot that keeps the peak within the cap, if one exists.
 inline rank_slots moved(const all_ranks& ranks, int rank, int slot, weights w, int cap) {
   const rank_slots& row = ranks.at(rank);
   const op_slot o = row.at(slot);
@@ -167,7 +166,7 @@ inline rank_slots moved(const all_ranks& ranks, int rank, int slot, weights w, i
   return row;
 }
 
-/// With W's as ops the ops of phases 0 and 2 move, with W's implicit those of phase 2.
+/// Moves the ops of phase 2 and, if W's are ops, also those of phase 0.
 inline void reorder(all_ranks& ranks, int micro, weights w) {
   int cap = 0;
   for (const auto& [rank, row] : ranks) cap = std::max(cap, peak(row, w));
@@ -180,7 +179,7 @@ inline void reorder(all_ranks& ranks, int micro, weights w) {
   }
 }
 
-/// Every op as early as the order of its rank and its dependencies let it. (A W comes after its I in that order.)
+/// Moves every op as early as the order of its rank and its dependencies allow. In that order a W follows its I.
 inline void squeeze(all_ranks& ranks) {
   all_ranks to;
   for (const auto& [rank, row] : ranks) to[rank] = {};

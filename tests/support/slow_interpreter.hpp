@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// An obviously right twin of check(): ranks take turns at random; every buffer, slot and channel is a map; the first fault
-// ends the run. It shares no code with the library's interpreter.
+// A simple, slow twin of check(): runs ranks in a random order and keeps every buffer, slot and channel in a map. The
+// first fault ends the run. It shares no code with the library's interpreter.
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +21,7 @@ class slow_interpreter {
  public:
   slow_interpreter(const program& p, std::uint64_t seed) : p_(p), random_(seed), ranks_(p.actions.count()) {}
 
-  /// True if every rank ends, without a fault and without a message or tensor left over.
+  /// True if every rank finishes without a fault, and no message or tensor is left.
   bool runs() {
     while (true) {
       std::vector<std::uint32_t> can;

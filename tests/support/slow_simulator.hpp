@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The obviously right, slow twin of simulate(): every cell is looked at again and again until no time changes. It shares no
-// code with the library beyond the values.
+// A simple, slow twin of simulate(): recomputes every cell until no time changes. It shares no code with the library
+// except the value types.
 
 #include <algorithm>
 #include <map>
@@ -12,10 +12,10 @@
 
 namespace pipesched::tests {
 
-/// Start and end of every cell, [rank][cell]. `Costs` has duration(cell), release(cell, i) and transfer(from, to, tensor).
+/// Start and end of every cell, [rank][cell]. `Costs` needs duration(cell), release(cell, i) and transfer(from, to, tensor).
 template <typename Costs>
 std::vector<std::vector<std::pair<double, double>>> slow_simulation(const schedule& s, const Costs& costs) {
-  using name = std::tuple<char, std::uint32_t, std::uint32_t>;  // letter (B for I, too), stage, micro
+  using name = std::tuple<char, std::uint32_t, std::uint32_t>;  // letter (an I counts as a B), stage, micro
   struct place {
     std::uint32_t rank;
     std::size_t cell, op;

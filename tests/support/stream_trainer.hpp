@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A trainer of tanh_model on a device that is none (fake_device, fake_cluster).
+// A trainer of tanh_model for the simulated devices of fake_device.hpp and fake_cluster.hpp.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace pipesched::tests {
 
-// Puts the model's ops into its rank's stream as kernels, each with the memory that it reads and writes.
+// Enqueues the model's ops on its rank's stream as kernels, each with the memory that it reads and writes.
 template <typename Device, typename Side>
 struct stream_trainer {
   using model = tanh_model<double>;

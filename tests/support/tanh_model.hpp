@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A model that is quickly trained: a stage is y = tanh(W x) with four inputs and outputs, the loss of a micro-batch half
-// the square of what the last stage makes. On one device, and as a trainer of one rank.
+// A small model for tests of training: each stage computes y = tanh(W x) with four inputs and outputs; the loss of a
+// micro-batch is |y|^2 / 2 of the last stage. It runs on one device, or as one trainer per rank.
 
 #include <algorithm>
 #include <array>
@@ -34,7 +34,7 @@ struct tanh_model {
   struct layer {
     matrix weights{}, gradient{};
   };
-  // What I makes: the gradient before the tanh, for W, and that of the input.
+  // The results of I: the gradient before the tanh, for W, and the gradient of the input.
   struct backward_result {
     vector before, input;
   };
@@ -50,7 +50,7 @@ struct tanh_model {
       for (Real& w : row) w = static_cast<Real>(random() % 1000) / 1000 - Real(0.5);
     return l;
   }
-  // Tied stages begin with the weights of the first of them.
+  // Tied stages start with equal weights, those of the lower stage.
   static layer make_layer(std::uint32_t stage, const tied_stages& tied) {
     for (const auto& [a, b] : tied)
       if (stage == a || stage == b) return make_layer(std::min(a, b));
@@ -91,8 +91,8 @@ struct tanh_model {
     return loss;
   }
 
-  // One device, where stage `s` sums over the micro-batches in the order `orders[s]`; a stage that two ranks hold has two
-  // orders, one behind the other, of which each is summed for itself.
+  // Trains on one device. Stage `s` sums gradients over the micro-batches in the order `orders[s]`; a stage with two
+  // replicas has two orders, whose separate sums are then added.
   using order = std::vector<std::vector<std::uint32_t>>;
   static results on_one_device(std::uint32_t stages, std::uint32_t micro, const std::vector<order>& orders,
                                const tied_stages& tied = {}) {
@@ -129,13 +129,13 @@ struct tanh_model {
     }
     return r;
   }
-  // From the first micro-batch to the last.
+  // Sums from the first micro-batch to the last.
   static results on_one_device(std::uint32_t stages, std::uint32_t micro, const tied_stages& tied = {}) {
     std::vector<std::uint32_t> ascending;
     for (std::uint32_t m = 0; m < micro; ++m) ascending.push_back(m);
     return on_one_device(stages, micro, std::vector<order>(stages, order{ascending}), tied);
   }
-  // The orders in which the ranks of a schedule sum.
+  // The orders in which the ranks of a schedule sum gradients.
   static std::vector<order> orders_of(const schedule& s) {
     std::vector<order> orders(s.stages());
     for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
@@ -180,7 +180,7 @@ struct tanh_model {
       begin(t);
       add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
-    void backward(task t) {  // by its own two halves, through the context that a whole B has, too
+    void backward(task t) {  // I, then W, through the context slot of the B
       due.at(t.slots.context) = input_gradient(t);
       add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
@@ -193,7 +193,7 @@ struct tanh_model {
     }
     std::span<std::byte> reduction_buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(reductions[n])); }
     void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> gradient) {
-      if (gradient.empty()) {  // both are here
+      if (gradient.empty()) {  // both stages are on this rank
         add(layer_of(stage).gradient, layer_of(other).gradient);
         layer_of(other).gradient = layer_of(stage).gradient;
         return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A notice board for processes that are threads of one.
+// A notice board whose processes are threads of one process.
 
 #include <condition_variable>
 #include <cstdint>

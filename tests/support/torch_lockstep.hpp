@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Files with communication, and a slow player of them that shares no code with the library's verifier.
+// A slow interpreter of PyTorch's files with communication. It shares no code with the library's verifier.
 
 #include <algorithm>
 #include <cstdint>
@@ -33,8 +33,8 @@ inline std::vector<std::vector<std::string>> cells_of(const std::string& file) {
   return rows;
 }
 
-/// Runs the ranks by the strictest rule: a send and its receive wait for each other. True if all ranks end, every input is
-/// there when an op needs it, and every wait comes after its send.
+/// Runs all ranks under the strictest rule: a send and its receive block until both are posted. True if all ranks finish,
+/// every input has arrived when an op needs it, and every wait follows its send.
 inline bool runs_in_lockstep(const torch_csv& file) {
   const schedule& s = file.schedule;
   std::vector<std::vector<torch_action>> actions(s.pp());
@@ -72,7 +72,7 @@ inline bool runs_in_lockstep(const torch_csv& file) {
         }
         const torch_action a = actions[rank][action[rank]];
         if (a.pass == torch_pass::wait_send_f || a.pass == torch_pass::wait_send_b) {
-          // Once for every send, and after it.
+          // Each wait must follow its send.
           if (!has(rank, a.pass, a.stage, a.micro)) return false;
         } else if (a.pass == torch_pass::send_f || a.pass == torch_pass::send_b) {
           const bool forward = a.pass == torch_pass::send_f;

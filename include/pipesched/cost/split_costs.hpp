@@ -31,7 +31,7 @@ inline std::vector<double> stages_per_rank(const placement& where) {
   return count;
 }
 
-// The numbers per stage; `divide` is false for what a chunk does not share with the others, such as messages.
+// The numbers per stage; `divide` is false for numbers that are not divided among chunks, such as messages.
 inline per_stage split_share(const per_stage& given, const placement& where, const std::vector<double>& count,
                              bool divide) {
   const std::size_t n = given.values().size(), stages = where.stages();

@@ -28,7 +28,7 @@ struct pair_time {
   std::optional<std::array<std::uint16_t, 2>> stages{};  ///< of `passes.first` and `passes.second`; default: any
   double time = 0;
 
-  /// Does it price this cell? The order of the cell's ops does not matter.
+  /// True if it prices this cell. The order of the cell's ops does not matter.
   constexpr bool prices(const cell& c) const noexcept {
     const auto is = [&](std::size_t first, std::size_t second) {
       return c[first].pass == passes.first && c[second].pass == passes.second &&
@@ -227,7 +227,7 @@ struct stage_costs {
     return general;
   }
 
-  // The two stages of a pair of equal passes are in no order, as the ops of a cell are in none.
+  // The stages of a pair of equal passes are unordered, as the ops of a cell are.
   static constexpr bool same_cells(const pair_time& a, const pair_time& b) noexcept {
     if (!(a.passes == b.passes) || a.stages.has_value() != b.stages.has_value()) return false;
     if (!a.stages) return true;

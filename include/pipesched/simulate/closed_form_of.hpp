@@ -84,7 +84,7 @@ class duration_survey {
   std::string_view fails_{};
 };
 
-// Is each row of the schedule the one that this family makes?
+// True if each row of the schedule equals the one that the family makes.
 inline bool is_order_of_family(const schedule& s, const schedule_params& p) {
   try {
     return make_schedule(s.name.view(), p).cells == s.cells;

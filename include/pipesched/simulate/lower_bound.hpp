@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Lower bounds of the makespan for a placement, a number of micro-batches, costs, and the cells that may be used. Beside a
-// makespan they say how far from the optimum it can be: "makespan 66, at least 63, gap 4.8 %".
+// Lower bounds of the makespan for a placement, a number of micro-batches, costs, and the cells that may be used. With a
+// makespan they give its largest possible distance from the optimum: "makespan 66, at least 63, gap 4.8 %".
 
 #include <array>
 #include <cstdint>

@@ -84,7 +84,7 @@ constexpr std::vector<activation_unit> activation_units(const placement& where) 
   return units;
 }
 
-// Metrics of one rank's row, without its bubble and what it hosts.
+// Metrics of one rank's row, without its bubble and its hosted stages.
 template <typename Costs>
 constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const activation_unit& unit,
                                    const Costs& costs) {

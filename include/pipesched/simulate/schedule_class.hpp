@@ -18,7 +18,7 @@ struct schedule_class {
   bool split_backward = true;  ///< B may be split into I and W
   /// Passes that may share a cell.
   pass_pair_set pairs = pass_pair_set::forward_with_backward();
-  bool either_order = false;  ///< in a cell, ops stand in any order; else F before B before I before W
+  bool either_order = false;  ///< the ops of a cell may be in any order; else F before B before I before W
   bool forward_only = false;
   std::optional<double> memory_cap{};  ///< live activations per rank at a time, in shares as in rank_metrics
 };

@@ -50,7 +50,7 @@ class simulation {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
       if (done_[rank] != s_[rank].size())
         throw schedule_error(
-            concat({"a schedule that was called verified deadlocks on rank ", rank, "; verify() names the cycle"}));
+            concat({"a schedule passed as verified deadlocks on rank ", rank, "; verify() names the cycle"}));
       if (done_[rank] > 0 && !(t_[rank].back().end <= std::numeric_limits<double>::max()))
         throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
     }

@@ -33,8 +33,8 @@ struct timeline {
 
 namespace detail {
 
-/// Refuses a timeline that was filled in by hand, and wrongly. @throws schedule_error unless there is one interval per cell.
-/// Linear in the number of ranks.
+/// Refuses a timeline whose intervals do not match its schedule. @throws schedule_error unless there is one interval per
+/// cell. Linear in the number of ranks.
 constexpr void require_intervals(const timeline& t) {
   const schedule& s = t.schedule;
   if (s.cells.count() != s.pp() || t.intervals.count() != s.pp())

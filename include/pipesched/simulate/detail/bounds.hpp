@@ -22,7 +22,7 @@
 
 namespace pipesched::detail {
 
-// Whether sums of some numbers are exact in a double, whatever their order: they are multiples of one power of two.
+// Tells if sums of some numbers are exact in a double in any order: the numbers must be multiples of one power of two.
 class exactness {
  public:
   constexpr void note(double value) {
@@ -34,7 +34,7 @@ class exactness {
     lowest_ = std::min(lowest_, scale + static_cast<int>(std::countr_zero(mantissa)));
     highest_ = std::max(highest_, scale + static_cast<int>(std::bit_width(mantissa)));
   }
-  /// Are sums of up to `terms` of the numbers, and of their halves, exact?
+  /// True if sums of up to `terms` of the numbers, and of their halves, are exact.
   constexpr bool holds_for(double terms) const {
     if (highest_ < lowest_) return true;
     return highest_ - lowest_ + 1 + static_cast<int>(std::bit_width(static_cast<std::uint64_t>(terms))) <= 53;
@@ -119,7 +119,7 @@ class bounds {
   constexpr op make(pass p, const bound_unit& u) const {
     return {p, p_.chunk_of(u.stage, u.micro), static_cast<std::uint16_t>(u.stage), u.micro};
   }
-  // Does the output of the op go to another rank?
+  // True if the output of the op goes to another rank.
   constexpr bool leaves(op o) const {
     const auto out = output_of(o, p_.stages());
     return out && p_.rank_of(o.stage, o.micro) != p_.rank_of(receiver_of(*out), o.micro);
@@ -134,8 +134,8 @@ class bounds {
     return value;
   }
 
-  // Takes in that the i-th op of this cell may be in it. Without an output the next op of the chain starts after the cell,
-  // and so does one on the same rank, however early the output is released.
+  // Updates the least times of the cell's i-th op. If the op has no output, or the next op of the chain is on the same rank,
+  // the next op starts after the cell, however early the output is released.
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
     const double release = output_of(c[i], p_.stages()) ? noted(release_of(costs_, c, i)) : duration;
     at.busy = std::min(at.busy, duration);
@@ -156,7 +156,7 @@ class bounds {
     if (!class_.forward_only) u.after_gradient = transfer_after(make(pass::backward, u));
   }
 
-  // Cells with an op of a first and one of b second, and where the class has cells in either order also the reverse.
+  // Takes in the cells with an op of a first and one of b second, and the reverse if the class allows either order.
   constexpr void look_at_pairs(bound_unit& a, bound_unit& b) {
     for (pass first : passes_)
       for (pass second : passes_) {
@@ -220,11 +220,11 @@ class bounds {
     offer(end, 0, "one micro-batch from end to end");
   }
 
-  // Who pays for the time that overlapped cells save: each pair is charged in full, to one op or in parts to both. Or each op
-  // counts its least share of a cell, half of a pair.
+  // Attribution of the time that overlapped cells save. The saving of a pair is charged in full, to one op or in parts to
+  // both; or each op counts its least share of a cell, half of a pair.
   enum class charge { forward, others, halves, shares };
 
-  // Least time that an op adds to the work of its rank. `weights`: are W's part of the work?
+  // Least time that an op adds to the work of its rank. `weights`: true if W's are part of the work.
   constexpr double net(const bound_unit& u, pass p, charge who, bool weights) const {
     const bound_unit::least& at = u.of(p);
     if (who == charge::shares) return at.share;
@@ -256,7 +256,7 @@ class bounds {
     for (std::size_t u : hosted_[rank]) head = std::min(head, units_[u].head);
     for (charge who : {charge::forward, charge::others, charge::halves, charge::shares}) {
       bound_work(rank, head, who);
-      if (class_.pairs.empty()) break;  // nothing is saved
+      if (class_.pairs.empty()) break;  // no time can be saved
     }
     if (class_.memory_cap && *class_.memory_cap > 0) bound_memory(rank, head);
   }
