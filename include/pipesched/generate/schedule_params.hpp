@@ -45,7 +45,7 @@ constexpr bool is_given(const schedule_params& p, parameter which) {
 }
 
 /// The parameters without those that a family with these limits does not take.
-constexpr schedule_params keep_taken(schedule_params p, const family_limits& limits) {
+inline schedule_params keep_taken(schedule_params p, const family_limits& limits) {
   if (!limits.takes.contains(parameter::chunks)) p.chunks.reset();
   if (!limits.takes.contains(parameter::group_size)) p.group_size.reset();
   if (!limits.takes.contains(parameter::extra_warm_up)) p.extra_warm_up = false;
