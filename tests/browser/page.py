@@ -107,6 +107,7 @@ def fitted(driver, name, path, shots):
     """Whatever the unit of time, the page opens fitted, stays so when the window changes, and zooms from there."""
     driver.set_window_size(1500, 800)
     page = Page(driver, path)
+    check("no notes, no room for them", not driver.find_element(By.ID, "notes").is_displayed())
     if shots:
         driver.save_screenshot(str(shots / f"unit_{name}.png"))
     scales = name != "0"  # nothing takes time there
@@ -144,7 +145,7 @@ def run(driver, small, large, shots):
     legend = driver.find_element(By.ID, "legend").text
     for words in ("forward", "backward", "for inputs", "for weights", "overlapped pair", "idle", "replica 1", "micro-batch"):
         check(f"the legend has {words}: {legend}", words in legend)
-    check("no notes, no room for them", not driver.find_element(By.ID, "notes").is_displayed())
+    check("the notes say what the costs are of", "a rank's share" in driver.find_element(By.ID, "notes").text)
     check("title", "dualpipe, 8 ranks, 20 micro-batches: makespan" in page.js("DATA[0].title"))
 
     tip = page.hover(0, 0, 17)
