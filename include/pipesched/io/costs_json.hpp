@@ -82,7 +82,7 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
   for (const auto& item : j.items()) {
     const std::string& name = item.key();
     const Json& value = item.value();
-    const std::string at = path + "." + name;
+    const std::string at = concat({path, ".", name});
     if (name == "ops") {
       pair.passes = pair_of_text(value, at);
     } else if (name == "time") {

@@ -177,9 +177,9 @@ class svg_writer {
   void draw_axis(double y) {
     for (double tick : ticks(from_, from_ + length_, std::max(2.0, cells_width_ / 70))) {
       const std::string at = number(x(tick));
-      out_ += "<line x1=\"" + at + "\" x2=\"" + at + "\" y1=\"" + number(y) + "\" y2=\"" + number(y + 5) +
-              "\" stroke=\"#333\"/><text x=\"" + at + "\" y=\"" + number(y + 18) + "\" text-anchor=\"middle\">" +
-              label(tick) + "</text>\n";
+      out_ += concat({"<line x1=\"", at, "\" x2=\"", at, "\" y1=\"", number(y), "\" y2=\"", number(y + 5),
+                      "\" stroke=\"#333\"/><text x=\"", at, "\" y=\"", number(y + 18), "\" text-anchor=\"middle\">",
+                      label(tick), "</text>\n"});
     }
     out_ += "<text x=\"12\" y=\"" + number(y + 18) + "\">time</text>\n";
   }

@@ -220,6 +220,19 @@ class slot_table {
     return l;
   }
 
+  // Parts of the table, slot by slot.
+  enum class part { warm_up, steady, cool_down };
+
+  // Whether the next op of the table may move, and the part that the table has reached with it.
+  constexpr bool may_move(region movable, part& now, std::int32_t what) const {
+    if (movable == region::everything) return true;
+    if (now == part::warm_up && what == static_cast<std::int32_t>(links_ - 1)) now = part::steady;
+    const bool moves = now == part::cool_down || (now == part::warm_up && movable != region::after_steady);
+    if (now == part::steady && what >= 0 && link_of(what) < ranks_ && micro_of(what) + 1 == micro_)
+      now = part::cool_down;
+    return moves;
+  }
+
   constexpr void reorder(region movable) {
     const bool fills = movable == region::after_steady;
     struct progress {
@@ -236,17 +249,12 @@ class slot_table {
       ranks.push_back({.kept = running_sum(fills ? 1 : slots_)});
       if (fills) ranks.back().counts = std::move(counts);
     }
-    enum { warm_up, steady, cool_down } phase = warm_up;
+    part now = part::warm_up;
     for (std::size_t slot = 0; slot < slots_; ++slot)
       for (std::size_t rank = 0; rank < ranks_; ++rank) {
         const std::int32_t what = at(slot, rank);
         if (what == idle || what == second_half || (what == weight && fills)) continue;
-        bool moves = !fills;
-        if (movable != region::everything) {
-          if (phase == warm_up && what == static_cast<std::int32_t>(links_ - 1)) phase = steady;
-          moves = phase == cool_down || (phase == warm_up && moves);
-          if (phase == steady && what >= 0 && link_of(what) < ranks_ && micro_of(what) + 1 == micro_) phase = cool_down;
-        }
+        const bool moves = may_move(movable, now, what);
         progress& done = ranks[rank];
         if (fills) {
           if (moves) move_and_fill(what, rank, slot, done.counts, peak);

@@ -34,7 +34,8 @@ inline bool keeps_limit(const schedule& s, const stage_costs& costs, double limi
     double memory = 0;
     for (const cell& c : s[rank]) {
       const std::uint16_t stage = c[0].stage;
-      if (c[0].pass == pass::forward && (memory += kept[stage]) > most) return false;
+      if (c[0].pass == pass::forward) memory += kept[stage];
+      if (memory > most) return false;
       if (c[0].pass == pass::backward_input) memory -= freed_by_I[stage];
       if (c[0].pass == pass::backward_weight) memory -= kept[stage] - freed_by_I[stage];
     }
