@@ -178,15 +178,6 @@ std::string with_costs_file(const arguments& args, std::string text) {
   return *file + ": " + text;
 }
 
-stage_costs split_costs(const stage_costs& given, const pipesched::placement& where) {
-  stage_costs costs = given;
-  if (!costs.backward) {  // the defaults are of a rank's share, too
-    if (!costs.backward_input) costs.backward_input = 1;
-    if (!costs.backward_weight) costs.backward_weight = 1;
-  }
-  return split_stage_costs(costs, where);
-}
-
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p) {
   if (f.limits.takes.contains(parameter::chunks)) return p.pp * p.chunks.value_or(2);
   if (f.limits.takes.contains(parameter::waves)) return p.pp * 2 * p.waves.value_or(1);
@@ -196,7 +187,7 @@ std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_par
 pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p, const stage_costs& costs) {
   if (f.limits.takes.contains(parameter::costs)) {
     pipesched::require(f.limits, p);
-    p.costs = split_costs(
+    p.costs = split_stage_costs(
         costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp) : pipesched::placement::vee(p.pp));
   }
   return f.make(p);

@@ -43,9 +43,6 @@ struct option_error : pipesched::schedule_error {
 /// An error's text, with the name of the file of --costs in front if it is about costs.
 std::string with_costs_file(const arguments& args, std::string text);
 
-/// The costs per stage: split_stage_costs(), also for the default of I and W, which is 1 per share of a rank.
-pipesched::stage_costs split_costs(const pipesched::stage_costs& given, const pipesched::placement& where);
-
 /// Stages of the family's placement. @pre legal parameters
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p);
 

@@ -22,7 +22,7 @@ using namespace pipesched;
 
 study study_of(schedule s, const stage_costs& given, bool own_order) {
   study of;
-  of.costs = split_costs(given, s.placement);
+  of.costs = split_stage_costs(given, s.placement);
   of.convention = describe_split(given, s.placement);
   if (const std::string note = note_on_backward(given); !note.empty()) of.convention += "; " + note;
   if (const std::string note = note_on_unused(unused_costs(s, given)); !note.empty()) of.convention += "; " + note;

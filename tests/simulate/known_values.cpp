@@ -186,6 +186,10 @@ TEST_CASE("known values: an array with one number per rank is divided among each
   CHECK(split_stage_costs({.transfer_time = {1, 2}}, v).transfer_time == per_stage{1, 2, 2, 1});  // not divided
   CHECK(split_stage_costs({.transfer_time = {1, 2, 3}}, v).transfer_time == per_stage{1, 2, 3});  // per cut
   CHECK(split_stage_costs({.weight_bytes = {2, 4}}, v).weight_bytes == per_stage{1, 2, 2, 1});
+  CHECK(split_stage_costs({}, v).duration(op{pass::backward_input, 0, 0, 0}) == .5);  // the defaults, too
+  CHECK(split_stage_costs({}, v).duration(op{pass::backward_weight, 0, 3, 0}) == .5);
+  CHECK(split_stage_costs({.backward_input = 3}, v).duration(op{pass::backward_weight, 0, 3, 0}) == .5);
+  CHECK(split_stage_costs({.backward = 3}, v).duration(op{pass::backward_weight, 0, 3, 0}) == .75);
   stage_costs paired;
   paired.pairs = {{{pass::forward, pass::backward}, {}, 5}, {{pass::forward, pass::backward}, {{0, 1}}, 5}};
   CHECK(split_stage_costs(paired, v).pairs[0].time == 2.5);

@@ -49,11 +49,16 @@ inline per_stage split_share(const per_stage& given, const placement& where, con
 /// where there are more stages than ranks, is divided among the stages of its rank (times, bytes and weights) or repeated
 /// for them (transfers, messages, bandwidths); a field with one number per stage stays as it is. Pairs without stages are
 /// divided; pairs with stages are per stage. A bidirectional placement has as many stages as ranks, so its arrays are per
-/// stage. Other lengths stay for check() to refuse.
+/// stage. Defaults are of a rank's share. Other lengths
+/// stay for check() to refuse.
 /// @throws schedule_error if a pair without stages meets ranks with different numbers of stages. Linear in stages.
 inline stage_costs split_stage_costs(const stage_costs& given, const placement& where) {
   const std::vector<double> count = detail::stages_per_rank(where);
   stage_costs costs = given;
+  if (where.stages() > where.ranks() && !costs.backward) {  // the default of 1 is of a rank's share, too
+    if (!costs.backward_input) costs.backward_input = 1;
+    if (!costs.backward_weight) costs.backward_weight = 1;
+  }
   stage_costs::for_each_field(costs, [&](auto& field, std::string_view name) {
     const bool divide = !stage_costs::is_per_cut(name);
     if constexpr (requires { field.has_value(); }) {
