@@ -21,7 +21,7 @@ constexpr char folded(char c) noexcept {
 // The least number of characters to insert, delete, replace, or swap with their neighbour (each pair at most once).
 // O(a.size() * b.size()).
 constexpr std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> two_back(b.size() + 1), back(b.size() + 1), row(b.size() + 1);
+  std::vector<std::size_t> two_back(b.size() + 1, 0), back(b.size() + 1, 0), row(b.size() + 1, 0);
   for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
     two_back.swap(back), back.swap(row);

@@ -89,8 +89,12 @@ expect "generate, too large" 2 '' 'pipesched: gpipe needs about 27.5 GiB of memo
   "$tool" generate gpipe --pp 65536 --micro 4096 --max-memory 1
 expect "simulate, too large" 2 '' 'pipesched: zbv needs about [0-9.]+ GiB of memory for 4096 stages and 4096 micro-batches; the limit is 1 GiB \(--max-memory\)~' \
   "$tool" simulate --family zbv --pp 2048 --micro 4096 --max-memory 1
-expect "the limit of a shell counts" 2 '' 'pipesched: gpipe needs about [0-9.]+ GiB [^~]*the limit is [0-9.]+ MiB \(--max-memory\)~' \
-  bash -c "ulimit -v 500000 && '$tool' generate gpipe --pp 1024 --micro 20000 -o /dev/null"
+if ! bash -c "ulimit -v 500000 && '$tool' --version" >/dev/null 2>&1; then
+  echo "skipped: the limit of a shell (this build of the tool cannot start under one: address sanitizer)"
+else
+  expect "the limit of a shell counts" 2 '' 'pipesched: gpipe needs about [0-9.]+ GiB [^~]*the limit is [0-9.]+ MiB \(--max-memory\)~' \
+    bash -c "ulimit -v 500000 && '$tool' generate gpipe --pp 1024 --micro 20000 -o /dev/null"
+fi
 
 # The family in progress, where standard error is a terminal
 if command -v script >/dev/null; then

@@ -73,8 +73,8 @@ struct activation_unit {
 };
 
 constexpr std::vector<activation_unit> activation_units(const placement& where) {
-  std::vector<activation_unit> units(where.ranks());
-  std::vector<std::array<std::int64_t, 2>> hosted(where.ranks());
+  std::vector<activation_unit> units(where.ranks(), activation_unit{});
+  std::vector<std::array<std::int64_t, 2>> hosted(where.ranks(), std::array<std::int64_t, 2>{});
   for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
     for (std::uint16_t rank : where.rank_of_stage(replica)) ++hosted[rank][replica];
   for (std::size_t rank = 0; rank < units.size(); ++rank) {
