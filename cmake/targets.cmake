@@ -33,6 +33,9 @@ target_compile_options(pipesched_dev INTERFACE -Wall -Wextra -Wconversion -Wshad
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(pipesched_dev INTERFACE -Wno-restrict)  # false on "text" + string: GCC bug 105329
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 15)
+  target_compile_options(pipesched_dev INTERFACE -Wno-deprecated-declarations)  # std::stable_sort of libstdc++ 12
+endif()
 
 # Includes every header in two objects of one program, so that a non-inline function is a link error.
 if(NOT PROJECT_IS_TOP_LEVEL)
