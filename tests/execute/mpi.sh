@@ -3,6 +3,7 @@
 # Runs tests/execute/mpi.cpp with four processes: mpi.sh PROGRAM. Exits with 77 where there is no MPI.
 set -uo pipefail
 program=$(realpath "$1")
+[ -x "$program" ] || { echo "FAILED: there is no program $1"; exit 1; }  # mpirun --enable-recovery would wait for it
 command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,6 +22,7 @@ good=0
 for seed in $(seq 100); do
   rm -f said.*
   "${run[@]}" --enable-recovery "$program" killed "$work/said" "$seed" >log 2>&1
+  [ $? -lt 124 ] || { echo "FAILED: no end within 240 s, seed $seed; the other seeds are not tried"; cat log; exit 1; }
   if [ "$(cat said.* 2>/dev/null | grep -c '^ok')" = 3 ]; then
     good=$((good + 1))
   else
