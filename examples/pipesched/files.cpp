@@ -16,6 +16,7 @@
 #include <iostream>
 #include <iterator>
 #include <pipesched/error.hpp>
+#include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/io/torch_csv.hpp>
@@ -58,7 +59,6 @@ template <typename Read>
 auto read_file(const std::string& name, const std::vector<std::string>& others, Read&& read) {
   try {
     if (name == "-") return read(std::cin);
-    errno = 0;
     std::error_code ignored;
     std::ifstream file;
     if (fs::is_directory(name, ignored))
@@ -91,24 +91,14 @@ void write_in_place(const std::string& name, const std::function<void(std::ostre
   if (!file) cannot_write(name);
 }
 
-// The family whose order this is; searches are left out, as their order depends on costs.
-std::string_view family_with_order(const pipesched::schedule& s) {
-  const std::int64_t per_rank = s.stages() / s.pp();
+// A CSV has no name: the schedule gets that of the family whose order it is, of the file's own name first.
+void name_after_family(pipesched::schedule& s, const std::string& stem) {
   const double read = 16.0 * static_cast<double>(s.cells.all().size());
   const double budget = std::max(4 * read, 256.0 * 1024 * 1024);
-  for (const pipesched::family& f : pipesched::families) {
-    if (f.limits.takes.contains(pipesched::parameter::costs)) continue;
-    pipesched::schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
-    if (f.limits.takes.contains(pipesched::parameter::chunks)) p.chunks = per_rank;
-    if (f.limits.takes.contains(pipesched::parameter::waves)) p.waves = per_rank / 2;
-    if (stages_of(f, p) != s.stages() || bytes_to_generate(f, p) > budget) continue;
-    try {
-      const pipesched::schedule own = f.make(p);
-      if (own.placement == s.placement && own.cells == s.cells) return f.name;
-    } catch (const schedule_error&) {  // the family has no schedule of this size
-    }
-  }
-  return {};
+  const auto fits = [&](const pipesched::family& f, const pipesched::schedule_params& p) {
+    return stages_of(f, p) == s.stages() && bytes_to_generate(f, p) <= budget;
+  };
+  if (const std::string_view name = pipesched::recognize_family(s, stem, fits); !name.empty()) s.name = name;
 }
 
 }  // namespace
@@ -116,7 +106,7 @@ std::string_view family_with_order(const pipesched::schedule& s) {
 pipesched::schedule_file read_schedule(const std::string& file) {
   pipesched::schedule_file read = read_file(file, {}, [](std::istream& in) { return pipesched::read_schedule(in); });
   if (read.format == pipesched::schedule_format::torch_csv)
-    if (const std::string_view name = family_with_order(read.schedule); !name.empty()) read.schedule.name = name;
+    name_after_family(read.schedule, fs::path(file).stem().string());
   return read;
 }
 

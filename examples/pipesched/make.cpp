@@ -56,6 +56,7 @@ int generate(const arguments& args) {
     throw schedule_error(text);
   pipesched::schedule s = make_family(f, p, costs);
   std::vector<std::string> unused = unused_costs(s, costs);
+  if (to.format != "grid" && costs.weight_bytes != pipesched::per_stage(0)) unused.emplace_back("memory.weights");
   if (args.text("--costs") == "deepseek_v3" && !args.has("--overlapped")) std::erase(unused, "overlapped");
   if (const std::string note = note_on_unused(unused); !note.empty() && to.format != "grid") add_note("costs " + note);
   if (const std::string note = note_on_backward(costs); !note.empty() && to.format != "grid")
@@ -111,6 +112,10 @@ int lower(const arguments& args) {
     throw schedule_error(
         fmt::format("--depth takes 1 to 65536 buffers; got {}, nearest {}", depth, depth < 1 ? 1 : 65536));
   const pipesched::schedule s = read_computation(args.operands[0]);
+  if (const pipesched::report r = pipesched::verify(s); !r) {
+    write_output("-", to_string(r));
+    return 1;
+  }
   std::ostringstream text;
   if (to.format == "csv") {
     write_torch_comms_csv(text, s,

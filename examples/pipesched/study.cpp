@@ -2,15 +2,14 @@
 
 #include "study.hpp"
 
-#include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
-#include <pipesched/cost/pass_pairs.hpp>
 #include <pipesched/cost/split_costs.hpp>
+#include <pipesched/dependencies.hpp>
 #include <pipesched/notation.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/simulate/simulate.hpp>
+#include <unordered_set>
 #include <utility>
 
 #include "command_line.hpp"
@@ -27,7 +26,7 @@ study study_of(schedule s, const stage_costs& given, bool own_order) {
   if (const std::string note = note_on_backward(given); !note.empty()) of.convention += "; " + note;
   if (const std::string note = note_on_unused(unused_costs(s, given)); !note.empty()) of.convention += "; " + note;
   of.times = simulate(std::move(s), of.costs, verified);
-  of.measured = measure(of.times, of.costs);
+  of.measured = measure(of.times, of.costs, verified);
   of.bound = lower_bound(of.times.schedule, of.costs);
   of.formula = closed_form_of(of.times.schedule, of.costs, own_order);
   return of;
@@ -35,58 +34,85 @@ study study_of(schedule s, const stage_costs& given, bool own_order) {
 
 namespace {
 
-// The passes and cells of a schedule.
-struct uses {
-  explicit uses(const schedule& s) {
-    for (const cell& c : s.cells.all()) {
-      for (op o : c) passes[static_cast<std::size_t>(o.pass)] = true;
-      if (!c.overlapped()) continue;
-      overlapped = true;
-      priced_as_pair = priced_as_pair || pass_pair_set::forward_with_backward().contains(pair_of(c));
-    }
-    const auto ranks = s.placement.rank_of_stage();
-    for (std::uint16_t rank : ranks) messages = messages || rank != ranks[0];
+// One cell of every kind that a cost model by stage can tell apart.
+std::vector<cell> kinds_of_cells(const schedule& s) {
+  std::unordered_set<std::uint64_t> seen;
+  std::vector<cell> kinds;
+  for (const cell& c : s.cells.all()) {
+    std::uint64_t key = s.placement.replica_of(c[0].micro);
+    for (op o : c) key = key << 19 | std::uint64_t{o.stage} << 3 | static_cast<std::uint64_t>(o.pass);
+    if (seen.insert(key).second) kinds.push_back(c);
   }
-  bool has(pass p) const { return passes[static_cast<std::size_t>(p)]; }
+  return kinds;
+}
 
-  std::array<bool, 5> passes{};
-  bool overlapped = false, priced_as_pair = false, messages = false;
-};
+// All that a cost model says about a schedule.
+std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, const stage_costs& given) {
+  const stage_costs costs = split_stage_costs(given, s.placement);
+  std::vector<double> numbers;
+  for (const cell& c : kinds) {
+    numbers.push_back(costs.duration(c));
+    for (std::size_t k = 0; k < c.size(); ++k) {
+      const op o = c[k];
+      numbers.push_back(costs.bytes(o));
+      const auto out = output_of(o, s.stages());
+      if (!out) continue;
+      numbers.push_back(costs.release(c, k));
+      const std::uint32_t from = s.placement.rank_of(o.stage, o.micro),
+                          to = s.placement.rank_of(receiver_of(*out), out->micro);
+      if (from != to) numbers.push_back(costs.transfer(from, to, *out));
+    }
+  }
+  for (std::uint32_t stage = 0; stage < s.stages(); ++stage) numbers.push_back(costs.weights(stage));
+  return numbers;
+}
 
-bool is_used(std::string_view name, const uses& by, const stage_costs& given) {
-  const bool halves = by.has(pass::backward_input);
-  if (name == "backward") return by.has(pass::backward) || (halves && !(given.backward_input && given.backward_weight));
-  if (name == "backward_input" || name == "backward_weight")
-    return halves || (by.has(pass::backward) && !given.backward);
-  if (name == "overlapped") return by.priced_as_pair;
-  if (name == "overlap_efficiency" || name.starts_with("release.")) return by.overlapped;
-  if (name.starts_with("communication.")) return by.overlapped && given.overlap_efficiency.has_value();
-  if (name == "message_bytes" || name == "bandwidth") return by.messages && given.bandwidth.has_value();
-  if (name == "transfer") return by.messages;
-  return true;
+per_stage changed(const per_stage& field, std::size_t first = 0) {
+  std::vector<double> values = field.values();
+  for (std::size_t i = first; i < values.size(); ++i) values[i] = 2 * values[i] + 1;
+  return per_stage(std::move(values));
 }
 
 }  // namespace
 
+// An entry has a use if the model says something else about the schedule with another value of it.
 std::vector<std::string> unused_costs(const schedule& s, const stage_costs& given) {
-  const uses by(s);
+  const std::vector<cell> kinds = kinds_of_cells(s);
+  const std::vector<double> now = readings(s, kinds, given);
+  const auto matters = [&](const auto& change) {
+    stage_costs other = given;
+    change(other);
+    return readings(s, kinds, other) != now;
+  };
   std::vector<std::string> names;
-  const auto look_at = [&](std::string_view name) {
-    if (!is_used(name, by, given)) names.emplace_back(name);
+  const auto look_at = [&](const per_stage& numbers, std::string_view name) {
+    const auto with = [&](const per_stage& instead) {
+      return [&, instead](stage_costs& other) {
+        stage_costs::for_each_field(other, [&](auto& field, std::string_view which) {
+          if (which == name) field = instead;
+        });
+      };
+    };
+    const std::size_t last = numbers.values().size() - 1;
+    if (!matters(with(changed(numbers))))
+      names.emplace_back(name);
+    else if (stage_costs::is_per_cut(name) && last > 0 && numbers.values()[last] != 0 &&
+             !matters(with(changed(numbers, last))))
+      names.push_back(std::string(name) + "[" + std::to_string(last) + "]");
   };
   stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
     if constexpr (requires { field.has_value(); }) {
-      if (field) look_at(name);
+      if (field) look_at(*field, name);
     } else {
-      if (field != per_stage(0)) look_at(name);  // zero is the default
+      if (field != per_stage(0)) look_at(field, name);  // zero is the default
     }
   });
-  if (given.overlap_efficiency) look_at("overlap_efficiency");
-  for (std::size_t i = 0; i < given.pairs.size(); ++i) {
-    const auto cells = s.cells.all();
-    if (std::none_of(cells.begin(), cells.end(), [&](const cell& c) { return given.pairs[i].prices(c); }))
+  if (given.overlap_efficiency && !matters([](stage_costs& other) { other.overlap_efficiency.reset(); }) &&
+      !matters([](stage_costs& other) { other.overlap_efficiency = 1; }))
+    names.emplace_back("overlap_efficiency");
+  for (std::size_t i = 0; i < given.pairs.size(); ++i)
+    if (!matters([&](stage_costs& other) { other.pairs[i].time += 1; }))
       names.push_back("pairs[" + std::to_string(i) + "]");
-  }
   if (given.allowed_pairs) names.emplace_back("allowed_pairs");
   return names;
 }
@@ -157,7 +183,7 @@ nlohmann::ordered_json json_with_ranks(const study& of) {
   nlohmann::ordered_json j = json_of(of);
   for (const rank_metrics& r : of.measured.ranks) j["ranks"].push_back(json_of(r));
   j["critical_path"] = nlohmann::ordered_json::array();
-  for (cell_ref c : explain(of.times, of.costs).critical_path)
+  for (cell_ref c : explain(of.times, of.costs, verified).critical_path)
     j["critical_path"].push_back(to_string(of.times.schedule[c.rank][c.index]));
   return j;
 }

@@ -159,7 +159,7 @@ TEST_CASE("render_text: times that are not finite are refused") {
   timeline t = simulate(make_gpipe_schedule({.pp = 2, .micro = 1}));
   t[1][0].end = std::numeric_limits<double>::infinity();
   CHECK(refusal_of([&] { render_text(t); }) ==
-        "a picture takes finite times, each end at or after its start; got 1 to inf for cell 0 of rank 1");
+        "a timeline needs finite times, each end at or after its start; got 1 to inf for cell 0 of rank 1");
   t[1][0] = {2, 1};
   CHECK(refusal_of([&] { render_text(t); }).ends_with("got 2 to 1 for cell 0 of rank 1"));
 }

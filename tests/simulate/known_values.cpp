@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <string>
 
 #include "pipesched/cost_model.hpp"
@@ -238,9 +239,67 @@ TEST_CASE("known values: every function throws the report of an invalid schedule
   CHECK(refusal_of([&] { explain(empty); }) == rows_missing);
   CHECK(refusal_of([&] { explain(empty, uniform_costs{}); }) == rows_missing);
   CHECK(refusal_of([&] { fit_costs(empty); }) == rows_missing);
+  // A simulated timeline whose schedule or times were edited afterwards.
+  timeline edited = simulate(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  std::swap(edited.schedule[0][0], edited.schedule[0][3]);
+  CHECK(refusal_of([&] { explain(edited); }) == refusal_of([&] { require_valid(edited.schedule); }));
+  CHECK(refusal_of([&] { explain(edited, uniform_costs{}); }) == refusal_of([&] { require_valid(edited.schedule); }));
+  CHECK(explain(edited, uniform_costs{}, verified).critical_path.size() <= 8);  // ends, whatever it is told
+  edited.schedule[1][3] = cell(op{pass::backward, 0, 40, 70});
+  CHECK(refusal_of([&] { measure(edited); }).find("the schedule is not valid") == 0);
+  CHECK(refusal_of([&] { fit_costs(edited); }).find("the schedule is not valid") == 0);
+  timeline timeless = simulate(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  timeless[1][0].end = std::numeric_limits<double>::quiet_NaN();
+  CHECK(refusal_of([&] { measure(timeless); }).find("a timeline needs finite times, each end at or after its start") ==
+        0);
+  timeless[1][0] = {3, 2};
+  CHECK(refusal_of([&] {
+          fit_costs(timeless);
+        }).find("a timeline needs finite times, each end at or after its start") == 0);
   timeline shorter = simulate(make_1f1b_schedule({.pp = 2, .micro = 3}));
   shorter.schedule = make_1f1b_schedule({.pp = 2, .micro = 4});
   CHECK(refusal_of([&] { measure(shorter); }) == "a timeline needs one interval per cell; rank 0 has 6 for 8 cells");
+}
+
+TEST_CASE("known values: numbers are refused as they were given, before they are divided") {
+  const placement v = placement::vee(2);
+  const auto refused = [&](const stage_costs& given) {
+    return refusal_of([&] { split_stage_costs(given, v).check(4); });
+  };
+  CHECK(refused({.backward_input = 2, .backward = 1}) ==
+        "costs: backward of stage 0 is 1, less than its backward_input; nearest 2");
+  CHECK(refused({.forward = {1, 2, 3}}) ==
+        "costs: forward has 3 numbers; expected 1, 2, one per rank, or 4, one per stage");
+  CHECK(refused({.kept_by_forward = {1, 2}, .freed_by_input = {3, 0}}) ==
+        "costs: stage 0 frees 3 bytes, more than the 1 that its forward keeps; nearest 1");
+  CHECK(refusal_of([] {
+          stage_costs{.transfer_time = {1, 2, 3}}.check(2);
+        }) == "costs: transfer has 3 numbers; expected 1, for the cut between 2 stages");
+  CHECK(describe_split({.transfer_time = {1, 2}}, v) ==
+        "costs are of a rank's share, divided among its 2 stages; transfers are by the rank of a cut's earlier stage");
+}
+
+TEST_CASE("known values: a cost model without check() is refused for times that make no sense") {
+  struct costs {
+    double time, way;
+    double duration(const cell&) const { return time; }
+    double transfer(std::uint32_t, std::uint32_t, tensor_id) const { return way; }
+  };
+  const schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
+  const auto begins = [](const std::string& text, std::string_view with) { return text.rfind(with, 0) == 0; };
+  for (const double wrong : {-1.0, std::numeric_limits<double>::quiet_NaN()}) {
+    CAPTURE(wrong);
+    CHECK(begins(refusal_of([&] {
+                   simulate(s, costs{wrong, 0});
+                 }),
+                 "costs: the duration of 0F0 is negative or not a number"));
+    CHECK(begins(refusal_of([&] {
+                   simulate(s, costs{0, wrong});
+                 }),
+                 "costs: the time to the arrival of an output of 0F0 is negative or not a number"));
+    CHECK(begins(refusal_of([&] { lower_bound(s, costs{wrong, 0}); }), "costs: a duration, release or transfer is "));
+    CHECK(begins(refusal_of([&] { lower_bound(s, costs{1, wrong}); }), "costs: a duration, release or transfer is "));
+  }
 }
 
 TEST_CASE("known values: simulating a timeline again equals a new simulation") {
@@ -258,6 +317,6 @@ TEST_CASE("known values: the gap is relative to the bound, and 0 where no cell t
   const stage_costs nothing{.forward = 0, .backward = 0};
   const lower_bound_result bound = lower_bound(s, nothing);
   CHECK(bound.makespan == 0);
-  CHECK(bound.reason == "no cell takes any time");
+  CHECK(bound.reason == "ops alone take no time");
   CHECK(bound.gap(measure(simulate(s, nothing)).makespan) == 0);
 }

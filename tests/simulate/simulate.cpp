@@ -105,9 +105,9 @@ TEST_CASE("simulate: impossible costs are refused with one sentence") {
         "costs: overlap_efficiency is more than 0 and at most 1; got 0, nearest 0.01");
   CHECK(refused({.overlap_efficiency = nan}) != "");
   CHECK(refused({.forward = 1, .forward_communication = 2}) ==
-        "costs: stage 0 communicates for longer than the op lasts; communication is a part of it");
+        "costs: communication.forward of stage 0 is 2, more than the op's 1; nearest 1");
   CHECK(refused({.kept_by_forward = 1, .freed_by_input = 2}) ==
-        "costs: stage 0 frees more bytes than its forward keeps");
+        "costs: stage 0 frees 2 bytes, more than the 1 that its forward keeps; nearest 1");
   CHECK(refusal_of([] { simulate(make_1f1b_schedule({.pp = 2, .micro = 2}), uniform_costs{.overlapped = -2}); }) ==
         "costs: overlapped is negative; expected a finite number that is not negative, nearest 0");
 }

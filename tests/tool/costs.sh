@@ -75,12 +75,22 @@ expect "a gap is a part of the bound" 0 '.*"lower_bound": 63.0,.*"gap": 0.047619
 
 # Costs that nothing costs, and costs that nothing uses
 exactly "all costs zero" 0 "1f1b: 2 ranks, 2 micro-batches; makespan 0, at least 0, gap 0.0 %; idle 0.0 %; costs are per stage, one stage per rank; I = W = B/2, as only B is given
-bound: no cell takes any time" "" bash -c "'$tool' simulate --family 1f1b --pp 2 --micro 2 --forward 0 --backward 0 | head -n 2"
+bound: ops alone take no time" "" bash -c "'$tool' simulate --family 1f1b --pp 2 --micro 2 --forward 0 --backward 0 | head -n 2"
 expect "an overlapped pair that no cell holds is named" 0 '[^~]*; not used here: overlapped~.*' '' "$tool" simulate --family 1f1b --pp 2 --micro 2 --overlapped 3
 expect "a transfer on one rank is named" 0 '[^~]*; not used here: transfer~.*' '' "$tool" simulate --family zbv --pp 1 --micro 2 --transfer 3
 expect "halves beside a whole backward are named" 0 '[^~]*; not used here: backward_input~.*' '' \
   "$tool" simulate --family 1f1b --pp 2 --micro 2 --backward 3 --backward-input 1
 echo '{"pairs": [{"ops": "FB", "time": 2.5}, {"ops": "FF", "time": 2}], "allowed_pairs": ["FB"]}' >pairs.json
 expect "pairs that no cell holds are named" 0 '[^~]*; not used here: pairs\[1\] and allowed_pairs~.*' '' "$tool" simulate --family dualpipe --pp 2 --micro 4 --costs pairs.json
+echo '{"pairs": [{"ops": "FB", "time": 2.5}], "overlap_efficiency": 0.9}' >covered.json
+expect "an efficiency that pairs leave no cell for is named" 0 '[^~]*; not used here: overlap_efficiency~.*' '' "$tool" simulate --family dualpipe --pp 4 --micro 8 --costs covered.json
+echo '{"bandwidth": 5}' >bandwidth.json
+expect "a bandwidth without bytes is named" 0 '[^~]*; not used here: bandwidth~.*' '' "$tool" simulate --family 1f1b --pp 4 --micro 8 --costs bandwidth.json
+echo '{"transfer": [1, 3, 2, 9]}' >cuts.json
+expect "a transfer after the last stage is named" 0 '[^~]*; not used here: transfer\[3\]~.*' '' "$tool" simulate --family 1f1b --pp 4 --micro 8 --costs cuts.json
+echo '{"memory": {"kept_by_forward": 4, "freed_by_input": 2}}' >freed.json
+expect "freed bytes that no op frees are named" 0 '[^~]*; not used here: memory.freed_by_input~.*' '' "$tool" simulate --family 1f1b --pp 4 --micro 8 --forward-only --costs freed.json
+echo '{"backward": 1, "backward_input": 2}' >short.json
+expect "numbers are refused as they were given" 2 '' 'pipesched: short.json: costs: backward of stage 0 is 1, less than its backward_input; nearest 2~' "$tool" simulate --family zbv --pp 2 --micro 2 --costs short.json
 expect "compare names what no family uses" 0 '[^~]*~not used here: overlapped~schedule.*' '' "$tool" compare --families 1f1b,zbv --pp 2 --micro 4 --overlapped 3
 expect "compare names nothing that one family uses" 0 '[^~]*~schedule.*' '' "$tool" compare --families 1f1b,dualpipe --pp 2 --micro 4 --overlapped 3

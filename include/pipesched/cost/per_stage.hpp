@@ -33,7 +33,9 @@ class per_stage {
     const std::size_t n = values_.size();
     if (n != 1 && n != stages && !(per_cut && n + 1 == stages && n > 0))
       throw schedule_error(
-          per_cut && stages > 1
+          per_cut && stages == 2
+              ? detail::concat({"costs: ", name, " has ", n, " numbers; expected 1, for the cut between 2 stages"})
+          : per_cut && stages > 2
               ? detail::concat({"costs: ", name, " has ", n, n == 1 ? " number" : " numbers", "; expected 1 or ",
                                 stages - 1, ", one per cut between ", stages, " stages"})
               : detail::concat({"costs: ", name, " has ", n, n == 1 ? " number" : " numbers", "; expected 1 or ",

@@ -43,16 +43,50 @@ inline per_stage split_share(const per_stage& given, const placement& where, con
   return per_stage(std::move(values));
 }
 
+// Refuses lengths that are neither per share nor per stage, and what check() finds in the numbers as they were given.
+inline void check_shares(const stage_costs& given, const placement& where) {
+  const std::size_t ranks = where.ranks(), stages = where.stages();
+  bool per_rank = true;
+  stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
+    const auto look_at = [&](const per_stage& numbers) {
+      const std::size_t n = numbers.values().size();
+      if (n == 1 || (stage_costs::is_per_cut(name) && n + 1 == stages)) return;
+      if (n != ranks && n != stages)
+        throw schedule_error(concat({"costs: ", name, " has ", n, " numbers; expected 1, ", ranks,
+                                     ", one per rank, or ", stages, ", one per stage"}));
+      per_rank = per_rank && n == ranks;
+    };
+    if constexpr (requires { field.has_value(); }) {
+      if (field) look_at(*field);
+    } else {
+      look_at(field);
+    }
+  });
+  if (!per_rank) return;  // mixed, or per stage: check() sees the numbers that were given
+  stage_costs shares = given;
+  shares.pairs.clear();
+  stage_costs::for_each_field(shares, [&](auto& field, std::string_view name) {
+    if (!stage_costs::is_per_cut(name)) return;
+    if constexpr (requires { field.has_value(); }) {
+      field.reset();
+    } else {
+      field = 0;
+    }
+  });
+  shares.check(where.ranks());
+}
+
 }  // namespace detail
 
 /// Costs per stage from costs of which each field may be per share of a rank: a field with one number, or one per rank
 /// where there are more stages than ranks, is divided among the stages of its rank (times, bytes and weights) or repeated
 /// for them (transfers, messages, bandwidths); a field with one number per stage stays as it is. Pairs without stages are
 /// divided; pairs with stages are per stage. A bidirectional placement has as many stages as ranks, so its arrays are per
-/// stage. Defaults are of a rank's share. Other lengths
-/// stay for check() to refuse.
-/// @throws schedule_error if a pair without stages meets ranks with different numbers of stages. Linear in stages.
+/// stage. Defaults are of a rank's share.
+/// @throws schedule_error if there are other numbers of entries, if the numbers as given make no sense (see check()), or if a
+/// pair without stages meets ranks with different numbers of stages. Linear in stages.
 inline stage_costs split_stage_costs(const stage_costs& given, const placement& where) {
+  if (where.stages() > where.ranks()) detail::check_shares(given, where);
   const std::vector<double> count = detail::stages_per_rank(where);
   stage_costs costs = given;
   if (where.stages() > where.ranks() && !costs.backward) {  // the default of 1 is of a rank's share, too
@@ -82,6 +116,7 @@ inline stage_costs split_stage_costs(const stage_costs& given, const placement& 
 inline std::string describe_split(const stage_costs& given, const placement& where) {
   const std::vector<double> count = detail::stages_per_rank(where);
   const double most = *std::max_element(count.begin(), count.end());
+  bool cuts_by_rank = false;
   if (most == 1) return "costs are per stage, one stage per rank";
   std::string shared, staged;
   const auto add = [](std::string& list, std::string_view name) {
@@ -89,12 +124,16 @@ inline std::string describe_split(const stage_costs& given, const placement& whe
     list += name;
   };
   stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
-    if (stage_costs::is_per_cut(name)) return;
     const per_stage* values = nullptr;
     if constexpr (requires { field.has_value(); }) {
       if (field) values = &*field;
     } else {
       values = &field;
+    }
+    if (stage_costs::is_per_cut(name)) {
+      cuts_by_rank =
+          cuts_by_rank || (values && values->values().size() > 1 && values->values().size() == where.ranks());
+      return;
     }
     if (values && values->values().size() == where.stages())
       add(staged, name);
@@ -104,9 +143,10 @@ inline std::string describe_split(const stage_costs& given, const placement& whe
   const std::string divided =
       detail::concat({"of a rank's share, divided among its ", most,
                       *std::min_element(count.begin(), count.end()) == most ? " stages" : " or fewer stages"});
-  if (staged.empty()) return "costs are " + divided;
-  if (shared.empty()) return "costs are per stage";
-  return "costs are per stage (" + staged + ") or " + divided + " (" + shared + ")";
+  const std::string cuts = cuts_by_rank ? "; transfers are by the rank of a cut's earlier stage" : "";
+  if (staged.empty()) return "costs are " + divided + cuts;
+  if (shared.empty()) return "costs are per stage" + cuts;
+  return "costs are per stage (" + staged + ") or " + divided + " (" + shared + ")" + cuts;
 }
 
 }  // namespace pipesched

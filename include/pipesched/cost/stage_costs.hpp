@@ -256,14 +256,20 @@ struct stage_costs {
   }
 
   constexpr void check_stage(std::uint32_t s) const {
-    const auto refuse = [&](const char* what) { throw schedule_error(detail::concat({"costs: stage ", s, what})); };
     detail::require_rest_of_backward(backward_times(s), s);
-    if (forward_communication[s] > duration(op{pass::forward, 0, static_cast<std::uint16_t>(s), 0}) ||
-        backward_input_communication[s] > backward_times(s).input ||
-        backward_weight_communication[s] > backward_times(s).weight)
-      refuse(" communicates for longer than the op lasts; communication is a part of it");
-    if (freed_by_input[s] + (freed_by_weight ? freed_by_weight[s] : 0) > kept_by_forward[s])
-      refuse(" frees more bytes than its forward keeps");
+    const auto check_part = [&](std::string_view pass, double part, double whole) {
+      if (part > whole)
+        throw schedule_error(detail::concat({"costs: communication.", pass, " of stage ", s, " is ", part,
+                                             ", more than the op's ", whole, "; nearest ", whole}));
+    };
+    check_part("forward", forward_communication[s], forward[s]);
+    check_part("backward_input", backward_input_communication[s], backward_times(s).input);
+    check_part("backward_weight", backward_weight_communication[s], backward_times(s).weight);
+    const double freed = freed_by_input[s] + (freed_by_weight ? freed_by_weight[s] : 0);
+    if (freed > kept_by_forward[s])
+      throw schedule_error(
+          detail::concat({"costs: stage ", s, " frees ", freed, " bytes, more than the ", kept_by_forward[s],
+                          " that its forward keeps; nearest ", kept_by_forward[s]}));
   }
 };
 

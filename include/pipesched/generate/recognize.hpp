@@ -5,6 +5,7 @@
 // families.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <string_view>
 
@@ -33,7 +34,9 @@ inline bool same_ranks(const placement& a, const placement& b) {
   return true;
 }
 
-inline bool makes_order_of(const family& f, const schedule& s) {
+template <typename MayMake>
+bool makes_order_of(const family& f, const schedule& s, MayMake& may_make) {
+  if (!may_make(f, params_of_size(f, s, s.micro))) return false;
   try {
     if (!same_ranks(f.make(params_of_size(f, s, 1)).placement.for_micro(s.micro), s.placement)) return false;
     return f.make(params_of_size(f, s, s.micro)).cells == s.cells;
@@ -49,17 +52,23 @@ inline bool makes_order_of(const family& f, const schedule& s) {
 /// one of several chunks per rank that is asked for a single one. A family that searches on costs is considered only as
 /// `first`, as its order depends on those costs. Linear in the number of ops per family with the same placement, and in
 /// the number of stages for the others.
-inline std::string_view recognize_family(const schedule& s, std::string_view first = {}) {
+/// @param may_make  called with a family and its parameters: whether its schedule may be made, for memory's sake
+template <std::predicate<const family&, const schedule_params&> MayMake>
+std::string_view recognize_family(const schedule& s, std::string_view first, MayMake may_make) {
   if (s.pp() == 0 || s.cells.count() != s.pp()) return {};
   for (const family& f : families)
-    if (f.name == first && detail::makes_order_of(f, s)) return f.name;
+    if (f.name == first && detail::makes_order_of(f, s, may_make)) return f.name;
   for (const bool single_chunk : {false, true})
     for (const family& f : families) {
       if (f.name == first || f.limits.takes.contains(parameter::costs)) continue;
       if (single_chunk != (f.limits.takes.contains(parameter::chunks) && s.stages() == s.pp())) continue;
-      if (detail::makes_order_of(f, s)) return f.name;
+      if (detail::makes_order_of(f, s, may_make)) return f.name;
     }
   return {};
+}
+
+inline std::string_view recognize_family(const schedule& s, std::string_view first = {}) {
+  return recognize_family(s, first, [](const family&, const schedule_params&) { return true; });
 }
 
 }  // namespace pipesched

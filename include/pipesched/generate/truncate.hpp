@@ -48,6 +48,13 @@ class cell_filter {
     }
   }
 
+  /// True if nothing of the cells is kept, nor of later ones with higher micro-batches in their place.
+  constexpr bool drops(cell c) const {
+    for (op o : c)
+      if (keeps(o)) return false;
+    return true;
+  }
+
  private:
   // The number of rounds of a run in which an op of the cell is kept.
   constexpr std::int64_t rounds_of(const cell& c) const {
@@ -64,6 +71,19 @@ class cell_filter {
   std::int64_t below_[2];
   bool forward_only_;
 };
+
+namespace detail {
+
+/// True if the sink is a filter that drops these cells and all that follow them with higher micro-batches.
+template <typename Sink, std::same_as<cell>... Cells>
+constexpr bool drops_rest(const Sink& sink, Cells... cells) {
+  if constexpr (requires { sink.drops(cell()); })
+    return (sink.drops(cells) && ...);
+  else
+    return false;
+}
+
+}  // namespace detail
 
 /// Runs `emit` for a size that the family supports and drops the surplus micro-batches, and with `forward_only` all but
 /// the forwards. Unfiltered if nothing is to be dropped.

@@ -59,7 +59,7 @@ class trace_writer {
  private:
   // The schedule of a timeline whose times, in microseconds, are numbers that JSON has.
   static const schedule& drawable(const timeline& t, const trace_style& style) {
-    require_drawable(t);
+    require_timeline(t);
     double end = 1;
     for (const interval& i : t.intervals.all()) end = std::max({end, i.end, -i.start});
     if (!(style.microseconds > 0 && std::isfinite(end * style.microseconds)))
@@ -204,7 +204,7 @@ class trace_writer {
 }  // namespace detail
 
 /// The trace of a timeline that was simulated with these costs. Linear, but for the sorting of messages.
-/// @throws schedule_error when the timeline has not one interval of finite times per cell, or the unit is not above 0
+/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, or the unit is not above 0
 template <cost_model Costs>
 std::string render_chrome_trace(const timeline& t, const Costs& costs, const trace_style& style = {}) {
   return detail::trace_writer(t, costs, style).write();

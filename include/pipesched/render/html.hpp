@@ -39,8 +39,9 @@ struct html_panel {
 template <cost_model Costs>
 html_panel make_panel(timeline t, const Costs& costs) {
   html_panel p{.timeline = std::move(t), .explanation = {}};
-  p.explanation = explain(p.timeline, costs);
-  p.title = detail::facts_of(p.timeline, measure(p.timeline));
+  detail::require_timeline(p.timeline);
+  p.explanation = explain(p.timeline, costs, verified);
+  p.title = detail::facts_of(p.timeline, measure(p.timeline, uniform_costs{}, verified));
   if constexpr (requires(op o) { costs.bytes(o); }) {
     bool any = false;
     for (std::uint32_t s = 0; s < p.timeline.schedule.stages(); ++s) {
@@ -60,7 +61,7 @@ html_panel make_panel(timeline t, const Costs& costs) {
 inline html_panel make_panel(timeline t) {
   html_panel p{.timeline = std::move(t), .explanation = {}};
   p.explanation = explain(p.timeline);
-  p.title = detail::facts_of(p.timeline, measure(p.timeline));
+  p.title = detail::facts_of(p.timeline, measure(p.timeline, uniform_costs{}, verified));
   return p;
 }
 
@@ -71,7 +72,7 @@ class html_writer {
   std::string write(std::span<const html_panel> panels, std::span<const std::string> notes) {
     if (panels.empty()) throw schedule_error("a page shows at least one timeline; got none");
     for (const html_panel& p : panels) {
-      require_drawable(p.timeline);
+      require_timeline(p.timeline);
       for (const auto& of : p.bytes)
         for (double bytes : of)
           if (!std::isfinite(bytes))
@@ -169,7 +170,7 @@ class html_writer {
 
 /// The page of one or more timelines, one below the other under one time axis. Linear in the number of cells.
 /// @param notes lines of text under the page's buttons, such as the families that a comparison leaves out and why
-/// @throws schedule_error when there is no panel, or a timeline has not one interval of finite times per cell
+/// @throws schedule_error when there is no panel, or a timeline has not one interval of finite times per cell or an invalid schedule
 inline std::string render_html(std::span<const html_panel> panels, std::span<const std::string> notes = {}) {
   return detail::html_writer().write(panels, notes);
 }

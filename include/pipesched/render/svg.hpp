@@ -46,8 +46,8 @@ namespace detail {
 class svg_writer {
  public:
   svg_writer(const timeline& t, const svg_style& style) : t_(t), style_(style) {
-    require_drawable(t);
-    metrics_ = measure(t);
+    require_timeline(t);
+    metrics_ = measure(t, uniform_costs{}, verified);
     const double end = metrics_.makespan > 0 ? metrics_.makespan : 1;  // nothing takes time: an empty row per rank
     from_ = style.from, length_ = std::min(style.to, end) - style.from;
     if (!(from_ >= 0 && length_ > 0))
@@ -226,7 +226,7 @@ class svg_writer {
 }  // namespace detail
 
 /// Draws the picture. Linear in the number of cells.
-/// @throws schedule_error when the timeline has not one interval of finite times per cell, the stretch of time is empty, or
+/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, the stretch of time is empty, or
 /// a size is no usable number.
 inline std::string render_svg(const timeline& t, const svg_style& style = {}) {
   return detail::svg_writer(t, style).draw();

@@ -171,11 +171,11 @@ class text_grid {
 }  // namespace detail
 
 /// Draws the grid of a timeline. Linear in ranks x (cells + columns).
-/// @throws schedule_error when the timeline has not one interval of finite times per cell, or when the unit is negative, no number, or makes a line longer than 10000
+/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, or when the unit is negative, no number, or makes a line longer than 10000
 /// columns.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   constexpr double max_columns = 10000;
-  detail::require_drawable(t);
+  detail::require_timeline(t);
   double end = 0;
   for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
   if (style.unit == 0) {

@@ -114,14 +114,4 @@ inline double shortest_visible(const timeline& t) {
   return shortest;
 }
 
-// Throws unless every cell has an interval of finite times, its end not before its start.
-inline void require_drawable(const timeline& t) {
-  require_intervals(t);
-  for (std::size_t rank = 0; rank < t.schedule.pp(); ++rank)
-    for (std::size_t i = 0; i < t[rank].size(); ++i)
-      if (const auto [start, end] = t[rank][i]; !(std::isfinite(start) && std::isfinite(end) && start <= end))
-        throw schedule_error(concat({"a picture takes finite times, each end at or after its start; got ", start,
-                                     " to ", end, " for cell ", i, " of rank ", rank}));
-}
-
 }  // namespace pipesched::detail

@@ -72,7 +72,8 @@ class explainer {
           e.stalls.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
       }
     std::optional<cell_ref> at = last_cell();
-    while (at) {
+    std::size_t left = t_.intervals.size();  // a path longer than that goes round in a circle of impossible times
+    while (at && left-- > 0) {
       e.critical_path.push_back(*at);
       at = cause_of(*at);
     }
@@ -128,19 +129,28 @@ class explainer {
 
 }  // namespace detail
 
-/// Stalls and critical path of a timeline that was simulated with these costs. Linear in the number of ops.
-/// @throws schedule_error unless the timeline has one interval per cell.
+/// Stalls and critical path of a timeline that was simulated with these costs, by a caller who has verified its schedule.
+/// Linear in the number of ops. @pre verify(t.schedule)
 template <cost_model Costs>
-constexpr explanation explain(const timeline& t, const Costs& costs) {
+constexpr explanation explain(const timeline& t, const Costs& costs, verified_t) {
   detail::require_intervals(t);
   return detail::explainer(t, costs).explain();
 }
 
+/// Stalls and critical path of a timeline that was simulated with these costs. Linear in the number of ops.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid.
+template <cost_model Costs>
+constexpr explanation explain(const timeline& t, const Costs& costs) {
+  detail::require_timeline(t);
+  return explain(t, costs, verified);
+}
+
 /// Stalls and critical path of a measured timeline. Its transfers are unknown: a tensor counts as arrived at the end of the
 /// cell that produced it. A template, so that it is compiled only where it is used.
+/// @throws schedule_error as above
 template <std::same_as<timeline> Timeline>
 constexpr explanation explain(const Timeline& t) {
-  detail::require_intervals(t);
+  detail::require_timeline(t);
   const detail::as_measured none;
   return detail::explainer(t, none).explain();
 }

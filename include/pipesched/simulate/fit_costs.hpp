@@ -74,9 +74,9 @@ inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost
 /// of its first op; other overlapped cells as entries of `pairs`; and the transfer over each cut, from the cells that waited
 /// for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all ops of a stage were
 /// overlapped; 0 for a transfer that no cell waited for. A timeline holds no bytes. Linear in the number of ops.
-/// @throws schedule_error unless the timeline has one interval per cell.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid.
 inline stage_costs fit_costs(const timeline& t) {
-  detail::require_intervals(t);
+  detail::require_timeline(t);
   const schedule& s = t.schedule;
   const std::size_t stages = s.stages();
   detail::cost_samples samples(stages);

@@ -57,8 +57,9 @@ inline std::string format_optimality_gap(double makespan, const lower_bound_resu
     std::snprintf(text.data(), text.size(), "%.10g", value);
     return std::string(text.data());
   };
-  std::array<char, 32> gap{};
-  std::snprintf(gap.data(), gap.size(), "%.1f %%", 100 * bound.gap(makespan));
+  std::array<char, 32> gap{"infinite"};
+  if (bound.makespan > 0 || bound.gap(makespan) == 0)
+    std::snprintf(gap.data(), gap.size(), "%.1f %%", 100 * bound.gap(makespan));
   return "makespan " + number(makespan) + ", at least " + number(bound.makespan) + ", gap " + gap.data();
 }
 

@@ -133,10 +133,10 @@ constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward
   return peak;
 }
 
-/// Measures a timeline. Durations are the timeline's own. @param costs gives the bytes, if it has any.
-/// @throws schedule_error unless the timeline has one interval per cell. Linear in the number of cells.
+/// Measures a timeline whose schedule and times the caller has verified, or simulate() has made.
+/// @pre verify(t.schedule), and finite times
 template <cost_model Costs = uniform_costs>
-constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
+constexpr metrics measure(const timeline& t, const Costs& costs, verified_t) {
   detail::require_intervals(t);
   const schedule& s = t.schedule;
   const std::vector<detail::activation_unit> units = detail::activation_units(s.placement);
@@ -168,6 +168,15 @@ constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   if (busy > 0) m.overlapped_fraction = overlapped / busy;
   if (m.makespan > 0) m.bubble_ratio = m.bubble / m.makespan;
   return m;
+}
+
+/// Measures a timeline. Durations are the timeline's own. @param costs gives the bytes, if it has any.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid. Linear in
+/// the number of ops.
+template <cost_model Costs = uniform_costs>
+constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
+  detail::require_timeline(t);
+  return measure(t, costs, verified);
 }
 
 }  // namespace pipesched

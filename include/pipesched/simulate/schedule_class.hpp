@@ -40,7 +40,7 @@ constexpr schedule_class schedule_class_of(const schedule& s) {
 struct lower_bound_result {
   double makespan = 0;
   std::uint32_t rank = 0;  ///< the rank that it comes from; 0 for one micro-batch end to end
-  std::string_view reason = "no cell takes any time";  ///< the bound that is largest
+  std::string_view reason = "ops alone take no time";  ///< the bound that is largest
 
   /// Distance of a makespan from the bound: (of - bound) / bound; 0 if it is rounding alone, infinite above a bound of 0.
   constexpr double gap(double of) const noexcept { return of - makespan > 1e-9 * of ? (of - makespan) / makespan : 0; }

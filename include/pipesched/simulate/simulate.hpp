@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -79,15 +80,24 @@ class simulation {
       const double start = start_of(row[i], free);
       if (start < 0) break;
       free = start + costs_.duration(row[i]);
+      if (!(free >= start)) refuse_time("duration", row[i]);
       times[i] = {start, free};
       for (std::size_t k = 0; k < row[i].size(); ++k)
         if (const auto out = output_of(row[i][k], s_.stages())) {
           double& arrives = arrival_[*out];
           if (arrives == awaited) runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
-          arrives = std::max(0.0, start + time_to_arrive(s_, costs_, rank, row[i], k, *out));
+          arrives = start + time_to_arrive(s_, costs_, rank, row[i], k, *out);
+          if (!(arrives >= start)) refuse_time("time to the arrival of an output", row[i]);
         }
     }
     done_[rank] = i;
+  }
+
+  // For cost models without a check() of their own.
+  static constexpr void refuse_time(std::string_view what, const cell& c) {
+    throw schedule_error(concat({"costs: the ", what, " of ", to_string(c),
+                                 " is negative or not a number; expected a finite "
+                                 "number that is not negative, nearest 0"}));
   }
 
   timeline& t_;

@@ -5,11 +5,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "pipesched/error.hpp"
 #include "pipesched/rows.hpp"
 #include "pipesched/schedule.hpp"
+#include "pipesched/verify.hpp"
 
 namespace pipesched {
 
@@ -44,6 +46,21 @@ constexpr void require_intervals(const timeline& t) {
     if (t[rank].size() != s[rank].size())
       throw schedule_error(concat({"a timeline needs one interval per cell; rank ", rank, " has ", t[rank].size(),
                                    " for ", s[rank].size(), " cells"}));
+}
+
+/// Refuses whatever the functions on timelines cannot take. @throws schedule_error unless there is one interval per cell, all
+/// times are finite, each end is at or after its start, and the schedule is valid. Linear in the number of ops.
+constexpr void require_timeline(const timeline& t) {
+  require_intervals(t);
+  for (std::size_t rank = 0; rank < t.schedule.pp(); ++rank)
+    for (std::size_t i = 0; i < t[rank].size(); ++i) {
+      const auto [start, end] = t[rank][i];
+      constexpr double limit = std::numeric_limits<double>::max();
+      if (!(start >= -limit && end <= limit && start <= end))
+        throw schedule_error(concat({"a timeline needs finite times, each end at or after its start; got ", start,
+                                     " to ", end, " for cell ", i, " of rank ", rank}));
+    }
+  require_valid(t.schedule);
 }
 
 }  // namespace detail

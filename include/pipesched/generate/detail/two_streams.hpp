@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "pipesched/generate/sink.hpp"
+#include "pipesched/generate/truncate.hpp"
 
 namespace pipesched::detail {
 
@@ -61,11 +62,15 @@ constexpr void emit_two_streams(std::int64_t H, std::int64_t h, std::int64_t n, 
   // 7. W I0
   std::int64_t k = 0;
   for (; k < inner; ++k) {
+    if (drops_rest(sink, queued(k), queued(k + 1), a.I(Ba))) return;
     sink(queued(k));
     sink(a.I(Ba++));
   }
   // 8. W
-  for (; k < H; ++k) sink(queued(k));
+  for (; k < H; ++k) {
+    if (drops_rest(sink, queued(k), queued(k + 1))) return;
+    sink(queued(k));
+  }
 }
 
 }  // namespace pipesched::detail

@@ -130,6 +130,7 @@ class bounds {
     return noted(costs_.transfer(p_.rank_of(o.stage, o.micro), p_.rank_of(receiver_of(out), o.micro), out));
   }
   constexpr double noted(double value) const {
+    if (!(value >= 0)) require_cost(value, "a duration, release or transfer");
     exact_.note(value);
     return value;
   }
