@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Prints the README's table of scale: communicators, buffers and messages per rank of DualPipe over NCCL, and the time of a
+// Prints the table of scale in bench/README.md: communicators, buffers and messages per rank of DualPipe over NCCL, and the time of a
 // step, for growing numbers of ranks. Costs are DeepSeek-V3's measured ones with 4 layers per stage, without transfers and
 // over links of 50 GB/s and 10 us. A message is a micro-batch of 4096 tokens, 7168 wide, 2 bytes per number.
 //

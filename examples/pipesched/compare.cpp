@@ -238,16 +238,16 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
     const contents has(rows);
     text += table_of(rows);
     text += "makespan: last end from 0; span: longest from first start to last end of a rank\n";
-    if (has.idle) text += "idle: mean over the ranks, in % of the makespan, as the next\n";
+    if (has.idle) text += "idle: mean over the ranks; idle, bubble and formula in % of the makespan\n";
     text += "bubble: idle time of the rank that idles longest";
     text += has.formulas ? "; formula: as published\n" : "\n";
     if (has.failing_formulas) text += "* an assumption of the formula fails here: believe the simulated bubble\n";
     text +=
-        "bound: no order of such cells has a shorter makespan; gap: from it, in % of it\n"
-        "peak: activations, in those of one micro-batch through a rank's whole share\n";
-    if (has.copies) text += "copies: of a rank's share of the parameters\n";
+        "bound: no order of such cells is shorter; gap: (makespan - bound) / bound in %\n"
+        "peak: activations; 1 is one micro-batch through a rank's whole share\n";
+    if (has.copies) text += "copies: of the parameters of a rank's share, held by one rank\n";
     if (has.bytes) text += "bytes: of activations, the highest peak of a rank; k = 1000\n";
-    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, most of a rank\n";
+    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, highest over the ranks\n";
   }
   for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
   return text;

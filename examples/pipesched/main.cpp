@@ -120,16 +120,16 @@ const std::vector<command>& commands() {
 std::string help() {
   return tool::help_on_program("Schedules of pipeline-parallel training: make them, prove them, see their costs.",
                                commands(),
-                               {"A schedule is read as JSON or PyTorch's CSV, whichever it is. One time, or one\n"
-                                "per rank, is of a rank's whole share of the model and is divided among its\n"
-                                "stages; as many as there are stages are per stage.",
+                               {"A schedule is read as JSON or PyTorch's CSV, by its content. One time, or one\n"
+                                "per rank, is for a rank's whole share of the model and is divided among its\n"
+                                "stages; one time per stage is used as it is.",
                                 "exit codes: 0 done, 1 the schedule is not valid, 2 bad input"});
 }
 
 int run(const std::vector<std::string>& words) {
   std::vector<std::string_view> names;
   for (const command& c : commands()) names.push_back(c.name);
-  if (words.empty()) throw schedule_error("expected a subcommand: " + tool::list_of(names) + "; see pipesched --help");
+  if (words.empty()) throw schedule_error("expected a command: " + tool::list_of(names) + "; see pipesched --help");
   const std::string& first = words[0];
   const bool is_help = first == "--help" || first == "-h" || first == "help";
   if ((is_help || first == "--version") && words.size() > (first == "help" ? 2u : 1u))

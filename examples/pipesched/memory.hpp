@@ -31,7 +31,7 @@ double pairs_of(const pipesched::family& f, const pipesched::schedule_params& p)
 /// "1.5 GiB", "30 MiB".
 std::string in_words(double bytes);
 
-/// "gpipe: needs about 25 GiB of memory, 2 GiB are allowed (--max-memory)" if the bytes do not fit, else an empty text.
+/// "gpipe needs about 25 GiB of memory for ...; the limit is 2 GiB (--max-memory)" if the bytes do not fit, else an empty text.
 /// Sizes that the family itself refuses fit.
 std::string refusal(const pipesched::family& f, const pipesched::schedule_params& p, double bytes, double budget);
 

@@ -62,7 +62,7 @@ std::string text_of(const study& of, const text_style& style) {
         of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails), m.max_bubble,
         m.bubble);
   text += '\n' + render_text(of.times, style) + '\n' + table_of(m);
-  text += "peak: activations, in those of one micro-batch through a rank's whole share\ncritical path:";
+  text += "peak: activations; 1 is one micro-batch through a rank's whole share\ncritical path:";
   for (cell_ref c : explain(of.times, of.costs, verified).critical_path) text += ' ' + to_string(s[c.rank][c.index]);
   return text + '\n';
 }

@@ -13,7 +13,7 @@ namespace pipesched {
 
 namespace detail {
 
-// Names differ in neither case nor the choice between `-` and `_`.
+// Names are compared without case, and with '-' equal to '_'.
 constexpr char folded(char c) noexcept {
   return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
@@ -45,8 +45,8 @@ constexpr std::size_t edit_distance(std::string_view a, std::string_view b) {
 ///     nearest_name("dualpip", std::array<std::string_view, 2>{"dualpipev", "dualpipe"}) == "dualpipe"
 template <typename Names, typename NameOf = std::identity>
 constexpr std::string_view nearest_name(std::string_view given, const Names& names, NameOf&& name_of = {}) {
-  constexpr std::size_t longest = 64;  // no name is longer, and the distance is quadratic
-  if (given.size() > longest) return {};
+  constexpr std::size_t max_length = 64;  // no name is longer, and the distance is quadratic
+  if (given.size() > max_length) return {};
   std::size_t least = given.size() < 4 ? given.size() / 2 : 2;
   std::string_view nearest;
   for (const auto& element : names) {

@@ -244,7 +244,7 @@ TEST_CASE("known values: every function throws the report of an invalid schedule
   std::swap(edited.schedule[0][0], edited.schedule[0][3]);
   CHECK(refusal_of([&] { explain(edited); }) == refusal_of([&] { require_valid(edited.schedule); }));
   CHECK(refusal_of([&] { explain(edited, uniform_costs{}); }) == refusal_of([&] { require_valid(edited.schedule); }));
-  CHECK(explain(edited, uniform_costs{}, verified).critical_path.size() <= 8);  // ends, whatever it is told
+  CHECK(explain(edited, uniform_costs{}, verified).critical_path.size() <= 8);  // ends even so
   edited.schedule[1][3] = cell(op{pass::backward, 0, 40, 70});
   CHECK(refusal_of([&] { measure(edited); }).find("the schedule is not valid") == 0);
   CHECK(refusal_of([&] { fit_costs(edited); }).find("the schedule is not valid") == 0);

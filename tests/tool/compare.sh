@@ -8,11 +8,11 @@ dualpipe        66   66  9.1    9.1    9.1     63 4.8    9      2
 zb1p            67   67 10.4   10.4   10.4     67 0.0    8      1
 dualpipev       67   67 10.4   10.4   10.4   63.5 5.5  8.5      1
 makespan: last end from 0; span: longest from first start to last end of a rank
-idle: mean over the ranks, in % of the makespan, as the next
+idle: mean over the ranks; idle, bubble and formula in % of the makespan
 bubble: idle time of the rank that idles longest; formula: as published
-bound: no order of such cells has a shorter makespan; gap: from it, in % of it
-peak: activations, in those of one micro-batch through a rank's whole share
-copies: of a rank's share of the parameters" "" "$tool" compare --pp 8 --micro 20 --families zb1p,dualpipe,zbv,dualpipev
+bound: no order of such cells is shorter; gap: (makespan - bound) / bound in %
+peak: activations; 1 is one micro-batch through a rank's whole share
+copies: of the parameters of a rank's share, held by one rank" "" "$tool" compare --pp 8 --micro 20 --families zb1p,dualpipe,zbv,dualpipev
 
 # A row has simulate's numbers: the entries of both JSON texts are the same.
 echo '{"forward": 1.3, "backward_input": 1.1, "backward_weight": 0.6, "transfer": 0.07, "memory": {"kept_by_forward": 5e9, "weights": 3e9}}' >row.json

@@ -43,14 +43,14 @@ constexpr void emit_dualpipe(const pipeline_params& p, std::int64_t rank, Sink&&
 /// rank keeps pp + 1 activations; otherwise at most as many. The parameters of every stage are held twice.
 /// `static_assert(verify(make_dualpipe_schedule({.pp = 8, .micro = 20})))` compiles within the default limits of g++
 /// and clang.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, and in pp^2 if micro < 2 pp.
+/// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_dualpipe_schedule(const pipeline_params& p) {
   require(dualpipe_limits, p);
   return detail::assemble(dualpipe_limits, p, placement::bidirectional(p.pp, p.micro),
                           [&](std::int64_t r, auto& sink) { emit_dualpipe(p, r, sink); });
 }
 
-/// The row of one rank. Linear in its length and, if micro < 2 pp, in pp.
+/// The row of one rank. Linear in its length.
 constexpr std::vector<cell> make_dualpipe_row(const pipeline_params& p, std::int64_t rank) {
   return make_row([&](std::int64_t r, auto& sink) { emit_dualpipe(p, r, sink); }, rank);
 }

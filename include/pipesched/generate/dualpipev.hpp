@@ -34,7 +34,7 @@ constexpr void emit_dualpipev(const pipeline_params& p, std::int64_t rank, Sink&
 /// the order is that of the reference; otherwise it is that of micro = 2 pp without the surplus. For micro >= 2 pp, F =
 /// I = W and F&B = F + B, the bubble is (pp-1)(F&B + B - 3W) of one stage, and every rank keeps 2 pp + 1 activations of
 /// one stage.
-/// @throws schedule_error on bad parameters. Linear in the number of cells, and in pp^2 if micro < 2 pp.
+/// @throws schedule_error on bad parameters. Linear in the number of cells.
 constexpr schedule make_dualpipev_schedule(const pipeline_params& p) {
   require(dualpipev_limits, p);
   return detail::assemble(dualpipev_limits, p, placement::vee(p.pp),

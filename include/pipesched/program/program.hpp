@@ -60,10 +60,11 @@ struct action {
   friend constexpr bool operator==(const action&, const action&) = default;
 };
 
-/// True for actions that post a message, and for actions on a weight gradient.
+/// True for actions that post a message.
 constexpr bool is_message(const action& a) noexcept {
   return a.kind == action_kind::receive || a.kind == action_kind::send;
 }
+/// True for actions on a weight gradient.
 constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind == tensor_kind::weight_gradient; }
 
 /// The slots of one op. Tensors between stages of one rank also have a buffer.

@@ -204,7 +204,8 @@ class trace_writer {
 }  // namespace detail
 
 /// The trace of a timeline that was simulated with these costs. Linear, but for the sorting of messages.
-/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, or the unit is not above 0
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and a valid schedule, and the unit is
+/// above 0
 template <cost_model Costs>
 std::string render_chrome_trace(const timeline& t, const Costs& costs, const trace_style& style = {}) {
   return detail::trace_writer(t, costs, style).write();

@@ -170,7 +170,8 @@ class html_writer {
 
 /// The page of one or more timelines, one below the other under one time axis. Linear in the number of cells.
 /// @param notes lines of text under the page's buttons, such as the families that a comparison leaves out and why
-/// @throws schedule_error when there is no panel, or a timeline has not one interval of finite times per cell or an invalid schedule
+/// @throws schedule_error without panels, and unless every timeline has one interval of finite times per cell and a valid
+/// schedule
 inline std::string render_html(std::span<const html_panel> panels, std::span<const std::string> notes = {}) {
   return detail::html_writer().write(panels, notes);
 }

@@ -226,8 +226,8 @@ class svg_writer {
 }  // namespace detail
 
 /// Draws the picture. Linear in the number of cells.
-/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, the stretch of time is empty, or
-/// a size is no usable number.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and a valid schedule, the stretch of
+/// time is not empty, and every size is a number from 0 to 1e6.
 inline std::string render_svg(const timeline& t, const svg_style& style = {}) {
   return detail::svg_writer(t, style).draw();
 }

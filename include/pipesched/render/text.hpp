@@ -171,8 +171,8 @@ class text_grid {
 }  // namespace detail
 
 /// Draws the grid of a timeline. Linear in ranks x (cells + columns).
-/// @throws schedule_error when the timeline has not one interval of finite times per cell or an invalid schedule, or when the unit is negative, no number, or makes a line longer than 10000
-/// columns.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and a valid schedule, and the unit is
+/// positive or 0 and makes no line longer than 10000 columns.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   constexpr double max_columns = 10000;
   detail::require_timeline(t);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Text that all pictures share: numbers, escaped names, and the facts of a timeline in one line.
+// Helpers that all pictures share: numbers, escaped names, and the facts of a timeline in one line.
 
 #include <algorithm>
 #include <cmath>
