@@ -247,7 +247,7 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
         "peak: activations; 1 is one micro-batch through a rank's whole share\n";
     if (has.copies) text += "copies: of the parameters of a rank's share, held by one rank\n";
     if (has.bytes) text += "bytes: of activations, the highest peak of a rank; k = 1000\n";
-    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, highest over the ranks\n";
+    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, highest per rank\n";
   }
   for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
   return text;

@@ -35,7 +35,7 @@ exactly "version" 0 "pipesched $(sed -n 's/^#define PIPESCHED_VERSION_\(MAJOR\|M
   "$sections/../../include/pipesched/version.hpp" | paste -sd.)" "" "$tool" --version
 
 # Commands
-refused 'expected a subcommand: generate, verify, convert, lower, simulate, compare or list; see pipesched --help'
+refused 'expected a command: generate, verify, convert, lower, simulate, compare or list; see pipesched --help'
 refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare or list' foo
 refused 'no command is called "generat"; did you mean generate?' generat
 refused 'no command is called "Verify"; did you mean verify?' Verify 1f1b.json
