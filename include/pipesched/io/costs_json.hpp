@@ -181,8 +181,8 @@ void from_json(const Json& j, stage_costs& costs) {
 /// Makes the document of a cost model, without entries at their defaults; reading it gives an equal cost model.
 /// @throws schedule_error if a number is infinite or NaN
 template <typename Json>
-void to_json(Json& j, const stage_costs& costs) {
-  j = Json::object();
+void to_json(Json& document, const stage_costs& costs) {
+  Json j = Json::object();  // a constructor that calls this does not release `document` after an exception
   stage_costs::for_each_field(costs, [&](const auto& field, std::string_view name) {
     const per_stage* numbers = nullptr;
     if constexpr (std::is_same_v<std::decay_t<decltype(field)>, per_stage>) {
@@ -215,6 +215,7 @@ void to_json(Json& j, const stage_costs& costs) {
         if (const pass_pair p{passes[a], passes[b]}; costs.allowed_pairs->contains(p))
           j["allowed_pairs"].push_back(to_string(p));
   }
+  document = std::move(j);
 }
 
 /// Reads one document. @throws schedule_error with entry, line and column when the text is not JSON or not of this form.
