@@ -169,3 +169,9 @@ TEST_CASE("render_text: a unit of time that makes no grid is refused") {
   for (double unit : {-1.0, 1e-9, std::numeric_limits<double>::quiet_NaN()})
     CHECK(refusal_of([&] { render_text(t, {.unit = unit}); }).find("at most 10000 columns") != std::string::npos);
 }
+
+TEST_CASE("render_text: many ranks get wider columns, so that a grid stays below 200 MB") {
+  const std::string grid = render_text(make_gpipe_schedule({.pp = 20000, .micro = 1}));
+  CHECK(grid.size() < 200'000'000);
+  CHECK(std::count(grid.begin(), grid.end(), 'F') > 500);
+}

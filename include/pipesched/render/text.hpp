@@ -29,9 +29,9 @@ struct text_style {
   bool colour = false;  ///< adds ANSI colours, with the same characters: orange F, green B and I, blue W
   std::size_t width =
       0;            ///< characters per line at most; a longer grid is folded. A line has one column at least. 0: no
-                    ///< fold, and lines of at most 10000 columns
+                    ///< fold, and lines of at most 10000 columns, fewer from 5000 ranks on
   double unit = 0;  ///< time per column; a cell shorter than half of it may vanish. 0: the shortest cell's that
-                    ///< lasts at least a hundredth of the longest, or more where a line is longer than 10000 columns
+                    ///< lasts at least a hundredth of the longest, or more where a line is longer than that
   std::size_t column = 0;  ///< characters per column. 0: the longest name's, and a space unless there is colour
 };
 
@@ -172,10 +172,11 @@ class text_grid {
 
 /// Draws the grid of a timeline. Linear in ranks x (cells + columns).
 /// @throws schedule_error unless the timeline has one interval of finite times per cell and a valid schedule, and the unit is
-/// positive or 0 and makes no line longer than 10000 columns.
+/// positive or 0 and makes no line longer than 10000 columns, or 50 million columns over all ranks.
 inline std::string render_text(const timeline& t, text_style style = {}) {
-  constexpr double max_columns = 10000;
   detail::require_timeline(t);
+  const double max_columns =
+      std::min(10000., std::max(1., std::floor(5e7 / static_cast<double>(t.intervals.count()))));
   double end = 0;
   for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
   if (style.unit == 0) {
@@ -184,8 +185,9 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
       style.unit = end > 0 ? end : 1;  // denormal, or no time at all
   }
   if (!(style.unit > 0) || !(end / style.unit <= max_columns * (1 + 1e-9)))
-    throw schedule_error(detail::concat({"a text grid takes a unit of time that gives at most 10000 columns; got ",
-                                         style.unit, " for ", end, ", nearest ", end / max_columns}));
+    throw schedule_error(detail::concat({"a text grid of ", t.intervals.count(),
+                                         " ranks takes a unit of time that gives at most ", max_columns,
+                                         " columns; got ", style.unit, " for ", end, ", nearest ", end / max_columns}));
   return detail::text_grid(t, style).draw();
 }
 
