@@ -27,6 +27,16 @@ TEST_CASE("nearest name: ignores case and hyphens; accepts two edits, not three"
   CHECK(nearest_name("zb-1h", names) == "zb_h1");
 }
 
+TEST_CASE("nearest name: the start of a name stands for it, unless another is nearer") {
+  CHECK(nearest_name("dual", names) == "dualpipe");
+  CHECK(nearest_name("Deep-", names) == "");
+  CHECK(nearest_name("deepseek", names) == "deepseek_v3");
+  CHECK(nearest_name("DEEPSEEK-", names) == "deepseek_v3");
+  CHECK(nearest_name("zb_", names) == "zbv");
+  CHECK(nearest_name("ualpipe_", names) == "dualpipe");
+  CHECK(nearest_name("du", names) == "");
+}
+
 TEST_CASE("nearest name: short names allow one edit, very short and very long ones none") {
   CHECK(nearest_name("zvb", names) == "zbv");
   CHECK(nearest_name("zb", names) == "zbv");

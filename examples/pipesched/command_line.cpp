@@ -126,6 +126,8 @@ std::optional<double> arguments::number(std::string_view name) const {
   const double number = std::strtod(given->c_str(), &end);
   if (given->empty() || !(is_word || is_decimal) || end != given->c_str() + given->size())
     throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + in_quotes(*given));
+  if (number == 0 && given->substr(0, given->find_first_of("eE")).find_first_of("123456789") != given->npos)
+    throw schedule_error(std::string(name) + " takes 0 or a number of at least 4.94066e-324; got " + in_quotes(*given));
   return number;
 }
 
@@ -135,7 +137,9 @@ const command& find_command(std::string_view name, const std::vector<command>& a
     if (c.name == name) return c;
     names.push_back(c.name);
   }
-  const std::string_view nearest = pipesched::nearest_name(name, names);
+  std::vector<std::string_view> suggested = names;
+  suggested.insert(suggested.end(), {"help", "--help", "--version"});
+  const std::string_view nearest = pipesched::nearest_name(name, suggested);
   throw schedule_error("no command is called " + in_quotes(name) +
                        (nearest.empty() ? "; expected " + list_of(names) : did_you_mean(nearest)));
 }

@@ -91,6 +91,8 @@ int convert(const arguments& args) {
   if (args.operands[1].empty()) throw schedule_error("convert takes the name of a file to write, or -; got \"\"");
   const output to = output_of(args, "convert", convert_formats, args.operands[1]);
   const pipesched::schedule s = read_computation(args.operands[0]);
+  if (!pipesched::verify(s))
+    add_note(fmt::format("{}: the schedule is not valid; pipesched verify says why", args.operands[0]));
   if (to.format == "csv")
     write_csv(to.file, s);
   else

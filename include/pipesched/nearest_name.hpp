@@ -18,6 +18,11 @@ constexpr char folded(char c) noexcept {
   return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
+constexpr bool starts_with(std::string_view name, std::string_view start) noexcept {
+  return name.size() >= start.size() && std::equal(start.begin(), start.end(), name.begin(),
+                                                   [](char a, char b) { return folded(a) == folded(b); });
+}
+
 // The least number of characters to insert, delete, replace, or swap with their neighbour (each pair at most once).
 // O(a.size() * b.size()).
 constexpr std::size_t edit_distance(std::string_view a, std::string_view b) {
@@ -39,7 +44,8 @@ constexpr std::size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace detail
 
 /// The element of `names` that is nearest to `given`, or an empty text if none is near: at most two edits away, or one
-/// for a name of two or three characters; upper case and `-` count as lower case and `_`. The first one of several.
+/// for a name of two or three characters; failing that, one that starts with `given` (three characters or more). Upper
+/// case and `-` count as lower case and `_`. The first one of several.
 /// `name_of(element)` gives the name of an element.
 ///
 ///     nearest_name("dualpip", std::array<std::string_view, 2>{"dualpipev", "dualpipe"}) == "dualpipe"
@@ -54,7 +60,12 @@ constexpr std::string_view nearest_name(std::string_view given, const Names& nam
     const std::size_t distance = detail::edit_distance(given, name);
     if (distance < least || (distance == least && nearest.empty())) least = distance, nearest = name;
   }
-  return nearest;
+  if (!nearest.empty() || given.size() < 3) return nearest;
+  for (const auto& element : names) {
+    const std::string_view name = std::invoke(name_of, element);
+    if (detail::starts_with(name, given)) return name;
+  }
+  return {};
 }
 
 }  // namespace pipesched

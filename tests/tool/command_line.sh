@@ -38,6 +38,10 @@ exactly "version" 0 "pipesched $(sed -n 's/^#define PIPESCHED_VERSION_\(MAJOR\|M
 refused 'expected a command: generate, verify, convert, lower, simulate, compare or list; see pipesched --help'
 refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare or list' foo
 refused 'no command is called "generat"; did you mean generate?' generat
+refused 'no command is called "sim"; did you mean simulate?' sim
+refused 'no command is called "--versio"; did you mean --version?' --versio
+refused 'no command is called "hlep"; did you mean help?' hlep
+refused '--forward takes 0 or a number of at least 4.94066e-324; got "1e-400"' simulate --family 1f1b --pp 2 --micro 2 --forward 1e-400
 refused 'no command is called "Verify"; did you mean verify?' Verify 1f1b.json
 refused 'no command is called "simulat"; did you mean simulate?' help simulat
 refused 'help takes one command; got "verify" as well' help list verify

@@ -79,6 +79,9 @@ for format in json csv; do
   exactly "convert $format to csv" 0 "$(cat zbv.csv)" "" "$tool" convert zbv_$format.txt - --format csv
   exactly "convert $format to json" 0 "$(cat zbv.json)" "" "$tool" convert zbv_$format.txt -
 done
+sed 's/"0B0"/"0B1"/' plan.json >wrong.json
+exactly "convert names an invalid schedule" 0 "$("$tool" convert plan.json - --format csv | sed 's/0B0/0B1/')" \
+  "pipesched: wrong.json: the schedule is not valid; pipesched verify says why" "$tool" convert wrong.json - --format csv
 exactly "a converted CSV keeps its formula" 0 "$("$tool" simulate --family zb1p --pp 4 --micro 8)" "" \
   bash -c "'$tool' generate zb1p --pp 4 --micro 8 --format csv | '$tool' simulate -"
 printf '0F0,0F1,0F2,0B0,0B1,0B2\r\n1F0,1B0,1F2,1B2,1F1,1B1\r\n' >own.csv
