@@ -122,15 +122,15 @@ TEST_CASE("transform: results written by hand") {
   CHECK(overlap_neighbours(make_1f1b_schedule({.pp = 2, .micro = 3}), overlap_policy::where_ready) ==
         make_1f1b_schedule({.pp = 2, .micro = 3}));
   // As pairs, rank 0 would wait for 1B1 before it runs 0F2 and rank 1 for 0F2 before it runs 1B1: one stays unpaired.
-  const schedule circle = [&] {
+  const schedule cycle = [&] {
     schedule s = make_1f1b_schedule({.pp = 2, .micro = 3});
     const stage_ops b(1);
     s.cells = rows<cell>(
         {{a.F(0), a.F(1), a.B(0), a.F(2), a.B(1), a.B(2)}, {b.F(0), b.B(0), b.F(1), b.F(2), b.B(1), b.B(2)}});
     return s;
   }();
-  REQUIRE(verify(circle));
-  CHECK(to_string(overlap_neighbours(circle)) ==
+  REQUIRE(verify(cycle));
+  CHECK(to_string(overlap_neighbours(cycle)) ==
         "rank 0: 0F0 (0F1;0B0) 0F2 0B1 0B2\nrank 1: 1F0 1B0 1F1 (1F2;1B1) 1B2\n");
   CHECK(to_string(concatenate(make_1f1b_schedule({.pp = 2, .micro = 1}), make_1f1b_schedule({.pp = 2, .micro = 2}))) ==
         "rank 0: 0F0 0B0 0F1 0F2 0B1 0B2\nrank 1: 1F0 1B0 1F1 1B1 1F2 1B2\n");

@@ -13,7 +13,7 @@
 //   backward    no (stage, micro) has both a B and an I or W
 //   order       F precedes B or I, and I precedes W, on their rank
 //   overlap     neither op of an overlapped cell needs the other, directly or through other stages
-//   cycle       the ranks, each running its cells in order, never wait for each other in a circle
+//   cycle       the ranks, each running its cells in order, never wait for each other in a cycle
 
 #include <algorithm>
 #include <cstddef>
@@ -183,7 +183,7 @@ class verifier {
   }
 
   // Every blocked rank waits for a tensor whose producer is in or after the next cell of another blocked rank. Following
-  // these waits from rank to rank ends in a circle: the deadlock.
+  // these waits from rank to rank ends in a cycle: the deadlock.
   constexpr void find_cycles() {
     const std::vector<std::size_t> done = walk(s_, [](auto&&...) {});
     std::vector<std::uint32_t> visited_by(s_.pp(), 0);  // 1 + the rank from which the search got here

@@ -104,7 +104,7 @@ TEST_CASE("torch comms: every fault is reported with its rank, column and rule")
            "1RECV_F0; 1RECV_F0 (rank 1, column 0) waits for 0SEND_F0 (rank 0, column 2), which comes after "
            "0RECV_B0") +
            assumed},
-      // Three ranks, of which the last waits for the circle of the others.
+      // Three ranks, of which the last waits for the cycle of the others.
       {"0RECV_B0,0F0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1SEND_F0,1RECV_B0,1B0,1SEND_B0\r\n2RECV_F0,2F0,2B0,2SEND_B0\r\n",
        std::string(
            "rank 0: deadlock: 0RECV_B0 (rank 0, column 0) waits for 1SEND_B0 (rank 1, column 5), which comes after "

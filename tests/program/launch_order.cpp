@@ -190,12 +190,12 @@ TEST_CASE("launch order: exists for every program that check() proves; others ar
     std::rotate(send, send + 1, row.end());
   }
   REQUIRE(!check(p));
-  const std::string circle =
+  const std::string cycle =
       "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F0 waits for rank 0 "
       "to "
-      "send activation 0F0; expected no circle of waits";
-  CHECK(refusal_of([&] { launch_order(p); }) == "the program is not valid: " + circle);
-  CHECK(refusal_of([&] { launch_order(p, 1); }) == "the program is not valid: " + circle);
+      "send activation 0F0; expected no cycle of waits";
+  CHECK(refusal_of([&] { launch_order(p); }) == "the program is not valid: " + cycle);
+  CHECK(refusal_of([&] { launch_order(p, 1); }) == "the program is not valid: " + cycle);
   CHECK(refusal_of([&] { launch_order(p, verified); }) ==
         "cannot order the messages of a program that deadlocks; see check()");
 }

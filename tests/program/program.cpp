@@ -200,7 +200,7 @@ TEST_CASE("lower: replicas and tied stages exchange weight gradients after their
   CHECK(linear.actions[2].back().what == tensor_id{tensor_kind::weight_gradient, 0, 0});
 }
 
-TEST_CASE("lower: channels get more buffers if ranks would wait in a circle") {
+TEST_CASE("lower: channels get more buffers if ranks would wait in a cycle") {
   // Rank 0 runs all its forwards first; rank 1 sends gradients between them.
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 16});
   const schedule all_first = make_gpipe_schedule({.pp = 2, .micro = 16});
@@ -218,7 +218,7 @@ TEST_CASE("lower: channels get more buffers if ranks would wait in a circle") {
   CHECK(deepest > 2);
 }
 
-TEST_CASE("check: a deadlock is reported as a circle of waits") {
+TEST_CASE("check: a deadlock is reported as a cycle of waits") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   program p = lower(s);
   // Rank 1 sends both gradients at the end; rank 0 needs the first one before it sends the second activation.
@@ -241,7 +241,7 @@ TEST_CASE("check: a deadlock is reported as a circle of waits") {
   std::copy(actions.begin(), actions.end(), row.begin());
   CHECK(to_string(check(q)) ==
         "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
-        "to send activation 0F1; expected no circle of waits\n");
+        "to send activation 0F1; expected no cycle of waits\n");
 }
 
 TEST_CASE("check: reports every kind of mutant") {

@@ -8,7 +8,7 @@
 //   channel's stream   wait posted, send, record moved            (on the receiver's device likewise, with a receive)
 //
 // A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in
-// launch_order(): nothing waits in a circle, not even where all streams of a device share one queue.
+// launch_order(): nothing waits in a cycle, not even where all streams of a device share one queue.
 //
 // A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
 // sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under

@@ -9,7 +9,7 @@
 //   duplicate   no action occurs twice
 //   missing     every tensor that crosses ranks has a send and a receive; with any WAIT_SEND, every send has one
 //   order       a send comes after its op, a receive before its op, and a WAIT_SEND after its send
-//   deadlock    the ranks, each running its row in order, do not wait for each other in a circle
+//   deadlock    the ranks, each running its row in order, do not wait for each other in a cycle
 //
 // Assumed is PyTorch's default, one communicator for all messages of a rank: a message waits for those before it in the row,
 // a receive for its send, and a send for its receive, as NCCL's sends of large tensors do. A file that passes also runs where

@@ -9,7 +9,7 @@
 //   slot         every activation and context is in its slot, and nothing else is
 //   message      every message is sent and received once, in one order on both sides, and is in the buffer of its cell
 //   reduction    both ranks of a stage with two replicas send and add its weight gradient, after its last W or B
-//   deadlock     ranks never wait for each other in a circle, even if a send ends only when its receive is posted
+//   deadlock     ranks never wait for each other in a cycle, even if a send ends only when its receive is posted
 //
 // after those of verify.hpp.
 
@@ -257,7 +257,7 @@ class checker {
         add(rule::message, rank, violation::no_cell, concat({to_string(*unused), " is in a buffer but never used"}));
   }
 
-  // Every blocked rank waits for one other. Following these waits ends in a circle.
+  // Every blocked rank waits for one other. Following these waits ends in a cycle.
   void find_circle(const interpreter<>& all) {
     std::uint32_t rank = 0;
     while (rank < s_.pp() && all.finished(rank)) ++rank;
@@ -278,7 +278,7 @@ class checker {
                       receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
       r = other(r);
     } while (r != rank);
-    add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no circle of waits");
+    add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no cycle of waits");
   }
 
   std::string place(std::uint32_t rank, std::size_t number) const {

@@ -292,7 +292,7 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
 }
 
 /// The program of a schedule. Receives are posted as soon as a buffer is free, so no message delays another one. If
-/// `depth` is so small that ranks would wait for each other in a circle, the channels concerned get more buffers.
+/// `depth` is so small that ranks would wait for each other in a cycle, the channels concerned get more buffers.
 /// @throws schedule_error if the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice
 /// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
 inline program lower(const schedule& s, const lower_options& options = {}) {

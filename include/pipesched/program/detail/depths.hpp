@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Channel depths, the second pass of lower(): enough buffers per channel that ranks never wait in a circle.
+// Channel depths, the second pass of lower(): enough buffers per channel that ranks never wait in a cycle.
 
 #include <algorithm>
 #include <cstddef>
@@ -60,7 +60,7 @@ class depth_search {
     }
   }
 
-  /// The channels that block a sender when no rank can run, among them those of a circle. Empty if all ranks end.
+  /// The channels that block a sender when no rank can run, among them those of a cycle. Empty if all ranks end.
   std::vector<std::uint32_t> too_shallow() {
     for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) runnable_.push_back(rank);
     while (!runnable_.empty()) {
@@ -163,7 +163,7 @@ class depth_search {
 };
 
 /// Sets the buffers of all channels: `depth`, fewer for channels with fewer messages, and more where ranks would wait in a
-/// circle.
+/// cycle.
 inline void set_depths(std::vector<channel>& channels, const schedule& s, const message_routing& routing,
                        std::uint32_t depth) {
   std::vector<std::uint64_t> depths(channels.size(), depth);
