@@ -7,7 +7,7 @@
 # A part takes at most PART_SECONDS (300); each of its commands has a limit of its own, after which it is killed. A call keeps
 # the results of earlier ones, by command: those below BUILD, and those in the file EARLIER. Environment:
 #
-#   OUT=folder        for results.json and said.tar.gz, which has what every command and NCCL printed; default BUILD/out
+#   OUT=folder        for results.json and logs.tar.gz, which has what every command and NCCL printed; default BUILD/out
 #   BUILD=folder      default build-gpu
 #   EARLIER=file      results.json of a call on another machine or in another folder
 #   HEADERS=folder    with fmt/, nlohmann/, CLI/ and doctest/, where they are not installed
@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.." || exit 2
 build=${BUILD:-build-gpu}
 out=${OUT:-$build/out}
 part_seconds=${PART_SECONDS:-300}
-runs=$build/runs said=$build/said
+runs=$build/runs logs=$build/logs
 mlp=$build/examples/cuda/cuda_mlp
 all_parts=(smoke peer example check bench nccl nccl_failures messages sanitizers)
 export PATH=$PATH:/usr/local/cuda/bin
@@ -52,24 +52,24 @@ run() {
     printf '  %-24s %4d s  %s\n' "$name" "$limit" "$shown"
     return
   fi
-  rm -f "$json" "$said/$name".*
+  rm -f "$json" "$logs/$name".*
   started=$(date +%s)
   left=$((deadline - started - 10))  # a command that does not end by itself is killed 10 s after its limit
   [ "$limit" -le "$left" ] || limit=$left
   if [ "$limit" -gt 0 ]; then
-    NCCL_DEBUG_FILE=$said/$name.nccl.%h.%p timeout -k 10 "$limit" "${@//JSON/$json}" >"$runs/output" 2>&1
+    NCCL_DEBUG_FILE=$logs/$name.nccl.%h.%p timeout -k 10 "$limit" "${@//JSON/$json}" >"$runs/output" 2>&1
     code=$?
-    tail -c 1000000 "$runs/output" >"$said/$name.said"
+    tail -c 1000000 "$runs/output" >"$logs/$name.log"
   else
-    echo "not run: the $part_seconds s of the part $part are over" >"$said/$name.said"
+    echo "not run: the $part_seconds s of the part $part are over" >"$logs/$name.log"
   fi
-  find "$said" -name "$name.nccl.*" -size +0 -exec head -c 300000 {} \; >"$said/$name.nccl"
-  find "$said" \( -name "$name.nccl.*" -o -name "$name.nccl" -size 0 \) -delete
+  find "$logs" -name "$name.nccl.*" -size +0 -exec head -c 300000 {} \; >"$logs/$name.nccl"
+  find "$logs" \( -name "$name.nccl.*" -o -name "$name.nccl" -size 0 \) -delete
   echo "$part, $name: exit code $code, $(($(date +%s) - started)) s"
-  tail -n 3 "$said/$name.said"
+  tail -n 3 "$logs/$name.log"
   if [ "$code" != 0 ]; then
     failed=1
-    [ ! -e "$said/$name.nccl" ] || tail -n 5 "$said/$name.nccl"
+    [ ! -e "$logs/$name.nccl" ] || tail -n 5 "$logs/$name.nccl"
   fi
   {
     printf '{"part": "%s", "run": "%s", "date": "%s", "gpu": "%s", "command": "%s", "seconds": %d, "exit": %d' \
@@ -192,7 +192,7 @@ collect() {
     done
     printf '\n]}\n'
   } >"$out/results.json"
-  tar -czf "$out/said.tar.gz" -C "$build" said
+  tar -czf "$out/logs.tar.gz" -C "$build" logs
 }
 
 chosen=()
@@ -214,7 +214,7 @@ if [ -n "$lists" ]; then
 fi
 [[ $part_seconds =~ ^[1-9][0-9]*$ ]] || fail "PART_SECONDS is a number of seconds above 0; got \"$part_seconds\""
 [ -z "${EARLIER-}" ] || [ -r "$EARLIER" ] || fail "EARLIER=$EARLIER cannot be read"
-mkdir -p "$runs" "$said" "$out" || fail "$build and $out must be folders that can be written"
+mkdir -p "$runs" "$logs" "$out" || fail "$build and $out must be folders that can be written"
 
 export NCCL_DEBUG=${NCCL_DEBUG-WARN}
 gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -n 1)
@@ -223,8 +223,8 @@ command -v ninja >/dev/null && generator=(-G Ninja)
 configure() {  # [NCCL_ROOT]
   timeout -k 10 100 cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DPIPESCHED_GPU_ONLY=ON \
     -DPIPESCHED_CUDA_ARCHITECTURES="${ARCHITECTURES:-native}" -DNCCL_ROOT="${1-}" \
-    ${HEADERS:+-DPIPESCHED_HEADERS="$HEADERS"} >"$said/build.said" 2>&1 ||
-    { tail -n 40 "$said/build.said"; collect; fail "cmake has failed" 1; }
+    ${HEADERS:+-DPIPESCHED_HEADERS="$HEADERS"} >"$logs/build.log" 2>&1 ||
+    { tail -n 40 "$logs/build.log"; collect; fail "cmake has failed" 1; }
 }
 has_nccl() {
   grep -q '^PIPESCHED_NCCL_LIBRARY:FILEPATH=/' "$build/CMakeCache.txt" && grep -q '^PIPESCHED_NCCL_INCLUDE:PATH=/' "$build/CMakeCache.txt"
@@ -236,8 +236,8 @@ if [ -z "${WITHOUT_NCCL-}" ] && ! has_nccl; then
   has_nccl ||
     fail "NCCL was not found; give NCCL_ROOT=folder, with include/nccl.h and lib/libnccl.so or libnccl.so.2, or WITHOUT_NCCL=1"
 fi
-timeout -k 10 290 cmake --build "$build" --parallel >>"$said/build.said" 2>&1 ||
-  { tail -n 40 "$said/build.said"; collect; fail "the build has failed, or took more than 290 s" 1; }
+timeout -k 10 290 cmake --build "$build" --parallel >>"$logs/build.log" 2>&1 ||
+  { tail -n 40 "$logs/build.log"; collect; fail "the build has failed, or took more than 290 s" 1; }
 echo "built in $(($(date +%s) - started)) s"
 
 part=quick
@@ -251,5 +251,5 @@ for part in "${chosen[@]}"; do
   deadline=$(($(date +%s) + part_seconds))
   "part_$part"
 done
-echo "results: $out/results.json ($(grep -c '"run": ' "$out/results.json") commands), $out/said.tar.gz"
+echo "results: $out/results.json ($(grep -c '"run": ' "$out/results.json") commands), $out/logs.tar.gz"
 exit "$failed"

@@ -42,11 +42,11 @@ for name in cmake nvidia-smi compute-sanitizer; do ln -s stub "$work/bin/$name";
 export STUB=$work/bin/stub STUB_LOG=$work/log PATH=$work/bin:$PATH
 export BUILD=$work/build OUT=$work/out
 
-call() { "$script" "$@" >"$work/said" 2>&1; }
+call() { "$script" "$@" >"$work/logs" 2>&1; }
 expect() {  # what, command...
   local what=$1
   shift
-  "$@" || { echo "FAILED: $what"; tail -n 20 "$work/said"; failures=$((failures + 1)); }
+  "$@" || { echo "FAILED: $what"; tail -n 20 "$work/logs"; failures=$((failures + 1)); }
 }
 result() { grep -c "\"run\": \"$1\".*$2" "$OUT/results.json"; }  # of a run, with a pattern
 is_json() { ! command -v python3 >/dev/null || python3 -m json.tool "$OUT/results.json" >/dev/null; }
@@ -55,7 +55,7 @@ is_json() { ! command -v python3 >/dev/null || python3 -m json.tool "$OUT/result
 call smoke check
 expect "a call that passes" test $? = 0
 expect "a run with its result" test "$(result check_dualpipe_8 '"exit": 0, "result": {"words": "", "n": 1}')" = 1
-expect "a line of NCCL" grep -q 'NCCL of rank 0' <(tar -xzOf "$OUT/said.tar.gz" said/nccl_first.nccl)
+expect "a line of NCCL" grep -q 'NCCL of rank 0' <(tar -xzOf "$OUT/logs.tar.gz" logs/nccl_first.nccl)
 expect "the first words of NCCL in full" grep -q 'cuda_mlp --transport nccl .* rank=1 host=host1 debug=INFO' "$STUB_LOG"
 expect "two files" test "$(find "$OUT" -type f | wc -l)" = 2
 STUB_WORDS=again call check bench messages
@@ -79,40 +79,40 @@ expect "the earlier results" test "$(result check_dualpipe_8 'again')" = 1
 expect "JSON of two machines" is_json
 EARLIER=$work/nothing call peer
 expect "earlier results that are not there" test $? = 2
-expect "the file's name" grep -q "EARLIER=$work/nothing cannot be read" "$work/said"
+expect "the file's name" grep -q "EARLIER=$work/nothing cannot be read" "$work/logs"
 
 # A program that hangs, even when asked to end, is killed; the part ends by its limit, and keeps what came before.
 STUB_HANGS=cuda_overhead PART_SECONDS=14 call bench
 expect "a call with a hang" test $? = 1
 expect "the hang" test "$(result overhead '"exit": 137')" = 1
 expect "what had no time left" test "$(result measure_v_1f1b '"exit": 124')" = 1
-expect "why" grep -q 'not run: the 14 s of the part bench are over' <(tar -xzOf "$OUT/said.tar.gz" said/measure_v_1f1b.said)
+expect "why" grep -q 'not run: the 14 s of the part bench are over' <(tar -xzOf "$OUT/logs.tar.gz" logs/measure_v_1f1b.log)
 expect "results of other parts" test "$(result nccl_library '"exit": 0')" = 1
 
 # NCCL, GPUs, builds and names that are not there.
 STUB_NCCL=PIPESCHED_NCCL_LIBRARY-NOTFOUND call nccl
 expect "no NCCL" test $? = 2
-expect "a sentence about NCCL" grep -q 'NCCL was not found; give NCCL_ROOT=folder, .* or WITHOUT_NCCL=1' "$work/said"
+expect "a sentence about NCCL" grep -q 'NCCL was not found; give NCCL_ROOT=folder, .* or WITHOUT_NCCL=1' "$work/logs"
 STUB_NCCL=PIPESCHED_NCCL_LIBRARY-NOTFOUND WITHOUT_NCCL=1 call smoke nccl
 expect "without NCCL, as asked for" test $? = 0
-expect "what is left out" grep -q '^left out, without NCCL: nccl$' "$work/said"
+expect "what is left out" grep -q '^left out, without NCCL: nccl$' "$work/logs"
 WITHOUT_NCCL=1 call messages
 expect "nothing left" test $? = 2
 STUB_NO_GPU=cuda_peer call peer
 expect "no GPU" test $? = 77
 STUB_FAILS=cuda_peer call peer
 expect "a first program that fails" test $? = 1
-expect "and nothing after it" grep -q 'nothing else was run' "$work/said"
+expect "and nothing after it" grep -q 'nothing else was run' "$work/logs"
 STUB_NO_BUILD=1 call smoke
 expect "a build that fails" test $? = 1
-expect "its words" grep -q '^cmake' <(tar -xzOf "$OUT/said.tar.gz" said/build.said)
+expect "its words" grep -q '^cmake' <(tar -xzOf "$OUT/logs.tar.gz" logs/build.log)
 call fast
 expect "no such part" test $? = 2
-expect "the parts that there are" grep -q 'no part is called "fast"; there are smoke peer ' "$work/said"
+expect "the parts that there are" grep -q 'no part is called "fast"; there are smoke peer ' "$work/logs"
 PART_SECONDS=soon call smoke
 expect "no number" test $? = 2
 call --list
-expect "a list" grep -q ' ranks 4 .*cuda_mlp --transport nccl --schedule dualpipev ' "$work/said"
+expect "a list" grep -q ' ranks 4 .*cuda_mlp --transport nccl --schedule dualpipev ' "$work/logs"
 
 [ "$failures" -eq 0 ] && echo passed
 exit "$((failures > 0))"
