@@ -2,12 +2,9 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pipesched)
-install(TARGETS pipesched_core EXPORT pipesched-core FILE_SET HEADERS)
-install(EXPORT pipesched-core NAMESPACE pipesched:: DESTINATION ${package_dir})
-foreach(header IN LISTS device_headers)
-  cmake_path(GET header PARENT_PATH folder)
-  cmake_path(RELATIVE_PATH folder BASE_DIRECTORY ${PROJECT_SOURCE_DIR}/include)
-  install(FILES ${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/${folder})
+foreach(part IN ITEMS core mpi cuda nccl)
+  install(TARGETS pipesched_${part} EXPORT pipesched-${part} FILE_SET HEADERS)
+  install(EXPORT pipesched-${part} NAMESPACE pipesched:: DESTINATION ${package_dir})
 endforeach()
 install(FILES LICENSE include/pipesched/CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 if(PIPESCHED_IO)
@@ -24,4 +21,5 @@ configure_package_config_file(cmake/pipesched-config.cmake.in pipesched-config.c
                               INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(pipesched-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/pipesched-config.cmake ${PROJECT_BINARY_DIR}/pipesched-config-version.cmake
+              cmake/FindNCCL.cmake
         DESTINATION ${package_dir})

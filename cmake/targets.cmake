@@ -1,17 +1,24 @@
-# pipesched::core       the headers that need the standard library only
-# pipesched::pipesched  those and JSON (nlohmann_json) and formatting (fmt)
+# Targets map to folders:
+#   pipesched::core       all that needs the standard library (and POSIX: launch/) alone
+#   pipesched::pipesched  core, and io/: JSON (nlohmann_json) and formatting (fmt)
+#   pipesched::mpi        core, and mpi/
+#   pipesched::cuda       core, and device/cuda.hpp
+#   pipesched::nccl       cuda, and device/nccl.hpp
+# The last three name MPI::MPI_CXX, CUDA::cudart and NCCL::nccl; a project that links one of them finds these first.
 file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
-set(io_headers ${core_headers})
-list(FILTER io_headers INCLUDE REGEX "/pipesched/io/")
-set(device_headers ${core_headers})  # need MPI, CUDA or NCCL: a target that includes one links it
-list(FILTER device_headers INCLUDE REGEX "/pipesched/execute/((run_)?mpi|cuda|nccl).hpp")
-list(REMOVE_ITEM core_headers ${io_headers} ${device_headers})
+foreach(part_and_pattern IN ITEMS "io /io/" "mpi /mpi/" "cuda /device/cuda.hpp" "nccl /device/nccl.hpp")
+  string(REPLACE " " ";" part_and_pattern ${part_and_pattern})
+  list(GET part_and_pattern 0 part)
+  list(GET part_and_pattern 1 pattern)
+  set(${part}_headers ${core_headers})
+  list(FILTER ${part}_headers INCLUDE REGEX "/pipesched${pattern}")
+  list(REMOVE_ITEM core_headers ${${part}_headers})
+endforeach()
 
 function(pipesched_library name headers)
   add_library(pipesched_${name} INTERFACE)
   add_library(pipesched::${name} ALIAS pipesched_${name})
-  set_target_properties(pipesched_${name} PROPERTIES EXPORT_NAME ${name}
-                        VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
+  set_target_properties(pipesched_${name} PROPERTIES EXPORT_NAME ${name})
   target_sources(pipesched_${name} INTERFACE FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include"
                  FILES ${headers})
   target_compile_features(pipesched_${name} INTERFACE cxx_std_20)
@@ -20,11 +27,19 @@ endfunction()
 find_package(Threads REQUIRED)
 pipesched_library(core "${core_headers}")
 target_link_libraries(pipesched_core INTERFACE Threads::Threads)
+pipesched_library(mpi "${mpi_headers}")
+target_link_libraries(pipesched_mpi INTERFACE pipesched_core MPI::MPI_CXX)
+pipesched_library(cuda "${cuda_headers}")
+target_link_libraries(pipesched_cuda INTERFACE pipesched_core CUDA::cudart)
+pipesched_library(nccl "${nccl_headers}")
+target_link_libraries(pipesched_nccl INTERFACE pipesched_cuda NCCL::nccl)
+set_target_properties(pipesched_core PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
 if(NOT PIPESCHED_IO)
   return()
 endif()
 pipesched_library(pipesched "${io_headers}")
 target_link_libraries(pipesched_pipesched INTERFACE pipesched_core fmt::fmt nlohmann_json::nlohmann_json)
+set_target_properties(pipesched_pipesched PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
 
 # Compile options of the project's own programs; they do not reach users.
 add_library(pipesched_dev INTERFACE)

@@ -11,8 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <pipesched/cost/presets.hpp>
-#include <pipesched/execute/message_library.hpp>
-#include <pipesched/cost/presets.hpp>
+#include <pipesched/device/message_library.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/metrics.hpp>

@@ -227,7 +227,7 @@ configure() {  # [NCCL_ROOT]
     { tail -n 40 "$logs/build.log"; collect; fail "cmake has failed" 1; }
 }
 has_nccl() {
-  grep -q '^PIPESCHED_NCCL_LIBRARY:FILEPATH=/' "$build/CMakeCache.txt" && grep -q '^PIPESCHED_NCCL_INCLUDE:PATH=/' "$build/CMakeCache.txt"
+  grep -q '^NCCL_LIBRARY:FILEPATH=/' "$build/CMakeCache.txt" && grep -q '^NCCL_INCLUDE_DIR:PATH=/' "$build/CMakeCache.txt"
 }
 started=$(date +%s)
 configure "${NCCL_ROOT-}"

@@ -24,8 +24,8 @@ case $name in
     for program in tests/cuda/cuda_{peer,mlp_ops,nccl_library} examples/cuda/cuda_mlp bench/cuda/{cuda_overhead,nccl_messages}; do
       ln -sf "$STUB" "$4/$program"
     done
-    echo "PIPESCHED_NCCL_LIBRARY:FILEPATH=${STUB_NCCL-/usr/lib/libnccl.so.2}" >"$4/CMakeCache.txt"
-    echo "PIPESCHED_NCCL_INCLUDE:PATH=/usr/include" >>"$4/CMakeCache.txt" ;;
+    echo "NCCL_LIBRARY:FILEPATH=${STUB_NCCL-/usr/lib/libnccl.so.2}" >"$4/CMakeCache.txt"
+    echo "NCCL_INCLUDE_DIR:PATH=/usr/include" >>"$4/CMakeCache.txt" ;;
   nvidia-smi)
     [[ $* == *--list-gpus* ]] && echo "GPU 0: a stub"
     [[ $* != *--query-gpu* ]] || echo "stub, 1.0" ;;
@@ -90,10 +90,10 @@ expect "why" grep -q 'not run: the 14 s of the part bench are over' <(tar -xzOf 
 expect "results of other parts" test "$(result nccl_library '"exit": 0')" = 1
 
 # NCCL, GPUs, builds and names that are not there.
-STUB_NCCL=PIPESCHED_NCCL_LIBRARY-NOTFOUND call nccl
+STUB_NCCL=NCCL_LIBRARY-NOTFOUND call nccl
 expect "no NCCL" test $? = 2
 expect "a sentence about NCCL" grep -q 'NCCL was not found; give NCCL_ROOT=folder, .* or WITHOUT_NCCL=1' "$work/logs"
-STUB_NCCL=PIPESCHED_NCCL_LIBRARY-NOTFOUND WITHOUT_NCCL=1 call smoke nccl
+STUB_NCCL=NCCL_LIBRARY-NOTFOUND WITHOUT_NCCL=1 call smoke nccl
 expect "without NCCL, as asked for" test $? = 0
 expect "what is left out" grep -q '^left out, without NCCL: nccl$' "$work/logs"
 WITHOUT_NCCL=1 call messages

@@ -17,7 +17,7 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <pipesched/execute/nccl.hpp>
+#include <pipesched/device/nccl.hpp>
 #include <pipesched/generate/gpipe.hpp>
 #include <pipesched/program/lower.hpp>
 #include <span>

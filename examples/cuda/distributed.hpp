@@ -12,7 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
-#include <pipesched/execute/nccl.hpp>
+#include <pipesched/device/nccl.hpp>
 #include <pipesched/simulate/timeline.hpp>
 #include <string>
 #include <vector>

@@ -22,9 +22,9 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <pipesched/execute/launch_environment.hpp>
+#include <pipesched/core/notation.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/notation.hpp>
+#include <pipesched/launch/launch_environment.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>

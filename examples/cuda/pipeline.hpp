@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <pipesched/execute/cuda.hpp>
+#include <pipesched/device/cuda.hpp>
 #include <pipesched/simulate/timeline.hpp>
 #include <stdexcept>
 #include <thread>

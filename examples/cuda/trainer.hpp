@@ -23,7 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <pipesched/execute/cuda.hpp>
+#include <pipesched/device/cuda.hpp>
 #include <span>
 #include <stdexcept>
 #include <string>

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
-#include <pipesched/error.hpp>
-#include <pipesched/nearest_name.hpp>
+#include <pipesched/support/error.hpp>
+#include <pipesched/support/nearest_name.hpp>
 #include <system_error>
 #include <utility>
 

@@ -15,12 +15,12 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <pipesched/error.hpp>
 #include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/io/torch_csv.hpp>
-#include <pipesched/nearest_name.hpp>
+#include <pipesched/support/error.hpp>
+#include <pipesched/support/nearest_name.hpp>
 #include <sstream>
 #include <utility>
 #include <vector>

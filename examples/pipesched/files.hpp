@@ -5,10 +5,10 @@
 
 #include <functional>
 #include <iosfwd>
-#include <pipesched/cost_model.hpp>
+#include <pipesched/core/schedule.hpp>
+#include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/io/read_schedule.hpp>
 #include <pipesched/render/text.hpp>
-#include <pipesched/schedule.hpp>
 #include <string>
 #include <string_view>
 

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <pipesched/error.hpp>
-#include <pipesched/nearest_name.hpp>
+#include <pipesched/cost/presets.hpp>
+#include <pipesched/cost/split_costs.hpp>
+#include <pipesched/support/error.hpp>
+#include <pipesched/support/nearest_name.hpp>
 #include <span>
 #include <utility>
 

@@ -4,10 +4,10 @@
 // Meaning of the options: parameters of families, costs, and the output.
 
 #include <cstdint>
-#include <pipesched/cost_model.hpp>
-#include <pipesched/error.hpp>
+#include <pipesched/core/placement.hpp>
+#include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/placement.hpp>
+#include <pipesched/support/error.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

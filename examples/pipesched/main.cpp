@@ -7,7 +7,7 @@
 #include <exception>
 #include <iostream>
 #include <new>
-#include <pipesched/error.hpp>
+#include <pipesched/support/error.hpp>
 #include <pipesched/version.hpp>
 #include <string>
 #include <string_view>

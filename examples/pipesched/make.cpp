@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <pipesched/core/verify.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
@@ -11,7 +12,6 @@
 #include <pipesched/program/check.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/text.hpp>
-#include <pipesched/verify.hpp>
 #include <sstream>
 #include <string>
 #include <vector>

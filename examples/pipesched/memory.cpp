@@ -10,8 +10,8 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <pipesched/error.hpp>
 #include <pipesched/generate/params.hpp>
+#include <pipesched/support/error.hpp>
 #include <string>
 
 #include "inputs.hpp"

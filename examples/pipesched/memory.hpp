@@ -3,8 +3,8 @@
 
 // Estimates of memory, made before any work is done, so that a command that would not fit is refused with a sentence.
 
+#include <pipesched/core/schedule.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/schedule.hpp>
 #include <string>
 
 #include "command_line.hpp"

@@ -4,14 +4,14 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <pipesched/core/notation.hpp>
+#include <pipesched/core/verify.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/notation.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/simulate/explain.hpp>
-#include <pipesched/verify.hpp>
 #include <string>
 #include <utility>
 #include <vector>

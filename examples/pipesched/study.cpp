@@ -3,9 +3,9 @@
 #include "study.hpp"
 
 #include <nlohmann/json.hpp>
+#include <pipesched/core/dependencies.hpp>
+#include <pipesched/core/notation.hpp>
 #include <pipesched/cost/split_costs.hpp>
-#include <pipesched/dependencies.hpp>
-#include <pipesched/notation.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/simulate/simulate.hpp>

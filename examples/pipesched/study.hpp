@@ -5,8 +5,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
-#include <pipesched/cost_model.hpp>
-#include <pipesched/schedule.hpp>
+#include <pipesched/core/schedule.hpp>
+#include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/simulate/closed_form.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>

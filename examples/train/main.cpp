@@ -29,7 +29,7 @@
 
 #include "trainer.hpp"
 #ifdef PIPESCHED_HAS_MPI
-#include <pipesched/execute/mpi.hpp>
+#include <pipesched/mpi/mpi.hpp>
 #endif
 
 #ifndef PIPESCHED_SOURCE_DIR

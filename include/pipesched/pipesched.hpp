@@ -6,19 +6,28 @@
 //
 //   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
 //                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
-//   families by name         generate/families.hpp, generate/recognize.hpp, nearest_name.hpp
+//   families by name         generate/families.hpp, generate/recognize.hpp, support/nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp
-//   transforms of schedules  transform.hpp
-//   programs, running them   program/, execute/
+//   transforms of schedules  core/transform.hpp
+//   programs, running them   program/, execute/, device/, mpi/, launch/
 //   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
 //   JSON, CSV and fmt        io/
 
-#include "pipesched/concat.hpp"
-#include "pipesched/cost_model.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/fixed_string.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/notation.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/report.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/cost/per_stage.hpp"
+#include "pipesched/cost/presets.hpp"
+#include "pipesched/cost/split_costs.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/chimera.hpp"
 #include "pipesched/generate/dualpipe.hpp"
@@ -38,13 +47,7 @@
 #include "pipesched/generate/truncate.hpp"
 #include "pipesched/generate/zb1p.hpp"
 #include "pipesched/generate/zbv.hpp"
-#include "pipesched/notation.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
 #include "pipesched/render/text.hpp"
-#include "pipesched/report.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
@@ -52,5 +55,8 @@
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/concat.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/fixed_string.hpp"
+#include "pipesched/support/rows.hpp"
 #include "pipesched/version.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The headers in a file of nvcc's: a user's trainer may be one.
 
-#include <pipesched/execute/cuda.hpp>
+#include <pipesched/device/cuda.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
 #include <pipesched/program/check.hpp>

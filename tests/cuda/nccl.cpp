@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <pipesched/execute/nccl.hpp>
+#include <pipesched/device/nccl.hpp>
 #include <pipesched/generate/1f1b.hpp>
 #include <pipesched/program/lower.hpp>
 #include <string>

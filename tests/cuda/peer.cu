@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <pipesched/execute/cuda.hpp>
+#include <pipesched/device/cuda.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 

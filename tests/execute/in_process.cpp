@@ -23,11 +23,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "pipesched/core/transform.hpp"
 #include "pipesched/execute/recording.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
-#include "pipesched/transform.hpp"
 #include "support/borrowed.hpp"
 #include "support/families.hpp"
 #include "support/place_to_fail.hpp"

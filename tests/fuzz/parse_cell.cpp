@@ -2,7 +2,7 @@
 // Any text is refused, or parsed to a cell that survives a round trip.
 
 #include <cstdint>
-#include <pipesched/notation.hpp>
+#include <pipesched/core/notation.hpp>
 
 #include "one_sentence.hpp"
 

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/chimera.hpp"
 #include "pipesched/generate/hanayo.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 

@@ -6,11 +6,11 @@
 #include <deque>
 #include <string>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/dualpipev.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 

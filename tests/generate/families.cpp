@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 

@@ -9,13 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/group_interleaved.hpp"
 #include "pipesched/generate/interleaved_1f1b.hpp"
 #include "pipesched/generate/interleaved_zb.hpp"
 #include "pipesched/generate/looped_bfs.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/generate/v_1f1b.hpp"
 #include "pipesched/generate/v_half.hpp"
@@ -18,7 +19,6 @@
 #include "pipesched/generate/zbv_greedy.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/random_costs.hpp"

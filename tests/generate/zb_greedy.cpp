@@ -11,12 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/core/transform.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/generate/zb1p.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/transform.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/random_costs.hpp"

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;

@@ -14,9 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/verify.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/torch_comms_csv.hpp"
-#include "pipesched/verify.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/torch_lockstep.hpp"

@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/core/transform.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/program_json.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/transform.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"
 #include "support/random_programs.hpp"

@@ -6,7 +6,10 @@
 #include <limits>
 #include <string>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/cost/presets.hpp"
+#include "pipesched/cost/split_costs.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/closed_form_of.hpp"
 #include "pipesched/simulate/explain.hpp"

@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
+#include "pipesched/core/transform.hpp"
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/closed_form_of.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
-#include "pipesched/transform.hpp"
 #include "support/slow_simulator.hpp"
 
 using namespace pipesched;

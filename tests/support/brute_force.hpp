@@ -5,8 +5,8 @@
 // the library except the value types.
 
 #include <map>
-#include <pipesched/schedule.hpp>
-#include <pipesched/verify.hpp>
+#include <pipesched/core/schedule.hpp>
+#include <pipesched/core/verify.hpp>
 #include <set>
 #include <tuple>
 #include <utility>

@@ -29,8 +29,8 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/device.hpp"
-#include "pipesched/execute/message_library.hpp"
+#include "pipesched/device/device.hpp"
+#include "pipesched/device/message_library.hpp"
 
 namespace pipesched::tests {
 

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/device.hpp"
+#include "pipesched/device/device.hpp"
 
 namespace pipesched::tests {
 

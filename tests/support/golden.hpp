@@ -7,7 +7,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <pipesched/schedule.hpp>
+#include <pipesched/core/schedule.hpp>
 #include <sstream>
 #include <string>
 #include <vector>

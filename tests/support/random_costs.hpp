@@ -3,7 +3,7 @@
 
 // Seeded random cost models of whole numbers, so that all times are exact.
 
-#include <pipesched/cost_model.hpp>
+#include <pipesched/cost/stage_costs.hpp>
 #include <random>
 #include <vector>
 

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <map>
-#include <pipesched/schedule.hpp>
+#include <pipesched/core/schedule.hpp>
 #include <tuple>
 #include <vector>
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "pipesched/execute/callbacks.hpp"
-#include "pipesched/execute/notice_board.hpp"
+#include "pipesched/launch/notice_board.hpp"
 
 namespace pipesched::tests {
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <pipesched/dependencies.hpp>
+#include <pipesched/core/dependencies.hpp>
 #include <pipesched/io/torch_comms_csv.hpp>
 #include <pipesched/io/torch_csv.hpp>
 #include <set>

@@ -11,9 +11,9 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

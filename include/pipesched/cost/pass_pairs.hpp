@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/op.hpp"
+#include "pipesched/core/op.hpp"
 
 namespace pipesched {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "pipesched/cost/cost_model.hpp"
-#include "pipesched/error.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/placement.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -13,12 +13,12 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <optional>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
 
 namespace pipesched {
 

@@ -9,9 +9,9 @@
 #include <span>
 #include <vector>
 
-#include "pipesched/error.hpp"
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

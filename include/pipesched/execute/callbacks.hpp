@@ -14,9 +14,9 @@
 #include <string>
 #include <utility>
 
-#include "pipesched/error.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/op.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -11,11 +11,11 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/error.hpp"
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/trainer_checks.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -29,9 +29,9 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

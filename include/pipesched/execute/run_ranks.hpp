@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "pipesched/error.hpp"
 #include "pipesched/execute/callbacks.hpp"
 #include "pipesched/execute/hub.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

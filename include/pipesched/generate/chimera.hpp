@@ -10,12 +10,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/waves.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

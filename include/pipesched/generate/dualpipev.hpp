@@ -9,12 +9,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/two_streams.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

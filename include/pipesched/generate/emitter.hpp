@@ -12,14 +12,14 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

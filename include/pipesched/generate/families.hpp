@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/chimera.hpp"
 #include "pipesched/generate/dualpipe.hpp"
@@ -27,8 +27,8 @@
 #include "pipesched/generate/zb_greedy.hpp"
 #include "pipesched/generate/zbv.hpp"
 #include "pipesched/generate/zbv_greedy.hpp"
-#include "pipesched/nearest_name.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/nearest_name.hpp"
 
 namespace pipesched {
 

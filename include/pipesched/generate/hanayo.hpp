@@ -9,13 +9,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/waves.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <optional>
 
-#include "pipesched/error.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -8,12 +8,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/chunk_walk.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/interleaved_params.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

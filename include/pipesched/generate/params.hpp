@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <string_view>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/generate/parameters.hpp"
-#include "pipesched/placement.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

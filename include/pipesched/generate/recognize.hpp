@@ -9,10 +9,10 @@
 #include <cstdint>
 #include <string_view>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -13,7 +13,7 @@
 #include <concepts>
 #include <cstdint>
 
-#include "pipesched/op.hpp"
+#include "pipesched/core/op.hpp"
 
 namespace pipesched {
 

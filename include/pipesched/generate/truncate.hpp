@@ -8,8 +8,8 @@
 #include <concepts>
 #include <cstdint>
 
+#include "pipesched/core/op.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/op.hpp"
 
 namespace pipesched {
 

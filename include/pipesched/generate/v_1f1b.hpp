@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <utility>
 
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/building_block.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

@@ -8,9 +8,9 @@
 
 #include <cstdint>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/split_v.hpp"
 #include "pipesched/generate/params.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

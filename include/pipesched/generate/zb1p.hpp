@@ -9,10 +9,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/transform.hpp"
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/detail/order_choice.hpp"
@@ -20,8 +22,6 @@
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/zb1p.hpp"
 #include "pipesched/generate/zb_params.hpp"
-#include "pipesched/schedule.hpp"
-#include "pipesched/transform.hpp"
 
 namespace pipesched {
 

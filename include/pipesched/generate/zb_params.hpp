@@ -9,8 +9,8 @@
 #include <optional>
 
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/error.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

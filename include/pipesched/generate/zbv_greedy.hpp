@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/order_choice.hpp"
 #include "pipesched/generate/detail/zbv_search.hpp"
 #include "pipesched/generate/emitter.hpp"
@@ -19,7 +20,6 @@
 #include "pipesched/generate/v_min.hpp"
 #include "pipesched/generate/zb_params.hpp"
 #include "pipesched/generate/zbv.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

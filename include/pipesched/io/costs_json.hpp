@@ -28,12 +28,12 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/op.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/error.hpp"
 #include "pipesched/io/detail/costs_document.hpp"
-#include "pipesched/nearest_name.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/nearest_name.hpp"
 
 namespace pipesched {
 

@@ -8,9 +8,9 @@
 
 #include <string_view>
 
-#include "pipesched/notation.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/core/notation.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
 
 template <>
 struct fmt::formatter<pipesched::cell> : fmt::formatter<std::string_view> {

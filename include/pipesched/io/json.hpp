@@ -21,10 +21,10 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/notation.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/io/detail/schedule_sax_handler.hpp"
-#include "pipesched/notation.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

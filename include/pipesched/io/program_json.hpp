@@ -21,9 +21,9 @@
 #include <ostream>
 #include <string>
 
-#include "pipesched/error.hpp"
-#include "pipesched/notation.hpp"
+#include "pipesched/core/notation.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -15,11 +15,11 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/io/detail/json_text.hpp"
 #include "pipesched/io/json.hpp"
 #include "pipesched/io/torch_csv.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -20,12 +20,12 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/io/torch_csv.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

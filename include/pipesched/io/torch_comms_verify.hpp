@@ -27,12 +27,12 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/io/torch_csv.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/schedule.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -29,11 +29,11 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/notation.hpp"
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/io/detail/csv_fields.hpp"
-#include "pipesched/notation.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

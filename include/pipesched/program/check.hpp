@@ -21,11 +21,11 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/report.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/report.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -17,11 +17,11 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/program/check.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

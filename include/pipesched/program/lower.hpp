@@ -13,13 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/error.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

@@ -19,11 +19,11 @@
 #include <string>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

@@ -14,9 +14,9 @@
 #include <string_view>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/cost/cost_model.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/metrics.hpp"

@@ -16,8 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/cost_model.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/render/html_page.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"

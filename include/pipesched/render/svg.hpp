@@ -17,11 +17,11 @@
 #include <string_view>
 #include <utility>
 
-#include "pipesched/error.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/op.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

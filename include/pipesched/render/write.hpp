@@ -10,11 +10,11 @@
 #include <string_view>
 #include <vector>
 
-#include "pipesched/concat.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/notation.hpp"
+#include "pipesched/core/notation.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/concat.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

@@ -9,13 +9,13 @@
 #include <optional>
 #include <string_view>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/closed_form.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

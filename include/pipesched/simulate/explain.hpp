@@ -12,12 +12,12 @@
 #include <optional>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {

@@ -9,9 +9,9 @@
 #include <cstdio>
 #include <string>
 
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 

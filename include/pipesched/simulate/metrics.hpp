@@ -11,11 +11,11 @@
 #include <span>
 #include <vector>
 
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/uniform_costs.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {

@@ -7,9 +7,9 @@
 #include <optional>
 #include <string_view>
 
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched {
 

@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/cost/uniform_costs.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
-#include "pipesched/schedule.hpp"
 #include "pipesched/simulate/timeline.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 

@@ -8,10 +8,10 @@
 #include <limits>
 #include <span>
 
-#include "pipesched/error.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
-#include "pipesched/verify.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 

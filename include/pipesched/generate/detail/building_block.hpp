@@ -15,10 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/generate/sink.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/rows.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "pipesched/core/op.hpp"
 #include "pipesched/generate/interleaved_params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
-#include "pipesched/op.hpp"
 
 namespace pipesched::detail {
 

@@ -12,11 +12,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/rows.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 

@@ -11,12 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/dependencies.hpp"
 #include "pipesched/generate/detail/greedy_ranks.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 

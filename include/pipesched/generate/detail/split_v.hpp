@@ -5,11 +5,11 @@
 
 #include <utility>
 
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/generate/detail/building_block.hpp"
 #include "pipesched/generate/emitter.hpp"
 #include "pipesched/generate/params.hpp"
-#include "pipesched/placement.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched::detail {
 

@@ -11,9 +11,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/detail/greedy_ranks.hpp"
-#include "pipesched/placement.hpp"
 
 namespace pipesched::detail {
 

@@ -11,10 +11,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/error.hpp"
 #include "pipesched/generate/detail/greedy_ranks.hpp"
-#include "pipesched/placement.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "pipesched/error.hpp"
 #include "pipesched/io/detail/json_text.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

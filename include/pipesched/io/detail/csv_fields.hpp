@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/error.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

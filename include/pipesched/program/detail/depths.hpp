@@ -9,11 +9,11 @@
 #include <span>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/schedule.hpp"
 
 namespace pipesched::detail {
 

@@ -15,9 +15,9 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
-#include "pipesched/error.hpp"
+#include "pipesched/core/dependencies.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
 

@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/dependencies.hpp"
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/rows.hpp"
-#include "pipesched/schedule.hpp"
+#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 

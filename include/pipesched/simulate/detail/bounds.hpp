@@ -14,10 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/cost_model.hpp"
-#include "pipesched/dependencies.hpp"
-#include "pipesched/op.hpp"
-#include "pipesched/placement.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Dependencies between ops, and a walk over a schedule in an order that respects them.
+//
+//   F(s,m)           needs F(s-1,m)
+//   B(s,m), I(s,m)   need their own F(s,m), and B or I(s+1,m)
+//   W(s,m)           needs I(s,m)
+//
+// Dependencies inside a stage stay on one rank. An op has at most one dependency between stages, which may cross ranks.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
+
+namespace pipesched {
+
+/// Kinds of tensors that ranks exchange.
+enum class tensor_kind : std::uint8_t {
+  activation,      ///< the output of F(s,m), an input of stage s+1
+  gradient,        ///< the output of B or I(s,m), an input of stage s-1
+  weight_gradient  ///< the gradient of a stage's weights, for a rank that holds the same weights
+};
+
+/// Identity of a tensor: its kind, and the stage and micro-batch of the op that produces it.
+struct tensor_id {
+  tensor_kind kind = tensor_kind::activation;
+  std::uint16_t stage = 0;  ///< of the op that produces it
+  std::uint32_t micro = 0;  ///< 0 for weight gradients
+
+  friend constexpr bool operator==(const tensor_id&, const tensor_id&) = default;
+  friend constexpr auto operator<=>(const tensor_id&, const tensor_id&) = default;
+};
+
+/// The tensor that the op produces for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
+constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage + 1u < stages) return tensor_id{tensor_kind::activation, o.stage, o.micro};
+  if (yields_input_gradient(o.pass) && o.stage > 0) return tensor_id{tensor_kind::gradient, o.stage, o.micro};
+  return std::nullopt;
+}
+
+/// The tensor that the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
+constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
+  if (o.pass == pass::forward && o.stage > 0)
+    return tensor_id{tensor_kind::activation, static_cast<std::uint16_t>(o.stage - 1), o.micro};
+  if (yields_input_gradient(o.pass) && o.stage + 1u < stages)
+    return tensor_id{tensor_kind::gradient, static_cast<std::uint16_t>(o.stage + 1), o.micro};
+  return std::nullopt;
+}
+
+/// The stage that receives the tensor.
+constexpr std::uint16_t receiver_of(tensor_id t) noexcept {
+  return static_cast<std::uint16_t>(t.kind == tensor_kind::gradient ? t.stage - 1 : t.stage + 1);
+}
+
+/// True if `later` needs `earlier`, directly or through other ops of the same micro-batch. The forwards down the stages
+/// and the backwards up the stages form one chain; each W follows the I of its stage.
+constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
+  if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) return false;
+  const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
+  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass == pass::backward_input)
+    return true;
+  return place_in_chain(earlier) < place_in_chain(later);
+}
+
+namespace detail {
+
+// One value per activation and gradient of a schedule.
+template <typename T>
+class tensor_table {
+ public:
+  constexpr tensor_table(const schedule& s, T initial)
+      : micro_(s.micro), gradients_(std::size_t{s.stages()} * s.micro), values_(2 * gradients_, initial) {}
+
+  constexpr T& operator[](tensor_id t) noexcept {
+    return values_[(t.kind == tensor_kind::gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro];
+  }
+
+ private:
+  std::size_t micro_, gradients_;
+  std::vector<T> values_;
+};
+
+}  // namespace detail
+
+/// Visits all cells with `visit(rank, index, cell)`: each rank's in order, and each after the producers of its inputs.
+/// Returns the number of cells visited per rank: all of them unless the order is cyclic. Linear in the number of ops.
+/// @pre every op has a stage and micro-batch in range and is on the rank that the placement gives
+template <typename Visit>
+constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
+  enum : std::uint8_t { absent, awaited, produced };
+  detail::tensor_table<std::uint8_t> state(s, absent);
+  const auto lacks_input = [&](const cell& c) {
+    for (op o : c)
+      if (const auto in = input_of(o, s.stages()); in && state[*in] != produced) {
+        state[*in] = awaited;
+        return true;
+      }
+    return false;
+  };
+
+  std::vector<std::size_t> done(s.pp(), 0);
+  std::vector<std::uint32_t>
+      runnable;  // invariant: a rank is queued at most once, running, or blocked on exactly one tensor
+  for (std::uint32_t rank = s.pp(); rank-- > 0;) runnable.push_back(rank);
+  while (!runnable.empty()) {
+    const std::uint32_t rank = runnable.back();
+    runnable.pop_back();
+    const std::span<const cell> row = s[rank];
+    std::size_t i = done[rank];
+    for (; i < row.size() && !lacks_input(row[i]); ++i) {
+      visit(rank, i, row[i]);
+      for (op o : row[i])
+        if (const auto out = output_of(o, s.stages())) {
+          std::uint8_t& now = state[*out];
+          if (now == awaited) runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
+          now = produced;
+        }
+    }
+    done[rank] = i;
+  }
+  return done;
+}
+
+}  // namespace pipesched

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Proof that a schedule is valid. The answer is a report: empty, or every violation with its rank, its cell and the
+// expected value.
+//
+//   rule        holds when
+//   shape       there are ranks and micro-batches, one row per rank, and each replica has half of the micro-batches
+//   range       every op has a known pass (F only if forward_only), stage and micro-batch
+//   placement   every op is on the rank, and has the chunk, that the placement gives
+//   duplicate   no (pass, stage, micro) occurs twice
+//   missing     every (stage, micro) has an F and, unless forward_only, a B or an I and a W
+//   backward    no (stage, micro) has both a B and an I or W
+//   order       F precedes B or I, and I precedes W, on their rank
+//   overlap     neither op of an overlapped cell needs the other, directly or through other stages
+//   cycle       the ranks, each running its cells in order, never wait for each other in a cycle
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/notation.hpp"
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/report.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+class verifier {
+ public:
+  constexpr verifier(const schedule& s, std::size_t max_violations) : s_(s), max_(max_violations) {}
+
+  constexpr report run();
+
+ private:
+  // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
+  struct places {
+    std::size_t forward = 0, whole = 0, input = 0, weight = 0;
+
+    constexpr std::size_t& of(pass p) {
+      return p == pass::forward ? forward : p == pass::backward ? whole : p == pass::backward_input ? input : weight;
+    }
+  };
+
+  template <typename Text>
+  constexpr void add(rule r, std::uint32_t rank, std::size_t i, Text&& text) {
+    if (report_.violations.size() < max_)
+      report_.violations.push_back({r, rank, i, text()});
+    else
+      ++report_.further;
+  }
+
+  template <typename Enter>
+  constexpr void check_cells(Enter&& enter) {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      const std::span<const cell> row = s_[rank];
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        bool whole = true;
+        for (op o : row[i])
+          if (in_range(rank, i, o) && in_place(rank, i, o))
+            enter(rank, i, o);
+          else
+            whole = false;
+        if (row[i].overlapped() && whole) check_overlap(rank, i, row[i]);
+      }
+    }
+  }
+
+  constexpr bool in_range(std::uint32_t rank, std::size_t i, op o) {
+    const bool known =
+        o.pass == pass::forward || (!s_.forward_only && o.pass > pass::forward && o.pass <= pass::backward_weight);
+    if (known && o.stage < s_.stages() && o.micro < s_.micro) return true;
+    add(rule::range, rank, i, [&] {
+      return concat({to_string(o), "; expected ", s_.forward_only ? "F alone (forward only)" : "F, B, I or W",
+                     ", a stage below ", s_.stages(), " and a micro-batch below ", s_.micro});
+    });
+    return false;
+  }
+
+  constexpr bool in_place(std::uint32_t rank, std::size_t i, op o) {
+    const std::uint32_t home = s_.placement.rank_of(o.stage, o.micro);
+    const std::uint32_t chunk = s_.placement.chunk_of(o.stage, o.micro);
+    if (home == rank && chunk == o.chunk) return true;
+    add(rule::placement, rank, i, [&] {
+      return concat({to_string(o), " is chunk ", o.chunk, " here; expected on rank ", home, " as chunk ", chunk});
+    });
+    return false;
+  }
+
+  constexpr void check_overlap(std::uint32_t rank, std::size_t i, const cell& c) {
+    for (std::size_t first : {0u, 1u})
+      if (depends(c[1 - first], c[first], s_.stages()))
+        add(rule::overlap, rank, i, [&] {
+          return concat({to_string(c[1 - first]), " needs ", to_string(c[first]),
+                         "; expected two ops that do not need each other"});
+        });
+  }
+
+  constexpr places& places_of(std::uint32_t stage, std::uint32_t micro) {
+    return places_[std::size_t{stage} * s_.micro + micro];
+  }
+
+  constexpr void enter(std::uint32_t rank, std::size_t i, op o) {
+    std::size_t& place = places_of(o.stage, o.micro).of(o.pass);
+    if (place == 0) {
+      place = i + 1;
+      return;
+    }
+    add(rule::duplicate, rank, i, [&] {
+      return concat({to_string(o), " again, first in cell ", place - 1, "; expected once"});
+    });
+  }
+
+  constexpr void check_pairs() {
+    for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
+      for (std::uint32_t micro = 0; micro < s_.micro; ++micro) {
+        const places& at = places_of(stage, micro);
+        const std::size_t backward = at.whole != 0 ? at.whole : at.input;
+        const bool complete =
+            at.forward != 0 && (s_.forward_only || (at.whole != 0 && at.input == 0 && at.weight == 0) ||
+                                (at.whole == 0 && at.input != 0 && at.weight != 0));
+        if (complete && (s_.forward_only || (at.forward < backward && (at.whole != 0 || at.input < at.weight))))
+          continue;
+        report_pair(stage, micro, at);
+      }
+  }
+
+  constexpr void report_pair(std::uint32_t stage, std::uint32_t micro, const places& at) {
+    const std::uint32_t rank = s_.placement.rank_of(stage, micro);
+    const auto name = [&](pass p) { return to_string(op{p, 0, static_cast<std::uint16_t>(stage), micro}); };
+    const auto missing = [&](pass p, const char* expected) {
+      add(rule::missing, rank, violation::no_cell, [&] { return concat({name(p), "; expected ", expected}); });
+    };
+    const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
+      if (first_at == 0 || then_at == 0 || first_at < then_at) return;
+      if (first_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
+      add(rule::order, rank, then_at - 1, [&] {
+        return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
+      });
+    };
+    if (at.forward == 0) missing(pass::forward, "one F");
+    if (s_.forward_only) return;
+    if (at.whole != 0 && (at.input != 0 || at.weight != 0)) {
+      const pass other = at.input != 0 ? pass::backward_input : pass::backward_weight;
+      add(rule::backward, rank, at.whole - 1, [&] {
+        return concat({name(pass::backward), " beside ", name(other), " in cell ",
+                       (at.input != 0 ? at.input : at.weight) - 1, "; expected either one B or one I and one W"});
+      });
+    } else if (at.whole == 0) {
+      if (at.input == 0 && at.weight == 0) missing(pass::backward, "one B, or one I and one W");
+      if (at.input == 0 && at.weight != 0) missing(pass::backward_input, "one I beside the W");
+      if (at.input != 0 && at.weight == 0) missing(pass::backward_weight, "one W beside the I");
+    }
+    misordered(pass::forward, at.forward, pass::backward, at.whole);
+    misordered(pass::forward, at.forward, pass::backward_input, at.input);
+    misordered(pass::backward_input, at.input, pass::backward_weight, at.weight);
+  }
+
+  // Reports the first pair without an F. It is among the first ops + 1 pairs.
+  constexpr void report_missing_forward(std::size_t ops) {
+    std::vector<std::uint8_t> seen(ops + 1, 0);
+    for (const cell& c : s_.cells.all())
+      for (op o : c) {
+        const std::uint64_t pair = std::uint64_t{o.stage} * s_.micro + o.micro;
+        if (o.pass == pass::forward && o.micro < s_.micro && pair <= ops) seen[static_cast<std::size_t>(pair)] = 1;
+      }
+    std::size_t pair = 0;
+    while (seen[pair] != 0) ++pair;
+    const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
+    const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
+    add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " and most other ops; expected ", s_.stages(),
+                     " stages x ", s_.micro, " micro-batches, got ", ops, " ops"});
+    });
+  }
+
+  // Every blocked rank waits for a tensor whose producer is in or after the next cell of another blocked rank. Following
+  // these waits from rank to rank ends in a cycle: the deadlock.
+  constexpr void find_cycles() {
+    const std::vector<std::size_t> done = walk(s_, [](auto&&...) {});
+    std::vector<std::uint32_t> visited_by(s_.pp(), 0);  // 1 + the rank from which the search got here
+    for (std::uint32_t start = 0; start < s_.pp(); ++start) {
+      if (done[start] == s_[start].size()) continue;
+      std::uint32_t rank = start;
+      for (; visited_by[rank] == 0; rank = wait_of(rank, done).producer_rank) visited_by[rank] = start + 1;
+      if (visited_by[rank] == start + 1) add_cycle(rank, done);
+    }
+  }
+
+  struct wait {
+    op waiting, producer;
+    std::uint32_t producer_rank;
+    std::size_t producer_cell;
+  };
+
+  // The wait of a blocked rank's next cell. @pre `done` came from a walk over a schedule without other violations
+  constexpr wait wait_of(std::uint32_t rank, const std::vector<std::size_t>& done) const {
+    for (op o : s_[rank][done[rank]])
+      if (const auto in = input_of(o, s_.stages())) {
+        const std::uint32_t home = s_.placement.rank_of(in->stage, in->micro);
+        for (std::size_t i = done[home]; i < s_[home].size(); ++i)
+          for (op producer : s_[home][i])
+            if (output_of(producer, s_.stages()) == in) return {o, producer, home, i};
+      }
+    return {};  // unreachable: a blocked rank waits for a tensor that has not been produced
+  }
+
+  constexpr void add_cycle(std::uint32_t start, const std::vector<std::size_t>& done) {
+    add(rule::cycle, start, done[start], [&] {
+      std::string text;
+      std::uint32_t rank = start;
+      do {
+        const wait w = wait_of(rank, done);
+        text += concat({to_string(w.waiting), " (rank ", rank, ", cell ", done[rank], ") needs ", to_string(w.producer),
+                        " (rank ", w.producer_rank, ", cell ", w.producer_cell, ")"});
+        if (w.producer_cell != done[w.producer_rank])
+          text += concat({", which comes after ", to_string(s_[w.producer_rank][done[w.producer_rank]])});
+        text += "; ";
+        rank = w.producer_rank;
+      } while (rank != start);
+      return text + "expected an order in which every op comes after what it needs";
+    });
+  }
+
+  const schedule& s_;
+  std::size_t max_;
+  std::vector<places> places_;
+  report report_;
+};
+
+constexpr report verifier::run() {
+  if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
+    add(rule::shape, 0, violation::no_cell, [&] {
+      return concat({s_.cells.count(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
+                     " ranks; expected one row per rank, and at least one of each"});
+    });
+    return std::move(report_);
+  }
+  if (const std::uint32_t second = s_.placement.replica_begin(1);
+      s_.placement.replicas() == 2 && second != s_.micro - s_.micro / 2) {
+    add(rule::shape, 0, violation::no_cell, [&] {
+      return concat({"the placement's replica 1 starts with micro-batch ", second, "; expected ",
+                     s_.micro - s_.micro / 2, " for ", s_.micro, " micro-batches"});
+    });
+    return std::move(report_);
+  }
+  std::size_t ops = 0;
+  for (const cell& c : s_.cells.all()) ops += c.size();
+  // Every pair needs an op. With far fewer ops than pairs, as in a malformed file, no table is made for all pairs.
+  if (std::uint64_t{s_.stages()} * s_.micro > 4 * std::uint64_t{ops} + 4096) {
+    check_cells([](auto&&...) {});
+    report_missing_forward(ops);
+    return std::move(report_);
+  }
+  places_.resize(std::size_t{s_.stages()} * s_.micro);
+  check_cells([&](std::uint32_t rank, std::size_t i, op o) { enter(rank, i, o); });
+  check_pairs();
+  if (report_) find_cycles();
+  return std::move(report_);
+}
+
+}  // namespace detail
+
+/// Reports all violations of the rules above and spells out the first `max_violations`. Cycles are looked for only when
+/// the other rules hold, because an op that is missing or misplaced has no order. If the schedule declares more than four
+/// (stage, micro) pairs per op, only the first missing forward and out-of-range or misplaced ops are reported.
+/// Time and memory are linear in the number of ops.
+constexpr report verify(const schedule& s, std::size_t max_violations = 100) {
+  return detail::verifier(s, max_violations).run();
+}
+
+/// Throws unless the schedule is valid. Every function that needs a valid schedule calls it.
+/// @throws schedule_error with the first violation and the number of others; verify() lists them all.
+constexpr void require_valid(const schedule& s) {
+  if (const report r = verify(s, 1); !r)
+    throw schedule_error(detail::concat({"the schedule is not valid: ", detail::first_violation(r)}));
+}
+
+/// Type of `verified`.
+struct verified_t {};
+/// Tag for callers who have verified a schedule: `simulate(s, costs, verified)` does not verify it again.
+/// @pre verify(s) is true
+inline constexpr verified_t verified{};
+
+}  // namespace pipesched

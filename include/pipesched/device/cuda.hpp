@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// CUDA's runtime under the names of device.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20
+// compiler takes it, with CUDA's headers; link cudart. A port to HIP or MUSA is this file with another prefix.
+//
+//   std::vector<pipesched::cuda::rank> ranks;                         // a stream of the user's for each pipeline rank
+//   pipesched::cuda::peer_hub hub({}, program, ranks);
+//   pipesched::run_on_peers(program, hub, [&](std::uint32_t rank, auto& transport) { return my_trainer(rank, transport.compute()); });
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "pipesched/device/device.hpp"
+#include "pipesched/device/peer.hpp"
+#include "pipesched/device/step_graph.hpp"
+#include "pipesched/execute/by_turns.hpp"
+#include "pipesched/launch/launch_environment.hpp"
+
+namespace pipesched::cuda {
+
+struct runtime {
+  using status = cudaError_t;
+  using stream = cudaStream_t;
+  using event = cudaEvent_t;
+  using graph = cudaGraphExec_t;
+  static constexpr std::string_view prefix = "cuda";
+
+  static bool succeeded(status s) { return s == cudaSuccess; }
+  static std::string text(status s) { return cudaGetErrorString(s); }
+
+  static status set_device(int device) { return cudaSetDevice(device); }
+  // Sets this thread's device; so does make_event().
+  static status make_stream(int device, int priority, stream& made) {
+    int least = 0, greatest = 0;
+    if (const status s = cudaSetDevice(device); s != cudaSuccess) return s;
+    if (const status s = cudaDeviceGetStreamPriorityRange(&least, &greatest); s != cudaSuccess) return s;
+    return cudaStreamCreateWithPriority(&made, cudaStreamNonBlocking, std::clamp(priority, greatest, least));
+  }
+  static status make_event(int device, bool timed, event& made) {
+    if (const status s = cudaSetDevice(device); s != cudaSuccess) return s;
+    return cudaEventCreateWithFlags(&made, timed ? cudaEventDefault : cudaEventDisableTiming);
+  }
+  static status connect(int from_device, int to_device) {
+    int can = 0;
+    if (const status s = cudaDeviceCanAccessPeer(&can, from_device, to_device); s != cudaSuccess || can == 0) return s;
+    if (const status s = cudaSetDevice(from_device); s != cudaSuccess) return s;
+    const status s = cudaDeviceEnablePeerAccess(to_device, 0);
+    if (s != cudaErrorPeerAccessAlreadyEnabled) return s;
+    cudaGetLastError();  // which is no error here
+    return cudaSuccess;
+  }
+
+  static status record(event e, stream s) { return cudaEventRecord(e, s); }
+  static status wait(stream s, event e) { return cudaStreamWaitEvent(s, e, 0); }
+  static status copy(stream s, void* to, int to_device, const void* from, int from_device, std::size_t size) {
+    if (to_device == from_device) return cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToDevice, s);
+    return cudaMemcpyPeerAsync(to, to_device, from, from_device, size, s);
+  }
+  static status query(event e, bool& done) {
+    const status s = cudaEventQuery(e);
+    done = s == cudaSuccess;
+    return s == cudaErrorNotReady ? cudaSuccess : s;
+  }
+  static status elapsed_ms(event begin, event end, float& ms) { return cudaEventElapsedTime(&ms, begin, end); }
+
+  static status begin_capture(stream s) { return cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal); }
+  static status end_capture(stream s, graph& made) {
+    cudaGraph_t captured = nullptr;
+    if (const status ended = cudaStreamEndCapture(s, &captured); ended != cudaSuccess) return ended;
+    const status made_of_it = cudaGraphInstantiate(&made, captured, 0);
+    cudaGraphDestroy(captured);
+    return made_of_it;
+  }
+  static status launch(graph g, stream s) { return cudaGraphLaunch(g, s); }
+
+  static void destroy(stream s) { cudaStreamDestroy(s); }
+  static void destroy(event e) { cudaEventDestroy(e); }
+  static void destroy(graph g) { cudaGraphExecDestroy(g); }
+};
+static_assert(device_runtime<runtime>);
+
+/// The device of a process, also made this thread's: its local rank modulo the devices that it sees, of which a launcher may
+/// show it one alone. @throws device_error if the process sees no device, or cannot use it
+inline int pick_device(const launch_environment& job) {
+  const auto where = [&] { return detail::concat({"process ", job.rank, " of ", job.size}); };
+  runtime calls;
+  int devices = 0;
+  detail::require(calls, cudaGetDeviceCount(&devices), "GetDeviceCount", where);
+  if (devices == 0) detail::require(calls, cudaErrorNoDevice, "GetDeviceCount", where);
+  const auto device = static_cast<int>(job.local_rank % static_cast<std::uint32_t>(devices));
+  detail::require(calls, calls.set_device(device), "SetDevice", where);
+  return device;
+}
+
+/// What CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) means for so many streams of a process; empty if each has a queue
+/// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".
+inline std::string shared_queues_note(std::size_t streams, const char* connections) {
+  const long queues = connections == nullptr ? 8 : std::clamp(std::strtol(connections, nullptr, 10), 1L, 32L);
+  if (streams <= static_cast<std::size_t>(queues)) return {};
+  return detail::concat(
+      {"CUDA_DEVICE_MAX_CONNECTIONS is ", connections == nullptr ? "not set" : connections, ": ", streams,
+       " streams share ", queues, queues == 1 ? " queue" : " queues",
+       " of the device, where what stands behind a message that waits waits, too. Nothing deadlocks, as all "
+       "ranks start their messages in one order, but less overlaps. Set it to ",
+       std::min<std::size_t>(streams, 32), " or more before CUDA starts"});
+}
+inline std::string shared_queues_note(std::size_t streams) {
+  return shared_queues_note(streams, std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
+}
+
+using stream = device_handle<runtime, cudaStream_t>;
+using event = device_handle<runtime, cudaEvent_t>;
+using rank = device_rank<runtime>;
+using peer_hub = pipesched::peer_hub<runtime>;
+using peer_transport = pipesched::peer_transport<runtime>;
+using side_stream = pipesched::side_stream<runtime>;
+using step_graph = pipesched::step_graph<runtime>;
+
+}  // namespace pipesched::cuda
