@@ -22,9 +22,9 @@
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
-#include <pipesched/program/check.hpp>
 #include <pipesched/program/launch_order.hpp>
 #include <pipesched/program/lower.hpp>
+#include <pipesched/program/verify.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
@@ -83,7 +83,7 @@ void count(benchmark::State& state, std::size_t items) {
 
 // The floor of generate: stores of as many cells as DualPipe of that size has.
 void fill(benchmark::State& state, const schedule_params& p) {
-  std::vector<cell> cells(make_dualpipe_schedule(p).cells.size());
+  std::vector<cell> cells(make_dualpipe_schedule(p).cells.all().size());
   const cell value(op{pass::forward, 0, 1, 2});
   for (auto _ : state) {
     std::fill(cells.begin(), cells.end(), value);
@@ -94,7 +94,7 @@ void fill(benchmark::State& state, const schedule_params& p) {
 }
 
 void generate(benchmark::State& state, const family& f, const schedule_params& p) {
-  const std::size_t cells = make_verified(f, p).cells.size();
+  const std::size_t cells = make_verified(f, p).cells.all().size();
   for (auto _ : state) benchmark::DoNotOptimize(f.make(p));
   count(state, cells);
 }
@@ -120,7 +120,7 @@ void generate_one_rank(benchmark::State& state, std::vector<cell> (*make_row)(co
 void verifying(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(verify(s));
-  count(state, s.cells.size());
+  count(state, s.cells.all().size());
   state.counters["ops_per_second"] = benchmark::Counter(
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
@@ -132,8 +132,8 @@ void simulating(benchmark::State& state, const family& f, const schedule_params&
   max_held = held;
   benchmark::DoNotOptimize(simulate(s));
   state.counters["memory_of_schedule"] =
-      static_cast<double>(max_held - before) / static_cast<double>(s.cells.size() * sizeof(cell));
-  count(state, s.cells.size());
+      static_cast<double>(max_held - before) / static_cast<double>(s.cells.all().size() * sizeof(cell));
+  count(state, s.cells.all().size());
   state.counters["ops_per_second"] = benchmark::Counter(
       static_cast<double>(ops_of(s)), benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
@@ -147,13 +147,13 @@ void sweeping(benchmark::State& state, const family& f, const schedule_params& p
     simulate_again(t, costs);
     benchmark::DoNotOptimize(t.intervals.all().data());
   }
-  count(state, t.schedule.cells.size());
+  count(state, t.schedule.cells.all().size());
 }
 
 void bounding(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower_bound(s, uniform_costs{}));
-  count(state, s.cells.size());
+  count(state, s.cells.all().size());
 }
 
 template <typename Render>
@@ -161,11 +161,11 @@ void rendering(benchmark::State& state, const family& f, const schedule_params& 
   const timeline t = simulate(make_verified(f, p));
   std::size_t bytes = 0;
   for (auto _ : state) bytes = render(t).size();
-  count(state, t.schedule.cells.size());
+  count(state, t.schedule.cells.all().size());
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes));
 }
 
-// Throughput of lower(), check() and launch_order() in ops per second.
+// Throughput of lower(), verify() and launch_order() in ops per second.
 void lowering(benchmark::State& state, const family& f, const schedule_params& p) {
   const schedule s = make_verified(f, p);
   for (auto _ : state) benchmark::DoNotOptimize(lower(s));
@@ -173,8 +173,8 @@ void lowering(benchmark::State& state, const family& f, const schedule_params& p
 }
 void checking(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
-  if (!check(lowered)) std::exit(1);
-  for (auto _ : state) benchmark::DoNotOptimize(check(lowered));
+  if (!verify(lowered)) std::exit(1);
+  for (auto _ : state) benchmark::DoNotOptimize(verify(lowered));
   count(state, ops_of(lowered.schedule));
 }
 void ordering(benchmark::State& state, const family& f, const schedule_params& p) {
@@ -265,7 +265,7 @@ void json_dump(benchmark::State& state, const family& f, const schedule_params& 
   null_buffer nowhere;
   std::ostream out(&nowhere);
   for (auto _ : state) write_json(out, s);
-  count(state, s.cells.size());
+  count(state, s.cells.all().size());
 }
 
 void json_parse(benchmark::State& state, const family& f, const schedule_params& p) {
@@ -275,7 +275,7 @@ void json_parse(benchmark::State& state, const family& f, const schedule_params&
   const std::string text = out.str();
   if (read_json(std::string_view(text)) != s) std::exit(1);
   for (auto _ : state) benchmark::DoNotOptimize(read_json(std::string_view(text)));
-  count(state, s.cells.size());
+  count(state, s.cells.all().size());
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(text.size()));
 }
 
@@ -297,7 +297,7 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("sweep", f.name, p).c_str(), sweeping, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
     for (const family& f : families) RegisterBenchmark(name("launch_order", f.name, p).c_str(), ordering, f, p);
-    for (const family& f : families) RegisterBenchmark(name("check", f.name, p).c_str(), checking, f, p);
+    for (const family& f : families) RegisterBenchmark(name("verify_program", f.name, p).c_str(), checking, f, p);
     for (const family& f : families) RegisterBenchmark(name("execute/noop", f.name, p).c_str(), executing, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower_bound", f.name, p).c_str(), bounding, f, p);
     for (const family& f : families) {

@@ -140,14 +140,14 @@ nlohmann::ordered_json measure_family(const char* name, std::int64_t pp, std::in
   const step_times first = measure(by_hand), library = measure(step), hand = measure(by_hand);
   step_graph<writing_runtime> graph(runtime, ranks, step);
   const step_times replayed = measure([&] { graph.launch(); });
-  const auto cells = static_cast<double>(p.schedule.cells.size());
+  const auto cells = static_cast<double>(p.schedule.cells.all().size());
   const double least = std::min(first.host, hand.host);
   return {{"family", name},
           {"pp", pp},
           {"micro", micro},
           {"bytes_a_message", numbers * sizeof(hash_model::number)},
           {"kernel_cycles_at_most", cycles},
-          {"cells", p.schedule.cells.size()},
+          {"cells", p.schedule.cells.all().size()},
           {"calls", calls.size()},
           {"host_us_a_cell", library.host / cells},
           {"host_us_a_cell_by_hand", least / cells},

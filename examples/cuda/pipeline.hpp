@@ -36,13 +36,6 @@ inline std::vector<double> between(const std::vector<std::chrono::steady_clock::
     ms.push_back(std::chrono::duration<double, std::milli>(times[i] - times[i - 1]).count());
   return ms;
 }
-/// Seconds into milliseconds, from the first begin of a cell on.
-inline void in_milliseconds(pipesched::timeline& t) {
-  double begin = t[0][0].start;
-  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
-  for (pipesched::interval& i : t.intervals.all())
-    i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
-}
 
 template <typename Real>
 class pipeline {
@@ -78,7 +71,7 @@ class pipeline {
     pipesched::timeline t{.schedule = p_.schedule,
                           .intervals = pipesched::rows<pipesched::interval>::for_overwrite_like(p_.schedule.cells)};
     mode == run_mode::threads ? in_threads(hub, warm_up + 1, &t) : in_turns(hub, warm_up + 1, &t);
-    in_milliseconds(t);
+    t = scaled(starting_at_zero(std::move(t)), 1000);  // milliseconds
     return t;
   }
 

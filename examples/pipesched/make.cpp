@@ -9,8 +9,8 @@
 #include <pipesched/io/program_json.hpp>
 #include <pipesched/io/torch_comms_csv.hpp>
 #include <pipesched/io/torch_comms_verify.hpp>
-#include <pipesched/program/check.hpp>
 #include <pipesched/program/lower.hpp>
+#include <pipesched/program/verify.hpp>
 #include <pipesched/render/text.hpp>
 #include <sstream>
 #include <string>
@@ -124,7 +124,7 @@ int lower(const arguments& args) {
                           args.has("--no-waits") ? pipesched::torch_waits::omitted : pipesched::torch_waits::written);
   } else {
     const pipesched::program p = pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = {}});
-    if (const pipesched::report r = check(p); !r) {
+    if (const pipesched::report r = verify(p); !r) {
       write_output("-", to_string(r));
       return 1;
     }

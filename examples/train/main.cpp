@@ -190,15 +190,6 @@ std::string loss_curve(const std::vector<double>& losses) {
   return text + fmt::format("{:>9}{:-<{}}\n{:>9}1{:>{}}\n", '+', "", width, "", losses.size(), width - 1);
 }
 
-/// Converts a timeline in seconds to milliseconds since the start of its first cell.
-timeline in_ms(timeline t) {
-  double begin = t[0][0].start;
-  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) begin = std::min(begin, t[rank][0].start);
-  for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank)
-    for (interval& i : t[rank]) i = {.start = 1000 * (i.start - begin), .end = 1000 * (i.end - begin)};
-  return t;
-}
-
 void write_page(const std::string& name, timeline last) {
   html_panel panel = make_panel(std::move(last));
   panel.title += " (measured, in ms)";
@@ -271,7 +262,7 @@ void run(const options& o) {
               [&](std::size_t, double loss) { held_out.push_back(loss); });
     fmt::print("held-out text: loss {:.4f}\n", mean(held_out));
   }
-  if (record) last = in_ms(std::move(last));
+  if (record) last = scaled(starting_at_zero(std::move(last)), 1000);
   if (!o.predict.empty()) predict(o, last);
   if (!o.html.empty()) write_page(o.html, std::move(last));
 }

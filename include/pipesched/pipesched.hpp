@@ -17,6 +17,7 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/schedule.hpp"

@@ -72,7 +72,7 @@ TEST_CASE("transform: the result is valid for every family and size") {
     if (count(s, pass::backward_weight) == 0) REQUIRE(merge_backward(split) == s);
     const schedule forwards = keep_forwards(s);
     REQUIRE(to_string(verify(forwards)) == "");
-    REQUIRE(forwards.cells.size() == count(s, pass::forward));
+    REQUIRE(forwards.cells.all().size() == count(s, pass::forward));
     for (std::int64_t micro = 1; micro <= p.micro; ++micro) {
       const schedule fewer = keep_micro_batches(s, micro);
       REQUIRE(to_string(verify(fewer)) == "");
@@ -92,7 +92,7 @@ TEST_CASE("transform: the result is valid for every family and size") {
         const schedule paired = overlap_neighbours(plain, how);
         REQUIRE(to_string(verify(paired)) == "");
         REQUIRE(ops_of(paired) == ops_of(plain));
-        REQUIRE(paired.cells.size() + pairs_of(paired) == plain.cells.size() + pairs_of(plain));
+        REQUIRE(paired.cells.all().size() + pairs_of(paired) == plain.cells.all().size() + pairs_of(plain));
       }
     if (p.micro % 2 == 0 || s.placement.replicas() == 1) {
       const schedule twice = concatenate(s, s);

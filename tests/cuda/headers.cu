@@ -4,7 +4,7 @@
 #include <pipesched/device/cuda.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
-#include <pipesched/program/check.hpp>
+#include <pipesched/program/verify.hpp>
 #include <pipesched/program/lower.hpp>
 
 namespace {

@@ -21,8 +21,8 @@
 #include "pipesched/device/step_graph.hpp"
 #include "pipesched/execute/by_turns.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/program/verify.hpp"
 #include "support/fake_cluster.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
@@ -329,7 +329,7 @@ TEST_CASE("device: run_on_peers runs a thread a rank, and reads the times once a
   const timeline t = run_on_peers(p, *m.hub, [&](std::uint32_t rank, fake_transport&) { return m.on_device[rank]; });
   m.require_trained(1, model::orders_of(p.schedule));
   CHECK(first_race(m) == "");
-  CHECK(t.intervals.size() == p.schedule.cells.size());
+  CHECK(t.intervals.all().size() == p.schedule.cells.all().size());
   CHECK(t[3][5] == interval{1e-3, 1e-3});
   fake_transport transport(*m.hub, 3);
   transport.select_device();
@@ -487,9 +487,9 @@ TEST_CASE("device: one thread that runs all ranks says when none can go on") {
     std::rotate(send, send + 1, row.end());
   };
   sends_last(0), sends_last(1);
-  REQUIRE(!check(p));
+  REQUIRE(!verify(p));
   machine m(p);
-  CHECK(refusal_of([&] { m.by_turns(1); }) == "no rank can go on; check() says why");
+  CHECK(refusal_of([&] { m.by_turns(1); }) == "no rank can go on; verify() says why");
   const program good = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
   machine throwing(good);
   throwing.on_device[1].fails = [](op) { throw std::domain_error("no memory"); };

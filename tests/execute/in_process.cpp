@@ -26,8 +26,8 @@
 #include "pipesched/core/transform.hpp"
 #include "pipesched/execute/recording.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/program/verify.hpp"
 #include "support/borrowed.hpp"
 #include "support/families.hpp"
 #include "support/place_to_fail.hpp"
@@ -195,7 +195,7 @@ TEST_CASE("in process: stages with tied weights have the sum of both gradients, 
       CAPTURE(name);
       CAPTURE(ends);
       const program p = lower(s, {.tied = tied});
-      REQUIRE(check(p));
+      REQUIRE(verify(p));
       const auto got = in_threads(p, tied);
       require_same(got, model::on_one_device(s.stages(), s.micro, model::orders_of(s), tied));
       const auto untied = model::on_one_device(s.stages(), s.micro);
@@ -225,7 +225,7 @@ TEST_CASE("in process: stages with tied weights, wherever two replicas of each a
       REQUIRE(to_string(verify(s)) == "");
       const tied_stages tied{{static_cast<std::uint16_t>(first), static_cast<std::uint16_t>(second)}};
       const program p = lower(s, {.tied = tied});
-      REQUIRE(to_string(check(p)) == "");
+      REQUIRE(to_string(verify(p)) == "");
       require_close(in_threads(p, tied), model::on_one_device(3, 4, tied));
     }
 }

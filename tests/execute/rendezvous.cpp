@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What check() says of a program is what happens when it is run: ranks are threads, a send ends only when its receive is
+// What verify() says of a program is what happens when it is run: ranks are threads, a send ends only when its receive is
 // posted, and a trainer that computes nothing looks whether all that it needs is where it should be.
 
 #include <doctest/doctest.h>
@@ -21,8 +21,8 @@
 
 #include "pipesched/execute/executor.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/program/verify.hpp"
 #include "support/families.hpp"
 #include "support/random_programs.hpp"
 
@@ -163,7 +163,7 @@ class rank_state {
 // What all ranks share. When all that have not ended wait, they wait for ever.
 class meeting {
  public:
-  explicit meeting(const program& p) : waits_(p.actions.count(), wait{}), channels_(p.channels.size()) {}
+  explicit meeting(const program& p) : waits_(p.actions.size(), wait{}), channels_(p.channels.size()) {}
 
   struct wait {
     enum { no, message, end } what = no;
@@ -303,12 +303,12 @@ class rendezvous {
 // Do all ranks run to their ends, with nothing wrong on the way?
 bool runs(const program& p) {
   meeting all(p);
-  std::vector<char> ended(p.actions.count());
+  std::vector<char> ended(p.actions.size());
   std::vector<rank_state> ranks;
-  for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) ranks.emplace_back(p, rank);
+  for (std::uint32_t rank = 0; rank < p.actions.size(); ++rank) ranks.emplace_back(p, rank);
   {
     std::vector<std::jthread> threads;
-    for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank)
+    for (std::uint32_t rank = 0; rank < p.actions.size(); ++rank)
       threads.emplace_back([&, rank] {
         try {
           rendezvous transport(p, all, ranks[rank], rank);
@@ -334,7 +334,7 @@ TEST_CASE("rendezvous: every family runs to its end, at any depth") {
       }
 }
 
-TEST_CASE("rendezvous: exactly those of thousands of changed programs run to their end that check() passes") {
+TEST_CASE("rendezvous: exactly those of thousands of changed programs run to their end that verify() passes") {
 #ifdef PIPESCHED_SMALL_GRIDS
   constexpr int rounds = 800;
 #else
@@ -350,7 +350,7 @@ TEST_CASE("rendezvous: exactly those of thousands of changed programs run to the
   for (int round = 0; round < rounds; ++round) {
     program p = programs[random() % programs.size()];
     change_at_random(p, random);
-    const report r = check(p);
+    const report r = verify(p);
     CAPTURE(round);
     CAPTURE(to_string(r));
     REQUIRE(static_cast<bool>(r) == runs(p));

@@ -69,10 +69,10 @@ TEST_CASE("read schedule: either format of every family, with blanks and a byte 
 }
 
 TEST_CASE("read schedule: a CSV that starts with quotes, idle time or a pair; its other actions are kept") {
-  CHECK(read_slowly("\"0F0\",\"0B0\"\r\n").schedule.cells.size() == 2);
-  CHECK(read_slowly(",0F0,0B0\r\n").schedule.cells.size() == 2);
-  CHECK(read_slowly("\"\",0F0,0B0\r\n").schedule.cells.size() == 2);
-  CHECK(read_slowly("(0F1;0B0)OVERLAP_F_B,0F0\r\n").schedule.cells.size() == 2);
+  CHECK(read_slowly("\"0F0\",\"0B0\"\r\n").schedule.cells.all().size() == 2);
+  CHECK(read_slowly(",0F0,0B0\r\n").schedule.cells.all().size() == 2);
+  CHECK(read_slowly("\"\",0F0,0B0\r\n").schedule.cells.all().size() == 2);
+  CHECK(read_slowly("(0F1;0B0)OVERLAP_F_B,0F0\r\n").schedule.cells.all().size() == 2);
   const std::string comms = golden_text("dualpipev_pp2_v2_m4_compute_comms.csv");
   CHECK(read_slowly(comms).actions == read_torch_csv(std::istringstream(comms)).actions);
   CHECK(read_slowly(comms).actions.size() > 40);

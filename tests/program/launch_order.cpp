@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/program/verify.hpp"
 #include "support/families.hpp"
 #include "support/random_programs.hpp"
 
@@ -69,14 +69,14 @@ bool all_queues_drain(const program& p, std::vector<queue> queues) {
 }
 bool all_queues_drain(const program& p, const rows<launch>& order) {
   std::vector<queue> queues;
-  for (std::uint32_t r = 0; r < p.actions.count(); ++r)
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r)
     queues.push_back(queue_of(p, r, {order[r].begin(), order[r].end()}));
   return all_queues_drain(p, queues);
 }
 
 // Checks that every message is started once, after its post and before every action that waits for it.
 void require_in_place(const program& p, const rows<launch>& order) {
-  for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
     const auto row = p.actions[r];
     const std::uint32_t buffers = p.pools[r].buffers;
     std::set<std::uint32_t> seen;
@@ -119,7 +119,7 @@ void require_in_place(const program& p, const rows<launch>& order) {
 // The order of the actions: each message is started where it is posted.
 rows<launch> posted_order(const program& p) {
   rows<launch> order;
-  for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
     std::vector<launch> row;
     for (std::uint32_t n = 0; n < p.actions[r].size(); ++n)
       if (p.actions[r][n].kind == action_kind::receive || p.actions[r][n].kind == action_kind::send)
@@ -147,7 +147,7 @@ TEST_CASE("launch order: every family ends with one queue per rank") {
       const rows<launch> order = launch_order(p);
       require_in_place(p, order);
       REQUIRE(all_queues_drain(p, order));
-      for (std::uint32_t r = 0; r < p.actions.count(); ++r) {
+      for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
         const auto alone = launch_order(p, r);
         REQUIRE(std::equal(alone.begin(), alone.end(), order[r].begin(), order[r].end()));
       }
@@ -157,7 +157,7 @@ TEST_CASE("launch order: every family ends with one queue per rank") {
   CHECK(deadlocks > 100);  // without the launch order
 }
 
-TEST_CASE("launch order: exists for every program that check() proves; others are refused") {
+TEST_CASE("launch order: exists for every program that verify() proves; others are refused") {
   std::mt19937_64 random(5);
   int passed = 0, refused = 0;
 #ifdef PIPESCHED_SMALL_GRIDS
@@ -170,7 +170,7 @@ TEST_CASE("launch order: exists for every program that check() proves; others ar
     program p = lower(of.make({.pp = 4, .micro = static_cast<std::int64_t>(2 + random() % 6)}),
                       {.depth = 1 + static_cast<std::uint32_t>(random() % 3)});
     change_at_random(p, random);
-    if (!check(p)) {
+    if (!verify(p)) {
       ++refused;
       continue;
     }
@@ -189,7 +189,7 @@ TEST_CASE("launch order: exists for every program that check() proves; others ar
     const auto send = std::find_if(row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send; });
     std::rotate(send, send + 1, row.end());
   }
-  REQUIRE(!check(p));
+  REQUIRE(!verify(p));
   const std::string cycle =
       "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F0 waits for rank 0 "
       "to "
@@ -197,7 +197,7 @@ TEST_CASE("launch order: exists for every program that check() proves; others ar
   CHECK(refusal_of([&] { launch_order(p); }) == "the program is not valid: " + cycle);
   CHECK(refusal_of([&] { launch_order(p, 1); }) == "the program is not valid: " + cycle);
   CHECK(refusal_of([&] { launch_order(p, verified); }) ==
-        "cannot order the messages of a program that deadlocks; see check()");
+        "cannot order the messages of a program that deadlocks; see verify()");
 }
 
 TEST_CASE("launch order: the queues deadlock if two messages change places on one rank") {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// lower() and check(): every family, mutants, and texts of deadlocks.
+// lower() and verify(): every family, mutants, and texts of deadlocks.
 
 #include <doctest/doctest.h>
 
@@ -14,8 +14,8 @@
 #include "pipesched/core/transform.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/program_json.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/program/verify.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"
@@ -62,7 +62,7 @@ struct clocks {
   std::vector<double> makespan{0.0};
 
   clocks(const program& of, const stage_costs& c)
-      : p(of), costs(c), now(of.actions.count(), 0.0), sent(of.channels.size()), received(of.channels.size()) {}
+      : p(of), costs(c), now(of.actions.size(), 0.0), sent(of.channels.size()), received(of.channels.size()) {}
   void compute(std::uint32_t rank, std::size_t cell) {
     now[rank] += costs.duration(p.schedule[rank][cell]);
     makespan[0] = std::max(makespan[0], now[rank]);
@@ -88,7 +88,7 @@ double makespan_of(const program& p, const stage_costs& costs) {
 
 }  // namespace
 
-TEST_CASE("lower: check() proves every family at every size and depth, and pools are the schedule's peaks") {
+TEST_CASE("lower: verify() proves every family at every size and depth, and pools are the schedule's peaks") {
   for_all_families(8, 20, [](const family& f, const schedule_params& p) {
     CAPTURE(f.name);
     CAPTURE(p.pp);
@@ -97,7 +97,7 @@ TEST_CASE("lower: check() proves every family at every size and depth, and pools
     const schedule s = f.make(p);
     for (const std::uint32_t depth : {1u, 2u, 3u}) {
       const program lowered = lower(s, with_tied_ends(s, depth));
-      REQUIRE(to_string(check(lowered)) == "");
+      REQUIRE(to_string(verify(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
         REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
         REQUIRE(lowered.pools[rank].contexts == peak_of_contexts(s[rank]));
@@ -106,7 +106,7 @@ TEST_CASE("lower: check() proves every family at every size and depth, and pools
   });
 }
 
-TEST_CASE("lower: check() proves overlapped, split, delayed and concatenated schedules") {
+TEST_CASE("lower: verify() proves overlapped, split, delayed and concatenated schedules") {
   int concatenated = 0;
   for_all_families(5, 9, [&](const family& f, const schedule_params& p) {
     if (p.forward_only) return;
@@ -115,11 +115,11 @@ TEST_CASE("lower: check() proves overlapped, split, delayed and concatenated sch
     CAPTURE(p.micro);
     const schedule s = f.make(p);
     for (const schedule& other : {overlap_neighbours(s), split_backward(s), delay_weights(s, 3)})
-      REQUIRE(to_string(check(lower(other))) == "");
+      REQUIRE(to_string(verify(lower(other))) == "");
     if (s.placement.replicas() == 2 && s.micro % 2 != 0) return;
     const schedule twice = concatenate(s, s);
     const program once = lower(s), both = lower(twice);
-    REQUIRE(to_string(check(both)) == "");
+    REQUIRE(to_string(verify(both)) == "");
     REQUIRE(both.schedule == twice);
     REQUIRE(both.channels.size() == once.channels.size());
     for (std::size_t c = 0; c < once.channels.size(); ++c) {
@@ -131,7 +131,7 @@ TEST_CASE("lower: check() proves overlapped, split, delayed and concatenated sch
       REQUIRE(gradients_in(both, static_cast<std::uint32_t>(c)) == gradients);
     }
     for (const schedule& other : {overlap_neighbours(twice), split_backward(twice), concatenate(twice, s)})
-      REQUIRE(to_string(check(lower(other, with_tied_ends(other)))) == "");
+      REQUIRE(to_string(verify(lower(other, with_tied_ends(other)))) == "");
     ++concatenated;
   });
   CHECK(concatenated > 500);
@@ -182,7 +182,7 @@ TEST_CASE("lower: 1F1B with two ranks, by hand") {
 
 TEST_CASE("lower: replicas and tied stages exchange weight gradients after their last W or B") {
   const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}), {.tied = {{0, 3}}});
-  REQUIRE(check(p));
+  REQUIRE(verify(p));
   for (std::uint32_t rank = 0; rank < 4; ++rank) {
     std::multiset<std::uint32_t> reduced;
     for (const action& a : p.actions[rank])
@@ -192,7 +192,7 @@ TEST_CASE("lower: replicas and tied stages exchange weight gradients after their
     CHECK(p.pools[rank].reductions == 2);
   }
   const program linear = lower(make_1f1b_schedule({.pp = 3, .micro = 4}), {.tied = {{0, 2}}});
-  REQUIRE(check(linear));
+  REQUIRE(verify(linear));
   CHECK(linear.pools[0].reductions == 1);
   CHECK(linear.pools[1].reductions == 0);
   CHECK(linear.actions[2].back().kind == action_kind::accumulate);
@@ -212,13 +212,13 @@ TEST_CASE("lower: channels get more buffers if ranks would wait in a cycle") {
   s.cells = rows<cell>(cells);
   REQUIRE(verify(s));
   const program p = lower(s);
-  CHECK(to_string(check(p)) == "");
+  CHECK(to_string(verify(p)) == "");
   std::uint32_t deepest = 0;
   for (const channel& c : p.channels) deepest = std::max(deepest, c.receive_buffers);
   CHECK(deepest > 2);
 }
 
-TEST_CASE("check: a deadlock is reported as a cycle of waits") {
+TEST_CASE("verify(program): a deadlock is reported as a cycle of waits") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   program p = lower(s);
   // Rank 1 sends both gradients at the end; rank 0 needs the first one before it sends the second activation.
@@ -228,7 +228,7 @@ TEST_CASE("check: a deadlock is reported as a cycle of waits") {
       std::find_if(actions.begin(), actions.end(), [](const action& a) { return a.kind == action_kind::send; });
   std::rotate(late, late + 1, actions.end() - 1);
   std::copy(actions.begin(), actions.end(), row.begin());
-  CHECK(to_string(check(p)) == "");  // still ends: rank 0 needs it only after both forwards
+  CHECK(to_string(verify(p)) == "");  // still ends: rank 0 needs it only after both forwards
   schedule eager = s;
   std::swap(eager[0][1], eager[0][2]);  // F0 B0 F1 B1 on rank 0
   REQUIRE(verify(eager));
@@ -239,12 +239,12 @@ TEST_CASE("check: a deadlock is reported as a cycle of waits") {
       std::find_if(actions.begin(), actions.end(), [](const action& a) { return a.kind == action_kind::send; });
   std::rotate(send, send + 1, actions.end() - 1);
   std::copy(actions.begin(), actions.end(), row.begin());
-  CHECK(to_string(check(q)) ==
+  CHECK(to_string(verify(q)) ==
         "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
         "to send activation 0F1; expected no cycle of waits\n");
 }
 
-TEST_CASE("check: reports every kind of mutant") {
+TEST_CASE("verify(program): reports every kind of mutant") {
   std::mt19937_64 random(11);
   std::map<std::string, int> caught;
   std::vector<program> programs;
@@ -254,7 +254,7 @@ TEST_CASE("check: reports every kind of mutant") {
   for (int round = 0; round < 3000; ++round) {
     program p = programs[random() % programs.size()];
     std::vector<std::vector<action>> rows_of;
-    for (std::size_t r = 0; r < p.actions.count(); ++r) rows_of.emplace_back(p.actions[r].begin(), p.actions[r].end());
+    for (std::size_t r = 0; r < p.actions.size(); ++r) rows_of.emplace_back(p.actions[r].begin(), p.actions[r].end());
     auto& row = rows_of[random() % rows_of.size()];
     const auto pick = [&](auto&& is) {
       std::vector<std::size_t> at;
@@ -311,14 +311,14 @@ TEST_CASE("check: reports every kind of mutant") {
     p.actions = rows<action>(rows_of);
     ++tried;
     CAPTURE(kind);
-    REQUIRE(!check(p));
+    REQUIRE(!verify(p));
     ++caught[kind];
   }
   CHECK(caught.size() == 7);
   CHECK(tried > 2000);
 }
 
-TEST_CASE("check: agrees with its slow twin, which runs ranks in random order") {
+TEST_CASE("verify(program): agrees with its slow twin, which runs ranks in random order") {
   std::mt19937_64 random(21);
   std::vector<program> programs;
   for (const char* name : {"gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "zbv", "dualpipev", "v_half", "hanayo",
@@ -329,7 +329,7 @@ TEST_CASE("check: agrees with its slow twin, which runs ranks in random order") 
   for (int round = 0; round < 6000; ++round) {
     program p = programs[random() % programs.size()];
     change_at_random(p, random);
-    const report r = check(p);
+    const report r = verify(p);
     CAPTURE(round);
     CAPTURE(to_string(r));
     REQUIRE(static_cast<bool>(r) == slow_interpreter(p, random()).runs());
@@ -339,12 +339,12 @@ TEST_CASE("check: agrees with its slow twin, which runs ranks in random order") 
   CHECK(refused > 1000);
 }
 
-TEST_CASE("check: a wrong shape and numbers out of range are reported and not used as indices") {
+TEST_CASE("verify(program): a wrong shape and numbers out of range are reported and not used as indices") {
   const program good = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
   const auto broken = [&](auto&& change) {
     program p = good;
     change(p);
-    const report r = check(p);
+    const report r = verify(p);
     CHECK(!r);
     return to_string(r);
   };
@@ -373,7 +373,7 @@ TEST_CASE("check: a wrong shape and numbers out of range are reported and not us
         "rank 1: reduction: adds to the weight gradient of stage 3, which it does not hold\n");
 }
 
-TEST_CASE("check: agrees with its slow twin on programs with any number in one field") {
+TEST_CASE("verify(program): agrees with its slow twin on programs with any number in one field") {
   std::mt19937_64 random(5);
   std::vector<program> programs;
   for (const char* name : {"dualpipe", "chimera", "zbv", "zb1p"}) {
@@ -384,7 +384,7 @@ TEST_CASE("check: agrees with its slow twin on programs with any number in one f
   for (int i = 0; i < 3000; ++i) {
     program p = programs[random() % programs.size()];
     set_at_random(p, random);
-    const report r = check(p);
+    const report r = verify(p);
     CAPTURE(i);
     CAPTURE(to_string(r));
     const bool in_shape = std::all_of(p.channels.begin(), p.channels.end(),
@@ -396,16 +396,16 @@ TEST_CASE("check: agrees with its slow twin on programs with any number in one f
   CHECK(refused > 2000);
 }
 
-TEST_CASE("check: reports gradients that are added wrongly or not at all") {
+TEST_CASE("verify(program): reports gradients that are added wrongly or not at all") {
   const program good = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}), {.tied = {{0, 3}}});
-  REQUIRE(check(good));
+  REQUIRE(verify(good));
   const auto broken = [&](std::uint32_t rank, auto&& is, auto&& change) {
     program p = good;
     const auto row = p.actions[rank];
     const auto found = std::find_if(row.begin(), row.end(), is);
     REQUIRE(found != row.end());
     change(*found);
-    return to_string(check(p));
+    return to_string(verify(p));
   };
   const auto replica = [](const action& a) {
     return a.kind == action_kind::accumulate && a.channel != no_slot && a.what.stage == a.index;
@@ -429,9 +429,9 @@ TEST_CASE("check: reports gradients that are added wrongly or not at all") {
   rows_of[1].push_back({action_kind::receive, what, channel, unused.pools[1].reductions++, 0});
   rows_of[from].push_back({action_kind::send, what, channel, no_slot, 0});
   unused.actions = rows<action>(rows_of);
-  CHECK(to_string(check(unused)).find("messages; expected ") != std::string::npos);
+  CHECK(to_string(verify(unused)).find("messages; expected ") != std::string::npos);
   ++unused.channels[channel].messages;
-  CHECK(to_string(check(unused)) ==
+  CHECK(to_string(verify(unused)) ==
         "rank 1: message: weight gradient of stage " + std::to_string(what.stage) + " is in a buffer but never used\n");
 }
 
@@ -444,7 +444,7 @@ TEST_CASE("lower: a bidirectional schedule of 65536 ranks, the largest size") {
   std::size_t added = 0;
   for (const action& a : p.actions.all()) added += a.kind == action_kind::accumulate;
   CHECK(added == 2 * 65536);
-  CHECK(check(p));
+  CHECK(verify(p));
 }
 #endif
 
@@ -477,7 +477,7 @@ program read_back(const nlohmann::json& document, const schedule& s) {
       action a{.channel = number_of(j, "channel"), .buffer = number_of(j, "buffer")};
       if (j.contains("compute")) {
         a.index = static_cast<std::uint32_t>(slots.size());
-        REQUIRE(j.at("compute") == to_string(s[p.actions.count()][a.index]));
+        REQUIRE(j.at("compute") == to_string(s[p.actions.size()][a.index]));
         std::array<op_slots, 2>& of = slots.emplace_back();
         for (std::size_t k = 0; k < j.at("slots").size(); ++k) {
           const auto& slot = j.at("slots")[k];
@@ -532,11 +532,11 @@ TEST_CASE("lower: refuses invalid schedules and options") {
   CHECK(lower(s, {.depth = 2}, verified) == lower(s, {.depth = 2}));
 }
 
-TEST_CASE("check: a whole B has a context of its own, which no pending W holds") {
+TEST_CASE("verify(program): a whole B has a context of its own, which no pending W holds") {
   program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
   CHECK(p.slots[1][1][0].context == 0);  // 1B0
   p.slots[1][1][0].context = no_slot;
-  CHECK(check(p).violations.at(0).text.find("1B0 has no context slot") == 0);
+  CHECK(verify(p).violations.at(0).text.find("1B0 has no context slot") == 0);
 
   const program good = lower(delay_weights(make_dualpipe_schedule({.pp = 8, .micro = 20}), 4));
   int tried = 0;
@@ -552,7 +552,7 @@ TEST_CASE("check: a whole B has a context of its own, which no pending W holds")
         CHECK(!pending.contains(own));
         program bad = good;
         bad.slots[rank][i][k].context = *pending.begin();
-        CHECK(check(bad).violations.at(0).text.find("which still holds that of ") != std::string::npos);
+        CHECK(verify(bad).violations.at(0).text.find("which still holds that of ") != std::string::npos);
         ++tried;
       }
   }

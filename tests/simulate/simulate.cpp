@@ -111,3 +111,15 @@ TEST_CASE("simulate: impossible costs are refused with one sentence") {
   CHECK(refusal_of([] { simulate(make_1f1b_schedule({.pp = 2, .micro = 2}), uniform_costs{.overlapped = -2}); }) ==
         "costs: overlapped is negative; expected a finite number that is not negative, nearest 0");
 }
+
+TEST_CASE("timeline: scaled and moved to zero, its metrics scale alike; a factor of no use is refused") {
+  timeline t = simulate(make_dualpipe_schedule({.pp = 4, .micro = 8}), uniform_costs{.forward = 1.5});
+  for (interval& i : t.intervals.all()) i = {i.start + 7, i.end + 7};
+  const timeline at_zero = starting_at_zero(t);
+  CHECK(at_zero == simulate(t.schedule, uniform_costs{.forward = 1.5}));
+  CHECK(starting_at_zero(at_zero) == at_zero);
+  CHECK(measure(scaled(at_zero, 1000)).makespan == 1000 * measure(at_zero).makespan);
+  CHECK(scaled(scaled(t, 4), 0.25) == t);
+  for (double factor : {0.0, -1.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
+    CHECK(refusal_of([&] { scaled(t, factor); }).starts_with("scaled() takes a positive, finite factor; got "));
+}

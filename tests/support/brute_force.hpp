@@ -20,7 +20,7 @@ class brute_force {
 
   /// The rules that the schedule breaks.
   std::set<rule> broken_rules() {
-    if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) return {rule::shape};
+    if (s_.cells.size() != s_.pp() || s_.pp() == 0 || s_.micro == 0) return {rule::shape};
     collect();
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
       for (std::uint32_t micro = 0; micro < s_.micro; ++micro) check_pair(stage, micro);

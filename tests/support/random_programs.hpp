@@ -15,7 +15,7 @@ namespace pipesched::tests {
 
 /// Makes up to two random changes in one rank: actions, slots or pools.
 inline void change_at_random(program& p, std::mt19937_64& random) {
-  const std::size_t rank = random() % p.actions.count();
+  const std::size_t rank = random() % p.actions.size();
   auto row = p.actions[rank];
   for (std::uint64_t changes = random() % 3; changes > 0; --changes) {
     const std::size_t i = random() % row.size(), j = std::min(row.size() - 1, i + 1 + random() % 3);
@@ -44,7 +44,7 @@ inline void change_at_random(program& p, std::mt19937_64& random) {
 /// Sets one field of one action, slot or channel to a random number, mostly far out of range.
 inline void set_at_random(program& p, std::mt19937_64& random) {
   const auto any = static_cast<std::uint32_t>(random() >> (random() % 64));
-  action& a = p.actions.all()[random() % p.actions.size()];
+  action& a = p.actions.all()[random() % p.actions.all().size()];
   switch (random() % 7) {
     case 0: a.channel = any; break;
     case 1: a.buffer = any; break;
@@ -52,7 +52,7 @@ inline void set_at_random(program& p, std::mt19937_64& random) {
     case 3: a.what.stage = static_cast<std::uint16_t>(any); break;
     case 4: a.kind = static_cast<action_kind>(any % 256); break;
     case 5: {
-      auto& slots = p.slots.all()[random() % p.slots.size()][random() % 2];
+      auto& slots = p.slots.all()[random() % p.slots.all().size()][random() % 2];
       (random() % 3 == 0 ? slots.activation
        : random() % 2    ? slots.input
        : random() % 2    ? slots.output

@@ -16,7 +16,7 @@ static_assert([] {
   rows<int> copy = r;
   copy[2][0] = 4;
   r.append(std::vector{5, 6, 7});
-  return r.count() == 4 && r.size() == 6 && r[1].empty() && r[3][2] == 7 && copy[2][0] == 4 && r[2][0] == 3;
+  return r.size() == 4 && r.all().size() == 6 && r[1].empty() && r[3][2] == 7 && copy[2][0] == 4 && r[2][0] == 3;
 }());
 
 TEST_CASE("rows: regular value semantics") {
@@ -31,7 +31,7 @@ TEST_CASE("rows: regular value semantics") {
   b = a;
   CHECK(b == a);
   b = rows<int>();
-  CHECK((b.count() == 0 && b.size() == 0 && b == rows<int>{}));
+  CHECK((b.empty() && b.all().empty() && b == rows<int>{}));
 }
 
 TEST_CASE("rows: all values lie in one block, row after row") {
@@ -46,7 +46,7 @@ TEST_CASE("rows: all values lie in one block, row after row") {
 TEST_CASE("rows: append keeps the earlier rows") {
   rows<int> r;
   for (int i = 0; i < 100; ++i) r.append(std::vector<int>(static_cast<std::size_t>(i % 7), i));
-  CHECK(r.count() == 100);
+  CHECK(r.size() == 100);
   for (int i = 0; i < 100; ++i) {
     CHECK(r[static_cast<std::size_t>(i)].size() == static_cast<std::size_t>(i % 7));
     for (int value : r[static_cast<std::size_t>(i)]) CHECK(value == i);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A simple, slow twin of check(): runs ranks in a random order and keeps every buffer, slot and channel in a map. The
+// A simple, slow twin of verify(): runs ranks in a random order and keeps every buffer, slot and channel in a map. The
 // first fault ends the run. It shares no code with the library's interpreter.
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace pipesched::tests {
 
 class slow_interpreter {
  public:
-  slow_interpreter(const program& p, std::uint64_t seed) : p_(p), random_(seed), ranks_(p.actions.count()) {}
+  slow_interpreter(const program& p, std::uint64_t seed) : p_(p), random_(seed), ranks_(p.actions.size()) {}
 
   /// True if every rank finishes without a fault, and no message or tensor is left.
   bool runs() {

@@ -2,7 +2,7 @@
 #pragma once
 
 // Reports on broken schedules and programs: every violation with its rule, its place and the expected value. verify.hpp
-// makes them for schedules, program/check.hpp for programs; each lists its rules.
+// makes them for schedules, program/verify.hpp for programs; each lists its rules.
 
 #include <algorithm>
 #include <cstddef>

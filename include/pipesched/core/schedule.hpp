@@ -4,19 +4,28 @@
 // A schedule: the placement of the stages, and for each rank the cells that it runs, in order. A plain value without times
 // and messages; simulate() and lower() derive those.
 
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/placement.hpp"
+#include "pipesched/support/error.hpp"
 #include "pipesched/support/fixed_string.hpp"
 #include "pipesched/support/rows.hpp"
 
 namespace pipesched {
 
-/// `s[rank]` is the row of a rank. All members may be read and changed; verify() checks the whole.
+/// A range of rows, one per rank: `for (auto row : s)`, `s[rank]`, `s.size()`. All members may be read and changed;
+/// verify() checks the whole.
 struct schedule {
   fixed_string<63> name{};           ///< of the family, e.g. "dualpipe"
   pipesched::placement placement{};  ///< stages, ranks and replicas
@@ -29,6 +38,20 @@ struct schedule {
 
   constexpr std::span<const cell> operator[](std::size_t rank) const noexcept { return cells[rank]; }
   constexpr std::span<cell> operator[](std::size_t rank) noexcept { return cells[rank]; }
+
+  constexpr std::size_t size() const noexcept { return cells.size(); }
+  constexpr auto begin() noexcept { return cells.begin(); }
+  constexpr auto end() noexcept { return cells.end(); }
+  constexpr auto begin() const noexcept { return cells.begin(); }
+  constexpr auto end() const noexcept { return cells.end(); }
+
+  /// Replaces the row of a rank by what `change(row)` makes of it; `row` is a std::vector<cell>&. Linear in all cells.
+  ///
+  ///     s.edit(2, [](auto& row) { std::swap(row[3], row[4]); });
+  template <std::invocable<std::vector<cell>&> Change>
+  constexpr void edit(std::size_t rank, Change&& change) {
+    cells.edit(rank, std::forward<Change>(change));
+  }
 
   friend constexpr bool operator==(const schedule&, const schedule&) = default;
 };
@@ -46,7 +69,7 @@ constexpr std::string to_string(std::span<const cell> row) {
 /// One line per rank: "rank 0: 0F0 0F1 ...".
 constexpr std::string to_string(const schedule& s) {
   std::string text;
-  for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+  for (std::size_t rank = 0; rank < s.size(); ++rank) {
     char number[10]{};
     text += "rank ";
     text.append(number, detail::write_number(number, static_cast<std::uint32_t>(rank)));
@@ -55,6 +78,96 @@ constexpr std::string to_string(const schedule& s) {
     text += '\n';
   }
   return text;
+}
+
+namespace detail {
+
+// Reads the text of a schedule.
+class schedule_text {
+ public:
+  constexpr explicit schedule_text(std::string_view text) : rest_(text) {}
+
+  // Advances to the next line with text in it, and past its label.
+  constexpr bool next_line(std::size_t rank) {
+    while (!rest_.empty()) {
+      const std::size_t end = std::min(rest_.find('\n'), rest_.size());
+      line_ = rest_.substr(0, end);
+      at_ = 0;
+      rest_.remove_prefix(std::min(end + 1, rest_.size()));
+      ++line_number_;
+      skip_blanks();
+      if (at_ == line_.size()) continue;
+      if (line_.substr(at_).starts_with("rank ")) read_label(rank);
+      return true;
+    }
+    return false;
+  }
+
+  // The next cell of the line.
+  constexpr std::optional<cell> next_cell() {
+    skip_blanks();
+    if (at_ == line_.size()) return std::nullopt;
+    begin_ = at_;
+    while (at_ < line_.size() && !is_blank(line_[at_])) ++at_;
+    const std::string_view text = line_.substr(begin_, at_ - begin_);
+    const std::optional<cell> c = parse_cell(text);
+    if (!c) fail(concat({"\"", text.substr(0, 40), "\"; expected an op such as 3F12, or two as (0F7;7B13)"}));
+    return c;
+  }
+
+  [[noreturn]] void fail(std::string_view what) const {
+    throw schedule_error(concat({"line ", line_number_, ", column ", begin_ + 1, ": ", what}));
+  }
+
+ private:
+  static constexpr bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+  constexpr void skip_blanks() {
+    while (at_ < line_.size() && is_blank(line_[at_])) ++at_;
+  }
+  constexpr void read_label(std::size_t rank) {
+    begin_ = at_;
+    std::string_view label = line_.substr(at_ + 5);
+    const auto number = read_number(label, max_stages);
+    if (number != rank || !label.starts_with(':'))
+      fail(concat({"a label that is not that of the next rank; expected \"rank ", rank, ":\""}));
+    at_ = line_.size() - label.size() + 1;
+  }
+
+  std::string_view rest_, line_;
+  std::size_t line_number_ = 0, begin_ = 0, at_ = 0;
+};
+
+}  // namespace detail
+
+/// Parses one line of cells per rank, as to_string(schedule) writes them; the labels "rank 0:" may be left out, and empty
+/// lines are skipped. Chunks are those of the placement. `micro` is the highest number of a micro-batch plus one, and the
+/// schedule is forward only if every op is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid
+/// schedule. The result may be invalid otherwise; verify() says so.
+/// @throws schedule_error with line and column on a word that is not a cell, on a stage that the placement does not have,
+/// and unless there are as many lines as ranks
+constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {
+  constexpr std::uint32_t max_micro = 0xFFFF'FFFE;
+  schedule s{.name = name, .placement = std::move(where), .forward_only = true};
+  detail::schedule_text lines(text);
+  std::vector<cell> row;
+  for (; lines.next_line(s.size()); s.cells.append(row)) {
+    row.clear();
+    while (std::optional<cell> c = lines.next_cell()) {
+      for (op& o : *c) {
+        if (o.stage >= s.stages()) lines.fail(detail::concat({to_string(o), "; expected a stage below ", s.stages()}));
+        if (o.micro >= max_micro)
+          lines.fail(detail::concat({to_string(o), "; expected a micro-batch below ", max_micro}));
+        o.chunk = s.placement.chunk_of(o.stage, o.micro);
+        s.micro = std::max(s.micro, o.micro + 1);
+        s.forward_only = s.forward_only && o.pass == pass::forward;
+      }
+      row.push_back(*c);
+    }
+  }
+  if (s.size() != s.pp())
+    throw schedule_error(
+        detail::concat({"the text of a schedule for ", s.pp(), " ranks has as many lines; got ", s.size()}));
+  return s;
 }
 
 }  // namespace pipesched

@@ -31,7 +31,7 @@ constexpr schedule map_rows(const schedule& s, Edit&& edit) {
   schedule result{
       .name = s.name, .placement = s.placement, .micro = s.micro, .forward_only = s.forward_only, .cells = {}};
   std::vector<cell> row;
-  for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+  for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
     row.clear();
     edit(s[rank], [&](cell c) { row.push_back(c); });
     result.cells.append(row);

@@ -237,9 +237,9 @@ class verifier {
 };
 
 constexpr report verifier::run() {
-  if (s_.cells.count() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
+  if (s_.cells.size() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return concat({s_.cells.count(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
+      return concat({s_.cells.size(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
                      " ranks; expected one row per rank, and at least one of each"});
     });
     return std::move(report_);

@@ -48,9 +48,9 @@ class peer_mover {
   /// Makes one stream a channel, on the sender's device, and all events. @throws device_error
   peer_mover(R runtime, const program& p, std::vector<device_rank<R>> ranks, const peer_options& options)
       : runtime_(std::move(runtime)), ranks_(std::move(ranks)), timed_(options.timed) {
-    if (ranks_.size() != p.actions.count())
+    if (ranks_.size() != p.actions.size())
       throw schedule_error(detail::concat(
-          {"a program of ", p.actions.count(), " pipeline ranks needs as many places; got ", ranks_.size()}));
+          {"a program of ", p.actions.size(), " pipeline ranks needs as many places; got ", ranks_.size()}));
     const transfer_counts counts(p);
     for (std::uint32_t number = 0; number < p.channels.size(); ++number) {
       const channel& c = p.channels[number];
@@ -196,14 +196,14 @@ class peer_transport : public basic_in_process<peer_mover<R>> {
 /// the latter once its own device is through: there an optimizer may go. The timeline is of the last step, and empty unless
 /// the hub is timed; the clocks of its ranks start within some microseconds.
 /// @throws what the first rank that failed has thrown, once all threads have ended: trainer_error, with rank and place, around
-/// an exception of its trainer; schedule_error for no steps of a timed hub. @pre check(p) is true
+/// an exception of its trainer; schedule_error for no steps of a timed hub. @pre verify(p) is true
 template <device_runtime R, typename MakeTrainer>
 timeline run_on_peers(const program& p, peer_hub<R>& hub, MakeTrainer&& make_trainer, std::size_t steps = 1) {
   timeline measured{.schedule = p.schedule};
   if (hub.mover().timed()) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   using trainer_type = detail::made_trainer<MakeTrainer, std::uint32_t, peer_transport<R>&>;
   if (steps == 0 && hub.mover().timed()) throw schedule_error("a timeline is of at least 1 step; got 0");
-  const auto ranks = static_cast<std::uint32_t>(p.actions.count());
+  const auto ranks = static_cast<std::uint32_t>(p.actions.size());
   std::vector<std::unique_ptr<trainer_type>> trainers(ranks);  // until all threads have ended
   const auto run = [&](std::uint32_t rank, detail::meeting_point<peer_mover<R>>& together) {
     peer_transport<R> transport(hub, rank);

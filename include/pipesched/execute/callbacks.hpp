@@ -164,9 +164,9 @@ decltype(auto) call_trainer(std::uint32_t rank, const Place& place, Call&& call)
 
 /// The rank itself. @throws schedule_error if the program has no such rank
 inline std::uint32_t checked_rank(const program& p, std::uint32_t rank) {
-  if (rank < p.actions.count()) return rank;
-  throw schedule_error(concat(
-      {"a program of ", p.actions.count(), " ranks has ranks 0 to ", p.actions.count() - 1, "; got rank ", rank}));
+  if (rank < p.actions.size()) return rank;
+  throw schedule_error(
+      concat({"a program of ", p.actions.size(), " ranks has ranks 0 to ", p.actions.size() - 1, "; got rank ", rank}));
 }
 
 /// The place of a rank at an action: "3F2", "(0F7;7B13)", "the send of activation 3F2", "the reduction of weight gradient of stage 3".

@@ -217,7 +217,7 @@ void run_step(std::uint32_t rank, Trainer& trainer, std::size_t step, Run&& run)
 /// Runs one step of one rank. Whatever a function of the trainer throws comes out of here as it is. With `record`, the start
 /// and end of every cell, in seconds since `zero`, are put there. No allocation, no lock and no virtual call of its own.
 /// @throws schedule_error where rank, transport, trainer, one of its buffers or `record` does not fit the program
-/// @pre check(p) is true; every rank runs the same program
+/// @pre verify(p) is true; every rank runs the same program
 template <typename Trainer, transport Transport>
 void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
              std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {

@@ -44,8 +44,8 @@ struct message_side {
 
 /// What a hub makes room for, counted from the actions.
 struct transfer_counts {
-  explicit transfer_counts(const program& p) : entries(p.channels.size(), 1), weights(p.actions.count(), 0) {
-    for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) {
+  explicit transfer_counts(const program& p) : entries(p.channels.size(), 1), weights(p.actions.size(), 0) {
+    for (std::uint32_t rank = 0; rank < p.actions.size(); ++rank) {
       std::vector<std::uint32_t> last_channel(p.pools[rank].buffers, no_slot);
       for (const action& a : p.actions[rank]) {
         if (!is_message(a)) continue;
@@ -72,10 +72,10 @@ class basic_hub {
       : program_(p),
         time_limit_(detail::checked_time_limit(time_limit)),
         counts_(p),
-        at_(p.actions.count()),
+        at_(p.actions.size()),
         mover_(std::move(mover)) {
     for (const std::size_t entries : counts_.entries) channels_.emplace_back(entries);
-    for (std::size_t r = 0; r < p.actions.count(); ++r)
+    for (std::size_t r = 0; r < p.actions.size(); ++r)
       ranks_.emplace_back(std::size_t{p.pools[r].buffers} + p.pools[r].reductions + counts_.weights[r]);
   }
   basic_hub(const basic_hub&) = delete;

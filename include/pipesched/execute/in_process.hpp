@@ -47,10 +47,10 @@ struct run_options {
 /// measured timeline, empty unless asked for. A trainer's `begin_step(0)` and `end_step(0)` are called around the step if it
 /// has them.
 /// @throws trainer_error, with rank and place, around what the first trainer that failed has thrown, once all threads have
-/// ended; pipeline_aborted if it was a stall. @pre check(p) is true
+/// ended; pipeline_aborted if it was a stall. @pre verify(p) is true
 template <typename MakeTrainer>
 timeline run_in_process(const program& p, MakeTrainer&& make_trainer, const run_options& options = {}) {
-  const auto ranks = static_cast<std::uint32_t>(p.actions.count());
+  const auto ranks = static_cast<std::uint32_t>(p.actions.size());
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   in_process_hub hub(p, options.time_limit);

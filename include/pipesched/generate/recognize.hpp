@@ -55,7 +55,7 @@ bool makes_order_of(const family& f, const schedule& s, MayMake& may_make) {
 /// @param may_make  called with a family and its parameters: whether its schedule may be made, for memory's sake
 template <std::predicate<const family&, const schedule_params&> MayMake>
 std::string_view recognize_family(const schedule& s, std::string_view first, MayMake may_make) {
-  if (s.pp() == 0 || s.cells.count() != s.pp()) return {};
+  if (s.pp() == 0 || s.cells.size() != s.pp()) return {};
   for (const family& f : families)
     if (f.name == first && detail::makes_order_of(f, s, may_make)) return f.name;
   for (const bool single_chunk : {false, true})

@@ -34,7 +34,7 @@ struct fmt::formatter<pipesched::schedule> {
     auto out = fmt::format_to(context.out(), "{}: {} ranks, {} stages ({}), {} micro-batches{}",
                               std::string_view(s.name), s.pp(), s.stages(), to_string(s.placement.kind()), s.micro,
                               s.forward_only ? ", forward only" : "");
-    for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+    for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
       out = fmt::format_to(out, "\nrank {}:", rank);
       for (const pipesched::cell& c : s[rank]) out = fmt::format_to(out, " {}", c);
     }

@@ -51,7 +51,7 @@ void to_json(Json& j, const schedule& s) {
     tables.push_back(std::vector(s.placement.rank_of_stage(replica).begin(), s.placement.rank_of_stage(replica).end()));
   j["placement"] = {{"kind", to_string(s.placement.kind())}, {"rank_of_stage", std::move(tables)}};
   Json& ranks = j["ranks"] = Json::array();
-  for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+  for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
     Json row = Json::array();
     for (const cell& c : s[rank]) row.push_back(to_string(c));
     ranks.push_back(std::move(row));
@@ -80,7 +80,7 @@ inline void write_json(std::ostream& out, const schedule& s) {
     text += ']';
   }
   out << text << "]},\n \"ranks\": [";
-  for (std::size_t rank = 0; rank < s.cells.count(); ++rank) {
+  for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
     const auto row = s[rank];
     text.resize(row.size() * (max_cell_text + 3) + 8);
     char* to = text.data();

@@ -198,7 +198,7 @@ class mpi_transport {
 
   template <typename Byte, typename Call>
   void post(transfer& t, tensor_id what, int peer, std::span<Byte> bytes, Call call, const char* name) {
-    wait(t);  // it is free, if check() is true
+    wait(t);  // it is free, as the program is valid
     t.bytes = bytes.size(), t.what = what, t.peer = peer;
     t.whole = bytes.size() > block_ ? bytes.size() - bytes.size() % block_ : 0;
     const int blocks = static_cast<int>(t.whole / block_), rest = static_cast<int>(t.bytes - t.whole);

@@ -27,7 +27,7 @@ struct mpi_options {
 /// last. Returns on all ranks or on none. Collective. A trainer's `begin_step(0)` and `end_step(0)` are called around the step
 /// if it has them.
 /// @throws trainer_error, with rank and place, around what this rank's trainer has thrown; else pipeline_aborted, with the
-/// rank, the op and the text, if another's has, or if it was a stall. @pre check(p) is true
+/// rank, the op and the text, if another's has, or if it was a stall. @pre verify(p) is true
 template <typename Trainer>
 void run_mpi(const program& p, MPI_Comm communicator, Trainer& trainer, const mpi_options& options = {}) {
   mpi_transport transport(p, communicator, options.time_limit);

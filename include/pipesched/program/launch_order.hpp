@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "pipesched/core/verify.hpp"
-#include "pipesched/program/check.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/program/verify.hpp"
 #include "pipesched/support/error.hpp"
 #include "pipesched/support/rows.hpp"
 
@@ -39,7 +39,7 @@ namespace detail {
 // gets to that action, and waits for messages where the program waits.
 class message_times {
  public:
-  explicit message_times(const program& p) : p_(p), channels_(p.channels.size()), ranks_(p.actions.count()) {
+  explicit message_times(const program& p) : p_(p), channels_(p.channels.size()), ranks_(p.actions.size()) {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].of_buffer.resize(std::size_t{p.pools[r].buffers} + p.pools[r].reductions);
       ranks_[r].of_action.resize(p.actions[r].size(), 0);
@@ -52,7 +52,7 @@ class message_times {
     }
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
       if (ranks_[r].at != p.actions[r].size())
-        throw schedule_error("cannot order the messages of a program that deadlocks; see check()");
+        throw schedule_error("cannot order the messages of a program that deadlocks; see verify()");
   }
 
   /// The launches of a rank.
@@ -68,7 +68,7 @@ class message_times {
       const std::uint32_t channel = actions[n].channel;
       const auto number = static_cast<std::uint32_t>(ranks_[rank].of_action[n]);
       if (number >= matched(channel))
-        throw schedule_error("cannot order a message that only one rank posts; see check()");
+        throw schedule_error("cannot order a message that only one rank posts; see verify()");
       keys.push_back({time(channel, number), channel, number, n});
     }
     std::sort(keys.begin(), keys.end(), [](const key& a, const key& b) {
@@ -175,23 +175,23 @@ class message_times {
 
 }  // namespace detail
 
-/// As launch_order(p), for callers who have checked the program. @pre check(p) is true
+/// As launch_order(p), for callers who have verified the program. @pre verify(p) is true
 inline rows<launch> launch_order(const program& p, verified_t) {
   const detail::message_times times(p);
   rows<launch> order;
-  for (std::uint32_t rank = 0; rank < p.actions.count(); ++rank) order.append(times.row(rank));
+  for (std::uint32_t rank = 0; rank < p.actions.size(); ++rank) order.append(times.row(rank));
   return order;
 }
 /// The order in which each rank starts its messages; `issue_before` never decreases. Any two ranks have the messages that
 /// they share in the same order, whatever their channels.
-/// @throws schedule_error if check() does not prove the program
+/// @throws schedule_error if verify() does not prove the program
 /// n log n in the number of messages of a rank.
 inline rows<launch> launch_order(const program& p) {
   require_valid(p);
   return launch_order(p, verified);
 }
 
-/// As launch_order(p, rank), for callers who have checked the program. @pre check(p) is true
+/// As launch_order(p, rank), for callers who have verified the program. @pre verify(p) is true
 inline std::vector<launch> launch_order(const program& p, std::uint32_t rank, verified_t) {
   return detail::message_times(p).row(rank);
 }

@@ -89,7 +89,7 @@ struct pool_sizes {
   friend constexpr bool operator==(const pool_sizes&, const pool_sizes&) = default;
 };
 
-/// The result of lower(), which check() proves. A plain value, like a schedule.
+/// The result of lower(), which verify() proves. A plain value, like a schedule.
 struct program {
   pipesched::schedule schedule;
   std::vector<channel> channels;

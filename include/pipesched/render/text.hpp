@@ -175,7 +175,7 @@ class text_grid {
 /// positive or 0 and makes no line longer than 10000 columns, or 50 million columns over all ranks.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   detail::require_timeline(t);
-  const double max_columns = std::min(10000., std::max(1., std::floor(5e7 / static_cast<double>(t.intervals.count()))));
+  const double max_columns = std::min(10000., std::max(1., std::floor(5e7 / static_cast<double>(t.intervals.size()))));
   double end = 0;
   for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
   if (style.unit == 0) {
@@ -185,7 +185,7 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
   }
   if (!(style.unit > 0) || !(end / style.unit <= max_columns * (1 + 1e-9)))
     throw schedule_error(
-        detail::concat({"a text grid of ", t.intervals.count(), " ranks takes a unit of time that gives at most ",
+        detail::concat({"a text grid of ", t.intervals.size(), " ranks takes a unit of time that gives at most ",
                         max_columns, " columns; got ", style.unit, " for ", end, ", nearest ", end / max_columns}));
   return detail::text_grid(t, style).draw();
 }

@@ -72,7 +72,7 @@ class explainer {
           e.stalls.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
       }
     std::optional<cell_ref> at = last_cell();
-    std::size_t left = t_.intervals.size();  // a longer path loops: its times are impossible
+    std::size_t left = t_.intervals.all().size();  // a longer path loops: its times are impossible
     while (at && left-- > 0) {
       e.critical_path.push_back(*at);
       at = cause_of(*at);

@@ -3,6 +3,7 @@
 
 // Start and end of every cell, simulated or measured: one type, so that every metric and picture works on both.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -39,9 +40,9 @@ namespace detail {
 /// cell. Linear in the number of ranks.
 constexpr void require_intervals(const timeline& t) {
   const schedule& s = t.schedule;
-  if (s.cells.count() != s.pp() || t.intervals.count() != s.pp())
+  if (s.cells.size() != s.pp() || t.intervals.size() != s.pp())
     throw schedule_error(concat({"a timeline needs one row of cells and one of intervals per rank; got ",
-                                 s.cells.count(), " and ", t.intervals.count(), " for ", s.pp(), " ranks"}));
+                                 s.cells.size(), " and ", t.intervals.size(), " for ", s.pp(), " ranks"}));
   for (std::size_t rank = 0; rank < s.pp(); ++rank)
     if (t[rank].size() != s[rank].size())
       throw schedule_error(concat({"a timeline needs one interval per cell; rank ", rank, " has ", t[rank].size(),
@@ -64,4 +65,22 @@ constexpr void require_timeline(const timeline& t) {
 }
 
 }  // namespace detail
+
+/// The timeline with every time multiplied: `scaled(t, 1000)` is in milliseconds if `t` is in seconds. Linear.
+/// @throws schedule_error unless the factor is positive and finite
+constexpr timeline scaled(timeline t, double factor) {
+  if (!(factor > 0 && factor <= std::numeric_limits<double>::max()))
+    throw schedule_error(detail::concat({"scaled() takes a positive, finite factor; got ", factor}));
+  for (interval& i : t.intervals.all()) i = {i.start * factor, i.end * factor};
+  return t;
+}
+
+/// The timeline moved in time, so that its first cell starts at 0: for measured times. Linear.
+constexpr timeline starting_at_zero(timeline t) {
+  double first = std::numeric_limits<double>::infinity();
+  for (const interval& i : t.intervals.all()) first = std::min(first, i.start);
+  for (interval& i : t.intervals.all()) i = {i.start - first, i.end - first};
+  return t;
+}
+
 }  // namespace pipesched

@@ -2,11 +2,14 @@
 #pragma once
 
 // Rows of values, one per rank, of any length, in one contiguous block. Schedules keep their cells in it, and timelines
-// their intervals. A regular value: copy, ==, swap.
+// their intervals. A regular value: copy, ==, swap; a range of its rows: `for (auto row : cells)`.
 
 #include <algorithm>
+#include <compare>
+#include <concepts>
 #include <cstddef>
 #include <initializer_list>
+#include <iterator>
 #include <new>
 #include <span>
 #include <type_traits>
@@ -14,6 +17,43 @@
 #include <vector>
 
 namespace pipesched {
+
+/// Random-access iterator over the rows of `Rows`; dereferencing it makes a span.
+template <typename Rows, typename Row>
+class row_iterator {
+ public:
+  using value_type = Row;
+  using difference_type = std::ptrdiff_t;
+  using iterator_concept = std::random_access_iterator_tag;
+  using iterator_category = std::input_iterator_tag;  // of C++17, whose stronger iterators yield references
+
+  constexpr row_iterator() = default;
+  constexpr row_iterator(Rows& all, std::size_t at) noexcept : all_(&all), at_(static_cast<std::ptrdiff_t>(at)) {}
+
+  constexpr Row operator*() const noexcept { return (*all_)[static_cast<std::size_t>(at_)]; }
+  constexpr Row operator[](std::ptrdiff_t n) const noexcept { return *(*this + n); }
+
+  constexpr row_iterator& operator+=(std::ptrdiff_t n) noexcept {
+    at_ += n;
+    return *this;
+  }
+  constexpr row_iterator& operator-=(std::ptrdiff_t n) noexcept { return *this += -n; }
+  constexpr row_iterator& operator++() noexcept { return *this += 1; }
+  constexpr row_iterator& operator--() noexcept { return *this -= 1; }
+  constexpr row_iterator operator++(int) noexcept { return std::exchange(*this, *this + 1); }
+  constexpr row_iterator operator--(int) noexcept { return std::exchange(*this, *this - 1); }
+
+  friend constexpr row_iterator operator+(row_iterator i, std::ptrdiff_t n) noexcept { return i += n; }
+  friend constexpr row_iterator operator+(std::ptrdiff_t n, row_iterator i) noexcept { return i += n; }
+  friend constexpr row_iterator operator-(row_iterator i, std::ptrdiff_t n) noexcept { return i -= n; }
+  friend constexpr std::ptrdiff_t operator-(row_iterator a, row_iterator b) noexcept { return a.at_ - b.at_; }
+  friend constexpr bool operator==(row_iterator a, row_iterator b) noexcept { return a.at_ == b.at_; }
+  friend constexpr auto operator<=>(row_iterator a, row_iterator b) noexcept { return a.at_ <=> b.at_; }
+
+ private:
+  Rows* all_ = nullptr;
+  std::ptrdiff_t at_ = 0;
+};
 
 template <typename T>
 class rows {
@@ -43,14 +83,14 @@ class rows {
   template <typename U>
   static constexpr rows for_overwrite_like(const rows<U>& other) {
     std::vector<std::size_t> lengths;
-    for (std::size_t r = 0; r < other.count(); ++r) lengths.push_back(other[r].size());
+    for (const auto row : other) lengths.push_back(row.size());
     return for_overwrite(lengths);
   }
 
   constexpr rows(const rows& other) : rows() {
     ends_ = other.ends_;
-    reserve(other.size());
-    std::copy_n(other.block_, other.size(), block_);
+    reserve(other.total());
+    std::copy_n(other.block_, other.total(), block_);
   }
   constexpr rows(rows&& other) noexcept { swap(other); }
   constexpr rows& operator=(rows other) noexcept {
@@ -66,27 +106,48 @@ class rows {
 
   /// Adds a row at the end. Amortised linear in its length. @pre `row` is not part of this object
   constexpr void append(std::span<const T> row) {
-    const std::size_t old = size();
+    const std::size_t old = total();
     if (old + row.size() > capacity_) reserve(std::max(old + row.size(), 2 * capacity_));
     std::copy(row.begin(), row.end(), block_ + old);
     ends_.push_back(old + row.size());
   }
 
-  /// count() is the number of rows, size() the number of values in all of them.
-  constexpr std::size_t count() const noexcept { return ends_.size(); }
-  constexpr std::size_t size() const noexcept { return ends_.empty() ? 0 : ends_.back(); }
+  /// Replaces a row by what `change` makes of it, which may be longer or shorter: `change(row)` gets the row as a
+  /// std::vector<T>&. Linear in the number of values of all rows. @pre r < size()
+  template <std::invocable<std::vector<T>&> Change>
+  constexpr void edit(std::size_t r, Change&& change) {
+    std::vector<T> row(first(r), last(r));
+    change(row);
+    rows edited;
+    edited.reserve(total() - (*this)[r].size() + row.size());
+    for (std::size_t i = 0; i < size(); ++i) edited.append(i == r ? std::span<const T>(row) : std::as_const(*this)[i]);
+    swap(edited);
+  }
+
+  /// The number of rows. `all().size()` is the number of values in all of them.
+  constexpr std::size_t size() const noexcept { return ends_.size(); }
+  constexpr bool empty() const noexcept { return ends_.empty(); }
 
   constexpr std::span<const T> operator[](std::size_t r) const noexcept { return {first(r), last(r)}; }
   constexpr std::span<T> operator[](std::size_t r) noexcept { return {first(r), last(r)}; }
+
+  using iterator = row_iterator<rows, std::span<T>>;
+  using const_iterator = row_iterator<const rows, std::span<const T>>;
+  constexpr iterator begin() noexcept { return {*this, 0}; }
+  constexpr iterator end() noexcept { return {*this, size()}; }
+  constexpr const_iterator begin() const noexcept { return {*this, 0}; }
+  constexpr const_iterator end() const noexcept { return {*this, size()}; }
+
   /// All values, row after row.
-  constexpr std::span<const T> all() const noexcept { return {block_, size()}; }
-  constexpr std::span<T> all() noexcept { return {block_, size()}; }
+  constexpr std::span<const T> all() const noexcept { return {block_, total()}; }
+  constexpr std::span<T> all() noexcept { return {block_, total()}; }
 
   friend constexpr bool operator==(const rows& a, const rows& b) {
-    return a.ends_ == b.ends_ && std::equal(a.block_, a.block_ + a.size(), b.block_);
+    return a.ends_ == b.ends_ && std::equal(a.block_, a.block_ + a.total(), b.block_);
   }
 
  private:
+  constexpr std::size_t total() const noexcept { return ends_.empty() ? 0 : ends_.back(); }
   constexpr T* first(std::size_t r) const noexcept { return block_ + (r == 0 ? 0 : ends_[r - 1]); }
   constexpr T* last(std::size_t r) const noexcept { return block_ + ends_[r]; }
 
@@ -106,7 +167,7 @@ class rows {
     if (capacity <= capacity_) return;
     T* block = acquire(capacity);
     if (block_) {
-      std::copy_n(block_, std::min(capacity_, size()), block);
+      std::copy_n(block_, std::min(capacity_, total()), block);
       release(block_);
     }
     block_ = block;

@@ -177,8 +177,8 @@ class schedule_sax_handler {
 
   // The schedule, after the last event.
   schedule result() && {
-    if (result_.cells.count() != pp_)
-      throw schedule_error("ranks: " + std::to_string(result_.cells.count()) +
+    if (result_.cells.size() != pp_)
+      throw schedule_error("ranks: " + std::to_string(result_.cells.size()) +
                            " rows; expected pp = " + std::to_string(pp_));
     for (const auto& replica : rank_of_stage_)
       if (replica.size() != stages_)
@@ -234,9 +234,9 @@ class schedule_sax_handler {
       case place::replica:
         return "placement.rank_of_stage[" + std::to_string(rank_of_stage_.size() - 1) + "][" +
                std::to_string(rank_of_stage_.back().size()) + "]";
-      case place::ranks: return "ranks[" + std::to_string(result_.cells.count()) + "]";
+      case place::ranks: return "ranks[" + std::to_string(result_.cells.size()) + "]";
       case place::row:
-        return "ranks[" + std::to_string(result_.cells.count()) + "][" + std::to_string(row_.size()) + "]";
+        return "ranks[" + std::to_string(result_.cells.size()) + "][" + std::to_string(row_.size()) + "]";
     }
     return {};
   }

@@ -43,7 +43,7 @@ class interpreter {
 
   /// @pre all channels together have at most as many messages as there are actions
   explicit interpreter(const program& p, Observer observer = {})
-      : p_(p), observer_(std::move(observer)), channels_(p.channels.size()), ranks_(p.actions.count()) {
+      : p_(p), observer_(std::move(observer)), channels_(p.channels.size()), ranks_(p.actions.size()) {
     for (std::size_t c = 0; c < channels_.size(); ++c) {
       channels_[c].posted.reserve(p.channels[c].messages);
     }

@@ -31,9 +31,9 @@ namespace pipesched {
 
 namespace detail {
 
-class checker {
+class program_verifier {
  public:
-  checker(const program& p, std::size_t max_violations) : p_(p), s_(p.schedule), max_(max_violations) {}
+  program_verifier(const program& p, std::size_t max_violations) : p_(p), s_(p.schedule), max_(max_violations) {}
 
   report run() {
     report_ = verify(s_, max_);
@@ -81,7 +81,7 @@ class checker {
 
   bool check_shape() {
     const std::size_t pp = s_.pp();
-    bool good = p_.actions.count() == pp && p_.slots.count() == pp && p_.pools.size() == pp;
+    bool good = p_.actions.size() == pp && p_.slots.size() == pp && p_.pools.size() == pp;
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) good = p_.slots[rank].size() == s_[rank].size();
     if (!good)
       add(rule::program, 0, violation::no_cell,
@@ -97,10 +97,10 @@ class checker {
     }
     std::size_t messages = 0;
     for (const channel& c : p_.channels) messages += c.messages;
-    if (messages > p_.actions.size()) {
+    if (messages > p_.actions.all().size()) {
       add(rule::program, 0, violation::no_cell,
-          concat(
-              {"the channels have ", messages, " messages; expected at most as many as actions, ", p_.actions.size()}));
+          concat({"the channels have ", messages, " messages; expected at most as many as actions, ",
+                  p_.actions.all().size()}));
       good = false;
     }
     for (const channel& c : p_.channels)
@@ -300,14 +300,14 @@ class checker {
 
 /// Reports all violations of the rules above and spells out the first `max_violations`; if it is empty, every way to run
 /// the program ends. Linear in the numbers of actions, stages and ranks.
-inline report check(const program& p, std::size_t max_violations = 100) {
-  return detail::checker(p, max_violations).run();
+inline report verify(const program& p, std::size_t max_violations = 100) {
+  return detail::program_verifier(p, max_violations).run();
 }
 
-/// Throws unless check() proves that the program ends.
-/// @throws schedule_error with the first violation and the number of others; check() lists them all.
+/// Throws unless verify() proves that the program ends.
+/// @throws schedule_error with the first violation and the number of others; verify() lists them all.
 inline void require_valid(const program& p) {
-  if (const report r = check(p, 1); !r)
+  if (const report r = verify(p, 1); !r)
     throw schedule_error(detail::concat({"the program is not valid: ", detail::first_violation(r)}));
 }
 
