@@ -2,7 +2,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/pipesched)
-foreach(part IN ITEMS core mpi cuda nccl)
+foreach(part IN ITEMS core mpi launch cuda nccl)
   install(TARGETS pipesched_${part} EXPORT pipesched-${part} FILE_SET HEADERS)
   install(EXPORT pipesched-${part} NAMESPACE pipesched:: DESTINATION ${package_dir})
 endforeach()
@@ -21,5 +21,5 @@ configure_package_config_file(cmake/pipesched-config.cmake.in pipesched-config.c
                               INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(pipesched-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/pipesched-config.cmake ${PROJECT_BINARY_DIR}/pipesched-config-version.cmake
-              cmake/FindNCCL.cmake
+              cmake/FindNCCL.cmake cmake/Findasio.cmake
         DESTINATION ${package_dir})

@@ -1,12 +1,13 @@
 # Targets map to folders:
-#   pipesched::core       all that needs the standard library (and POSIX: launch/) alone
+#   pipesched::core       all that needs the standard library alone
 #   pipesched::pipesched  core, and io/: JSON (nlohmann_json) and formatting (fmt)
 #   pipesched::mpi        core, and mpi/
+#   pipesched::launch     core, and launch/tcp_coordinator.hpp: TCP (Asio)
 #   pipesched::cuda       core, and device/cuda.hpp
 #   pipesched::nccl       cuda, and device/nccl.hpp
-# The last three name MPI::MPI_CXX, CUDA::cudart and NCCL::nccl; a project that links one of them finds these first.
+# The last four name MPI::MPI_CXX, asio::asio, CUDA::cudart and NCCL::nccl; a project that links one of them finds these first.
 file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
-foreach(part_and_pattern IN ITEMS "io /io/" "mpi /mpi/" "cuda /device/cuda.hpp" "nccl /device/nccl.hpp")
+foreach(part_and_pattern IN ITEMS "io /io/" "mpi /mpi/" "launch /launch/(tcp_coordinator|detail/connection).hpp" "cuda /device/cuda.hpp" "nccl /device/nccl.hpp")
   string(REPLACE " " ";" part_and_pattern ${part_and_pattern})
   list(GET part_and_pattern 0 part)
   list(GET part_and_pattern 1 pattern)
@@ -29,6 +30,8 @@ pipesched_library(core "${core_headers}")
 target_link_libraries(pipesched_core INTERFACE Threads::Threads)
 pipesched_library(mpi "${mpi_headers}")
 target_link_libraries(pipesched_mpi INTERFACE pipesched_core MPI::MPI_CXX)
+pipesched_library(launch "${launch_headers}")
+target_link_libraries(pipesched_launch INTERFACE pipesched_core asio::asio)
 pipesched_library(cuda "${cuda_headers}")
 target_link_libraries(pipesched_cuda INTERFACE pipesched_core CUDA::cudart)
 pipesched_library(nccl "${nccl_headers}")

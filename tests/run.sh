@@ -71,7 +71,7 @@ finish() {  # preset
 }
 
 need_writable "$PWD/build" || exit 1
-compilers=(g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev)
+compilers=(g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev libasio-dev doctest-dev)
 if [ "${1-}" = --fast ]; then
   need "${compilers[@]}" libbenchmark-dev || exit 1
   part "building with g++" build dev

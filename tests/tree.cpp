@@ -80,7 +80,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"render", {"support", "core", "cost", "simulate"}},
     {"execute", {"support", "core", "simulate", "program"}},
     {"launch", {"support", "core", "execute"}},
-    {"mpi", {"support", "core", "simulate", "program", "execute"}},
+    {"mpi", {"support", "core", "simulate", "program", "execute", "launch"}},
     {"device", {"support", "core", "simulate", "program", "execute", "launch"}},
 };
 

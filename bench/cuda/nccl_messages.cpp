@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 #include <pipesched/device/nccl.hpp>
 #include <pipesched/generate/gpipe.hpp>
+#include <pipesched/launch/tcp_coordinator.hpp>
 #include <pipesched/program/lower.hpp>
 #include <span>
 #include <stdexcept>
@@ -49,10 +50,10 @@ struct times {
   double host = 0, all = 0;  // microseconds a message: until the calls are back, until the device is through
 };
 template <typename Put, typename Synchronize>
-times measure(pipesched::control_plane& control, Put&& put, Synchronize&& synchronize) {
+times measure(pipesched::tcp_coordinator& control, Put&& put, Synchronize&& synchronize) {
   times best{1e300, 1e300};
   for (int i = 0; i < repeats; ++i) {
-    control.share("");
+    control.broadcast("");
     const auto begin = clock_type::now();
     put();
     const auto back = clock_type::now();
@@ -71,17 +72,17 @@ void require(ncclResult_t status, const char* call) {
 }
 
 // Have both processes the same GPU?
-bool share_a_gpu(pipesched::control_plane& control, int device) {
+bool share_a_gpu(pipesched::tcp_coordinator& control, int device) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-  const std::vector<std::string> gpus = control.gather({properties.uuid.bytes, sizeof properties.uuid.bytes});
-  return control.share(!gpus.empty() && gpus[0] == gpus[1] ? "shared" : "") == "shared";
+  const std::vector<std::string> gpus = gather(control, {properties.uuid.bytes, sizeof properties.uuid.bytes});
+  return control.broadcast(!gpus.empty() && gpus[0] == gpus[1] ? "shared" : "") == "shared";
 }
 
 int run(const std::string& json) {
   const pipesched::launch_environment where = pipesched::read_launch_environment();
   if (where.size != 2) throw pipesched::schedule_error("two processes are needed; a launcher starts them");
-  pipesched::control_plane control(where);
+  pipesched::tcp_coordinator control(where);
   const int device = pipesched::cuda::pick_device(where);
   const bool shared = share_a_gpu(control, device);
   const std::size_t largest = std::size_t{shared ? 1u : 64u} << 20;

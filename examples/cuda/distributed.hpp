@@ -13,6 +13,7 @@
 #include <cstring>
 #include <exception>
 #include <pipesched/device/nccl.hpp>
+#include <pipesched/launch/tcp_coordinator.hpp>
 #include <pipesched/simulate/timeline.hpp>
 #include <string>
 #include <vector>
@@ -32,14 +33,14 @@ class distributed {
   using clock = std::chrono::steady_clock;
 
   /// @param device  of this process, and this thread. @pre p and control outlive this
-  distributed(const pipesched::program& p, pipesched::control_plane& control, int device, const mlp_sizes& s,
+  distributed(const pipesched::program& p, pipesched::tcp_coordinator& control, int device, const mlp_sizes& s,
               const trainer_options& options, std::chrono::duration<double> time_limit)
       : p_(p),
         control_(control),
         time_limit_(time_limit),
         world_(control, time_limit),
         where_{.device = device, .compute = stream_.handle()},
-        trainer_(p, control.process(), where_, s, options) {}
+        trainer_(p, control.rank(), where_, s, options) {}
 
   /// Milliseconds of each step, after some to warm up, from the end of the one before on this rank.
   std::vector<double> run(run_mode mode, std::size_t steps) {
@@ -64,20 +65,20 @@ class distributed {
     pipesched::timeline t{.schedule = p_.schedule,
                           .intervals = pipesched::rows<pipesched::interval>::for_overwrite_like(p_.schedule.cells)};
     std::ranges::fill(t.intervals.all(), pipesched::interval{});
-    const std::uint32_t rank = control_.process();
+    const std::uint32_t rank = control_.rank();
     pipesched::nccl::transport transport(p_, world_.handle(), where_, control_,
                                          {.timed = true, .time_limit = time_limit_});
     all_stop_if_it_throws(transport, [&] {
       transport.warm(trainer_);
       for (int i = 0; i < warm_up; ++i) put_step(transport), transport.synchronize();
-      control_.share("the clocks start");
+      control_.broadcast("the clocks start");
       transport.start_clock();
       put_step(transport);
       transport.synchronize();
       transport.read_times(t[rank]);
     });
     const auto own = std::as_bytes(t[rank]);
-    const std::vector<std::string> all = control_.gather({reinterpret_cast<const char*>(own.data()), own.size()});
+    const std::vector<std::string> all = gather(control_, {reinterpret_cast<const char*>(own.data()), own.size()});
     for (std::uint32_t r = 0; r < all.size(); ++r) std::memcpy(t[r].data(), all[r].data(), t[r].size_bytes());
     t = scaled(starting_at_zero(std::move(t)), 1000);  // milliseconds
     return t;
@@ -85,16 +86,16 @@ class distributed {
 
   /// The largest of all ranks, on process 0.
   errors worst_errors(const step_results<Real>& expected) {
-    const errors own = compare(p_, control_.process(), trainer_, expected);
+    const errors own = compare(p_, control_.rank(), trainer_, expected);
     errors worst = own;
-    for (const std::string& text : control_.gather({reinterpret_cast<const char*>(&own), sizeof own})) {
+    for (const std::string& text : gather(control_, {reinterpret_cast<const char*>(&own), sizeof own})) {
       errors theirs;
       std::memcpy(&theirs, text.data(), sizeof theirs);
       worst = worse(worst, theirs);
     }
     return worst;
   }
-  bool reports() const { return control_.process() == 0; }
+  bool reports() const { return control_.rank() == 0; }
 
  private:
   static constexpr int warm_up = 2;  // steps
@@ -125,7 +126,7 @@ class distributed {
   }
 
   const pipesched::program& p_;
-  pipesched::control_plane& control_;
+  pipesched::tcp_coordinator& control_;
   std::chrono::duration<double> time_limit_;
   pipesched::nccl::world world_;
   stream stream_;

@@ -24,7 +24,8 @@
 #include <nlohmann/json.hpp>
 #include <pipesched/core/notation.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/launch/launch_environment.hpp>
+#include <pipesched/launch/environment.hpp>
+#include <pipesched/launch/tcp_coordinator.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
@@ -190,7 +191,7 @@ int run_over_nccl(const options& o, const launch_environment& where, const progr
                   const std::vector<schedule>& others) {
   const auto devices = static_cast<std::uint32_t>(count_devices());
   const std::chrono::duration<double> limit(o.time_limit);
-  control_plane control(where, limit);
+  tcp_coordinator control(where, limit);
   const int device = cuda::pick_device(where);
   distributed<Real> rank(p, control, device, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure}, limit);
   return measure<Real>(o, p, others, rank, static_cast<int>(std::min(devices, where.size)));

@@ -15,7 +15,7 @@ if [ -x "$work/build/consumer_mpi" ]; then
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm=isolated \
     mpirun --oversubscribe -n 2 "$work/build/consumer_mpi"
 fi
-for part in cuda nccl; do [ ! -x "$work/build/consumer_$part" ] || "$work/build/consumer_$part"; done
+for part in launch cuda nccl; do [ ! -x "$work/build/consumer_$part" ] || "$work/build/consumer_$part"; done
 # The core alone, without fmt and nlohmann_json: by find_package and as a subdirectory.
 for how in installed subdirectory; do
   cmake -S "$source_dir/core_only" -B "$work/$how-core" -G Ninja -DCMAKE_PREFIX_PATH="$work/installed" -DHOW=$how \
@@ -45,7 +45,7 @@ refused "pipesched::pipesched needs fmt (Debian: libfmt-dev) and nlohmann_json (
 refused "pipesched::mpi needs MPI for C++ (Debian: libopenmpi-dev)" -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON "-DCOMPONENTS=COMPONENTS;mpi"
 refused "pipesched::cuda needs the CUDA toolkit (nvcc on PATH, or CUDAToolkit_ROOT)" -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON \
   "-DCOMPONENTS=COMPONENTS;cuda"
-refused 'pipesched has no component "iox"; its components are core, io, mpi, cuda and nccl' "-DCOMPONENTS=COMPONENTS;core;iox"
+refused 'pipesched has no component "iox"; its components are core, io, mpi, launch, cuda and nccl' "-DCOMPONENTS=COMPONENTS;core;iox"
 refused "pipesched needs fmt (Debian: libfmt-dev): install it, or git, with which CMake fetches it; PIPESCHED_IO=OFF needs neither" \
   -DHOW=subdirectory $no_fmt $no_git
 "$work/installed/bin/pipesched" generate dualpipe --pp 2 --micro 4 | "$work/installed/bin/pipesched" verify -

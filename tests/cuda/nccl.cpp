@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <pipesched/device/nccl.hpp>
 #include <pipesched/generate/1f1b.hpp>
+#include <pipesched/launch/tcp_coordinator.hpp>
 #include <pipesched/program/lower.hpp>
 #include <string>
 
@@ -66,7 +67,7 @@ int main() {
   // A job of one process; without a GPU it ends with NCCL's own error.
   std::string said;
   try {
-    control_plane control(launch_environment{.port = static_cast<std::uint16_t>(15000 + ::getpid() % 15000)});
+    tcp_coordinator control(launch_environment{.port = static_cast<std::uint16_t>(15000 + ::getpid() % 15000)});
     nccl::world world(control);
     const program p = lower(make_1f1b_schedule({.pp = 1, .micro = 2}));
     nccl::transport transport(p, world.handle(), {}, control);

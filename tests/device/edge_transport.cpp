@@ -26,7 +26,7 @@
 #include "support/families.hpp"
 #include "support/stream_trainer.hpp"
 #include "support/tanh_model.hpp"
-#include "support/thread_board.hpp"
+#include "support/thread_coordinator.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -43,7 +43,7 @@ static_assert(transport<cluster_transport>);
 // All ranks of a program, each in a thread and on a device of its own.
 struct job {
   explicit job(const program& of, int queues = 0, std::uint64_t seed = 1, edge_transport_options with = {})
-      : p(of), cluster(static_cast<int>(of.schedule.pp()), queues, seed), boards(of.schedule.pp()), options(with) {
+      : p(of), cluster(static_cast<int>(of.schedule.pp()), queues, seed), jobs(of.schedule.pp()), options(with) {
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) trainers.emplace_back(p, r);
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
       fake_cluster::stream s{};
@@ -61,10 +61,10 @@ struct job {
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r)
       threads.emplace_back([&, r] {
         own_threads[r] = std::this_thread::get_id();
-        thread_board board(boards, r);
+        thread_coordinator control(jobs, r);
         try {
           cluster_transport transport({&cluster}, {&cluster}, p, cluster.world(static_cast<int>(r)),
-                                      {static_cast<int>(r), on_device[r].stream}, board, options);
+                                      {static_cast<int>(r), on_device[r].stream}, control, options);
           body(r, transport);
         } catch (const std::exception& e) {
           said[r] = e.what();
@@ -98,7 +98,7 @@ struct job {
 
   const program& p;
   fake_cluster cluster;
-  thread_boards boards;
+  thread_job jobs;
   edge_transport_options options;
   std::vector<model::trainer> trainers;
   std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
@@ -339,7 +339,7 @@ TEST_CASE(
       short_limit,
       [](job& j) {
         j.on_device[3].fails = [&j](op o) {
-          while (o.micro == 2 && !thread_board(j.boards, 3).failure()) std::this_thread::yield();
+          while (o.micro == 2 && !thread_coordinator(j.jobs, 3).failure()) std::this_thread::yield();
         };
       },
       trains);
@@ -352,7 +352,7 @@ TEST_CASE(
         j.on_device[0].fails = [&j](op o) {
           if (o.micro != 4) return;
           j.cluster.break_communicators("pipesched 1 to 2");
-          while (!thread_board(j.boards, 0).failure()) std::this_thread::yield();
+          while (!thread_coordinator(j.jobs, 0).failure()) std::this_thread::yield();
         };
       },
       trains);
@@ -384,16 +384,16 @@ TEST_CASE("edges: a job that cannot be is refused on all ranks") {
                 other = lower(make_1f1b_schedule({.pp = 2, .micro = 5}));
   const auto refusals = [&](int ranks, const std::vector<edge_transport_options>& options, bool differ = false) {
     fake_cluster cluster(ranks);
-    thread_boards boards(static_cast<std::uint32_t>(ranks));
+    thread_job jobs(static_cast<std::uint32_t>(ranks));
     std::vector<std::string> said(static_cast<std::size_t>(ranks));
     std::vector<std::jthread> threads;
     for (int r = 0; r < ranks; ++r)
       threads.emplace_back([&, r] {
-        thread_board board(boards, static_cast<std::uint32_t>(r));
+        thread_coordinator control(jobs, static_cast<std::uint32_t>(r));
         fake_cluster::stream s{};
         cluster.make_stream(r, 0, s);
         try {
-          cluster_transport({&cluster}, {&cluster}, differ && r == 1 ? other : p, cluster.world(r), {r, s}, board,
+          cluster_transport({&cluster}, {&cluster}, differ && r == 1 ? other : p, cluster.world(r), {r, s}, control,
                             options[static_cast<std::size_t>(r)]);
         } catch (const std::exception& e) {
           said[static_cast<std::size_t>(r)] = e.what();
@@ -435,7 +435,7 @@ TEST_CASE("edges: two pipelines and a rank in none share a communicator, each wi
   const program p = lower(make_dualpipe_schedule({.pp = 2, .micro = 4}));
   const std::vector<std::vector<int>> maps = {{4, 1}, {0, 3}};
   fake_cluster cluster(5, 1);
-  thread_boards boards(5);
+  thread_job jobs(5);
   std::vector<model::trainer> trainers;
   for (const int pipeline : {0, 1})
     for (const std::uint32_t r : {0u, 1u}) static_cast<void>(pipeline), trainers.emplace_back(p, r);
@@ -444,14 +444,14 @@ TEST_CASE("edges: two pipelines and a rank in none share a communicator, each wi
     std::vector<std::jthread> threads;
     for (int world = 0; world < 5; ++world)
       threads.emplace_back([&, world] {
-        thread_board board(boards, static_cast<std::uint32_t>(world));
+        thread_coordinator control(jobs, static_cast<std::uint32_t>(world));
         try {
-          if (world == 2) return cluster_transport::take_no_part({&cluster}, p, cluster.world(world), board);
+          if (world == 2) return cluster_transport::take_no_part({&cluster}, p, cluster.world(world), control);
           const std::size_t pipeline = world == 4 || world == 1 ? 0 : 1;
           fake_cluster::stream s{};
           cluster.make_stream(world, 0, s);
           side_stream<cluster_runtime> side({&cluster}, world);
-          cluster_transport t({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, board,
+          cluster_transport t({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, control,
                               {.rank_map = maps[pipeline]});
           cluster_trainer trainer{&trainers[2 * pipeline + t.rank()], &cluster, s, &side, {}};
           run_steps(p, trainer, t);
@@ -521,13 +521,13 @@ struct lone_rank {
     return {&device, why_no_capture, captures};
   }
   lone_transport transport(lone_library by, const edge_transport_options& options = {}) {
-    return {{&device}, std::move(by), p, 0, {0, trainer.stream}, board, options};
+    return {{&device}, std::move(by), p, 0, {0, trainer.stream}, control, options};
   }
 
   const program& p;
   fake_device device;
-  thread_boards boards{1};
-  thread_board board{boards, 0};
+  thread_job jobs{1};
+  thread_coordinator control{jobs, 0};
   model::trainer on_host;
   side_stream<fake_runtime> side;
   stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, {}, &side, {}};
@@ -571,21 +571,21 @@ TEST_CASE("edges: a rank in no pipeline tells and hears of failures like any oth
                 other = lower(make_1f1b_schedule({.pp = 2, .micro = 5}));
   for (const bool differs : {false, true}) {
     fake_cluster cluster(3);
-    thread_boards boards(3);
+    thread_job jobs(3);
     std::vector<std::string> said(3);
     const auto start = std::chrono::steady_clock::now();
     {
       std::vector<std::jthread> threads;
       for (int world = 0; world < 3; ++world)
         threads.emplace_back([&, world] {
-          thread_board board(boards, static_cast<std::uint32_t>(world));
+          thread_coordinator control(jobs, static_cast<std::uint32_t>(world));
           try {
             if (world == 2)
-              return cluster_transport::take_no_part({&cluster}, differs ? other : p, cluster.world(2), board);
+              return cluster_transport::take_no_part({&cluster}, differs ? other : p, cluster.world(2), control);
             fake_cluster::stream s{};
             cluster.make_stream(world, 0, s);
             const std::vector<int> map = {0, differs || world == 0 ? 1 : 0};
-            cluster_transport({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, board, {.rank_map = map});
+            cluster_transport({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, control, {.rank_map = map});
           } catch (const std::exception& e) {
             said[static_cast<std::size_t>(world)] = e.what();
           }
@@ -612,7 +612,7 @@ TEST_CASE("edges: an abort that waits for the rank's graph does not keep the ran
     captures = true;
     std::jthread other([&] {
       std::this_thread::sleep_for(std::chrono::milliseconds(3 * i));
-      alone.board.tell_failure("another rank threw");
+      alone.control.report_failure("another rank threw");
     });
     CHECK_THROWS_AS(t.capture(alone.trainer), pipeline_aborted);
     captures = false;

@@ -24,8 +24,9 @@
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
-#include "pipesched/launch/control_plane.hpp"
-#include "pipesched/launch/launch_environment.hpp"
+#include "pipesched/launch/environment.hpp"
+#include "pipesched/launch/tcp_coordinator.hpp"
+#include "pipesched/mpi/mpi_coordinator.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/place_to_fail.hpp"
 #include "support/tanh_model.hpp"
@@ -326,22 +327,65 @@ void killed(const std::string& file, std::uint64_t seed) {
   std::_Exit(failures);  // MPI_Finalize would wait for the dead
 }
 
-// A control plane whose address MPI tells, and the same of what the launcher has put into the environment.
+void coordinate(coordinator& job) {
+  expect(job.rank() == own && job.size() == 4, "rank and size");
+  for (const std::size_t length : {0, 1, 1'000'000}) {
+    const std::string text(length, static_cast<char>('a' + own));
+    expect(job.broadcast(text) == std::string(length, 'a'), "what process 0 broadcasts");
+    const auto all = gather(job, text);
+    expect(all.size() == (own == 0 ? 4 : 0), "as many as gather");
+    for (std::size_t r = 0; r < all.size(); ++r)
+      expect(all[r] == std::string(length, static_cast<char>('a' + r)), "what process 0 gathers");
+  }
+  std::vector<parcel> mine,
+      expected;  // two to the next process, in descending order one to each that is below this one
+  for (const char* text : {"first", ""}) mine.push_back({(own + 1) % 4, text});
+  for (std::uint32_t to = own; to-- > 0;) mine.push_back({to, std::to_string(own) + " to " + std::to_string(to)});
+  for (std::uint32_t from = 0; from < 4; ++from) {
+    if ((from + 1) % 4 == own)
+      for (const char* text : {"first", ""}) expected.push_back({from, text});
+    if (from > own) expected.push_back({from, std::to_string(from) + " to " + std::to_string(own)});
+  }
+  for (int round = 0; round < 50; ++round) expect(job.exchange(mine) == expected, "parcels");
+  expect(job.exchange({}).empty(), "no parcels");
+  if (own == 2) job.report_failure("rank 2 at 2F0: too warm");
+  while (!job.failure()) std::this_thread::yield();
+  expect(*job.failure() == "rank 2 at 2F0: too warm", *job.failure());
+  const std::string aborted = ends_with([&] { job.broadcast(""); });
+  expect(aborted == "aborted: rank 2 at 2F0: too warm", aborted);
+  if (own == 3) expect(job.report_failure("later") == "rank 2 at 2F0: too warm", "the first failure");
+}
+
 void control() {
-  const auto broadcast = [](std::span<std::byte> b) {
-    MPI_Bcast(b.data(), static_cast<int>(b.size()), MPI_BYTE, 0, MPI_COMM_WORLD);
-  };
-  const launch_environment job = read_launch_environment();
-  expect(job.rank == own && job.size == 4 && job.local_rank == own && job.launcher == "mpirun", "the environment");
-  control_plane board(own, 4, broadcast, seconds(20));
-  expect(board.share(std::to_string(own)) == "0", "what rank 0 shares");
-  const auto all = board.gather(std::to_string(own));
-  expect(own != 0 ? all.empty() : all == std::vector<std::string>{"0", "1", "2", "3"}, "what rank 0 gathers");
-  board.share("");
-  if (own == 2) board.tell_failure("rank 2 at 2F0: too warm");
-  while (!board.failure()) std::this_thread::yield();
-  expect(*board.failure() == "rank 2 at 2F0: too warm", *board.failure());
-  line("a control plane by MPI: shares, gathers, and tells all of a failure");
+  const launch_environment e = read_launch_environment();
+  expect(e.rank == own && e.size == 4 && e.local_rank == own && e.launcher == "mpirun" && !e.token.empty(),
+         "the environment");
+  {
+    tcp_coordinator job(
+        own, 4,
+        [](std::span<std::byte> b) { MPI_Bcast(b.data(), static_cast<int>(b.size()), MPI_BYTE, 0, MPI_COMM_WORLD); },
+        seconds(20));
+    coordinate(job);
+  }
+  {
+    tcp_coordinator job(e, seconds(20));
+    coordinate(job);
+  }
+  line("coordinators over TCP, started over MPI and by the environment: broadcast, exchange, report a failure to all");
+  {
+    mpi_coordinator job(MPI_COMM_WORLD, seconds(20));
+    coordinate(job);
+  }
+  {
+    mpi_coordinator job(MPI_COMM_WORLD, seconds(1));
+    job.broadcast("");
+    if (own != 1) {
+      const std::string late = ends_with([&] { job.broadcast(""); });
+      expect(has(late, "waits for the others, and not all came in time"), late);
+    }
+    while (!job.failure()) std::this_thread::yield();
+  }
+  line("a coordinator over MPI: the same, and a process that does not come");
 }
 
 // One message of more than 2^31 bytes between two ranks.
@@ -385,7 +429,8 @@ void large() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  MPI_Init(&argc, &argv);
+  int provided = 0;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
   int rank = 0, size = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);

@@ -21,7 +21,7 @@
 #include "pipesched/device/peer.hpp"
 #include "pipesched/device/step_graph.hpp"
 #include "pipesched/execute/by_turns.hpp"
-#include "pipesched/launch/launch_environment.hpp"
+#include "pipesched/launch/environment.hpp"
 
 namespace pipesched::cuda {
 

@@ -10,7 +10,7 @@
 // A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in
 // launch_order(): nothing waits in a cycle, not even where all streams of a device share one queue.
 //
-// A thread of its own looks after the rank: it hears of failures of others (notice_board), asks the library for errors, and
+// A thread of its own looks after the rank: it hears of failures of others (coordinator), asks the library for errors, and
 // sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under
 // way, so that nothing keeps the device, or a call that waits for it; the rank's own thread throws from whatever it does
 // next. Until then it has the graphs that hold messages, whose end an abort may wait for: hence a thread of its own.
@@ -44,9 +44,9 @@
 namespace pipesched {
 
 /// A transport. Construction, warm(), capture() and destruction are collective; ranks of the communicator that are in no
-/// pipeline call take_no_part() instead of the first. Several pipelines may share a communicator and a board, each with its
+/// pipeline call take_no_part() instead of the first. Several pipelines may share a communicator and a job, each with its
 /// own rank map, if all run the same program.
-/// @pre one thread uses it; the program, the board and the trainer's buffers outlive it
+/// @pre one thread uses it; the program, the job and the trainer's buffers outlive it
 template <device_runtime R, message_library<typename R::stream> L>
 class edge_transport {
  public:
@@ -55,18 +55,18 @@ class edge_transport {
   /// Splits a communicator for every channel of this rank off `parent`, which stays the user's, and makes all streams and
   /// events. @throws schedule_error, device_error, pipeline_aborted; if one rank does, all do, and the parent may then only
   /// be aborted. @pre calls with the parent do not wait (NCCL: non-blocking)
-  edge_transport(R runtime, L library, const program& p, communicator parent, device_rank<R> where, notice_board& board,
+  edge_transport(R runtime, L library, const program& p, communicator parent, device_rank<R> where, coordinator& job,
                  edge_transport_options options = {})
       : runtime_(std::move(runtime)),
         p_(p),
         where_(where),
-        board_(board),
+        job_(job),
         options_(std::move(options)),
-        edges_(std::move(library), board, options_),
-        progress_(runtime_, p, board.process()) {
+        edges_(std::move(library), job, options_),
+        progress_(runtime_, p, job.rank()) {
     try {
       detail::checked_time_limit(options_.time_limit);
-      agree(p, board);
+      agree(p, job);
       progress_.set_rank(detail::pipeline_rank(edges_.library(), parent, p.schedule.pp(), options_.rank_map));
       edges_.make(runtime_, p, rank(), where_.device, here());
       make_events();
@@ -98,14 +98,14 @@ class edge_transport {
   }
 
   /// For ranks of the communicator that are in no pipeline. @throws as the constructor
-  static void take_no_part(L library, const program& p, communicator parent, notice_board& board,
+  static void take_no_part(L library, const program& p, communicator parent, coordinator& job,
                            const edge_transport_options& options = {}) {
-    detail::edge_set<R, L> none(std::move(library), board, options);
+    detail::edge_set<R, L> none(std::move(library), job, options);
     R runtime{};
-    const auto where = [&] { return detail::concat({"process ", board.process(), ", which is in no pipeline"}); };
+    const auto where = [&] { return detail::concat({"process ", job.rank(), ", which is in no pipeline"}); };
     try {
       detail::checked_time_limit(options.time_limit);
-      agree(p, board);
+      agree(p, job);
       none.make(runtime, p, p.schedule.pp(), 0, where);
       none.split(parent, p, where);
     } catch (...) {
@@ -197,7 +197,7 @@ class edge_transport {
       refuse("the first message of a channel connects its ranks, which cannot be captured; call warm() before");
     if (clock().timed()) refuse("the cells of a graph cannot be timed; make the transport without .timed");
     if (const std::string why = edges_.library().refuses_capture(); !why.empty()) refuse(why);
-    board_.share("capture");
+    job_.broadcast("capture");
     struct guard {
       edge_transport& t;
       explicit guard(edge_transport& of) : t(of) { t.progress_.set_capturing(true); }
@@ -226,9 +226,9 @@ class edge_transport {
     std::uint32_t buffer = 0;
   };
 
-  static void agree(const program& p, notice_board& board) {
+  static void agree(const program& p, coordinator& job) {
     const std::string own = detail::concat({fingerprint(p)});
-    if (board.share(own) != own) throw schedule_error("the processes of a job run one program; this one has another");
+    if (job.broadcast(own) != own) throw schedule_error("the processes of a job run one program; this one has another");
   }
 
   // Buffers are counted from those of tensors on; then come those of weight gradients received, then one for each sent.
@@ -314,7 +314,7 @@ class edge_transport {
       // A thread that has chosen no device takes device 0, and makes a context of some 500 MiB there.
       detail::require(runtime, runtime.set_device(where_.device), "SetDevice", here());
       watch_until(stop);
-    } catch (...) {  // of the device or the board
+    } catch (...) {  // of the device or the job
       fail(detail::text_of_exception());
       edges_.end_messages();
     }
@@ -341,7 +341,7 @@ class edge_transport {
       if (!(come == last) || !progress_.busy()) last = come, since = now, stands_still = false;
       const bool stood_still = std::exchange(stands_still, now - since > options_.time_limit / 2);
       if (stands_still != stood_still || now - told > std::chrono::seconds(1))
-        board_.tell_place(place(), stands_still), told = now;
+        job_.report_position(place(), stands_still), told = now;
       if (now - since > options_.time_limit) fail("nothing moved within the time limit");
     }
   }
@@ -350,7 +350,7 @@ class edge_transport {
   R runtime_;
   const program& p_;
   device_rank<R> where_;
-  notice_board& board_;
+  coordinator& job_;
   edge_transport_options options_;
   detail::edge_set<R, L> edges_;
   detail::edge_progress<R> progress_;

@@ -21,7 +21,7 @@
 #include "pipesched/device/device.hpp"
 #include "pipesched/device/message_library.hpp"
 #include "pipesched/execute/callbacks.hpp"
-#include "pipesched/launch/notice_board.hpp"
+#include "pipesched/launch/coordinator.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -86,8 +86,8 @@ class edge_set {
     std::vector<void*> enlisted{};
   };
 
-  edge_set(L library, notice_board& board, const edge_transport_options& options)
-      : library_(std::move(library)), board_(board), options_(options) {}
+  edge_set(L library, coordinator& job, const edge_transport_options& options)
+      : library_(std::move(library)), job_(job), options_(options) {}
 
   /// @throws device_error; schedule_error for limits of CTAs that cannot be
   template <typename Where>
@@ -149,15 +149,15 @@ class edge_set {
   void abort(std::string text) {
     if (stopped_.exchange(true)) return;
     try {
-      text = board_.tell_failure(text);
-    } catch (...) {  // of a board that cannot: what has failed here is known
+      text = job_.report_failure(text);
+    } catch (...) {  // of a job that cannot: what has failed here is known
     }
     say(std::move(text));
   }
   /// The same if another process has told of a failure; `place()`: where this one is. False if none has.
   template <typename Place>
   bool hear(const Place& place) {
-    const auto failed = board_.failure();
+    const auto failed = job_.failure();
     if (!failed) return false;
     const std::string here = place();
     std::string text = failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed;
@@ -222,7 +222,7 @@ class edge_set {
     for (edge& e : edges_) {
       for (void* handle : e.enlisted) library_.dismiss(e.of, handle);
       status of = library_.finalize(e.of);
-      while (library_.in_progress(of) && clock::now() - start < options_.time_limit / 4 && !board_.failure()) {
+      while (library_.in_progress(of) && clock::now() - start < options_.time_limit / 4 && !job_.failure()) {
         std::this_thread::yield();
         if (!library_.succeeded(library_.state(e.of, of))) break;
       }
@@ -308,7 +308,7 @@ class edge_set {
   }
 
   L library_;
-  notice_board& board_;
+  coordinator& job_;
   const edge_transport_options& options_;
   std::uint32_t rounds_ = 0;
   std::vector<edge> edges_;        // by round

@@ -6,7 +6,7 @@
 //
 //   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
 //   const int device = pipesched::cuda::pick_device(where);            // of this thread, too
-//   pipesched::control_plane control(where);
+//   pipesched::tcp_coordinator control(where);
 //   pipesched::nccl::world world(control);                             // or a communicator of yours
 //   pipesched::nccl::transport transport(program, world.handle(), {device, stream}, control);
 //   pipesched::run_steps(program, my_trainer, transport, steps);
@@ -36,8 +36,7 @@
 #include "pipesched/device/edge_transport.hpp"
 #include "pipesched/device/message_library.hpp"
 #include "pipesched/device/run_steps.hpp"
-#include "pipesched/launch/control_plane.hpp"
-#include "pipesched/launch/notice_board.hpp"
+#include "pipesched/launch/coordinator.hpp"
 #include "pipesched/support/error.hpp"
 
 #if NCCL_VERSION_CODE < NCCL_VERSION(2, 22, 0)
@@ -120,36 +119,36 @@ struct library {
 };
 static_assert(message_library<library, cudaStream_t>);
 
-/// A communicator of all processes of a board, on this thread's device. Construction and destruction are collective.
+/// A communicator of all processes of a job, on this thread's device. Construction and destruction are collective.
 class world {
  public:
   /// @throws device_error, pipeline_aborted
-  explicit world(notice_board& board, std::chrono::duration<double> time_limit = std::chrono::seconds(60))
-      : board_(board), time_limit_(time_limit) {
-    const auto where = [&] { return detail::concat({"process ", board.process(), " of ", board.processes()}); };
+  explicit world(coordinator& job, std::chrono::duration<double> time_limit = std::chrono::seconds(60))
+      : job_(job), time_limit_(time_limit) {
+    const auto where = [&] { return detail::concat({"process ", job.rank(), " of ", job.size()}); };
     library calls;
     try {
       detail::checked_time_limit(time_limit);
       ncclUniqueId id{};
-      if (board.process() == 0) detail::require(calls, ncclGetUniqueId(&id), "GetUniqueId", where);
-      const std::string told = board.share({id.internal, sizeof id.internal});
+      if (job.rank() == 0) detail::require(calls, ncclGetUniqueId(&id), "GetUniqueId", where);
+      const std::string told = job.broadcast({id.internal, sizeof id.internal});
       if (told.size() != sizeof id.internal) throw schedule_error("process 0 has shared something else than NCCL's id");
       std::memcpy(id.internal, told.data(), sizeof id.internal);
       ncclConfig_t config = library::make_config({.max_ctas = 0}, "pipesched");
-      ncclResult_t of = ncclCommInitRankConfig(&handle_, static_cast<int>(board.processes()), id,
-                                               static_cast<int>(board.process()), &config);
+      ncclResult_t of =
+          ncclCommInitRankConfig(&handle_, static_cast<int>(job.size()), id, static_cast<int>(job.rank()), &config);
       wait(of, [&] {
-        if (const auto failed = board.failure()) throw pipeline_aborted("aborted: " + *failed);
+        if (const auto failed = job.failure()) throw pipeline_aborted("aborted: " + *failed);
         detail::require(calls, ncclCommGetAsyncError(handle_, &of), "CommGetAsyncError", where);
       });
       // Where another process has ended, its notice may come a little later. In progress: not all have come in time.
       for (int i = 0; i < 200 && of != ncclSuccess; ++i) {
-        if (const auto failed = board.failure()) throw pipeline_aborted("aborted: " + *failed);
+        if (const auto failed = job.failure()) throw pipeline_aborted("aborted: " + *failed);
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
       detail::require(calls, of, "CommInitRankConfig", where);
     } catch (...) {
-      board.tell_failure(detail::concat({where(), ": ", detail::text_of_exception()}));
+      job.report_failure(detail::concat({where(), ": ", detail::text_of_exception()}));
       if (handle_ != nullptr) ncclCommAbort(handle_);
       throw;
     }
@@ -157,9 +156,9 @@ class world {
   world(const world&) = delete;
   world& operator=(const world&) = delete;
   ~world() {
-    ncclResult_t of = board_.failure() ? ncclRemoteError : ncclCommFinalize(handle_);
+    ncclResult_t of = job_.failure() ? ncclRemoteError : ncclCommFinalize(handle_);
     wait(of, [&] {
-      if (board_.failure() || ncclCommGetAsyncError(handle_, &of) != ncclSuccess) of = ncclRemoteError;
+      if (job_.failure() || ncclCommGetAsyncError(handle_, &of) != ncclSuccess) of = ncclRemoteError;
     });
     of == ncclSuccess ? ncclCommDestroy(handle_) : ncclCommAbort(handle_);
   }
@@ -176,7 +175,7 @@ class world {
     }
   }
 
-  notice_board& board_;
+  coordinator& job_;
   std::chrono::duration<double> time_limit_;
   ncclComm_t handle_ = nullptr;
 };
@@ -185,12 +184,12 @@ class world {
 class transport : public edge_transport<cuda::runtime, library> {
  public:
   /// @param note  is told once, by process 0 alone, by default on standard error, if streams share queues of the device
-  transport(const program& p, ncclComm_t parent, cuda::rank where, notice_board& board,
+  transport(const program& p, ncclComm_t parent, cuda::rank where, coordinator& job,
             edge_transport_options options = {}, const std::function<void(const std::string&)>& note = print)
-      : edge_transport({}, {}, p, parent, where, board, std::move(options)) {
+      : edge_transport({}, {}, p, parent, where, job, std::move(options)) {
     static std::atomic_flag noted;
     const std::string text = cuda::shared_queues_note(streams() + 1);  // and a side stream
-    if (!text.empty() && note && board.process() == 0 && !noted.test_and_set()) note(text);
+    if (!text.empty() && note && job.rank() == 0 && !noted.test_and_set()) note(text);
     ++library::ranks_of_process;
   }
   ~transport() { --library::ranks_of_process; }

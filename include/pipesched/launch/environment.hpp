@@ -9,9 +9,11 @@
 //   size         WORLD_SIZE          OMPI_COMM_WORLD_SIZE         PMI_SIZE         SLURM_STEP_NUM_TASKS
 //   local rank   LOCAL_RANK          OMPI_COMM_WORLD_LOCAL_RANK   MPI_LOCALRANKID  SLURM_LOCALID
 //   local size   LOCAL_WORLD_SIZE    OMPI_COMM_WORLD_LOCAL_SIZE   MPI_LOCALNRANKS
+//   token        TORCHELASTIC_RUN_ID PMIX_NAMESPACE               -                SLURM_JOB_ID.SLURM_STEP_ID
 //   address      MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
 //   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
+// A launcher's token keeps jobs apart, but can be guessed: PIPESCHED_TOKEN, the same for all processes, is taken instead.
 // The first column with rank, size and local rank is taken; else the first with a rank and a size. Where torchrun's agent
 // listens at MASTER_PORT itself (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
@@ -34,6 +36,8 @@ struct launch_environment {
   std::string address = "127.0.0.1";
   std::uint16_t port = 29500;
   std::string launcher = "none";
+  std::string token{};   ///< process 0 takes no process with another one
+  std::string listen{};  ///< where process 0 listens: PIPESCHED_LISTEN, a name or address of its host; empty: `address`
 };
 
 namespace detail {
@@ -61,14 +65,14 @@ inline std::string first_host(std::string_view list) {
 template <typename Get>
 launch_environment read_launch_environment(Get&& get) {
   struct names {
-    const char *launcher, *rank, *size, *local_rank, *local_size;
+    const char *launcher, *rank, *size, *local_rank, *local_size, *token;
   };
   constexpr names known[] = {
-      {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+      {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"},
       {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
-       "OMPI_COMM_WORLD_LOCAL_SIZE"},
-      {"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
-      {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""},
+       "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"},
+      {"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", ""},
+      {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_JOB_ID"},
   };
   const auto text = [&](const char* name) -> std::optional<std::string> {
     const char* const value = *name == 0 ? nullptr : get(name);
@@ -99,7 +103,15 @@ launch_environment read_launch_environment(Get&& get) {
     e.rank = static_cast<std::uint32_t>(*rank), e.size = static_cast<std::uint32_t>(*size);
     e.local_rank = static_cast<std::uint32_t>(number(of.local_rank, max_processes).value_or(*rank));
     local_size = static_cast<std::uint32_t>(number(of.local_size, max_processes).value_or(1));
+    e.token = text(of.token).value_or("");
+    if (e.launcher == "srun") e.token += "." + text("SLURM_STEP_ID").value_or("");
   }
+  if (const auto token = text("PIPESCHED_TOKEN")) e.token = *token;
+  constexpr std::size_t max_token = 256;
+  if (e.token.size() > max_token)
+    throw schedule_error(
+        detail::concat({"PIPESCHED_TOKEN has at most ", max_token, " characters; got ", e.token.size()}));
+  e.listen = text("PIPESCHED_LISTEN").value_or("");
   const auto hosts = text("SLURM_STEP_NODELIST");
   if (const auto address = text("MASTER_ADDR"))
     e.address = *address;

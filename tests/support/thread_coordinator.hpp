@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A notice board whose processes are threads of one process.
+// A coordinator whose processes are threads of one process.
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <optional>
-#include <stdexcept>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/execute/callbacks.hpp"
-#include "pipesched/launch/notice_board.hpp"
+#include "pipesched/launch/coordinator.hpp"
 
 namespace pipesched::tests {
 
-struct thread_boards {
-  explicit thread_boards(std::uint32_t n) : processes(n) {}
+struct thread_job {
+  explicit thread_job(std::uint32_t n) : processes(n) {}
 
   std::uint32_t processes;
   std::mutex mutex;
@@ -28,15 +30,16 @@ struct thread_boards {
   std::map<std::uint32_t, std::string> places;
   std::string given;
   std::uint64_t arrived = 0;
+  std::map<std::pair<std::uint64_t, std::uint32_t>, std::vector<parcel>> parcels;  // by round and receiver
 };
 
-class thread_board : public notice_board {
+class thread_coordinator : public coordinator {
  public:
-  thread_board(thread_boards& all, std::uint32_t process) : all_(all), process_(process) {}
+  thread_coordinator(thread_job& all, std::uint32_t process) : all_(all), process_(process) {}
 
-  std::uint32_t process() const override { return process_; }
-  std::uint32_t processes() const override { return all_.processes; }
-  std::string tell_failure(std::string_view cause) override {
+  std::uint32_t rank() const override { return process_; }
+  std::uint32_t size() const override { return all_.processes; }
+  std::string report_failure(std::string_view cause) override {
     const std::lock_guard lock(all_.mutex);
     if (!all_.failure) {
       all_.failure = std::string(cause);
@@ -45,7 +48,7 @@ class thread_board : public notice_board {
     all_.changed.notify_all();
     return *all_.failure;
   }
-  void tell_place(std::string_view place, bool stands_still) override {
+  void report_position(std::string_view place, bool stands_still) override {
     const std::lock_guard lock(all_.mutex);
     all_.places[process_] = stands_still ? "\n" + std::string(place) : "";
   }
@@ -53,7 +56,7 @@ class thread_board : public notice_board {
     const std::lock_guard lock(all_.mutex);
     return all_.failure;
   }
-  std::string share(std::string_view mine) override {
+  std::string broadcast(std::string_view mine) override {
     std::unique_lock lock(all_.mutex);
     if (process_ == 0) all_.given = std::string(mine);
     const std::uint64_t all_here = (all_.arrived++ / all_.processes + 1) * all_.processes;
@@ -62,11 +65,23 @@ class thread_board : public notice_board {
     if (all_.arrived < all_here) throw pipeline_aborted("aborted: " + *all_.failure);
     return all_.given;
   }
-  std::vector<std::string> gather(std::string_view) override { throw std::logic_error("no test gathers over this"); }
+  std::vector<parcel> exchange(std::span<const parcel> mine) override {
+    const std::uint64_t round = round_++;
+    {
+      const std::lock_guard lock(all_.mutex);
+      for (const parcel& p : mine) all_.parcels[{round, p.rank}].push_back({process_, p.text});
+    }
+    broadcast("");
+    const std::lock_guard lock(all_.mutex);
+    std::vector<parcel> received = std::move(all_.parcels[{round, process_}]);
+    std::ranges::stable_sort(received, {}, &parcel::rank);
+    return received;
+  }
 
  private:
-  thread_boards& all_;
+  thread_job& all_;
   std::uint32_t process_;
+  std::uint64_t round_ = 0;
 };
 
 }  // namespace pipesched::tests

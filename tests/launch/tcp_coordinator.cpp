@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What launchers tell, and the notice board over TCP: processes that come late, fail, leave or are killed, and strangers.
+// Environments of launchers, and the coordinator over TCP: processes that come late, fail, leave or are killed, and strangers.
 
-#include "pipesched/launch/control_plane.hpp"
+#include "pipesched/launch/tcp_coordinator.hpp"
 
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
@@ -28,7 +28,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/launch/launch_environment.hpp"
+#include "pipesched/launch/environment.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;
@@ -48,8 +48,23 @@ std::string refusal(const environment& e) {
   return refusal_of([&] { read(e); });
 }
 
+// A socket, closed at the end of its scope.
+class socket_handle {
+ public:
+  explicit socket_handle(int fd) : fd_(fd) {}
+  socket_handle(socket_handle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  socket_handle& operator=(socket_handle&& other) noexcept { return std::swap(fd_, other.fd_), *this; }
+  ~socket_handle() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
 std::uint16_t free_port() {
-  const detail::socket_handle s(::socket(AF_INET, SOCK_STREAM, 0));
+  const socket_handle s(::socket(AF_INET, SOCK_STREAM, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   socklen_t size = sizeof address;
@@ -74,8 +89,8 @@ std::vector<std::string> run(std::uint32_t size, std::chrono::milliseconds limit
         std::memcpy(bytes.data(), heard.get().data(), bytes.size());
       };
       try {
-        control_plane board(r, size, broadcast, limit);
-        body(r, board);
+        tcp_coordinator job(r, size, broadcast, limit);
+        body(r, job);
       } catch (const std::exception& e) {
         said[r] = e.what();
       }
@@ -133,6 +148,15 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
   CHECK((read(pmi2).launcher == "srun" && read(pmi2).rank == 9));
   CHECK(read({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"MASTER_ADDR", "a"}}).launcher == "mpiexec");
 
+  CHECK(e.token == "123456789.");
+  CHECK((read(torchrun).token.empty() && read(torchrun).listen.empty()));
+  torchrun["TORCHELASTIC_RUN_ID"] = "job 7";
+  CHECK(read(torchrun).token == "job 7");
+  torchrun["PIPESCHED_TOKEN"] = "secret", torchrun["PIPESCHED_LISTEN"] = "0.0.0.0";
+  CHECK((read(torchrun).token == "secret" && read(torchrun).listen == "0.0.0.0"));
+  torchrun["PIPESCHED_TOKEN"] = std::string(257, 'x');
+  CHECK(refusal(torchrun) == "PIPESCHED_TOKEN has at most 256 characters; got 257");
+
   for (const auto& [list, first] : std::vector<std::pair<std::string, std::string>>{{"node7", "node7"},
                                                                                     {"a1,b2", "a1"},
                                                                                     {"n[12]", "n12"},
@@ -163,24 +187,38 @@ TEST_CASE("launch environment: what cannot be is refused") {
         "MASTER_ADDR, the host of process 0, is needed by 2 processes of which 1 is known to be here");
 }
 
-TEST_CASE("control plane: all get what process 0 has, once all have come") {
+TEST_CASE("tcp coordinator: all receive what process 0 gave, once all have come, and every parcel its receiver") {
   for (const std::uint32_t size : {1u, 2u, 7u}) {
     std::atomic<std::uint32_t> came = 0;
-    const auto said = run(size, std::chrono::seconds(20), [&](std::uint32_t r, control_plane& board) {
-      CHECK(board.process() == r);
-      CHECK(board.processes() == size);
+    const auto said = run(size, std::chrono::seconds(20), [&](std::uint32_t r, tcp_coordinator& job) {
+      CHECK(job.rank() == r);
+      CHECK(job.size() == size);
       for (std::uint32_t round = 0; round < 20; ++round) {
         if (r == round % size) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         ++came;
         const std::string text = std::string(std::size_t{round} * 1000, 'x') + std::to_string(r);
-        CHECK(board.share(text) == std::string(std::size_t{round} * 1000, 'x') + "0");
+        CHECK(job.broadcast(text) == std::string(std::size_t{round} * 1000, 'x') + "0");
         CHECK(came >= (round + 1) * size);
-        CHECK(!board.failure());
-        const auto all = board.gather(detail::concat({"of ", r, " in round ", round}));
+        CHECK(!job.failure());
+        const auto all = gather(job, detail::concat({"of ", r, " in round ", round}));
         REQUIRE(all.size() == (r == 0 ? size : 0));
         for (std::uint32_t i = 0; i < all.size(); ++i) CHECK(all[i] == detail::concat({"of ", i, " in round ", round}));
       }
-      const auto large = board.gather(std::string(3'000'000, static_cast<char>('a' + r)));
+      std::vector<parcel> mine, expected;  // two to the next process, one to each that is below this one
+      for (const char* text : {"first", ""}) mine.push_back({(r + 1) % size, text});
+      for (std::uint32_t to = 0; to < r; ++to) mine.push_back({to, detail::concat({r, " to ", to})});
+      for (std::uint32_t from = 0; from < size; ++from) {
+        if ((from + 1) % size == r)
+          for (const char* text : {"first", ""}) expected.push_back({from, text});
+        if (from > r) expected.push_back({from, detail::concat({from, " to ", r})});
+      }
+      CHECK(job.exchange(mine) == expected);
+      CHECK(job.exchange({}).empty());
+      const parcel to_no_one{size, ""};
+      CHECK(refusal_of([&] {
+              job.exchange({&to_no_one, 1});
+            }) == detail::concat({"a job of ", size, " processes has no process ", size}));
+      const auto large = gather(job, std::string(3'000'000, static_cast<char>('a' + r)));
       for (std::uint32_t i = 0; i < large.size(); ++i)
         CHECK(large[i] == std::string(3'000'000, static_cast<char>('a' + i)));
     });
@@ -188,74 +226,76 @@ TEST_CASE("control plane: all get what process 0 has, once all have come") {
   }
 }
 
-TEST_CASE("control plane: the first failure is told to all, with the places told before") {
+TEST_CASE("tcp coordinator: all hear of the first failure, with the positions of those that stall") {
   std::vector<std::string> heard(4);
-  const auto said = run(4, std::chrono::seconds(20), [&](std::uint32_t r, control_plane& board) {
-    board.share("");
-    if (r == 1) board.tell_place("rank 1 at 1F2, which waits for activation 0F2 from rank 0", true);
-    if (r == 0) board.tell_place("rank 0 at 0F7", true);
-    if (r == 0) board.tell_place("rank 0 at 0F8", false);
-    board.share("");
-    if (r == 2) heard[2] = board.tell_failure("rank 2 at 2F0: it is too warm");
-    while (!board.failure()) std::this_thread::yield();
-    if (r == 3) CHECK(board.tell_failure("rank 3 at its end: too late") == *board.failure());
-    heard[r] = *board.failure();
-    CHECK_THROWS_AS(board.share(""), pipeline_aborted);
+  const auto said = run(4, std::chrono::seconds(20), [&](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
+    if (r == 1) job.report_position("rank 1 at 1F2, which waits for activation 0F2 from rank 0", true);
+    if (r == 0) job.report_position("rank 0 at 0F7", true);
+    if (r == 0) job.report_position("rank 0 at 0F8", false);
+    job.broadcast("");
+    if (r == 2) heard[2] = job.report_failure("rank 2 at 2F0: it is too warm");
+    while (!job.failure()) std::this_thread::yield();
+    if (r == 3) CHECK(job.report_failure("rank 3 at its end: too late") == *job.failure());
+    heard[r] = *job.failure();
+    CHECK_THROWS_AS(job.broadcast(""), pipeline_aborted);
   });
   CHECK(said == std::vector<std::string>(4));
   for (const std::string& text : heard)
     CHECK(text == "rank 2 at 2F0: it is too warm\nrank 1 at 1F2, which waits for activation 0F2 from rank 0");
 }
 
-TEST_CASE("control plane: processes that do not come, come twice, or leave while others wait") {
+TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave while others wait") {
   const std::uint16_t port = free_port();
   const auto limit = std::chrono::seconds(2);
   {
-    control_plane zero({.rank = 0, .size = 3, .port = port}, limit), one({.rank = 1, .size = 3, .port = port}, limit);
-    std::jthread other([&] { CHECK_THROWS_AS(one.share(""), pipeline_aborted); });
+    tcp_coordinator zero({.rank = 0, .size = 3, .port = port}, limit), one({.rank = 1, .size = 3, .port = port}, limit);
+    std::jthread other([&] { CHECK_THROWS_AS(one.broadcast(""), pipeline_aborted); });
     std::string text;
     try {
-      zero.share("");
+      zero.broadcast("");
     } catch (const pipeline_aborted& e) {
       text = e.what();
     }
-    CHECK(text.find("not all of which came within the time limit\nnot there yet: process 2") != std::string::npos);
+    CHECK(text.find("and not all came in time\nnot there yet: process 2") != std::string::npos);
   }
   {
-    control_plane zero({.rank = 0, .size = 2, .port = port}, limit), one({.rank = 1, .size = 2, .port = port}, limit),
+    tcp_coordinator zero({.rank = 0, .size = 2, .port = port}, limit), one({.rank = 1, .size = 2, .port = port}, limit),
         twice({.rank = 1, .size = 2, .port = port}, limit), another({.rank = 2, .size = 3, .port = port}, limit);
-    CHECK(twice.tell_failure("") == "process 1 of 2 has come to a job of 2, where it is already");
-    CHECK(another.tell_failure("") == "process 2 of 3 has come to a job of 2");
+    CHECK(twice.report_failure("") == "process 1 of 2 has come to a job of 2, which has it already");
+    CHECK(another.report_failure("") == "process 2 of 3 has come to a job of 2");
     CHECK(!zero.failure());
     CHECK(!one.failure());
   }
-  const auto said = run(3, std::chrono::seconds(20), [](std::uint32_t r, control_plane& board) {
-    board.share("");
-    if (r != 1) board.share("");
+  const auto said = run(3, std::chrono::seconds(20), [](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
+    if (r != 1) job.broadcast("");
   });
   CHECK(said[0] == "aborted: process 1 has left, and others wait for it");
   CHECK(said[2] == said[0]);
 
-  CHECK(refusal_of([&] { control_plane({.rank = 1, .size = 2, .port = port}, limit); }) ==
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = port}, limit); }) ==
         detail::concat({"process 1 cannot reach process 0 at 127.0.0.1 port ", port, " within the time limit"}));
-  const control_plane holder({.rank = 0, .size = 1, .port = port}, limit);
-  CHECK(refusal_of([&] { control_plane({.rank = 0, .size = 1, .port = port}, limit); }) ==
-        detail::concat(
-            {"process 0 cannot listen on port ", port, ": Address already in use; MASTER_PORT is another one"}));
+  const tcp_coordinator holder({.rank = 0, .size = 1, .port = port}, limit);
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 0, .size = 1, .port = port}, limit); }) ==
+        detail::concat({"process 0 cannot listen at 127.0.0.1 port ", port,
+                        ": Address already in use; MASTER_ADDR is an address of its host, PIPESCHED_LISTEN another one "
+                        "to listen on, "
+                        "MASTER_PORT a free port"}));
 }
 
-TEST_CASE("control plane: a host name that nobody knows is said as such, and a host need not know its own") {
+TEST_CASE("tcp coordinator: a host name that is unknown is reported as such, and a host need not know its own") {
   const std::uint16_t port = free_port();
   const auto limit = std::chrono::milliseconds(300);
   const std::string said = refusal_of(
-      [&] { control_plane({.rank = 1, .size = 2, .address = "no-such-host.invalid", .port = port}, limit); });
+      [&] { tcp_coordinator({.rank = 1, .size = 2, .address = "no-such-host.invalid", .port = port}, limit); });
   CAPTURE(said);  // with the resolver's own words: a machine without a network has others
   CHECK(said.find("process 1 does not know the host name \"no-such-host.invalid\" of process 0 (") == 0);
   CHECK(said.find("); MASTER_ADDR is the name or address of its host") != std::string::npos);
   CHECK(said.find("time limit") == std::string::npos);
-  CHECK(refusal_of([&] { control_plane({.rank = 2, .size = 2, .port = port}, limit); }) ==
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 2, .size = 2, .port = port}, limit); }) ==
         "a job of 2 processes has no process 2");
-  CHECK(refusal_of([&] { control_plane({.rank = 1, .size = 2, .port = port}, std::chrono::seconds(0)); }) ==
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = port}, std::chrono::seconds(0)); }) ==
         "a time limit is above 0 and at most 1e9 seconds; got 0");
 
   const pid_t child = ::fork();
@@ -263,7 +303,7 @@ TEST_CASE("control plane: a host name that nobody knows is said as such, and a h
     constexpr std::string_view own = "a-name-in-no-table";
     if (::unshare(CLONE_NEWUTS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWUTS) != 0) ::_exit(77);
     if (::sethostname(own.data(), own.size()) != 0) ::_exit(77);
-    const auto ends = run(3, std::chrono::seconds(20), [](std::uint32_t, control_plane& board) { board.share(""); });
+    const auto ends = run(3, std::chrono::seconds(20), [](std::uint32_t, tcp_coordinator& job) { job.broadcast(""); });
     for (const std::string& text : ends) std::fputs(text.c_str(), stderr);
     ::_exit(ends == std::vector<std::string>(3) ? 0 : 1);
   }
@@ -276,23 +316,23 @@ TEST_CASE("control plane: a host name that nobody knows is said as such, and a h
     CHECK(WEXITSTATUS(status) == 0);
 }
 
-TEST_CASE("control plane: a process that leaves with an exception, or while others gather, is told of") {
-  const auto thrown = run(3, std::chrono::seconds(20), [](std::uint32_t r, control_plane& board) {
-    board.share("");
+TEST_CASE("tcp coordinator: a process that leaves with an exception, or while others gather, is reported") {
+  const auto thrown = run(3, std::chrono::seconds(20), [](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
     if (r == 2) throw std::domain_error("no memory");
-    board.share("");
+    job.broadcast("");
   });
   CHECK(thrown[2] == "no memory");
   CHECK(thrown[0] == "aborted: process 2 left with an exception");
   CHECK(thrown[1] == thrown[0]);
-  const auto left = run(3, std::chrono::seconds(20), [](std::uint32_t r, control_plane& board) {
-    board.share("");
-    if (r != 1) board.gather("mine");
+  const auto left = run(3, std::chrono::seconds(20), [](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
+    if (r != 1) gather(job, "mine");
   });
   CHECK(left[0] == "aborted: process 1 has left, and others wait for it");
 }
 
-TEST_CASE("control plane: signals, and a process 0 that does not answer") {
+TEST_CASE("tcp coordinator: signals, and a process 0 that does not answer") {
   // Signals that interrupt calls, all the time.
   struct sigaction ignore {};
   ignore.sa_handler = [](int) {};  // and no SA_RESTART
@@ -301,21 +341,21 @@ TEST_CASE("control plane: signals, and a process 0 that does not answer") {
   const pthread_t self = ::pthread_self();
   {
     const std::uint16_t port = free_port();
-    control_plane zero({.rank = 0, .size = 2, .port = port}), one({.rank = 1, .size = 2, .port = port});
+    tcp_coordinator zero({.rank = 0, .size = 2, .port = port}), one({.rank = 1, .size = 2, .port = port});
     std::jthread other([&] {
-      for (int i = 0; i < 5; ++i) CHECK(zero.gather("zero")[1] == std::string(20'000'000, 'x'));
+      for (int i = 0; i < 5; ++i) CHECK(gather(zero, "zero")[1] == std::string(20'000'000, 'x'));
     });
     std::jthread signals([&](const std::stop_token& stop) {
       while (!stop.stop_requested()) ::pthread_kill(self, SIGUSR1), std::this_thread::yield();
     });
-    for (int i = 0; i < 5; ++i) one.gather(std::string(20'000'000, 'x'));
+    for (int i = 0; i < 5; ++i) gather(one, std::string(20'000'000, 'x'));
     other.join();
     CHECK(!zero.failure());
   }
   ::sigaction(SIGUSR1, &before, nullptr);
 
   // A listener that takes a connection and reads nothing.
-  const detail::socket_handle mute(::socket(AF_INET, SOCK_STREAM, 0));
+  const socket_handle mute(::socket(AF_INET, SOCK_STREAM, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   socklen_t size = sizeof address;
@@ -325,7 +365,7 @@ TEST_CASE("control plane: signals, and a process 0 that does not answer") {
   const std::uint16_t deaf = ntohs(address.sin_port);
   const auto start = std::chrono::steady_clock::now();
   {
-    control_plane one({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
+    tcp_coordinator one({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
     std::jthread asks([&] {  // never waits, whatever else is under way
       for (int i = 0; i < 100; ++i) {
         const auto asked = std::chrono::steady_clock::now();
@@ -334,22 +374,22 @@ TEST_CASE("control plane: signals, and a process 0 that does not answer") {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
     });
-    CHECK_THROWS_AS(one.gather(std::string(50'000'000, 'x')), pipeline_aborted);
+    CHECK_THROWS_AS(gather(one, std::string(50'000'000, 'x')), pipeline_aborted);
   }
   // More connections than it takes: they are not answered at all.
-  std::vector<detail::socket_handle> waiting;
+  std::vector<socket_handle> waiting;
   for (int i = 0; i < 8; ++i) {
     waiting.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ::connect(waiting.back().get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
   }
   CHECK(refusal_of([&] {
-          control_plane({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
+          tcp_coordinator({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
         }).find("process 1 cannot reach process 0 at 127.0.0.1 port ") == 0);
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 }
 
-TEST_CASE("control plane: a process that is killed is told of at once, whichever it is") {
+TEST_CASE("tcp coordinator: all hear at once of a process that is killed, whichever it is") {
   for (const std::uint32_t killed : {0u, 1u, 2u}) {
     const std::uint16_t port = free_port();
     std::array<int, 2> out{};
@@ -359,13 +399,16 @@ TEST_CASE("control plane: a process that is killed is told of at once, whichever
       children[r] = ::fork();
       if (children[r] != 0) continue;
       try {
-        control_plane board({.rank = r, .size = 3, .port = port}, std::chrono::seconds(20));
-        board.tell_place(detail::concat({"rank ", r, " at ", r, "F3"}), false);
-        board.share("");
-        if (killed == 0) board.gather("");  // which process 0 leaves only when the others have come out of share()
+        tcp_coordinator job({.rank = r, .size = 3, .port = port}, std::chrono::seconds(20));
+        job.report_position(detail::concat({"rank ", r, " at ", r, "F3"}), false);
+        job.broadcast("");
+        try {  // process 0 passes this when all have come out of broadcast()
+          if (killed == 0) gather(job, "");
+        } catch (const pipeline_aborted&) {  // it was killed first
+        }
         if (r == killed) ::kill(::getpid(), SIGKILL);
-        for (int i = 0; !board.failure() && i < 20'000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        const std::string text = *board.failure() + "\n";
+        for (int i = 0; !job.failure() && i < 20'000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        const std::string text = *job.failure() + "\n";
         if (::write(out[1], text.data(), text.size()) < 0) ::_exit(2);
       } catch (...) {
         ::_exit(1);
@@ -389,26 +432,26 @@ TEST_CASE("control plane: a process that is killed is told of at once, whichever
   }
 }
 
-TEST_CASE("control plane: strangers who say anything do not disturb a job") {
+TEST_CASE("tcp coordinator: strangers who say anything do not disturb a job") {
   const std::uint16_t port = free_port();
-  control_plane zero({.rank = 0, .size = 2, .port = port}), one({.rank = 1, .size = 2, .port = port});
+  tcp_coordinator zero({.rank = 0, .size = 2, .port = port}), one({.rank = 1, .size = 2, .port = port});
   std::mt19937_64 random(3);
-  std::vector<detail::socket_handle> strangers;
+  std::vector<socket_handle> strangers;
   for (int i = 0; i < 200; ++i) {
-    detail::socket_handle s(::socket(AF_INET, SOCK_STREAM, 0));
+    socket_handle s(::socket(AF_INET, SOCK_STREAM, 0));
     sockaddr_in address{};
     address.sin_family = AF_INET, address.sin_port = htons(port), address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     REQUIRE(::connect(s.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
     std::string bytes(random() % 40, 0);
     for (char& c : bytes) c = static_cast<char>(random());
-    if (i % 4 == 0) bytes = detail::pack('h', bytes);
-    if (i % 4 == 1) bytes = detail::pack('h', "pipesched " + bytes);
-    if (i % 4 == 2) bytes = detail::pack(static_cast<char>(random()), bytes);
+    if (i % 4 == 0) bytes = detail::wire_of(detail::frame::greeting, bytes);
+    if (i % 4 == 1) bytes = detail::wire_of(detail::frame::greeting, "pipesched " + bytes);
+    if (i % 4 == 2) bytes = detail::wire_of(static_cast<detail::frame::kind>(random()), bytes);
     ::send(s.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (i % 3 != 0) strangers.push_back(std::move(s));
   }
-  std::jthread other([&] { CHECK(one.share("x") == "y"); });
-  CHECK(zero.share("y") == "y");
+  std::jthread other([&] { CHECK(one.broadcast("x") == "y"); });
+  CHECK(zero.broadcast("y") == "y");
   other.join();
   CHECK(!zero.failure());
   CHECK(!one.failure());
