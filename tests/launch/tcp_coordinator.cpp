@@ -262,8 +262,8 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
   {
     tcp_coordinator zero({.rank = 0, .size = 2, .port = port}, limit), one({.rank = 1, .size = 2, .port = port}, limit),
         twice({.rank = 1, .size = 2, .port = port}, limit), another({.rank = 2, .size = 3, .port = port}, limit);
-    CHECK(twice.report_failure("") == "process 1 of 2 has come to a job of 2, which has it already");
-    CHECK(another.report_failure("") == "process 2 of 3 has come to a job of 2");
+    CHECK(twice.report_failure("") == "process 1 of 2 has joined a job of 2, which has it already");
+    CHECK(another.report_failure("") == "process 2 of 3 has joined a job of 2");
     CHECK(!zero.failure());
     CHECK(!one.failure());
   }
@@ -366,7 +366,7 @@ TEST_CASE("tcp coordinator: signals, and a process 0 that does not answer") {
   const auto start = std::chrono::steady_clock::now();
   {
     tcp_coordinator one({.rank = 1, .size = 2, .port = deaf}, std::chrono::milliseconds(300));
-    std::jthread asks([&] {  // never waits, whatever else is under way
+    std::jthread asks([&] {  // never waits, whatever else is in progress
       for (int i = 0; i < 100; ++i) {
         const auto asked = std::chrono::steady_clock::now();
         static_cast<void>(one.failure());

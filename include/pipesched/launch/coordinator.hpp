@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What the processes of a job ask of each other besides messages: to be found at the start, and to hear of a failure. The
+// A coordinator lets the processes of a job find each other at the start, and hear of a failure later. The
 // transports know this interface alone. tcp_coordinator.hpp implements it over TCP, mpi/mpi_coordinator.hpp over MPI.
 
 #include <cstdint>

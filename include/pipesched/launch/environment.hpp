@@ -14,7 +14,7 @@
 //   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
 // A launcher's token keeps jobs apart, but can be guessed: PIPESCHED_TOKEN, the same for all processes, is taken instead.
-// The first column with rank, size and local rank is taken; else the first with a rank and a size. Where torchrun's agent
+// The first column with rank, size and local rank is taken; else the first with a rank and a size. If torchrun's agent
 // listens at MASTER_PORT itself (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
 #include <algorithm>
@@ -60,8 +60,8 @@ inline std::string first_host(std::string_view list) {
 
 }  // namespace detail
 
-/// @param get  name -> what the environment has for it, nullptr if nothing
-/// @throws schedule_error for what is no number or out of range, or where several hosts have no MASTER_ADDR
+/// @param get  from a name to its value in the environment, nullptr if it has none
+/// @throws schedule_error for values that are not numbers or out of range, and if several hosts have no MASTER_ADDR
 template <typename Get>
 launch_environment read_launch_environment(Get&& get) {
   struct names {

@@ -278,7 +278,7 @@ class tcp_coordinator : public coordinator {
     const auto size = detail::read_number(rest, ~0u);
     if (!size || rest != " " + token_) return false;
     if (*size != size_ || *rank >= size_ || !job_->is_awaited(*rank)) {
-      c.send(detail::frame::failure, detail::concat({"process ", *rank, " of ", *size, " has come to a job of ", size_,
+      c.send(detail::frame::failure, detail::concat({"process ", *rank, " of ", *size, " has joined a job of ", size_,
                                                      *size == size_ ? ", which has it already" : ""}));
       return false;
     }

@@ -139,7 +139,7 @@ class mpi_coordinator : public coordinator {
       throw schedule_error(detail::concat({"processes share at most ", max, " bytes each; got ", bytes}));
     return static_cast<int>(bytes);
   }
-  // Waits for a collective operation, unless a process fails or the time is over. What it leaves behind then is not used.
+  // Waits for a collective operation, unless a process fails or the time is over; the operation is then abandoned.
   void wait(MPI_Request& request) {
     int done = 0;
     for (const auto start = clock::now();;) {
