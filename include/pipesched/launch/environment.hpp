@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Which of how many processes this is, and where process 0 listens, from what launchers put into the environment: torchrun
-// and its like, mpirun of Open MPI, MPICH and Intel MPI, srun. So one binary runs under all of them.
+// The launch environment: the number of this process, the number of processes and the address of process 0, from the
+// variables that launchers set: torchrun, mpirun of Open MPI, MPICH and Intel MPI, srun. One binary runs under all of them.
 //
 //   what         torchrun            Open MPI                     MPICH, Intel     srun
 //   rank         RANK                OMPI_COMM_WORLD_RANK         PMI_RANK         SLURM_PROCID

@@ -223,7 +223,7 @@ class tcp_coordinator : public coordinator {
       }
       if (!result) socket.close(), io_.poll();
       if (!result || *result) continue;
-      // A socket may reach itself where the port is one that is given to whoever connects, and no process listens there.
+      // A socket may reach itself where the port is in the range for outgoing connections and no process listens there.
       std::error_code error;
       if (socket.local_endpoint(error) == socket.remote_endpoint(error) || error) continue;
       server_ = std::make_shared<detail::connection>(std::move(socket));

@@ -52,7 +52,7 @@ class connection : public std::enable_shared_from_this<connection> {
  public:
   std::size_t longest = max_frame;         ///< longest text that is read
   std::function<bool(frame)> on_frame;     ///< false: the connection is closed
-  std::function<void()> on_close = [] {};  ///< called once, whoever closes it
+  std::function<void()> on_close = [] {};  ///< called once, at whichever end it is closed
 
   explicit connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) { prepare(socket_); }
 
