@@ -14,6 +14,7 @@ has() {
     libfmt-dev) has_header fmt/format.h ;;
     nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
     libcli11-dev) has_header CLI/CLI.hpp ;;
+    libamdhip64-dev) has_header hip/hip_runtime_api.h ;;
     libasio-dev) has_header asio.hpp ;;
     doctest-dev) has_header doctest/doctest.h ;;
     libvalijson-dev) has_header valijson/validator.hpp ;;

@@ -3,11 +3,11 @@
 #   pipesched::pipesched  core, and io/: JSON (nlohmann_json) and formatting (fmt)
 #   pipesched::mpi        core, and mpi/
 #   pipesched::launch     core, and launch/tcp_coordinator.hpp: TCP (Asio)
-#   pipesched::cuda       core, and device/cuda.hpp
+#   pipesched::cuda       core, and device/cuda.hpp (device/hip.hpp is installed with it; link amdhip64)
 #   pipesched::nccl       cuda, and device/nccl.hpp
 # The last four name MPI::MPI_CXX, asio::asio, CUDA::cudart and NCCL::nccl; a project that links one of them finds these first.
 file(GLOB_RECURSE core_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/pipesched/*.hpp")
-foreach(part_and_pattern IN ITEMS "io /io/" "mpi /mpi/" "launch /launch/(tcp_coordinator|detail/connection).hpp" "cuda /device/cuda.hpp" "nccl /device/nccl.hpp")
+foreach(part_and_pattern IN ITEMS "io /io/" "mpi /mpi/" "launch /launch/(tcp_coordinator|detail/connection).hpp" "cuda /device/(cuda|hip).hpp" "nccl /device/nccl.hpp")
   string(REPLACE " " ";" part_and_pattern ${part_and_pattern})
   list(GET part_and_pattern 0 part)
   list(GET part_and_pattern 1 pattern)

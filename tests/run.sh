@@ -78,8 +78,9 @@ if [ "${1-}" = --fast ]; then
   finish dev
 fi
 
-# A browser and MPI are large: CI installs them; elsewhere they are used if installed.
-[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev || failed+=("packages for CI")
+# A browser, MPI and HIP are large: CI installs them; elsewhere they are used if installed.
+[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev libamdhip64-dev || failed+=("packages for CI")
+has libamdhip64-dev || echo "skipped: the compilation for HIP (no libamdhip64-dev)"
 has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 [ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"

@@ -2,7 +2,7 @@
 #pragma once
 
 // CUDA's runtime under the names of device.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20
-// compiler takes it, with CUDA's headers; link cudart. A port to HIP or MUSA is this file with another prefix.
+// compiler takes it, with CUDA's headers; link cudart.
 //
 //   std::vector<pipesched::cuda::rank> ranks;                         // a stream of the user's for each pipeline rank
 //   pipesched::cuda::peer_hub hub({}, program, ranks);
@@ -19,6 +19,7 @@
 
 #include "pipesched/device/device.hpp"
 #include "pipesched/device/peer.hpp"
+#include "pipesched/device/pick_device.hpp"
 #include "pipesched/device/step_graph.hpp"
 #include "pipesched/execute/by_turns.hpp"
 #include "pipesched/launch/environment.hpp"
@@ -35,6 +36,8 @@ struct runtime {
   static bool succeeded(status s) { return s == cudaSuccess; }
   static std::string text(status s) { return cudaGetErrorString(s); }
 
+  static constexpr status no_device = cudaErrorNoDevice;
+  static status count_devices(int& count) { return cudaGetDeviceCount(&count); }
   static status set_device(int device) { return cudaSetDevice(device); }
   // Sets this thread's device; so does make_event().
   static status make_stream(int device, int priority, stream& made) {
@@ -86,18 +89,8 @@ struct runtime {
 };
 static_assert(device_runtime<runtime>);
 
-/// The device of a process, also made this thread's: its local rank modulo the devices that it sees, of which a launcher may
-/// show it one alone. @throws device_error if the process sees no device, or cannot use it
-inline int pick_device(const launch_environment& job) {
-  const auto where = [&] { return detail::concat({"process ", job.rank, " of ", job.size}); };
-  runtime calls;
-  int devices = 0;
-  detail::require(calls, cudaGetDeviceCount(&devices), "GetDeviceCount", where);
-  if (devices == 0) detail::require(calls, cudaErrorNoDevice, "GetDeviceCount", where);
-  const auto device = static_cast<int>(job.local_rank % static_cast<std::uint32_t>(devices));
-  detail::require(calls, calls.set_device(device), "SetDevice", where);
-  return device;
-}
+/// pick_device() of device/pick_device.hpp, for CUDA.
+inline int pick_device(const launch_environment& job) { return pipesched::pick_device(runtime(), job); }
 
 /// What CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) means for so many streams of a process; empty if each has a queue
 /// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".
