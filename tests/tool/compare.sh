@@ -97,7 +97,9 @@ else
 fi
 
 # The family in progress, where standard error is a terminal
-if command -v script >/dev/null; then
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
   script -qec "'$tool' compare --pp 2 --micro 2 --families 1f1b,zbv >/dev/null" /dev/null </dev/null >shown 2>&1
   check "the family in progress" grep -q $'\r\x1b\\[Kzbv (2 of 2)\r\x1b\\[K' shown
+else
+  echo "skipped: the family in progress (no pseudo terminal: script, /dev/pts)"
 fi
