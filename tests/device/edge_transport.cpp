@@ -218,8 +218,8 @@ TEST_CASE("edges: mutants stand still, race, or compute something else") {
       j.cluster.hurry_receives();
       const std::string left = j.cluster.play();
       CAPTURE(left);
-      CHECK(left.find("device 0: receives message ") != std::string::npos);
-      CHECK(left.find(" of pipesched 1 to 0") != std::string::npos);
+      CHECK(left.find("device 1: receives message ") != std::string::npos);
+      CHECK(left.find(" of pipesched 0 to 1") != std::string::npos);
     }
     for (const bool of_compute : {false, true}) {
       job j(p);

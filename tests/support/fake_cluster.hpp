@@ -9,6 +9,9 @@
 // * a message runs when the n-th send and the n-th receive of its communicator are both at the front of their queues; their
 //   sizes must be equal.
 //
+// A receive is reported, too, if it starts before the compute stream of its device, the first one made, has done what had been
+// put into it when the receive was: it would hold the device before the plan has come to it.
+//
 // Every stream has a vector clock, and a message joins the clocks of its two streams. Unordered accesses to the same memory
 // are reported as races, and so is any runtime call by a thread that has not selected a device.
 
@@ -89,20 +92,18 @@ class fake_cluster {
       if (!queues_[q].items.empty()) left += describe(q) + "\n";
     return left;
   }
-  /// Mutates the recorded work: moves every receive to the earliest place where its buffer is free.
+  /// Mutates the recorded work: moves every receive to right behind the message before it in its channel.
   void hurry_receives() {
     for (queue& q : queues_)
-      for (std::size_t i = 1; i < q.items.size(); ++i) {
-        if (q.items[i].is != kind::receive || q.items[i - 1].is != kind::wait) continue;
-        const item wait = q.items[i - 1], receive = q.items[i];
-        const auto recorded = std::find_if(q.items.begin(), q.items.end(), [&](const item& r) {
-          return r.is == kind::record && r.event == wait.event && r.version == wait.version;
-        });
-        const std::size_t to = static_cast<std::size_t>(recorded - q.items.begin()) + 1;
-        if (recorded == q.items.end() || to >= i) continue;
-        q.items.erase(q.items.begin() + static_cast<std::ptrdiff_t>(i) - 1,
-                      q.items.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-        q.items.insert(q.items.begin() + static_cast<std::ptrdiff_t>(to), {wait, receive});
+      for (std::size_t i = 2; i < q.items.size(); ++i) {  // record, wait, receive
+        if (q.items[i].is != kind::receive || q.items[i - 1].is != kind::wait || q.items[i - 2].is != kind::record)
+          continue;
+        std::size_t to = i - 2;
+        while (to > 0 && q.items[to - 1].of != q.items[i].of) --to;
+        if (to == 0) continue;  // the first one
+        const auto begin = q.items.begin();
+        std::rotate(begin + static_cast<std::ptrdiff_t>(to), begin + static_cast<std::ptrdiff_t>(i) - 2,
+                    begin + static_cast<std::ptrdiff_t>(i) + 1);
       }
   }
   /// Mutates the recorded work: swaps the n-th message of a device with the next one. False if there are no two.
@@ -271,6 +272,7 @@ class fake_cluster {
     std::vector<range> reads{}, writes{};
     std::function<void()> work{};
     stream in{};
+    std::uint64_t planned = 0;  // a receive: the items of the compute stream before it
   };
   struct queue {
     int device = 0, number = 0;
@@ -281,6 +283,7 @@ class fake_cluster {
     int device = 0;
     std::size_t queue = 0;
     clock now;
+    std::uint64_t issued = 0, done = 0;  // items
   };
   struct event_state {
     std::uint64_t recorded = 0, reached = 0;
@@ -370,8 +373,13 @@ class fake_cluster {
     }
   }
 
+  stream_state& compute_of(stream s) {
+    return *std::find_if(streams_.begin(), streams_.end(), [&](const auto& o) { return o.device == of(s).device; });
+  }
   void put(stream s, item i) {
     i.in = s;
+    i.planned = i.is == kind::receive ? compute_of(s).issued : 0;
+    ++of(s).issued;
     queues_[of(s).queue].items.push_back(std::move(i));
   }
 
@@ -416,6 +424,8 @@ class fake_cluster {
         queues_[other].items.pop_front();
         const item &from = i.is == kind::send ? i : there, &into = i.is == kind::send ? there : i;
         if (from.size != into.size) races.push_back("a send and its receive differ in size");
+        if (compute_of(into.in).done < into.planned) races.push_back("a receive before the plan has come to it");
+        ++of(there.in).done;
         ++of(i.of).done, ++of(there.of).done;
         join(now, of(there.in).now), join(of(there.in).now, now);
         touch(static_cast<int>(from.in), {{from.bytes, from.size}}, {});
@@ -433,6 +443,7 @@ class fake_cluster {
       i.work();
     }
     queues_[q].items.pop_front();
+    ++of(i.in).done;
   }
   static void join(clock& into, const clock& from) {
     for (const auto& [s, when] : from) into[s] = std::max(into[s], when);

@@ -4,11 +4,13 @@
 // One rank of a program, with messages that a library sends from device to device, straight from the trainer's buffers into
 // those of the other rank. Over NCCL: nccl.hpp.
 //
-//   compute            ... op that makes the message, record posted .......... wait moved, op that uses the buffer again
-//   channel's stream   wait posted, send, record moved            (on the receiver's device likewise, with a receive)
+//   compute            ... op that makes the message, record ready .......... wait moved, op that uses the buffer again
+//   channel's stream   wait ready, send, record moved
 //
-// A message that waits holds its stream, and some blocks of the device. So every rank starts its messages in
-// launch_order(): nothing waits in a cycle, not even where all streams of a device share one queue.
+// On the receiver's device a receive waits likewise for an event of the compute stream: recorded at the action before which
+// the launch order has it, not where its buffer became free. So it reaches the device when the plan needs it, and holds no
+// blocks of the device long before, however far the host has run ahead. A message that waits holds its stream. So every rank
+// starts its messages in launch_order(): nothing waits in a cycle, not even if all streams of a device share one queue.
 //
 // A thread of its own looks after the rank: it hears of failures of others (coordinator), asks the library for errors, and
 // sees whether anything still moves. When something fails, or the rank's own thread says so, it ends all messages under
@@ -216,7 +218,7 @@ class edge_transport {
   using event = device_handle<R, typename R::event>;
 
   struct buffer {
-    event posted{};                // what was done with it before its message
+    event ready{};                 // a send: its message is complete; a receive: the plan has come to it
     std::uint32_t last = no_slot;  // its message, by launch; no_slot: not started
     bool pending = false;          // posted, and not waited for
   };
@@ -245,7 +247,7 @@ class edge_transport {
   void make_events() {
     clock_.emplace_back(runtime_, where_.device, p_.schedule[rank()].size(), options_.timed, here());
     for (std::uint32_t n = weights_at() + weight_gradients_sent(row()); n > 0; --n)
-      buffers_.push_back({.posted = detail::make_event(runtime_, where_.device, false, here())});
+      buffers_.push_back({.ready = detail::make_event(runtime_, where_.device, false, here())});
     progress_.make_events(where_.device);
     posts_.resize(row().size());
   }
@@ -262,13 +264,16 @@ class edge_transport {
       n = a.kind == action_kind::receive ? reductions_at() + a.buffer : weights_at() + weights_++;
     posts_[action] = {bytes.data(), bytes.size(), n};
     buffer& b = buffers_[n];
-    require(runtime_.record(b.posted.handle(), where_.compute), "EventRecord");
+    if (a.kind == action_kind::send) record_ready(b);
     b.last = no_slot, b.pending = true;
   }
+  void record_ready(buffer& b) { require(runtime_.record(b.ready.handle(), where_.compute), "EventRecord"); }
   void start(std::uint32_t i) {
     const posted_message& m = posts_[launches()[i].action];
-    auto& e = edges_.of(row()[launches()[i].action].channel);
-    require(runtime_.wait(e.stream.handle(), buffers_[m.buffer].posted.handle()), "StreamWaitEvent");
+    const action& a = row()[launches()[i].action];
+    auto& e = edges_.of(a.channel);
+    if (a.kind == action_kind::receive) record_ready(buffers_[m.buffer]);
+    require(runtime_.wait(e.stream.handle(), buffers_[m.buffer].ready.handle()), "StreamWaitEvent");
     edges_.move(e, m.bytes, m.size, here());
     require(runtime_.record(progress_.moved(i), e.stream.handle()), "EventRecord");
     buffers_[m.buffer].last = i;
