@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <pipesched/device/nccl.hpp>
 #include <pipesched/generate/1f1b.hpp>
 #include <pipesched/launch/tcp_coordinator.hpp>
@@ -79,6 +80,12 @@ int main() {
   std::printf("%s\n", said.c_str());
   check(devices > 0 ? said.empty() : said.find("nccl") == 0 && said.find(", process 0 of 1") != std::string::npos,
         "an error that names the call and the process: " + said);
+  check(std::string_view(std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT")) == "1", "the order of launches has been set");
+  ::setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "0", 1);
+  nccl::order_launches();
+  check(std::string_view(std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT")) == "0", "the user's value stays");
+  check(nccl::library::refuses_capture().ends_with(" NCCL 2.26 or later and NCCL_LAUNCH_ORDER_IMPLICIT=1"), "no order");
+  ::setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 1);
   if (devices == 0)
     check(nccl::library::refuses_capture().find("NCCL in a graph needs a driver for CUDA 11.3") == 0, "no driver");
   std::puts(failures == 0 ? "passed" : "FAILED");

@@ -34,7 +34,7 @@ struct edge_transport_options {
   std::function<edge_options(const channel&)> edge_of = {};  ///< for each channel its own, instead of `edge`
   bool timed = false;                                        ///< measure every cell: two events more for each
   bool enlists_buffers = false;                              ///< tell the library of all buffers; on all ranks or none
-  std::chrono::duration<double> time_limit{60};              ///< how long nothing may move within a step
+  std::chrono::duration<double> time_limit{600};             ///< how long nothing may move within a step, in seconds
 };
 
 namespace detail {

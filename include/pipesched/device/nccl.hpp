@@ -24,6 +24,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <span>
@@ -105,6 +106,10 @@ struct library {
 
   /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank a process.
   static std::string refuses_capture() {
+    const char* const order = std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT");
+    if (NCCL_VERSION_CODE < NCCL_VERSION(2, 26, 0) || order == nullptr || std::string_view(order) != "1")
+      return "messages of several communicators keep their order in a graph only with NCCL 2.26 or later and "
+             "NCCL_LAUNCH_ORDER_IMPLICIT=1";
     int driver = 0;
     cudaDriverGetVersion(&driver);
     if (driver < 11030)
@@ -119,14 +124,22 @@ struct library {
 };
 static_assert(message_library<library, cudaStream_t>);
 
+/// Makes the device start the messages of all communicators in the order in which the host does, which is the same on all
+/// ranks: sets NCCL_LAUNCH_ORDER_IMPLICIT=1 (NCCL 2.26 or later), unless it has a value. world and transport call it; call it
+/// first if communicators of yours are made before. Communicators of the trainer's own belong to that order, too: call NCCL
+/// from one thread, in the same order on all ranks. Source: NCCL's user guide, "Using multiple NCCL communicators
+/// concurrently".
+inline void order_launches() { ::setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0); }
+
 /// A communicator of all processes of a job, on this thread's device. Construction and destruction are collective.
 class world {
  public:
   /// @throws device_error, pipeline_aborted
-  explicit world(coordinator& job, std::chrono::duration<double> time_limit = std::chrono::seconds(60))
+  explicit world(coordinator& job, std::chrono::duration<double> time_limit = std::chrono::minutes(30))
       : job_(job), time_limit_(time_limit) {
     const auto where = [&] { return detail::concat({"process ", job.rank(), " of ", job.size()}); };
     library calls;
+    order_launches();
     try {
       detail::checked_time_limit(time_limit);
       ncclUniqueId id{};
@@ -186,9 +199,11 @@ class transport : public edge_transport<cuda::runtime, library> {
   /// @param note  is told once, by process 0 alone, by default on standard error, if streams share queues of the device
   transport(const program& p, ncclComm_t parent, cuda::rank where, coordinator& job,
             edge_transport_options options = {}, const std::function<void(const std::string&)>& note = print)
-      : edge_transport({}, {}, p, parent, where, job, std::move(options)) {
+      : edge_transport({}, {}, p, parent, where, job, (order_launches(), std::move(options))) {
     static std::atomic_flag noted;
-    const std::string text = cuda::shared_queues_note(streams() + 1);  // and a side stream
+    // NCCL has two streams of its own for each communicator, the parent's among them (strongstream.cc, NCCL 2.28).
+    const std::size_t channels = streams() - 1, of_nccl = 2 * (channels + 1);
+    const std::string text = cuda::shared_queues_note(streams() + of_nccl + 1);  // and a side stream
     if (!text.empty() && note && job.rank() == 0 && !noted.test_and_set()) note(text);
     ++library::ranks_of_process;
   }
