@@ -10,7 +10,7 @@
 //   sizes must be equal.
 //
 // A receive is reported, too, if it starts before the compute stream of its device, the first one made, has done what had been
-// put into it when the receive was: it would hold the device before the plan has come to it.
+// put into it when the receive was: it would hold the device before the plan has reached it.
 //
 // Every stream has a vector clock, and a message joins the clocks of its two streams. Unordered accesses to the same memory
 // are reported as races, and so is any runtime call by a thread that has not selected a device.
@@ -424,7 +424,7 @@ class fake_cluster {
         queues_[other].items.pop_front();
         const item &from = i.is == kind::send ? i : there, &into = i.is == kind::send ? there : i;
         if (from.size != into.size) races.push_back("a send and its receive differ in size");
-        if (compute_of(into.in).done < into.planned) races.push_back("a receive before the plan has come to it");
+        if (compute_of(into.in).done < into.planned) races.push_back("a receive before the plan has reached it");
         ++of(there.in).done;
         ++of(i.of).done, ++of(there.of).done;
         join(now, of(there.in).now), join(of(there.in).now, now);

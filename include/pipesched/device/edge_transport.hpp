@@ -218,7 +218,7 @@ class edge_transport {
   using event = device_handle<R, typename R::event>;
 
   struct buffer {
-    event ready{};                 // a send: its message is complete; a receive: the plan has come to it
+    event ready{};                 // a send: its message is complete; a receive: the plan has reached it
     std::uint32_t last = no_slot;  // its message, by launch; no_slot: not started
     bool pending = false;          // posted, and not waited for
   };
