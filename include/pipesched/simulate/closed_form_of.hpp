@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The published formula of a schedule at given costs, with every assumption checked.
+// The published formula of a family or of a schedule at given costs, with every assumption checked.
 
 #include <array>
 #include <cstddef>
@@ -13,11 +13,28 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/generate/closed_form.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/simulate/closed_form.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
+
+/// The published bubble of a family's makespan, for stages that all take these times; nothing if no paper gives one for
+/// these parameters. @pre legal parameters
+constexpr std::optional<closed_form> closed_form_of(const family& f, const family_params& p, const pass_times& t) {
+  if (!f.formula) return std::nullopt;
+  std::optional<closed_form> form = f.formula(p, t);
+  if (form && form->of_span) form.reset();
+  return form;
+}
+
+/// The same for the family of that name; nothing if there is none.
+constexpr std::optional<closed_form> closed_form_of(std::string_view name, const schedule_params& p,
+                                                    const pass_times& t) {
+  for (const family& f : families)
+    if (f.name == name) return closed_form_of(f, p, t);
+  return std::nullopt;
+}
 
 namespace detail {
 
