@@ -23,6 +23,7 @@ inline constexpr family one_f_one_b_family{
     .emit =
         [](const family_params& p, std::int64_t rank, auto& sink) {
           const stage_ops s(rank);
+          if (p.forward_only) return repeat(sink, p.micro, s.F(0));
           const std::int64_t warm_up = std::min(p.micro, p.pp - rank);
           const std::int64_t steady = p.micro - warm_up;
           repeat(sink, warm_up, s.F(0));

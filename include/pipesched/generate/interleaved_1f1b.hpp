@@ -27,6 +27,7 @@ constexpr std::int64_t interleaved_warm_up(const interleaved_params& p, std::int
 template <cell_sink Sink>
 constexpr void emit_whole_interleaved_1f1b(const interleaved_params& p, std::int64_t rank, Sink& sink) {
   chunk_walk forwards(p, rank, false), backwards(p, rank, true);
+  if (p.forward_only) return emit_walk(sink, p.micro * p.chunks, forwards, pass::forward);
   const std::int64_t warm_up = interleaved_warm_up(p, rank);
   emit_walk(sink, warm_up, forwards, pass::forward);
   for (std::int64_t left = p.micro * p.chunks - warm_up; left > 0;) {

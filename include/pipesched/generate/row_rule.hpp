@@ -19,58 +19,30 @@
 
 namespace pipesched {
 
-/// Sink: counts cells, or with `forward_only` those that have a forward.
+/// Sink: counts cells.
 struct cell_counter {
-  bool forward_only = false;
   std::size_t count = 0;
-
-  constexpr void operator()(cell c) noexcept { count += !forward_only || has_forward(c); }
+  constexpr void operator()(cell) noexcept { ++count; }
   template <typename... Cells>
-  constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
-    count += static_cast<std::size_t>(n) * (forward_only ? (std::size_t{has_forward(cells)} + ...) : sizeof...(Cells));
-  }
-
- private:
-  static constexpr bool has_forward(const cell& c) noexcept {
-    return c[0].pass == pass::forward || (c.overlapped() && c[1].pass == pass::forward);
+  constexpr void repeat(std::int64_t n, Cells...) noexcept {
+    count += static_cast<std::size_t>(n) * sizeof...(Cells);
   }
 };
 
-/// Sink: stores cells from `next` on, or with `forward_only` their forwards. @pre there is room for all of them
+/// Sink: stores cells from `next` on. @pre there is room for all of them
 struct cell_writer {
-  bool forward_only = false;
-  cell* next = nullptr;
+  cell* next;
 
-  constexpr void operator()(cell c) noexcept {
-    if (forward_only)
-      detail::filter_cell(c, is_forward, [this](cell kept) { *next++ = kept; });
-    else
-      *next++ = c;
-  }
-
-  template <typename... Cells>
-  constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
-    constexpr std::size_t period = sizeof...(Cells);
-    cell round[period] = {cells...};
-    if (!forward_only) return store<period>(n, round, period);
-    std::size_t kept = 0;
-    for (const cell& c : std::array{cells...})
-      detail::filter_cell(c, is_forward, [&](cell forward) { round[kept++] = forward; });
-    if (kept == 1) return store<1>(n, round, 1);
-    if (kept > 1) store<period>(n, round, kept);
-  }
-
- private:
-  static constexpr bool is_forward(op o) noexcept { return o.pass == pass::forward; }
+  constexpr void operator()(cell c) noexcept { *next++ = c; }
 
   // A cell is two 64-bit words, and a micro-batch number is the upper half of one (on little-endian machines), so a run
-  // costs two stores and two additions per cell. @pre period <= Max
-  template <std::size_t Max>
-  constexpr void store(std::int64_t n, const cell* round, std::size_t period) noexcept {
+  // costs two stores and two additions per cell.
+  template <typename... Cells>
+  constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
     using words = std::array<std::uint64_t, 2>;
-    words now[Max]{}, step[Max]{};
-    for (std::size_t i = 0; i < period; ++i)
-      now[i] = std::bit_cast<words>(round[i]), step[i] = std::bit_cast<words>(step_of(round[i]));
+    constexpr std::size_t period = sizeof...(Cells);
+    words now[period] = {std::bit_cast<words>(cells)...};
+    words step[period] = {std::bit_cast<words>(step_of(cells))...};
     cell* to = next;
     for (; n > 0; --n)
       for (std::size_t i = 0; i < period; ++i) {
@@ -80,9 +52,45 @@ struct cell_writer {
       }
     next = to;
   }
+
+ private:
   static constexpr cell step_of(const cell& c) noexcept {
     constexpr op one{.micro = 1};
     return {one, c.overlapped() ? one : op{}};
+  }
+};
+
+/// Sink: counts the forwards among cells, and stores them from `next` on if it is given.
+struct forward_writer {
+  static constexpr bool forward_only = true;
+  cell* next = nullptr;
+  std::size_t count = 0;
+
+  constexpr void operator()(cell c) noexcept {
+    detail::filter_cell(c, is_forward, [this](cell kept) {
+      ++count;
+      if (next) *next++ = kept;
+    });
+  }
+  template <typename... Cells>
+  constexpr void repeat(std::int64_t n, Cells... cells) noexcept {
+    cell round[sizeof...(Cells)] = {cells...};
+    std::size_t kept = 0;
+    for (const cell& c : std::array{cells...})
+      detail::filter_cell(c, is_forward, [&](cell forward) { round[kept++] = forward; });
+    count += static_cast<std::size_t>(n) * kept;
+    if (!next || kept == 0) return;
+    if (kept == 1) return store(n, round[0]);
+    for (; n > 0; --n)
+      for (std::size_t i = 0; i < kept; ++i) *next++ = round[i], round[i] = next_micro(round[i]);
+  }
+
+ private:
+  static constexpr bool is_forward(op o) noexcept { return o.pass == pass::forward; }
+  constexpr void store(std::int64_t n, cell c) noexcept {
+    cell_writer writer{next};
+    writer.repeat(n, c);
+    next = writer.next;
   }
 };
 
@@ -93,11 +101,12 @@ struct cell_writer {
 ///       repeat(sink, p.micro, stage.F(0), stage.B(0));
 ///     }
 ///
-/// It describes training; of an evaluation only the forwards are stored.
+/// It describes training; of an evaluation only the forwards are stored, and a rule may leave out the rest.
 template <typename Emit>
 concept row_emitter = std::is_empty_v<Emit> && std::default_initializable<Emit> &&
     std::invocable<const Emit&, const family_params&, std::int64_t, cell_counter&> &&
-    std::invocable<const Emit&, const family_params&, std::int64_t, cell_writer&>;
+    std::invocable<const Emit&, const family_params&, std::int64_t, cell_writer&> &&
+    std::invocable<const Emit&, const family_params&, std::int64_t, forward_writer&>;
 
 /// Any row_emitter, compiled for rows: empty, or made from one.
 class row_rule {
@@ -114,11 +123,29 @@ class row_rule {
   constexpr std::vector<cell> row(const family_params& p, std::int64_t rank) const { return row_(p, rank); }
 
  private:
+  // The number of cells of a rank.
   template <typename Emit>
   static constexpr std::size_t length(const family_params& p, std::int64_t rank) {
-    cell_counter counter{.forward_only = p.forward_only};
+    if (p.forward_only) {
+      forward_writer counter;
+      Emit{}(p, rank, counter);
+      return counter.count;
+    }
+    cell_counter counter;
     Emit{}(p, rank, counter);
     return counter.count;
+  }
+  // Stores the cells of a rank and returns their end.
+  template <typename Emit>
+  static constexpr cell* store(const family_params& p, std::int64_t rank, cell* to) {
+    if (p.forward_only) {
+      forward_writer writer{.next = to};
+      Emit{}(p, rank, writer);
+      return writer.next;
+    }
+    cell_writer writer{to};
+    Emit{}(p, rank, writer);
+    return writer.next;
   }
   template <typename Emit>
   static constexpr pipesched::rows<cell> all_rows(const family_params& p) {
@@ -126,15 +153,14 @@ class row_rule {
     lengths.reserve(static_cast<std::size_t>(p.pp));
     for (std::int64_t rank = 0; rank < p.pp; ++rank) lengths.push_back(length<Emit>(p, rank));
     auto cells = pipesched::rows<cell>::for_overwrite(lengths);
-    cell_writer writer{.forward_only = p.forward_only, .next = cells.all().data()};
-    for (std::int64_t rank = 0; rank < p.pp; ++rank) Emit{}(p, rank, writer);
+    cell* next = cells.all().data();
+    for (std::int64_t rank = 0; rank < p.pp; ++rank) next = store<Emit>(p, rank, next);
     return cells;
   }
   template <typename Emit>
   static constexpr std::vector<cell> one_row(const family_params& p, std::int64_t rank) {
     std::vector<cell> row(length<Emit>(p, rank));
-    cell_writer writer{.forward_only = p.forward_only, .next = row.data()};
-    Emit{}(p, rank, writer);
+    store<Emit>(p, rank, row.data());
     return row;
   }
 

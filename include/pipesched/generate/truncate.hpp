@@ -91,8 +91,7 @@ template <cell_sink Sink, typename Emit>
 constexpr void emit_truncated(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
                               Emit&& emit) {
   if (whole) return emit(sink);
-  bool forward_only = false;
-  if constexpr (requires { sink.forward_only; }) forward_only = sink.forward_only;
+  constexpr bool forward_only = requires { Sink::forward_only; };
   cell_filter::to out(sink);
   cell_filter kept(out, below_on_chunk_0, below_on_others, forward_only);
   emit(kept);

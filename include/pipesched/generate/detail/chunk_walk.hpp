@@ -86,6 +86,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
                                          Sink& sink) {
   const std::int64_t all = p.micro * p.chunks;
   chunk_walk forwards(p, rank, false), inputs(p, rank, true), weights(p, rank, true);
+  if (p.forward_only) return emit_walk(sink, p.micro * p.chunks, forwards, pass::forward);
   const std::int64_t warm_up = std::min((p.chunks - 1) * *p.group_size + p.pp - 1 - rank, all);
   emit_walk(sink, warm_up, forwards, pass::forward);
   // The k-th I follows a forward while forwards are left, and from k = delay on the oldest pending W follows it.
