@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What families state, against measured values. Each function returns a sentence about the first violation, or an empty
+// Laws: the statements of families against measured values. Each function returns a sentence about the first violation, or an empty
 // text; the tests run them over grids of sizes.
 
 #include <cstdint>

@@ -341,8 +341,9 @@ constexpr family own_search{.name = "own",
                             .place = linear_placement,
                             .search = [](const family_params& p, const placement&) { return own.emit.rows(p); },
                             .check =
-                                [](const family_params& p) {
-                                  if (p.memory_limit) throw schedule_error("own keeps all activations");
+                                [](const family& f, const family_params& p) {
+                                  if (p.memory_limit)
+                                    throw schedule_error(std::string(f.name) + " keeps all activations");
                                 }};
 
 static_assert(verify(own.make({.pp = 3, .micro = 4})));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What papers state of a family: the bubble of the rank that idles longest, and peaks of activations. A formula assumes
+// Published numbers of a family: the bubble of the rank that idles longest, and peaks of activations. A formula assumes
 // that all stages cost the same, that transfers cost nothing, and what its `assumes` says. If an assumption fails,
 // believe the simulator: with F != I != W, for example, DualPipe's bubble differs from rank to rank, and from the
 // formula.

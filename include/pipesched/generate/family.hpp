@@ -26,7 +26,7 @@ namespace pipesched {
 /// The maximum number of (stage, micro-batch) pairs per schedule. A schedule of this size takes about 10 GiB.
 inline constexpr std::int64_t max_pairs = std::int64_t{1} << 28;
 
-/// What a family requires of `pp`, and which optional parameters it takes.
+/// The requirements of a family on `pp`, and the optional parameters that it takes.
 struct family_limits {
   std::int64_t stages_per_rank = 1;  ///< unless chunks or waves, where the family takes them, say otherwise
   bool even_pp = false;
@@ -49,7 +49,7 @@ struct family {
   row_rule emit{};
   rows<cell> (*search)(const family_params&, const placement&) = nullptr;  ///< forward only: the forwards alone
   /// Throws schedule_error on parameters that break further rules of the family. @pre the limits hold
-  void (*check)(const family_params&) = nullptr;
+  void (*check)(const family&, const family_params&) = nullptr;
   /// The peak of activations on a rank, for training.
   activation_peak (*peak)(const family_params&, std::int64_t rank) = nullptr;
   /// The published formula; nothing for parameters that it does not cover.
@@ -143,7 +143,7 @@ constexpr void require(const family& f, const family_params& p) {
     if (is_given(p, which) && !f.limits.takes.contains(which))
       throw schedule_error(detail::refusal_of_parameter(f.name, which, p));
   require_sizes(f, p);
-  if (f.check) f.check(p);
+  if (f.check) f.check(f, p);
 }
 
 namespace detail {

@@ -32,10 +32,10 @@ inline constexpr family group_interleaved_family{
                                       });
         },
     .check =
-        [](const family_params& p) {
+        [](const family& f, const family_params& p) {
           const std::int64_t least = (p.pp + 1) / 2;
           if (p.group_size && (*p.group_size < least || *p.group_size > p.pp))
-            throw schedule_error(detail::concat({"group_interleaved needs groups of pp/2 = ", least, " to pp = ", p.pp,
+            throw schedule_error(detail::concat({f.name, " needs groups of pp/2 = ", least, " to pp = ", p.pp,
                                                  " micro-batches; got group_size = ", *p.group_size, ", nearest ",
                                                  *p.group_size < least ? least : p.pp}));
         },

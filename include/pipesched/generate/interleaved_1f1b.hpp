@@ -60,7 +60,7 @@ inline constexpr family interleaved_1f1b_family{
               p, detail::group_size_of(p), sink,
               [&](const interleaved_params& whole, auto& to) { detail::emit_whole_interleaved_1f1b(whole, rank, to); });
         },
-    .check = [](const family_params& p) { detail::require_long_groups("interleaved_1f1b", p); },
+    .check = [](const family& f, const family_params& p) { detail::require_long_groups(f, p); },
     .peak =
         [](const family_params& all, std::int64_t rank) {
           interleaved_params p = detail::interleaved(all);

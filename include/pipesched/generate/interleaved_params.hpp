@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <string_view>
 
+#include "pipesched/generate/family.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -49,11 +49,11 @@ constexpr interleaved_params interleaved(const family_params& p) {
 }
 
 // Groups of at least pp micro-batches, so that no rank waits between two groups.
-constexpr void require_long_groups(std::string_view family, const family_params& p) {
+constexpr void require_long_groups(const family& f, const family_params& p) {
   const std::int64_t least = std::min(p.pp, p.micro);
   if (p.group_size && *p.group_size < least)
     throw schedule_error(concat(
-        {family, " needs groups of at least pp micro-batches, or of all of them; got group_size = ", *p.group_size,
+        {f.name, " needs groups of at least pp micro-batches, or of all of them; got group_size = ", *p.group_size,
          ", nearest ", least}));
 }
 

@@ -28,7 +28,7 @@ inline constexpr family interleaved_zb_family{
                                         detail::emit_whole_interleaved_zb(whole, rank, rank, to);
                                       });
         },
-    .check = [](const family_params& p) { detail::require_long_groups("interleaved_zb", p); },
+    .check = [](const family& f, const family_params& p) { detail::require_long_groups(f, p); },
     .peak =
         [](const family_params& p, std::int64_t) {
           return activation_peak{p.micro * chunks_of(p), false};

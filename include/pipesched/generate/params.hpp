@@ -46,7 +46,7 @@ struct all_params {
   }
 };
 
-/// What the functions of a family get: all parameters, with a view of the costs, so that a family without costs does
+/// The parameters as the functions of a family get them: all, with a view of the costs, so that a family without costs does
 /// not include the cost model. @pre the costs outlive it
 using family_params = all_params<const stage_costs*>;
 

@@ -24,9 +24,9 @@ inline constexpr family zb_greedy_family{
     .search = [](const family_params& p,
                  const placement& where) { return detail::zb_rows(p, where, detail::memory_limit_of(p)); },
     .check =
-        [](const family_params& p) {
-          detail::require_costs("zb_greedy", p, 1);
-          detail::require_memory_limit("zb_greedy", p);
+        [](const family& f, const family_params& p) {
+          detail::require_costs(f, p);
+          detail::require_memory_limit(f, p);
         },
     .peak = [](const family_params& p,
                std::int64_t) { return detail::peak_of_search(p, 1, detail::memory_limit_of(p)); }};

@@ -22,7 +22,7 @@ inline constexpr family zb_greedy_2p_family{
     .place = linear_placement,
     .search = [](const family_params& p,
                  const placement& where) { return detail::zb_rows(p, where, 2 * static_cast<double>(p.pp)); },
-    .check = [](const family_params& p) { detail::require_costs("zb_greedy_2p", p, 1); },
+    .check = [](const family& f, const family_params& p) { detail::require_costs(f, p); },
     .peak = [](const family_params& p,
                std::int64_t) { return detail::peak_of_search(p, 1, 2 * static_cast<double>(p.pp)); }};
 

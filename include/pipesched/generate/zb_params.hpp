@@ -7,9 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string_view>
 
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/generate/closed_form.hpp"
+#include "pipesched/generate/family.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -33,31 +34,31 @@ namespace detail {
 inline stage_costs costs_of(const family_params& p) { return p.costs ? *p.costs : stage_costs{}; }
 
 // The costs must fit the stages, and I and W must free what F keeps.
-inline void require_costs(std::string_view family, const family_params& p, std::int64_t stages_per_rank) {
+inline void require_costs(const family& f, const family_params& p) {
   if (!p.costs) return;
   const stage_costs& costs = *p.costs;
-  const auto stages = static_cast<std::uint32_t>(p.pp * stages_per_rank);
+  const auto stages = static_cast<std::uint32_t>(p.pp * f.limits.stages_per_rank);
   costs.check(stages);
   for (std::uint32_t s = 0; costs.freed_by_weight && s < stages; ++s) {
     const double kept = costs.kept_by_forward[s], freed = costs.freed_by_input[s] + (*costs.freed_by_weight)[s];
     if (std::abs(kept - freed) > 1e-9 * kept)
       throw schedule_error(
-          concat({family, " needs costs whose I and W free all that F keeps; stage ", s, " keeps ", kept, " and frees ",
+          concat({f.name, " needs costs whose I and W free all that F keeps; stage ", s, " keeps ", kept, " and frees ",
                   freed, ", nearest freed_by_weight = ", kept - costs.freed_by_input[s]}));
   }
 }
 
 // A number of activations is clear only where all stages keep the same bytes. @pre require_costs() holds
-inline void require_memory_limit(std::string_view family, const family_params& p) {
+inline void require_memory_limit(const family& f, const family_params& p) {
   if (!p.memory_limit) return;
   if (!(*p.memory_limit >= 1))
     throw schedule_error(concat(
-        {family, " needs a memory limit of at least 1 activation per rank; got ", *p.memory_limit, ", nearest 1"}));
+        {f.name, " needs a memory limit of at least 1 activation per rank; got ", *p.memory_limit, ", nearest 1"}));
   if (!p.costs) return;
   const auto& kept = p.costs->kept_by_forward.values();
   for (std::size_t s = 1; s < kept.size(); ++s)
     if (kept[s] != kept[0])
-      throw schedule_error(concat({family,
+      throw schedule_error(concat({f.name,
                                    " takes a memory limit in activations only where all stages keep the same bytes; "
                                    "stage 0 keeps ",
                                    kept[0], " and stage ", s, " keeps ", kept[s],

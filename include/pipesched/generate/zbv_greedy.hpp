@@ -61,9 +61,9 @@ inline constexpr family zbv_greedy_family{
     .search = [](const family_params& p,
                  const placement& where) { return detail::zbv_rows(p, where, detail::memory_limit_of(p)); },
     .check =
-        [](const family_params& p) {
-          detail::require_costs("zbv_greedy", p, 2);
-          detail::require_memory_limit("zbv_greedy", p);
+        [](const family& f, const family_params& p) {
+          detail::require_costs(f, p);
+          detail::require_memory_limit(f, p);
         },
     .peak = [](const family_params& p,
                std::int64_t) { return detail::peak_of_search(p, 2, detail::memory_limit_of(p)); }};

@@ -28,7 +28,7 @@ constexpr std::optional<closed_form> closed_form_of(const family& f, const famil
   return form;
 }
 
-/// The same for the family of that name; nothing if there is none.
+/// The same for the family of that name; nothing for other names.
 constexpr std::optional<closed_form> closed_form_of(std::string_view name, const schedule_params& p,
                                                     const pass_times& t) {
   for (const family& f : families)
