@@ -20,10 +20,10 @@ constexpr family half_gpipe{
     .emit = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
       const stage_ops stage(rank);
       const std::int64_t half = p.micro / 2;
-      for (const auto [first, count] : {std::pair{std::int64_t{0}, half}, {half, p.micro - half}}) {
-        repeat(sink, count, stage.F(first));
-        repeat(sink, count, stage.B(first));
-      }
+      repeat(sink, half, stage.F(0));
+      repeat(sink, half, stage.B(0));
+      repeat(sink, p.micro - half, stage.F(half));
+      repeat(sink, p.micro - half, stage.B(half));
     }};
 
 int main() {
