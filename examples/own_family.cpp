@@ -13,18 +13,17 @@
 
 using namespace pipesched;
 
-constexpr family half_gpipe{
-    .name = "half_gpipe",
-    .summary = "GPipe in two halves: half the activations, twice the bubble",
-    .place = linear_placement,
-    .emit = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
-      const stage_ops stage(rank);
-      const std::int64_t half = p.micro / 2;
-      repeat(sink, half, stage.F(0));
-      repeat(sink, half, stage.B(0));
-      repeat(sink, p.micro - half, stage.F(half));
-      repeat(sink, p.micro - half, stage.B(half));
-    }};
+constexpr family half_gpipe{.name = "half_gpipe",
+                            .summary = "GPipe in two halves: half the activations, twice the bubble",
+                            .place = linear_placement,
+                            .emit = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
+                              const stage_ops stage(rank);
+                              const std::int64_t half = p.micro / 2;
+                              repeat(sink, half, stage.F(0));
+                              repeat(sink, half, stage.B(0));
+                              repeat(sink, p.micro - half, stage.F(half));
+                              repeat(sink, p.micro - half, stage.B(half));
+                            }};
 
 int main() {
   const schedule s = half_gpipe.make({.pp = 2, .micro = 4});

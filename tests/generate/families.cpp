@@ -374,6 +374,11 @@ TEST_CASE("your own family: its parameters are checked like those of the library
   CHECK(refused(own_search, {.pp = 0, .micro = 4, .memory_limit = 2}) ==
         "own needs at least 1 pipeline rank; got pp = 0, nearest 1");
 
+  CHECK(refused({.name = "own", .place = linear_placement}, {.pp = 4, .micro = 4}) ==
+        "own needs a place, and one of emit and search");
+  CHECK(refused({.name = "own", .emit = gpipe_rule}, {.pp = 4, .micro = 4}) ==
+        "own needs a place, and one of emit and search");
+
   const pipeline_params evaluation{.pp = 3, .micro = 4, .forward_only = true};
   const schedule s = own.make(evaluation);
   schedule expected = make_gpipe_schedule(evaluation);

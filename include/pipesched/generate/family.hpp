@@ -38,14 +38,15 @@ struct family_limits {
 ///     inline constexpr family mine{.name = "mine", .place = linear_placement, .emit = [](...) {...}};
 ///     const schedule s = mine.make({.pp = 4, .micro = 8});
 ///
-/// The order is its author's responsibility; verify() says whether it is valid. All functions but `check` get legal
-/// parameters, those that the family does not take left out.
+/// The order is its author's responsibility; verify() says whether it is valid. `place` is needed, and one of `emit` and
+/// `search`; all else may be left out. All functions but `check` get legal parameters, and none that the family does not
+/// take.
 struct family {
   std::string_view name;       ///< that of its schedules, too
   std::string_view summary{};  ///< one line
   std::string_view source{};   ///< of the order: paper, section or figure; code
   family_limits limits{};
-  placement (*place)(const family_params&);
+  placement (*place)(const family_params&) = nullptr;
   row_rule emit{};
   rows<cell> (*search)(const family_params&, const placement&) = nullptr;  ///< forward only: the forwards alone
   /// Throws schedule_error on parameters that break further rules of the family. @pre the limits hold
@@ -139,6 +140,8 @@ constexpr void require_sizes(const family& f, const family_params& p) {
 
 /// @throws schedule_error unless make() takes these parameters.
 constexpr void require(const family& f, const family_params& p) {
+  if (!f.place || (!f.emit && !f.search))
+    throw schedule_error(detail::concat({f.name, " needs a place, and one of emit and search"}));
   for (parameter which : all_parameters)
     if (is_given(p, which) && !f.limits.takes.contains(which))
       throw schedule_error(detail::refusal_of_parameter(f.name, which, p));
