@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A custom family: one function emits the row of a rank; the library makes, verifies and draws the schedule.
+// A custom family: a value whose rule emits the row of a rank; the library checks its parameters, makes, verifies and
+// draws the schedule.
 //
 //   build/examples/example_own_family
 //
@@ -12,15 +13,19 @@
 
 using namespace pipesched;
 
+constexpr family half_gpipe{.name = "half_gpipe",
+                            .summary = "GPipe in two halves: half the activations, twice the bubble",
+                            .place = linear_placement,
+                            .emit = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
+                              const stage_ops stage(rank);
+                              const std::int64_t half = p.micro / 2;
+                              repeat(sink, half, stage.F(0));
+                              repeat(sink, half, stage.B(0));
+                              repeat(sink, p.micro - half, stage.F(half));
+                              repeat(sink, p.micro - half, stage.B(half));
+                            }};
+
 int main() {
-  const pipeline_params p{.pp = 2, .micro = 4};
-  // GPipe in two halves: half the activations, twice the bubble.
-  const schedule s = make_schedule({.family = "half_gpipe"}, p, placement::linear(p.pp), [&](auto rank, auto& sink) {
-    const stage_ops stage(rank);
-    for (std::int64_t first : {std::int64_t{0}, p.micro / 2}) {
-      repeat(sink, p.micro / 2, stage.F(first));
-      repeat(sink, p.micro / 2, stage.B(first));
-    }
-  });
+  const schedule s = half_gpipe.make({.pp = 2, .micro = 4});
   std::printf("%s", render_text(s).c_str());
 }

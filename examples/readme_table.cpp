@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/simulate/closed_form_of.hpp>
 #include <string>
 
 using namespace pipesched;

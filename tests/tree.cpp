@@ -151,6 +151,24 @@ TEST_CASE("tree: the umbrella includes every header, except those that its comme
   CHECK(std::is_sorted(lines.begin(), lines.end()));
 }
 
+TEST_CASE("tree: a family that does not search on costs does not include the cost model") {
+  const std::set<std::string> with_costs = {"families",  "recognize",    "schedule_params", "zb_params",
+                                            "zb_greedy", "zb_greedy_1p", "zb_greedy_2p",    "zb_h1",
+                                            "zb_h2",     "zbv_greedy"};
+  int without = 0;
+  for (const fs::path& file : all_headers()) {
+    if (top_folder(file) != "generate" || file.parent_path() != "generate") continue;
+    CAPTURE(file.string());
+    std::set<std::string> included;
+    add_includes(file.generic_string(), included);
+    const bool costs = std::any_of(included.begin(), included.end(),
+                                   [](const std::string& name) { return name.starts_with("cost/"); });
+    CHECK(costs == with_costs.contains(file.stem().string()));
+    without += !costs;
+  }
+  CHECK(without > 15);
+}
+
 TEST_CASE("tree: headers open with licence, guard and a paragraph, and stay under 400 lines") {
   for (const fs::path& file : all_headers()) {
     CAPTURE(file.string());

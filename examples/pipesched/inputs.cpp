@@ -181,18 +181,15 @@ std::string with_costs_file(const arguments& args, std::string text) {
 }
 
 std::int64_t stages_of(const pipesched::family& f, const pipesched::schedule_params& p) {
-  if (f.limits.takes.contains(parameter::chunks)) return p.pp * p.chunks.value_or(2);
-  if (f.limits.takes.contains(parameter::waves)) return p.pp * 2 * p.waves.value_or(1);
-  return p.pp * f.limits.stages_per_rank;
+  return p.pp * f.stages_per_rank(p);
 }
 
 pipesched::schedule make_family(const pipesched::family& f, pipesched::schedule_params p, const stage_costs& costs) {
   if (f.limits.takes.contains(parameter::costs)) {
-    pipesched::require(f.limits, p);
-    p.costs = split_stage_costs(
-        costs, f.limits.stages_per_rank == 1 ? pipesched::placement::linear(p.pp) : pipesched::placement::vee(p.pp));
+    pipesched::require_sizes(f, p);
+    p.costs = split_stage_costs(costs, f.place(p));
   }
-  return f.make(p);
+  return make_schedule(f, p);
 }
 
 output output_of(const arguments& args, std::string_view command, const std::vector<std::string_view>& formats) {

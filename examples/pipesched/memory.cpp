@@ -10,7 +10,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <pipesched/generate/params.hpp>
+#include <pipesched/generate/family.hpp>
 #include <pipesched/support/error.hpp>
 #include <string>
 

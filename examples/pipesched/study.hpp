@@ -7,7 +7,7 @@
 #include <optional>
 #include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
-#include <pipesched/simulate/closed_form.hpp>
+#include <pipesched/generate/closed_form.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/timeline.hpp>

@@ -5,7 +5,8 @@
 // included by name:
 //
 //   families from engines    generate/v_half.hpp, generate/v_min.hpp, generate/v_1f1b.hpp, generate/zb_greedy.hpp,
-//                            generate/zbv_greedy.hpp, and the parameters of the last two: generate/zb_params.hpp
+//                            generate/zb_greedy_1p.hpp, generate/zb_greedy_2p.hpp, generate/zb_h1.hpp,
+//                            generate/zb_h2.hpp, generate/zbv_greedy.hpp, and their parameters: generate/zb_params.hpp
 //   families by name         generate/families.hpp, generate/recognize.hpp, support/nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp
@@ -31,9 +32,10 @@
 #include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/chimera.hpp"
+#include "pipesched/generate/closed_form.hpp"
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/dualpipev.hpp"
-#include "pipesched/generate/emitter.hpp"
+#include "pipesched/generate/family.hpp"
 #include "pipesched/generate/gpipe.hpp"
 #include "pipesched/generate/group_interleaved.hpp"
 #include "pipesched/generate/hanayo.hpp"
@@ -43,13 +45,13 @@
 #include "pipesched/generate/looped_bfs.hpp"
 #include "pipesched/generate/parameters.hpp"
 #include "pipesched/generate/params.hpp"
+#include "pipesched/generate/row_rule.hpp"
 #include "pipesched/generate/schedule_params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
 #include "pipesched/generate/zb1p.hpp"
 #include "pipesched/generate/zbv.hpp"
 #include "pipesched/render/text.hpp"
-#include "pipesched/simulate/closed_form.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expected: error: no matching function for call to 'emit_1f1b
+// expected: error: no matching function for call to 'repeat
 // expected: note: .*cell_sink
 #include <pipesched/pipesched.hpp>
 #ifdef RIGHT
@@ -7,4 +7,4 @@ void take(pipesched::cell) {}
 #else
 void take(int*) {}
 #endif
-void emit() { pipesched::emit_1f1b({.pp = 4, .micro = 8}, 0, take); }
+void emit() { pipesched::repeat(take, 8, pipesched::stage_ops(0).F(0)); }

@@ -4,10 +4,14 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <fstream>
+#include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "laws.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/generate/families.hpp"
 #include "support/families.hpp"
@@ -80,20 +84,148 @@ TEST_CASE("forward only: the forwards of the training order, in that order") {
   });
 }
 
-TEST_CASE("gpipe, 1f1b, zb1p: the row of one rank equals that of the schedule, and a plain callable is a sink") {
-  const pipeline_params p{.pp = 5, .micro = 9};
-  for (std::int64_t rank = 0; rank < p.pp; ++rank) {
-    const auto row_of = [&](const schedule& s) {
+TEST_CASE("every family: the row of one rank equals that of the schedule") {
+  for_all_families(5, 9, [](const family& f, const schedule_params& p) {
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    const schedule s = f.make(p);
+    for (std::int64_t rank = 0; rank < p.pp; ++rank) {
       const auto row = s[static_cast<std::size_t>(rank)];
-      return std::vector(row.begin(), row.end());
+      REQUIRE(f.row(p, rank) == std::vector(row.begin(), row.end()));
+    }
+    for (const std::int64_t wrong : {std::int64_t{-1}, p.pp})
+      REQUIRE(refusal_of([&] { f.row(p, wrong); }) ==
+              std::string(f.name) + " needs a rank from 0 to pp - 1 = " + std::to_string(p.pp - 1) +
+                  "; got rank = " + std::to_string(wrong) + ", nearest " + std::to_string(wrong < 0 ? 0 : p.pp - 1));
+  });
+}
+
+TEST_CASE("every family: its own functions make its schedule and its rows, with the parameters that they take") {
+  const pipeline_params p{.pp = 4, .micro = 9};
+  const interleaved_params i{.pp = 4, .micro = 9, .chunks = 3};
+  const hanayo_params h{.pp = 4, .micro = 9, .waves = 2};
+  const zb_params z{.pp = 4, .micro = 9, .costs = {.forward = 2}};
+  std::size_t all = 0;
+  const auto check = [&](const family& f, const auto& params, auto make, auto make_row) {
+    CAPTURE(f.name);
+    const schedule s = f.make(params);
+    CHECK(s.name == f.name);
+    CHECK(make(params) == s);
+    for (std::int64_t rank = 0; rank < 4; ++rank) {
+      const auto row = s[static_cast<std::size_t>(rank)];
+      CHECK(make_row(params, rank) == std::vector(row.begin(), row.end()));
+    }
+    CHECK(find_family(f.name).make(params) == s);
+    ++all;
+  };
+  check(gpipe_family, p, make_gpipe_schedule, make_gpipe_row);
+  check(one_f_one_b_family, p, make_1f1b_schedule, make_1f1b_row);
+  check(interleaved_1f1b_family, i, make_interleaved_1f1b_schedule, make_interleaved_1f1b_row);
+  check(group_interleaved_family, i, make_group_interleaved_schedule, make_group_interleaved_row);
+  check(looped_bfs_family, i, make_looped_bfs_schedule, make_looped_bfs_row);
+  check(zb1p_family, p, make_zb1p_schedule, make_zb1p_row);
+  check(zb_greedy_family, z, make_zb_greedy_schedule, make_zb_greedy_row);
+  check(zb_greedy_1p_family, z, make_zb_greedy_1p_schedule, make_zb_greedy_1p_row);
+  check(zb_greedy_2p_family, z, make_zb_greedy_2p_schedule, make_zb_greedy_2p_row);
+  check(zb_h1_family, p, make_zb_h1_schedule, make_zb_h1_row);
+  check(zb_h2_family, p, make_zb_h2_schedule, make_zb_h2_row);
+  check(interleaved_zb_family, i, make_interleaved_zb_schedule, make_interleaved_zb_row);
+  check(zbv_family, p, make_zbv_schedule, make_zbv_row);
+  check(zbv_greedy_family, z, make_zbv_greedy_schedule, make_zbv_greedy_row);
+  check(v_half_family, p, make_v_half_schedule, make_v_half_row);
+  check(v_min_family, p, make_v_min_schedule, make_v_min_row);
+  check(v_1f1b_family, p, make_v_1f1b_schedule, make_v_1f1b_row);
+  check(dualpipe_family, p, make_dualpipe_schedule, make_dualpipe_row);
+  check(dualpipev_family, p, make_dualpipev_schedule, make_dualpipev_row);
+  check(chimera_family, p, make_chimera_schedule, make_chimera_row);
+  check(hanayo_family, h, make_hanayo_schedule, make_hanayo_row);
+  CHECK(all == std::size(families));
+}
+
+TEST_CASE("every family: the peak that it states holds for all its parameters") {
+  const auto per_rank = stage_costs{.forward = 2, .backward_input = 3, .backward_weight = 1, .transfer_time = .5};
+  stage_costs bytes = per_rank;
+  bytes.kept_by_forward = 8, bytes.freed_by_input = 5;
+  int exact = 0;
+  for_all_families(5, 12, [&](const family& f, const schedule_params& sizes) {
+    if (sizes.forward_only) return;
+    const auto check = [&](auto&& change) {
+      schedule_params p = sizes;
+      change(p);
+      p = keep_taken(p, f.limits);
+      CAPTURE(f.name);
+      CAPTURE(p.pp);
+      CAPTURE(p.micro);
+      schedule s;
+      try {
+        s = f.make(p);
+      } catch (const schedule_error&) {
+        return;  // not every group suits every family
+      }
+      CHECK(s.stages() == p.pp * f.stages_per_rank(p) / s.placement.replicas() * (f.limits.even_pp ? 2 : 1));
+      REQUIRE(broken_peak(f, s, p) == "");
+      exact += f.peak(p, 0).exact;
     };
-    CHECK(make_gpipe_row(p, rank) == row_of(make_gpipe_schedule(p)));
-    CHECK(make_1f1b_row(p, rank) == row_of(make_1f1b_schedule(p)));
-    CHECK(make_zb1p_row(p, rank) == row_of(make_zb1p_schedule(p)));
-    std::vector<cell> collected;
-    emit_zb1p(p, rank, [&](cell c) { collected.push_back(c); });
-    CHECK(collected == make_zb1p_row(p, rank));
+    for (const std::int64_t n : {1, 2, 3}) check([&](schedule_params& p) { p.chunks = n, p.waves = n; });
+    for (const std::int64_t n : {2, 3, 4, 6, 8}) check([&](schedule_params& p) { p.group_size = n; });
+    check([](schedule_params& p) { p.extra_warm_up = true; });
+    check([](schedule_params& p) { p.overlap = true, p.group_size = 6, p.chunks = 3; });
+    for (const double limit : {1.0, 1.5, 3.0, 20.0})
+      for (const stage_costs& costs : {per_rank, bytes})
+        check([&](schedule_params& p) { p.costs = costs, p.memory_limit = limit; });
+  });
+  CHECK(exact > 1000);
+}
+
+TEST_CASE("every family: a published formula is in the README of simulate/, all others are in none of its rows") {
+  std::ifstream in(PIPESCHED_SOURCE_DIR "/include/pipesched/simulate/README.md");
+  std::string table;
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with("| `")) table += line + '\n';
+  for (const family& f : families) {
+    CAPTURE(f.name);
+    const auto form = closed_form_of(f, {.pp = 4, .micro = 8}, {});
+    std::string row;
+    std::istringstream lines(table);
+    for (std::string line; std::getline(lines, line);)
+      if (line.find('`' + std::string(f.name) + '`') < line.find('|', 2)) row = line;
+    CHECK(row.empty() == !form.has_value());
+    if (form) CHECK(row.find("| " + std::string(form->formula)) != row.npos);
   }
+}
+
+TEST_CASE("every family: the table of the README of generate/ is that of the list") {
+  std::ifstream in(PIPESCHED_SOURCE_DIR "/include/pipesched/generate/README.md");
+  std::string table, expected;
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with("| `") && line.find("`make_") != line.npos) table += line + '\n';
+  for (const family& f : families) {
+    std::string takes;
+    for (parameter which : all_parameters)
+      if (f.limits.takes.contains(which)) takes += (takes.empty() ? "`" : ", `") + std::string(to_string(which)) + '`';
+    const auto column = [](const std::string& text) { return text + (text.empty() ? "|" : " |"); };
+    expected += "| `" + std::string(f.name) + "` | `make_" + std::string(f.name) + "_schedule` | " +
+                column(f.limits.even_pp ? "even pp" : "") + ' ' + column(takes) + ' ' + std::string(f.summary) + " |\n";
+  }
+  CHECK(table == expected);
+}
+
+TEST_CASE("every family: says where its order is published") {
+  for (const family& f : families) {
+    CAPTURE(f.name);
+    CHECK(f.source.size() > 20);
+    CHECK(static_cast<bool>(f.peak));
+    CHECK(static_cast<bool>(f.emit) == !f.search);
+  }
+}
+
+TEST_CASE("sinks: a plain callable is one, and sees the cells of a run one by one") {
+  std::vector<cell> collected;
+  auto collect = [&](cell c) { collected.push_back(c); };
+  const stage_ops s(1);
+  repeat(collect, 2, s.F(1), s.B(0));
+  CHECK(to_string(std::span<const cell>(collected)) == "1F1 1B0 1F2 1B1");
 }
 
 TEST_CASE("bad parameters: every family refuses them with value, rule and nearest legal value") {
@@ -191,36 +323,69 @@ TEST_CASE("a parameter that a family does not take is refused, with the families
     }
 }
 
+namespace {
+
+constexpr auto gpipe_rule = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
+  const stage_ops s(rank);
+  repeat(sink, p.micro, s.F(0));
+  repeat(sink, p.micro, s.B(0));
+};
+
+constexpr family own{.name = "own", .place = linear_placement, .emit = gpipe_rule};
+constexpr family own_even{.name = "own", .limits = {.even_pp = true}, .place = linear_placement, .emit = gpipe_rule};
+constexpr family own_looped{.name = "own", .place = looped_placement, .emit = gpipe_rule};
+constexpr family own_elsewhere{
+    .name = "own", .place = [](const family_params&) { return placement::linear(2); }, .emit = gpipe_rule};
+constexpr family own_search{.name = "own",
+                            .limits = {.takes = {parameter::memory_limit}},
+                            .place = linear_placement,
+                            .search = [](const family_params& p, const placement&) { return own.emit.rows(p); },
+                            .check =
+                                [](const family& f, const family_params& p) {
+                                  if (p.memory_limit)
+                                    throw schedule_error(std::string(f.name) + " keeps all activations");
+                                }};
+
+static_assert(verify(own.make({.pp = 3, .micro = 4})));
+static_assert(verify(own_search.make({.pp = 3, .micro = 4})));
+
+}  // namespace
+
 TEST_CASE("your own family: its parameters are checked like those of the library's families, and forward_only works") {
-  const auto gpipe_of = [](std::int64_t micro) {
-    return [micro](std::int64_t rank, auto& sink) {
-      const stage_ops s(rank);
-      repeat(sink, micro, s.F(0));
-      repeat(sink, micro, s.B(0));
-    };
-  };
-  const auto refused = [&](const family_limits& limits, const pipeline_params& p, const placement& where) {
-    return refusal_of([&] { make_schedule(limits, p, where, gpipe_of(4)); });
-  };
-  CHECK(refused({.family = "own"}, {.pp = 3, .micro = 4}, placement::linear(3)) == "");
-  CHECK(refused({.family = "own", .even_pp = true}, {.pp = 3, .micro = 4}, placement::linear(3)) ==
+  const auto refused = [](const family& f, const family_params& p) { return refusal_of([&] { f.make(p); }); };
+  CHECK(refused(own, {.pp = 3, .micro = 4}) == "");
+  CHECK(refused(own_even, {.pp = 3, .micro = 4}) ==
         "own needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4");
-  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 4294967300}, placement::linear(4)) ==
+  CHECK(refused(own, {.pp = 4, .micro = 4294967300}) ==
         "own needs stages x micro-batches of at most 2^28; got 4 stages x micro = 4294967300, nearest micro = "
         "67108864");
-  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 1 << 26}, placement::looped(4, 2)) ==
+  CHECK(refused(own_looped, {.pp = 4, .micro = 1 << 26}) ==
         "own needs stages x micro-batches of at most 2^28; got 8 stages x micro = 67108864, nearest micro = 33554432");
-  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 0}, placement::linear(4)) ==
-        "own needs at least 1 micro-batch; got micro = 0, nearest 1");
-  CHECK(refused({.family = "own"}, {.pp = 4, .micro = 4}, placement::linear(2)) ==
+  CHECK(refused(own, {.pp = 4, .micro = 0}) == "own needs at least 1 micro-batch; got micro = 0, nearest 1");
+  CHECK(refused(own_elsewhere, {.pp = 4, .micro = 4}) ==
         "own needs a placement on pp = 4 ranks; got one on 2, nearest 4");
-  CHECK(refused({.family = "own"}, {.pp = 4294967298, .micro = 4}, placement::linear(2)) ==
+  CHECK(refused(own, {.pp = 4294967298, .micro = 4}) ==
         "own needs at most 65536 pipeline ranks (stages are 16-bit numbers); got pp = 4294967298, nearest 65536");
+  CHECK(refused(own, {.pp = 4, .micro = 4, .chunks = 2}) == "own takes no chunks; got chunks = 2");
+  CHECK(refused(own, {.pp = 4, .micro = 4, .overlap = true}) == "own takes no overlap; got overlap = true");
+  CHECK(refusal_of([] { own.row({.pp = 4, .micro = 4}, 4); }) ==
+        "own needs a rank from 0 to pp - 1 = 3; got rank = 4, nearest 3");
+  CHECK(refused(own_search, {.pp = 4, .micro = 4, .memory_limit = 2}) == "own keeps all activations");
+  CHECK(refused(own_search, {.pp = 0, .micro = 4, .memory_limit = 2}) ==
+        "own needs at least 1 pipeline rank; got pp = 0, nearest 1");
+
+  CHECK(refused({.name = "own", .place = linear_placement}, {.pp = 4, .micro = 4}) ==
+        "own needs a place, and one of emit and search");
+  CHECK(refused({.name = "own", .emit = gpipe_rule}, {.pp = 4, .micro = 4}) ==
+        "own needs a place, and one of emit and search");
 
   const pipeline_params evaluation{.pp = 3, .micro = 4, .forward_only = true};
-  const schedule s = make_schedule({.family = "own"}, evaluation, placement::linear(3), gpipe_of(4));
+  const schedule s = own.make(evaluation);
   schedule expected = make_gpipe_schedule(evaluation);
   expected.name = "own";
   CHECK(s == expected);
   CHECK(to_string(verify(s)) == "");
+  const auto row = s[1];
+  CHECK(own.row(evaluation, 1) == std::vector(row.begin(), row.end()));
+  CHECK(own_search.row(evaluation, 1) == own.row(evaluation, 1));
 }

@@ -13,6 +13,7 @@
 
 #include "pipesched/core/transform.hpp"
 #include "pipesched/generate/1f1b.hpp"
+#include "pipesched/generate/detail/zb_rows.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/generate/zb1p.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -96,7 +97,8 @@ TEST_CASE("zb greedy: valid, and within the limit in bytes, for random costs by 
         costs.kept_by_forward = random.per_stage_numbers(stages, 10, 20);
         costs.freed_by_input = random.per_stage_numbers(stages, 0, 10);
         // Stages that keep different bytes: the search itself, as make_zb_greedy_schedule() refuses a limit for them.
-        const schedule s = detail::make_zb(zb_greedy_limits, {.pp = pp, .micro = micro, .costs = costs}, limit);
+        schedule s = make_zb_greedy_schedule({.pp = pp, .micro = micro});
+        s.cells = detail::zb_rows({.pp = pp, .micro = micro, .costs = &costs}, s.placement, limit);
         const timeline t = simulate(s, costs);
         CAPTURE(pp);
         CAPTURE(micro);

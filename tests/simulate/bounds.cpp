@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
-#include "pipesched/simulate/closed_form.hpp"
+#include "pipesched/simulate/closed_form_of.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -91,7 +91,7 @@ TEST_CASE("closed form: 1F1B and GPipe hold for any F and B; ZB-H1 for W <= F an
 TEST_CASE("closed form: ZB-H2 has no idle time within the span for F = I = W, with 2 pp - 1 activations") {
   for (std::int64_t pp = 1; pp <= 10; ++pp)
     for (std::int64_t micro : {2 * pp - 1, 2 * pp, 3 * pp, 4 * pp + 1}) {
-      const closed_form form = formulas::zb_h2(static_cast<double>(pp), static_cast<double>(micro), {});
+      const closed_form form = zb_h2_family.formula({.pp = pp, .micro = micro}, {}).value();
       const metrics m = measure(simulate(make_zb_h2_schedule({.pp = pp, .micro = micro})));
       CAPTURE(pp);
       CAPTURE(micro);

@@ -92,7 +92,7 @@ class fake_cluster {
       if (!queues_[q].items.empty()) left += describe(q) + "\n";
     return left;
   }
-  /// Mutates the recorded work: moves every receive to right behind the message before it in its channel.
+  /// Mutates the recorded work: moves every receive to right after the message before it in its channel.
   void hurry_receives() {
     for (queue& q : queues_)
       for (std::size_t i = 2; i < q.items.size(); ++i) {  // record, wait, receive

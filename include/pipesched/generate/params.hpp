@@ -1,16 +1,54 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The parameters that every family takes, and the limits that a family sets for them.
+// The parameters that every family takes, and those of all families in one struct.
 
 #include <cstdint>
-#include <string_view>
+#include <optional>
+#include <type_traits>
 
-#include "pipesched/core/placement.hpp"
 #include "pipesched/generate/parameters.hpp"
-#include "pipesched/support/error.hpp"
 
 namespace pipesched {
+
+struct stage_costs;  // cost/stage_costs.hpp: only the families that search on costs need it
+
+struct pipeline_params;
+
+/// The parameters of all families. A family refuses those that it does not take; see parameter and family::limits.
+/// @tparam Costs  std::optional<stage_costs> in schedule_params, const stage_costs* in family_params
+template <typename Costs>
+struct all_params {
+  std::int64_t pp;                           ///< pipeline ranks
+  std::int64_t micro;                        ///< micro-batches per step
+  bool forward_only = false;                 ///< evaluation
+  std::optional<std::int64_t> chunks{};      ///< stages per rank on a looped placement; default 2
+  std::optional<std::int64_t> group_size{};  ///< micro-batches per group; the default depends on the family
+  bool extra_warm_up = false;                ///< one more forward before the first backward of each rank
+  bool overlap = false;                      ///< F&B pairs in the steady state
+  std::optional<std::int64_t> waves{};       ///< Hanayo's waves; default 1
+  Costs costs{};                             ///< per stage; default: F = I = W = 1, free transfers
+  std::optional<double> memory_limit{};      ///< activations of a rank's whole share; default pp
+
+  constexpr operator pipeline_params() const;                // NOLINT: the three that every family takes
+  constexpr operator all_params<const stage_costs*>() const  // NOLINT: a view
+      requires std::is_class_v<Costs> {
+    return {.pp = pp,
+            .micro = micro,
+            .forward_only = forward_only,
+            .chunks = chunks,
+            .group_size = group_size,
+            .extra_warm_up = extra_warm_up,
+            .overlap = overlap,
+            .waves = waves,
+            .costs = costs ? &*costs : nullptr,
+            .memory_limit = memory_limit};
+  }
+};
+
+/// The parameters as the functions of a family get them: all, with a view of the costs, so that a family without costs does
+/// not include the cost model. @pre the costs outlive it
+using family_params = all_params<const stage_costs*>;
 
 /// Named arguments: `make_1f1b_schedule({.pp = 8, .micro = 20})`. The integers are wider than any legal value, so that
 /// a value that is too large is refused instead of wrapping around.
@@ -18,63 +56,34 @@ struct pipeline_params {
   std::int64_t pp;            ///< pipeline ranks, 1 to 65536
   std::int64_t micro;         ///< micro-batches per step, 1 to 2^28 / stages
   bool forward_only = false;  ///< evaluation: the forwards in the same order, without backwards
+
+  constexpr operator family_params() const {  // NOLINT: all else at its default
+    return {.pp = pp, .micro = micro, .forward_only = forward_only};
+  }
 };
 
-/// The maximum number of (stage, micro-batch) pairs per schedule. A schedule of this size takes about 10 GiB.
-inline constexpr std::int64_t max_pairs = std::int64_t{1} << 28;
-
-/// The limits of a family: what it requires of `pp` and `micro`, and which optional parameters it takes.
-struct family_limits {
-  std::string_view family;
-  std::int64_t stages_per_rank = 1;
-  bool even_pp = false;
-  parameter_set takes{};
-};
-
-namespace detail {
-
-[[noreturn]] inline void refuse_parameter(std::string_view family, parameter which, piece got) {
-  const std::string_view name = to_string(which);
-  throw schedule_error(concat({family, " takes no ", name, "; got ", name, " = ", got}));
+template <typename Costs>
+constexpr all_params<Costs>::operator pipeline_params() const {
+  return {.pp = pp, .micro = micro, .forward_only = forward_only};
 }
 
-constexpr void require_pairs(std::string_view family, std::int64_t stages, std::int64_t micro) {
-  if (micro > max_pairs / stages)
-    throw schedule_error(concat({family, " needs stages x micro-batches of at most 2^28; got ", stages,
-                                 " stages x micro = ", micro, ", nearest micro = ", max_pairs / stages}));
-}
+/// The stages per rank on a looped placement, and the waves, of parameters that may leave them out.
+constexpr std::int64_t chunks_of(const family_params& p) { return p.chunks.value_or(2); }
+constexpr std::int64_t waves_of(const family_params& p) { return p.waves.value_or(1); }
 
-}  // namespace detail
-
-/// @throws schedule_error unless 1 <= pp, pp is even where the family needs it, stages <= 65536, 1 <= micro,
-/// and stages * micro <= 2^28.
-constexpr void require(const family_limits& limits, const pipeline_params& p) {
-  using detail::concat;
-  const std::int64_t max_pp = max_stages / limits.stages_per_rank;
-  if (limits.even_pp && p.pp < 2)
-    throw schedule_error(
-        concat({limits.family, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
-  if (p.pp < 1)
-    throw schedule_error(concat({limits.family, " needs at least 1 pipeline rank; got pp = ", p.pp, ", nearest 1"}));
-  if (p.pp > max_pp)
-    throw schedule_error(
-        concat({limits.family, " needs at most ", max_pp,
-                " pipeline ranks (stages are 16-bit numbers); got pp = ", p.pp, ", nearest ", max_pp}));
-  if (limits.even_pp && p.pp % 2 != 0)
-    throw schedule_error(concat({limits.family, " needs an even number of pipeline ranks; got pp = ", p.pp,
-                                 ", nearest ", p.pp - 1, " or ", p.pp + 1}));
-  if (p.micro < 1)
-    throw schedule_error(
-        concat({limits.family, " needs at least 1 micro-batch; got micro = ", p.micro, ", nearest 1"}));
-  detail::require_pairs(limits.family, p.pp * limits.stages_per_rank, p.micro);
-}
-
-/// @throws schedule_error unless the parameters are legal and 0 <= rank < pp.
-constexpr void require(const family_limits& limits, const pipeline_params& p, std::int64_t rank) {
-  require(limits, p);
-  if (rank < 0 || rank >= p.pp)
-    throw schedule_error(detail::concat({limits.family, " needs a rank from 0 to pp - 1 = ", p.pp - 1,
-                                         "; got rank = ", rank, ", nearest ", rank < 0 ? 0 : p.pp - 1}));
+/// Whether a value was given for the parameter. A flag counts as given when it is true.
+template <typename Costs>
+constexpr bool is_given(const all_params<Costs>& p, parameter which) {
+  switch (which) {
+    case parameter::chunks: return p.chunks.has_value();
+    case parameter::group_size: return p.group_size.has_value();
+    case parameter::extra_warm_up: return p.extra_warm_up;
+    case parameter::overlap: return p.overlap;
+    case parameter::waves: return p.waves.has_value();
+    case parameter::costs: return static_cast<bool>(p.costs);
+    case parameter::memory_limit: return p.memory_limit.has_value();
+  }
+  return false;
 }
 
 }  // namespace pipesched

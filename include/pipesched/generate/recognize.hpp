@@ -19,8 +19,8 @@ namespace pipesched {
 namespace detail {
 
 // The parameters with which a family may make a schedule of this size; all else is at its default.
-inline schedule_params params_of_size(const family& f, const schedule& s, std::int64_t micro) {
-  schedule_params p{.pp = s.pp(), .micro = micro, .forward_only = s.forward_only};
+inline schedule_params params_of_size(const family& f, const schedule& s) {
+  schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
   const std::int64_t per_rank = s.stages() / std::max<std::uint32_t>(s.pp(), 1);
   if (f.limits.takes.contains(parameter::chunks)) p.chunks = per_rank;
   if (f.limits.takes.contains(parameter::waves)) p.waves = std::max<std::int64_t>(per_rank / 2, 1);
@@ -36,10 +36,11 @@ inline bool same_ranks(const placement& a, const placement& b) {
 
 template <typename MayMake>
 bool makes_order_of(const family& f, const schedule& s, MayMake& may_make) {
-  if (!may_make(f, params_of_size(f, s, s.micro))) return false;
+  const schedule_params p = params_of_size(f, s);
+  if (!may_make(f, p)) return false;
   try {
-    if (!same_ranks(f.make(params_of_size(f, s, 1)).placement.for_micro(s.micro), s.placement)) return false;
-    return f.make(params_of_size(f, s, s.micro)).cells == s.cells;
+    require(f, p);
+    return same_ranks(f.place(p), s.placement) && f.make(p).cells == s.cells;
   } catch (const schedule_error&) {  // not of these sizes
     return false;
   }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The language in which families are written. A family is a function `emit_<family>(params, rank, sink)` that passes
-// the cells of one rank to a sink, in order; the same function fills a schedule, makes the row of one rank, or counts
-// cells. Families speak in runs:
+// The language in which families are written. The rule of a family is a function of parameters, rank and sink that
+// passes the cells of one rank to the sink, in order; the same function fills a schedule, makes the row of one rank, or
+// counts cells. Families speak in runs:
 //
 //   repeat(sink, n, a, b)    a b a b ... a b: n times, every op's micro one higher each time
 //

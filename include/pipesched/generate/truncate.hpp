@@ -2,7 +2,7 @@
 #pragma once
 
 // Sizes that a family's construction does not cover: the next larger size that it does, without the surplus
-// micro-batches; and evaluation, the forwards of the training order.
+// micro-batches.
 
 #include <algorithm>
 #include <concepts>
@@ -14,7 +14,7 @@
 namespace pipesched {
 
 /// Sink: passes on the ops whose micro-batch is below a limit, one limit for chunk 0 and one for the other chunks, and
-/// with `forward_only` only forwards. An overlapped cell that loses one op becomes a plain one.
+/// with `forward_only`, where the target stores nothing else, only forwards. An overlapped cell that loses one op becomes a plain one.
 class cell_filter {
  public:
   /// The sink of the filtered cells. It is one type for all sinks, so that a filtered family is compiled once.
@@ -85,12 +85,13 @@ constexpr bool drops_rest(const Sink& sink, Cells... cells) {
 
 }  // namespace detail
 
-/// Runs `emit` for a size that the family supports and drops the surplus micro-batches, and with `forward_only` all but
-/// the forwards. Unfiltered if nothing is to be dropped.
+/// Runs `emit` for a size that the family supports and drops the surplus micro-batches. Unfiltered if nothing is to be
+/// dropped.
 template <cell_sink Sink, typename Emit>
 constexpr void emit_truncated(Sink& sink, bool whole, std::int64_t below_on_chunk_0, std::int64_t below_on_others,
-                              bool forward_only, Emit&& emit) {
-  if (whole && !forward_only) return emit(sink);
+                              Emit&& emit) {
+  if (whole) return emit(sink);
+  constexpr bool forward_only = requires { Sink::forward_only; };
   cell_filter::to out(sink);
   cell_filter kept(out, below_on_chunk_0, below_on_others, forward_only);
   emit(kept);

@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/generate/closed_form.hpp"
+#include "pipesched/generate/family.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -21,39 +23,58 @@ struct zb_params {
   stage_costs costs{};                   ///< per stage; without bytes an F keeps 1 until its W
   std::optional<double> memory_limit{};  ///< activations of a rank's whole share, at least 1; default pp
   bool forward_only = false;             ///< evaluation
+
+  constexpr operator family_params() const {  // NOLINT: a view of the costs
+    return {.pp = pp, .micro = micro, .forward_only = forward_only, .costs = &costs, .memory_limit = memory_limit};
+  }
 };
 
 namespace detail {
 
+inline stage_costs costs_of(const family_params& p) { return p.costs ? *p.costs : stage_costs{}; }
+
 // The costs must fit the stages, and I and W must free what F keeps.
-inline void require(const family_limits& limits, const zb_params& p) {
-  pipesched::require(limits, pipeline_params{.pp = p.pp, .micro = p.micro});
-  const auto stages = static_cast<std::uint32_t>(p.pp * limits.stages_per_rank);
-  p.costs.check(stages);
-  for (std::uint32_t s = 0; p.costs.freed_by_weight && s < stages; ++s) {
-    const double kept = p.costs.kept_by_forward[s], freed = p.costs.freed_by_input[s] + (*p.costs.freed_by_weight)[s];
+inline void require_costs(const family& f, const family_params& p) {
+  if (!p.costs) return;
+  const stage_costs& costs = *p.costs;
+  const auto stages = static_cast<std::uint32_t>(p.pp * f.limits.stages_per_rank);
+  costs.check(stages);
+  for (std::uint32_t s = 0; costs.freed_by_weight && s < stages; ++s) {
+    const double kept = costs.kept_by_forward[s], freed = costs.freed_by_input[s] + (*costs.freed_by_weight)[s];
     if (std::abs(kept - freed) > 1e-9 * kept)
       throw schedule_error(
-          concat({limits.family, " needs costs whose I and W free all that F keeps; stage ", s, " keeps ", kept,
-                  " and frees ", freed, ", nearest freed_by_weight = ", kept - p.costs.freed_by_input[s]}));
+          concat({f.name, " needs costs whose I and W free all that F keeps; stage ", s, " keeps ", kept, " and frees ",
+                  freed, ", nearest freed_by_weight = ", kept - costs.freed_by_input[s]}));
   }
 }
 
-// The memory limit in use. A number of activations is clear only where all stages keep the same bytes.
-inline double memory_limit_of(const family_limits& limits, const zb_params& p) {
-  if (!p.memory_limit) return static_cast<double>(p.pp);
+// A number of activations is clear only where all stages keep the same bytes. @pre require_costs() holds
+inline void require_memory_limit(const family& f, const family_params& p) {
+  if (!p.memory_limit) return;
   if (!(*p.memory_limit >= 1))
-    throw schedule_error(concat({limits.family, " needs a memory limit of at least 1 activation per rank; got ",
-                                 *p.memory_limit, ", nearest 1"}));
-  const auto& kept = p.costs.kept_by_forward.values();
+    throw schedule_error(concat(
+        {f.name, " needs a memory limit of at least 1 activation per rank; got ", *p.memory_limit, ", nearest 1"}));
+  if (!p.costs) return;
+  const auto& kept = p.costs->kept_by_forward.values();
   for (std::size_t s = 1; s < kept.size(); ++s)
     if (kept[s] != kept[0])
-      throw schedule_error(concat({limits.family,
+      throw schedule_error(concat({f.name,
                                    " takes a memory limit in activations only where all stages keep the same bytes; "
                                    "stage 0 keeps ",
                                    kept[0], " and stage ", s, " keeps ", kept[s],
                                    ", nearest: no limit, which means pp = ", p.pp, " activations per rank"}));
-  return *p.memory_limit;
+}
+
+// The memory limit in use, in activations of a rank's whole share.
+constexpr double memory_limit_of(const family_params& p) { return p.memory_limit.value_or(static_cast<double>(p.pp)); }
+
+// With bytes from the costs, an activation may count less after its I, or less on one stage than on another: then only
+// the number of all activations limits them.
+inline activation_peak peak_of_search(const family_params& p, std::int64_t stages_per_rank, double limit) {
+  const std::int64_t all = p.micro * stages_per_rank;
+  if (p.costs && p.costs->kept_by_forward != per_stage(0)) return {all, false};
+  const double most = limit * static_cast<double>(stages_per_rank) * (1 + 1e-9);
+  return {most < static_cast<double>(all) ? static_cast<std::int64_t>(most) : all, false};
 }
 
 }  // namespace detail

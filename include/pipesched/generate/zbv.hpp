@@ -4,22 +4,18 @@
 // ZB-V: zero bubble on the V placement, where rank r hosts stages r and 2pp-1-r, so that the first and the last stage
 // are on the same rank and the first backward starts there. This is the hand-made order; zbv_greedy.hpp searches for
 // one.
-// Source: Qi et al., "Pipeline Parallelism with Controllable Memory" (arXiv 2405.15362), and PyTorch's
-// ScheduleZBVZeroBubble, whose order this is.
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "pipesched/core/schedule.hpp"
-#include "pipesched/generate/emitter.hpp"
-#include "pipesched/generate/params.hpp"
+#include "pipesched/generate/family.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/generate/truncate.hpp"
 
 namespace pipesched {
-
-inline constexpr family_limits zbv_limits{.family = "zbv", .stages_per_rank = 2};
 
 namespace detail {
 
@@ -42,29 +38,39 @@ constexpr void emit_whole_zbv(std::int64_t P, std::int64_t r, std::int64_t n, Si
 
 }  // namespace detail
 
-/// Emits the row of one rank. @throws schedule_error on bad parameters.
-template <cell_sink Sink>
-constexpr void emit_zbv(const pipeline_params& p, std::int64_t rank, Sink&& sink) {
-  require(zbv_limits, p, rank);
-  const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
-  emit_truncated(sink, p.micro == whole, p.micro, p.micro, p.forward_only,
-                 [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
-}
+inline constexpr family zbv_family{
+    .name = "zbv",
+    .summary = "zero bubble on a V: two stages per rank, the memory of 1F1B",
+    .source =
+        "Qi et al., Pipeline Parallelism with Controllable Memory (arXiv 2405.15362), and PyTorch's "
+        "ScheduleZBVZeroBubble, whose order this is",
+    .limits = {.stages_per_rank = 2},
+    .place = vee_placement,
+    .emit =
+        [](const family_params& p, std::int64_t rank, auto& sink) {
+          const std::int64_t whole = std::max(p.micro, 2 * p.pp - 1);
+          emit_truncated(sink, p.micro == whole, p.micro, p.micro,
+                         [&](auto& to) { detail::emit_whole_zbv(p.pp, rank, whole, to); });
+        },
+    .peak =
+        [](const family_params& p, std::int64_t) {
+          return activation_peak{2 * p.pp, p.micro >= 2 * p.pp};
+        },
+    .unit_bubble = [](const family_params& p) -> std::optional<std::int64_t> {
+      if (p.micro < 2 * p.pp) return std::nullopt;
+      return p.pp - 1;
+    }};
 
 /// ZB-V for every pp >= 1 and micro >= 1. Below 2 pp - 1 micro-batches it is the order of 2 pp - 1 without the surplus,
 /// as in PyTorch. For micro >= 2 pp and F = I = W, the span has no bubble, and the makespan has one of pp - 1, as each
 /// rank starts one F after the rank before it. Every rank keeps 2 pp activations of one stage, the memory of rank 0 of
 /// 1F1B.
 /// @throws schedule_error on bad parameters. Linear in the number of cells.
-constexpr schedule make_zbv_schedule(const pipeline_params& p) {
-  require(zbv_limits, p);
-  return detail::assemble(zbv_limits, p, placement::vee(p.pp),
-                          [&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); });
-}
+constexpr schedule make_zbv_schedule(const pipeline_params& p) { return zbv_family.make(p); }
 
 /// The row of one rank. Linear in its length and, if micro < 2 pp - 1, in pp.
 constexpr std::vector<cell> make_zbv_row(const pipeline_params& p, std::int64_t rank) {
-  return make_row([&](std::int64_t r, auto& sink) { emit_zbv(p, r, sink); }, rank);
+  return zbv_family.row(p, rank);
 }
 
 }  // namespace pipesched

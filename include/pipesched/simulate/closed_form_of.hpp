@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The published formula of a schedule at given costs, with every assumption checked.
+// The published formula of a family or of a schedule at given costs, with every assumption checked.
 
 #include <array>
 #include <cstddef>
@@ -13,11 +13,29 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/generate/closed_form.hpp"
 #include "pipesched/generate/families.hpp"
-#include "pipesched/simulate/closed_form.hpp"
+#include "pipesched/generate/recognize.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
+
+/// The published bubble of a family's makespan, for stages that all take these times; nothing if no paper gives one for
+/// these parameters. @pre legal parameters
+constexpr std::optional<closed_form> closed_form_of(const family& f, const family_params& p, const pass_times& t) {
+  if (!f.formula) return std::nullopt;
+  std::optional<closed_form> form = f.formula(p, t);
+  if (form && form->of_span) form.reset();
+  return form;
+}
+
+/// The same for the family of that name; nothing for other names.
+constexpr std::optional<closed_form> closed_form_of(std::string_view name, const schedule_params& p,
+                                                    const pass_times& t) {
+  for (const family& f : families)
+    if (f.name == name) return closed_form_of(f, p, t);
+  return std::nullopt;
+}
 
 namespace detail {
 
@@ -85,9 +103,9 @@ class duration_survey {
 };
 
 // True if each row of the schedule equals the one that the family makes.
-inline bool is_order_of_family(const schedule& s, const schedule_params& p) {
+inline bool is_order_of_family(const schedule& s, const family& f, const schedule_params& p) {
   try {
-    return make_schedule(s.name.view(), p).cells == s.cells;
+    return f.make(p).cells == s.cells;
   } catch (const schedule_error&) {
     return false;
   }
@@ -103,14 +121,17 @@ inline bool is_order_of_family(const schedule& s, const schedule_params& p) {
 /// @param own_order  true if the schedule comes from its family's function with default parameters: it is not made again
 template <cost_model Costs>
 std::optional<closed_form> closed_form_of(const schedule& s, const Costs& costs, bool own_order = false) {
-  schedule_params p{.pp = s.pp(), .micro = s.micro, .forward_only = s.forward_only};
-  if (s.name == "interleaved_1f1b") p.chunks = s.stages() / s.pp();
-  const detail::duration_survey survey(s, costs);
-  std::optional<closed_form> form = closed_form_of(s.name.view(), p, survey.times());
-  if (!form) return form;
-  if (!survey.fails().empty()) form->fails = survey.fails();
-  if (!own_order && !detail::is_order_of_family(s, p)) form->fails = "the order is the family's own";
-  return form;
+  for (const family& f : families) {
+    if (f.name != s.name.view()) continue;
+    const schedule_params p = detail::params_of_size(f, s);
+    const detail::duration_survey survey(s, costs);
+    std::optional<closed_form> form = closed_form_of(f, p, survey.times());
+    if (!form) return form;
+    if (!survey.fails().empty()) form->fails = survey.fails();
+    if (!own_order && !detail::is_order_of_family(s, f, p)) form->fails = "the order is the family's own";
+    return form;
+  }
+  return std::nullopt;
 }
 
 }  // namespace pipesched

@@ -28,7 +28,7 @@ constexpr void pad_to_whole_groups(interleaved_params p, std::int64_t group, Sin
   const std::int64_t micro = p.micro;
   p.group_size = group;
   p.micro = (micro + group - 1) / group * group;
-  emit_truncated(sink, p.micro == micro, micro, micro, false, [&](auto& to) { emit(p, to); });
+  emit_truncated(sink, p.micro == micro, micro, micro, [&](auto& to) { emit(p, to); });
 }
 
 // A cursor over all micro-batches of all chunks, group by group, through the chunks in ascending or descending order.
@@ -86,7 +86,7 @@ constexpr void emit_whole_interleaved_zb(const interleaved_params& p, std::int64
                                          Sink& sink) {
   const std::int64_t all = p.micro * p.chunks;
   chunk_walk forwards(p, rank, false), inputs(p, rank, true), weights(p, rank, true);
-  if (p.forward_only) return emit_walk(sink, all, forwards, pass::forward);
+  if (p.forward_only) return emit_walk(sink, p.micro * p.chunks, forwards, pass::forward);
   const std::int64_t warm_up = std::min((p.chunks - 1) * *p.group_size + p.pp - 1 - rank, all);
   emit_walk(sink, warm_up, forwards, pass::forward);
   // The k-th I follows a forward while forwards are left, and from k = delay on the oldest pending W follows it.

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// ZB-2p: zero bubble by greedy search on the costs of each stage, with twice the memory of 1F1B.
+
+#include <cstdint>
+#include <vector>
+
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/generate/detail/zb_rows.hpp"
+#include "pipesched/generate/family.hpp"
+#include "pipesched/generate/zb_params.hpp"
+#include "pipesched/support/rows.hpp"
+
+namespace pipesched {
+
+inline constexpr family zb_greedy_2p_family{
+    .name = "zb_greedy_2p",
+    .summary = "zero bubble by greedy search with twice the memory of 1F1B (ZB-2p): hardly any bubble",
+    .source = "Qi et al., Zero Bubble Pipeline Parallelism (arXiv 2401.10241), section 3, table 5",
+    .limits = {.takes = {parameter::costs}},
+    .place = linear_placement,
+    .search = [](const family_params& p,
+                 const placement& where) { return detail::zb_rows(p, where, 2 * static_cast<double>(p.pp)); },
+    .check = [](const family& f, const family_params& p) { detail::require_costs(f, p); },
+    .peak = [](const family_params& p,
+               std::int64_t) { return detail::peak_of_search(p, 1, 2 * static_cast<double>(p.pp)); }};
+
+/// The greedy order of zb_greedy with a limit of 2 pp activations. It takes no memory_limit. All values of table 5 of
+/// the paper are reproduced.
+/// @throws schedule_error on bad parameters and inconsistent costs. O(pp * micro).
+inline schedule make_zb_greedy_2p_schedule(const zb_params& p) { return zb_greedy_2p_family.make(p); }
+
+/// The row of one rank, of the whole schedule.
+inline std::vector<cell> make_zb_greedy_2p_row(const zb_params& p, std::int64_t rank) {
+  return zb_greedy_2p_family.row(p, rank);
+}
+
+}  // namespace pipesched
