@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace pipesched::detail {
+
+/// The ranks that can run. All of them at first, rank 0 next; then the one that was woken last.
+class worklist {
+ public:
+  constexpr explicit worklist(std::uint32_t ranks) {
+    while (ranks > 0) runnable_.push_back(--ranks);
+  }
+
+  /// Lets a rank run again. A running rank may wake others, and itself.
+  constexpr void wake(std::uint32_t rank) { runnable_.push_back(rank); }
+
+  /// Calls `step(rank)`, which runs the rank until it is blocked, for one runnable rank after another, until there is none.
+  template <typename Step>
+  constexpr void run(Step&& step) {
+    while (!runnable_.empty()) {
+      const std::uint32_t rank = runnable_.back();
+      runnable_.pop_back();
+      step(rank);
+    }
+  }
+
+ private:
+  std::vector<std::uint32_t> runnable_;
+};
+
+/// Starts to load `count` values from `row[begin]` on: what a blocked rank needs when it runs again. The hardware does not
+/// foresee it, as others run in between.
+template <typename T>
+constexpr void prefetch(std::span<const T> row, std::size_t begin, std::size_t count) {
+  if (std::is_constant_evaluated()) return;
+  constexpr std::size_t step = std::max<std::size_t>(1, 64 / sizeof(T));  // one cache line
+  for (const std::size_t end = std::min(begin + count, row.size()); begin < end; begin += step)
+    __builtin_prefetch(&row[begin]);
+}
+
+}  // namespace pipesched::detail
