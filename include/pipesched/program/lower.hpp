@@ -65,9 +65,13 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
   const detail::ordering order = detail::set_depths_and_order(p.channels, s, routing, options.depth);
-  detail::slot_allocation allocate(routing, order, p);
-  detail::emission emit(routing, order, p);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emit.run(rank, allocate.run(rank));
+  if (!order.finished()) require_valid(s);  // throws: the schedule has a cycle
+  detail::slot_allocation slots(routing, order, p);
+  detail::emission actions(routing, order, slots, p);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+    slots.run(rank);
+    actions.run(rank);
+  }
   for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = order.receive_buffers(c);
   return p;
 }
@@ -77,8 +81,8 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
 /// @throws schedule_error if the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice
 /// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
 inline program lower(const schedule& s, const lower_options& options = {}) {
-  require_valid(s);
-  return lower(s, options, verified);
+  detail::require_empty(detail::verifier(s, 1).run_without_cycles());
+  return lower(s, options, verified);  // finds cycles by itself
 }
 
 }  // namespace pipesched

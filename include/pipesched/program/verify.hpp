@@ -23,6 +23,7 @@
 
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/verify.hpp"
+#include "pipesched/program/describe.hpp"
 #include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -36,17 +37,11 @@ class program_verifier {
   program_verifier(const program& p, std::size_t max_violations) : p_(p), s_(p.schedule), max_(max_violations) {}
 
   report run() {
-    report_ = verify(s_, max_);
-    if (!report_ || !check_shape()) return std::move(report_);
-    hosted_ = hosted_stages(s_);
-    totals_.reserve(hosted_.size());
-    for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      check_slots(rank);
-      check_actions(rank);
-    }
-    if (report_) check_replicas();
-    if (report_) interpret();
+    report_ = verifier(s_, max_).run_without_cycles();
+    if (report_ && check_shape()) check_program();
+    // A program that runs to its end has no cycle in its schedule. Of any other, the schedule's own faults come first.
+    if (!report_)
+      if (report of_schedule = verify(s_, max_); !of_schedule) return of_schedule;
     return std::move(report_);
   }
 
@@ -77,6 +72,18 @@ class program_verifier {
     for (std::size_t i = action_number; i < row.size(); ++i)
       if (row[i].kind == action_kind::compute) return row[i].index;
     return violation::no_cell;
+  }
+
+  void check_program() {
+    hosted_ = hosted_stages(s_);
+    totals_.reserve(hosted_.size());
+    for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      check_slots(rank);
+      check_actions(rank);
+    }
+    if (report_) check_replicas();
+    if (report_) interpret();
   }
 
   bool check_shape() {
@@ -274,17 +281,11 @@ class program_verifier {
       const waiting& w = all.state(r);
       const bool receives = w.why == waiting::for_arrival;
       if (!text.empty()) text += "; ";
-      text += concat({"rank ", r, " at ", place(r, all.done(r)), " waits for rank ", other(r),
+      text += concat({describe(p_, r, all.done(r)), " waits for rank ", other(r),
                       receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
       r = other(r);
     } while (r != rank);
     add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no cycle of waits");
-  }
-
-  std::string place(std::uint32_t rank, std::size_t number) const {
-    const action& a = p_.actions[rank][number];
-    if (a.kind == action_kind::compute) return to_string(s_[rank][a.index]);
-    return concat({"the weight gradient of stage ", a.index});
   }
 
   const program& p_;

@@ -6,28 +6,27 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <utility>
 #include <vector>
 
 #include "pipesched/program/detail/ordering.hpp"
 #include "pipesched/program/detail/routing.hpp"
+#include "pipesched/program/detail/slots.hpp"
 #include "pipesched/program/program.hpp"
 
 namespace pipesched::detail {
 
 class emission {
  public:
-  emission(const message_routing& routing, const ordering& order, program& p)
-      : routing_(routing), order_(order), p_(p), receives_(p.channels.size(), 0) {}
+  emission(const message_routing& routing, const ordering& order, const slot_allocation& slots, program& p)
+      : routing_(routing), order_(order), slots_(slots), p_(p), receives_(p.channels.size(), 0) {}
 
-  /// @param received  the buffers of the rank's receives, in order
-  void run(std::uint32_t rank, std::span<const std::uint32_t> received) {
+  /// @pre the slots of the rank are allocated
+  void run(std::uint32_t rank) {
     next_action_ = p_.actions[rank].data();
     reductions_.clear();
     messages_ = routing_.ops(rank).data();
     next_sent_after_ = 0;
-    const std::uint32_t* buffer = received.data();
     std::uint32_t cell = 0;
     for (const std::uint32_t step : order_.steps(rank))
       if (step == ordering::run_cell)
@@ -35,17 +34,18 @@ class emission {
       else if (step == ordering::send_outputs)
         emit_sends(rank, cell++);
       else
-        emit_receive(step, *buffer++);
+        emit_receive(step);
     exchange_gradients(rank);
   }
 
  private:
   void emit(const action& a) { *next_action_++ = a; }
 
-  void emit_receive(std::uint32_t channel, std::uint32_t buffer) {
-    const tensor_id what = routing_.messages(channel)[receives_[channel]++];
-    if (what.kind == tensor_kind::weight_gradient) reductions_.push_back({channel, buffer});
-    emit({action_kind::receive, what, channel, buffer, 0});
+  void emit_receive(std::uint32_t channel) {
+    const message_id m{channel, receives_[channel]++};
+    const std::uint32_t buffer = slots_.received_in(m);
+    if (routing_.is_exchange(m)) reductions_.push_back({channel, buffer});
+    emit({action_kind::receive, routing_.messages(channel)[m.number], channel, buffer, 0});
   }
   void emit_sends(std::uint32_t rank, std::uint32_t cell) {
     for (std::size_t k = 0; k < p_.schedule[rank][cell].size(); ++k)
@@ -79,6 +79,7 @@ class emission {
 
   const message_routing& routing_;
   const ordering& order_;
+  const slot_allocation& slots_;
   program& p_;
   std::vector<std::uint32_t> receives_;  // by channel
 

@@ -38,6 +38,7 @@ class ordering {
     for (std::uint32_t c = 0; c < channels.size(); ++c) {
       const channel& of = channels[c];
       channels_.push_back({.messages = routing.messages(c),
+                           .first_exchange = routing.first_exchange(c),
                            .from = of.from,
                            .to = of.to,
                            .free = of.receive_buffers,
@@ -55,6 +56,12 @@ class ordering {
   /// The buffers of a channel with those for messages that were needed at once.
   std::uint32_t receive_buffers(std::uint32_t channel) const { return channels_[channel].receive_buffers; }
 
+  /// True if every rank ran all its cells. Otherwise, and if no channel is too shallow, the schedule has a cycle.
+  bool finished() const {
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
+      if (ranks_[rank].cell != s_[rank].size()) return false;
+    return true;
+  }
   /// The channels that block a sender when no rank can run, among them those of a cycle. Empty if all ranks end.
   std::vector<std::uint32_t> too_shallow() const {
     std::vector<std::uint32_t> channels;
@@ -66,6 +73,7 @@ class ordering {
  private:
   struct channel_state {
     std::span<const tensor_id> messages;
+    std::uint32_t first_exchange;  // all messages before it are activations and gradients
     std::uint16_t from, to;
     std::uint32_t free, receive_buffers, send_buffers;
     std::uint32_t sent = 0, posted = 0;
@@ -143,7 +151,7 @@ class ordering {
   }
 
   static bool is_tensor(const channel_state& c, std::uint32_t number) {
-    return c.messages[number].kind != tensor_kind::weight_gradient;
+    return number < c.first_exchange || c.messages[number].kind != tensor_kind::weight_gradient;
   }
   // Posts all receives that have a buffer.
   void post_free(std::uint32_t channel) {

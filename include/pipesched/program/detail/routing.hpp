@@ -64,6 +64,12 @@ class message_routing {
   std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
   /// Number of activations and gradients in a channel.
   std::uint32_t tensors(std::uint32_t channel) const { return channels_[channel].messages - exchanges_[channel]; }
+  /// Number of the first weight gradient in a channel; no_slot if it has none.
+  std::uint32_t first_exchange(std::uint32_t channel) const { return first_exchange_[channel]; }
+  bool is_exchange(message_id m) const {
+    return m.number >= first_exchange_[m.channel] &&
+           messages_[m.channel][m.number].kind == tensor_kind::weight_gradient;
+  }
   /// 2 if a cell sends two messages into the channel, else 1.
   std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
   /// The messages of all ops of a rank, in order.
@@ -168,7 +174,7 @@ class message_routing {
     channels_of_[from].push_back({to, channel});
     channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
     messages_.emplace_back().reserve(std::min<std::size_t>(s_.micro, s_[from].size()));  // right for most families
-    min_send_buffers_.push_back(1), exchanges_.push_back(0);
+    min_send_buffers_.push_back(1), exchanges_.push_back(0), first_exchange_.push_back(no_slot);
     return channel;
   }
   std::uint32_t enqueue(std::uint32_t channel, tensor_id m) {
@@ -177,8 +183,8 @@ class message_routing {
   }
   void enqueue_exchange(const gradient_exchange& e) {
     const std::uint32_t channel = open_channel(e.from, e.to);
-    enqueue(channel, {tensor_kind::weight_gradient, e.stage, 0});
-    ++exchanges_[channel];
+    const std::uint32_t number = enqueue(channel, {tensor_kind::weight_gradient, e.stage, 0});
+    if (exchanges_[channel]++ == 0) first_exchange_[channel] = number;
   }
 
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
@@ -249,7 +255,7 @@ class message_routing {
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<tensor_id>> messages_;                                   // by channel
-  std::vector<std::uint32_t> min_send_buffers_, exchanges_;                        // by channel
+  std::vector<std::uint32_t> min_send_buffers_, exchanges_, first_exchange_;       // by channel
   std::vector<std::uint32_t> routes_;                                              // as route_of()
   rows<op_messages> ops_;
   std::vector<std::uint32_t> local_;                             // by rank

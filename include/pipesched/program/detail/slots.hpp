@@ -46,8 +46,7 @@ class slot_allocation {
         in_(p.channels.size()),
         first_send_buffer_(p.channels.size()) {}
 
-  /// Returns the buffers of the rank's receives, in order. Valid until the next call.
-  std::span<const std::uint32_t> run(std::uint32_t rank) {
+  void run(std::uint32_t rank) {
     start(rank);
     const std::span<const cell> row = s_[rank];
     const op_messages* next = routing_.ops(rank).data();
@@ -67,16 +66,20 @@ class slot_allocation {
       ++i;
     }
     p_.pools[rank] = {activations_.size(), contexts_.size(), channel_buffers_ + local_.size(), reductions_};
-    return received_;
   }
+
+  /// The buffer of a message at its receiver, once run() has been called for that rank.
+  std::uint32_t received_in(message_id m) const { return in_[m.channel].buffer_of[m.number]; }
 
  private:
   using messages = std::span<const op_messages>;
 
-  // The receiver's buffers of a channel: of all messages received so far, and the free ones, of which `taken` are used again.
+  // The receiver's buffers of a channel: of all messages, and those that became free, in order, of which some are taken again.
   struct incoming {
     std::vector<std::uint32_t> buffer_of, free;
-    std::size_t taken = 0;
+    std::uint32_t received = 0, freed = 0, taken = 0;
+
+    void give(std::uint32_t buffer) { free[freed++] = buffer; }
   };
 
   // Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
@@ -85,16 +88,14 @@ class slot_allocation {
     activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
     context_of_.assign(activation_of_.size(), no_slot);
     local_buffer_.assign(routing_.local(rank), no_slot);
-    received_.clear();
     next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       first_send_buffer_[c] = next_buffer_;
       if (of.to == rank) {
         channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
-        in_[c].buffer_of.reserve(of.messages);
-        in_[c].free.reserve(of.messages + of.receive_buffers);
-        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].free.push_back(next_buffer_ + i);
+        in_[c].buffer_of.resize(of.messages), in_[c].free.resize(of.messages + of.receive_buffers);
+        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
       }
       next_buffer_ += of.to == rank ? of.receive_buffers : of.send_buffers;
     }
@@ -103,12 +104,12 @@ class slot_allocation {
 
   void receive(std::uint32_t channel) {
     incoming& in = in_[channel];
-    const tensor_id what = routing_.messages(channel)[in.buffer_of.size()];
-    const std::uint32_t buffer = what.kind == tensor_kind::weight_gradient ? reductions_++
-                                 : in.taken < in.free.size()               ? in.free[in.taken++]
-                                                                           : next_buffer_++;
-    in.buffer_of.push_back(buffer);
-    received_.push_back(buffer);
+    std::uint32_t& buffer = in.buffer_of[in.received];
+    if (routing_.is_exchange({channel, in.received}))
+      buffer = reductions_++;
+    else
+      buffer = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
+    ++in.received;
   }
 
   // Index of an op's stage and micro-batch on this rank.
@@ -139,7 +140,7 @@ class slot_allocation {
     for (std::size_t k = 0; k < ops.size(); ++k) {
       const op_slots& of = slots[k];
       if (const message_id in = ops[k].input; in.is_remote())
-        in_[in.channel].free.push_back(of.input);
+        in_[in.channel].give(of.input);
       else if (in.exists())
         local_.give(of.input - channel_buffers_);
       const bool last = yields_weight_gradient(c[k].pass);
@@ -161,7 +162,6 @@ class slot_allocation {
   number_pool activations_, contexts_, local_;
   std::vector<std::uint32_t> activation_of_, context_of_;  // by at(op)
   std::vector<std::uint32_t> local_buffer_;                // by number of the local tensor
-  std::vector<std::uint32_t> received_;
 };
 
 }  // namespace pipesched::detail
