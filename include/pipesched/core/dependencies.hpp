@@ -105,8 +105,9 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
   };
   detail::worklist runnable(s.pp());  // a rank is in it at most once, running, or blocked on exactly one tensor
   const auto produce = [&](tensor_id t) {
-    if (state[t] == awaited) runnable.wake(s.placement.rank_of(receiver_of(t), t.micro));
-    state[t] = produced;
+    std::uint8_t& now = state[t];
+    if (now == awaited) runnable.wake(s.placement.rank_of(receiver_of(t), t.micro));
+    now = produced;
   };
 
   std::vector<std::size_t> done(s.pp(), 0);

@@ -80,7 +80,7 @@ class verifier {
             enter(rank, i, o);
           else
             whole = false;
-        if (row[i].overlapped() && whole) check_overlap(rank, i, row[i]);
+        if (row[i].overlapped() && whole && row[i][0].micro == row[i][1].micro) check_overlap(rank, i, row[i]);
       }
     }
   }

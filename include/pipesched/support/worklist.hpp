@@ -3,11 +3,7 @@
 
 // Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it.
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
-#include <span>
-#include <type_traits>
 #include <vector>
 
 namespace pipesched::detail {
@@ -35,15 +31,5 @@ class worklist {
  private:
   std::vector<std::uint32_t> runnable_;
 };
-
-/// Starts to load `count` values from `row[begin]` on: what a blocked rank needs when it runs again. The hardware does not
-/// foresee it, as others run in between.
-template <typename T>
-constexpr void prefetch(std::span<const T> row, std::size_t begin, std::size_t count) {
-  if (std::is_constant_evaluated()) return;
-  constexpr std::size_t step = std::max<std::size_t>(1, 64 / sizeof(T));  // one cache line
-  for (const std::size_t end = std::min(begin + count, row.size()); begin < end; begin += step)
-    __builtin_prefetch(&row[begin]);
-}
 
 }  // namespace pipesched::detail

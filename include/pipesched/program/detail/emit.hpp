@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/dependencies.hpp"
 #include "pipesched/program/detail/ordering.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/detail/slots.hpp"
@@ -48,10 +49,10 @@ class emission {
     emit({action_kind::receive, routing_.messages(channel)[m.number], channel, buffer, 0});
   }
   void emit_sends(std::uint32_t rank, std::uint32_t cell) {
-    for (std::size_t k = 0; k < p_.schedule[rank][cell].size(); ++k)
-      if (const message_id out = (messages_++)->output; out.is_remote())
-        emit({action_kind::send, routing_.messages(out.channel)[out.number], out.channel,
-              p_.slots[rank][cell][k].output, 0});
+    const pipesched::cell& c = p_.schedule[rank][cell];
+    for (std::size_t k = 0; k < c.size(); ++k)
+      if (const std::uint32_t channel = (messages_++)->output.channel; channel != no_slot)
+        emit({action_kind::send, *output_of(c[k], p_.schedule.stages()), channel, p_.slots[rank][cell][k].output, 0});
     routing_.for_each_sent_after(rank, cell, next_sent_after_, [&](const gradient_exchange& e) { emit_send(e); });
   }
   void emit_send(const gradient_exchange& e) {

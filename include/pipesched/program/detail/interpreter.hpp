@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -72,7 +73,6 @@ class interpreter {
       std::size_t at = rank.done;
       while (at < rank.actions.size() && step(r, rank, rank.actions[at])) ++at;
       rank.done = at;
-      prefetch(rank.actions, at, 12), prefetch(rank.cells, rank.next_cell, 4), prefetch(rank.slots, rank.next_cell, 4);
       if (wrong_.empty()) return;
       rank.state = {waiting::wrong, no_slot, 0};
       fault(r, std::exchange(wrong_, {}));
@@ -112,7 +112,7 @@ class interpreter {
     std::span<const action> actions{};
     std::span<const cell> cells{};
     std::span<const std::array<op_slots, 2>> slots{};
-    std::size_t done = 0, next_cell = 0;
+    std::size_t done = 0;
     waiting state{};
     std::uint32_t tensors = 0;  // buffers of activations and gradients; after them those of reductions
     std::vector<buffer> buffers{};
@@ -126,19 +126,27 @@ class interpreter {
       case action_kind::compute: return compute(r, rank, a);
       case action_kind::accumulate: return accumulate(r, rank, a);
     }
-    return wrong("an action of unknown kind; expected receive, compute, send or accumulate");
+    return wrong({"an action of unknown kind; expected receive, compute, send or accumulate"});
   }
 
   template <bool Receives>
   bool post(std::uint32_t r, rank_state& rank, const action& a) {
     if (a.channel >= channels_.size() || (Receives ? channels_[a.channel].to : channels_[a.channel].from) != r)
-      return wrong(not_its_channel(a, Receives));
+      return not_its_channel(a);
     channel_state& c = channels_[a.channel];
     std::uint32_t& mine = Receives ? c.receives : c.sends;
     const std::uint32_t number = mine;
     const bool second = number < (Receives ? c.sends : c.receives);
-    if (second && c.posted[number] != a.what) return wrong(mismatch(a, c, number));
-    if (!occupy<Receives>(rank, a, number)) return false;
+    if (second && c.posted[number] != a.what) return mismatch(a, c, number);
+    if (!Receives && is_weight_gradient(a)) {  // sent from the trainer's own memory
+      rank.weight_gradients_sent.push_back({a.channel, number});
+    } else {
+      buffer* b = buffer_of(rank, a.what, a.buffer);
+      if (!b) return false;
+      if (Receives ? b->state != content::nothing : b->state != content::held || b->what != a.what)
+        return Receives ? not_free("receives ", a.what, " into buffer ", a.buffer, *b) : not_held(a);
+      *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
+    }
     ++mine;
     if (!second) c.posted.push_back(a.what);
     if constexpr (Receives)
@@ -149,26 +157,9 @@ class interpreter {
     return true;
   }
 
-  // Marks the buffer of a message that is posted. A weight gradient is sent from the trainer's own memory.
-  template <bool Receives>
-  bool occupy(rank_state& rank, const action& a, std::uint32_t number) {
-    if (!Receives && is_weight_gradient(a)) {
-      rank.weight_gradients_sent.push_back({a.channel, number});
-      return true;
-    }
-    buffer* b = buffer_of(rank, a.what, a.buffer);
-    if (!b) return false;
-    if (Receives ? b->state != content::nothing : b->state != content::held || b->what != a.what)
-      return wrong(Receives
-                       ? not_free("receives ", a.what, " into buffer ", a.buffer, *b)
-                       : concat({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"}));
-    *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
-    return true;
-  }
-
   bool compute(std::uint32_t r, rank_state& rank, const action& a) {
     if (a.index >= rank.cells.size())
-      return wrong(concat({"runs cell ", a.index, "; expected one of ", rank.cells.size(), " cells"}));
+      return wrong({"runs cell ", a.index, "; expected one of ", rank.cells.size(), " cells"});
     const cell& c = rank.cells[a.index];
     const std::array<op_slots, 2>& slots = rank.slots[a.index];
     const std::size_t ops = c.size();
@@ -180,10 +171,9 @@ class interpreter {
       if (slots[i].input != no_slot) rank.buffers[slots[i].input].state = content::nothing;
     for (std::size_t i = 0; i < ops; ++i)
       if (const std::uint32_t to = slots[i].output; to != no_slot) {
-        if (rank.buffers[to].state != content::nothing) return wrong(concat({"writes two outputs to buffer ", to}));
+        if (rank.buffers[to].state != content::nothing) return wrong({"writes two outputs to buffer ", to});
         rank.buffers[to] = {content::held, *output_of(c[i], stages_), no_slot, 0};
       }
-    rank.next_cell = a.index + 1;
     observer_.compute(r, a.index);
     return true;
   }
@@ -196,8 +186,7 @@ class interpreter {
     if (a.channel != no_slot) {
       if (!arrived(r, rank, a.what, a.buffer)) return false;
       buffer& b = rank.buffers[rank.tensors + a.buffer];
-      if (b.channel != a.channel)
-        return wrong(concat({"adds ", to_string(a.what), " of channel ", a.channel, "; expected channel ", b.channel}));
+      if (b.channel != a.channel) return other_channel(a, b);
       b.state = content::nothing;
     }
     observer_.accumulate(r);
@@ -206,11 +195,11 @@ class interpreter {
 
   bool input_ready(std::uint32_t r, rank_state& rank, op o, std::uint32_t number) {
     if (const auto in = input_of(o, stages_)) return arrived(r, rank, *in, number);
-    return number == no_slot || wrong(needless(o));
+    return number == no_slot || needless(o);
   }
   bool output_free(std::uint32_t r, rank_state& rank, op o, std::uint32_t number) {
     if (const auto out = output_of(o, stages_)) return free(r, rank, *out, number);
-    return number == no_slot || wrong(needless(o));
+    return number == no_slot || needless(o);
   }
 
   // True if the tensor is in the buffer. Waits if its receive is posted; wrong if it is not.
@@ -218,7 +207,7 @@ class interpreter {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing || b->state == content::sending || b->what != what)
-      return wrong(not_there(what, number, *b));
+      return not_there(what, number, *b);
     if (b->state == content::held) return true;
     if (!matched(r, rank, waiting::for_arrival, b->channel, b->number)) return false;
     observer_.arrived(b->channel, b->number);
@@ -231,7 +220,7 @@ class interpreter {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
-    if (b->state != content::sending) return wrong(not_free("writes ", what, " to buffer ", number, *b));
+    if (b->state != content::sending) return not_free("writes ", what, " to buffer ", number, *b);
     if (!matched(r, rank, waiting::for_sent, b->channel, b->number)) return false;
     observer_.sent(b->channel, b->number);
     b->state = content::nothing;
@@ -252,42 +241,47 @@ class interpreter {
     const bool reduces = what.kind == tensor_kind::weight_gradient;
     const std::size_t size = reduces ? rank.buffers.size() - rank.tensors : rank.tensors;
     if (number < size) return &rank.buffers[reduces ? rank.tensors + number : number];
-    wrong(no_buffer(what, number, size));
+    no_buffer(what, number, size);
     return nullptr;
   }
 
-  // The return value of a step that cannot be taken. Texts of faults are made in functions of their own, so that the usual
-  // cases can be inlined.
-  bool wrong(std::string text) {
-    wrong_ = std::move(text);
+  // Faults. All of them return false, as a step that cannot be taken, and keep out of the way of those that can.
+  [[gnu::cold]] bool wrong(std::initializer_list<piece> text) {
+    wrong_ = concat(text);
     return false;
   }
-  std::string not_its_channel(const action& a, bool receives) const {
+  [[gnu::cold]] bool not_its_channel(const action& a) {
     if (a.channel >= p_.channels.size())
-      return concat({"uses channel ", a.channel, "; expected one of ", p_.channels.size(), " channels"});
+      return wrong({"uses channel ", a.channel, "; expected one of ", p_.channels.size(), " channels"});
     const channel& c = p_.channels[a.channel];
-    return concat({receives ? "receives from" : "sends into", " the channel from rank ", c.from, " to rank ", c.to,
-                   "; expected a channel of its own"});
+    return wrong({a.kind == action_kind::receive ? "receives from" : "sends into", " the channel from rank ", c.from,
+                  " to rank ", c.to, "; expected a channel of its own"});
   }
-  static std::string mismatch(const action& a, const channel_state& c, std::uint32_t number) {
+  [[gnu::cold]] bool mismatch(const action& a, const channel_state& c, std::uint32_t number) {
     const tensor_id other = c.posted[number];
     const bool receives = a.kind == action_kind::receive;
-    return concat({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
-                   to_string(receives ? other : a.what), " and received as ", to_string(receives ? a.what : other)});
+    return wrong({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
+                  to_string(receives ? other : a.what), " and received as ", to_string(receives ? a.what : other)});
   }
-  static std::string no_buffer(tensor_id what, std::uint32_t number, std::size_t buffers) {
-    if (number == no_slot) return concat({"has no buffer for ", to_string(what)});
-    return concat({"uses buffer ", number, "; expected one of ", buffers, " buffers"});
+  [[gnu::cold]] bool no_buffer(tensor_id what, std::uint32_t number, std::size_t buffers) {
+    if (number == no_slot) return wrong({"has no buffer for ", to_string(what)});
+    return wrong({"uses buffer ", number, "; expected one of ", buffers, " buffers"});
   }
-  static std::string not_there(tensor_id what, std::uint32_t number, const buffer& b) {
+  [[gnu::cold]] bool not_there(tensor_id what, std::uint32_t number, const buffer& b) {
     const std::string found = b.state == content::nothing ? "is empty" : "holds " + to_string(b.what);
-    return concat({"needs ", to_string(what), " in buffer ", number, ", which ", found});
+    return wrong({"needs ", to_string(what), " in buffer ", number, ", which ", found});
   }
-  static std::string not_free(const char* verb, tensor_id what, const char* where, std::uint32_t number,
+  [[gnu::cold]] bool not_held(const action& a) {
+    return wrong({"sends ", to_string(a.what), " from buffer ", a.buffer, ", which does not hold it"});
+  }
+  [[gnu::cold]] bool not_free(const char* verb, tensor_id what, const char* where, std::uint32_t number,
                               const buffer& b) {
-    return concat({verb, to_string(what), where, number, ", which still holds ", to_string(b.what)});
+    return wrong({verb, to_string(what), where, number, ", which still holds ", to_string(b.what)});
   }
-  static std::string needless(op o) { return concat({to_string(o), " has a buffer that it does not need"}); }
+  [[gnu::cold]] bool other_channel(const action& a, const buffer& b) {
+    return wrong({"adds ", to_string(a.what), " of channel ", a.channel, "; expected channel ", b.channel});
+  }
+  [[gnu::cold]] bool needless(op o) { return wrong({to_string(o), " has a buffer that it does not need"}); }
 
   const program& p_;
   std::uint32_t stages_;

@@ -104,7 +104,6 @@ class ordering {
                                    [&](const gradient_exchange& e) { send(routing_.channel_between(e.from, e.to)); });
       rank.op += ops.size();
     }
-    prefetch(row, rank.cell, 4), prefetch(all, rank.op, 8);
   }
 
   void post_needed(messages ops) {
