@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Where a rank of a program is, and what it waits for, as reports and errors say it.
+// The place of a rank in a program and the message that it waits for, in the words of reports and errors.
 
 #include <cstddef>
 #include <cstdint>

@@ -18,7 +18,7 @@ class worklist {
   /// Lets a rank run again. A running rank may wake others, and itself.
   constexpr void wake(std::uint32_t rank) { runnable_.push_back(rank); }
 
-  /// Calls `step(rank)`, which runs the rank until it is blocked, for one runnable rank after another, until there is none.
+  /// Calls `step(rank)`, which runs the rank until it is blocked, for one runnable rank after another until all are blocked.
   template <typename Step>
   constexpr void run(Step&& step) {
     while (!runnable_.empty()) {

@@ -138,15 +138,7 @@ class interpreter {
     const std::uint32_t number = mine;
     const bool second = number < (Receives ? c.sends : c.receives);
     if (second && c.posted[number] != a.what) return mismatch(a, c, number);
-    if (!Receives && is_weight_gradient(a)) {  // sent from the trainer's own memory
-      rank.weight_gradients_sent.push_back({a.channel, number});
-    } else {
-      buffer* b = buffer_of(rank, a.what, a.buffer);
-      if (!b) return false;
-      if (Receives ? b->state != content::nothing : b->state != content::held || b->what != a.what)
-        return Receives ? not_free("receives ", a.what, " into buffer ", a.buffer, *b) : not_held(a);
-      *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
-    }
+    if (!occupy<Receives>(rank, a, number)) return false;
     ++mine;
     if (!second) c.posted.push_back(a.what);
     if constexpr (Receives)
@@ -154,6 +146,21 @@ class interpreter {
     else
       observer_.post_send(a.channel, number);
     if (second && c.awaited == number) runnable_.wake(c.awaited_by);
+    return true;
+  }
+
+  // Marks the buffer of a message that is posted. A weight gradient is sent from the trainer's own memory.
+  template <bool Receives>
+  bool occupy(rank_state& rank, const action& a, std::uint32_t number) {
+    if (!Receives && is_weight_gradient(a)) {
+      rank.weight_gradients_sent.push_back({a.channel, number});
+      return true;
+    }
+    buffer* b = buffer_of(rank, a.what, a.buffer);
+    if (!b) return false;
+    if (Receives && b->state != content::nothing) return not_free("receives ", a.what, " into buffer ", a.buffer, *b);
+    if (!Receives && (b->state != content::held || b->what != a.what)) return not_held(a);
+    *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
     return true;
   }
 
