@@ -54,7 +54,7 @@ std::uint32_t peak_of_contexts(std::span<const cell> row) {
 
 // Times of an interpreted program: a cell starts when its rank is free, its inputs have arrived and the buffers of its
 // outputs are free; a message moves when both sides have posted it.
-struct clocks {
+struct clocks : detail::null_observer {
   const program& p;
   const stage_costs& costs;
   std::vector<double> now;

@@ -16,6 +16,7 @@
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -102,27 +103,24 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
       }
     return false;
   };
+  detail::worklist runnable(s.pp());  // a rank is in it at most once, running, or blocked on exactly one tensor
+  const auto produce = [&](tensor_id t) {
+    std::uint8_t& now = state[t];
+    if (now == awaited) runnable.wake(s.placement.rank_of(receiver_of(t), t.micro));
+    now = produced;
+  };
 
   std::vector<std::size_t> done(s.pp(), 0);
-  std::vector<std::uint32_t>
-      runnable;  // invariant: a rank is queued at most once, running, or blocked on exactly one tensor
-  for (std::uint32_t rank = s.pp(); rank-- > 0;) runnable.push_back(rank);
-  while (!runnable.empty()) {
-    const std::uint32_t rank = runnable.back();
-    runnable.pop_back();
+  runnable.run([&](std::uint32_t rank) {
     const std::span<const cell> row = s[rank];
     std::size_t i = done[rank];
     for (; i < row.size() && !lacks_input(row[i]); ++i) {
       visit(rank, i, row[i]);
       for (op o : row[i])
-        if (const auto out = output_of(o, s.stages())) {
-          std::uint8_t& now = state[*out];
-          if (now == awaited) runnable.push_back(s.placement.rank_of(receiver_of(*out), out->micro));
-          now = produced;
-        }
+        if (const auto out = output_of(o, s.stages())) produce(*out);
     }
     done[rank] = i;
-  }
+  });
   return done;
 }
 

@@ -20,6 +20,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -166,17 +167,12 @@ constexpr pair_marks no_pairs(const schedule& s) {
 // are blocked, the first one that can run its F without the backward does so.
 class pair_search {
  public:
-  constexpr explicit pair_search(const schedule& s) : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), produced_(s, 0) {}
+  constexpr explicit pair_search(const schedule& s)
+      : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), produced_(s, 0), runnable_(s.pp()) {}
 
   constexpr pair_marks run() {
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) runnable_.push_back(rank);
-    do {
-      while (!runnable_.empty()) {
-        const std::uint32_t rank = runnable_.back();
-        runnable_.pop_back();
-        advance(rank);
-      }
-    } while (run_one_without_pair());
+    do runnable_.run([&](std::uint32_t rank) { advance(rank); });
+    while (run_one_without_pair());
     return std::move(marks_);
   }
 
@@ -191,7 +187,7 @@ class pair_search {
       for (op o : s_[rank][done_[rank]])
         if (const auto out = output_of(o, s_.stages())) {
           produced_[*out] = 1;
-          runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
+          runnable_.wake(s_.placement.rank_of(receiver_of(*out), out->micro));
         }
   }
   constexpr void advance(std::uint32_t rank) {
@@ -207,7 +203,7 @@ class pair_search {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       if (done_[rank] < s_[rank].size() && ready(s_[rank][done_[rank]])) {
         run(rank, 1);
-        runnable_.push_back(rank);
+        runnable_.wake(rank);
         return true;
       }
     return false;
@@ -217,7 +213,7 @@ class pair_search {
   pair_marks marks_;
   std::vector<std::size_t> done_;  // cells, by rank
   tensor_table<std::uint8_t> produced_;
-  std::vector<std::uint32_t> runnable_;
+  worklist runnable_;
 };
 
 // Finds pairs in order of time: both inputs must have arrived when the F can start.

@@ -38,14 +38,25 @@ class verifier {
  public:
   constexpr verifier(const schedule& s, std::size_t max_violations) : s_(s), max_(max_violations) {}
 
-  constexpr report run();
+  constexpr report run() {
+    check_rules();
+    if (report_) find_cycles();
+    return std::move(report_);
+  }
+  /// All rules but that on cycles, for callers who run the cells anyway.
+  constexpr report run_without_cycles() {
+    check_rules();
+    return std::move(report_);
+  }
 
  private:
+  constexpr void check_rules();
+
   // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
   struct places {
-    std::size_t forward = 0, whole = 0, input = 0, weight = 0;
+    std::uint32_t forward = 0, whole = 0, input = 0, weight = 0;
 
-    constexpr std::size_t& of(pass p) {
+    constexpr std::uint32_t& of(pass p) {
       return p == pass::forward ? forward : p == pass::backward ? whole : p == pass::backward_input ? input : weight;
     }
   };
@@ -69,7 +80,7 @@ class verifier {
             enter(rank, i, o);
           else
             whole = false;
-        if (row[i].overlapped() && whole) check_overlap(rank, i, row[i]);
+        if (row[i].overlapped() && whole && row[i][0].micro == row[i][1].micro) check_overlap(rank, i, row[i]);
       }
     }
   }
@@ -109,9 +120,9 @@ class verifier {
   }
 
   constexpr void enter(std::uint32_t rank, std::size_t i, op o) {
-    std::size_t& place = places_of(o.stage, o.micro).of(o.pass);
+    std::uint32_t& place = places_of(o.stage, o.micro).of(o.pass);
     if (place == 0) {
-      place = i + 1;
+      place = static_cast<std::uint32_t>(i + 1);
       return;
     }
     add(rule::duplicate, rank, i, [&] {
@@ -236,13 +247,13 @@ class verifier {
   report report_;
 };
 
-constexpr report verifier::run() {
+constexpr void verifier::check_rules() {
   if (s_.cells.size() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
       return concat({s_.cells.size(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
                      " ranks; expected one row per rank, and at least one of each"});
     });
-    return std::move(report_);
+    return;
   }
   if (const std::uint32_t second = s_.placement.replica_begin(1);
       s_.placement.replicas() == 2 && second != s_.micro - s_.micro / 2) {
@@ -250,7 +261,7 @@ constexpr report verifier::run() {
       return concat({"the placement's replica 1 starts with micro-batch ", second, "; expected ",
                      s_.micro - s_.micro / 2, " for ", s_.micro, " micro-batches"});
     });
-    return std::move(report_);
+    return;
   }
   std::size_t ops = 0;
   for (const cell& c : s_.cells.all()) ops += c.size();
@@ -258,13 +269,11 @@ constexpr report verifier::run() {
   if (std::uint64_t{s_.stages()} * s_.micro > 4 * std::uint64_t{ops} + 4096) {
     check_cells([](auto&&...) {});
     report_missing_forward(ops);
-    return std::move(report_);
+    return;
   }
   places_.resize(std::size_t{s_.stages()} * s_.micro);
   check_cells([&](std::uint32_t rank, std::size_t i, op o) { enter(rank, i, o); });
   check_pairs();
-  if (report_) find_cycles();
-  return std::move(report_);
 }
 
 }  // namespace detail
@@ -277,12 +286,17 @@ constexpr report verify(const schedule& s, std::size_t max_violations = 100) {
   return detail::verifier(s, max_violations).run();
 }
 
+namespace detail {
+
+constexpr void require_empty(const report& r) {
+  if (!r) throw schedule_error(concat({"the schedule is not valid: ", first_violation(r)}));
+}
+
+}  // namespace detail
+
 /// Throws unless the schedule is valid. Every function that needs a valid schedule calls it.
 /// @throws schedule_error with the first violation and the number of others; verify() lists them all.
-constexpr void require_valid(const schedule& s) {
-  if (const report r = verify(s, 1); !r)
-    throw schedule_error(detail::concat({"the schedule is not valid: ", detail::first_violation(r)}));
-}
+constexpr void require_valid(const schedule& s) { detail::require_empty(verify(s, 1)); }
 
 /// Type of `verified`.
 struct verified_t {};

@@ -23,8 +23,9 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/io/torch_csv.hpp"
-#include "pipesched/simulate/simulate.hpp"
-#include "pipesched/simulate/timeline.hpp"
+#include "pipesched/program/detail/message_times.hpp"
+#include "pipesched/program/lower.hpp"
+#include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
@@ -36,8 +37,13 @@ namespace detail {
 
 class torch_comms_writer {
  public:
-  torch_comms_writer(const timeline& t, torch_waits waits)
-      : t_(t), s_(t.schedule), waits_(waits == torch_waits::written), messages_(s_.pp()), left_(s_.stages(), s_.micro) {
+  torch_comms_writer(const program& p, torch_waits waits)
+      : p_(p),
+        s_(p.schedule),
+        times_(p),
+        waits_(waits == torch_waits::written),
+        messages_(s_.pp()),
+        left_(s_.stages(), s_.micro) {
     find_messages();
   }
 
@@ -46,21 +52,18 @@ class torch_comms_writer {
     text_.clear();
     const auto& messages = messages_[rank];
     std::size_t next = 0;
-    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
-      const double end = t_[rank][i].end;
-      for (; next < messages.size() && messages[next].when < end; ++next) add(messages[next]);
-      put({torch_text(s_[rank][i], rank)});
-      for (; next < messages.size() && messages[next].when <= end; ++next) add(messages[next]);
-      for (op o : s_[rank][i]) {
-        // The gradient came from the rank that received the forward's output, so that send has completed.
-        if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
-            destination({tensor_kind::activation, o.stage, o.micro}) != rank)
-          put({o.stage, "WAIT_SEND_F", o.micro});
-        if (yields_weight_gradient(o.pass) && --left_[o.stage] == 0) {
-          put({o.stage, "REDUCE_GRAD"});
-          if (waits_) put({o.stage, "WAIT_REDUCE_GRAD"});
-        }
-      }
+    const auto add_until = [&](std::uint64_t when) {
+      for (; next < messages.size() && messages[next].when < when; ++next) add(messages[next]);
+    };
+    for (std::size_t n = 0; n < p_.actions[rank].size(); ++n) {
+      const action& a = p_.actions[rank][n];
+      if (a.kind != action_kind::compute) continue;
+      const cell& c = s_[rank][a.index];
+      const std::uint64_t end = times_.of_actions(rank)[n] + message_times::duration(c);
+      add_until(end);
+      put({torch_text(c, rank)});
+      add_until(end + 1);
+      for (op o : c) put_after(o, rank);
     }
     if (waits_)
       for (const message& m : messages)
@@ -72,7 +75,7 @@ class torch_comms_writer {
  private:
   // One end of a message.
   struct message {
-    double when;
+    std::uint64_t when;
     tensor_id what;
     bool sends;
   };
@@ -81,16 +84,15 @@ class torch_comms_writer {
 
   void find_messages() {
     struct sent {
-      double when;
+      std::uint64_t when;
       std::uint32_t from;
       tensor_id what;
     };
     std::vector<sent> all;
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      for (std::size_t i = 0; i < s_[rank].size(); ++i)
-        for (op o : s_[rank][i])
-          if (const auto out = output_of(o, s_.stages()); out && destination(*out) != rank)
-            all.push_back({t_[rank][i].end, rank, *out});
+      for (std::size_t n = 0; n < p_.actions[rank].size(); ++n)
+        if (const action& a = p_.actions[rank][n]; a.kind == action_kind::send)
+          all.push_back({times_.time(a.channel, times_.of_actions(rank)[n]), rank, a.what});
     std::stable_sort(all.begin(), all.end(), [](const sent& a, const sent& b) { return a.when < b.when; });
     for (const sent& m : all) {
       messages_[m.from].push_back({m.when, m.what, true});
@@ -98,6 +100,17 @@ class torch_comms_writer {
     }
   }
 
+  // Waits and reductions after an op.
+  void put_after(op o, std::uint32_t rank) {
+    // The gradient came from the rank that received the forward's output, so that send has completed.
+    if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
+        destination({tensor_kind::activation, o.stage, o.micro}) != rank)
+      put({o.stage, "WAIT_SEND_F", o.micro});
+    if (yields_weight_gradient(o.pass) && --left_[o.stage] == 0) {
+      put({o.stage, "REDUCE_GRAD"});
+      if (waits_) put({o.stage, "WAIT_REDUCE_GRAD"});
+    }
+  }
   // A message is named after the stage at its own end.
   void add(const message& m) {
     put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_",
@@ -108,8 +121,9 @@ class torch_comms_writer {
     text_ += concat(action);
   }
 
-  const timeline& t_;
+  const program& p_;
   const schedule& s_;
+  message_times times_;
   bool waits_;
   std::vector<std::vector<message>> messages_;  // by rank, in one order for all ranks
   std::vector<std::uint32_t> left_;             // by stage: number of its W and B to come
@@ -123,9 +137,10 @@ class torch_comms_writer {
 /// and overlapped cells other than an F with a B or I.
 inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
   detail::require_torch_placement(s);
-  const timeline t = simulate(s);
+  constexpr std::uint32_t unlimited = ~std::uint32_t{0};
+  const program p = lower(s, {.depth = unlimited});
   std::string text;
-  detail::torch_comms_writer rows(t, waits);
+  detail::torch_comms_writer rows(p, waits);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) text += rows.row(rank);
   out << text;
 }

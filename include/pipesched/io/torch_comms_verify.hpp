@@ -33,6 +33,7 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/io/torch_csv.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -250,20 +251,17 @@ class torch_comms_verifier {
   // Matches first messages until no two are each other's. Computation never blocks, as every receive comes before its op.
   void look_for_cycles() {
     std::vector<std::size_t> done(s_.pp(), 0);
-    std::vector<std::uint32_t> runnable;
-    for (std::uint32_t rank = s_.pp(); rank-- > 0;) runnable.push_back(rank);
-    while (!runnable.empty()) {
-      const std::uint32_t rank = runnable.back();
-      runnable.pop_back();
+    worklist runnable(s_.pp());
+    runnable.run([&](std::uint32_t rank) {
       while (done[rank] < messages_[rank].size()) {
         const std::size_t other = counterpart(messages_[rank][done[rank]]);
         const std::uint32_t peer = actions_[other].rank;
         if (messages_[peer][done[peer]] != other) break;
         ++done[rank];
         ++done[peer];
-        runnable.push_back(peer);
+        runnable.wake(peer);
       }
-    }
+    });
     std::vector<std::uint32_t> seen_from(s_.pp(), 0);  // the start, counted from 1, whose search reached the rank
     for (std::uint32_t start = 0; start < s_.pp(); ++start) {
       if (done[start] == messages_[start].size()) continue;

@@ -14,6 +14,7 @@
 // after those of verify.hpp.
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,7 @@
 
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/verify.hpp"
+#include "pipesched/program/describe.hpp"
 #include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -36,17 +38,11 @@ class program_verifier {
   program_verifier(const program& p, std::size_t max_violations) : p_(p), s_(p.schedule), max_(max_violations) {}
 
   report run() {
-    report_ = verify(s_, max_);
-    if (!report_ || !check_shape()) return std::move(report_);
-    hosted_ = hosted_stages(s_);
-    totals_.reserve(hosted_.size());
-    for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
-    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
-      check_slots(rank);
-      check_actions(rank);
-    }
-    if (report_) check_replicas();
-    if (report_) interpret();
+    report_ = verifier(s_, max_).run_without_cycles();
+    if (report_ && check_shape()) check_program();
+    // A program that runs to its end has no cycle in its schedule. Of any other, the schedule's own faults come first.
+    if (!report_)
+      if (report of_schedule = verify(s_, max_); !of_schedule) return of_schedule;
     return std::move(report_);
   }
 
@@ -77,6 +73,18 @@ class program_verifier {
     for (std::size_t i = action_number; i < row.size(); ++i)
       if (row[i].kind == action_kind::compute) return row[i].index;
     return violation::no_cell;
+  }
+
+  void check_program() {
+    hosted_ = hosted_stages(s_);
+    totals_.reserve(hosted_.size());
+    for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
+    for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
+      check_slots(rank);
+      check_actions(rank);
+    }
+    if (report_) check_replicas();
+    if (report_) interpret();
   }
 
   bool check_shape() {
@@ -112,57 +120,62 @@ class program_verifier {
     return good;
   }
 
-  // Slots of one kind, each with the F whose activation or context it holds.
+  // Slots of one kind, each with the F whose activation or context it holds, as one number that is compared at once; 0 if it
+  // is free.
   struct pool {
-    std::vector<op> slots;
+    std::vector<std::uint64_t> slots;
     const char* what;
+
+    void clear(std::uint32_t size) { slots.assign(size, 0); }
+    void release(std::uint32_t slot) {
+      if (slot < slots.size()) slots[slot] = 0;
+    }
   };
+  static std::uint64_t key_of(op o) {
+    return std::bit_cast<std::uint64_t>(op{pass::forward, o.chunk, o.stage, o.micro});
+  }
   // Reports a slot that does not hold the value that the op reads, or is not free for the one that it writes.
   void check_slot(std::uint32_t rank, std::size_t i, op o, pool& in, std::uint32_t slot, bool writes) {
-    const op empty{};
-    op key = o;
-    key.pass = pass::forward;
-    if (slot >= in.slots.size())
-      add(rule::slot, rank, i,
-          slot == no_slot ? concat({to_string(o), " has no ", in.what, " slot"})
-                          : concat({to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ",
-                                    in.slots.size(), " slots"}));
-    else if (writes && in.slots[slot] != empty)
-      add(rule::slot, rank, i,
-          concat({to_string(o), " writes ", in.what, " slot ", slot, ", which still holds that of ",
-                  to_string(in.slots[slot])}));
-    else if (!writes && in.slots[slot] != key)
-      add(rule::slot, rank, i,
-          concat({to_string(o), " reads ", in.what, " slot ", slot, ", which does not hold its ", in.what}));
+    if (slot >= in.slots.size() || in.slots[slot] != (writes ? 0 : key_of(o)))
+      add(rule::slot, rank, i, wrong_slot(o, in, slot, writes));
     else if (writes)
-      in.slots[slot] = key;
+      in.slots[slot] = key_of(o);
+  }
+  [[gnu::cold]] static std::string wrong_slot(op o, const pool& in, std::uint32_t slot, bool writes) {
+    if (slot == no_slot) return concat({to_string(o), " has no ", in.what, " slot"});
+    if (slot >= in.slots.size())
+      return concat({to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ", in.slots.size(), " slots"});
+    if (!writes)
+      return concat({to_string(o), " reads ", in.what, " slot ", slot, ", which does not hold its ", in.what});
+    return concat({to_string(o), " writes ", in.what, " slot ", slot, ", which still holds that of ",
+                   to_string(std::bit_cast<op>(in.slots[slot]))});
   }
 
   void check_slots(std::uint32_t rank) {
-    activations_.slots.assign(p_.pools[rank].activations, op{});
-    contexts_.slots.assign(p_.pools[rank].contexts, op{});
-    const auto release = [](pool& of, std::uint32_t slot) {
-      if (slot < of.slots.size()) of.slots[slot] = {};
-    };
-    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
-      const cell& c = s_[rank][i];
-      const auto& slots = p_.slots[rank][i];
-      if (!c.overlapped() && slots[1] != op_slots{})
-        add(rule::slot, rank, i, concat({to_string(c), " has slots for a second op"}));
-      for (std::size_t k = 0; k < c.size(); ++k) {
-        check_slot(rank, i, c[k], activations_, slots[k].activation, c[k].pass == pass::forward);
-        if (c[k].pass != pass::forward)
-          check_slot(rank, i, c[k], contexts_, slots[k].context, yields_input_gradient(c[k].pass));
-        else if (slots[k].context != no_slot)
-          add(rule::slot, rank, i, concat({to_string(c[k]), " has a context slot that it does not need"}));
-      }
-      for (std::size_t k = 0; k < c.size(); ++k) {
-        const bool last = yields_weight_gradient(c[k].pass);
-        if (last) totals_[rank][c[k].chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
-        if (s_.forward_only || last) release(activations_, slots[k].activation);
-        if (last) release(contexts_, slots[k].context);
-      }
+    activations_.clear(p_.pools[rank].activations);
+    contexts_.clear(p_.pools[rank].contexts);
+    const std::span<const cell> row = s_[rank];
+    const auto slots = p_.slots[rank];
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (!row[i].overlapped() && slots[i][1] != op_slots{})
+        add(rule::slot, rank, i, concat({to_string(row[i]), " has slots for a second op"}));
+      for (std::size_t k = 0; k < row[i].size(); ++k) check_slots_of(rank, i, row[i][k], slots[i][k]);
+      for (std::size_t k = 0; k < row[i].size(); ++k) release_slots_of(rank, i, row[i][k], slots[i][k]);
     }
+  }
+  void check_slots_of(std::uint32_t rank, std::size_t i, op o, const op_slots& slots) {
+    check_slot(rank, i, o, activations_, slots.activation, o.pass == pass::forward);
+    if (o.pass != pass::forward)
+      check_slot(rank, i, o, contexts_, slots.context, yields_input_gradient(o.pass));
+    else if (slots.context != no_slot)
+      add(rule::slot, rank, i, concat({to_string(o), " has a context slot that it does not need"}));
+  }
+  void release_slots_of(std::uint32_t rank, std::size_t i, op o, const op_slots& slots) {
+    const bool last = yields_weight_gradient(o.pass);
+    if (last || s_.forward_only) activations_.release(slots.activation);
+    if (!last) return;
+    totals_[rank][o.chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
+    contexts_.release(slots.context);
   }
 
   // Checks that all cells run in order, and the weight gradients between them.
@@ -274,17 +287,11 @@ class program_verifier {
       const waiting& w = all.state(r);
       const bool receives = w.why == waiting::for_arrival;
       if (!text.empty()) text += "; ";
-      text += concat({"rank ", r, " at ", place(r, all.done(r)), " waits for rank ", other(r),
+      text += concat({describe(p_, r, all.done(r)), " waits for rank ", other(r),
                       receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
       r = other(r);
     } while (r != rank);
     add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no cycle of waits");
-  }
-
-  std::string place(std::uint32_t rank, std::size_t number) const {
-    const action& a = p_.actions[rank][number];
-    if (a.kind == action_kind::compute) return to_string(s_[rank][a.index]);
-    return concat({"the weight gradient of stage ", a.index});
   }
 
   const program& p_;

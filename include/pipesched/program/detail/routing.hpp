@@ -45,22 +45,31 @@ class message_routing {
       : s_(s),
         channels_of_(s.pp()),
         channels_at_(s.pp()),
+        routes_(std::size_t{2} * s.placement.replicas() * s.stages(), unknown),
         ops_(rows<op_messages>::for_overwrite(ops_of(s))),
         local_(s.pp()),
         sent_after_(s.pp()),
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
-    tensor_table<message_id> routed(s, message_id{});
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank, routed);
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_inputs(rank, routed);
+    tensor_table<std::uint32_t> numbers(s, no_slot);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank, numbers);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_inputs(rank, numbers);
+    for (std::size_t c = 0; c < channels_.size(); ++c)
+      channels_[c].messages = static_cast<std::uint32_t>(messages_[c].size());
   }
 
   /// All channels with their numbers of messages; their buffers are not set yet.
   const std::vector<channel>& channels() const { return channels_; }
   std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
   /// Number of activations and gradients in a channel.
-  std::uint32_t tensors(std::uint32_t channel) const { return tensors_[channel]; }
+  std::uint32_t tensors(std::uint32_t channel) const { return channels_[channel].messages - exchanges_[channel]; }
+  /// Number of the first weight gradient in a channel; no_slot if it has none.
+  std::uint32_t first_exchange(std::uint32_t channel) const { return first_exchange_[channel]; }
+  bool is_exchange(message_id m) const {
+    return m.number >= first_exchange_[m.channel] &&
+           messages_[m.channel][m.number].kind == tensor_kind::weight_gradient;
+  }
   /// 2 if a cell sends two messages into the channel, else 1.
   std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
   /// The messages of all ops of a rank, in order.
@@ -105,6 +114,8 @@ class message_routing {
     gradient_exchange what;
   };
 
+  static constexpr std::uint32_t unknown = no_slot - 1;  // a route that no tensor has taken yet
+
   static std::vector<std::size_t> ops_of(const schedule& s) {
     std::vector<std::size_t> counts;
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
@@ -114,7 +125,7 @@ class message_routing {
     return counts;
   }
 
-  void route_outputs(std::uint32_t rank, tensor_table<message_id>& routed) {
+  void route_outputs(std::uint32_t rank, tensor_table<std::uint32_t>& numbers) {
     const std::span<const cell> row = s_[rank];
     op_messages* of = ops_[rank].data();
     std::size_t next = 0;
@@ -124,29 +135,37 @@ class message_routing {
         message_id& to = (of++)->output = {};
         const auto out = output_of(o, s_.stages());
         if (!out) continue;
-        if (const std::uint32_t peer = s_.placement.rank_of(receiver_of(*out), out->micro); peer == rank) {
-          to.number = local_[rank]++;
-        } else {
-          to.channel = open_channel(rank, peer);
-          to.number = channels_[to.channel].messages;
-          if (to.channel == first_channel) min_send_buffers_[to.channel] = 2;
-          first_channel = to.channel;
-          enqueue(to.channel, *out);
-        }
-        routed[*out] = to;
+        to = {route(rank, *out), 0};
+        if (to.channel == first_channel && to.is_remote()) min_send_buffers_[to.channel] = 2;
+        first_channel = to.channel;
+        numbers[*out] = to.number = to.is_remote() ? enqueue(to.channel, *out) : local_[rank]++;
       }
       for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
     }
     for (const gradient_exchange& e : tied_[rank])
       if (e.from == rank && e.to != rank) enqueue_exchange(e);
   }
-  void route_inputs(std::uint32_t rank, tensor_table<message_id>& routed) {
+  void route_inputs(std::uint32_t rank, tensor_table<std::uint32_t>& numbers) {
     op_messages* of = ops_[rank].data();
     for (const cell& c : s_[rank])
       for (const op& o : c) {
         const auto in = input_of(o, s_.stages());
-        (of++)->input = in ? routed[*in] : message_id{};
+        (of++)->input = in ? message_id{route_of(*in), numbers[*in]} : message_id{};
       }
+  }
+
+  // The channel of a tensor; no_slot if it stays on its rank. The same for all micro-batches of a replica.
+  std::uint32_t& route_of(tensor_id t) {
+    const std::uint32_t replica = s_.placement.replica_of(t.micro), gradient = t.kind == tensor_kind::gradient ? 1 : 0;
+    return routes_[std::size_t{2 * replica + gradient} * s_.stages() + t.stage];
+  }
+  std::uint32_t route(std::uint32_t rank, tensor_id t) {
+    std::uint32_t& channel = route_of(t);
+    if (channel == unknown) {
+      const std::uint32_t peer = s_.placement.rank_of(receiver_of(t), t.micro);
+      channel = peer == rank ? no_slot : open_channel(rank, peer);
+    }
+    return channel;
   }
   std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
     if (const std::uint32_t channel = channel_between(from, to); channel != no_slot) return channel;
@@ -155,16 +174,17 @@ class message_routing {
     channels_of_[from].push_back({to, channel});
     channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
     messages_.emplace_back().reserve(std::min<std::size_t>(s_.micro, s_[from].size()));  // right for most families
-    min_send_buffers_.push_back(1), tensors_.push_back(0);
+    min_send_buffers_.push_back(1), exchanges_.push_back(0), first_exchange_.push_back(no_slot);
     return channel;
   }
-  void enqueue(std::uint32_t channel, tensor_id m) {
+  std::uint32_t enqueue(std::uint32_t channel, tensor_id m) {
     messages_[channel].push_back(m);
-    tensors_[channel] += m.kind != tensor_kind::weight_gradient;
-    ++channels_[channel].messages;
+    return static_cast<std::uint32_t>(messages_[channel].size() - 1);
   }
   void enqueue_exchange(const gradient_exchange& e) {
-    enqueue(open_channel(e.from, e.to), {tensor_kind::weight_gradient, e.stage, 0});
+    const std::uint32_t channel = open_channel(e.from, e.to);
+    const std::uint32_t number = enqueue(channel, {tensor_kind::weight_gradient, e.stage, 0});
+    if (exchanges_[channel]++ == 0) first_exchange_[channel] = number;
   }
 
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
@@ -235,7 +255,8 @@ class message_routing {
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<tensor_id>> messages_;                                   // by channel
-  std::vector<std::uint32_t> min_send_buffers_, tensors_;                          // by channel
+  std::vector<std::uint32_t> min_send_buffers_, exchanges_, first_exchange_;       // by channel
+  std::vector<std::uint32_t> routes_;                                              // as route_of()
   rows<op_messages> ops_;
   std::vector<std::uint32_t> local_;                             // by rank
   std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells

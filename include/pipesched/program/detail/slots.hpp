@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Allocation of slots, the fourth pass of lower(): the activations, contexts and buffers of one rank.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/program/detail/ordering.hpp"
+#include "pipesched/program/detail/routing.hpp"
+#include "pipesched/program/program.hpp"
+
+namespace pipesched::detail {
+
+/// LIFO free list of slot numbers. Allocation in order of interval start uses exactly max-overlap slots, which is optimal.
+class number_pool {
+ public:
+  std::uint32_t take() {
+    if (free_.empty()) return size_++;
+    const std::uint32_t number = free_.back();
+    free_.pop_back();
+    return number;
+  }
+  void give(std::uint32_t number) { free_.push_back(number); }
+  std::uint32_t size() const { return size_; }
+  void clear() { size_ = 0, free_.clear(); }
+
+ private:
+  std::uint32_t size_ = 0;
+  std::vector<std::uint32_t> free_;
+};
+
+/// Fills the slots and pools of a program, rank by rank. The memory of one rank is used again for the next.
+class slot_allocation {
+ public:
+  slot_allocation(const message_routing& routing, const ordering& order, program& p)
+      : s_(p.schedule),
+        routing_(routing),
+        order_(order),
+        p_(p),
+        hosted_(hosted_stages(s_)),
+        in_(p.channels.size()),
+        first_send_buffer_(p.channels.size()) {}
+
+  void run(std::uint32_t rank) {
+    start(rank);
+    const std::span<const cell> row = s_[rank];
+    const op_messages* next = routing_.ops(rank).data();
+    std::size_t i = 0;
+    for (const std::uint32_t step : order_.steps(rank)) {
+      if (step == ordering::send_outputs) continue;
+      if (step != ordering::run_cell) {
+        receive(step);
+        continue;
+      }
+      const messages ops(next, row[i].size());
+      next += ops.size();
+      std::array<op_slots, 2>& slots = p_.slots[rank][i];
+      slots = {};
+      take(row[i], ops, slots);
+      release(row[i], ops, slots);
+      ++i;
+    }
+    p_.pools[rank] = {activations_.size(), contexts_.size(), channel_buffers_ + local_.size(), reductions_};
+  }
+
+  /// The buffer of a message at its receiver, once run() has been called for that rank.
+  std::uint32_t received_in(message_id m) const { return in_[m.channel].buffer_of[m.number]; }
+
+ private:
+  using messages = std::span<const op_messages>;
+
+  // The receiver's buffers of a channel: of all messages, and those that became free, in order, of which some are taken again.
+  struct incoming {
+    std::vector<std::uint32_t> buffer_of, free;
+    std::uint32_t received = 0, freed = 0, taken = 0;
+
+    void give(std::uint32_t buffer) { free[freed++] = buffer; }
+  };
+
+  // Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
+  void start(std::uint32_t rank) {
+    for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
+    activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
+    context_of_.assign(activation_of_.size(), no_slot);
+    local_buffer_.assign(routing_.local(rank), no_slot);
+    next_buffer_ = channel_buffers_ = reductions_ = 0;
+    for (const std::uint32_t c : routing_.channels_at(rank)) {
+      const channel& of = p_.channels[c];
+      first_send_buffer_[c] = next_buffer_;
+      if (of.to == rank) {
+        channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
+        in_[c].buffer_of.resize(of.messages), in_[c].free.resize(of.messages + of.receive_buffers);
+        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
+      }
+      next_buffer_ += of.to == rank ? of.receive_buffers : of.send_buffers;
+    }
+    channel_buffers_ += next_buffer_;
+  }
+
+  void receive(std::uint32_t channel) {
+    incoming& in = in_[channel];
+    std::uint32_t& buffer = in.buffer_of[in.received];
+    if (routing_.is_exchange({channel, in.received}))
+      buffer = reductions_++;
+    else
+      buffer = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
+    ++in.received;
+  }
+
+  // Index of an op's stage and micro-batch on this rank.
+  std::size_t at(op o) const { return std::size_t{o.chunk} * s_.micro + o.micro; }
+
+  void take(const cell& c, messages ops, std::array<op_slots, 2>& slots) {
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      op_slots& of = slots[k];
+      const op o = c[k];
+      if (const message_id in = ops[k].input; in.exists())
+        of.input = in.is_remote() ? in_[in.channel].buffer_of[in.number] : local_buffer_[in.number];
+      if (o.pass == pass::forward) {
+        of.activation = activation_of_[at(o)] = activations_.take();
+        continue;
+      }
+      of.activation = activation_of_[at(o)];
+      if (yields_input_gradient(o.pass)) context_of_[at(o)] = contexts_.take();
+      of.context = context_of_[at(o)];
+    }
+    for (std::size_t k = 0; k < ops.size(); ++k)
+      if (const message_id out = ops[k].output; out.is_remote())
+        slots[k].output = first_send_buffer_[out.channel] + out.number % p_.channels[out.channel].send_buffers;
+      else if (out.exists())
+        slots[k].output = local_buffer_[out.number] = channel_buffers_ + local_.take();
+  }
+
+  void release(const cell& c, messages ops, const std::array<op_slots, 2>& slots) {
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      const op_slots& of = slots[k];
+      if (const message_id in = ops[k].input; in.is_remote())
+        in_[in.channel].give(of.input);
+      else if (in.exists())
+        local_.give(of.input - channel_buffers_);
+      const bool last = yields_weight_gradient(c[k].pass);
+      if (last || s_.forward_only) activations_.give(of.activation);
+      if (last) contexts_.give(of.context);
+    }
+  }
+
+  const schedule& s_;
+  const message_routing& routing_;
+  const ordering& order_;
+  program& p_;
+  std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
+  std::vector<incoming> in_;                        // by channel
+  std::vector<std::uint32_t> first_send_buffer_;    // by channel
+
+  // Of the rank:
+  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
+  number_pool activations_, contexts_, local_;
+  std::vector<std::uint32_t> activation_of_, context_of_;  // by at(op)
+  std::vector<std::uint32_t> local_buffer_;                // by number of the local tensor
+};
+
+}  // namespace pipesched::detail

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it.
+
+#include <cstdint>
+#include <vector>
+
+namespace pipesched::detail {
+
+/// The ranks that can run. All of them at first, rank 0 next; then the one that was woken last.
+class worklist {
+ public:
+  constexpr explicit worklist(std::uint32_t ranks) {
+    while (ranks > 0) runnable_.push_back(--ranks);
+  }
+
+  /// Lets a rank run again. A running rank may wake others, and itself.
+  constexpr void wake(std::uint32_t rank) { runnable_.push_back(rank); }
+
+  /// Calls `step(rank)`, which runs the rank until it is blocked, for one runnable rank after another until all are blocked.
+  template <typename Step>
+  constexpr void run(Step&& step) {
+    while (!runnable_.empty()) {
+      const std::uint32_t rank = runnable_.back();
+      runnable_.pop_back();
+      step(rank);
+    }
+  }
+
+ private:
+  std::vector<std::uint32_t> runnable_;
+};
+
+}  // namespace pipesched::detail
