@@ -59,7 +59,7 @@ class ordering {
   /// True if every rank ran all its cells. Otherwise, and if no channel is too shallow, the schedule has a cycle.
   bool finished() const {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      if (ranks_[rank].cell != s_[rank].size()) return false;
+      if (ranks_[rank].done != s_[rank].size()) return false;
     return true;
   }
   /// The channels that block a sender when no rank can run, among them those of a cycle. Empty if all ranks end.
@@ -80,7 +80,8 @@ class ordering {
     std::uint32_t awaited_by_receiver = no_slot, awaited_by_sender = no_slot;  // the message to be sent, to be posted
   };
   struct rank_state {
-    std::size_t cell = 0, op = 0, next_sent_after = 0;  // op: the first of the cell; then a position in the exchanges
+    std::size_t done = 0, op = 0,
+                next_sent_after = 0;  // cells run; first op of the next cell; a position in the exchanges
     std::uint32_t* next_step = nullptr;
     std::uint32_t blocked_by = no_slot;  // the channel in which a message could not be sent
   };
@@ -91,8 +92,8 @@ class ordering {
     rank.blocked_by = no_slot;
     const std::span<const cell> row = s_[r];
     const messages all = routing_.ops(r);
-    for (; rank.cell < row.size(); ++rank.cell) {
-      const messages ops = all.subspan(rank.op, row[rank.cell].size());
+    for (; rank.done < row.size(); ++rank.done) {
+      const messages ops = all.subspan(rank.op, row[rank.done].size());
       post_needed(ops);
       if (lacks_input(ops) || lacks_buffer(rank, ops)) break;
       *rank.next_step++ = run_cell;
@@ -100,7 +101,7 @@ class ordering {
       *rank.next_step++ = send_outputs;
       for (const op_messages& op : ops)
         if (op.output.is_remote()) send(op.output.channel);
-      routing_.for_each_sent_after(r, rank.cell, rank.next_sent_after,
+      routing_.for_each_sent_after(r, rank.done, rank.next_sent_after,
                                    [&](const gradient_exchange& e) { send(routing_.channel_between(e.from, e.to)); });
       rank.op += ops.size();
     }
