@@ -9,7 +9,8 @@ example=$1
 how=${2-}
 failures=0
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# A subshell that is killed before it has reset its traps would run this one, too.
+trap '[ "$BASHPID" != $$ ] || rm -rf "$folder"' EXIT
 export TMPDIR=$folder
 
 # Several ranks on one GPU: NCCL takes them for ranks of different hosts, with sockets between them.

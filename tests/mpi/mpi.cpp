@@ -329,7 +329,7 @@ void killed(const std::string& file, std::uint64_t seed) {
 
 void coordinate(coordinator& job) {
   expect(job.rank() == own && job.size() == 4, "rank and size");
-  for (const std::size_t length : {0, 1, 1'000'000}) {
+  for (const std::size_t length : {0u, 1u, 1'000'000u}) {
     const std::string text(length, static_cast<char>('a' + own));
     expect(job.broadcast(text) == std::string(length, 'a'), "what process 0 broadcasts");
     const auto all = gather(job, text);
