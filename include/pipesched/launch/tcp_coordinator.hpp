@@ -23,6 +23,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -179,16 +180,11 @@ class tcp_coordinator : public coordinator {
       places.assign(found.begin(), found.end());
     }
     for (const tcp::endpoint& place : places) {
-      tcp::acceptor acceptor(io_);
-      std::error_code failed;
-      acceptor.open(place.protocol(), failed);
-      if (!failed) acceptor.set_option(tcp::acceptor::reuse_address(true), failed);
-      if (!failed) acceptor.bind(place, failed);
-      if (!failed) acceptor.listen(asio::socket_base::max_listen_connections, failed);
-      if (failed)
-        error = failed;
-      else
-        acceptors_.push_back(std::move(acceptor));
+      try {
+        acceptors_.emplace_back(io_, place);  // opens, binds and listens
+      } catch (const std::system_error& e) {
+        error = e.code();
+      }
       if (host.empty() && !acceptors_.empty()) return;  // IPv6 has IPv4 in it
     }
     if (acceptors_.empty())
@@ -260,7 +256,7 @@ class tcp_coordinator : public coordinator {
       if (!error) {
         auto c = std::make_shared<detail::connection>(std::move(socket));
         c->longest = detail::max_greeting;
-        c->on_frame = [this, c = c.get()](detail::frame f) { return greet(*c, f); };
+        c->on_frame = [this, c = c.get()](const detail::frame& f) { return greet(*c, f); };
         c->read();
       } else {  // such as too many open files
         std::this_thread::sleep_for(std::chrono::milliseconds(10));

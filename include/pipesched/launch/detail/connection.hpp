@@ -33,7 +33,8 @@ inline std::string wire_of(frame::kind kind, std::string_view text) {
   const auto length = static_cast<std::uint32_t>(text.size());
   std::string bytes(sizeof length, 0);
   std::memcpy(bytes.data(), &length, sizeof length);
-  return (bytes += kind) += text;
+  bytes.push_back(static_cast<char>(kind));
+  return bytes.append(text);
 }
 
 /// Notices are small and urgent; a host that has disappeared is noticed within some twenty seconds.
@@ -78,8 +79,8 @@ class connection : public std::enable_shared_from_this<connection> {
   void close() {
     if (!socket_.is_open()) return;
     std::error_code ignored;
-    socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
-    socket_.close(ignored);
+    static_cast<void>(socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored));
+    static_cast<void>(socket_.close(ignored));
     std::exchange(on_close, [] {})();
   }
 

@@ -138,8 +138,10 @@ class ordering {
   }
   // The message that had the same send buffer before this one, if there was one.
   static std::optional<std::uint32_t> last_in_buffer(const channel_state& c, std::uint32_t number) {
-    while (number >= c.send_buffers)
-      if (is_tensor(c, number -= c.send_buffers)) return number;
+    while (number >= c.send_buffers) {
+      number -= c.send_buffers;
+      if (is_tensor(c, number)) return number;
+    }
     return std::nullopt;
   }
   void give_inputs_back(messages ops) {
