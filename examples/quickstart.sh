@@ -7,7 +7,7 @@ source_dir=$(cd "$(dirname "$0")/.." && pwd)
 . "$source_dir/cmake/packages.sh"
 
 need_writable "$source_dir/build"
-need g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev
+need g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev libasio-dev
 echo "building the tool (about half a minute the first time)"
 log=$(mktemp)
 if ! { (cd "$source_dir" && cmake --preset release -DPIPESCHED_TESTS=OFF -DPIPESCHED_BENCHES=OFF) &&
