@@ -5,9 +5,9 @@
 set -uo pipefail
 tool=$(realpath "$1")
 sections=$(realpath "$(dirname "$0")")/tool
-work=$(mktemp -d)
+work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-cd "$work"
+cd "$work" || exit 1
 failures=0
 
 # expect NAME EXIT_CODE STDOUT_PATTERN STDERR_PATTERN COMMAND...: the patterns are extended regular expressions for the whole
