@@ -14,6 +14,7 @@
 // A placement with two replicas holds every stage twice: micro-batches 0 ... ceil(M/2)-1 go through replica 0, the rest
 // through replica 1. Chunks count the stages of replica 0 first.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -202,5 +203,16 @@ class placement {
   std::vector<std::uint16_t> rank_;  // [replica * stages + stage]
   std::vector<std::uint8_t> chunk_;  // same index
 };
+
+/// True if both have the same stages on the same ranks, whatever their kinds and numbers of micro-batches. Linear in the
+/// number of stages.
+constexpr bool same_stages_on_ranks(const placement& a, const placement& b) {
+  if (a.ranks() != b.ranks() || a.replicas() != b.replicas()) return false;
+  for (std::uint32_t replica = 0; replica < a.replicas(); ++replica) {
+    const auto x = a.rank_of_stage(replica), y = b.rank_of_stage(replica);
+    if (!std::equal(x.begin(), x.end(), y.begin(), y.end())) return false;
+  }
+  return true;
+}
 
 }  // namespace pipesched

@@ -307,15 +307,6 @@ constexpr schedule overlap_neighbours(const schedule& s, overlap_policy policy =
 
 namespace detail {
 
-constexpr bool same_placement(const placement& a, const placement& b) {
-  if (a.ranks() != b.ranks() || a.replicas() != b.replicas()) return false;
-  for (std::uint32_t replica = 0; replica < a.replicas(); ++replica) {
-    const auto x = a.rank_of_stage(replica), y = b.rank_of_stage(replica);
-    if (!std::equal(x.begin(), x.end(), y.begin(), y.end())) return false;
-  }
-  return true;
-}
-
 constexpr void require_concatenable(const schedule& first, const schedule& then) {
   constexpr std::int64_t max_micro = std::numeric_limits<std::uint32_t>::max() - 1;
   if (std::int64_t{first.micro} + then.micro > max_micro)
@@ -324,7 +315,7 @@ constexpr void require_concatenable(const schedule& first, const schedule& then)
                 then.micro, ", nearest ", std::max<std::int64_t>(0, max_micro - first.micro), " in the second step"}));
   require_valid(first);
   require_valid(then);
-  if (!same_placement(first.placement, then.placement))
+  if (!same_stages_on_ranks(first.placement, then.placement))
     throw schedule_error(
         concat({"concatenate() takes two steps with the same stages on the same ranks; got ", first.stages(),
                 " stages on ", first.pp(), " ranks (", to_string(first.placement.kind()), ") and ", then.stages(),

@@ -27,20 +27,13 @@ inline schedule_params params_of_size(const family& f, const schedule& s) {
   return p;
 }
 
-inline bool same_ranks(const placement& a, const placement& b) {
-  if (a.ranks() != b.ranks() || a.replicas() != b.replicas()) return false;
-  for (std::uint32_t replica = 0; replica < a.replicas(); ++replica)
-    if (!std::ranges::equal(a.rank_of_stage(replica), b.rank_of_stage(replica))) return false;
-  return true;
-}
-
 template <typename MayMake>
 bool makes_order_of(const family& f, const schedule& s, MayMake& may_make) {
   const schedule_params p = params_of_size(f, s);
   if (!may_make(f, p)) return false;
   try {
     require(f, p);
-    return same_ranks(f.place(p), s.placement) && f.make(p).cells == s.cells;
+    return same_stages_on_ranks(f.place(p), s.placement) && f.make(p).cells == s.cells;
   } catch (const schedule_error&) {  // not of these sizes
     return false;
   }
