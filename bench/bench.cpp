@@ -18,7 +18,8 @@
 #include <cstring>
 #include <new>
 #include <ostream>
-#include <pipesched/execute/in_process.hpp>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/pipesched.hpp>
@@ -188,19 +189,16 @@ struct idle_trainer {
   void backward(const task& t) { benchmark::DoNotOptimize(&t); }
   void backward_input(const task& t) { benchmark::DoNotOptimize(&t); }
   void backward_weight(const task& t) { benchmark::DoNotOptimize(&t); }
-  std::span<std::byte> buffer(std::uint32_t n) { return std::span(bytes).subspan(n % 8, 1); }
-  std::span<std::byte> weight_gradient(std::uint16_t) { return bytes; }
-  std::span<std::byte> reduction_buffer(std::uint32_t) { return bytes; }
-  void reduce(std::uint16_t, std::uint16_t, std::span<const std::byte>) {}
+  std::span<std::byte> buffer(tensor_id, std::uint32_t n) { return std::span(bytes).subspan(n % 8, 1); }
+  std::span<std::byte> weight_gradient(std::uint32_t) { return bytes; }
+  void reduce(const reduction& r) { benchmark::DoNotOptimize(&r); }
   std::array<std::byte, 8> bytes{};
 };
 struct null_transport {
   void post_receive(const action& a, std::span<std::byte>) { benchmark::DoNotOptimize(&a); }
   void post_send(const action& a, std::span<const std::byte>) { benchmark::DoNotOptimize(&a); }
-  void wait_received(std::uint32_t, bool) {}
-  void wait_sent(std::uint32_t) {}
-  void wait_weights_sent() {}
-  void at(std::uint32_t n) { benchmark::DoNotOptimize(n); }
+  void wait(std::uint32_t) {}
+  void on_action(std::uint32_t n) { benchmark::DoNotOptimize(n); }
   void finish() {}
 };
 void executing(benchmark::State& state, const family& f, const schedule_params& p) {
@@ -208,7 +206,7 @@ void executing(benchmark::State& state, const family& f, const schedule_params& 
   const auto rank = static_cast<std::uint32_t>(p.pp / 2);
   idle_trainer trainer;
   null_transport transport;
-  for (auto _ : state) execute(lowered, rank, trainer, transport);
+  for (auto _ : state) run(lowered, rank, trainer, transport);
   count(state, lowered.schedule[rank].size());
   state.counters["ns_per_cell"] =
       benchmark::Counter(static_cast<double>(lowered.schedule[rank].size()) * 1e-9,
@@ -219,15 +217,18 @@ void executing(benchmark::State& state, const family& f, const schedule_params& 
 void exchanging(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(state.range(0));
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
-  in_process_hub hub(p);
-  in_process a(hub, 0), b(hub, 1);
+  thread_world world(2);
+  world.prepare(p);
+  thread_transport a(world, 0), b(world, 1);
+  const auto no_memory = [](const action&) { return std::span<std::byte>(); };
+  a.prepare(p, no_memory), b.prepare(p, no_memory);
   std::vector<std::byte> from(size), to(size);
   const action receive = p.actions[1][0], send = p.actions[0][2];
   for (auto _ : state) {
     b.post_receive(receive, to);
     a.post_send(send, from);
-    b.wait_received(receive.buffer, false);
-    a.wait_sent(send.buffer);
+    b.wait(receive.buffer);
+    a.wait(send.buffer);
   }
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(size));
 }
@@ -245,10 +246,14 @@ void crossing_threads(benchmark::State& state) {
   const std::int64_t rounds = 1000;
   const program p = lower(make_schedule("1f1b", {.pp = 2, .micro = rounds}));
   struct tiny : idle_trainer {
-    std::span<std::byte> buffer(std::uint32_t n) { return std::span(messages).subspan(8 * n, 8); }
+    std::span<std::byte> buffer(tensor_id, std::uint32_t n) { return std::span(messages).subspan(8 * n, 8); }
     std::vector<std::byte> messages = std::vector<std::byte>(8 * 64);
   };
-  for (auto _ : state) run_in_process(p, [](std::uint32_t) { return tiny{}; });
+  for (auto _ : state) {
+    std::vector<tiny> trainers(2);
+    thread_world world(2);
+    run_all(p, trainers, world);
+  }
   state.counters["ns_per_message"] = benchmark::Counter(
       2 * rounds * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }

@@ -16,20 +16,20 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <latch>
 #include <numeric>
-#include <pipesched/execute/in_process.hpp>
+#include <optional>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/simulate/fit_costs.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "trainer.hpp"
 #ifdef PIPESCHED_HAS_MPI
-#include <pipesched/mpi/mpi.hpp>
+#include <pipesched/mpi/mpi_transport.hpp>
 #endif
 
 #ifndef PIPESCHED_SOURCE_DIR
@@ -53,7 +53,6 @@ struct options {
   std::uint64_t seed = 1;
   double rate = 0.003;
   bool check = false, evaluate = false;
-  std::uint32_t own_rank = 0;  // the rank of this process, over MPI
 };
 
 std::string read_headers(const std::string& folder) {
@@ -73,81 +72,6 @@ std::string read_headers(const std::string& folder) {
 
 double mean(std::span<const double> v) {
   return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
-}
-
-#ifdef PIPESCHED_HAS_MPI
-/// Runs the steps of this process's rank over MPI, one process per rank. All processes get the losses of all ranks.
-template <typename After>
-void run_steps_over_mpi(const program& p, const options& o, const train::text& data, train::rank_model<real>& model,
-                        std::size_t steps, After&& after) {
-  std::vector<double> losses(p.schedule.micro * steps);
-  mpi_transport transport(p, MPI_COMM_WORLD);
-  train::trainer<real> trainer(p, transport.rank(), model, o.model, data, losses);
-  try {
-    for (std::size_t step = 0; step < steps; ++step) {
-      trainer.begin(step);
-      execute(p, transport.rank(), trainer, transport);
-      if (!p.schedule.forward_only) model.update(p.schedule.micro, o.rate);
-      const std::span<double> of_step(losses.data() + step * p.schedule.micro, p.schedule.micro);
-      // The rank of a micro-batch's last stage knows its loss; other ranks have 0.
-      MPI_Allreduce(MPI_IN_PLACE, of_step.data(), static_cast<int>(of_step.size()), MPI_DOUBLE, MPI_SUM,
-                    MPI_COMM_WORLD);
-      after(step, mean(of_step));
-    }
-    transport.leave();
-  } catch (const std::exception& e) {
-    transport.abort(e.what());
-    throw;
-  }
-}
-#endif
-
-/// Runs all steps of a program with one thread per rank, and updates the weights unless the program is forward only. Calls
-/// `after(step, loss)` on the caller's thread after each step.
-/// @param measured  receives the timeline of the last step; may be null
-template <typename After>
-void run_steps(const program& p, const options& o, const train::text& data,
-               std::vector<std::unique_ptr<train::rank_model<real>>>& models, std::size_t steps, timeline* measured,
-               After&& after) {
-#ifdef PIPESCHED_HAS_MPI
-  if (o.transport == "mpi") return run_steps_over_mpi(p, o, data, *models[o.own_rank], steps, after);
-#endif
-  std::vector<double> losses(steps * p.schedule.micro);
-  std::deque<train::trainer<real>> trainers;  // outlive the threads: ranks copy from each other's buffers
-  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank)
-    trainers.emplace_back(p, rank, *models[rank], o.model, data, losses);
-  std::deque<std::latch> ended;  // per step: all ranks have finished it
-  for (std::size_t step = 0; step < steps; ++step) ended.emplace_back(p.schedule.pp());
-  in_process_hub hub(p);
-  const auto zero = steady_clock::now();
-
-  const auto run_rank = [&](std::uint32_t rank) {
-    std::size_t step = 0;
-    try {
-      in_process transport(hub, rank);
-      for (; step < steps; ++step) {
-        const bool record = measured != nullptr && step + 1 == steps;
-        trainers[rank].begin(step);
-        execute(p, rank, trainers[rank], transport, record ? (*measured)[rank] : std::span<interval>(), zero);
-        // No barrier: a rank may update its weights and begin the next step while others still run this one.
-        if (!p.schedule.forward_only) models[rank]->update(p.schedule.micro, o.rate);
-        ended[step].count_down();
-      }
-    } catch (const std::exception& e) {
-      hub.abort(rank, e.what());  // stops the other ranks; the first cause is kept
-      for (; step < steps; ++step) ended[step].count_down();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) threads.emplace_back(run_rank, rank);
-    for (std::size_t step = 0; step < steps; ++step) {
-      ended[step].wait();
-      if (hub.aborted()) break;
-      after(step, mean(std::span(losses).subspan(step * p.schedule.micro, p.schedule.micro)));
-    }
-  }
-  if (hub.aborted()) throw pipeline_aborted(hub.cause());
 }
 
 /// Runs the same steps on one device, as a reference. Returns the loss of each step.
@@ -208,7 +132,12 @@ void predict(const options& o, const timeline& last) {
                measure(simulate(make_schedule(name, keep_taken(o.plan, find_family(name).limits)), costs)).makespan);
 }
 
-void run(const options& o) {
+/// Trains, evaluates and prints.
+/// @param own_rank   of this process; none if it has all ranks
+/// @param run_steps  `run_steps(program, trainers, options)` runs steps of the ranks of this process
+/// @param sum        adds up numbers over all processes
+template <typename RunSteps, typename Sum>
+void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSteps&& run_steps, Sum&& sum) {
   const std::string characters = read_headers(o.data);
   const train::text data(characters, o.seed);
   options with_text = o;
@@ -217,32 +146,42 @@ void run(const options& o) {
   if (data.held_out() < sizes.context + 1)
     throw schedule_error(fmt::format("--data {} has {} characters in *.hpp; a context of {} needs at least {}", o.data,
                                      data.size(), sizes.context, 10 * (sizes.context + 1)));
-  const program p = lower(make_schedule(o.family, o.plan));
-  std::vector<std::unique_ptr<train::rank_model<real>>> models;
-  for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) {
-    models.emplace_back();  // over MPI a process has the model of its own rank only
-    if (o.transport == "threads" || rank == o.own_rank)
-      models.back() = std::make_unique<train::rank_model<real>>(sizes, p.schedule.placement, rank, o.seed);
-  }
-  fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n",
-             p.schedule.name.view(), p.schedule.pp(), p.schedule.stages(), p.schedule.micro, sizes.batch, sizes.context,
-             sizes.layers, sizes.width);
+  schedule_params forward_only = o.plan;
+  forward_only.forward_only = true;
+  const program programs[] = {lower(make_schedule(o.family, o.plan)), lower(make_schedule(o.family, forward_only))};
+  const auto& [training, evaluation] = programs;
+  const schedule& s = training.schedule;
+  fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n", s.name.view(),
+             s.pp(), s.stages(), s.micro, sizes.batch, sizes.context, sizes.layers, sizes.width);
   fmt::print("text: {} characters, {} distinct; an untrained model has a loss of {:.3f}\n", data.size(),
              data.vocabulary(), std::log(data.vocabulary()));
 
-  timeline last{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};
-  const bool record = !o.html.empty() || !o.predict.empty();
-  std::vector<double> losses;
+  std::vector<double> losses;  // by step
   const bool terminal = isatty(STDOUT_FILENO);
   const auto start = steady_clock::now();
-  run_steps(p, with_text, data, models, o.steps, record ? &last : nullptr, [&](std::size_t step, double loss) {
-    losses.push_back(loss);
+  const auto report = [&](std::size_t step, std::span<double> of_step) {
+    sum(of_step);  // over MPI only the rank of a micro-batch's last stage knows its loss; the others have 0
+    losses.push_back(mean(of_step));
     if (!terminal && step != 0 && (step + 1) % 10 != 0) return;
-    const double done = static_cast<double>((step + 1) * p.schedule.micro * sizes.rows());
-    fmt::print("{}step {:4} of {}   loss {:.4f}   {:.0f} characters/s{}", terminal ? "\r" : "", step + 1, o.steps, loss,
-               done / seconds(steady_clock::now() - start).count(), terminal ? "\x1b[K" : "\n");
+    const double done = static_cast<double>((step + 1) * s.micro * sizes.rows());
+    fmt::print("{}step {:4} of {}   loss {:.4f}   {:.0f} characters/s{}", terminal ? "\r" : "", step + 1, o.steps,
+               losses.back(), done / seconds(steady_clock::now() - start).count(), terminal ? "\x1b[K" : "\n");
     std::fflush(stdout);
-  });
+  };
+
+  std::deque<train::trainer<real>> trainers;
+  const std::uint32_t last_rank = s.placement.rank_of_stage(0).back();
+  for (std::uint32_t rank = own_rank.value_or(0); rank < (own_rank ? *own_rank + 1 : s.pp()); ++rank) {
+    trainers.emplace_back(programs, rank, train::settings{sizes, &data, o.seed, o.rate});
+    if (own_rank || rank == last_rank) trainers.back().after_step = report;
+  }
+  const auto run_program = [&](const program& p, std::span<double> losses_of_micro, const run_options& options) {
+    for (auto& trainer : trainers) trainer.begin(p, losses_of_micro);
+    return run_steps(p, trainers, options);
+  };
+  std::vector<double> of_micro(o.steps * s.micro);
+  const bool record = !o.html.empty() || !o.predict.empty();
+  timeline last = run_program(training, of_micro, {.steps = o.steps, .record = record});
   fmt::print("{}{:.1f} s\n\n{}", terminal ? "\n" : "", seconds(steady_clock::now() - start).count(),
              loss_curve(losses));
 
@@ -255,11 +194,10 @@ void run(const options& o) {
                most);
   }
   if (o.evaluate) {
-    schedule_params plan = o.plan;
-    plan.forward_only = true;
-    std::vector<double> held_out;
-    run_steps(lower(make_schedule(o.family, plan)), with_text, data, models, 10, nullptr,
-              [&](std::size_t, double loss) { held_out.push_back(loss); });
+    constexpr std::size_t steps = 10;
+    std::vector<double> held_out(steps * s.micro);
+    run_program(evaluation, held_out, {.steps = steps});
+    sum(held_out);
     fmt::print("held-out text: loss {:.4f}\n", mean(held_out));
   }
   if (record) last = scaled(starting_at_zero(std::move(last)), 1000);
@@ -271,18 +209,36 @@ void require(bool holds, const std::string& otherwise) {
   if (!holds) throw schedule_error(otherwise);
 }
 
+/// Runs all ranks as threads.
+void run_in_threads(const options& o) {
+  std::optional<thread_world> world;
+  const auto run_steps = [&](const program& p, auto& trainers, const run_options& options) {
+    if (!world) world.emplace(p.schedule.pp());
+    return run_all(p, trainers, *world, options);
+  };
+  train_model(o, std::nullopt, run_steps, [](std::span<double>) {});
+}
+
 /// Runs the rank of this process. Only rank 0 prints.
-int run_over_mpi([[maybe_unused]] options o) {
+int run_over_mpi([[maybe_unused]] const options& o) {
 #ifdef PIPESCHED_HAS_MPI
   MPI_Init(nullptr, nullptr);
   int rank = 0, size = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  o.own_rank = static_cast<std::uint32_t>(rank);
   if (rank != 0) static_cast<void>(std::freopen("/dev/null", "w", stdout));
   try {
     require(size == o.plan.pp, fmt::format("--pp {0} needs {0} processes; got {1}", o.plan.pp, size));
-    run(o);
+    {
+      mpi_transport transport(MPI_COMM_WORLD);
+      const auto run_steps = [&](const program& p, auto& trainers, const run_options& options) {
+        run(p, transport.rank(), trainers.front(), transport, options);
+        return timeline{};
+      };
+      train_model(o, transport.rank(), run_steps, [](std::span<double> all) {
+        MPI_Allreduce(MPI_IN_PLACE, all.data(), static_cast<int>(all.size()), MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+      });
+    }
     MPI_Finalize();
     return 0;
   } catch (const std::exception& e) {
@@ -346,7 +302,7 @@ int main(int argc, char** argv) {
     require(o.rate > 0 && std::isfinite(o.rate),
             fmt::format("--learning-rate must be positive and finite; got {}", o.rate));
     if (o.transport == "mpi") return run_over_mpi(o);
-    run(o);
+    run_in_threads(o);
     return 0;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "train: not enough memory for a model of this size\n");

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The trainer of one rank, with the callbacks of the executor. The constructor allocates all memory, as the program knows
-// the number of slots; addresses never change afterwards.
+// The trainer of one rank. The constructor allocates all memory, as a program knows its slots; addresses never change
+// afterwards.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <functional>
 #include <memory>
-#include <pipesched/execute/callbacks.hpp>
+#include <pipesched/execute/trainer.hpp>
 #include <random>
 #include <span>
 #include <string>
@@ -51,59 +51,61 @@ class text {
   std::vector<std::uint8_t> tokens_;
 };
 
-/// The stages of a rank, by chunk, with their optimizer states. The trainers for training and for evaluation share it.
-template <typename Real>
-struct rank_model {
-  rank_model(const model_sizes& s, const pipesched::placement& placement, std::uint32_t rank, std::uint64_t seed)
-      : numbers(placement.stages_of(rank)) {
-    for (std::size_t number : numbers) {
-      const typename stage<Real>::place at{number, placement.stages()};
-      stages.push_back(std::make_unique<stage<Real>>(s, at, seed));
-      optimizers.emplace_back(stages.back()->parameters());
-      max_blocks = std::max(max_blocks, at.end(s) - at.begin(s));
-    }
-  }
-  /// Updates the weights after a step. Replicas have bitwise equal gradients, so they keep equal weights without exchange.
-  void update(std::size_t micro, double rate) {
-    for (std::size_t i = 0; i < stages.size(); ++i)
-      optimizers[i].step(stages[i]->store(), 1 / static_cast<double>(micro), rate);
-  }
-
-  std::vector<std::uint16_t> numbers;
-  std::vector<std::unique_ptr<stage<Real>>> stages;
-  std::vector<adam<Real>> optimizers;
-  std::size_t max_blocks = 0;  // most blocks of a stage on this rank; each activation slot may hold any stage
+/// The options of all trainers.
+struct settings {
+  model_sizes sizes;
+  const text* data = nullptr;
+  std::uint64_t seed = 1;
+  double rate = 0.003;  ///< of learning
 };
 
-/// @param losses  one per micro-batch of every step; a rank writes those of the micro-batches whose last stage it runs
 template <typename Real>
 class trainer {
  public:
-  trainer(const pipesched::program& p, std::uint32_t rank, rank_model<Real>& model, const model_sizes& s,
-          const text& data, std::span<double> losses)
-      : s_(s),
-        model_(model),
-        data_(data),
-        losses_(losses),
-        micro_(p.schedule.micro),
-        forward_only_(p.schedule.forward_only),
-        kept_(p.pools[rank].activations, {s, model.max_blocks}),
-        due_(p.pools[rank].contexts, {s, model.max_blocks}),
-        buffers_(p.pools[rank].buffers, std::vector<Real>(s.rows() * s.width)),
-        ends_(s.rows() * s.width) {
-    // Stages differ in their number of weights. The receive action says which stage a reduction buffer is for.
-    reductions_.resize(p.pools[rank].reductions);
-    for (const pipesched::action& a : p.actions[rank])
-      if (a.kind == pipesched::action_kind::receive && a.what.kind == pipesched::tensor_kind::weight_gradient)
-        reductions_[a.buffer].resize(gradients(a.what.stage).size());
+  /// @param programs  all that it will run
+  trainer(std::span<const pipesched::program> programs, std::uint32_t rank, const settings& with)
+      : with_(with), ends_(tensor_size()) {
+    const pipesched::placement& where = programs.front().schedule.placement;
+    numbers_ = where.stages_of(rank);
+    std::size_t max_blocks = 0;  // of a stage; a slot may hold any of them
+    for (const std::size_t number : numbers_) {
+      const typename stage<Real>::place at{number, where.stages()};
+      stages_.push_back(std::make_unique<stage<Real>>(with.sizes, at, with.seed));
+      optimizers_.emplace_back(stages_.back()->parameters());
+      max_blocks = std::max(max_blocks, at.end(with.sizes) - at.begin(with.sizes));
+    }
+    pipesched::pool_sizes pools;
+    for (const pipesched::program& p : programs) {
+      pools = larger(pools, p.pools[rank]);
+      const auto sizes = buffer_bytes(p, rank, [&](pipesched::tensor_id m) { return size_of(m) * sizeof(Real); });
+      buffers_.resize(std::max(buffers_.size(), sizes.size()));
+      for (std::size_t n = 0; n < sizes.size(); ++n)
+        buffers_[n].resize(std::max(buffers_[n].size(), sizes[n] / sizeof(Real)));
+    }
+    using pipesched::pool;
+    kept_.assign(pools[pool::activation], {with.sizes, max_blocks});
+    due_.assign(pools[pool::context], {with.sizes, max_blocks});
   }
 
-  /// Selects the data of a step. Called before the step.
-  void begin(std::size_t step) { step_ = step; }
+  /// Called before the steps of a program.
+  /// @param losses  one per micro-batch of every step; a rank writes those of the micro-batches whose last stage it runs
+  void begin(const pipesched::program& p, std::span<double> losses) {
+    micro_ = p.schedule.micro, evaluates_ = p.schedule.forward_only, losses_ = losses;
+  }
+
+  void begin_step(std::size_t step) { step_ = step; }
+  /// Updates the weights. Replicas have bitwise equal gradients, so they keep equal weights without exchange. No barrier: a
+  /// rank may begin the next step while others still run this one.
+  void end_step(std::size_t step) {
+    for (std::size_t i = 0; i < stages_.size() && !evaluates_; ++i)
+      optimizers_[i].step(stages_[i]->store(), 1 / static_cast<double>(micro_), with_.rate);
+    if (after_step && !evaluates_) after_step(step, losses_.subspan(step * micro_, micro_));
+  }
+  std::function<void(std::size_t step, std::span<double> losses)> after_step;  ///< of training
 
   void forward(pipesched::task t) {
     auto& kept = kept_[t.slots.activation];
-    data_.draw(step_, t.what.micro, forward_only_, s_, kept.tokens);
+    with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
     const double loss = stage_of(t).forward(kept, moved(t));
     if (stage_of(t).last()) losses_[step_ * micro_ + t.what.micro] = loss;
   }
@@ -118,45 +120,48 @@ class trainer {
     backward_weight(t);
   }
 
-  std::span<std::byte> buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(buffers_[n])); }
-  std::span<std::byte> weight_gradient(std::uint16_t number) {
-    return std::as_writable_bytes(std::span(gradients(number)));
+  std::span<std::byte> buffer(pipesched::tensor_id message, std::uint32_t n) {
+    return std::as_writable_bytes(std::span(buffers_[n]).first(size_of(message)));
   }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(reductions_[n])); }
-  void reduce(std::uint16_t number, std::uint16_t, std::span<const std::byte> other) {
-    for (Real& mine : gradients(number)) {
-      Real theirs;
-      std::memcpy(&theirs, other.data(), sizeof theirs);
-      mine += theirs;  // the other rank computes the same sum: floating-point addition commutes
-      other = other.subspan(sizeof theirs);
-    }
+  std::span<std::byte> weight_gradient(std::uint32_t chunk) {
+    return std::as_writable_bytes(std::span(stages_[chunk]->store().gradients));
+  }
+  void reduce(pipesched::reduction r) {
+    auto& mine = stages_[r.chunk]->store().gradients;  // the other rank computes the same sum: addition commutes
+    std::transform(mine.begin(), mine.end(), buffers_[r.buffer].begin(), mine.begin(), std::plus<Real>());
   }
 
  private:
-  stage<Real>& stage_of(const pipesched::task& t) { return *model_.stages[t.what.chunk]; }
-  std::vector<Real>& gradients(std::uint16_t number) {
-    const auto at = std::find(model_.numbers.begin(), model_.numbers.end(), number);
-    return model_.stages[static_cast<std::size_t>(at - model_.numbers.begin())]->store().gradients;
+  stage<Real>& stage_of(const pipesched::task& t) { return *stages_[t.what.chunk]; }
+  std::size_t tensor_size() const { return with_.sizes.rows() * with_.sizes.width; }
+  // Numbers in a message. Weight gradients are those of this rank's stages.
+  std::size_t size_of(pipesched::tensor_id message) const {
+    if (message.kind != pipesched::tensor_kind::weight_gradient) return tensor_size();
+    const auto at = std::find(numbers_.begin(), numbers_.end(), message.stage);
+    return stages_[static_cast<std::size_t>(at - numbers_.begin())]->parameters();
   }
   // Copies the input of an op to the buffer of its output, where the stage works in place. The first stage has no input and
   // the last one no output.
   std::span<Real> moved(const pipesched::task& t) {
-    std::vector<Real>& to = t.slots.output == pipesched::no_slot ? ends_ : buffers_[t.slots.output];
-    if (t.slots.input != pipesched::no_slot) to = buffers_[t.slots.input];  // equal sizes: no allocation
+    const auto numbers_in = [&](std::uint32_t n) {
+      return std::span(n == pipesched::no_slot ? ends_ : buffers_[n]).first(tensor_size());
+    };
+    const std::span<Real> to = numbers_in(t.slots.output);
+    if (t.slots.input != pipesched::no_slot) std::ranges::copy(numbers_in(t.slots.input), to.begin());
     return to;
   }
 
-  model_sizes s_;
-  rank_model<Real>& model_;
-  const text& data_;
-  std::span<double> losses_;
-  std::size_t micro_, step_ = 0;
-  bool forward_only_;
+  settings with_;
+  std::vector<std::uint16_t> numbers_;  // of the stages, by chunk
+  std::vector<std::unique_ptr<stage<Real>>> stages_;
+  std::vector<adam<Real>> optimizers_;
   std::vector<typename stage<Real>::activation> kept_;
   std::vector<typename stage<Real>::context> due_;
   std::vector<std::vector<Real>> buffers_;
   std::vector<Real> ends_;
-  std::vector<std::vector<Real>> reductions_;
+  std::span<double> losses_;
+  std::size_t micro_ = 0, step_ = 0;
+  bool evaluates_ = false;
 };
 
 }  // namespace train

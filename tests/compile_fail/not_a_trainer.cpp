@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // expected: error: static.assert.*a trainer needs: void forward\(pipesched::task\)
-#include <pipesched/execute/in_process.hpp>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 struct trainer {
 #ifdef RIGHT
   void forward(pipesched::task) {}
@@ -8,8 +9,8 @@ struct trainer {
   int forward(pipesched::task) { return 0; }
 #endif
   void backward(pipesched::task) {}
-  std::span<std::byte> buffer(std::uint32_t) { return {}; }
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
 };
-void run(const pipesched::program& p) {
-  pipesched::run_in_process(p, [](std::uint32_t) { return trainer{}; });
+void run(const pipesched::program& p, std::vector<trainer>& trainers, pipesched::thread_world& world) {
+  pipesched::run_all(p, trainers, world);
 }

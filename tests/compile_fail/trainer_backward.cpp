@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // expected: the trainer has a member backward that cannot be called as: void backward\(pipesched::task\)
-#include <pipesched/execute/in_process.hpp>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 struct trainer {
   void forward(pipesched::task) {}
 #ifdef RIGHT
@@ -10,8 +11,8 @@ struct trainer {
 #endif
   void backward_input(pipesched::task) {}
   void backward_weight(pipesched::task) {}
-  std::span<std::byte> buffer(std::uint32_t) { return {}; }
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
 };
-void run(const pipesched::program& p) {
-  pipesched::run_in_process(p, [](std::uint32_t) { return trainer{}; });
+void run(const pipesched::program& p, std::vector<trainer>& trainers, pipesched::thread_world& world) {
+  pipesched::run_all(p, trainers, world);
 }

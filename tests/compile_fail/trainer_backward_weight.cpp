@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // expected: the trainer has a member backward_weight that cannot be called as: void backward_weight\(pipesched::task\)
-#include <pipesched/execute/in_process.hpp>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 struct trainer {
   void forward(pipesched::task) {}
   void backward(pipesched::task) {}
-  std::span<std::byte> buffer(std::uint32_t) { return {}; }
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
 #ifdef RIGHT
   void backward_weight(pipesched::task) {}
 #else
@@ -12,6 +13,6 @@ struct trainer {
   void backward_weight(pipesched::task) {}
 #endif
 };
-void run(const pipesched::program& p) {
-  pipesched::run_in_process(p, [](std::uint32_t) { return trainer{}; });
+void run(const pipesched::program& p, std::vector<trainer>& trainers, pipesched::thread_world& world) {
+  pipesched::run_all(p, trainers, world);
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 // expected: the trainer has a member overlapped that cannot be called as: void overlapped\(pipesched::task, pipesched::task\)
-#include <pipesched/execute/in_process.hpp>
+#include <pipesched/execute/run.hpp>
+#include <pipesched/execute/thread_transport.hpp>
 struct trainer {
   void forward(pipesched::task) {}
   void backward(pipesched::task) {}
-  std::span<std::byte> buffer(std::uint32_t) { return {}; }
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
 #ifdef RIGHT
   void overlapped(pipesched::task, pipesched::task) {}
 #else
   void overlapped(pipesched::task) {}
 #endif
 };
-void run(const pipesched::program& p) {
-  pipesched::run_in_process(p, [](std::uint32_t) { return trainer{}; });
+void run(const pipesched::program& p, std::vector<trainer>& trainers, pipesched::thread_world& world) {
+  pipesched::run_all(p, trainers, world);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A step of execute() with threads neither allocates nor locks: operator new and pthread_mutex_lock count their calls. One
-// program of its own, as both are replaced in all of it. Exits with 0 if there are none, and if the counters do count.
+// A step over threads neither allocates nor locks: operator new and pthread_mutex_lock count their calls. One
+// program of its own, as both are replaced in all of it. Exits with 0 if both counts are 0, and if the counters do count.
 
 #include <pthread.h>
 
@@ -14,8 +14,8 @@
 #include <thread>
 #include <vector>
 
-#include "pipesched/execute/executor.hpp"
-#include "pipesched/execute/in_process.hpp"
+#include "pipesched/execute/run.hpp"
+#include "pipesched/execute/thread_transport.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/tanh_model.hpp"
@@ -40,30 +40,36 @@ extern "C" int __wrap_pthread_mutex_lock(pthread_mutex_t* mutex) {
   return __real_pthread_mutex_lock(mutex);
 }
 
+using namespace pipesched;
+
+// Counts from the begin of step 1 to the end of step 4, of which the last is measured.
+struct counted_trainer : tests::tanh_model<double>::trainer {
+  using tests::tanh_model<double>::trainer::trainer;
+  std::barrier<>*all_begin = nullptr, *all_end = nullptr;
+  void begin_step(std::size_t step) {
+    if (step != 1) return;
+    all_begin->arrive_and_wait();
+    counts = true;
+  }
+  void end_step(std::size_t step) {
+    if (step != 4) return;
+    all_end->arrive_and_wait();
+    counts = false;
+  }
+};
+
 int main() {
-  using namespace pipesched;
   int failures = 0;
   for (const family& f : families)
     for (const bool forward_only : {false, true}) {
       const program p = lower(f.make({.pp = 4, .micro = 8, .forward_only = forward_only}));
-      in_process_hub hub(p);
-      std::vector<tests::tanh_model<double>::trainer> trainers;
+      thread_world world(4);
+      std::vector<counted_trainer> trainers;
       for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
-      timeline measured{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};
-      std::barrier together(4);
+      std::barrier<> all_begin(4), all_end(4);
+      for (counted_trainer& t : trainers) t.all_begin = &all_begin, t.all_end = &all_end;
       allocations = locks = 0;
-      {
-        std::vector<std::jthread> threads;
-        for (std::uint32_t rank = 0; rank < 4; ++rank)
-          threads.emplace_back([&, rank] {
-            in_process transport(hub, rank);
-            together.arrive_and_wait();
-            counts = true;
-            for (int step = 0; step < 3; ++step) execute(p, rank, trainers[rank], transport, measured[rank]);
-            together.arrive_and_wait();
-            counts = false;
-          });
-      }
+      run_all(p, trainers, world, {.steps = 5, .record = true});
       if (allocations + locks == 0) continue;
       std::printf("FAILED: %s: %d allocations, %d locks\n", f.name.data(), allocations.load(), locks.load());
       ++failures;

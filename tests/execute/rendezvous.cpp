@@ -1,30 +1,33 @@
 // SPDX-License-Identifier: MIT
-// What verify() says of a program is what happens when it is run: ranks are threads, a send ends only when its receive is
-// posted, and a trainer that computes nothing looks whether all that it needs is where it should be.
+// A program runs to its end if and only if verify() passes it. Ranks are threads, a send ends only when its receive is posted,
+// and a trainer that computes nothing checks that all it needs is in its place.
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <random>
-#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "pipesched/execute/executor.hpp"
+#include "pipesched/execute/run.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/program/verify.hpp"
 #include "support/families.hpp"
 #include "support/random_programs.hpp"
+#include "support/two_replicas.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -44,20 +47,21 @@ struct buffer {
   tensor_id what{};
 };
 
-tensor_id made_by(tensor_id t) { return t; }
-
-// One rank: what its buffers and slots hold, as its own actions and those of its transport leave them.
+// One rank: the contents of its buffers and slots, as its own actions and those of its transport leave them.
 class rank_state {
  public:
   rank_state(const program& p, std::uint32_t rank)
       : p_(p),
         rank_(rank),
-        buffers(p.pools[rank].buffers),
-        reductions(p.pools[rank].reductions),
-        activations_(p.pools[rank].activations),
-        weights_(p.pools[rank].contexts) {
+        buffers(p.pools[rank].buffers()),
+        stages_(p.schedule.placement.stages_of(rank)),
+        left_(stages_.size()),
+        reduced_(stages_.size()),
+        gradients_(stages_.size()),
+        activations_(p.pools[rank][pool::activation]),
+        contexts_(p.pools[rank][pool::context]) {
     for (const cell& c : p.schedule[rank])
-      for (const op& o : c) left_[o.stage] += yields_weight_gradient(o.pass);
+      for (const op& o : c) left_[o.chunk] += yields_weight_gradient(o.pass);
   }
 
   // The trainer.
@@ -69,36 +73,42 @@ class rank_state {
     const task both[] = {a, b};
     run(both);
   }
-  std::span<std::byte> buffer(std::uint32_t n) {
-    require(n < buffers.size(), "no such buffer");
+  std::span<std::byte> buffer(tensor_id message, std::uint32_t n) {
+    const bool gradient = message.kind == tensor_kind::weight_gradient;
+    const std::uint32_t tensors = p_.pools[rank_][pool::tensor];
+    require(gradient ? n >= tensors && n < p_.pools[rank_].owned_buffers() : n < tensors, "no such buffer");
     return std::as_writable_bytes(std::span(&buffers[n].what, 1));
   }
-  std::span<std::byte> weight_gradient(std::uint16_t stage) {
-    require(left_.contains(stage) && left_[stage] == 0, "a weight gradient that is not whole");
-    gradients_.try_emplace(stage, tensor_id{tensor_kind::weight_gradient, stage, 0});
-    return std::as_writable_bytes(std::span(&gradients_[stage], 1));
+  std::span<std::byte> weight_gradient(std::uint32_t chunk) {
+    gradients_[chunk] = whole(chunk);
+    return std::as_writable_bytes(std::span(&gradients_[chunk], 1));
   }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) {
-    require(n < reductions.size(), "no such reduction buffer");
-    return std::as_writable_bytes(std::span(&reductions[n].what, 1));
-  }
-  void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> bytes) {
-    require(left_.contains(stage) && left_[stage] == 0, "adds to a weight gradient that is not whole");
-    tensor_id theirs{tensor_kind::weight_gradient, other, 0};
-    if (!bytes.empty()) std::memcpy(&theirs, bytes.data(), sizeof theirs);
-    require(theirs == tensor_id{tensor_kind::weight_gradient, other, 0}, "another weight gradient");
-    if (stage == other) ++reduced_[stage];
+  void reduce(reduction r) {
+    require(whole(r.chunk).stage == r.stage, "the chunk of another stage");
+    if (r.buffer == no_slot) {
+      require(r.other_chunk != r.chunk && whole(r.other_chunk) == r.other, "another weight gradient");
+    } else {
+      require(r.buffer >= p_.pools[rank_][pool::tensor] && r.buffer < p_.pools[rank_].owned_buffers(),
+              "no such buffer");
+      struct buffer& b = buffers[r.buffer];
+      require(b.is == content::held && b.what == r.other, "another weight gradient");
+      b.is = content::nothing;
+    }
+    if (r.other.stage == r.stage) ++reduced_[r.chunk];
   }
 
-  // Have all cells run, and all stages been reduced?
+  // True if all cells have run, no message is left, and all stages have been reduced.
   bool complete() const {
     if (next_ != p_.schedule[rank_].size()) return false;
-    if (p_.schedule.placement.replicas() < 2 || p_.schedule.forward_only) return true;
-    for (const auto& [stage, left] : left_) {
-      const bool shared =
-          p_.schedule.placement.rank_of_stage(0)[stage] != p_.schedule.placement.rank_of_stage(1)[stage];
-      const auto at = reduced_.find(stage);
-      if ((at == reduced_.end() ? 0 : at->second) != (shared ? 1 : 0)) return false;
+    for (const struct buffer& b : buffers)
+      if (b.is == content::held || b.is == content::receiving) return false;
+    const placement& where = p_.schedule.placement;
+    if (where.replicas() < 2 || p_.schedule.forward_only) return true;
+    for (const std::uint16_t stage : stages_) {
+      std::uint32_t reduced = 0;  // of both chunks if both replicas are on this rank
+      for (std::size_t chunk = 0; chunk < stages_.size(); ++chunk)
+        if (stages_[chunk] == stage) reduced += reduced_[chunk];
+      if (reduced != 1) return false;
     }
     return true;
   }
@@ -108,42 +118,50 @@ class rank_state {
   std::uint32_t rank_;
 
  public:
-  std::vector<struct buffer> buffers, reductions;
+  std::vector<struct buffer> buffers;  // tensors, then reductions, then sent gradients
 
  private:
+  // The weight gradient of a chunk, to which nothing is added any more.
+  tensor_id whole(std::uint32_t chunk) const {
+    require(chunk < stages_.size() && left_[chunk] == 0, "a weight gradient that is not whole");
+    return {tensor_kind::weight_gradient, stages_[chunk], 0};
+  }
   void run(std::span<const task> tasks) {
     require(next_ < p_.schedule[rank_].size(), "a cell too many");
     const cell& expected = p_.schedule[rank_][next_++];
     const std::uint32_t stages = p_.schedule.stages();
     require(tasks.size() == expected.size(), "another cell");
+    for (const task& t : tasks)  // before any input is used up
+      if (output_of(t.what, stages))
+        require(t.slots.output < p_.pools[rank_][pool::tensor] && buffers[t.slots.output].is == content::nothing,
+                "the output has no room");
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       require(tasks[i].what == expected[i], "another cell");
       const auto in = input_of(tasks[i].what, stages);
       require(in.has_value() == (tasks[i].slots.input != no_slot), "an input too many or too few");
       if (!in) continue;
-      require(tasks[i].slots.input < buffers.size(), "no such buffer");
+      require(tasks[i].slots.input < p_.pools[rank_][pool::tensor], "no such buffer");
       struct buffer& b = buffers[tasks[i].slots.input];
-      require(b.is == content::held && b.what == made_by(*in), "the input is not there");
+      require(b.is == content::held && b.what == *in, "the input is not there");
       b.is = content::nothing;
     }
     for (const task& t : tasks) {
       const auto out = output_of(t.what, stages);
       require(out.has_value() == (t.slots.output != no_slot), "an output too many or too few");
       if (!out) continue;
-      require(t.slots.output < buffers.size(), "no such buffer");
       struct buffer& b = buffers[t.slots.output];
-      require(b.is == content::nothing, "the output has no room");
-      b = {content::held, made_by(*out)};
+      require(b.is == content::nothing, "the output has no room");  // of the other op
+      b = {content::held, *out};
     }
     for (const task& t : tasks) {
       keep(activations_, t, t.slots.activation, t.what.pass == pass::forward);
       if (t.what.pass != pass::forward)
-        keep(weights_, t, t.slots.context, t.what.pass == pass::backward_input || t.what.pass == pass::backward);
+        keep(contexts_, t, t.slots.context, t.what.pass == pass::backward_input || t.what.pass == pass::backward);
     }
     for (const task& t : tasks) {
       if (p_.schedule.forward_only || yields_weight_gradient(t.what.pass)) activations_[t.slots.activation].reset();
-      if (yields_weight_gradient(t.what.pass)) weights_[t.slots.context].reset();
-      left_[t.what.stage] -= yields_weight_gradient(t.what.pass);
+      if (yields_weight_gradient(t.what.pass)) contexts_[t.slots.context].reset();
+      left_[t.what.chunk] -= yields_weight_gradient(t.what.pass);
     }
   }
   using slot = std::optional<std::pair<std::uint32_t, std::uint32_t>>;  // stage, micro-batch
@@ -154,13 +172,14 @@ class rank_state {
     pool[at] = own;
   }
 
-  std::vector<slot> activations_, weights_;
+  std::vector<std::uint16_t> stages_;          // by chunk
+  std::vector<std::uint32_t> left_, reduced_;  // by chunk: W's and B's to come, additions of the same stage's gradient
+  std::vector<tensor_id> gradients_;           // by chunk, as it is sent
+  std::vector<slot> activations_, contexts_;
   std::size_t next_ = 0;
-  std::map<std::uint32_t, std::uint32_t> left_, reduced_;  // by stage: W's and B's to come, reductions
-  std::map<std::uint32_t, tensor_id> gradients_;
 };
 
-// What all ranks share. When all that have not ended wait, they wait for ever.
+// The messages of all ranks. When all ranks that have not ended wait, they wait for ever.
 class meeting {
  public:
   explicit meeting(const program& p) : waits_(p.actions.size(), wait{}), channels_(p.channels.size()) {}
@@ -236,71 +255,57 @@ class meeting {
 class rendezvous {
  public:
   rendezvous(const program& p, meeting& all, rank_state& own, std::uint32_t rank)
-      : p_(p), all_(all), own_(own), rank_(rank), posted_(own.buffers.size()), reductions_(own.reductions.size()) {}
+      : p_(p), all_(all), own_(own), rank_(rank), posted_(own.buffers.size()) {}
 
-  void at(std::uint32_t) { require(!all_.over(), "another rank is wrong"); }
-  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, bytes.data(), true); }
+  void on_action(std::uint32_t) { require(!all_.over(), "another rank is wrong"); }
+  void post_receive(const action& a, std::span<std::byte> bytes) {
+    struct buffer& b = own_.buffers[a.buffer];
+    require(b.is == content::nothing, "something is in the buffer");
+    b.is = content::receiving;
+    post(a, bytes.data());
+  }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    post(a, const_cast<std::byte*>(bytes.data()), false);  // only read
+    tensor_id sent;
+    std::memcpy(&sent, bytes.data(), sizeof sent);
+    require(sent == a.what, "the memory does not hold what is sent");
+    if (is_weight_gradient(a)) {
+      require(a.buffer >= p_.pools[rank_].owned_buffers() && a.buffer < own_.buffers.size(), "no such buffer");
+      require(own_.buffers[a.buffer].is == content::nothing, "the buffer is taken");
+    } else {
+      require(own_.buffers[a.buffer].is == content::held, "the buffer does not hold what is sent");
+    }
+    own_.buffers[a.buffer].is = content::sending;
+    post(a, const_cast<std::byte*>(bytes.data()));  // only read
   }
-  void wait_received(std::uint32_t n, bool weights) {
-    auto& in = weights ? own_.reductions : own_.buffers;
-    require(n < in.size(), "no such buffer");
-    require(in[n].is == content::held || in[n].is == content::receiving, "nothing comes into the buffer");
-    if (in[n].is == content::receiving) wait(n, weights);
-    in[n].is = weights ? content::nothing : content::held;  // a reduction is added at once
-  }
-  void wait_sent(std::uint32_t n) {
+  void wait(std::uint32_t n) {
     require(n < own_.buffers.size(), "no such buffer");
-    require(own_.buffers[n].is == content::nothing || own_.buffers[n].is == content::sending, "the buffer is taken");
-    if (own_.buffers[n].is == content::sending) wait(n, false);
-    own_.buffers[n].is = content::nothing;
-  }
-  void wait_weights_sent() {
-    for (const auto& [channel, number] : weights_) all_.wait_for(rank_, channel, number);
+    struct buffer& b = own_.buffers[n];
+    if (b.is != content::receiving && b.is != content::sending) return;
+    all_.wait_for(rank_, posted_[n].first, posted_[n].second);
+    // A weight gradient that was sent stays taken: its number is used once a step.
+    if (n < p_.pools[rank_].owned_buffers()) b.is = b.is == content::receiving ? content::held : content::nothing;
   }
   void finish() {
-    for (std::uint32_t n = 0; n < own_.buffers.size(); ++n)
-      if (own_.buffers[n].is == content::sending || own_.buffers[n].is == content::receiving) wait(n, false);
-    for (std::uint32_t n = 0; n < own_.reductions.size(); ++n)
-      if (own_.reductions[n].is == content::receiving) wait(n, true);
-    wait_weights_sent();
+    for (std::uint32_t n = 0; n < own_.buffers.size(); ++n) wait(n);
   }
 
  private:
-  using place = std::pair<std::uint32_t, std::size_t>;  // channel, number
-
-  void post(const action& a, std::byte* bytes, bool receives) {
+  void post(const action& a, std::byte* bytes) {
+    const bool receives = a.kind == action_kind::receive;
     require(a.channel < p_.channels.size(), "no such channel");
     const channel& c = p_.channels[a.channel];
     require((receives ? c.to : c.from) == rank_, "the channel of another rank");
-    const bool weights = a.what.kind == tensor_kind::weight_gradient;
-    if (!receives && weights) {
-      weights_.push_back({a.channel, all_.post(a.channel, receives, a.what, bytes)});
-      return;
-    }
-    struct buffer& b = weights ? own_.reductions[a.buffer] : own_.buffers[a.buffer];
-    if (receives)
-      require(b.is == content::nothing, "something is in the buffer");
-    else
-      require(b.is == content::held && b.what == a.what, "the buffer does not hold what is sent");
-    b.is = receives ? content::receiving : content::sending;
-    (weights ? reductions_ : posted_)[a.buffer] = {a.channel, all_.post(a.channel, receives, a.what, bytes)};
-  }
-  void wait(std::uint32_t n, bool weights) {
-    const auto [channel, number] = (weights ? reductions_ : posted_)[n];
-    all_.wait_for(rank_, channel, number);
+    posted_[a.buffer] = {a.channel, all_.post(a.channel, receives, a.what, bytes)};
   }
 
   const program& p_;
   meeting& all_;
   rank_state& own_;
   std::uint32_t rank_;
-  std::vector<place> posted_, reductions_;
-  std::vector<place> weights_;
+  std::vector<std::pair<std::uint32_t, std::size_t>> posted_;  // by buffer: channel and number
 };
 
-// Do all ranks run to their ends, with nothing wrong on the way?
+// True if all ranks run to their ends, with nothing wrong on the way.
 bool runs(const program& p) {
   meeting all(p);
   std::vector<char> ended(p.actions.size());
@@ -312,9 +317,16 @@ bool runs(const program& p) {
       threads.emplace_back([&, rank] {
         try {
           rendezvous transport(p, all, ranks[rank], rank);
-          execute(p, rank, ranks[rank], transport);
+          run(p, rank, ranks[rank], transport);
           ended[rank] = ranks[rank].complete();
         } catch (const wrong&) {
+          all.fail();
+        } catch (const trainer_error& e) {
+          all.fail();
+          try {
+            std::rethrow_if_nested(e);
+          } catch (const wrong&) {
+          }
           all.fail();
         }
         all.end(rank);
@@ -334,6 +346,12 @@ TEST_CASE("rendezvous: every family runs to its end, at any depth") {
       }
 }
 
+TEST_CASE("rendezvous: replicas of a stage on two ranks or on one run to their end") {
+  for (const std::vector<std::vector<std::uint16_t>>& homes :
+       {std::vector<std::vector<std::uint16_t>>{{0, 1, 2}, {2, 0, 1}}, {{0, 1, 2}, {0, 1, 2}}, {{0, 1, 2}, {2, 1, 0}}})
+    CHECK(runs(lower(two_replicas(homes))));
+}
+
 TEST_CASE("rendezvous: exactly those of thousands of changed programs run to their end that verify() passes") {
 #ifdef PIPESCHED_SMALL_GRIDS
   constexpr int rounds = 800;
@@ -346,6 +364,8 @@ TEST_CASE("rendezvous: exactly those of thousands of changed programs run to the
                            "dualpipe", "chimera"})
     for (const std::uint32_t depth : {1u, 2u, 4u})
       programs.push_back(lower(make_schedule(name, {.pp = 4, .micro = 6}), {.depth = depth}));
+  programs.push_back(lower(two_replicas({{0, 1, 2}, {0, 1, 2}})));
+  programs.push_back(lower(two_replicas({{0, 1, 2}, {2, 1, 0}})));
   int passed = 0, refused = 0;
   for (int round = 0; round < rounds; ++round) {
     program p = programs[random() % programs.size()];

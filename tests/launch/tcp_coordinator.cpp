@@ -230,9 +230,9 @@ TEST_CASE("tcp coordinator: all hear of the first failure, with the positions of
   std::vector<std::string> heard(4);
   const auto said = run(4, std::chrono::seconds(20), [&](std::uint32_t r, tcp_coordinator& job) {
     job.broadcast("");
-    if (r == 1) job.report_position("rank 1 at 1F2, which waits for activation 0F2 from rank 0", true);
-    if (r == 0) job.report_position("rank 0 at 0F7", true);
-    if (r == 0) job.report_position("rank 0 at 0F8", false);
+    if (r == 1) job.report_position("rank 1 at 1F2, which waits for activation 0F2 from rank 0", progress_state::waits);
+    if (r == 0) job.report_position("rank 0 at 0F7", progress_state::stalled);
+    if (r == 0) job.report_position("rank 0 at 0F8", progress_state::between_steps);
     job.broadcast("");
     if (r == 2) heard[2] = job.report_failure("rank 2 at 2F0: it is too warm");
     while (!job.failure()) std::this_thread::yield();
@@ -400,7 +400,7 @@ TEST_CASE("tcp coordinator: all hear at once of a process that is killed, whiche
       if (children[r] != 0) continue;
       try {
         tcp_coordinator job({.rank = r, .size = 3, .port = port}, std::chrono::seconds(20));
-        job.report_position(detail::concat({"rank ", r, " at ", r, "F3"}), false);
+        job.report_position(detail::concat({"rank ", r, " at ", r, "F3"}), progress_state::moves);
         job.broadcast("");
         try {  // process 0 passes this when all have come out of broadcast()
           if (killed == 0) gather(job, "");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// A program run by four processes: gradients are those of one device, messages of any size arrive, failures end all ranks.
-// Which part: the first argument. One line a case; the exit code is 0 if all is as expected. mpi.sh runs all parts.
+// Programs run by four processes: gradients equal those of one device, messages of any size arrive, failures end all ranks.
+// The first argument selects the part. Prints one line per case; the exit code is 0 if all is as expected. mpi.sh runs all
+// parts.
 
-#include "pipesched/mpi/run_mpi.hpp"
+#include "pipesched/mpi/mpi_transport.hpp"
 
 #include <algorithm>
 #include <array>
@@ -23,11 +24,14 @@
 #include <thread>
 #include <vector>
 
+#include "pipesched/execute/run.hpp"
+#include "pipesched/execute/thread_transport.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/launch/environment.hpp"
 #include "pipesched/launch/tcp_coordinator.hpp"
 #include "pipesched/mpi/mpi_coordinator.hpp"
 #include "pipesched/program/lower.hpp"
+#include "support/families.hpp"
 #include "support/place_to_fail.hpp"
 #include "support/tanh_model.hpp"
 
@@ -59,7 +63,7 @@ void line(const std::string& text) {
   std::fflush(stdout);
 }
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-bool told_of(const std::string& said, const place_to_fail& bad) {
+bool names(const std::string& said, const place_to_fail& bad) {
   return has(said, "aborted by rank " + std::to_string(bad.rank) + " at ") && has(said, to_string(bad.at));
 }
 
@@ -87,60 +91,142 @@ void expect_as_one_device(trainer& t, const program& p, const std::string& name)
   }
 }
 
+// Runs a program over a transport of its own.
+template <typename Trainer>
+std::vector<interval> run_once(const program& p, Trainer& t, const mpi_options& options = {}, std::size_t steps = 1) {
+  mpi_transport transport(MPI_COMM_WORLD, options);
+  return run(p, own, t, transport, {.steps = steps});
+}
+
 void trains() {
-  for (const char* name : {"1f1b", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev", "chimera", "v_half"}) {
+  for (const family& f : families) {
     for (const std::int64_t micro : {1, 4, 8, 17})
       for (const bool forward_only : {false, true}) {
-        const program p = lower(make_schedule(name, {.pp = 4, .micro = micro, .forward_only = forward_only}));
-        const std::string what = std::string(name) + " of " + std::to_string(micro) + (forward_only ? " forward" : "");
+        const program p = lower(f.make({.pp = 4, .micro = micro, .forward_only = forward_only}));
+        const std::string what = detail::concat({f.name, " with micro ", micro, forward_only ? ", forward only" : ""});
         trainer first(p, own);
-        run_mpi(p, MPI_COMM_WORLD, first);
+        run_once(p, first);
         expect_as_one_device(first, p, what);
-        // 32 bytes a message: one block and a rest, whole blocks only, one byte more than a block, one of no blocks.
+        // 32 bytes per message: one block and a rest, whole blocks only, one byte more than a block, one of no blocks.
         for (const std::size_t block : {24u, 16u, 31u, 32u}) {
-          mpi_transport transport(p, MPI_COMM_WORLD, std::chrono::seconds(60), block);
-          for (int step = 0; step < 2; ++step) {
+          mpi_transport transport(MPI_COMM_WORLD, {.block = block});
+          for (int time = 0; time < 2; ++time) {
             trainer again(p, own);
-            execute(p, own, again, transport);
+            run(p, own, again, transport);
             expect(same(first, again), what + ": twice the same to the bit");
           }
-          transport.leave();
         }
       }
-    line(std::string(name) + ": micro 1, 4, 8, 17, training and forward only, as one device, and twice the same");
+    line(std::string(f.name) + ": micro 1, 4, 8, 17, training and forward only, as one device, and twice the same");
   }
+}
+
+// Several steps sum the same gradients as threads do, and the hooks are called around each of them.
+void several_steps() {
+  struct with_hooks : trainer {
+    using trainer::trainer;
+    void begin_step(std::size_t step) { hooks += "b" + std::to_string(step); }
+    void end_step(std::size_t step) { hooks += "e" + std::to_string(step); }
+    std::string hooks{};
+  };
+  for (const family& f : families) {
+    const program p = lower(f.make({.pp = 4, .micro = 8}));
+    std::vector<trainer> in_threads;
+    for (std::uint32_t r = 0; r < 4; ++r) in_threads.emplace_back(p, r);
+    thread_world world(4);
+    run_all(p, in_threads, world, {.steps = 3, .one_thread = true});
+    with_hooks t(p, own);
+    mpi_transport transport(MPI_COMM_WORLD);
+    run(p, own, t, transport, {.steps = 2, .first_step = 7});
+    run(p, own, t, transport, {.steps = 1, .first_step = 9});
+    expect(same(t, in_threads[own]), std::string(f.name) + ": three steps, as in threads to the bit");
+    expect(t.hooks == "b7e7b8e8b9e9", std::string(f.name) + ": hooks " + t.hooks);
+    run(p, own, t, transport, {.steps = 0});
+  }
+  line("all families: three steps over one transport, as in threads to the bit, with hooks around each");
+}
+
+void training_and_evaluation() {
+  mpi_transport transport(MPI_COMM_WORLD);
+  for (const family& f : families)
+    for (int round = 0; round < 2; ++round) {
+      const program train = lower(f.make({.pp = 4, .micro = 8})),
+                    evaluate = lower(f.make({.pp = 4, .micro = 5 + round, .forward_only = true}));
+      trainer trains(train, own), evaluates(evaluate, own);
+      run(train, own, trains, transport);
+      run(evaluate, own, evaluates, transport);
+      expect_as_one_device(trains, train, std::string(f.name) + ", training");
+      expect_as_one_device(evaluates, evaluate, std::string(f.name) + ", evaluation");
+    }
+  line("all families: training and evaluation by turns over one transport, as one device");
+}
+
+// Times count from when all ranks are there, though rank 0 comes 300 ms late. A rank cannot start before those that precede it,
+// whose first forwards take 30 ms each.
+void records() {
+  struct late : trainer {
+    using trainer::trainer;
+    void begin_step(std::size_t) const {
+      if (rank == 0) std::this_thread::sleep_for(seconds(0.3));
+    }
+  };
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
-  trainer t(p, own);
-  std::vector<interval> record(p.schedule[own].size());
-  run_mpi(p, MPI_COMM_WORLD, t, {.record = record, .zero = clock_type::now()});
-  for (std::size_t i = 0; i < record.size(); ++i)
-    expect(record[i].start <= record[i].end && (i == 0 || record[i - 1].end <= record[i].start), "a timeline");
-  line("the measured timeline of a rank is in order");
+  late t(p, own);
+  t.before = [](op o) {
+    if (o.pass == pass::forward && o.micro == 0) std::this_thread::sleep_for(seconds(0.03));
+  };
+  mpi_transport transport(MPI_COMM_WORLD);
+  const auto start = clock_type::now();
+  expect(run(p, own, t, transport, {.steps = 2}).empty(), "nothing is measured unless asked for");
+  const std::vector<interval> measured = run(p, own, t, transport, {.steps = 3, .record = true});
+  const double took = seconds(clock_type::now() - start).count();
+  expect(measured.size() == p.schedule[own].size(), "an interval per cell");
+  for (std::size_t i = 0; i < measured.size(); ++i)
+    expect(measured[i].start <= measured[i].end && (i == 0 || measured[i - 1].end <= measured[i].start), "in order");
+  const double first = measured.front().start;
+  expect(first >= 0 && first > 0.03 * own - 0.025 && first < 0.03 * own + 0.2,
+         "the first cell begins at " + std::to_string(first));
+  expect(measured.back().end < took, "the last cell ends in time");
+  line("the measured timeline of the last step is in order, in seconds since all ranks began it");
 }
 
 void refuses() {
-  const auto refusal = [](const program& p) {
-    try {
-      mpi_transport transport(p, MPI_COMM_WORLD);
-    } catch (const schedule_error& e) {
-      return std::string(e.what());
-    }
-    return std::string();
+  mpi_transport transport(MPI_COMM_WORLD);
+  const auto prepare = [&](const program& p) { transport.prepare(p, 0); };
+  const auto run_here = [&](const program& p) {
+    trainer t(p, own);
+    run(p, own, t, transport);
   };
-  const program two = lower(make_1f1b_schedule({.pp = 2, .micro = 8}));
-  expect(has(refusal(two), "a program of 2 pipeline ranks needs as many; the communicator has 4"), refusal(two));
-  const program different = lower(make_1f1b_schedule({.pp = 4, .micro = own == 2 ? 9 : 8}));
-  expect(has(refusal(different), "these have different ones"), "different programs are refused on all ranks");
-  try {
-    mpi_transport(different, MPI_COMM_WORLD, seconds(0));
-    expect(false, "no time limit is refused");
-  } catch (const schedule_error& e) {
-    expect(has(e.what(), "a time limit is above 0 and at most 1e9 seconds; got 0"), e.what());
+  const auto make = [](std::int64_t pp, std::int64_t micro) {
+    return lower(make_1f1b_schedule({.pp = pp, .micro = micro}));
+  };
+  const std::string size = refusal_of([&] { prepare(make(2, 8)); });
+  expect(size == "a program of 2 ranks needs a communicator of as many; this one has 4", size);
+  const std::string also_size = refusal_of([&] { run_here(make(8, 8)); });
+  expect(also_size == "a program of 8 ranks needs a communicator of as many; this one has 4", also_size);
+  for (const program& p : {make(4, own == 2 ? 9 : 8), make(own == 0 ? 8 : 4, 8)}) {
+    const std::string different = refusal_of([&] { run_here(p); });
+    expect(different == "all ranks of a communicator run the same program; these have different ones", different);
   }
-  line("a communicator of the wrong size, ranks with different programs, and no time limit, are refused on all ranks");
+  const std::string different_blocks =
+      refusal_of([&] { mpi_transport(MPI_COMM_WORLD, {.block = own == 1 ? 8u : 9u}).prepare(make(4, 8), 0); });
+  expect(has(different_blocks, "different ones"), different_blocks);
+  const program p = make(4, 8);
+  trainer t(p, own);
+  run(p, own, t, transport);
+  expect_as_one_device(t, p, "after programs that were refused");
+  line("a communicator of the wrong size, and ranks with different programs or blocks, are refused on all ranks");
+
+  const std::string limit = refusal_of([] { mpi_transport(MPI_COMM_WORLD, {.time_limit = seconds(0)}); });
+  expect(limit == "a time limit is above 0 and at most 1e9 seconds; got 0", limit);
+  for (const std::size_t block : {std::size_t{0}, std::size_t{1} << 31}) {
+    const std::string text = refusal_of([&] { mpi_transport(MPI_COMM_WORLD, {.block = block}); });
+    expect(text == "a block has 1 to 2147483647 bytes; got " + std::to_string(block), text);
+  }
+  line("time limits and blocks out of range are refused");
 }
 
-// The text that a rank ends with: "" where it ends well, "own: ..." for an exception of its trainer.
+// The text that a rank ends with: "" if it succeeds, "own: ..." for an exception of its trainer.
 std::string ends_with(const std::function<void()>& run) {
   try {
     run();
@@ -157,7 +243,7 @@ std::string ends_with(const std::function<void()>& run) {
   return {};
 }
 
-// Messages so long that they wait for their receivers, from and into buffers that are gone soon after the failure.
+// Messages so long that they wait for their receivers. No message arrives once run() has thrown: the buffers may be freed.
 void throws_in_long_messages() {
   struct mover {
     std::vector<std::vector<std::byte>> buffers;
@@ -167,18 +253,85 @@ void throws_in_long_messages() {
     }
     void forward(task) { run(); }
     void backward(task) { run(); }
-    std::span<std::byte> buffer(std::uint32_t n) { return buffers[n]; }
+    std::span<std::byte> buffer(tensor_id, std::uint32_t n) { return buffers[n]; }
   };
   std::mt19937_64 random(3);
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
   for (int round = 0; round < 30; ++round) {
     const auto bad_rank = static_cast<std::uint32_t>(random() % 4);
     const int bad = static_cast<int>(random() % 16);
-    mover m{std::vector(p.pools[own].buffers, std::vector<std::byte>(1 << 20)), own == bad_rank ? bad : -1};
-    const std::string said = ends_with([&] { run_mpi(p, MPI_COMM_WORLD, m); });
+    mover m{std::vector(p.pools[own][pool::tensor], std::vector<std::byte>(1 << 20)), own == bad_rank ? bad : -1};
+    mpi_transport transport(MPI_COMM_WORLD);
+    const std::string said = ends_with([&] { run(p, own, m, transport); });
+    constexpr std::byte untouched{0xEE};
+    for (auto& bytes : m.buffers) std::ranges::fill(bytes, untouched);
+    for (const auto end = clock_type::now() + std::chrono::milliseconds(5); clock_type::now() < end;) {
+      int there = 0;
+      MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE);  // lets MPI progress
+    }
+    for (const auto& bytes : m.buffers)
+      expect(std::ranges::count(bytes, untouched) == 1 << 20, "no message arrives after run()");
     expect(has(said, "no more") && has(said, own == bad_rank ? "own" : "aborted by rank "), said);
   }
-  line("30 exceptions while messages of 1 MiB are under way");
+  line("30 exceptions while messages of 1 MiB are in progress, none of which arrives after run()");
+}
+
+// Exceptions of the hooks, of a trainer that lacks a function, and of a second program over one transport.
+void throws_between_steps() {
+  struct with_hooks : trainer {
+    using trainer::trainer;
+    void begin_step(std::size_t step) { run("begin_step(", step); }
+    void end_step(std::size_t step) { run("end_step(", step); }
+    void run(const char* hook, std::size_t step) const {
+      const std::string at = hook + std::to_string(step) + ")";
+      if (rank == bad_rank && at == bad) throw std::domain_error("no disk");
+    }
+    std::uint32_t bad_rank = ~0u;
+    std::string bad{};
+  };
+  const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8})),
+                evaluate = lower(make_dualpipe_schedule({.pp = 4, .micro = 8, .forward_only = true}));
+  for (const char* at :
+       {"begin_step(0)", "end_step(0)", "begin_step(1)", "end_step(1)", "begin_step(2)", "end_step(2)"})
+    for (std::uint32_t bad_rank = 0; bad_rank < 4; ++bad_rank) {
+      mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(20)});
+      const std::string first = ends_with([&] {
+        with_hooks t(p, own);
+        run(p, own, t, transport, {.steps = 2, .record = true});
+        with_hooks e(evaluate, own);
+        e.bad_rank = bad_rank, e.bad = at;
+        run(evaluate, own, e, transport, {.steps = 3, .record = true});
+      });
+      const std::string rank = "rank " + std::to_string(bad_rank) + " at ";
+      if (own == bad_rank)
+        expect(first == "own: " + rank + at + ": no disk", "in a hook: " + first);
+      else
+        expect(has(first, "aborted by " + rank) && has(first, ": no disk"), "in the hook of another rank: " + first);
+      trainer t(p, own);
+      const std::string again = ends_with([&] { run(p, own, t, transport); });
+      expect(has(again, "aborted by " + rank) && has(again, ": no disk"), "no program runs after a failure: " + again);
+    }
+  line("exceptions of hooks, in the second program of a transport, end all ranks; then it runs no other");
+
+  struct without_split {
+    std::vector<int> buffers;
+    void forward(task) {}
+    void backward(task) {}
+    std::span<std::byte> buffer(tensor_id, std::uint32_t n) {
+      return std::as_writable_bytes(std::span(&buffers[n], 1));
+    }
+  };
+  std::string said;
+  try {
+    const program split = lower(make_zb_h1_schedule({.pp = 4, .micro = 8}));
+    trainer t(split, own);
+    without_split w{std::vector<int>(split.pools[own].owned_buffers())};
+    own == 2 ? run_once(split, w) : run_once(split, t);
+  } catch (const std::exception& e) {
+    said = e.what();
+  }
+  expect(has(said, own == 2 ? "the trainer has no " : "aborted by rank 2 at its start: the trainer has no "), said);
+  line("a trainer that does not fit on one rank ends all");
 }
 
 void throws() {
@@ -189,23 +342,25 @@ void throws() {
     const std::string text = "not a number in " + to_string(bad.at);
     trainer t(bad.p, own);
     if (own == bad.rank)
-      t.before = [&](op o) {
-        if (o == bad.at) throw std::domain_error(text);
+      t.before = [&, step = 0](op o) mutable {
+        if (o == bad.at && step++ == round % 3) throw std::domain_error(text);
       };
     MPI_Barrier(MPI_COMM_WORLD);
     const auto start = clock_type::now();
-    const std::string said = ends_with([&] { run_mpi(bad.p, MPI_COMM_WORLD, t); });
+    const std::string said = ends_with([&] { run_once(bad.p, t, {}, 3); });
     slowest = std::max(slowest, seconds(clock_type::now() - start).count());
     if (own == bad.rank)
       expect(said == detail::concat({"own: rank ", own, " at ", to_string(bad.in), ": ", text}),
              "on its own rank: " + said);
     else
-      expect(told_of(said, bad) && has(said, text), "on another rank: " + said);
+      expect(names(said, bad) && has(said, text), "on another rank: " + said);
   }
   expect(slowest < 5, "ended soon after the exception");
-  line(std::to_string(rounds) + " exceptions at random ops: on their own rank, and told to all others; the slowest " +
+  line(std::to_string(rounds) +
+       " exceptions at random ops of three steps end all ranks, which name the first; the slowest " +
        std::to_string(slowest) + " s");
   throws_in_long_messages();
+  throws_between_steps();
 }
 
 void wrong_size() {
@@ -215,16 +370,15 @@ void wrong_size() {
     int local = 0;
     for (int round = 0; round < rounds; ++round) {
       const place_to_fail bad(random);
-      const std::size_t buffer = random() % bad.p.pools[bad.rank].buffers;
+      const std::size_t buffer = random() % bad.p.pools[bad.rank][pool::tensor];
       trainer t(bad.p, own);
       if (own == bad.rank) t.short_buffer = buffer;
       const std::string said = ends_with([&] {
-        mpi_transport transport(bad.p, MPI_COMM_WORLD, std::chrono::seconds(20), block);
-        execute(bad.p, own, t, transport);
-        transport.leave();
+        mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(20), .block = block});
+        run(bad.p, own, t, transport);
       });
       if (travels(bad.p, bad.rank, buffer))
-        expect(has(said, "bytes where it leaves and") && has(said, " where it comes"), "a wrong size: " + said);
+        expect(has(said, " bytes at its sender and ") && has(said, " at its receiver"), "a wrong size: " + said);
       else
         ++local, expect(said.empty(), "a size that is nobody else's: " + said);
       if (has(said, "32")) example = said;
@@ -234,37 +388,72 @@ void wrong_size() {
   }
 }
 
+// Without run(), which would report the exception: the destructor of the transport does, with or without an exception in
+// flight.
 void leaves() {
   std::mt19937_64 random(3);
-  struct gone {};
   for (int round = 0; round < rounds; ++round) {
     const place_to_fail bad(random);
+    const bool throws = round % 2 != 0;
     trainer t(bad.p, own);
     if (own == bad.rank)
       t.before = [&](op o) {
-        if (o == bad.at) throw gone();
+        if (o == bad.at) throw std::domain_error("not reported");
       };
     const std::string said = ends_with([&] {
-      mpi_transport transport(bad.p, MPI_COMM_WORLD, std::chrono::seconds(20));
+      mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(20)});
+      detail::rank_executor executor(bad.p, own, t, transport);
+      transport.prepare(bad.p, executor.memory());
       try {
-        execute(bad.p, own, t, transport);
-      } catch (const gone&) {
-        return;  // without a word
+        executor.run();
+      } catch (const trainer_error&) {
+        if (throws) throw;
+        return;
       }
       transport.leave();
     });
     if (own == bad.rank)
-      expect(said.empty(), "the one that leaves: " + said);
+      expect(has(said, "not reported") == throws, "the one that leaves: " + said);
     else
-      expect(told_of(said, bad) && has(said, ": it left before the end of its step"), "a rank that leaves: " + said);
+      expect(names(said, bad) &&
+                 has(said, throws ? ": it left with an exception" : ": it left before the end of its step"),
+             "a rank that leaves: " + said);
   }
-  line(std::to_string(rounds) + " ranks that leave in the middle end the others");
+  line(std::to_string(rounds) + " ranks that leave in the middle, half of them with an exception, end the others");
 }
 
-// Is the rank among those of which nothing was heard?
+// True if the rank is among those that have sent no position.
 bool silent(const std::string& said, std::uint32_t rank) {
   const std::size_t at = said.find("not waiting, or gone:");
   return at != said.npos && has(said.substr(at, said.find('\n', at) - at), " " + std::to_string(rank));
+}
+
+// Stalls outside of the actions: in front of prepare(), meet() and leave().
+void stalls_between_steps() {
+  constexpr double limit = 0.3;
+  struct sleeper : trainer {
+    using trainer::trainer;
+    void begin_step(std::size_t) const { sleep("begin_step"); }
+    void end_step(std::size_t) const { sleep("end_step"); }
+    void sleep(const std::string& hook) const {
+      if (rank == 1 && hook == where_to) std::this_thread::sleep_for(seconds(3 * limit));
+    }
+    std::string where_to{};
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
+  for (const char* where : {"prepare", "begin_step", "end_step"}) {
+    sleeper t(p, own);
+    t.where_to = where;
+    const std::string said = ends_with([&] {
+      mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(limit)});
+      t.sleep("prepare");
+      run(p, own, t, transport, {.record = true});
+    });
+    const std::string at = std::string(where) == "end_step" ? " at its end\n" : " at its start\n";
+    expect(has(said, "nothing came within the time limit\nnot waiting, or gone: 1\n"), where + (": " + said));
+    expect(has(said, "rank 0" + at + "rank 2" + at + "rank 3" + at), where + (": " + said));
+  }
+  line("stalls before the first step, between steps, and after the last end all ranks");
 }
 
 void stalls() {
@@ -278,7 +467,7 @@ void stalls() {
       };
     MPI_Barrier(MPI_COMM_WORLD);
     const auto start = clock_type::now();
-    const std::string said = ends_with([&] { run_mpi(p, MPI_COMM_WORLD, t, {.time_limit = seconds(limit)}); });
+    const std::string said = ends_with([&] { run_once(p, t, {.time_limit = seconds(limit)}); });
     const double took = seconds(clock_type::now() - start).count();
     expect(own == 1 || took < 1.25 * limit + 0.3, "ended in time, but " + std::to_string(took) + " s");
     expect(has(said, "nothing came within the time limit"), "a stall: " + said);
@@ -298,14 +487,15 @@ void stalls() {
       t.before = [&](op o) {
         if (o == bad.at) std::this_thread::sleep_for(seconds(4 * limit));
       };
-    const std::string said = ends_with([&] { run_mpi(bad.p, MPI_COMM_WORLD, t, {.time_limit = seconds(limit)}); });
+    const std::string said = ends_with([&] { run_once(bad.p, t, {.time_limit = seconds(limit)}); });
     expect(has(said, "nothing came within the time limit"), "a stall: " + said);
     expect(own == bad.rank || silent(said, bad.rank), "who it was: " + said);
   }
   line(std::to_string(rounds) + " stalls at random ops end all ranks");
+  stalls_between_steps();
 }
 
-// A rank dies, the others must end, whoever does it. Each that does by itself writes a line into the file.
+// A rank is killed and the others must end. Each that ends by itself writes a line into the file.
 void killed(const std::string& file, std::uint64_t seed) {
   constexpr double limit = 0.5;
   std::mt19937_64 random(seed);
@@ -317,7 +507,7 @@ void killed(const std::string& file, std::uint64_t seed) {
     };
   MPI_Barrier(MPI_COMM_WORLD);
   const auto start = clock_type::now();
-  const std::string said = ends_with([&] { run_mpi(bad.p, MPI_COMM_WORLD, t, {.time_limit = seconds(limit)}); });
+  const std::string said = ends_with([&] { run_once(bad.p, t, {.time_limit = seconds(limit)}); });
   const double took = seconds(clock_type::now() - start).count();
   expect(has(said, "nothing came within the time limit") && silent(said, bad.rank), said);
   expect(took < 1.25 * limit + 1, "ended in time, but " + std::to_string(took) + " s");
@@ -386,6 +576,41 @@ void control() {
     while (!job.failure()) std::this_thread::yield();
   }
   line("a coordinator over MPI: the same, and a process that does not come");
+  using enum progress_state;
+  for (const bool stalls : {false, true}) {
+    mpi_coordinator job(MPI_COMM_WORLD, seconds(20));
+    if (own == 0) job.report_position("rank 0 at 0F7", waits);
+    if (own == 0) job.report_position("rank 0 at 0F8", moves);
+    if (own == 1) job.report_position("rank 1 at 1F2, which waits for activation 0F2 from rank 0", waits);
+    if (own == 3) job.report_position("rank 3 at its end", between_steps);
+    job.broadcast("");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    expect(!job.failure(), "no failure yet");  // and takes the notices that have arrived
+    const std::string place = "rank 2 at 2F0, which waits for activation 1F0 from rank 1";
+    if (own == 2 && stalls) job.report_position(place, stalled);
+    expect(!job.failure(), "a process between steps delays the others");
+    job.broadcast("");
+    if (own == 3) job.report_position("rank 3 at 3F0", moves);
+    job.broadcast("");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    expect(!job.failure(), "still no failure");
+    job.broadcast("");
+    if (own == 2) stalls ? job.report_position(place, stalled) : void(job.report_failure("rank 2 at 2F0: too warm"));
+    while (!job.failure()) std::this_thread::yield();
+    const std::string waits_too = "\nrank 1 at 1F2, which waits for activation 0F2 from rank 0";
+    expect(*job.failure() ==
+               (stalls ? nothing_moved(place) + waits_too + "\n" + place : "rank 2 at 2F0: too warm" + waits_too),
+           *job.failure());
+  }
+  {
+    mpi_coordinator job(MPI_COMM_WORLD, seconds(20));
+    for (int i = 0; i < 1000; ++i) job.report_position("rank 0 at 0F" + std::to_string(i), i % 3 == 0 ? moves : waits);
+    job.broadcast("");
+    expect(!job.failure(), "positions are no failure");
+  }
+  line(
+      "a coordinator over MPI: failures come with the positions of processes that wait, and a stall is one unless a "
+      "process is between steps");
 }
 
 // One message of more than 2^31 bytes between two ranks.
@@ -412,13 +637,18 @@ void large() {
             if (words[i] != value(i)) throw std::domain_error("word " + std::to_string(i));
       }
       void backward(task) {}
-      std::span<std::byte> buffer(std::uint32_t) { return std::as_writable_bytes(std::span(words)).first(size); }
+      std::span<std::byte> buffer(tensor_id, std::uint32_t) {
+        return std::as_writable_bytes(std::span(words)).first(size);
+      }
     };
     const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1, .forward_only = true}));
     copier c{std::vector<std::uint64_t>(size / 8 + 1), own};
-    const std::string said = ends_with([&] { run_mpi(p, pair, c); });
+    const std::string said = ends_with([&] {
+      mpi_transport transport(pair);
+      run(p, own, c, transport);
+    });
     expect(said.empty(), "a large message: " + said);
-    const auto tail = c.buffer(0).last(1)[0],
+    const auto tail = c.buffer({}, 0).last(1)[0],
                last = static_cast<std::byte>(copier::value(size / 8) >> (size % 8 - 1) * 8);
     expect(tail == last, "the last byte of a large message");
     MPI_Comm_free(&pair);
@@ -439,7 +669,7 @@ int main(int argc, char** argv) {
   try {
     if (size != 4) throw std::invalid_argument("run with mpirun -n 4");
     if (part == "trains")
-      trains();
+      trains(), several_steps(), training_and_evaluation(), records();
     else if (part == "refuses")
       refuses();
     else if (part == "throws")

@@ -78,34 +78,27 @@ bool all_queues_drain(const program& p, const rows<launch>& order) {
 void require_in_place(const program& p, const rows<launch>& order) {
   for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
     const auto row = p.actions[r];
-    const std::uint32_t buffers = p.pools[r].buffers;
     std::set<std::uint32_t> seen;
-    std::set<std::uint32_t> pending;  // buffers, then reduction buffers, that are posted and not yet started
-    std::size_t next = 0, weights_pending = 0;
+    std::set<std::uint32_t> pending;  // buffers that are posted and not yet started
+    std::size_t next = 0;
     for (std::uint32_t n = 0; n <= row.size(); ++n) {
       for (; next < order[r].size() && order[r][next].issue_before == n; ++next) {
         const std::uint32_t at = order[r][next].action;
         REQUIRE(at < n);
         REQUIRE(seen.insert(at).second);
-        const action& a = row[at];
-        REQUIRE((a.kind == action_kind::receive || a.kind == action_kind::send));
-        if (a.what.kind == tensor_kind::weight_gradient && a.kind == action_kind::send)
-          --weights_pending;
-        else
-          pending.erase(a.what.kind == tensor_kind::weight_gradient ? buffers + a.buffer : a.buffer);
+        REQUIRE((row[at].kind == action_kind::receive || row[at].kind == action_kind::send));
+        pending.erase(row[at].buffer);
       }
       if (n == row.size()) break;
       const action& a = row[n];
-      const bool weights = a.what.kind == tensor_kind::weight_gradient;
       if (a.kind == action_kind::compute) {
         for (const op_slots& s : p.slots[r][a.index]) REQUIRE(pending.count(s.input) + pending.count(s.output) == 0);
       } else if (a.kind == action_kind::accumulate) {
-        REQUIRE(weights_pending == 0);
-        REQUIRE((a.channel == no_slot || pending.count(buffers + a.buffer) == 0));
-      } else if (weights && a.kind == action_kind::send) {
-        ++weights_pending;
+        for (std::uint32_t sent = p.pools[r].owned_buffers(); sent < p.pools[r].buffers(); ++sent)
+          REQUIRE(pending.count(sent) == 0);
+        REQUIRE(pending.count(a.buffer) == 0);
       } else {
-        pending.insert(weights ? buffers + a.buffer : a.buffer);
+        pending.insert(a.buffer);
       }
     }
     REQUIRE(next == order[r].size());

@@ -99,8 +99,8 @@ TEST_CASE("lower: verify() proves every family at every size and depth, and pool
       const program lowered = lower(s, with_tied_ends(s, depth));
       REQUIRE(to_string(verify(lowered)) == "");
       for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-        REQUIRE(lowered.pools[rank].activations == peak_activations(s[rank], s.forward_only));
-        REQUIRE(lowered.pools[rank].contexts == peak_of_contexts(s[rank]));
+        REQUIRE(lowered.pools[rank][pool::activation] == peak_activations(s[rank], s.forward_only));
+        REQUIRE(lowered.pools[rank][pool::context] == peak_of_contexts(s[rank]));
       }
     }
   });
@@ -157,25 +157,25 @@ TEST_CASE("lower: 1F1B with two ranks, by hand") {
   CHECK(p.channels == std::vector<channel>{{0, 1, 2, 2, 2}, {1, 0, 2, 2, 2}});
   const tensor_id F0{tensor_kind::activation, 0, 0}, F1{tensor_kind::activation, 0, 1}, B0{tensor_kind::gradient, 1, 0},
       B1{tensor_kind::gradient, 1, 1};
-  const auto run = [](std::uint32_t i) { return action{action_kind::compute, {}, no_slot, no_slot, i}; };
+  const auto run = [](std::uint32_t i) { return action{.kind = action_kind::compute, .index = i}; };
   using enum action_kind;
-  CHECK(std::vector(p.actions[0].begin(), p.actions[0].end()) == std::vector<action>{{receive, B0, 1, 2, 0},
-                                                                                     {receive, B1, 1, 3, 0},
+  CHECK(std::vector(p.actions[0].begin(), p.actions[0].end()) == std::vector<action>{{receive, 0, 0, B0, 1, 2, 0},
+                                                                                     {receive, 0, 0, B1, 1, 3, 0},
                                                                                      run(0),
-                                                                                     {send, F0, 0, 0, 0},
+                                                                                     {send, 0, 0, F0, 0, 0, 0},
                                                                                      run(1),
-                                                                                     {send, F1, 0, 1, 0},
+                                                                                     {send, 0, 0, F1, 0, 1, 0},
                                                                                      run(2),
                                                                                      run(3)});
-  CHECK(std::vector(p.actions[1].begin(), p.actions[1].end()) == std::vector<action>{{receive, F0, 0, 0, 0},
-                                                                                     {receive, F1, 0, 1, 0},
+  CHECK(std::vector(p.actions[1].begin(), p.actions[1].end()) == std::vector<action>{{receive, 0, 0, F0, 0, 0, 0},
+                                                                                     {receive, 0, 0, F1, 0, 1, 0},
                                                                                      run(0),
                                                                                      run(1),
-                                                                                     {send, B0, 1, 2, 0},
+                                                                                     {send, 0, 0, B0, 1, 2, 0},
                                                                                      run(2),
                                                                                      run(3),
-                                                                                     {send, B1, 1, 3, 0}});
-  CHECK(p.pools == std::vector<pool_sizes>{{2, 1, 4, 0}, {1, 1, 4, 0}});
+                                                                                     {send, 0, 0, B1, 1, 3, 0}});
+  CHECK(p.pools == std::vector<pool_sizes>{{{2, 1, 4, 0, 0}}, {{1, 1, 4, 0, 0}}});
   CHECK(to_string(F1) == "activation 0F1");
   CHECK(to_string(B1) == "gradient 1B1");
 }
@@ -189,12 +189,12 @@ TEST_CASE("lower: replicas and tied stages exchange weight gradients after their
       if (a.kind == action_kind::accumulate) reduced.insert(a.index);
     // Ranks 0 and 3 hold both tied stages: no message.
     CHECK(reduced.size() == (rank == 0 || rank == 3 ? 3 : 2));
-    CHECK(p.pools[rank].reductions == 2);
+    CHECK(p.pools[rank][pool::reduction] == 2);
   }
   const program linear = lower(make_1f1b_schedule({.pp = 3, .micro = 4}), {.tied = {{0, 2}}});
   REQUIRE(verify(linear));
-  CHECK(linear.pools[0].reductions == 1);
-  CHECK(linear.pools[1].reductions == 0);
+  CHECK(linear.pools[0][pool::reduction] == 1);
+  CHECK(linear.pools[1][pool::reduction] == 0);
   CHECK(linear.actions[2].back().kind == action_kind::accumulate);
   CHECK(linear.actions[2].back().index == 2);
   CHECK(linear.actions[2].back().what == tensor_id{tensor_kind::weight_gradient, 0, 0});
@@ -291,14 +291,14 @@ TEST_CASE("verify(program): reports every kind of mutant") {
       case 4: {
         kind = "too few buffers";
         const std::size_t rank = random() % p.pools.size();
-        if (p.pools[rank].buffers == 0) continue;
-        --p.pools[rank].buffers;
+        if (p.pools[rank][pool::tensor] == 0) continue;
+        --p.pools[rank][pool::tensor];
         break;
       }
       case 5: {
         kind = "too few slots";
         const std::size_t rank = random() % p.pools.size();
-        --p.pools[rank].activations;
+        --p.pools[rank][pool::activation];
         break;
       }
       case 6: {
@@ -353,7 +353,7 @@ TEST_CASE("verify(program): a wrong shape and numbers out of range are reported 
   CHECK(broken([](program& p) { p.channels[0].to = 77; }).find("a channel from rank") != std::string::npos);
   broken([](program& p) { p.schedule.micro = 9; });
   CHECK(broken([](program& p) {
-          p.pools[1].activations = 0xFFFF'FFFF;
+          p.pools[1][pool::activation] = 0xFFFF'FFFF;
         }).find("a pool of 4294967295; expected at most ") != std::string::npos);
   CHECK(broken([](program& p) { p.slots[0][0][0].input = 0; }) ==
         "rank 0, cell 0: message: 0F0 has a buffer that it does not need\n");
@@ -370,7 +370,7 @@ TEST_CASE("verify(program): a wrong shape and numbers out of range are reported 
           first_reduce(p).what.kind = tensor_kind::activation;
         }).find("rank 1: reduction: adds activation ") == 0);
   CHECK(broken([&](program& p) { first_reduce(p).index = 3; }) ==
-        "rank 1: reduction: adds to the weight gradient of stage 3, which it does not hold\n");
+        "rank 1: reduction: adds to the weight gradient of stage 3 as chunk 1, which it does not hold\n");
 }
 
 TEST_CASE("verify(program): agrees with its slow twin on programs with any number in one field") {
@@ -411,9 +411,11 @@ TEST_CASE("verify(program): reports gradients that are added wrongly or not at a
     return a.kind == action_kind::accumulate && a.channel != no_slot && a.what.stage == a.index;
   };
   const auto tied = [](const action& a) { return a.kind == action_kind::accumulate && a.channel == no_slot; };
-  CHECK(broken(1, replica, [](action& a) { a.channel = no_slot; }).find(" without a message; expected another stage") !=
+  CHECK(broken(1, replica, [](action& a) { a.channel = no_slot; }).find(" without a message; expected another chunk") !=
         std::string::npos);
   CHECK(broken(1, replica, [](action& a) { ++a.channel; }).find(" of channel ") != std::string::npos);
+  CHECK(broken(1, replica, [](action& a) { a.chunk = 7; }).find(" as chunk 7, which it does not hold") !=
+        std::string::npos);
   CHECK(broken(0, tied, [](action& a) {
           a.what.stage = 1;
         }).find("rank 0: reduction: adds the weight gradient of stage 1 to that of stage 0 without a message") == 0);
@@ -426,8 +428,25 @@ TEST_CASE("verify(program): reports gradients that are added wrongly or not at a
   const auto add = std::find_if(rows_of[1].begin(), rows_of[1].end(), replica);
   const std::uint32_t channel = add->channel, from = good.channels[channel].from;
   const tensor_id what = add->what;
-  rows_of[1].push_back({action_kind::receive, what, channel, unused.pools[1].reductions++, 0});
-  rows_of[from].push_back({action_kind::send, what, channel, no_slot, 0});
+  const auto send = std::find_if(rows_of[from].begin(), rows_of[from].end(), [&](const action& a) {
+    return a.kind == action_kind::send && a.what == what && a.channel == channel;
+  });
+  for (const std::uint32_t rank : {1u, from}) {  // of the number of their buffers
+    const std::uint32_t end = unused.pools[rank].owned_buffers();
+    if (rank == 1) ++unused.pools[1][pool::reduction];
+    for (action& a : rows_of[rank])
+      if (rank == 1 && a.kind == action_kind::send && a.buffer != no_slot && a.buffer >= end) ++a.buffer;
+    if (rank == from) ++unused.pools[from][pool::sent_gradient];
+  }
+  rows_of[1].push_back({.kind = action_kind::receive,
+                        .what = what,
+                        .channel = channel,
+                        .buffer = unused.pools[1].owned_buffers() - 1});
+  rows_of[from].push_back({.kind = action_kind::send,
+                           .chunk = send->chunk,
+                           .what = what,
+                           .channel = channel,
+                           .buffer = unused.pools[from].buffers() - 1});
   unused.actions = rows<action>(rows_of);
   CHECK(to_string(verify(unused)).find("messages; expected ") != std::string::npos);
   ++unused.channels[channel].messages;
@@ -463,13 +482,30 @@ std::uint32_t number_of(const nlohmann::json& j, const char* key) {
   return j.contains(key) ? j.at(key).get<std::uint32_t>() : no_slot;
 }
 
+// What the document leaves out, as it follows from the rest: the numbers of buffers of weight gradients, and their chunks.
+void number_gradients(program& p, action& a) {
+  if (!is_weight_gradient(a)) return;
+  const auto rank = static_cast<std::uint32_t>(p.actions.size());
+  const std::vector<std::uint16_t> stages = p.schedule.placement.stages_of(rank);
+  const auto chunk_of = [&](std::uint32_t stage) {
+    return static_cast<std::uint8_t>(std::find(stages.begin(), stages.end(), stage) - stages.begin());
+  };
+  pool_sizes& pools = p.pools[rank];
+  if (a.kind == action_kind::send)
+    a.chunk = chunk_of(a.what.stage), a.buffer = pools.owned_buffers() + pools[pool::sent_gradient]++;
+  else if (a.buffer != no_slot)
+    a.buffer += pools[pool::tensor];
+  if (a.kind == action_kind::accumulate) a.chunk = chunk_of(a.index);
+  if (a.kind == action_kind::accumulate && a.channel == no_slot) a.other_chunk = chunk_of(a.what.stage);
+}
+
 // The program that a document describes, for the schedule that it was made of.
 program read_back(const nlohmann::json& document, const schedule& s) {
   program p{.schedule = s, .channels = {}, .actions = {}, .slots = {}, .pools = {}};
   for (const auto& c : document.at("channels"))
     p.channels.push_back({c.at("from"), c.at("to"), c.at("messages"), c.at("receive_buffers"), c.at("send_buffers")});
   for (const auto& j : document.at("pools"))
-    p.pools.push_back({j.at("activations"), j.at("weights"), j.at("buffers"), j.at("reductions")});
+    p.pools.push_back({{j.at("activations"), j.at("weights"), j.at("buffers"), j.at("reductions"), 0}});
   for (const auto& rank : document.at("ranks")) {
     std::vector<action> row;
     std::vector<std::array<op_slots, 2>> slots;
@@ -492,6 +528,7 @@ program read_back(const nlohmann::json& document, const schedule& s) {
         a.kind = j.contains("send") ? action_kind::send : action_kind::receive;
         a.what = tensor_of(j.at(j.contains("send") ? "send" : "receive"));
       }
+      number_gradients(p, a);
       row.push_back(a);
     }
     p.actions.append(row);

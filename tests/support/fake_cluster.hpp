@@ -16,6 +16,7 @@
 // are reported as races, and so is any runtime call by a thread that has not selected a device.
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -32,7 +33,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/device/device.hpp"
+#include "pipesched/device/runtime.hpp"
 #include "pipesched/device/message_library.hpp"
 
 namespace pipesched::tests {
@@ -48,12 +49,7 @@ class fake_cluster {
   using range = std::pair<const void*, std::size_t>;
 
   /// @param queues  hardware queues per device, assigned to its streams round robin; 0: one per stream
-  explicit fake_cluster(int ranks, int queues = 0, std::uint64_t seed = 1)
-      : queues_of_device_(queues), random_(seed), parents_(1) {
-    parents_[0].size = ranks;
-    for (int r = 0; r < ranks; ++r) sides_.push_back({.parent = 0, .rank = r, .size = ranks});
-  }
-  communicator world(int rank) const { return communicator(rank + 1); }
+  explicit fake_cluster(int queues = 0, std::uint64_t seed = 1) : queues_of_device_(queues), random_(seed) {}
 
   // Queries report the actual progress if true, else that everything has completed.
   bool live = false;
@@ -63,11 +59,13 @@ class fake_cluster {
   std::string hangs_in, fails_in;  // all runtime calls named `fails_in` fail
   std::string failed_call;
   std::thread::id failed_on;
-  int makes = 0, messages = 0, destroyed = 0, aborts = 0, finalized = 0, enlisted = 0;
+  int makes = 0, messages = 0, closed = 0, aborts = 0, enlisted = 0;
   std::vector<std::string> races;
   std::vector<int> priorities;                  // of streams
-  std::map<std::string, edge_options> options;  // of communicators, by name
+  std::map<std::string, channel_options> options;  // of communicators, by name
   // Mutants.
+  std::atomic<bool> aborts_hang = false;  // while true, no abort returns
+  std::atomic<bool> kernels_hang = false;  // while true, no kernel of a trainer ends
   bool aborts_break_peers = false;  // the peer's state() then reports a failure, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
@@ -173,6 +171,20 @@ class fake_cluster {
       return good;
     });
   }
+  status allocate_counters(int device, std::size_t count, std::uint32_t*& made) {
+    choose(device);
+    return call("HostAlloc", [&] {
+      ++makes;
+      made = counters_.emplace_back(count, 0u).data();  // for as long as the cluster: work may be played late
+      return good;
+    });
+  }
+  status write(stream s, std::uint32_t* counter, std::uint32_t value) {
+    return call("StreamWriteValue32", [&] {
+      put(s, {.is = kind::work, .work = [=] { std::atomic_ref(*counter).store(value, std::memory_order_release); }});
+      return good;
+    });
+  }
   status query(event e, bool& done) {
     return call("EventQuery", [&] {
       if (live) advance();
@@ -189,66 +201,67 @@ class fake_cluster {
   }
   void kernel(stream s, const std::vector<range>& reads, const std::vector<range>& writes, std::function<void()> work) {
     const std::lock_guard lock(mutex_);
-    put(s, {.is = kind::work, .reads = reads, .writes = writes, .work = std::move(work)});
+    put(s, {.is = kind::work, .reads = reads, .writes = writes, .work = std::move(work), .of_trainer = true});
   }
 
-  library_status rank_in(communicator c, int& rank) {
-    return library_call("CommUserRank", [&] { return rank = of(c).rank, ok; });
+  library_status make_id(std::string& id) {
+    return library_call("GetUniqueId", [&] { return id = "id " + std::to_string(++ids_), ok; });
   }
-  library_status size_of(communicator c, int& size) {
-    return library_call("CommCount", [&] { return size = of(c).size, ok; });
-  }
-  // Returns success at once, as NCCL does, and sets the child when all ranks have called. Until then the parent is busy.
-  library_status split(communicator from, int color, int key, const edge_options& with, const std::string& name,
-                       communicator& child) {
-    return library_call(
-        "CommSplit",
-        [&] {
-          if (!ready(from)) return failed;
-          const std::size_t rank = static_cast<std::size_t>(of(from).rank);
-          parent& p = parents_[of(from).parent];
-          p.calls.resize(static_cast<std::size_t>(p.size));
-          p.calls[rank].push_back({color, key, &child, name});
-          if (color >= 0) options[name] = with;
-          resolve(of(from).parent, p.calls[rank].size() - 1);
-          return ok;
-        },
-        from);
-  }
-  library_status state(communicator c, library_status& now) {
-    return library_call("CommGetAsyncError", [&] {
-      now = of(c).broken ? failed : ready(c) ? ok : going;
+  // Waits for the other end.
+  library_status connect(const std::string& id, int end, const channel_options& with, const std::string& name,
+                         communicator& made, const std::function<bool()>& goes_on) {
+    const library_status begun = library_call("CommInitRank", [&] {
+      pair& p = pairs_[id];
+      p.ends[end] = true;
+      if (p.first == communicator::none) {
+        p.first = communicator(static_cast<int>(sides_.size()) + 1);
+        for (const int rank : {0, 1})
+          sides_.push_back({.rank = rank, .other = static_cast<int>(p.first) + 1 - rank, .name = name});
+      }
+      options[name] = with;
+      made = communicator(static_cast<int>(p.first) + end);
       return ok;
     });
+    const auto complete = [&] {
+      const std::lock_guard lock(mutex_);
+      return pairs_[id].ends[0] && pairs_[id].ends[1];
+    };
+    while (begun == going || (begun == ok && !complete())) {
+      if (!goes_on()) return going;
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    return begun;
   }
-  library_status message(communicator c, bool sends, int peer, std::byte* bytes, std::size_t size, stream s) {
-    return library_call(
-        sends ? "Send" : "Recv",
-        [&] {
-          if (!ready(c) || of(c).size != 2 || peer != 1 - of(c).rank || of(c).aborted) return failed;
-          ++messages;
-          message_streams_[s] = true;
-          put(s, {.is = sends ? kind::send : kind::receive,
-                  .of = c,
-                  .number = of(c).issued++,
-                  .bytes = bytes,
-                  .size = size});
-          return ok;
-        },
-        c);
+  library_status state(communicator c) {
+    return library_call("CommGetAsyncError", [&] { return of(c).broken ? failed : ok; });
   }
-  library_status end(std::string_view name, int& count) {
-    return library_call(name, [&] { return ++count, ok; });
+  library_status message(communicator c, bool sends, std::byte* bytes, std::size_t size, stream s) {
+    const library_status begun = library_call(sends ? "Send" : "Recv", [&] {
+      if (of(c).rank != (sends ? 0 : 1) || of(c).aborted) return failed;
+      ++messages;
+      message_streams_[s] = true;
+      put(s, {.is = sends ? kind::send : kind::receive,
+              .of = c,
+              .number = of(c).issued++,
+              .bytes = bytes,
+              .size = size});
+      return ok;
+    });
+    while (begun == going && !is_aborted(c)) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    return begun == going ? failed : begun;
   }
-  void abort(std::span<const communicator> all) {
-    for (const communicator c : all)
-      library_call("CommAbort", [&] {
-        ++aborts;
-        of(c).aborted = true;
-        if (aborts_break_peers) of(communicator(of(c).other)).broken = true;
-        return ok;
-      });
+  library_status close() {
+    return library_call("CommDestroy", [&] { return ++closed, ok; });
+  }
+  void abort(communicator c) {
+    library_call("CommAbort", [&] {
+      ++aborts;
+      of(c).aborted = true;
+      if (aborts_break_peers) of(communicator(of(c).other)).broken = true;
+      return ok;
+    });
     if (aborts_break_peers) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    while (aborts_hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   library_status enlist() {
     return library_call("CommRegister", [&] { return ++enlisted, ok; });
@@ -271,6 +284,7 @@ class fake_cluster {
     std::size_t size = 0;
     std::vector<range> reads{}, writes{};
     std::function<void()> work{};
+    bool of_trainer = false;
     stream in{};
     std::uint64_t planned = 0;  // a receive: the items of the compute stream before it
   };
@@ -289,21 +303,15 @@ class fake_cluster {
     std::uint64_t recorded = 0, reached = 0;
     std::map<std::uint64_t, clock> at;  // by record
   };
-  struct side {  // one rank of a communicator
-    std::size_t parent = 0;
-    int rank = 0, size = 0, other = 0;  // other: the peer, in a communicator of two
+  struct side {  // one end of a communicator
+    int rank = 0, other = 0;
     std::uint64_t issued = 0, done = 0;
     bool aborted = false, broken = false;
     std::string name{};
   };
-  struct split_call {
-    int color, key;
-    communicator* child;
-    std::string name;
-  };
-  struct parent {
-    int size = 0;
-    std::vector<std::vector<split_call>> calls{};  // by rank
+  struct pair {
+    bool ends[2]{};
+    communicator first = communicator::none;
   };
   struct memory_state {
     std::pair<int, std::uint64_t> write{-1, 0};  // stream and its time
@@ -329,12 +337,11 @@ class fake_cluster {
     devices_[std::this_thread::get_id()] = device;
   }
   template <typename Body>
-  library_status library_call(std::string_view name, Body&& body, communicator c = communicator::none) {
+  library_status library_call(std::string_view name, Body&& body) {
     const std::lock_guard lock(mutex_);
     const std::int64_t number = calls++;
     ++calls_of_thread_[std::this_thread::get_id()];
     const bool hangs = name == hangs_in && hangs_after-- == 0;
-    if (hangs) hung_ = c;
     if (number == fails_at || hangs) {
       failed_call = "lib" + std::string(name), failed_on = std::this_thread::get_id();
       return hangs ? going : failed;
@@ -344,33 +351,9 @@ class fake_cluster {
   stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
   event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
   side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
-  bool ready(communicator c) {
-    if (c == hung_) return false;
-    const side& s = of(c);
-    if (static_cast<int>(c) > parents_[0].size) return true;  // a child
-    const auto& splits = parents_[s.parent].calls;
-    return std::all_of(splits.begin(), splits.end(), [&](const auto& of_rank) {
-      return of_rank.size() >= splits[static_cast<std::size_t>(s.rank)].size();
-    });
-  }
-  // Completes the n-th split once all ranks have called it.
-  void resolve(std::size_t from, std::size_t n) {
-    std::map<int, std::vector<split_call>> groups;
-    for (const auto& of_rank : parents_[from].calls) {
-      if (of_rank.size() <= n) return;
-      if (of_rank[n].color >= 0) groups[of_rank[n].color].push_back(of_rank[n]);
-    }
-    for (auto& [color, group] : groups) {
-      std::stable_sort(group.begin(), group.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
-      const int first = static_cast<int>(sides_.size()) + 1;
-      for (std::size_t i = 0; i < group.size(); ++i) {
-        *group[i].child = communicator(first + static_cast<int>(i));
-        sides_.push_back({.rank = static_cast<int>(i),
-                          .size = static_cast<int>(group.size()),
-                          .other = first + static_cast<int>(group.size() - 1 - i),
-                          .name = group[i].name});
-      }
-    }
+  bool is_aborted(communicator c) {
+    const std::lock_guard lock(mutex_);
+    return of(c).aborted;
   }
 
   stream_state& compute_of(stream s) {
@@ -386,6 +369,7 @@ class fake_cluster {
   bool can_run(std::size_t q) {
     if (queues_[q].items.empty()) return false;
     const item& i = queues_[q].items.front();
+    if (i.of_trainer && kernels_hang) return false;
     if (i.is == kind::wait) return of(i.event).reached >= i.version;
     if (i.is != kind::send && i.is != kind::receive) return true;
     return of(i.of).aborted || (of(i.of).done == i.number && other_side(i) < queues_.size());
@@ -480,13 +464,14 @@ class fake_cluster {
   std::vector<stream_state> streams_;
   std::vector<event_state> events_;
   std::vector<queue> queues_;
-  std::vector<parent> parents_;
+  std::map<std::string, pair> pairs_;  // by id
+  int ids_ = 0;
+  std::deque<std::vector<std::uint32_t>> counters_;
   std::vector<side> sides_;
   std::map<stream, bool> message_streams_;
   std::map<const void*, memory_state> memory_;  // by first byte
   std::map<std::thread::id, std::int64_t> calls_of_thread_;
   std::map<std::thread::id, int> devices_;  // selected, by thread
-  communicator hung_ = communicator::none;
 };
 
 struct cluster_runtime {
@@ -509,6 +494,11 @@ struct cluster_runtime {
   status record(event e, stream s) { return cluster->record(e, s); }
   status wait(stream s, event e) { return cluster->wait(s, e); }
   status copy(stream s, void* to, int, const void* from, int, std::size_t n) { return cluster->copy(s, to, from, n); }
+  status allocate_counters(int device, std::size_t n, std::uint32_t*& made) {
+    return cluster->allocate_counters(device, n, made);
+  }
+  static void free_counters(std::uint32_t*) {}
+  status write(stream s, std::uint32_t* counter, std::uint32_t value) { return cluster->write(s, counter, value); }
   status query(event e, bool& done) { return cluster->query(e, done); }
   status elapsed_ms(event, event, float& ms) { return ms = 1, cluster->other("EventElapsedTime"); }
   status begin_capture(stream) { return fake_cluster::made_to_fail; }
@@ -529,26 +519,23 @@ struct cluster_library {
   fake_cluster* cluster = nullptr;
 
   static bool succeeded(status s) { return s == fake_cluster::ok; }
-  static bool in_progress(status s) { return s == fake_cluster::going; }
-  static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "in progress"; }
-  status rank_in(communicator c, int& r) { return cluster->rank_in(c, r); }
-  status size_of(communicator c, int& n) { return cluster->size_of(c, n); }
-  status split(communicator c, int color, int key, const edge_options& with, const std::string& name,
-               communicator& child) {
-    return cluster->split(c, color, key, with, name, child);
+  static std::string text(status s) { return s == fake_cluster::failed ? "made to fail" : "given up"; }
+  status make_id(std::string& id) { return cluster->make_id(id); }
+  status connect(const std::string& id, int end, const channel_options& with, const std::string& name,
+                 communicator& made, const std::function<bool()>& goes_on) {
+    return cluster->connect(id, end, with, name, made, goes_on);
   }
-  status state(communicator c, status& of) { return cluster->state(c, of); }
-  status send(communicator c, int peer, const void* from, std::size_t size, stream s) {
-    return cluster->message(c, true, peer, static_cast<std::byte*>(const_cast<void*>(from)), size, s);
+  status send(communicator c, const void* from, std::size_t size, stream s) {
+    return cluster->message(c, true, static_cast<std::byte*>(const_cast<void*>(from)), size, s);
   }
-  status receive(communicator c, int peer, void* into, std::size_t size, stream s) {
-    return cluster->message(c, false, peer, static_cast<std::byte*>(into), size, s);
+  status receive(communicator c, void* into, std::size_t size, stream s) {
+    return cluster->message(c, false, static_cast<std::byte*>(into), size, s);
   }
+  status state(communicator c) { return cluster->state(c); }
   status enlist(communicator, void*, std::size_t, void*&) { return cluster->enlist(); }
-  status dismiss(communicator, void*) { return fake_cluster::ok; }
-  status finalize(communicator) { return cluster->end("CommFinalize", cluster->finalized); }
-  status destroy(communicator) { return cluster->end("CommDestroy", cluster->destroyed); }
-  void abort(std::span<const communicator> all) { cluster->abort(all); }
+  static status dismiss(communicator, void*) { return fake_cluster::ok; }
+  status close(communicator, const std::function<bool()>&) { return cluster->close(); }
+  void abort(communicator c) { cluster->abort(c); }
   static std::string refuses_capture() { return {}; }
 };
 static_assert(message_library<cluster_library, fake_cluster::stream>);

@@ -6,9 +6,11 @@
 // reads since then, a wait for an event that was never recorded, and any call by a thread that has not selected a device.
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -19,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/device/device.hpp"
+#include "pipesched/device/runtime.hpp"
 
 namespace pipesched::tests {
 
@@ -95,6 +97,20 @@ class fake_device {
     return call("MemcpyPeerAsync", true, [&] {
       ++copies;
       run(s, {{from, size}}, {{to, size}}, [=] { std::memcpy(to, from, size); });
+      return good;
+    });
+  }
+  status allocate_counters(int device, std::size_t count, std::uint32_t*& made) {
+    choose(device);
+    return call("HostAlloc", false, [&] {
+      ++makes;
+      made = counters_.emplace_back(count, 0u).data();
+      return good;
+    });
+  }
+  status write(stream s, std::uint32_t* counter, std::uint32_t value) {
+    return call("StreamWriteValue32", true, [&] {
+      run(s, {}, {}, [=] { std::atomic_ref(*counter).store(value, std::memory_order_release); });
       return good;
     });
   }
@@ -232,6 +248,7 @@ class fake_device {
   std::vector<std::function<void()>> captured_;
   std::vector<stream> joined_;
   std::map<std::thread::id, int> devices_;
+  std::deque<std::vector<std::uint32_t>> counters_;
   stream origin_{};
   int capture_ = 0, captures_ = 0;
 };
@@ -261,6 +278,11 @@ struct fake_runtime {
   status record(event e, stream s) { return device->record(e, s); }
   status wait(stream s, event e) { return device->wait(s, e); }
   status copy(stream s, void* to, int, const void* from, int, std::size_t n) { return device->copy(s, to, from, n); }
+  status allocate_counters(int which, std::size_t n, std::uint32_t*& made) {
+    return device->allocate_counters(which, n, made);
+  }
+  static void free_counters(std::uint32_t*) {}
+  status write(stream s, std::uint32_t* counter, std::uint32_t value) { return device->write(s, counter, value); }
   status query(event e, bool& done) { return device->query(e, done); }
   status elapsed_ms(event, event, float& ms) {
     ms = 1;

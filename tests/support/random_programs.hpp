@@ -33,8 +33,8 @@ inline void change_at_random(program& p, std::mt19937_64& random) {
         break;
       }
       case 5: {
-        auto& pool = p.pools[rank];
-        std::uint32_t& size = random() % 2 ? pool.buffers : pool.activations;
+        auto& sizes = p.pools[rank];
+        std::uint32_t& size = sizes[random() % 2 ? pool::tensor : pool::activation];
         size -= size > 0;
       }
     }

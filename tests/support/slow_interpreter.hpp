@@ -41,8 +41,6 @@ class slow_interpreter {
       if (ranks_[r].next_cell != p_.schedule[r].size()) return false;
       for (const auto& [number, b] : ranks_[r].buffers)
         if (b.is == coming || b.is == there) return false;
-      for (const auto& [number, b] : ranks_[r].reductions)
-        if (b.is != empty) return false;
     }
     for (std::uint32_t c = 0; c < p_.channels.size(); ++c)
       if (!channels_[c].sends.empty() || !channels_[c].receives.empty() || moved_[c] != p_.channels[c].messages)
@@ -59,12 +57,13 @@ class slow_interpreter {
   };
   struct rank {
     std::size_t at = 0, next_cell = 0;
-    std::map<std::uint32_t, buffer> buffers, reductions;
+    std::map<std::uint32_t, buffer> buffers;
     std::map<std::uint32_t, op> activations, contexts;
+    std::set<std::uint32_t> sent_from;                 // buffers of weight gradients, each once
     std::uint32_t gradients_going = 0;                 // weight gradients sent and not yet received
     std::map<std::uint32_t, int> gradients_sent;       // by stage
     std::map<std::uint32_t, int> replica_added;        // by stage: gradients of the same stage added
-    std::map<std::uint32_t, std::uint32_t> backwards;  // by stage: W and B that have run
+    std::map<std::uint32_t, std::uint32_t> backwards;  // by chunk: W and B that have run
   };
   struct post {
     tensor_id what;
@@ -75,19 +74,29 @@ class slow_interpreter {
   };
 
   static bool is_gradient(const action& a) { return a.what.kind == tensor_kind::weight_gradient; }
+  // Buffers are counted through the pools: tensors, then reductions, then sent gradients.
+  bool in_pool(std::uint32_t r, pool which, std::uint32_t number) const {
+    std::uint32_t first = 0;
+    for (const pool p : {pool::tensor, pool::reduction, pool::sent_gradient}) {
+      const std::uint32_t size = p_.pools[r][p];
+      if (p == which) return number >= first && number - first < size;
+      first += size;
+    }
+    return false;
+  }
   static std::optional<tensor_id> tensor_of(op o, std::uint32_t stages, bool input) {
     return input ? input_of(o, stages) : output_of(o, stages);
   }
-  bool hosts(std::uint32_t r, std::uint32_t stage) const {
+  bool hosts(std::uint32_t r, std::uint32_t chunk, std::uint32_t stage) const {
     const auto stages = p_.schedule.placement.stages_of(r);
-    return std::find(stages.begin(), stages.end(), stage) != stages.end();
+    return chunk < stages.size() && stages[chunk] == stage;
   }
-  // True if all W and B of a stage that this rank runs have run.
-  bool complete(std::uint32_t r, std::uint32_t stage) {
+  // True if all W and B of a chunk that this rank runs have run.
+  bool complete(std::uint32_t r, std::uint32_t chunk) {
     std::uint32_t all = 0;
     for (const cell& c : p_.schedule[r])
-      for (const op o : c) all += o.stage == stage && (o.pass == pass::backward || o.pass == pass::backward_weight);
-    return ranks_[r].backwards[stage] == all;
+      for (const op o : c) all += o.chunk == chunk && (o.pass == pass::backward || o.pass == pass::backward_weight);
+    return ranks_[r].backwards[chunk] == all;
   }
   // True if both ranks of every stage with two replicas have sent its weight gradient and added the other one.
   bool replicas_agree() {
@@ -97,7 +106,7 @@ class slow_interpreter {
       const std::set<std::uint32_t> homes{where.rank_of_stage(0)[stage], where.rank_of_stage(1)[stage]};
       for (const std::uint32_t r : homes) {
         const bool two = homes.size() == 2;
-        if (ranks_[r].replica_added[stage] != (two ? 1 : 0) || (two && ranks_[r].gradients_sent[stage] < 1))
+        if (ranks_[r].replica_added[stage] != 1 || (two && ranks_[r].gradients_sent[stage] < 1))
           return false;
       }
     }
@@ -108,8 +117,8 @@ class slow_interpreter {
   bool waits(std::uint32_t r, const action& a) {
     if (a.kind == action_kind::accumulate) {
       if (ranks_[r].gradients_going > 0) return true;
-      if (a.channel == no_slot || !ranks_[r].reductions.count(a.buffer)) return false;
-      const buffer& b = ranks_[r].reductions[a.buffer];
+      if (a.channel == no_slot || !ranks_[r].buffers.count(a.buffer)) return false;
+      const buffer& b = ranks_[r].buffers[a.buffer];
       return b.is == coming && b.what == a.what;
     }
     if (a.kind != action_kind::compute || a.index >= p_.schedule[r].size()) return false;
@@ -144,11 +153,12 @@ class slow_interpreter {
     const channel& c = p_.channels[a.channel];
     if ((receives ? c.to : c.from) != r) return false;
     if (is_gradient(a) && !receives) {
-      if (!hosts(r, a.what.stage) || !complete(r, a.what.stage)) return false;
+      if (!hosts(r, a.chunk, a.what.stage) || !complete(r, a.chunk)) return false;
+      if (!in_pool(r, pool::sent_gradient, a.buffer) || !me.sent_from.insert(a.buffer).second) return false;
       ++me.gradients_going, ++me.gradients_sent[a.what.stage];
     } else {
-      if (a.buffer >= (is_gradient(a) ? p_.pools[r].reductions : p_.pools[r].buffers)) return false;
-      buffer& b = (is_gradient(a) ? me.reductions : me.buffers)[a.buffer];
+      if (!in_pool(r, is_gradient(a) ? pool::reduction : pool::tensor, a.buffer)) return false;
+      buffer& b = me.buffers[a.buffer];
       if (receives ? b.is != empty : b.is != there || b.what != a.what) return false;
       b = {receives ? coming : going, a.what, a.channel};
     }
@@ -161,7 +171,7 @@ class slow_interpreter {
       ++moved_[a.channel];
       if (from.what.kind == tensor_kind::weight_gradient) {
         --ranks_[from.rank].gradients_going;
-        ranks_[to.rank].reductions[to.buffer].is = there;
+        ranks_[to.rank].buffers[to.buffer].is = there;
       } else {
         ranks_[from.rank].buffers[from.buffer].is = empty;
         ranks_[to.rank].buffers[to.buffer].is = there;
@@ -172,10 +182,13 @@ class slow_interpreter {
 
   bool accumulate(std::uint32_t r, const action& a) {
     rank& me = ranks_[r];
-    if (!is_gradient(a) || !hosts(r, a.index) || !complete(r, a.index)) return false;
-    if (a.channel == no_slot) return a.what.stage != a.index && hosts(r, a.what.stage) && complete(r, a.what.stage);
-    if (a.what.stage >= p_.schedule.stages() || a.buffer >= p_.pools[r].reductions) return false;
-    buffer& b = me.reductions[a.buffer];
+    if (!is_gradient(a) || !hosts(r, a.chunk, a.index) || !complete(r, a.chunk)) return false;
+    if (a.channel == no_slot) {
+      if (a.what.stage == a.index) ++me.replica_added[a.index];
+      return a.chunk != a.other_chunk && hosts(r, a.other_chunk, a.what.stage) && complete(r, a.other_chunk);
+    }
+    if (a.what.stage >= p_.schedule.stages() || !in_pool(r, pool::reduction, a.buffer)) return false;
+    buffer& b = me.buffers[a.buffer];
     if (b.is != there || b.what != a.what || b.channel != a.channel) return false;
     b.is = empty;
     if (a.what.stage == a.index) ++me.replica_added[a.index];
@@ -190,7 +203,7 @@ class slow_interpreter {
     if (c.size() == 1 && slots[1] != op_slots{}) return false;
     for (std::size_t i = 0; i < c.size(); ++i) {
       if (const auto in = tensor_of(c[i], p_.schedule.stages(), true)) {
-        if (slots[i].input >= p_.pools[r].buffers) return false;
+        if (slots[i].input >= p_.pools[r][pool::tensor]) return false;
         buffer& b = me.buffers[slots[i].input];
         if (b.is != there || b.what != *in) return false;
         b.is = empty;
@@ -199,13 +212,13 @@ class slow_interpreter {
       }
       op key = c[i];
       key.pass = pass::forward;
-      if (slots[i].activation >= p_.pools[r].activations) return false;
+      if (slots[i].activation >= p_.pools[r][pool::activation]) return false;
       if (c[i].pass == pass::forward
               ? !me.activations.try_emplace(slots[i].activation, key).second
               : !me.activations.count(slots[i].activation) || me.activations[slots[i].activation] != key)
         return false;
       if (c[i].pass != pass::forward) {
-        if (slots[i].context >= p_.pools[r].contexts) return false;
+        if (slots[i].context >= p_.pools[r][pool::context]) return false;
         if (c[i].pass == pass::backward_input || c[i].pass == pass::backward
                 ? !me.contexts.try_emplace(slots[i].context, key).second
                 : !me.contexts.count(slots[i].context) || me.contexts[slots[i].context] != key)
@@ -216,7 +229,7 @@ class slow_interpreter {
     }
     for (std::size_t i = 0; i < c.size(); ++i) {
       if (const auto out = tensor_of(c[i], p_.schedule.stages(), false)) {
-        if (slots[i].output >= p_.pools[r].buffers) return false;
+        if (slots[i].output >= p_.pools[r][pool::tensor]) return false;
         buffer& b = me.buffers[slots[i].output];
         if (b.is != empty) return false;
         b = {there, *out, no_slot};
@@ -226,7 +239,7 @@ class slow_interpreter {
       const bool weight_gradient = c[i].pass == pass::backward || c[i].pass == pass::backward_weight;
       if (p_.schedule.forward_only || weight_gradient) me.activations.erase(slots[i].activation);
       if (c[i].pass == pass::backward_weight || c[i].pass == pass::backward) me.contexts.erase(slots[i].context);
-      me.backwards[c[i].stage] += weight_gradient;
+      me.backwards[c[i].chunk] += weight_gradient;
     }
     return true;
   }

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/trainer.hpp"
 #include "pipesched/program/program.hpp"
 #include "support/tanh_model.hpp"
 
@@ -60,16 +60,15 @@ struct stream_trainer {
             t.what.pass == pass::backward_weight ? &model::trainer::backward_weight : &model::trainer::backward_input);
     side->end(stream);
   }
-  std::span<std::byte> buffer(std::uint32_t n) { return on_host->buffer(n); }
-  std::span<std::byte> weight_gradient(std::uint16_t stage) { return on_host->weight_gradient(stage); }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return on_host->reduction_buffer(n); }
-  void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> theirs) {
-    std::vector<range> reads, writes{all(on_host->layer_of(stage).gradient)};
-    if (theirs.empty())
-      writes.push_back(all(on_host->layer_of(other).gradient));
+  std::span<std::byte> buffer(tensor_id message, std::uint32_t n) { return on_host->buffer(message, n); }
+  std::span<std::byte> weight_gradient(std::uint32_t chunk) { return on_host->weight_gradient(chunk); }
+  void reduce(reduction r) {
+    std::vector<range> reads, writes{all(on_host->layers[r.chunk].gradient)};
+    if (r.buffer == no_slot)
+      writes.push_back(all(on_host->layers[r.other_chunk].gradient));
     else
-      reads.push_back({theirs.data(), theirs.size()});
-    device->kernel(stream, reads, writes, [t = on_host, stage, other, theirs] { t->reduce(stage, other, theirs); });
+      reads.push_back(all(on_host->reduction_at(r.buffer)));
+    device->kernel(stream, reads, writes, [t = on_host, r] { t->reduce(r); });
   }
 };
 

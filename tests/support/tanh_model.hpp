@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <random>
 #include <span>
@@ -18,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/trainer.hpp"
 #include "pipesched/program/program.hpp"
 
 namespace pipesched::tests {
@@ -85,6 +84,12 @@ struct tanh_model {
     for (std::size_t i = 0; i < width; ++i)
       for (std::size_t j = 0; j < width; ++j) to[i][j] += other[i][j];
   }
+  // One step of gradient descent.
+  static void update(layer& l) {
+    for (std::size_t i = 0; i < width; ++i)
+      for (std::size_t j = 0; j < width; ++j) l.weights[i][j] -= l.gradient[i][j] / 64;
+    l.gradient = {};
+  }
   static Real loss_of(const vector& y) {
     Real loss = 0;
     for (Real v : y) loss += v * v / 2;
@@ -96,8 +101,15 @@ struct tanh_model {
   using order = std::vector<std::vector<std::uint32_t>>;
   static results on_one_device(std::uint32_t stages, std::uint32_t micro, const std::vector<order>& orders,
                                const tied_stages& tied = {}) {
-    results r;
-    for (std::uint32_t s = 0; s < stages; ++s) r.layers.push_back(make_layer(s, tied));
+    std::vector<layer> layers;
+    for (std::uint32_t s = 0; s < stages; ++s) layers.push_back(make_layer(s, tied));
+    return on_one_device(std::move(layers), micro, orders, tied);
+  }
+  // A step with the weights of `layers`.
+  static results on_one_device(std::vector<layer> layers, std::uint32_t micro, const std::vector<order>& orders,
+                               const tied_stages& tied = {}) {
+    const auto stages = static_cast<std::uint32_t>(layers.size());
+    results r{.losses = {}, .layers = std::move(layers)};
     std::vector<std::vector<vector>> before(stages), inputs(stages);
     for (std::uint32_t m = 0; m < micro; ++m) {
       std::vector<vector> x{input_of_micro(m)};
@@ -140,12 +152,11 @@ struct tanh_model {
     std::vector<order> orders(s.stages());
     for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
       for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
-        const std::uint32_t rank = s.placement.rank_of_stage(replica)[stage];
-        if (replica == 1 && rank == s.placement.rank_of_stage(0)[stage]) continue;
         orders[stage].emplace_back();
-        for (const cell& c : s[rank])
+        for (const cell& c : s[s.placement.rank_of_stage(replica)[stage]])
           for (const op& o : c)
-            if (o.stage == stage && yields_weight_gradient(o.pass)) orders[stage].back().push_back(o.micro);
+            if (o.stage == stage && s.placement.replica_of(o.micro) == replica && yields_weight_gradient(o.pass))
+              orders[stage].back().push_back(o.micro);
       }
     return orders;
   }
@@ -158,10 +169,10 @@ struct tanh_model {
           trains(!p.schedule.forward_only),
           stages(p.schedule.placement.stages_of(rank)),
           losses(p.schedule.micro, -1),
-          buffers(p.pools[rank].buffers),
-          kept(p.pools[rank].activations),
-          due(p.pools[rank].contexts),
-          reductions(p.pools[rank].reductions) {
+          buffers(p.pools[rank][pool::tensor]),
+          kept(p.pools[rank][pool::activation]),
+          due(p.pools[rank][pool::context]),
+          reductions(p.pools[rank][pool::reduction]) {
       for (std::uint16_t s : stages) layers.push_back(make_layer(s, tied));
     }
 
@@ -184,25 +195,22 @@ struct tanh_model {
       due.at(t.slots.context) = input_gradient(t);
       add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
     }
-    std::span<std::byte> buffer(std::uint32_t n) {
+    std::span<std::byte> buffer(tensor_id message, std::uint32_t n) {
+      if (message.kind == tensor_kind::weight_gradient) return std::as_writable_bytes(std::span(reduction_at(n)));
       const auto whole = std::as_writable_bytes(std::span(buffers[n]));
       return n == short_buffer ? whole.first(8) : whole;
     }
-    std::span<std::byte> weight_gradient(std::uint16_t stage) {
-      return std::as_writable_bytes(std::span(layer_of(stage).gradient));
+    std::span<std::byte> weight_gradient(std::uint32_t chunk) {
+      return std::as_writable_bytes(std::span(layers[chunk].gradient));
     }
-    std::span<std::byte> reduction_buffer(std::uint32_t n) { return std::as_writable_bytes(std::span(reductions[n])); }
-    void reduce(std::uint16_t stage, std::uint16_t other, std::span<const std::byte> gradient) {
-      if (gradient.empty()) {  // both stages are on this rank
-        add(layer_of(stage).gradient, layer_of(other).gradient);
-        layer_of(other).gradient = layer_of(stage).gradient;
-        return;
-      }
-      matrix theirs;
-      if (gradient.size() != sizeof theirs) throw std::logic_error("a reduction of the wrong size");
-      std::memcpy(&theirs, gradient.data(), sizeof theirs);
-      add(layer_of(stage).gradient, theirs);
+    void reduce(reduction r) {
+      if (stages.at(r.chunk) != r.stage) throw std::logic_error("the stage of another chunk");
+      if (r.buffer != no_slot) return add(layers[r.chunk].gradient, reduction_at(r.buffer));
+      if (stages.at(r.other_chunk) != r.other.stage) throw std::logic_error("another stage than that of the chunk");
+      add(layers[r.chunk].gradient, layers[r.other_chunk].gradient);  // both are on this rank
+      layers[r.other_chunk].gradient = layers[r.chunk].gradient;
     }
+    matrix& reduction_at(std::uint32_t buffer) { return reductions.at(buffer - buffers.size()); }
     layer& layer_of(std::uint16_t stage) {
       return layers[static_cast<std::size_t>(std::find(stages.begin(), stages.end(), stage) - stages.begin())];
     }

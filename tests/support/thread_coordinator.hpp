@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/transport.hpp"
 #include "pipesched/launch/coordinator.hpp"
 
 namespace pipesched::tests {
@@ -27,7 +27,8 @@ struct thread_job {
   std::mutex mutex;
   std::condition_variable changed;
   std::optional<std::string> failure;
-  std::map<std::uint32_t, std::string> places;
+  std::map<std::uint32_t, std::string> places;  // of those that wait
+  std::map<std::uint32_t, bool> between_steps;
   std::string given;
   std::uint64_t arrived = 0;
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::vector<parcel>> parcels;  // by round and receiver
@@ -41,16 +42,16 @@ class thread_coordinator : public coordinator {
   std::uint32_t size() const override { return all_.processes; }
   std::string report_failure(std::string_view cause) override {
     const std::lock_guard lock(all_.mutex);
-    if (!all_.failure) {
-      all_.failure = std::string(cause);
-      for (const auto& [process, place] : all_.places) *all_.failure += place;
-    }
-    all_.changed.notify_all();
-    return *all_.failure;
+    return fail(cause);
   }
-  void report_position(std::string_view place, bool stands_still) override {
+  void report_position(std::string_view place, progress_state state) override {
     const std::lock_guard lock(all_.mutex);
-    all_.places[process_] = stands_still ? "\n" + std::string(place) : "";
+    const bool waits = state == progress_state::waits || state == progress_state::stalled;
+    all_.places[process_] = waits ? "\n" + std::string(place) : "";
+    all_.between_steps[process_] = state == progress_state::between_steps;
+    for (const auto& [process, is] : all_.between_steps)
+      if (is) return;
+    if (state == progress_state::stalled) fail(nothing_moved(place));
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(all_.mutex);
@@ -79,6 +80,15 @@ class thread_coordinator : public coordinator {
   }
 
  private:
+  std::string fail(std::string_view cause) {
+    if (!all_.failure) {
+      all_.failure = std::string(cause);
+      for (const auto& [process, place] : all_.places) *all_.failure += place;
+    }
+    all_.changed.notify_all();
+    return *all_.failure;
+  }
+
   thread_job& all_;
   std::uint32_t process_;
   std::uint64_t round_ = 0;

@@ -37,20 +37,27 @@ struct tensor_id {
   friend constexpr auto operator<=>(const tensor_id&, const tensor_id&) = default;
 };
 
-/// The tensor that the op produces for a neighbouring stage; nothing for W, the last stage's F and the first stage's B and I.
+/// True if the op produces a tensor for a neighbouring stage: all but W, the last stage's F and the first stage's B and I.
+constexpr bool has_output(op o, std::uint32_t stages) noexcept {
+  return o.pass == pass::forward ? o.stage + 1u < stages : o.stage > 0 && yields_input_gradient(o.pass);
+}
+
+/// The tensor that the op produces. @pre has_output(o, stages)
+constexpr tensor_id product_of(op o) noexcept {
+  return {o.pass == pass::forward ? tensor_kind::activation : tensor_kind::gradient, o.stage, o.micro};
+}
+
+/// The tensor that the op produces for a neighbouring stage, if it has one.
 constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcept {
-  if (o.pass == pass::forward && o.stage + 1u < stages) return tensor_id{tensor_kind::activation, o.stage, o.micro};
-  if (yields_input_gradient(o.pass) && o.stage > 0) return tensor_id{tensor_kind::gradient, o.stage, o.micro};
-  return std::nullopt;
+  return has_output(o, stages) ? std::optional(product_of(o)) : std::nullopt;
 }
 
 /// The tensor that the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
 constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
-  if (o.pass == pass::forward && o.stage > 0)
-    return tensor_id{tensor_kind::activation, static_cast<std::uint16_t>(o.stage - 1), o.micro};
-  if (yields_input_gradient(o.pass) && o.stage + 1u < stages)
-    return tensor_id{tensor_kind::gradient, static_cast<std::uint16_t>(o.stage + 1), o.micro};
-  return std::nullopt;
+  const bool forward = o.pass == pass::forward;
+  if (forward ? o.stage == 0 : o.stage + 1u >= stages || !yields_input_gradient(o.pass)) return std::nullopt;
+  return tensor_id{forward ? tensor_kind::activation : tensor_kind::gradient,
+                   static_cast<std::uint16_t>(forward ? o.stage - 1 : o.stage + 1), o.micro};
 }
 
 /// The stage that receives the tensor.

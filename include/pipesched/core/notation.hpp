@@ -67,14 +67,8 @@ constexpr std::string to_string(op o) { return to_string(cell(o)); }
 constexpr std::optional<op> parse_op(std::string_view text) {
   const auto stage = detail::read_number(text, 0xFFFF);
   if (!stage || text.empty()) return std::nullopt;
-  op o{.stage = static_cast<std::uint16_t>(*stage)};
-  switch (text.front()) {
-    case 'F': o.pass = pass::forward; break;
-    case 'B': o.pass = pass::backward; break;
-    case 'I': o.pass = pass::backward_input; break;
-    case 'W': o.pass = pass::backward_weight; break;
-    default: return std::nullopt;
-  }
+  op o{.pass = pass_of(text.front()), .stage = static_cast<std::uint16_t>(*stage)};
+  if (o.pass == pass::none) return std::nullopt;
   text.remove_prefix(1);
   const auto micro = detail::read_number(text, 0xFFFF'FFFF);
   if (!micro || !text.empty()) return std::nullopt;

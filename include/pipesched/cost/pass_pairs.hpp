@@ -32,11 +32,6 @@ inline std::string to_string(pass_pair p) { return {letter(p.first), letter(p.se
 
 /// The pair of two letters out of F, B, I and W; nothing if `text` is not that.
 constexpr std::optional<pass_pair> parse_pass_pair(std::string_view text) noexcept {
-  const auto pass_of = [](char c) {
-    for (pass p : {pass::forward, pass::backward, pass::backward_input, pass::backward_weight})
-      if (letter(p) == c) return p;
-    return pass::none;
-  };
   if (text.size() != 2) return std::nullopt;
   const pass_pair p{pass_of(text[0]), pass_of(text[1])};
   if (p.first == pass::none || p.second == pass::none) return std::nullopt;

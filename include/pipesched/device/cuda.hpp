@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// CUDA's runtime under the names of device.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20
-// compiler takes it, with CUDA's headers; link cudart.
+// CUDA's runtime under the names of runtime.hpp, and what is built on it, in namespace pipesched::cuda. Host code: any C++20
+// compiler takes it, with CUDA's headers (12.5 or later); link cudart.
 //
 //   std::vector<pipesched::cuda::rank> ranks;                         // a stream of the user's for each pipeline rank
-//   pipesched::cuda::peer_hub hub({}, program, ranks);
-//   pipesched::run_on_peers(program, hub, [&](std::uint32_t rank, auto& transport) { return my_trainer(rank, transport.compute()); });
+//   pipesched::cuda::peer_world world({}, ranks);
+//   pipesched::run_all(program, trainers, world, {.steps = 100, .graph = true});
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -17,11 +18,11 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/device/device.hpp"
-#include "pipesched/device/peer.hpp"
+#include "pipesched/device/peer_transport.hpp"
 #include "pipesched/device/pick_device.hpp"
-#include "pipesched/device/step_graph.hpp"
-#include "pipesched/execute/by_turns.hpp"
+#include "pipesched/device/runtime.hpp"
+#include "pipesched/device/side_stream.hpp"
+#include "pipesched/execute/run.hpp"
 #include "pipesched/launch/environment.hpp"
 
 namespace pipesched::cuda {
@@ -65,6 +66,28 @@ struct runtime {
   static status copy(stream s, void* to, int to_device, const void* from, int from_device, std::size_t size) {
     if (to_device == from_device) return cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToDevice, s);
     return cudaMemcpyPeerAsync(to, to_device, from, from_device, size, s);
+  }
+  static status allocate_counters(int device, std::size_t count, std::uint32_t*& counters) {
+    void* memory = nullptr;
+    if (const status s = cudaSetDevice(device); s != cudaSuccess) return s;
+    if (const status s = cudaHostAlloc(&memory, count * sizeof(std::uint32_t), cudaHostAllocMapped); s != cudaSuccess)
+      return s;
+    counters = static_cast<std::uint32_t*>(memory);
+    std::fill_n(counters, count, 0u);
+    return cudaSuccess;
+  }
+  static void free_counters(std::uint32_t* counters) { cudaFreeHost(counters); }
+  // A function of the driver, looked up so that nothing links libcuda.
+  static status write(stream s, std::uint32_t* counter, std::uint32_t value) {
+    using function = CUresult (*)(CUstream, CUdeviceptr, cuuint32_t, unsigned);
+    static const auto call = [] {
+      void* found = nullptr;
+      cudaDriverEntryPointQueryResult result{};
+      cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &found, 12000, cudaEnableDefault, &result);
+      return reinterpret_cast<function>(found);
+    }();
+    if (call == nullptr) return cudaErrorNotSupported;
+    return static_cast<status>(call(s, reinterpret_cast<CUdeviceptr>(counter), value, CU_STREAM_WRITE_VALUE_DEFAULT));
   }
   static status query(event e, bool& done) {
     const status s = cudaEventQuery(e);
@@ -111,7 +134,7 @@ inline std::string shared_queues_note(std::size_t streams) {
 using stream = device_handle<runtime, cudaStream_t>;
 using event = device_handle<runtime, cudaEvent_t>;
 using rank = device_rank<runtime>;
-using peer_hub = pipesched::peer_hub<runtime>;
+using peer_world = pipesched::peer_world<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;
 using side_stream = pipesched::side_stream<runtime>;
 using step_graph = pipesched::step_graph<runtime>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// HIP's runtime under the names of device.hpp, in namespace pipesched::hip: cuda.hpp with another prefix. Host code: any C++20
+// HIP's runtime under the names of runtime.hpp, in namespace pipesched::hip: cuda.hpp with another prefix. Host code: any C++20
 // compiler takes it, with HIP's headers (Debian: libamdhip64-dev); link amdhip64. Compiled in the tests, never run.
 
 #ifndef __HIP_PLATFORM_AMD__
@@ -11,14 +11,15 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
-#include "pipesched/device/device.hpp"
-#include "pipesched/device/peer.hpp"
+#include "pipesched/device/peer_transport.hpp"
 #include "pipesched/device/pick_device.hpp"
-#include "pipesched/device/step_graph.hpp"
-#include "pipesched/execute/by_turns.hpp"
+#include "pipesched/device/runtime.hpp"
+#include "pipesched/device/side_stream.hpp"
+#include "pipesched/execute/run.hpp"
 #include "pipesched/launch/environment.hpp"
 
 namespace pipesched::hip {
@@ -63,6 +64,19 @@ struct runtime {
     if (to_device == from_device) return hipMemcpyAsync(to, from, size, hipMemcpyDeviceToDevice, s);
     return hipMemcpyPeerAsync(to, to_device, from, from_device, size, s);
   }
+  static status allocate_counters(int device, std::size_t count, std::uint32_t*& counters) {
+    void* memory = nullptr;
+    if (const status s = hipSetDevice(device); s != hipSuccess) return s;
+    if (const status s = hipHostMalloc(&memory, count * sizeof(std::uint32_t), hipHostMallocMapped); s != hipSuccess)
+      return s;
+    counters = static_cast<std::uint32_t*>(memory);
+    std::fill_n(counters, count, 0u);
+    return hipSuccess;
+  }
+  static void free_counters(std::uint32_t* counters) { static_cast<void>(hipHostFree(counters)); }
+  static status write(stream s, std::uint32_t* counter, std::uint32_t value) {
+    return hipStreamWriteValue32(s, counter, value, 0);
+  }
   static status query(event e, bool& done) {
     const status s = hipEventQuery(e);
     done = s == hipSuccess;
@@ -92,7 +106,7 @@ inline int pick_device(const launch_environment& job) { return pipesched::pick_d
 using stream = device_handle<runtime, hipStream_t>;
 using event = device_handle<runtime, hipEvent_t>;
 using rank = device_rank<runtime>;
-using peer_hub = pipesched::peer_hub<runtime>;
+using peer_world = pipesched::peer_world<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;
 using side_stream = pipesched::side_stream<runtime>;
 using step_graph = pipesched::step_graph<runtime>;

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "pipesched/device/device.hpp"
+#include "pipesched/device/runtime.hpp"
 #include "pipesched/launch/environment.hpp"
 #include "pipesched/support/error.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Runs one rank of a program: posts its receives, waits for the inputs of a cell, calls the trainer, posts its sends.
+// One rank's actions: posts its receives, waits for the inputs of a cell, calls the trainer, posts its sends.
 
 #include <array>
 #include <chrono>
@@ -11,15 +11,15 @@
 #include <string>
 #include <string_view>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/trainer.hpp"
 #include "pipesched/execute/trainer_checks.hpp"
+#include "pipesched/execute/transport.hpp"
+#include "pipesched/program/describe.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/support/error.hpp"
 
-namespace pipesched {
-
-namespace detail {
+namespace pipesched::detail {
 
 // Checks a trainer against a rank's program before anything runs.
 template <typename Trainer>
@@ -40,13 +40,9 @@ void require_trainer(const program& p, std::uint32_t rank) {
           needs(o, "backward_weight", "; merge_backward() makes B of I and W");
       }
   if constexpr (!trainer_has::reductions<Trainer>) {
-    std::string missing;
-    const auto lacks = [&](bool has, std::string_view function) {
-      if (!has) missing += concat({missing.empty() ? "" : ", ", function});
-    };
-    lacks(trainer_has::weight_gradient<Trainer>, "weight_gradient");
-    lacks(trainer_has::reduction_buffer<Trainer>, "reduction_buffer");
-    lacks(trainer_has::reduce<Trainer>, "reduce");
+    const std::string missing = trainer_has::weight_gradient<Trainer> ? "reduce"
+                                : trainer_has::reduce<Trainer>        ? "weight_gradient"
+                                                                      : "weight_gradient, reduce";
     for (const action& a : p.actions[rank])
       if (is_weight_gradient(a))
         throw schedule_error(
@@ -87,141 +83,131 @@ void run_cell(Trainer& trainer, const cell& c, const std::array<op_slots, 2>& sl
   }
 }
 
-// The memory that a message is received into or sent from.
+/// The memory that a message is received into or sent from, at least 1 byte. @throws trainer_error, schedule_error
 template <typename Trainer>
-std::span<std::byte> message_bytes(Trainer& trainer, const action& a) {
-  if constexpr (trainer_has::reductions<Trainer>) {
-    if (is_weight_gradient(a) && a.kind == action_kind::send) return trainer.weight_gradient(a.what.stage);
-    if (is_weight_gradient(a)) return trainer.reduction_buffer(a.buffer);
-  }
-  if constexpr (trainer_has::buffer<Trainer>) return trainer.buffer(a.buffer);
-}
-[[noreturn]] inline void throw_no_bytes(std::uint32_t rank, const action& a) {
-  const bool sends = a.kind == action_kind::send;
-  const std::string memory = !is_weight_gradient(a) ? concat({"buffer(", a.buffer, ")"})
-                             : sends                ? concat({"weight_gradient(", a.what.stage, ")"})
-                                                    : concat({"reduction_buffer(", a.buffer, ")"});
-  throw schedule_error(concat({"rank ", rank, ": ", to_string(a.what), sends ? " is sent from " : " is received into ",
-                               memory, ", which has 0 bytes; expected at least 1"}));
-}
-// The bytes themselves. @throws schedule_error if they are empty: such a message would say nothing, and reduce() takes empty
-// bytes for a gradient on this rank
-inline std::span<std::byte> require_bytes(std::span<std::byte> bytes, std::uint32_t rank, const action& a) {
-  if (bytes.empty()) throw_no_bytes(rank, a);
+std::span<std::byte> message_memory(Trainer& trainer, const program& p, std::uint32_t rank, const action& a) {
+  const bool own_gradient = is_weight_gradient(a) && a.kind == action_kind::send;
+  const auto place = [&] { return concat({"rank ", rank, " at the memory of ", describe(p, a)}); };
+  const std::span<std::byte> bytes = call_trainer(rank, place, [&]() -> std::span<std::byte> {
+    if constexpr (trainer_has::weight_gradient<Trainer>)
+      if (own_gradient) return trainer.weight_gradient(a.chunk);
+    if constexpr (trainer_has::buffer<Trainer>) return trainer.buffer(a.what, a.buffer);
+  });
+  if (bytes.empty())
+    throw schedule_error(
+        concat({"rank ", rank, ": ", describe(p, a), " has 0 bytes in ",
+                own_gradient ? concat({"weight_gradient(", a.chunk, ")"}) : concat({"buffer ", a.buffer}),
+                "; expected at least 1"}));
   return bytes;
 }
-template <typename Trainer>
-std::span<std::byte> message_memory(Trainer& trainer, std::uint32_t rank, const action& a) {
-  return require_bytes(message_bytes(trainer, a), rank, a);
-}
 
-// One rank's actions, with all that runs them. @param Drives  throw a trainer_error for what the trainer throws, as drivers do
-template <typename Trainer, typename Transport, bool Drives = false>
-struct rank_run {
-  rank_run(const program& of, std::uint32_t r, Trainer& t, Transport& by)
-      : p(of),
-        rank(checked_rank(of, r)),
-        actions(p.actions[rank]),
-        cells(p.schedule[rank]),
-        slots(p.slots[rank]),
-        trainer(t),
-        transport(by) {
-    check_cell_hooks<Transport>();
+// The actions of one rank, with what runs them.
+template <typename Trainer, typename Transport>
+class rank_executor {
+ public:
+  /// @throws schedule_error if rank, trainer or transport do not fit the program
+  rank_executor(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport)
+      : p_(p), rank_(rank), trainer_(trainer), transport_(transport) {
+    check_transport<Transport>();
+    if (rank >= p.actions.size())
+      throw schedule_error(concat(
+          {"a program of ", p.actions.size(), " ranks has ranks 0 to ", p.actions.size() - 1, "; got rank ", rank}));
     if constexpr (requires { transport.rank(); })
       if (transport.rank() != rank)
         throw schedule_error(concat({"rank ", rank, " runs with a transport of rank ", transport.rank()}));
     require_trainer<Trainer>(p, rank);
+    actions_ = p.actions[rank], cells_ = p.schedule[rank], slots_ = p.slots[rank];
   }
 
-  const program& p;
-  std::uint32_t rank;
-  std::span<const action> actions;
-  std::span<const cell> cells;
-  std::span<const std::array<op_slots, 2>> slots;
-  Trainer& trainer;
-  Transport& transport;
+  std::uint32_t rank() const { return rank_; }
+  Trainer& trainer() const { return trainer_; }
+  Transport& transport() const { return transport_; }
+  std::span<const action> actions() const { return actions_; }
+  auto memory() const {
+    return [this](const action& a) { return message_memory(trainer_, p_, rank_, a); };
+  }
 
-  void run(std::uint32_t n, std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {
-    const action& a = actions[n];
-    transport.at(n);
+  /// Measures the cells from now on by this thread's clock, in seconds since `zero`; not at all if `into` is empty.
+  void record(std::span<interval> into, std::chrono::steady_clock::time_point zero) { record_ = into, zero_ = zero; }
+
+  /// Runs all actions of a step.
+  void run() {
+    for (std::uint32_t n = 0; n < actions_.size(); ++n) run(n);
+    transport_.finish();
+  }
+  void run(std::uint32_t n) {
+    const action& a = actions_[n];
+    transport_.on_action(n);
     switch (a.kind) {
-      case action_kind::receive: return transport.post_receive(a, memory(a));
-      case action_kind::compute: return compute(a, record, zero);
-      case action_kind::send: return transport.post_send(a, memory(a));
-      case action_kind::accumulate:
-        if constexpr (trainer_has::reductions<Trainer>) reduce(a);
+      case action_kind::receive: return transport_.post_receive(a, message_memory(trainer_, p_, rank_, a));
+      case action_kind::compute: return compute(n, a.index);
+      case action_kind::send: return transport_.post_send(a, message_memory(trainer_, p_, rank_, a));
+      case action_kind::accumulate: return accumulate(n, a);
     }
+  }
+  /// Would an action wait for another rank? For one thread that runs several ranks.
+  bool waits(std::uint32_t n) const {
+    bool any = false;
+    for_each_awaited(p_, rank_, actions_[n], [&](std::uint32_t buffer) { any = any || !transport_.is_done(buffer); });
+    return any;
+  }
+  bool waits_at_end() const {
+    for (std::uint32_t n = 0; n < p_.pools[rank_].buffers(); ++n)
+      if (!transport_.is_done(n)) return true;
+    return false;
+  }
+
+  /// Calls the trainer's hook `begin_step(step)` or `end_step(step)`.
+  void begin_step(std::size_t step) {
+    if constexpr (trainer_has::begin_step<Trainer>) call_hook("begin_step", step, [&] { trainer_.begin_step(step); });
+  }
+  void end_step(std::size_t step) {
+    if constexpr (trainer_has::end_step<Trainer>) call_hook("end_step", step, [&] { trainer_.end_step(step); });
   }
 
  private:
-  // Calls a function of the trainer.
   template <typename Call>
-  decltype(auto) call(const action& a, Call&& function) {
-    if constexpr (Drives)
-      return call_trainer(
-          rank, [&] { return place_of(p, rank, a); }, function);
-    else
-      return function();
+  void call_hook(std::string_view name, std::size_t step, Call&& call) {
+    const std::string hook = concat({name, "(", step, ")"});
+    const auto hook_place = [&] { return concat({"rank ", rank_, " at ", hook}); };
+    call_trainer(rank_, hook_place, call, hook);
   }
-  std::span<std::byte> memory(const action& a) {
-    return require_bytes(call(a, [&] { return message_bytes(trainer, a); }), rank, a);
+  auto place(std::uint32_t n) const {
+    return [this, n] { return describe(p_, rank_, n); };
+  }
+  double now() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero_).count();
   }
 
-  void compute(const action& a, std::span<interval> record, std::chrono::steady_clock::time_point zero) {
-    const auto now = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero).count(); };
-    const std::uint32_t index = a.index;
-    const auto& of = slots[index];
+  void compute(std::uint32_t n, std::uint32_t index) {
+    const auto& of = slots_[index];
     for (const op_slots& s : of) {
-      if (s.input != no_slot) transport.wait_received(s.input, false);
-      if (s.output != no_slot) transport.wait_sent(s.output);
+      if (s.input != no_slot) transport_.wait(s.input);
+      if (s.output != no_slot) transport_.wait(s.output);
     }
-    if (!record.empty()) record[index].start = now();
-    if constexpr (requires { transport.begin_cell(index); }) transport.begin_cell(index);
-    call(a, [&] { run_cell(trainer, cells[index], of); });
-    if constexpr (requires { transport.end_cell(index); }) transport.end_cell(index);
-    if (!record.empty()) record[index].end = now();
+    if (!record_.empty()) record_[index].start = now();
+    if constexpr (requires { transport_.begin_cell(index); }) transport_.begin_cell(index);
+    call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], of); });
+    if constexpr (requires { transport_.end_cell(index); }) transport_.end_cell(index);
+    if (!record_.empty()) record_[index].end = now();
   }
-  void reduce(const action& a) {
-    const auto own = static_cast<std::uint16_t>(a.index);
-    transport.wait_weights_sent();  // before it changes
-    if (a.channel == no_slot) return call(a, [&] { trainer.reduce(own, a.what.stage, {}); });
-    transport.wait_received(a.buffer, true);
-    call(a, [&] { trainer.reduce(own, a.what.stage, trainer.reduction_buffer(a.buffer)); });
+  void accumulate(std::uint32_t n, const action& a) {
+    if constexpr (trainer_has::reductions<Trainer>) {
+      for_each_awaited(p_, rank_, a, [&](std::uint32_t buffer) { transport_.wait(buffer); });
+      const reduction r{a.chunk, static_cast<std::uint16_t>(a.index), a.what, a.buffer, a.other_chunk};
+      call_trainer(rank_, place(n), [&] { trainer_.reduce(r); });
+    }
   }
+
+  const program& p_;
+  std::uint32_t rank_;
+  std::span<const action> actions_;
+  std::span<const cell> cells_;
+  std::span<const std::array<op_slots, 2>> slots_;
+  Trainer& trainer_;
+  Transport& transport_;
+  std::span<interval> record_;
+  std::chrono::steady_clock::time_point zero_{};
 };
 
-template <bool Drives, typename Trainer, transport Transport>
-void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport, std::span<interval> record,
-             std::chrono::steady_clock::time_point zero) {
-  rank_run<Trainer, Transport, Drives> run(p, rank, trainer, transport);
-  if (!record.empty() && record.size() != p.schedule[rank].size())
-    throw schedule_error(concat({"rank ", rank, " has ", p.schedule[rank].size(), " cells; got ", record.size(),
-                                 " intervals to record them in"}));
-  for (std::uint32_t n = 0; n < run.actions.size(); ++n) run.run(n, record, zero);
-  transport.finish();
-}
-
-// One step as drivers run it: with the trainer's begin_step(), `run()`, and its end_step().
-template <typename Trainer, typename Run>
-void run_step(std::uint32_t rank, Trainer& trainer, std::size_t step, Run&& run) {
-  check_step_hooks<Trainer>();
-  const auto place = [&](std::string_view hook) { return [=] { return concat({hook, "(", step, ")"}); }; };
-  if constexpr (trainer_has::begin_step<Trainer>)
-    call_trainer(rank, place("begin_step"), [&] { trainer.begin_step(step); });
-  run();
-  if constexpr (trainer_has::end_step<Trainer>) call_trainer(rank, place("end_step"), [&] { trainer.end_step(step); });
-}
-
-}  // namespace detail
-
-/// Runs one step of one rank. Whatever a function of the trainer throws comes out of here as it is. With `record`, the start
-/// and end of every cell, in seconds since `zero`, are put there. No allocation, no lock and no virtual call of its own.
-/// @throws schedule_error where rank, transport, trainer, one of its buffers or `record` does not fit the program
-/// @pre verify(p) is true; every rank runs the same program
-template <typename Trainer, transport Transport>
-void execute(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
-             std::span<interval> record = {}, std::chrono::steady_clock::time_point zero = {}) {
-  detail::execute<false>(p, rank, trainer, transport, record, zero);
-}
-
-}  // namespace pipesched
+}  // namespace pipesched::detail

@@ -60,7 +60,11 @@ inline nlohmann::ordered_json json_of(const program& p, std::uint32_t rank, cons
       break;
   }
   if (a.channel != no_slot) j["channel"] = a.channel;
-  if (a.buffer != no_slot) j["buffer"] = a.buffer;
+  const pool_sizes& pools = p.pools[rank];
+  if (a.buffer < pools[pool::tensor])
+    j["buffer"] = a.buffer;
+  else if (a.buffer < pools.owned_buffers())
+    j["buffer"] = a.buffer - pools[pool::tensor];  // among the reductions
   return j;
 }
 
@@ -79,10 +83,10 @@ inline void write_json(std::ostream& out, const program& p) {
                                 {"receive_buffers", c.receive_buffers},
                                 {"send_buffers", c.send_buffers}});
   for (const pool_sizes& s : p.pools)
-    head["pools"].push_back({{"activations", s.activations},
-                             {"weights", s.contexts},
-                             {"buffers", s.buffers},
-                             {"reductions", s.reductions}});
+    head["pools"].push_back({{"activations", s[pool::activation]},
+                             {"weights", s[pool::context]},
+                             {"buffers", s[pool::tensor]},
+                             {"reductions", s[pool::reduction]}});
   std::string text = head.dump();
   text.back() = ',';
   out << text << "\n\"ranks\": [\n";

@@ -15,7 +15,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -23,10 +22,8 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/io/torch_csv.hpp"
-#include "pipesched/program/detail/message_times.hpp"
-#include "pipesched/program/lower.hpp"
-#include "pipesched/program/program.hpp"
-#include "pipesched/support/error.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/simulate/timeline.hpp"
 
 namespace pipesched {
 
@@ -37,45 +34,35 @@ namespace detail {
 
 class torch_comms_writer {
  public:
-  torch_comms_writer(const program& p, torch_waits waits)
-      : p_(p),
-        s_(p.schedule),
-        times_(p),
-        waits_(waits == torch_waits::written),
-        messages_(s_.pp()),
-        left_(s_.stages(), s_.micro) {
+  torch_comms_writer(const timeline& t, torch_waits waits)
+      : t_(t), s_(t.schedule), waits_(waits == torch_waits::written), messages_(s_.pp()), left_(s_.stages(), s_.micro) {
     find_messages();
   }
 
-  // The text of a row. Call it once per rank.
-  std::string row(std::uint32_t rank) {
+  // The text of a row, until the next call. Call it once per rank.
+  const std::string& row(std::uint32_t rank) {
     text_.clear();
     const auto& messages = messages_[rank];
     std::size_t next = 0;
-    const auto add_until = [&](std::uint64_t when) {
-      for (; next < messages.size() && messages[next].when < when; ++next) add(messages[next]);
-    };
-    for (std::size_t n = 0; n < p_.actions[rank].size(); ++n) {
-      const action& a = p_.actions[rank][n];
-      if (a.kind != action_kind::compute) continue;
-      const cell& c = s_[rank][a.index];
-      const std::uint64_t end = times_.of_actions(rank)[n] + message_times::duration(c);
-      add_until(end);
-      put({torch_text(c, rank)});
-      add_until(end + 1);
-      for (op o : c) put_after(o, rank);
+    for (std::size_t i = 0; i < s_[rank].size(); ++i) {
+      const double end = t_[rank][i].end;
+      for (; next < messages.size() && messages[next].when < end; ++next) add(messages[next]);
+      put(s_[rank][i]);
+      for (; next < messages.size() && messages[next].when == end; ++next) add(messages[next]);
+      for (op o : s_[rank][i]) put_after(o, rank);
     }
     if (waits_)
       for (const message& m : messages)
         if (m.sends && (m.what.kind == tensor_kind::gradient || s_.forward_only))
-          put({m.what.stage, m.what.kind == tensor_kind::gradient ? "WAIT_SEND_B" : "WAIT_SEND_F", m.what.micro});
-    return text_ + "\r\n";
+          put(m.what.kind == tensor_kind::gradient ? torch_pass::wait_send_b : torch_pass::wait_send_f, m.what.stage,
+              m.what.micro);
+    return text_ += "\r\n";
   }
 
  private:
   // One end of a message.
   struct message {
-    std::uint64_t when;
+    double when;
     tensor_id what;
     bool sends;
   };
@@ -84,15 +71,16 @@ class torch_comms_writer {
 
   void find_messages() {
     struct sent {
-      std::uint64_t when;
+      double when;
       std::uint32_t from;
       tensor_id what;
     };
     std::vector<sent> all;
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      for (std::size_t n = 0; n < p_.actions[rank].size(); ++n)
-        if (const action& a = p_.actions[rank][n]; a.kind == action_kind::send)
-          all.push_back({times_.time(a.channel, times_.of_actions(rank)[n]), rank, a.what});
+      for (std::size_t i = 0; i < s_[rank].size(); ++i)
+        for (op o : s_[rank][i])
+          if (has_output(o, s_.stages()) && destination(product_of(o)) != rank)
+            all.push_back({t_[rank][i].end, rank, product_of(o)});
     std::stable_sort(all.begin(), all.end(), [](const sent& a, const sent& b) { return a.when < b.when; });
     for (const sent& m : all) {
       messages_[m.from].push_back({m.when, m.what, true});
@@ -105,25 +93,34 @@ class torch_comms_writer {
     // The gradient came from the rank that received the forward's output, so that send has completed.
     if (waits_ && yields_input_gradient(o.pass) && o.stage + 1u < s_.stages() &&
         destination({tensor_kind::activation, o.stage, o.micro}) != rank)
-      put({o.stage, "WAIT_SEND_F", o.micro});
+      put(torch_pass::wait_send_f, o.stage, o.micro);
     if (yields_weight_gradient(o.pass) && --left_[o.stage] == 0) {
-      put({o.stage, "REDUCE_GRAD"});
-      if (waits_) put({o.stage, "WAIT_REDUCE_GRAD"});
+      put(torch_pass::reduce_grad, o.stage);
+      if (waits_) put(torch_pass::wait_reduce_grad, o.stage);
     }
   }
   // A message is named after the stage at its own end.
   void add(const message& m) {
-    put({m.sends ? m.what.stage : receiver_of(m.what), m.sends ? "SEND_" : "RECV_",
-         m.what.kind == tensor_kind::gradient ? "B" : "F", m.what.micro});
+    const bool gradient = m.what.kind == tensor_kind::gradient;
+    if (m.sends)
+      put(gradient ? torch_pass::send_b : torch_pass::send_f, m.what.stage, m.what.micro);
+    else
+      put(gradient ? torch_pass::recv_b : torch_pass::recv_f, receiver_of(m.what), m.what.micro);
   }
-  void put(std::initializer_list<piece> action) {
+  void put(torch_pass pass, std::uint16_t stage, std::uint32_t micro = 0) {
+    separate();
+    append_torch_text(text_, torch_action{.pass = pass, .stage = stage, .micro = micro});
+  }
+  void put(const cell& c) {
+    separate();
+    append_torch_text(text_, c);
+  }
+  void separate() {
     if (!text_.empty()) text_ += ',';
-    text_ += concat(action);
   }
 
-  const program& p_;
+  const timeline& t_;
   const schedule& s_;
-  message_times times_;
   bool waits_;
   std::vector<std::vector<message>> messages_;  // by rank, in one order for all ranks
   std::vector<std::uint32_t> left_;             // by stage: number of its W and B to come
@@ -137,12 +134,11 @@ class torch_comms_writer {
 /// and overlapped cells other than an F with a B or I.
 inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
   detail::require_torch_placement(s);
-  constexpr std::uint32_t unlimited = ~std::uint32_t{0};
-  const program p = lower(s, {.depth = unlimited});
-  std::string text;
-  detail::torch_comms_writer rows(p, waits);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) text += rows.row(rank);
-  out << text;
+  const timeline t = simulate(s);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+    for (const cell& c : s[rank]) detail::require_torch_overlap(c, rank);
+  detail::torch_comms_writer rows(t, waits);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) out << rows.row(rank);
 }
 
 }  // namespace pipesched

@@ -79,10 +79,24 @@ constexpr auto counts_of(std::span<const torch_action> actions) {
   return counts;
 }
 
+namespace detail {
+
+// Appends the text of an action.
+inline void append_torch_text(std::string& to, const torch_action& a) {
+  const std::string_view name = torch_pass_names[static_cast<std::size_t>(a.pass)];
+  char text[32];  // for two numbers of at most 5 and 10 digits, and a name of at most 16 characters
+  char* end = write_number(text, std::uint32_t{a.stage});
+  end = std::copy(name.begin(), name.end(), end);
+  to.append(text, a.pass < torch_pass::unshard ? write_number(end, a.micro) : end);
+}
+
+}  // namespace detail
+
 /// The text of an action, such as "0SEND_F1" or "0UNSHARD".
 inline std::string to_string(const torch_action& a) {
-  const std::string name = detail::concat({a.stage, torch_pass_names[static_cast<std::size_t>(a.pass)]});
-  return a.pass < torch_pass::unshard ? detail::concat({name, a.micro}) : name;
+  std::string text;
+  detail::append_torch_text(text, a);
+  return text;
 }
 
 namespace detail {
@@ -284,13 +298,16 @@ inline void require_torch_placement(const schedule& s) {
                                  " holds every stage twice; dualpipev and hanayo hold it once"}));
 }
 
-inline std::string torch_text(const cell& c, std::uint32_t rank) {
+inline void require_torch_overlap(const cell& c, std::uint32_t rank) {
   if (c.overlapped() && !torch_overlaps(c))
     throw schedule_error(concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
+}
+
+// Appends the text of a cell.
+inline void append_torch_text(std::string& to, const cell& c) {
   char name[max_cell_text];
-  std::string text(name, write_cell(name, c));
-  if (c.overlapped()) text += "OVERLAP_F_B";
-  return text;
+  to.append(name, write_cell(name, c));
+  if (c.overlapped()) to += "OVERLAP_F_B";
 }
 
 }  // namespace detail
@@ -305,7 +322,8 @@ inline void write_torch_csv(std::ostream& out, const schedule& s) {
     text.clear();
     for (const cell& c : s[rank]) {
       if (!text.empty()) text += ',';
-      text += detail::torch_text(c, rank);
+      detail::require_torch_overlap(c, rank);
+      detail::append_torch_text(text, c);
     }
     out << (text += "\r\n");
   }

@@ -22,6 +22,14 @@ struct parcel {
   friend bool operator==(const parcel&, const parcel&) = default;
 };
 
+/// What a process does.
+enum class progress_state : std::uint8_t {
+  moves,
+  waits,         ///< nothing has moved for half of its time limit
+  stalled,       ///< nothing has moved for its whole time limit
+  between_steps  ///< it saves, evaluates, or loads data: whoever waits for it is not stalled
+};
+
 /// Threads may call its functions concurrently, except the collective ones: broadcast() and exchange().
 class coordinator {
  public:
@@ -41,11 +49,17 @@ class coordinator {
   /// Reports to all processes that this one has failed. Returns the first failure of the job, which may be another's, with
   /// the positions of the processes that have reported a stall.
   virtual std::string report_failure(std::string_view cause) = 0;
-  /// Reports where this process is. All processes hear of it if this one is lost, and, if it stalls, with the next failure.
-  virtual void report_position(std::string_view position, bool stalled) = 0;
+  /// Reports the place and the state of this process, about once a second. All processes hear of the place if this one is
+  /// lost, and, if it waits or is stalled, with the next failure. If one is stalled, and none is between steps, the job fails.
+  virtual void report_position(std::string_view position, progress_state state) = 0;
   /// The first failure that this process has heard of, its own included. Never waits.
   virtual std::optional<std::string> failure() = 0;
 };
+
+/// The failure of a process that is stalled at a place.
+inline std::string nothing_moved(std::string_view place) {
+  return std::string(place).append(": nothing moved within the time limit");
+}
 
 /// Collective: on process 0 what every process has given, by process; on the others nothing. @throws as exchange() does
 inline std::vector<std::string> gather(coordinator& all, std::string_view mine) {

@@ -28,7 +28,7 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/transport.hpp"
 #include "pipesched/launch/coordinator.hpp"
 #include "pipesched/launch/detail/connection.hpp"
 #include "pipesched/launch/detail/job.hpp"
@@ -125,18 +125,16 @@ class tcp_coordinator : public coordinator {
     if (!failure_) failure_ = std::string(cause);  // process 0 does not answer
     return *failure_;
   }
-  void report_position(std::string_view position, bool stalled) override {
+  void report_position(std::string_view position, progress_state state) override {
     const std::lock_guard lock(mutex_);
-    position_ = position.substr(0, std::size_t{1} << 12);
-    stalled_ = stalled;
+    position_.assign(1, static_cast<char>(state)).append(position.substr(0, std::size_t{1} << 12));
     if (std::exchange(position_pending_, true)) return;  // the latest is sent
     asio::post(io_, [this] {
       std::unique_lock guard(mutex_);
       position_pending_ = false;
-      const auto kind = stalled_ ? detail::frame::stall : detail::frame::position;
       std::string text = position_;
       guard.unlock();
-      send_own(kind, std::move(text));
+      send_own(detail::frame::position, std::move(text));
     });
   }
   std::optional<std::string> failure() override {
@@ -355,7 +353,7 @@ class tcp_coordinator : public coordinator {
   std::deque<std::string> broadcasts_, exchanges_;
   std::optional<std::string> failure_;
   std::string position_;
-  bool stalled_ = false, position_pending_ = false;
+  bool position_pending_ = false;
   bool over_ = false;  // the connection to process 0 has ended; on process 0: all others have gone
 
   asio::io_context io_;

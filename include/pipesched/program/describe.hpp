@@ -3,6 +3,7 @@
 
 // The place of a rank in a program and the message that it waits for, in the words of reports and errors.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -21,10 +22,10 @@ inline std::string describe(const program& p, const action& message) {
 }
 
 /// A rank at one of its actions: "rank 3 at 3F2", "rank 3 at the weight gradient of stage 3", "rank 3 at the receive of
-/// activation 2F2"; "rank 3 at its end" after the last one.
+/// activation 2F2"; "rank 3 at its end" after the last one, and "rank 3 at its start" for no_slot.
 inline std::string describe(const program& p, std::uint32_t rank, std::size_t at) {
   const auto row = p.actions[rank];
-  if (at >= row.size()) return detail::concat({"rank ", rank, " at its end"});
+  if (at >= row.size()) return detail::concat({"rank ", rank, at == no_slot ? " at its start" : " at its end"});
   const action& a = row[at];
   switch (a.kind) {
     case action_kind::compute: return detail::concat({"rank ", rank, " at ", to_string(p.schedule[rank][a.index])});
@@ -38,6 +39,40 @@ inline std::string describe(const program& p, std::uint32_t rank, std::size_t at
 /// A rank that waits for one of its messages: "rank 3 at 3F2, which waits for activation 2F2 from rank 2".
 inline std::string describe(const program& p, std::uint32_t rank, std::size_t at, const action& awaited) {
   return detail::concat({describe(p, rank, at), ", which waits for ", describe(p, awaited)});
+}
+
+/// Calls `f(buffer)` for the buffers whose messages an action waits for. Before a weight gradient changes, all that the rank
+/// has sent must have gone.
+template <typename F>
+void for_each_awaited(const program& p, std::uint32_t rank, const action& a, F&& f) {
+  if (a.kind == action_kind::compute) {
+    for (const op_slots& s : p.slots[rank][a.index]) {
+      if (s.input != no_slot) f(s.input);
+      if (s.output != no_slot) f(s.output);
+    }
+  } else if (a.kind == action_kind::accumulate) {
+    for (std::uint32_t n = p.pools[rank].owned_buffers(); n < p.pools[rank].buffers(); ++n) f(n);
+    if (a.buffer != no_slot) f(a.buffer);
+  }
+}
+
+/// As describe(p, rank, at), with the message that the rank waits for, if it waits for one.
+/// @param is_pending  of a buffer: whether its last message is still under way. Linear in `at`.
+template <typename IsPending>
+std::string describe_waiting(const program& p, std::uint32_t rank, std::size_t at, IsPending&& is_pending) {
+  const auto row = p.actions[rank];
+  std::uint32_t awaited = no_slot;  // a buffer
+  const auto consider = [&](std::uint32_t buffer) {
+    if (awaited == no_slot && is_pending(buffer)) awaited = buffer;
+  };
+  if (at < row.size())
+    for_each_awaited(p, rank, row[at], consider);
+  else if (at != no_slot)
+    for (std::uint32_t n = 0; n < p.pools[rank].buffers(); ++n) consider(n);
+  if (awaited != no_slot)
+    for (std::size_t i = std::min(at, row.size()); i-- > 0;)
+      if (is_message(row[i]) && row[i].buffer == awaited) return describe(p, rank, at, row[i]);
+  return describe(p, rank, at);
 }
 
 }  // namespace pipesched

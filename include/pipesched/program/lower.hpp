@@ -47,6 +47,8 @@ inline void require_tied(const schedule& s, const std::vector<std::array<std::ui
     for (const std::uint16_t stage : pair) {
       if (taken[stage])
         throw schedule_error(concat({"a stage is tied to at most one other; got two for stage ", stage}));
+      if (s.placement.replicas() == 2 && s.placement.rank_of_stage(0)[stage] == s.placement.rank_of_stage(1)[stage])
+        throw schedule_error(concat({"a stage with both replicas on one rank cannot be tied; got stage ", stage}));
       taken[stage] = true;
     }
   }

@@ -14,9 +14,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
@@ -49,21 +51,26 @@ inline constexpr std::uint32_t no_slot = ~std::uint32_t{0};
 
 enum class action_kind : std::uint8_t { receive, compute, send, accumulate };
 
+/// What runs an action: the order within a lane is that of the program, between lanes that of the waits.
+enum class lane : std::uint8_t { compute, send, receive };
+constexpr lane lane_of(action_kind k) noexcept {
+  return k == action_kind::send ? lane::send : k == action_kind::receive ? lane::receive : lane::compute;
+}
+
 struct action {
   action_kind kind = action_kind::compute;
+  std::uint8_t chunk = 0;           ///< of the weight gradient that is sent, or that gets another one added
+  std::uint8_t other_chunk = 0;     ///< accumulate without a channel: of the weight gradient that is added
   tensor_id what{};                 ///< received, sent or added
-  std::uint32_t channel = no_slot;  ///< no_slot for compute, and for accumulate if the other stage is on this rank
-  /// In the rank's buffers; for a received weight gradient in its reduction buffers, for a sent one no_slot.
-  std::uint32_t buffer = no_slot;
-  std::uint32_t index = 0;  ///< compute: the cell; accumulate: the stage whose weight gradient gets the other one added
+  std::uint32_t channel = no_slot;  ///< no_slot for compute, and for accumulate if both gradients are on this rank
+  std::uint32_t buffer = no_slot;   ///< of the message; no_slot where there is no channel
+  std::uint32_t index = 0;          ///< compute: the cell; accumulate: the stage whose weight gradient gets the other added
 
   friend constexpr bool operator==(const action&, const action&) = default;
 };
 
 /// True for actions that post a message.
-constexpr bool is_message(const action& a) noexcept {
-  return a.kind == action_kind::receive || a.kind == action_kind::send;
-}
+constexpr bool is_message(const action& a) noexcept { return lane_of(a.kind) != lane::compute; }
 /// True for actions on a weight gradient.
 constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind == tensor_kind::weight_gradient; }
 
@@ -71,23 +78,50 @@ constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind
 struct op_slots {
   std::uint32_t activation = no_slot;  ///< kept from the start of F to the end of B or W
   std::uint32_t context = no_slot;     ///< kept from the start of I to the end of W; for a whole B while it runs
-  std::uint32_t input =
-      no_slot;  ///< the buffer that it reads; no_slot for the first stage's F and the last stage's B or I
-  std::uint32_t output =
-      no_slot;  ///< the buffer that it writes; no_slot for the last stage's F, the first stage's B or I, and W
+  /// The buffer that it reads; no_slot for the first stage's F and the last stage's B or I.
+  std::uint32_t input = no_slot;
+  /// The buffer that it writes; no_slot for the last stage's F, the first stage's B or I, and W.
+  std::uint32_t output = no_slot;
 
   friend constexpr bool operator==(const op_slots&, const op_slots&) = default;
 };
 
-/// The number of slots of each kind that a rank needs.
+/// The kinds of slots of a rank.
+enum class pool : std::uint8_t {
+  activation,    ///< as many as the rank's peak of activations
+  context,       ///< as many as the rank's peak of pending W, and of B that run
+  tensor,        ///< one activation or gradient each: received, sent or between stages of the rank
+  reduction,     ///< one received weight gradient each
+  sent_gradient  ///< the trainer's own memory: one for each weight gradient that is sent
+};
+inline constexpr std::array<std::string_view, 5> pool_names = {"activation", "context", "tensor", "reduction",
+                                                               "sent gradient"};
+
+/// The number of slots of each kind that a rank needs: `sizes[pool::activation]`.
+///
+/// Buffers have one row of numbers: tensors first, then reductions, then sent gradients.
 struct pool_sizes {
-  std::uint32_t activations = 0;  ///< the rank's peak of activations
-  std::uint32_t contexts = 0;     ///< the rank's peak of pending W, and of B that run
-  std::uint32_t buffers = 0;      ///< one message each: received, sent or between stages of the rank
-  std::uint32_t reductions = 0;   ///< one received weight gradient each
+  std::array<std::uint32_t, pool_names.size()> sizes{};
+
+  constexpr std::uint32_t& operator[](pool p) noexcept { return sizes[static_cast<std::size_t>(p)]; }
+  constexpr std::uint32_t operator[](pool p) const noexcept { return sizes[static_cast<std::size_t>(p)]; }
+
+  /// Number of buffers for which a trainer has memory: tensors and reductions.
+  constexpr std::uint32_t owned_buffers() const noexcept { return (*this)[pool::tensor] + (*this)[pool::reduction]; }
+  /// Number of all buffers.
+  constexpr std::uint32_t buffers() const noexcept { return owned_buffers() + (*this)[pool::sent_gradient]; }
 
   friend constexpr bool operator==(const pool_sizes&, const pool_sizes&) = default;
 };
+
+/// The larger of each size: for a trainer that runs two programs.
+constexpr pool_sizes larger(pool_sizes a, const pool_sizes& b) noexcept {
+  for (std::size_t i = 0; i < pool_names.size(); ++i) {
+    const pool p = static_cast<pool>(i);
+    a[p] = std::max(a[p], b[p]);
+  }
+  return a;
+}
 
 /// The result of lower(), which verify() proves. A plain value, like a schedule.
 struct program {
@@ -100,10 +134,22 @@ struct program {
   friend bool operator==(const program&, const program&) = default;
 };
 
-/// Number of weight gradients that a rank sends, counted from its actions.
-inline std::uint32_t weight_gradients_sent(std::span<const action> row) {
-  return static_cast<std::uint32_t>(std::count_if(
-      row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send && is_weight_gradient(a); }));
+/// Bytes that each buffer of a rank needs, by its number: `bytes_of(message)` of the largest message that it ever holds, 0 for
+/// sent gradients. Stages may differ in their sizes. Linear in the number of actions.
+template <typename BytesOf>
+std::vector<std::size_t> buffer_bytes(const program& p, std::uint32_t rank, BytesOf&& bytes_of) {
+  std::vector<std::size_t> bytes(p.pools[rank].buffers(), 0);
+  const auto holds = [&](std::uint32_t buffer, tensor_id message) {
+    bytes[buffer] = std::max<std::size_t>(bytes[buffer], bytes_of(message));
+  };
+  for (const action& a : p.actions[rank]) {
+    if (a.kind == action_kind::receive) holds(a.buffer, a.what);
+    if (a.kind != action_kind::compute) continue;
+    const cell& c = p.schedule[rank][a.index];
+    for (std::size_t i = 0; i < c.size(); ++i)
+      if (const auto made = output_of(c[i], p.schedule.stages())) holds(p.slots[rank][a.index][i].output, *made);
+  }
+  return bytes;
 }
 
 /// 64-bit hash of cells and actions, to detect ranks that run different programs.

@@ -61,10 +61,12 @@ class program_verifier {
   struct totals {
     std::uint32_t after_last = 0, sent = 0, added = 0;
   };
-  totals* total(std::uint32_t rank, std::uint32_t stage) {
-    const auto& stages = hosted_[rank];
-    const auto found = std::find(stages.begin(), stages.end(), stage);
-    return found == stages.end() ? nullptr : &totals_[rank][static_cast<std::size_t>(found - stages.begin())];
+  bool is_chunk(std::uint32_t rank, std::uint32_t chunk, std::uint32_t stage) const {
+    return chunk < hosted_[rank].size() && hosted_[rank][chunk] == stage;
+  }
+  const totals& total(std::uint32_t stage, std::uint32_t replica) const {
+    const std::uint32_t chunk = s_.placement.chunk_of(stage, s_.placement.replica_begin(replica));
+    return totals_[s_.placement.rank_of_stage(replica)[stage]][chunk];
   }
 
   // The cell of an action: its own, or that of the next compute action.
@@ -97,8 +99,8 @@ class program_verifier {
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) {
       const std::size_t max_pool = 4 * p_.actions[rank].size();  // more cannot be used
       const pool_sizes& own = p_.pools[rank];
-      for (const std::uint32_t size : {own.activations, own.contexts, own.buffers, own.reductions})
-        if (size > max_pool) {
+      for (std::size_t kind = 0; kind < pool_names.size(); ++kind)
+        if (const std::uint32_t size = own[static_cast<pool>(kind)]; size > max_pool) {
           add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", max_pool}));
           good = false;
         }
@@ -122,7 +124,7 @@ class program_verifier {
 
   // Slots of one kind, each with the F whose activation or context it holds, as one number that is compared at once; 0 if it
   // is free.
-  struct pool {
+  struct slots_in_use {
     std::vector<std::uint64_t> slots;
     const char* what;
 
@@ -135,13 +137,13 @@ class program_verifier {
     return std::bit_cast<std::uint64_t>(op{pass::forward, o.chunk, o.stage, o.micro});
   }
   // Reports a slot that does not hold the value that the op reads, or is not free for the one that it writes.
-  void check_slot(std::uint32_t rank, std::size_t i, op o, pool& in, std::uint32_t slot, bool writes) {
+  void check_slot(std::uint32_t rank, std::size_t i, op o, slots_in_use& in, std::uint32_t slot, bool writes) {
     if (slot >= in.slots.size() || in.slots[slot] != (writes ? 0 : key_of(o)))
       add(rule::slot, rank, i, wrong_slot(o, in, slot, writes));
     else if (writes)
       in.slots[slot] = key_of(o);
   }
-  [[gnu::cold]] static std::string wrong_slot(op o, const pool& in, std::uint32_t slot, bool writes) {
+  [[gnu::cold]] static std::string wrong_slot(op o, const slots_in_use& in, std::uint32_t slot, bool writes) {
     if (slot == no_slot) return concat({to_string(o), " has no ", in.what, " slot"});
     if (slot >= in.slots.size())
       return concat({to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ", in.slots.size(), " slots"});
@@ -152,8 +154,8 @@ class program_verifier {
   }
 
   void check_slots(std::uint32_t rank) {
-    activations_.clear(p_.pools[rank].activations);
-    contexts_.clear(p_.pools[rank].contexts);
+    activations_.clear(p_.pools[rank][pool::activation]);
+    contexts_.clear(p_.pools[rank][pool::context]);
     const std::span<const cell> row = s_[rank];
     const auto slots = p_.slots[rank];
     for (std::size_t i = 0; i < row.size(); ++i) {
@@ -164,8 +166,8 @@ class program_verifier {
     }
   }
   void check_slots_of(std::uint32_t rank, std::size_t i, op o, const op_slots& slots) {
-    check_slot(rank, i, o, activations_, slots.activation, o.pass == pass::forward);
-    if (o.pass != pass::forward)
+    check_slot(rank, i, o, activations_, slots.activation, properties(o.pass).takes_activation);
+    if (!properties(o.pass).takes_activation)
       check_slot(rank, i, o, contexts_, slots.context, yields_input_gradient(o.pass));
     else if (slots.context != no_slot)
       add(rule::slot, rank, i, concat({to_string(o), " has a context slot that it does not need"}));
@@ -194,39 +196,39 @@ class program_verifier {
   // Checks that a weight gradient is sent or added to after the last W or B of its stage. False if the stages are wrong.
   bool check_gradient(std::uint32_t rank, std::uint32_t cells, const action& a, bool sends) {
     const std::uint32_t stage = sends ? a.what.stage : a.index;
-    totals* const of = total(rank, stage);
     if (!is_weight_gradient(a)) {
       add(rule::reduction, rank, violation::no_cell,
           concat({"adds ", to_string(a.what), "; expected a weight gradient"}));
       return false;
     }
-    if (of == nullptr || a.what.stage >= s_.stages()) {
+    if (!is_chunk(rank, a.chunk, stage)) {
       add(rule::reduction, rank, violation::no_cell,
-          of == nullptr
-              ? concat(
-                    {sends ? "sends" : "adds to", " the weight gradient of stage ", stage, ", which it does not hold"})
-              : concat({"adds the weight gradient of stage ", a.what.stage, "; expected a stage below ", s_.stages()}));
+          concat({sends ? "sends" : "adds to", " the weight gradient of stage ", stage, " as chunk ", a.chunk,
+                  ", which it does not hold"}));
+      return false;
+    }
+    if (a.what.stage >= s_.stages()) {
+      add(rule::reduction, rank, violation::no_cell,
+          concat({"adds the weight gradient of stage ", a.what.stage, "; expected a stage below ", s_.stages()}));
       return false;
     }
     const bool local = !sends && a.channel == no_slot;
-    if (local && (a.what.stage == stage || total(rank, a.what.stage) == nullptr)) {
+    if (local && (a.other_chunk == a.chunk || !is_chunk(rank, a.other_chunk, a.what.stage))) {
       add(rule::reduction, rank, violation::no_cell,
           concat({"adds the weight gradient of stage ", a.what.stage, " to that of stage ", stage,
-                  " without a message; expected another stage of this rank"}));
+                  " without a message; expected another chunk of this rank"}));
       return false;
     }
-    check_complete(rank, cells, stage, sends ? "sends" : "adds to");
-    if (local) check_complete(rank, cells, a.what.stage, "adds");
-    if (a.what.stage == stage) ++(sends ? of->sent : of->added);
+    check_complete(rank, cells, a.chunk, sends ? "sends" : "adds to");
+    if (local) check_complete(rank, cells, a.other_chunk, "adds");
+    totals& of = totals_[rank][a.chunk];
+    if (a.what.stage == stage) ++(sends ? of.sent : of.added);
     return true;
   }
-  void check_complete(std::uint32_t rank, std::uint32_t cells, std::uint32_t stage, const char* verb) {
-    std::uint32_t after_last = 0;  // of all chunks that are this stage, two if both replicas are on this rank
-    for (std::size_t chunk = 0; chunk < hosted_[rank].size(); ++chunk)
-      if (hosted_[rank][chunk] == stage) after_last = std::max(after_last, totals_[rank][chunk].after_last);
-    if (cells < after_last)
+  void check_complete(std::uint32_t rank, std::uint32_t cells, std::uint32_t chunk, const char* verb) {
+    if (const std::uint32_t after_last = totals_[rank][chunk].after_last; cells < after_last)
       add(rule::reduction, rank, cells,
-          concat({verb, " the weight gradient of stage ", stage,
+          concat({verb, " the weight gradient of stage ", hosted_[rank][chunk],
                   " before its last W or B has run; expected it after cell ", after_last - 1}));
   }
 
@@ -235,13 +237,17 @@ class program_verifier {
     if (s_.placement.replicas() < 2 || s_.forward_only) return;
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage) {
       const std::uint32_t a = s_.placement.rank_of_stage(0)[stage], b = s_.placement.rank_of_stage(1)[stage];
-      for (const std::uint32_t rank : {a, b}) {
-        const std::uint32_t sends = a == b ? 0 : 1, reductions = a == b ? 0 : 1;
-        if (const totals& of = *total(rank, stage); of.sent < sends || of.added != reductions)
-          add(rule::reduction, rank, violation::no_cell,
+      if (a == b) {
+        if (total(stage, 0).added + total(stage, 1).added != 1)
+          add(rule::reduction, a, violation::no_cell,
+              concat({"holds both replicas of stage ", stage, "; expected it to add their weight gradients once"}));
+        continue;
+      }
+      for (const std::uint32_t replica : {0u, 1u})
+        if (const totals& of = total(stage, replica); of.sent < 1 || of.added != 1)
+          add(rule::reduction, replica == 0 ? a : b, violation::no_cell,
               concat({"stage ", stage, " is held by ranks ", a, " and ", b,
                       "; expected both to send and to add its weight gradient once"}));
-      }
     }
   }
 
@@ -256,10 +262,10 @@ class program_verifier {
       const std::size_t sends = all.sends(c), receives = all.receives(c);
       if (sends > receives && all.finished(of.to))
         add(rule::message, of.from, violation::no_cell,
-            concat({to_string(all.message(c, receives)), " is sent to rank ", of.to, " but never received"}));
+            concat({to_string(all.unmatched(c)), " is sent to rank ", of.to, " but never received"}));
       if (receives > sends && all.finished(of.from))
         add(rule::message, of.to, violation::no_cell,
-            concat({to_string(all.message(c, sends)), " is received from rank ", of.from, " but never sent"}));
+            concat({to_string(all.unmatched(c)), " is received from rank ", of.from, " but never sent"}));
       if (sends == receives && sends != of.messages && all.finished(of.from) && all.finished(of.to))
         add(rule::program, of.from, violation::no_cell,
             concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
@@ -288,7 +294,7 @@ class program_verifier {
       const bool receives = w.why == waiting::for_arrival;
       if (!text.empty()) text += "; ";
       text += concat({describe(p_, r, all.done(r)), " waits for rank ", other(r),
-                      receives ? " to send " : " to receive ", to_string(all.message(w.channel, w.number))});
+                      receives ? " to send " : " to receive ", to_string(w.what)});
       r = other(r);
     } while (r != rank);
     add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no cycle of waits");
@@ -299,8 +305,8 @@ class program_verifier {
   std::size_t max_;
   report report_;
   std::vector<std::vector<std::uint16_t>> hosted_;                // by rank
-  pool activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
-  std::vector<std::vector<totals>> totals_;                       // by rank and chunk
+  slots_in_use activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
+  std::vector<std::vector<totals>> totals_;                              // by rank and chunk
 };
 
 }  // namespace detail

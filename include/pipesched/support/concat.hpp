@@ -55,20 +55,25 @@ struct piece {
   bool negative = false;
 };
 
-/// Joins the pieces: `concat({"rank ", 3, " of ", name})`. It is not a template, which keeps its callers small.
-inline std::string concat(std::initializer_list<piece> pieces) {
-  std::string sentence;
+/// Appends the pieces to a text. It is not a template, which keeps its callers small.
+inline void append(std::string& to, std::initializer_list<piece> pieces) {
   for (const piece& p : pieces) {
     if (p.kind == piece::kinds::text) {
-      sentence += p.text;
+      to += p.text;
     } else if (p.kind == piece::kinds::real) {
-      append_real(sentence, p.real);
+      append_real(to, p.real);
     } else {
       char digits[20];
-      if (p.negative) sentence += '-';
-      sentence.append(digits, write_number(digits, p.number));
+      if (p.negative) to += '-';
+      to.append(digits, write_number(digits, p.number));
     }
   }
+}
+
+/// Joins the pieces: `concat({"rank ", 3, " of ", name})`.
+inline std::string concat(std::initializer_list<piece> pieces) {
+  std::string sentence;
+  append(sentence, pieces);
   return sentence;
 }
 

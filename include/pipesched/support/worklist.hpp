@@ -3,10 +3,19 @@
 
 // Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it.
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace pipesched::detail {
+
+/// Starts to load a value of a blocked rank's row, if there is one, before the rank runs again. Ranks take turns after few
+/// steps, so the processor does not see by itself that each of them reads its row in order.
+template <typename T>
+inline void prefetch(std::span<const T> row, std::size_t at) noexcept {
+  if (at < row.size()) __builtin_prefetch(&row[at]);
+}
 
 /// The ranks that can run. All of them at first, rank 0 next; then the one that was woken last.
 class worklist {

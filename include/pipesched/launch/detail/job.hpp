@@ -23,10 +23,10 @@ namespace pipesched::detail {
 
 /// A frame of the protocol: its kind and a text.
 ///
-///   from a process   greeting (the first), broadcast, exchange, position, stall (a position too), failure, leave
+///   from a process   greeting (the first), broadcast, exchange, position (after its state, one byte), failure, leave
 ///   to a process     broadcast (what process 0 gave), exchange (parcels for it), failure (the first of the job)
 struct frame {
-  enum kind : char { greeting, broadcast, exchange, position, stall, failure, leave } is = greeting;
+  enum kind : char { greeting, broadcast, exchange, position, failure, leave } is = greeting;
   std::string text{};
 };
 
@@ -76,8 +76,7 @@ class job {
     switch (f.is) {
       case frame::broadcast: from.broadcasts.push_back(std::move(f.text)), complete_broadcasts(); return true;
       case frame::exchange: return add_parcels(from, f.text);
-      case frame::position:
-      case frame::stall: from.position = std::move(f.text), from.stalled = f.is == frame::stall; return true;
+      case frame::position: return set_position(from, f.text);
       case frame::failure: fail(std::move(f.text)); return true;
       case frame::leave: from.is = member::left, complete_broadcasts(), complete_exchanges(); return true;
       case frame::greeting: break;
@@ -98,8 +97,19 @@ class job {
     std::deque<std::string> broadcasts{};
     std::deque<std::vector<parcel>> exchanges{};
     std::string position{};
-    bool stalled = false;
+    progress_state state = progress_state::moves;
   };
+
+  bool set_position(member& from, std::string_view text) {
+    if (text.empty() || static_cast<unsigned char>(text[0]) > static_cast<unsigned>(progress_state::between_steps))
+      return false;
+    from.state = static_cast<progress_state>(text[0]), from.position = text.substr(1);
+    if (from.state == progress_state::stalled && std::ranges::none_of(members_, [](const member& m) {
+          return m.is == member::present && m.state == progress_state::between_steps;
+        }))
+      fail(nothing_moved(from.position));
+    return true;
+  }
 
   bool add_parcels(member& from, std::string_view text) {
     auto parcels = unpack(text);
@@ -147,7 +157,8 @@ class job {
     for (std::uint32_t r = 0; r < members_.size(); ++r) {
       const member& m = members_[r];
       if (m.is == member::absent) absent += concat({" ", r});
-      if (m.stalled && m.is == member::present && ++lines <= max_lines) cause += "\n" + m.position;
+      const bool waits = m.state == progress_state::waits || m.state == progress_state::stalled;
+      if (waits && m.is == member::present && ++lines <= max_lines) cause += "\n" + m.position;
     }
     if (lines > max_lines) cause += concat({"\nand ", lines - max_lines, " more"});
     failure_ = absent.empty() ? std::move(cause) : std::move(cause) + "\nnot there yet: process" + absent;

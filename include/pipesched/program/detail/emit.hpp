@@ -26,12 +26,13 @@ class emission {
   void run(std::uint32_t rank) {
     next_action_ = p_.actions[rank].data();
     reductions_.clear();
+    next_sent_gradient_ = p_.pools[rank].owned_buffers();
     messages_ = routing_.ops(rank).data();
     next_sent_after_ = 0;
     std::uint32_t cell = 0;
     for (const std::uint32_t step : order_.steps(rank))
       if (step == ordering::run_cell)
-        emit({action_kind::compute, {}, no_slot, no_slot, cell});
+        emit({.kind = action_kind::compute, .index = cell});
       else if (step == ordering::send_outputs)
         emit_sends(rank, cell++);
       else
@@ -46,22 +47,37 @@ class emission {
     const message_id m{channel, receives_[channel]++};
     const std::uint32_t buffer = slots_.received_in(m);
     if (routing_.is_exchange(m)) reductions_.push_back({channel, buffer});
-    emit({action_kind::receive, routing_.messages(channel)[m.number], channel, buffer, 0});
+    emit({.kind = action_kind::receive,
+          .what = routing_.messages(channel)[m.number],
+          .channel = channel,
+          .buffer = buffer});
   }
   void emit_sends(std::uint32_t rank, std::uint32_t cell) {
     const pipesched::cell& c = p_.schedule[rank][cell];
     for (std::size_t k = 0; k < c.size(); ++k)
       if (const std::uint32_t channel = (messages_++)->output.channel; channel != no_slot)
-        emit({action_kind::send, *output_of(c[k], p_.schedule.stages()), channel, p_.slots[rank][cell][k].output, 0});
+        emit({.kind = action_kind::send,
+              .what = *output_of(c[k], p_.schedule.stages()),
+              .channel = channel,
+              .buffer = p_.slots[rank][cell][k].output});
     routing_.for_each_sent_after(rank, cell, next_sent_after_, [&](const gradient_exchange& e) { emit_send(e); });
   }
   void emit_send(const gradient_exchange& e) {
     const std::uint32_t channel = routing_.channel_between(e.from, e.to);
-    emit({action_kind::send, {tensor_kind::weight_gradient, e.stage, 0}, channel, no_slot, 0});
+    emit({.kind = action_kind::send,
+          .chunk = e.chunk,
+          .what = {tensor_kind::weight_gradient, e.stage, 0},
+          .channel = channel,
+          .buffer = next_sent_gradient_++});
   }
   void emit_accumulate(const gradient_exchange& e) {
-    action a{action_kind::accumulate, {tensor_kind::weight_gradient, e.stage, 0}, no_slot, no_slot, e.own};
-    if (e.from != e.to) {
+    action a{.kind = action_kind::accumulate,
+             .chunk = e.own_chunk,
+             .what = {tensor_kind::weight_gradient, e.stage, 0},
+             .index = e.own};
+    if (e.from == e.to) {
+      a.other_chunk = e.chunk;
+    } else {
       a.channel = routing_.channel_between(e.from, e.to);
       const auto received =
           std::find_if(reductions_.begin(), reductions_.end(), [&](const auto& of) { return of.first == a.channel; });
@@ -88,6 +104,7 @@ class emission {
   action* next_action_ = nullptr;
   const op_messages* messages_ = nullptr;  // of the next cell
   std::size_t next_sent_after_ = 0;
+  std::uint32_t next_sent_gradient_ = 0;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> reductions_;  // channel and buffer of received weight gradients
 };
 

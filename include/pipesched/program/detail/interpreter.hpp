@@ -41,10 +41,9 @@ class interpreter {
   struct waiting {
     enum kind : std::uint8_t { no, for_arrival, for_sent, wrong } why = no;
     std::uint32_t channel = no_slot;
-    std::uint32_t number = 0;  // of the message in the channel
+    tensor_id what{};  // in the message
   };
 
-  /// @pre all channels together have at most as many messages as there are actions
   explicit interpreter(const program& p, Observer observer = {})
       : p_(p),
         stages_(p.schedule.stages()),
@@ -52,14 +51,12 @@ class interpreter {
         channels_(p.channels.size()),
         ranks_(p.actions.size()),
         runnable_(static_cast<std::uint32_t>(p.actions.size())) {
-    for (std::size_t c = 0; c < channels_.size(); ++c) {
+    for (std::size_t c = 0; c < channels_.size(); ++c)
       channels_[c].from = p.channels[c].from, channels_[c].to = p.channels[c].to;
-      channels_[c].posted.reserve(p.channels[c].messages);
-    }
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       ranks_[r].actions = p.actions[r], ranks_[r].cells = p.schedule[r], ranks_[r].slots = p.slots[r];
-      ranks_[r].buffers.resize(std::size_t{p.pools[r].buffers} + p.pools[r].reductions);
-      ranks_[r].tensors = p.pools[r].buffers;
+      ranks_[r].buffers.resize(p.pools[r].buffers());
+      ranks_[r].sizes = p.pools[r];
     }
   }
 
@@ -73,8 +70,9 @@ class interpreter {
       std::size_t at = rank.done;
       while (at < rank.actions.size() && step(r, rank, rank.actions[at])) ++at;
       rank.done = at;
+      prefetch_next(rank);
       if (wrong_.empty()) return;
-      rank.state = {waiting::wrong, no_slot, 0};
+      rank.state = {waiting::wrong, no_slot, {}};
       fault(r, std::exchange(wrong_, {}));
     });
   }
@@ -83,10 +81,10 @@ class interpreter {
   std::size_t done(std::uint32_t r) const { return ranks_[r].done; }
   bool finished(std::uint32_t r) const { return done(r) == ranks_[r].actions.size(); }
   const waiting& state(std::uint32_t r) const { return ranks_[r].state; }
-  /// Numbers of sends and receives posted in a channel, and the tensor of a message that is posted on one side or both.
+  /// Numbers of sends and receives posted in a channel, and the tensor of the first message that is posted on one side only.
   std::size_t sends(std::size_t c) const { return channels_[c].sends; }
   std::size_t receives(std::size_t c) const { return channels_[c].receives; }
-  tensor_id message(std::size_t c, std::size_t number) const { return channels_[c].posted[number]; }
+  tensor_id unmatched(std::size_t c) const { return channels_[c].first->what; }
   /// A tensor that a rank has received or produced but not used.
   std::optional<tensor_id> unused(std::uint32_t r) const {
     for (const buffer& b : ranks_[r].buffers)
@@ -99,14 +97,16 @@ class interpreter {
   enum class content : std::uint8_t { nothing, receiving, held, sending };
   struct buffer {
     content state = content::nothing;
+    bool matched = false;  // both sides of its message are posted
+    bool awaited = false;  // its rank waits for that
     tensor_id what{};
     std::uint32_t channel = no_slot, number = 0;
+    buffer* next = nullptr;  // of the same channel and side, posted later
   };
   struct channel_state {
-    std::vector<tensor_id> posted{};  // by the first of the two sides
     std::uint32_t sends = 0, receives = 0;
     std::uint16_t from = 0, to = 0;
-    std::uint32_t awaited = no_slot, awaited_by = no_slot;  // the message that a rank waits for: one side lags, at most
+    buffer *first = nullptr, *last = nullptr;  // of the messages that only one of the two sides has posted
   };
   struct rank_state {
     std::span<const action> actions{};
@@ -114,10 +114,19 @@ class interpreter {
     std::span<const std::array<op_slots, 2>> slots{};
     std::size_t done = 0;
     waiting state{};
-    std::uint32_t tensors = 0;  // buffers of activations and gradients; after them those of reductions
+    pool_sizes sizes{};
     std::vector<buffer> buffers{};
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> weight_gradients_sent{};  // channel and number
   };
+
+  // Of a rank that is blocked at a cell: its next actions, cells and slots.
+  static void prefetch_next(const rank_state& rank) {
+    if (rank.done == rank.actions.size()) return;
+    prefetch(rank.actions, rank.done + 4);
+    prefetch(rank.actions, rank.done + 7);
+    const std::size_t cell = rank.actions[rank.done].index;
+    prefetch(rank.cells, cell + 2);
+    prefetch(rank.slots, cell + 1);
+  }
 
   bool step(std::uint32_t r, rank_state& rank, const action& a) {
     switch (a.kind) {
@@ -134,34 +143,57 @@ class interpreter {
     if (a.channel >= channels_.size() || (Receives ? channels_[a.channel].to : channels_[a.channel].from) != r)
       return not_its_channel(a);
     channel_state& c = channels_[a.channel];
-    std::uint32_t& mine = Receives ? c.receives : c.sends;
-    const std::uint32_t number = mine;
-    const bool second = number < (Receives ? c.sends : c.receives);
-    if (second && c.posted[number] != a.what) return mismatch(a, c, number);
-    if (!occupy<Receives>(rank, a, number)) return false;
-    ++mine;
-    if (!second) c.posted.push_back(a.what);
+    const bool second = Receives ? c.receives < c.sends : c.sends < c.receives;
+    if (second && c.first->what != a.what) return mismatch(a, c);
+    buffer* b = buffer_to_post<Receives>(rank, a);
+    if (!b) return false;
+    const std::uint32_t number = Receives ? c.receives++ : c.sends++;
+    *b = {.state = Receives ? content::receiving : content::sending,
+          .matched = second,
+          .what = a.what,
+          .channel = a.channel,
+          .number = number};
     if constexpr (Receives)
       observer_.post_receive(a.channel, number);
     else
       observer_.post_send(a.channel, number);
-    if (second && c.awaited == number) runnable_.wake(c.awaited_by);
+    second ? match_first(c, Receives ? c.from : c.to) : append(c, *b);
     return true;
   }
 
-  // Marks the buffer of a message that is posted. A weight gradient is sent from the trainer's own memory.
+  // The first message that only the other side had posted is posted on both.
+  void match_first(channel_state& c, std::uint32_t other) {
+    buffer& b = *std::exchange(c.first, c.first->next);
+    b.matched = true;
+    if (b.awaited) runnable_.wake(other);
+  }
+  static void append(channel_state& c, buffer& b) {
+    (c.first ? c.last->next : c.first) = &b;
+    c.last = &b;
+  }
+
+  // The buffer of a message, which must be free for a receive and hold the tensor for a send; null if it is wrong.
   template <bool Receives>
-  bool occupy(rank_state& rank, const action& a, std::uint32_t number) {
-    if (!Receives && is_weight_gradient(a)) {
-      rank.weight_gradients_sent.push_back({a.channel, number});
-      return true;
-    }
+  buffer* buffer_to_post(rank_state& rank, const action& a) {
+    if (!Receives && is_weight_gradient(a)) return sent_gradient_to_post(rank, a);
     buffer* b = buffer_of(rank, a.what, a.buffer);
-    if (!b) return false;
-    if (Receives && b->state != content::nothing) return not_free("receives ", a.what, " into buffer ", a.buffer, *b);
-    if (!Receives && (b->state != content::held || b->what != a.what)) return not_held(a);
-    *b = {Receives ? content::receiving : content::sending, a.what, a.channel, number};
-    return true;
+    if (!b) return nullptr;
+    const bool ready = Receives ? b->state == content::nothing : b->state == content::held && b->what == a.what;
+    if (ready) return b;
+    Receives ? not_free("receives ", a.what, " into buffer ", a.buffer, *b) : not_held(a);
+    return nullptr;
+  }
+
+  buffer* sent_gradient_to_post(rank_state& rank, const action& a) {
+    const std::uint32_t first = rank.sizes.owned_buffers();
+    if (a.buffer < first || a.buffer >= rank.buffers.size()) {
+      no_buffer(a.what, a.buffer, first, rank.buffers.size());
+      return nullptr;
+    }
+    buffer& b = rank.buffers[a.buffer];
+    if (b.state == content::nothing) return &b;
+    not_free("sends ", a.what, " from buffer ", a.buffer, b);
+    return nullptr;
   }
 
   bool compute(std::uint32_t r, rank_state& rank, const action& a) {
@@ -171,28 +203,31 @@ class interpreter {
     const std::array<op_slots, 2>& slots = rank.slots[a.index];
     const std::size_t ops = c.size();
     for (std::size_t i = 0; i < ops; ++i)
-      if (!input_ready(r, rank, c[i], slots[i].input)) return false;
+      if (!input_ready(rank, c[i], slots[i].input)) return false;
     for (std::size_t i = 0; i < ops; ++i)
-      if (!output_free(r, rank, c[i], slots[i].output)) return false;
+      if (!output_free(rank, c[i], slots[i].output)) return false;
     for (std::size_t i = 0; i < ops; ++i)
       if (slots[i].input != no_slot) rank.buffers[slots[i].input].state = content::nothing;
     for (std::size_t i = 0; i < ops; ++i)
       if (const std::uint32_t to = slots[i].output; to != no_slot) {
         if (rank.buffers[to].state != content::nothing) return wrong({"writes two outputs to buffer ", to});
-        rank.buffers[to] = {content::held, *output_of(c[i], stages_), no_slot, 0};
+        rank.buffers[to].state = content::held;
+        rank.buffers[to].what = product_of(c[i]);
       }
     observer_.compute(r, a.index);
     return true;
   }
 
   bool accumulate(std::uint32_t r, rank_state& rank, const action& a) {
-    for (const auto& [channel, number] : rank.weight_gradients_sent) {  // may not change before they are received
-      if (!matched(r, rank, waiting::for_sent, channel, number)) return false;
-      observer_.sent(channel, number);
+    for (std::size_t n = rank.sizes.owned_buffers(); n < rank.buffers.size(); ++n) {
+      buffer& b = rank.buffers[n];  // may not change before it is received
+      if (b.state != content::sending) continue;
+      if (!matched(rank, waiting::for_sent, b)) return false;
+      observer_.sent(b.channel, b.number);
     }
     if (a.channel != no_slot) {
-      if (!arrived(r, rank, a.what, a.buffer)) return false;
-      buffer& b = rank.buffers[rank.tensors + a.buffer];
+      if (!arrived(rank, a.what, a.buffer)) return false;
+      buffer& b = rank.buffers[a.buffer];
       if (b.channel != a.channel) return other_channel(a, b);
       b.state = content::nothing;
     }
@@ -200,55 +235,54 @@ class interpreter {
     return true;
   }
 
-  bool input_ready(std::uint32_t r, rank_state& rank, op o, std::uint32_t number) {
-    if (const auto in = input_of(o, stages_)) return arrived(r, rank, *in, number);
+  bool input_ready(rank_state& rank, op o, std::uint32_t number) {
+    if (const auto in = input_of(o, stages_)) return arrived(rank, *in, number);
     return number == no_slot || needless(o);
   }
-  bool output_free(std::uint32_t r, rank_state& rank, op o, std::uint32_t number) {
-    if (const auto out = output_of(o, stages_)) return free(r, rank, *out, number);
+  bool output_free(rank_state& rank, op o, std::uint32_t number) {
+    if (has_output(o, stages_)) return free(rank, product_of(o), number);
     return number == no_slot || needless(o);
   }
 
   // True if the tensor is in the buffer. Waits if its receive is posted; wrong if it is not.
-  bool arrived(std::uint32_t r, rank_state& rank, tensor_id what, std::uint32_t number) {
+  bool arrived(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing || b->state == content::sending || b->what != what)
       return not_there(what, number, *b);
     if (b->state == content::held) return true;
-    if (!matched(r, rank, waiting::for_arrival, b->channel, b->number)) return false;
+    if (!matched(rank, waiting::for_arrival, *b)) return false;
     observer_.arrived(b->channel, b->number);
     b->state = content::held;
     return true;
   }
 
   // True if the buffer is free. Waits if its last message is being sent; wrong if it is in use otherwise.
-  bool free(std::uint32_t r, rank_state& rank, tensor_id what, std::uint32_t number) {
+  bool free(rank_state& rank, tensor_id what, std::uint32_t number) {
     buffer* b = buffer_of(rank, what, number);
     if (!b) return false;
     if (b->state == content::nothing) return true;
     if (b->state != content::sending) return not_free("writes ", what, " to buffer ", number, *b);
-    if (!matched(r, rank, waiting::for_sent, b->channel, b->number)) return false;
+    if (!matched(rank, waiting::for_sent, *b)) return false;
     observer_.sent(b->channel, b->number);
     b->state = content::nothing;
     return true;
   }
 
-  // True if both sides of a message are posted. Otherwise the rank waits for the other side.
-  bool matched(std::uint32_t r, rank_state& rank, typename waiting::kind why, std::uint32_t channel,
-               std::uint32_t number) {
-    channel_state& c = channels_[channel];
-    if (number < c.sends && number < c.receives) return true;
-    rank.state = {why, channel, number};
-    c.awaited = number, c.awaited_by = r;
+  // True if both sides of the buffer's message are posted. Otherwise the rank waits for the other side.
+  static bool matched(rank_state& rank, typename waiting::kind why, buffer& b) {
+    if (b.matched) return true;
+    rank.state = {why, b.channel, b.what};
+    b.awaited = true;
     return false;
   }
 
   buffer* buffer_of(rank_state& rank, tensor_id what, std::uint32_t number) {
     const bool reduces = what.kind == tensor_kind::weight_gradient;
-    const std::size_t size = reduces ? rank.buffers.size() - rank.tensors : rank.tensors;
-    if (number < size) return &rank.buffers[reduces ? rank.tensors + number : number];
-    no_buffer(what, number, size);
+    const std::uint32_t first = reduces ? rank.sizes[pool::tensor] : 0;
+    const std::uint32_t end = reduces ? rank.sizes.owned_buffers() : rank.sizes[pool::tensor];
+    if (number >= first && number < end) return &rank.buffers[number];
+    no_buffer(what, number, first, end);
     return nullptr;
   }
 
@@ -264,15 +298,16 @@ class interpreter {
     return wrong({a.kind == action_kind::receive ? "receives from" : "sends into", " the channel from rank ", c.from,
                   " to rank ", c.to, "; expected a channel of its own"});
   }
-  [[gnu::cold]] bool mismatch(const action& a, const channel_state& c, std::uint32_t number) {
-    const tensor_id other = c.posted[number];
+  [[gnu::cold]] bool mismatch(const action& a, const channel_state& c) {
+    const tensor_id other = c.first->what;
     const bool receives = a.kind == action_kind::receive;
-    return wrong({"message ", number, " from rank ", c.from, " to rank ", c.to, " is sent as ",
+    return wrong({"message ", receives ? c.receives : c.sends, " from rank ", c.from, " to rank ", c.to, " is sent as ",
                   to_string(receives ? other : a.what), " and received as ", to_string(receives ? a.what : other)});
   }
-  [[gnu::cold]] bool no_buffer(tensor_id what, std::uint32_t number, std::size_t buffers) {
+  [[gnu::cold]] bool no_buffer(tensor_id what, std::uint32_t number, std::size_t first, std::size_t end) {
     if (number == no_slot) return wrong({"has no buffer for ", to_string(what)});
-    return wrong({"uses buffer ", number, "; expected one of ", buffers, " buffers"});
+    return wrong({"uses buffer ", number, " for ", to_string(what), "; expected one of ", end - first, " buffers from ",
+                  first, " on"});
   }
   [[gnu::cold]] bool not_there(tensor_id what, std::uint32_t number, const buffer& b) {
     const std::string found = b.state == content::nothing ? "is empty" : "holds " + to_string(b.what);

@@ -29,7 +29,7 @@ class message_times {
         matched_(p.channels.size()),
         of_action_(rows<std::uint64_t>::for_overwrite_like(p.actions)),
         ranks_(p.actions.size()) {
-    for (std::size_t c = 0; c < posted_.size(); ++c) posted_[c].reserve(p.channels[c].messages);
+    for (std::size_t c = 0; c < posted_.size(); ++c) posted_[c].resize(p.channels[c].messages);
     for (std::size_t r = 0; r < ranks_.size(); ++r) ranks_[r].next = of_action_[r].data();
     interpreter<observer> all(p, observer{this});
     all.run([&](std::uint32_t rank, const std::string& fault) {
@@ -81,13 +81,13 @@ class message_times {
   void post(std::uint32_t rank, std::uint32_t channel, std::size_t number) {
     *ranks_[rank].next++ = number;
     std::vector<std::uint64_t>& posted = posted_[channel];
-    if (number == posted.size())
-      posted.push_back(ranks_[rank].now);
-    else
-      posted[number] = std::max(posted[number], ranks_[rank].now);
+    if (number == posted.size()) posted.push_back(0);  // the channel has more messages than it says
+    const std::uint64_t now = ranks_[rank].now, other = posted[number];
+    posted[number] = std::max(now, other);
   }
   void wait(std::uint32_t rank, std::uint32_t channel, std::size_t number) {
-    ranks_[rank].now = std::max(ranks_[rank].now, posted_[channel][number]);
+    const std::uint64_t now = ranks_[rank].now, posted = posted_[channel][number];
+    ranks_[rank].now = std::max(now, posted);
   }
 
   const program& p_;

@@ -71,7 +71,7 @@ class ordering {
   }
 
  private:
-  struct channel_state {
+  struct alignas(64) channel_state {  // in one cache line
     std::span<const tensor_id> messages;
     std::uint32_t first_exchange;  // all messages before it are activations and gradients
     std::uint16_t from, to;
@@ -94,7 +94,6 @@ class ordering {
     const messages all = routing_.ops(r);
     for (; rank.done < row.size(); ++rank.done) {
       const messages ops = all.subspan(rank.op, row[rank.done].size());
-      post_needed(ops);
       if (lacks_input(ops) || lacks_buffer(rank, ops)) break;
       *rank.next_step++ = run_cell;
       give_inputs_back(ops);
@@ -105,23 +104,27 @@ class ordering {
                                    [&](const gradient_exchange& e) { send(routing_.channel_between(e.from, e.to)); });
       rank.op += ops.size();
     }
+    prefetch(row, rank.done + 4);
+    prefetch(all, rank.op + 4);
   }
 
-  void post_needed(messages ops) {
-    for (const op_messages& op : ops)
-      if (op.input.is_remote())
-        for (channel_state& c = channels_[op.input.channel]; c.posted <= op.input.number;) {
-          if (is_tensor(c, c.posted)) c.free > 0 ? --c.free : ++c.receive_buffers;
-          post(op.input.channel);
-        }
-  }
+  // Posts the receives of all inputs that are not posted yet. True if one of the inputs has not been sent.
   bool lacks_input(messages ops) {
-    for (const op_messages& op : ops)
-      if (op.input.is_remote() && channels_[op.input.channel].sent <= op.input.number) {
-        channels_[op.input.channel].awaited_by_receiver = op.input.number;
-        return true;
-      }
-    return false;
+    bool lacks = false;
+    for (const op_messages& op : ops) {
+      if (!op.input.is_remote()) continue;
+      channel_state& c = channels_[op.input.channel];
+      while (c.posted <= op.input.number) post_needed(op.input.channel);
+      if (lacks || c.sent > op.input.number) continue;
+      c.awaited_by_receiver = op.input.number;
+      lacks = true;
+    }
+    return lacks;
+  }
+  void post_needed(std::uint32_t channel) {
+    channel_state& c = channels_[channel];
+    if (is_tensor(c, c.posted)) c.free > 0 ? --c.free : ++c.receive_buffers;
+    post(channel);
   }
   bool lacks_buffer(rank_state& rank, messages ops) {
     for (const op_messages& op : ops) {

@@ -37,6 +37,7 @@ struct op_messages {
 struct gradient_exchange {
   std::uint32_t from, to;
   std::uint16_t stage, own;
+  std::uint8_t chunk, own_chunk;  // of `stage` at `from`, of `own` at `to`
 };
 
 class message_routing {
@@ -88,6 +89,13 @@ class message_routing {
   const std::vector<gradient_exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
   /// The weight gradients of tied stages that a rank sends or adds, after those of all replicas.
   const std::vector<gradient_exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
+
+  /// Number of weight gradients that a rank sends.
+  std::uint32_t sent_gradients(std::uint32_t rank) const {
+    std::size_t sent = sent_after_[rank].size();
+    for (const gradient_exchange& e : tied_[rank]) sent += e.from == rank && e.to != rank;
+    return static_cast<std::uint32_t>(sent);
+  }
 
   /// The channels into and out of a rank, in ascending order.
   const std::vector<std::uint32_t>& channels_at(std::uint32_t rank) const { return channels_at_[rank]; }
@@ -190,6 +198,13 @@ class message_routing {
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
     return s_.placement.rank_of_stage(replica)[stage];
   }
+  std::uint8_t chunk_of(std::uint16_t stage, std::uint32_t replica) const {
+    return s_.placement.chunk_of(stage, s_.placement.replica_begin(replica));
+  }
+  // The chunk of a stage on a rank that holds it.
+  std::uint8_t chunk_on(std::uint32_t rank, std::uint16_t stage) const {
+    return chunk_of(stage, home(stage, 0) == rank ? 0 : 1);
+  }
   bool hosts(std::uint32_t rank, std::uint16_t stage) const {
     for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica)
       if (home(stage, replica) == rank) return true;
@@ -203,9 +218,13 @@ class message_routing {
       for (std::uint32_t number = 0; number < s_.stages(); ++number) {  // 65536 stages do not end a 16-bit loop
         const auto stage = static_cast<std::uint16_t>(number);
         const std::uint32_t a = home(stage, 0), b = home(stage, 1);
-        if (a == b) continue;
-        for (const gradient_exchange& e :
-             {gradient_exchange{a, b, stage, stage}, gradient_exchange{b, a, stage, stage}}) {
+        const std::uint8_t of_a = chunk_of(stage, 0), of_b = chunk_of(stage, 1);
+        if (a == b) {
+          replicas_[a].push_back({a, a, stage, stage, of_b, of_a});
+          continue;
+        }
+        for (const gradient_exchange& e : {gradient_exchange{a, b, stage, stage, of_a, of_b},
+                                           gradient_exchange{b, a, stage, stage, of_b, of_a}}) {
           sent_after_[e.from].push_back({last_backward(e.from, stage), e});
           replicas_[e.to].push_back(e);
         }
@@ -229,16 +248,17 @@ class message_routing {
       once(hosts(home(x, replica), y) ? with_both : with_x, home(x, replica));
       once(hosts(home(y, replica), x) ? with_both : with_y, home(y, replica));
     }
-    for (const std::uint32_t rank : with_both) tied_[rank].push_back({rank, rank, y, x});
+    for (const std::uint32_t rank : with_both) tied_[rank].push_back({rank, rank, y, x, chunk_on(rank, y), chunk_on(rank, x)});
     const auto of = [&](const std::vector<std::uint32_t>& ranks, std::size_t i) {
       return ranks.empty() ? with_both[0] : ranks[std::min(i, ranks.size() - 1)];
     };
     for (std::size_t i = 0; i < std::max(with_x.size(), with_y.size()); ++i) {
-      if (i < with_y.size()) send_tied({of(with_x, i), with_y[i], x, y});
-      if (i < with_x.size()) send_tied({of(with_y, i), with_x[i], y, x});
+      if (i < with_y.size()) send_tied(of(with_x, i), with_y[i], x, y);
+      if (i < with_x.size()) send_tied(of(with_y, i), with_x[i], y, x);
     }
   }
-  void send_tied(const gradient_exchange& e) {
+  void send_tied(std::uint32_t from, std::uint32_t to, std::uint16_t stage, std::uint16_t own) {
+    const gradient_exchange e{from, to, stage, own, chunk_on(from, stage), chunk_on(to, own)};
     tied_[e.from].push_back(e);
     tied_[e.to].push_back(e);
   }

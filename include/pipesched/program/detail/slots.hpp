@@ -20,18 +20,17 @@ namespace pipesched::detail {
 class number_pool {
  public:
   std::uint32_t take() {
-    if (free_.empty()) return size_++;
-    const std::uint32_t number = free_.back();
-    free_.pop_back();
-    return number;
+    if (free_ > 0) return numbers_[--free_];
+    if (size_ == numbers_.size()) numbers_.push_back(0);
+    return size_++;
   }
-  void give(std::uint32_t number) { free_.push_back(number); }
+  void give(std::uint32_t number) { numbers_[free_++] = number; }
   std::uint32_t size() const { return size_; }
-  void clear() { size_ = 0, free_.clear(); }
+  void clear() { size_ = free_ = 0; }
 
  private:
-  std::uint32_t size_ = 0;
-  std::vector<std::uint32_t> free_;
+  std::uint32_t size_ = 0, free_ = 0;
+  std::vector<std::uint32_t> numbers_;  // the first of them are free; there is room for all
 };
 
 /// Fills the slots and pools of a program, rank by rank. The memory of one rank is used again for the next.
@@ -44,7 +43,7 @@ class slot_allocation {
         p_(p),
         hosted_(hosted_stages(s_)),
         in_(p.channels.size()),
-        first_send_buffer_(p.channels.size()) {}
+        out_(p.channels.size()) {}
 
   void run(std::uint32_t rank) {
     start(rank);
@@ -65,11 +64,20 @@ class slot_allocation {
       release(row[i], ops, slots);
       ++i;
     }
-    p_.pools[rank] = {activations_.size(), contexts_.size(), channel_buffers_ + local_.size(), reductions_};
+    pool_sizes& pools = p_.pools[rank];
+    pools[pool::activation] = activations_.size();
+    pools[pool::context] = contexts_.size();
+    pools[pool::tensor] = channel_buffers_ + local_.size();
+    pools[pool::reduction] = reductions_;
+    pools[pool::sent_gradient] = routing_.sent_gradients(rank);
   }
 
   /// The buffer of a message at its receiver, once run() has been called for that rank.
-  std::uint32_t received_in(message_id m) const { return in_[m.channel].buffer_of[m.number]; }
+  std::uint32_t received_in(message_id m) const {
+    const std::uint32_t buffer = in_[m.channel].buffer_of[m.number];
+    if (!routing_.is_exchange(m)) return buffer;
+    return p_.pools[p_.channels[m.channel].to][pool::tensor] + buffer;
+  }
 
  private:
   using messages = std::span<const op_messages>;
@@ -82,6 +90,17 @@ class slot_allocation {
     void give(std::uint32_t buffer) { free[freed++] = buffer; }
   };
 
+  // The sender's buffers of a channel, which its messages take in turn.
+  struct outgoing {
+    std::uint32_t first = 0, buffers = 0;
+    std::uint32_t round = 0;  // number of the message that was the last to take the first buffer
+
+    std::uint32_t take(std::uint32_t message) {
+      while (message - round >= buffers) round += buffers;
+      return first + (message - round);
+    }
+  };
+
   // Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
@@ -91,11 +110,12 @@ class slot_allocation {
     next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
-      first_send_buffer_[c] = next_buffer_;
       if (of.to == rank) {
         channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
         in_[c].buffer_of.resize(of.messages), in_[c].free.resize(of.messages + of.receive_buffers);
         for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
+      } else {
+        out_[c] = {.first = next_buffer_, .buffers = of.send_buffers};
       }
       next_buffer_ += of.to == rank ? of.receive_buffers : of.send_buffers;
     }
@@ -121,7 +141,7 @@ class slot_allocation {
       const op o = c[k];
       if (const message_id in = ops[k].input; in.exists())
         of.input = in.is_remote() ? in_[in.channel].buffer_of[in.number] : local_buffer_[in.number];
-      if (o.pass == pass::forward) {
+      if (properties(o.pass).takes_activation) {
         of.activation = activation_of_[at(o)] = activations_.take();
         continue;
       }
@@ -131,7 +151,7 @@ class slot_allocation {
     }
     for (std::size_t k = 0; k < ops.size(); ++k)
       if (const message_id out = ops[k].output; out.is_remote())
-        slots[k].output = first_send_buffer_[out.channel] + out.number % p_.channels[out.channel].send_buffers;
+        slots[k].output = out_[out.channel].take(out.number);
       else if (out.exists())
         slots[k].output = local_buffer_[out.number] = channel_buffers_ + local_.take();
   }
@@ -155,7 +175,7 @@ class slot_allocation {
   program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   std::vector<incoming> in_;                        // by channel
-  std::vector<std::uint32_t> first_send_buffer_;    // by channel
+  std::vector<outgoing> out_;                       // by channel
 
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;

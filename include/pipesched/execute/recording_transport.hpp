@@ -11,19 +11,19 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/callbacks.hpp"
+#include "pipesched/execute/transport.hpp"
 #include "pipesched/program/program.hpp"
 
 namespace pipesched {
 
 class recording_transport {
  public:
-  enum class event_kind : std::uint8_t { receive, send, wait_received, wait_sent, wait_weights_sent, finish };
+  enum class event_kind : std::uint8_t { receive, send, wait, finish };
 
   struct event {
     event_kind kind;
     tensor_id what{};                ///< of receive and send
-    std::uint32_t buffer = no_slot;  ///< of all but the last two
+    std::uint32_t buffer = no_slot;  ///< of all but finish
     std::size_t bytes = 0;           ///< of receive and send
 
     friend bool operator==(const event&, const event&) = default;
@@ -43,10 +43,8 @@ class recording_transport {
   void post_send(const action& a, std::span<const std::byte> bytes) {
     events_.push_back({event_kind::send, a.what, a.buffer, bytes.size()});
   }
-  void wait_received(std::uint32_t n, bool) { events_.push_back({event_kind::wait_received, {}, n, 0}); }
-  void wait_sent(std::uint32_t n) { events_.push_back({event_kind::wait_sent, {}, n, 0}); }
-  void wait_weights_sent() { events_.push_back({event_kind::wait_weights_sent}); }
-  void at(std::uint32_t) {}
+  void wait(std::uint32_t n) { events_.push_back({event_kind::wait, {}, n, 0}); }
+  void on_action(std::uint32_t) {}
   void finish() { events_.push_back({event_kind::finish}); }
 
  private:

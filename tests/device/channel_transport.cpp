@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The transport over a library of messages, over a fake one: every call is kept and played to its end by a player that
-// knows nothing of it, with a queue for every stream and with one for a whole device; mutants; failures of any call.
+// channel_transport over a fake library: every call is recorded, and executed later by a player that knows nothing of
+// programs, with a queue for every stream and with one for a whole device; mutants; failures of any call.
 
-#include "pipesched/device/edge_transport.hpp"
+#include "pipesched/device/channel_transport.hpp"
 
 #include <doctest/doctest.h>
 
@@ -18,7 +18,8 @@
 #include <thread>
 #include <vector>
 
-#include "pipesched/device/run_steps.hpp"
+#include "pipesched/device/side_stream.hpp"
+#include "pipesched/execute/run.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "support/fake_cluster.hpp"
@@ -35,15 +36,14 @@ namespace {
 
 using model = tanh_model<double>;
 using cluster_trainer = stream_trainer<fake_cluster, side_stream<cluster_runtime>>;
-using cluster_transport = edge_transport<cluster_runtime, cluster_library>;
+using cluster_transport = channel_transport<cluster_runtime, cluster_library>;
 
-// Two ranks may both have read the share of a collective; its next round begins only once all have left the last one.
 static_assert(transport<cluster_transport>);
 
 // All ranks of a program, each in a thread and on a device of its own.
 struct job {
-  explicit job(const program& of, int queues = 0, std::uint64_t seed = 1, edge_transport_options with = {})
-      : p(of), cluster(static_cast<int>(of.schedule.pp()), queues, seed), jobs(of.schedule.pp()), options(with) {
+  explicit job(const program& of, int queues = 0, std::uint64_t seed = 1, channel_transport_options with = {})
+      : p(of), cluster(queues, seed), jobs(of.schedule.pp()), options(with) {
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) trainers.emplace_back(p, r);
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
       fake_cluster::stream s{};
@@ -63,8 +63,8 @@ struct job {
         own_threads[r] = std::this_thread::get_id();
         thread_coordinator control(jobs, r);
         try {
-          cluster_transport transport({&cluster}, {&cluster}, p, cluster.world(static_cast<int>(r)),
-                                      {static_cast<int>(r), on_device[r].stream}, control, options);
+          cluster_transport transport({&cluster}, {&cluster}, {static_cast<int>(r), on_device[r].stream}, control,
+                                      options);
           body(r, transport);
         } catch (const std::exception& e) {
           said[r] = e.what();
@@ -74,7 +74,7 @@ struct job {
     return said;
   }
   std::vector<std::string> train(std::size_t steps) {
-    return run([&](std::uint32_t r, cluster_transport& t) { run_steps(p, on_device[r], t, steps); });
+    return run([&](std::uint32_t r, cluster_transport& t) { pipesched::run(p, r, on_device[r], t, {.steps = steps}); });
   }
   void require_trained(std::size_t steps) const {
     const auto orders = model::orders_of(p.schedule);
@@ -99,7 +99,7 @@ struct job {
   const program& p;
   fake_cluster cluster;
   thread_job jobs;
-  edge_transport_options options;
+  channel_transport_options options;
   std::vector<model::trainer> trainers;
   std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
   std::vector<cluster_trainer> on_device;
@@ -126,7 +126,7 @@ void for_some_programs(F&& f) {
 
 }  // namespace
 
-TEST_CASE("edges: every family trains as one device does, whichever streams share a queue; nothing races") {
+TEST_CASE("channels: every family trains as one device does, whichever streams share a queue; nothing races") {
   for_some_programs([](const program& p) {
     for (const int queues : {0, 1, 2})
       for (const std::uint64_t seed : {1u, 2u}) {
@@ -139,46 +139,55 @@ TEST_CASE("edges: every family trains as one device does, whichever streams shar
         std::uint32_t messages = 0;
         for (const channel& c : p.channels) messages += c.messages;
         REQUIRE(j.cluster.messages ==
-                static_cast<int>(2 * (messages + p.channels.size())));  // warm() sends one of each
+                static_cast<int>(2 * (messages + p.channels.size())));  // the first of each is sent twice
         REQUIRE(j.cluster.aborts == 0);
-        REQUIRE(j.cluster.destroyed == static_cast<int>(2 * p.channels.size()));
+        REQUIRE(j.cluster.closed == static_cast<int>(2 * p.channels.size()));
       }
   });
 }
 
-TEST_CASE("edges: a step makes and asks nothing: it takes five calls for either side of a message") {
+namespace {
+
+// The memory of a rank's messages, as run() passes it to prepare().
+auto memory_of(const program& p, std::uint32_t rank, cluster_trainer& trainer) {
+  return [&p, rank, &trainer](const action& a) { return detail::message_memory(trainer, p, rank, a); };
+}
+
+}  // namespace
+
+TEST_CASE("channels: a step makes and asks nothing: it takes six calls for either side of a message") {
   for_some_programs([](const program& p) {
     job j(p);
     std::vector<std::int64_t> calls(p.schedule.pp()), expected(p.schedule.pp());
     REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-      t.warm(j.on_device[r]);
+      t.select_device();
+      t.prepare(p, memory_of(p, r, j.on_device[r]));
+      detail::rank_executor<cluster_trainer, cluster_transport> rank(p, r, j.on_device[r], t);
       const std::int64_t before = j.cluster.own_calls();
-      execute(p, r, j.on_device[r], t);
+      rank.run();
       calls[r] = j.cluster.own_calls() - before;
       t.synchronize();
     }) == nothing(p));
     for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
       for (const cell& c : p.schedule[r]) expected[r] += 4 * c.overlapped();
       for (const action& a : p.actions[r])
-        expected[r] += 5 * (a.kind == action_kind::receive || a.kind == action_kind::send);
+        expected[r] += 6 * (a.kind == action_kind::receive || a.kind == action_kind::send);
     }
     REQUIRE(calls == expected);
     REQUIRE(j.cluster.play() == "");
   });
 }
 
-TEST_CASE("edges: many steps, played as they are put into streams") {
+TEST_CASE("channels: many steps, played as they are put into streams") {
   for (const family& of : families) {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 6}));
     for (const int queues : {0, 1}) {
-      job j(p, queues, 3, {.timed = queues == 0, .enlists_buffers = true});
+      job j(p, queues, 3, {.enlists_buffers = true});
       j.cluster.live = true;
       REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-        run_steps(p, j.on_device[r], t, 3);
-        std::vector<interval> times(p.schedule[r].size());
-        if (queues == 0) t.read_times(times);
-        if (queues == 0) REQUIRE(times[0] == interval{1e-3, 1e-3});
+        const auto times = run(p, r, j.on_device[r], t, {.steps = 3, .record = queues == 0});
+        REQUIRE(times == std::vector<interval>(queues == 0 ? p.schedule[r].size() : 0, interval{1e-3, 1e-3}));
       }) == nothing(p));
       REQUIRE(j.first_race() == "");
       j.require_trained(3);
@@ -187,7 +196,26 @@ TEST_CASE("edges: many steps, played as they are put into streams") {
   }
 }
 
-TEST_CASE("edges: reductions of tied stages go over them, too") {
+TEST_CASE("channels: training and evaluation share a transport, and a trainer; new channels alone connect") {
+  for (const char* name : {"zbv", "dualpipe", "interleaved_1f1b"}) {
+    CAPTURE(name);
+    const program training = lower(make_schedule(name, {.pp = 4, .micro = 8})),
+                  evaluation = lower(make_schedule(name, {.pp = 4, .micro = 8, .forward_only = true}));
+    job j(training);
+    j.cluster.live = true;
+    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+      run(evaluation, r, j.on_device[r], t);
+      run(training, r, j.on_device[r], t);
+      run(evaluation, r, j.on_device[r], t, {.steps = 2});
+    }) == nothing(training));
+    CHECK(j.first_race() == "");
+    j.require_trained(1);
+    CHECK(j.cluster.options.size() == training.channels.size());
+    CHECK(j.cluster.closed == static_cast<int>(2 * training.channels.size()));
+  }
+}
+
+TEST_CASE("channels: reductions of tied stages go over them, too") {
   for (const char* name : {"1f1b", "zbv", "dualpipe", "interleaved_1f1b"}) {
     CAPTURE(name);
     const schedule s = make_schedule(name, {.pp = 4, .micro = 8});
@@ -208,7 +236,7 @@ TEST_CASE("edges: reductions of tied stages go over them, too") {
   }
 }
 
-TEST_CASE("edges: mutants stand still, race, or compute something else") {
+TEST_CASE("channels: mutants stand still, race, or compute something else") {
   for (const char* name : {"1f1b", "zbv", "dualpipe", "interleaved_1f1b"}) {
     CAPTURE(name);
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 8}));
@@ -239,7 +267,7 @@ TEST_CASE("edges: mutants stand still, race, or compute something else") {
   }
 }
 
-TEST_CASE("edges: a call that fails, any one, ends all ranks with its cause") {
+TEST_CASE("channels: a call that fails, any one, ends all ranks with its cause") {
   int tried = 0;
   for (const char* name : {"zbv", "dualpipe"}) {
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 4}));
@@ -252,12 +280,11 @@ TEST_CASE("edges: a call that fails, any one, ends all ranks with its cause") {
     for (std::int64_t at = 0; at < calls - 60; at += 7, ++tried) {
       CAPTURE(name);
       CAPTURE(at);
-      job j(p, 0, 1, {.time_limit = std::chrono::seconds(1)});
+      job j(p, 0, 1, {.time_limit = std::chrono::seconds(1), .start_limit = std::chrono::seconds(1), .abort_limit = std::chrono::seconds(2)});
       j.cluster.fails_at = at;
       const auto said = j.train(1);
       if (j.cluster.failed_call.empty()) continue;  // fewer calls this time: watchdogs ask when they like
-      const bool while_closing =
-          j.cluster.failed_call == "libCommFinalize" || j.cluster.failed_call == "libCommDestroy";
+      const bool while_closing = j.cluster.failed_call == "libCommDestroy";
       int told = 0;
       for (const std::string& text : said) {
         CAPTURE(text);
@@ -274,19 +301,21 @@ TEST_CASE("edges: a call that fails, any one, ends all ranks with its cause") {
 }
 
 TEST_CASE(
-    "edges: a trainer that throws, a rank that leaves or stalls, an error of the library end all with the cause") {
+    "channels: a trainer that throws, a rank that leaves or stalls, an error of the library end all with the cause") {
   const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
   // Where nothing is to take too long, nothing does, however busy the machine is.
   const std::chrono::duration<double> long_limit(20), short_limit(0.5);
   const auto ends = [&](std::chrono::duration<double> limit, auto&& prepare, auto&& body) {
-    job j(p, 0, 1, {.time_limit = limit});
+    job j(p, 0, 1, {.time_limit = limit, .start_limit = limit, .abort_limit = std::chrono::seconds(2)});
     j.cluster.live = true;
     prepare(j);
     const auto said = j.run([&](std::uint32_t r, cluster_transport& t) { body(j, r, t); });
     CHECK(j.cluster.left() == 0);  // nothing touches the trainers' memory any more
     return said;
   };
-  const auto trains = [&](job& j, std::uint32_t r, cluster_transport& t) { run_steps(p, j.on_device[r], t, 2); };
+  const auto trains = [&](job& j, std::uint32_t r, cluster_transport& t) {
+    run(p, r, j.on_device[r], t, {.steps = 2});
+  };
 
   std::vector<std::string> said;
   for (const bool breaks : {false, true}) {
@@ -310,29 +339,30 @@ TEST_CASE(
   said = ends(
       long_limit, [](job&) {},
       [&](job& j, std::uint32_t r, cluster_transport& t) {
-        if (r != 1) return run_steps(p, j.on_device[r], t);
+        if (r != 1) return static_cast<void>(run(p, r, j.on_device[r], t));
         t.select_device();
-        t.warm(j.on_device[r]);
-        t.at(0);  // and leaves
+        t.prepare(p, memory_of(p, r, j.on_device[r]));
+        t.on_action(0);  // and leaves
       });
   CHECK(said[1] == "");
-  CHECK(said[0].find("aborted: rank 1 at 1F0: it left before the end of its step\nthis is rank 0 at ") == 0);
+  CHECK(said[0].find("aborted: rank 1 at the receive of activation 0F0: it left before the end of its step\nthis is rank 0 at ") == 0);
 
-  // A rank whose step never begins: the others report where they are, and what they wait for.
+  // A rank that stalls in its first step: the others report where they are, and what they wait for.
   said = ends(
       short_limit, [](job&) {},
       [&](job& j, std::uint32_t r, cluster_transport& t) {
-        if (r != 1) return run_steps(p, j.on_device[r], t);
+        if (r != 1) return static_cast<void>(run(p, r, j.on_device[r], t));
         t.select_device();
-        t.warm(j.on_device[r]);
+        t.prepare(p, memory_of(p, r, j.on_device[r]));
+        t.on_action(0);
         while (!t.aborted()) std::this_thread::yield();
-        run_steps(p, j.on_device[r], t);
+        t.on_action(1);
       });
   CAPTURE(said[0]);
   CHECK(said[0].find("aborted: rank ") == 0);
   CHECK(said[0].find("nothing moved within the time limit\nrank 0 at ") != std::string::npos);
   CHECK(said[0].find("which waits for activation ") != std::string::npos);
-  CHECK(said[1] == said[0] + "\nthis is rank 1 at its start");
+  CHECK(said[1] == said[0]);
 
   // A callback that does not come back while the others wait.
   said = ends(
@@ -361,7 +391,7 @@ TEST_CASE(
   CHECK(said[0].find("messages from rank 1 to rank 2: made to fail (lib 3)") != std::string::npos);
 
   // A call of the library that goes on for ever.
-  for (const char* call : {"CommSplit", "Send", "Recv"})
+  for (const char* call : {"CommInitRank", "Send", "Recv"})
     for (const int after : {2, 9}) {
       said = ends(
           short_limit,
@@ -379,62 +409,80 @@ TEST_CASE(
     }
 }
 
-TEST_CASE("edges: a job that cannot be is refused on all ranks") {
+TEST_CASE("channels: a rank between steps may take longer than the time limit, in which the others wait") {
+  const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
+  job j(p, 0, 1, {.time_limit = std::chrono::milliseconds(200)});
+  j.cluster.live = true;
+  REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+    run(p, r, j.on_device[r], t);
+    if (r == 1) std::this_thread::sleep_for(std::chrono::milliseconds(800));
+    run(p, r, j.on_device[r], t, {.steps = 2});
+  }) == nothing(p));
+  j.require_trained(2);
+}
+
+TEST_CASE("channels: a job that cannot be is refused") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4})),
                 other = lower(make_1f1b_schedule({.pp = 2, .micro = 5}));
-  const auto refusals = [&](int ranks, const std::vector<edge_transport_options>& options, bool differ = false) {
-    fake_cluster cluster(ranks);
-    thread_job jobs(static_cast<std::uint32_t>(ranks));
-    std::vector<std::string> said(static_cast<std::size_t>(ranks));
+  struct refused {
+    int ranks = 2;
+    channel_transport_options options{};
+    bool differ = false, short_buffer = false;
+  };
+  const auto refusals = [&](const refused& of) {
+    fake_cluster cluster;
+    thread_job jobs(static_cast<std::uint32_t>(of.ranks));
+    std::vector<std::string> said(static_cast<std::size_t>(of.ranks));
     std::vector<std::jthread> threads;
-    for (int r = 0; r < ranks; ++r)
+    for (int r = 0; r < of.ranks; ++r)
       threads.emplace_back([&, r] {
         thread_coordinator control(jobs, static_cast<std::uint32_t>(r));
-        fake_cluster::stream s{};
-        cluster.make_stream(r, 0, s);
         try {
-          cluster_transport({&cluster}, {&cluster}, differ && r == 1 ? other : p, cluster.world(r), {r, s}, control,
-                            options[static_cast<std::size_t>(r)]);
+          fake_cluster::stream s{};
+          cluster.make_stream(r, 0, s);
+          cluster_transport t({&cluster}, {&cluster}, {r, s}, control, of.options);
+          const program& own = of.differ && r == 1 ? other : p;
+          model::trainer on_host(own, std::min(t.rank(), 1u));
+          if (of.short_buffer && r == 1) on_host.short_buffer = 0;
+          cluster_trainer trainer{&on_host, &cluster, s, nullptr, {}};
+          run(own, t.rank(), trainer, t);
         } catch (const std::exception& e) {
           said[static_cast<std::size_t>(r)] = e.what();
+          control.report_failure(e.what());
         }
       });
     threads.clear();
     return said;
   };
-  CHECK(refusals(3, std::vector<edge_transport_options>(3))[2] ==
-        "a program of 2 pipeline ranks needs as many; the communicator has 3: give a rank map");
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.rank_map = {1, 1}}))[0] ==
-        "a rank map has ranks of the communicator, 0 to 1, each at most once; got 1");
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.rank_map = {1, 2}}))[0] ==
-        "a rank map has ranks of the communicator, 0 to 1, each at most once; got 2");
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.rank_map = {1}}))[0] ==
-        "a program of 2 pipeline ranks needs a rank map of as many; got 1");
-  CHECK(refusals(3, std::vector<edge_transport_options>(3, {.rank_map = {1, 2}}))[0] ==
-        "rank 0 of the communicator is not in the rank map: take_no_part() is for it");
-  CHECK(refusals(2, std::vector<edge_transport_options>(2), true)[1] ==
-        "the processes of a job run one program; this one has another");
+  CHECK(refusals({.ranks = 3})[2] == "a program of 2 ranks has ranks 0 to 1; got rank 2");
+  CHECK(refusals({.options = {.processes = {0, 2}}})[0] == "a pipeline has processes 0 to 1, each at most once; got 2");
+  CHECK(refusals({.options = {.processes = {1}}})[0] == "process 0 is not among the processes of this pipeline");
+  CHECK(refusals({.options = {.processes = {1}}})[1] == "a program of 2 ranks needs as many processes; got 1");
+  CHECK(refusals({.options = {.processes = {1, 0, 1}}})[0] == "a program of 2 ranks needs as many processes; got 3");
+  const auto differ = refusals({.differ = true});
+  CHECK((differ[0] + differ[1]).find("the ranks of a job run one program; rank ") != std::string::npos);
+  const auto shorter = refusals({.short_buffer = true});
+  CHECK((shorter[0] + shorter[1])
+            .find("message 0 from rank 0 has 32 bytes at its sender and 8 at its receiver") != std::string::npos);
   for (const bool each : {false, true}) {
-    edge_transport_options crossed{.edge = {.min_ctas = 8, .max_ctas = 4}};
-    if (each) crossed = {.edge_of = [](const channel&) { return edge_options{.min_ctas = 8, .max_ctas = 4}; }};
-    CHECK(refusals(2, {crossed, crossed})[0].find(
+    channel_transport_options crossed{.channel = {.min_ctas = 8, .max_ctas = 4}};
+    if (each) crossed = {.channel_of = [](const channel&) { return channel_options{.min_ctas = 8, .max_ctas = 4}; }};
+    CHECK(refusals({.options = crossed})[0].find(
               "min_ctas of the channel from rank 0 to rank 1 is at most max_ctas, which is 4; got 8") !=
           std::string::npos);
   }
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.edge = {.max_ctas = -1}}))[1].find(
+  CHECK(refusals({.options = {.channel = {.max_ctas = -1}}})[1].find(
             "min_ctas and max_ctas of the channel from rank 0 to rank 1 are at least 0 (the library chooses); got 0 "
             "and -1") != std::string::npos);
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.edge = {.min_ctas = 2}}))[0] == "");
-  CHECK(refusals(2, std::vector<edge_transport_options>(2, {.time_limit = std::chrono::seconds(-1)}))[0].find(
-            "a time limit is above 0 and at most 1e9 seconds; got -1") != std::string::npos);
-  const auto one_only = refusals(2, {{}, {.rank_map = {1, 1}}});
-  CHECK(one_only[0].find("aborted: process 1 at its start: a rank map has ") == 0);
+  CHECK(refusals({.options = {.channel = {.min_ctas = 2}}})[0] == "");
+  CHECK(refusals({.options = {.time_limit = std::chrono::seconds(-1)}})[0] ==
+        "a time limit is above 0 and at most 1e9 seconds; got -1");
 }
 
-TEST_CASE("edges: two pipelines and a rank in none share a communicator, each with its rank map") {
+TEST_CASE("channels: two pipelines share a job with a process in none, each with its own processes") {
   const program p = lower(make_dualpipe_schedule({.pp = 2, .micro = 4}));
-  const std::vector<std::vector<int>> maps = {{4, 1}, {0, 3}};
-  fake_cluster cluster(5, 1);
+  const std::vector<std::vector<std::uint32_t>> processes = {{4, 1}, {0, 3}};
+  fake_cluster cluster(1);
   thread_job jobs(5);
   std::vector<model::trainer> trainers;
   for (const int pipeline : {0, 1})
@@ -442,21 +490,20 @@ TEST_CASE("edges: two pipelines and a rank in none share a communicator, each wi
   std::vector<std::string> said(5);
   {
     std::vector<std::jthread> threads;
-    for (int world = 0; world < 5; ++world)
-      threads.emplace_back([&, world] {
-        thread_coordinator control(jobs, static_cast<std::uint32_t>(world));
+    for (int process = 0; process < 5; ++process)
+      threads.emplace_back([&, process] {
+        thread_coordinator control(jobs, static_cast<std::uint32_t>(process));
         try {
-          if (world == 2) return cluster_transport::take_no_part({&cluster}, p, cluster.world(world), control);
-          const std::size_t pipeline = world == 4 || world == 1 ? 0 : 1;
+          if (process == 2) return static_cast<void>(control.exchange({}));
+          const std::size_t pipeline = process == 4 || process == 1 ? 0 : 1;
           fake_cluster::stream s{};
-          cluster.make_stream(world, 0, s);
-          side_stream<cluster_runtime> side({&cluster}, world);
-          cluster_transport t({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, control,
-                              {.rank_map = maps[pipeline]});
+          cluster.make_stream(process, 0, s);
+          side_stream<cluster_runtime> side({&cluster}, process);
+          cluster_transport t({&cluster}, {&cluster}, {process, s}, control, {.processes = processes[pipeline]});
           cluster_trainer trainer{&trainers[2 * pipeline + t.rank()], &cluster, s, &side, {}};
-          run_steps(p, trainer, t);
+          run(p, t.rank(), trainer, t);
         } catch (const std::exception& e) {
-          said[static_cast<std::size_t>(world)] = e.what();
+          said[static_cast<std::size_t>(process)] = e.what();
         }
       });
   }
@@ -469,50 +516,112 @@ TEST_CASE("edges: two pipelines and a rank in none share a communicator, each wi
       CHECK(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient);
 }
 
+TEST_CASE("channels: ending never waits without a bound: aborts that hang, kernels that never end, callbacks that hang") {
+  const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
+  std::atomic<int> calls = 0, resorts = 0;
+  std::mutex mutex;
+  std::string last;
+  std::atomic<bool> callback_hangs = false;
+  channel_transport_options options{
+      .time_limit = std::chrono::seconds(20),
+      .abort_limit = std::chrono::milliseconds(200),
+      .on_failure =
+          [&](const std::string& cause) {
+            ++calls;
+            CHECK(cause.find("rank 2 at 2F3: not a number") != std::string::npos);
+            while (callback_hangs) std::this_thread::yield();
+          },
+      .last_resort =
+          [&](const std::string& text) {
+            ++resorts;
+            const std::lock_guard lock(mutex);
+            last = text;
+          }};
+  for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs"}) {
+    CAPTURE(what);
+    calls = resorts = 0;
+    job& j = *new job(p, 0, 1, options);  // threads that hang go on with it
+    j.cluster.live = true;
+    j.on_device[2].fails = [&](op o) {
+      if (o.micro != 3) return;
+      j.cluster.aborts_hang = what == std::string("aborts hang");
+      j.cluster.kernels_hang = what == std::string("kernels hang");
+      callback_hangs = what == std::string("the callback hangs");
+      throw std::domain_error("not a number");
+    };
+    const auto start = std::chrono::steady_clock::now();
+    const auto said = j.run([&](std::uint32_t r, cluster_transport& t) { run(p, r, j.on_device[r], t); });
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+    CHECK(said[2] == "rank 2 at 2F3: not a number");
+    CHECK(said[0].find("aborted: rank 2 at 2F3: not a number\nthis is rank 0 at ") == 0);
+    CHECK(calls == 4);  // once a rank
+    CHECK(resorts == (j.cluster.aborts_hang || callback_hangs ? 4 : 0));
+    if (j.cluster.aborts_hang)
+      CHECK(last.find("its messages have not ended within 0.2 seconds after a failure; ending the process: ") == 0);
+    if (callback_hangs) CHECK(last.find("on_failure() has not returned within 0.2 seconds") == 0);
+    callback_hangs = false, j.cluster.aborts_hang = false, j.cluster.kernels_hang = false;
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the callbacks have returned
+}
+
 namespace {
 
 // Messages that are nothing but reads and writes of memory, on a device that knows what must not be captured.
 struct lone_library {
-  enum status : int { ok, going };
+  enum status : int { ok };
   using communicator = int;
   static constexpr std::string_view prefix = "lone";
 
   fake_device* device = nullptr;
   std::string why_no_capture{};
-  std::atomic<bool>* captures = nullptr;  // an abort waits as long as a graph is there, and messages go on meanwhile
+  std::atomic<bool>* captures = nullptr;  // an abort waits as long as a graph is there
 
   static bool succeeded(status) { return true; }
-  static bool in_progress(status s) { return s == going; }
   static std::string text(status) { return {}; }
-  static status rank_in(communicator, int& r) { return r = 1, ok; }
-  static status size_of(communicator, int& n) { return n = 4, ok; }
-  static status split(communicator, int color, int, const edge_options&, const std::string&, communicator& child) {
-    return child = color + 1, ok;
+  static status make_id(std::string&) { return ok; }
+  static status connect(const std::string&, int, const channel_options&, const std::string&, communicator& made,
+                        const std::function<bool()>&) {
+    return made = 1, ok;
   }
-  status state(communicator, status& of) const {
-    of = captures != nullptr && *captures ? going : ok;
-    if (of == going) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // whoever else waits comes next
-    return ok;
+  static status state(communicator) { return ok; }
+  status send(communicator, const void* from, std::size_t size, fake_device::stream s) {
+    return device->kernel(s, {{from, size}}, {}, [] {}), ok;
   }
-  status send(communicator, int, const void* from, std::size_t size, fake_device::stream s) {
-    return device->kernel(s, {{from, size}}, {}, [] {}), captures != nullptr && *captures ? going : ok;
-  }
-  status receive(communicator, int, void* into, std::size_t size, fake_device::stream s) {
+  status receive(communicator, void* into, std::size_t size, fake_device::stream s) {
     return device->kernel(s, {}, {{into, size}}, [] {}), ok;
   }
   static status enlist(communicator, void*, std::size_t, void*&) { return ok; }
   static status dismiss(communicator, void*) { return ok; }
-  static status finalize(communicator) { return ok; }
-  static status destroy(communicator) { return ok; }
-  void abort(std::span<const communicator>) const {
+  static status close(communicator, const std::function<bool()>&) { return ok; }
+  void abort(communicator) const {
     while (captures != nullptr && *captures) std::this_thread::yield();
   }
   std::string refuses_capture() const { return why_no_capture; }
 };
 
-using lone_transport = edge_transport<fake_runtime, lone_library>;
+using lone_transport = channel_transport<fake_runtime, lone_library>;
 
-// Rank 1 of a program without the others.
+// Rank 1 of a program without the others: what they would tell of their channels follows from what it tells of its own.
+struct lone_coordinator : thread_coordinator {
+  lone_coordinator(thread_job& all, const program& of) : thread_coordinator(all, 0), p(of) {}
+  std::vector<parcel> exchange(std::span<const parcel>) override {
+    std::vector<parcel> received;
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c) {
+      if (p.channels[c].to != 1) continue;
+      std::vector<std::uint64_t> facts{fingerprint(p)};
+      for (const action& a : p.actions[1])
+        if (a.kind == action_kind::receive && a.channel == c)
+          facts.push_back(is_weight_gradient(a) ? sizeof(model::matrix) : sizeof(model::vector));
+      received.push_back({p.channels[c].from,
+                          {reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]}});
+    }
+    return received;
+  }
+  std::uint32_t rank() const override { return 1; }
+  std::uint32_t size() const override { return p.schedule.pp(); }
+  const program& p;
+};
+
 struct lone_rank {
   explicit lone_rank(const program& of) : p(of), on_host(of, 1), side(fake_runtime{&device}) {
     device.make_stream(0, trainer.stream);
@@ -520,14 +629,14 @@ struct lone_rank {
   lone_library library(const std::string& why_no_capture = "", std::atomic<bool>* captures = nullptr) {
     return {&device, why_no_capture, captures};
   }
-  lone_transport transport(lone_library by, const edge_transport_options& options = {}) {
-    return {{&device}, std::move(by), p, 0, {0, trainer.stream}, control, options};
+  lone_transport transport(lone_library by, const channel_transport_options& options = {}) {
+    return {{&device}, std::move(by), {0, trainer.stream}, control, options};
   }
 
   const program& p;
   fake_device device;
   thread_job jobs{1};
-  thread_coordinator control{jobs, 0};
+  lone_coordinator control{jobs, p};
   model::trainer on_host;
   side_stream<fake_runtime> side;
   stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, {}, &side, {}};
@@ -535,137 +644,86 @@ struct lone_rank {
 
 }  // namespace
 
-TEST_CASE("edges: a rank captures its step alone, and asks for nothing forbidden; what cannot be captured is refused") {
+TEST_CASE("channels: a rank captures its step alone, and calls nothing forbidden; what cannot be captured is refused") {
   for (const family& of : families) {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 8}));
     lone_rank alone(p);
-    const auto refusal = [&](const edge_transport_options& options, const std::string& why, bool warm) {
+    const auto refusal = [&](const run_options& options, const std::string& why) {
       return refusal_of([&] {
-        lone_transport t = alone.transport(alone.library(why), options);
-        t.select_device();
-        if (warm) t.warm(alone.trainer);
-        t.capture(alone.trainer);
+        lone_transport t = alone.transport(alone.library(why));
+        run(p, 1, alone.trainer, t, options);
       });
     };
-    CHECK(refusal({}, "", false) ==
-          "no graph: the first message of a channel connects its ranks, which cannot be captured; call warm() before");
-    CHECK(refusal({.timed = true}, "", true) ==
-          "no graph: the cells of a graph cannot be timed; make the transport without .timed");
-    CHECK(refusal({}, "it is too old", true) == "no graph: it is too old");
+    CHECK(refusal({.steps = 2, .record = true, .graph = true}, "") ==
+          "the cells of a graph cannot be measured; record a step without one");
+    CHECK(refusal({.steps = 2, .graph = true}, "it is too old") == "no graph: it is too old");
 
     lone_transport t = alone.transport(alone.library());
-    t.select_device();
-    t.warm(alone.trainer);
-    auto graph = t.capture(alone.trainer);
-    for (int i = 0; i < 2; ++i) graph.launch(), t.synchronize();
-    execute(p, 1, alone.trainer, t);  // and not captured, again
-    t.synchronize();
+    run(p, 1, alone.trainer, t, {.steps = 4, .graph = true});
+    run(p, 1, alone.trainer, t);  // and not captured, again
     REQUIRE(alone.device.races.empty());
-    REQUIRE(alone.device.launches == 2);
+    REQUIRE(alone.device.launches == 3);
   }
 }
 
-TEST_CASE("edges: a rank in no pipeline tells and hears of failures like any other") {
-  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4})),
-                other = lower(make_1f1b_schedule({.pp = 2, .micro = 5}));
-  for (const bool differs : {false, true}) {
-    fake_cluster cluster(3);
-    thread_job jobs(3);
-    std::vector<std::string> said(3);
-    const auto start = std::chrono::steady_clock::now();
-    {
-      std::vector<std::jthread> threads;
-      for (int world = 0; world < 3; ++world)
-        threads.emplace_back([&, world] {
-          thread_coordinator control(jobs, static_cast<std::uint32_t>(world));
-          try {
-            if (world == 2)
-              return cluster_transport::take_no_part({&cluster}, differs ? other : p, cluster.world(2), control);
-            fake_cluster::stream s{};
-            cluster.make_stream(world, 0, s);
-            const std::vector<int> map = {0, differs || world == 0 ? 1 : 0};
-            cluster_transport({&cluster}, {&cluster}, p, cluster.world(world), {world, s}, control, {.rank_map = map});
-          } catch (const std::exception& e) {
-            said[static_cast<std::size_t>(world)] = e.what();
-          }
-        });
-    }
-    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));  // the limit is 60
-    for (const std::string& text : said) {
-      CAPTURE(text);
-      CHECK(text.find(differs ? "the processes of a job run one program; this one has another"
-                              : "a rank map has ranks of the communicator, 0 to 2, each at most once; got 0") !=
-            std::string::npos);
-    }
-  }
-}
-
-TEST_CASE("edges: an abort that waits for the rank's graph does not keep the rank from ending it") {
+TEST_CASE("channels: an abort that waits for the rank's graph does not keep the rank from ending it") {
   const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
   for (int i = 0; i < 5; ++i) {
     lone_rank alone(p);
     std::atomic<bool> captures = false;
     lone_transport t = alone.transport(alone.library("", &captures), {.time_limit = std::chrono::milliseconds(500)});
-    t.select_device();
-    t.warm(alone.trainer);
-    captures = true;
+    std::size_t ops_left = 5;  // until in the second step, which is captured
+    for (const cell& c : p.schedule[1]) ops_left += c.size();
+    alone.trainer.fails = [&](op) {
+      if (--ops_left == 0) captures = true;
+    };
     std::jthread other([&] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(3 * i));
+      while (!captures) std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::milliseconds(i));
       alone.control.report_failure("another rank threw");
     });
-    CHECK_THROWS_AS(t.capture(alone.trainer), pipeline_aborted);
+    CHECK_THROWS_AS(run(p, 1, alone.trainer, t, {.steps = 1'000'000, .graph = true}), pipeline_aborted);
     captures = false;
     CHECK(t.cause().find("another rank threw\nthis is rank 1 at ") == 0);
   }
 }
 
-TEST_CASE("edges: a step that its trainer throws out of can be followed by another one") {
-  // As a capture that fails may be: the rank itself has done nothing that others wait for.
-  const program p = lower(make_dualpipe_schedule({.pp = 4, .micro = 8}));
+TEST_CASE("channels: a replayed graph is seen moving, and a stall in it is told with the message that it waits for") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
   lone_rank alone(p);
-  lone_transport t = alone.transport(alone.library(), {.time_limit = std::chrono::milliseconds(500)});
-  t.select_device();
-  t.warm(alone.trainer);
-  for (const std::uint32_t micro : {0u, 3u, 7u}) {
-    alone.trainer.fails = [micro](op o) {
-      if (o.micro == micro) throw std::domain_error("not now");
-    };
-    CHECK_THROWS_AS(t.capture(alone.trainer), std::domain_error);
-    alone.trainer.fails = {};
-    std::this_thread::sleep_for(std::chrono::milliseconds(600));  // longer than the limit: it is not in a step
-    execute(p, 1, alone.trainer, t);
-    t.synchronize();
+  const std::uint32_t channels = static_cast<std::uint32_t>(p.channels.size());
+  REQUIRE(channels == 2);
+  detail::channel_progress<fake_runtime> progress({&alone.device}, 1);
+  alone.device.set_device(0);
+  progress.prepare(p, launch_order(p, 1), 0, [] { return std::string(); });
+  progress.at(static_cast<std::uint32_t>(p.actions[1].size()));
+  progress.begin(static_cast<std::uint32_t>(progress.launches().size()));
+  const auto start = progress.now();
+  CHECK(progress.device_place() == "rank 1 at 1F0, which waits for activation 0F0 from rank 0");
+  for (std::uint32_t i = 0; i < progress.launches().size(); ++i) {  // as the device does
+    const std::uint32_t c = p.actions[1][progress.launches()[i].action].channel;
+    *progress.counter(c) = progress.number(i) + 1;
+    CHECK(!(progress.now() == start));
   }
-  CHECK(!t.aborted());
+  CHECK(progress.device_place() == "rank 1 at its end");
 }
 
-TEST_CASE("edges: the watchdog chooses the rank's device before it asks anything; if it cannot, all ranks end") {
+TEST_CASE("channels: the watchdog calls nothing of the device, and so needs none") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
   job j(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
   j.cluster.live = true;
-  j.on_device[1].fails = [](op o) {  // so that the watchdogs ask where messages are
+  j.on_device[1].fails = [](op o) {
     if (o.micro == 2) std::this_thread::sleep_for(std::chrono::milliseconds(100));
   };
   CHECK(j.train(2) == nothing(p));
   CHECK(j.first_race() == "");
-
-  job broken(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
-  broken.cluster.fails_in = "SetDevice";
-  const auto said = broken.run([&](std::uint32_t, cluster_transport& t) {
-    for (int i = 0; i < 10'000 && !t.aborted(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    t.synchronize();
-  });
-  for (const std::string& text : said) {
-    CAPTURE(text);
-    CHECK(text.find("fakeSetDevice: made to fail (700), ") != std::string::npos);
-  }
 }
 
-TEST_CASE("edges: every channel has its own limits and priority") {
+TEST_CASE("channels: every channel has its own limits and priority") {
   const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
-  job j(p, 0, 1, {.edge_of = [](const channel& c) {
-          return edge_options{.stream_priority = -c.from, .min_ctas = 1, .max_ctas = c.from < c.to ? 4 : 2};
+  job j(p, 0, 1, {.channel_of = [](const channel& c) {
+          return channel_options{.stream_priority = -c.from, .min_ctas = 1, .max_ctas = c.from < c.to ? 4 : 2};
         }});
   REQUIRE(j.train(1) == nothing(p));
   CHECK(j.cluster.options.size() == 4);
@@ -675,18 +733,18 @@ TEST_CASE("edges: every channel has its own limits and priority") {
   for (const int rank : {1, 2})  // two channels from rank 1, one from rank 2; each has a stream on either side
     CHECK(std::count(j.cluster.priorities.begin(), j.cluster.priorities.end(), -rank) == (rank == 1 ? 4 : 2));
 
-  job all(p, 0, 1, {.edge = {.stream_priority = -7, .max_ctas = 3}});
+  job all(p, 0, 1, {.channel = {.stream_priority = -7, .max_ctas = 3}});
   REQUIRE(all.train(1) == nothing(p));
   CHECK(all.cluster.options.at("pipesched 2 to 1").max_ctas == 3);
   CHECK(std::count(all.cluster.priorities.begin(), all.cluster.priorities.end(), -7) == 8);
 }
 
-TEST_CASE("edges: communicators are split in a handful of rounds, whatever the number of ranks") {
+TEST_CASE("channels: ranks connect in a handful of rounds, whatever the number of ranks") {
   for (const family& of : families)
     for (const std::int64_t pp : {2, 8, 64}) {
       const program p = lower(of.make({.pp = pp, .micro = 2 * pp}));
-      const auto rounds = detail::split_rounds(p.channels, p.schedule.pp());
-      REQUIRE(detail::count_rounds(rounds) <= 7);
+      const auto rounds = detail::connection_rounds(p);
+      REQUIRE((rounds.empty() || *std::max_element(rounds.begin(), rounds.end()) < 7));
       for (std::size_t a = 0; a < rounds.size(); ++a)
         for (std::size_t b = a + 1; b < rounds.size(); ++b)
           if (rounds[a] == rounds[b])

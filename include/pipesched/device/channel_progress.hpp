@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// How far one rank of a channel_transport has come: its thread, which puts a step into streams, and its device, which counts
+// the messages of every channel that have moved. Written by the rank's thread and the device, read by the watchdog, which
+// calls no function of the device.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/device/handle.hpp"
+#include "pipesched/device/runtime.hpp"
+#include "pipesched/program/describe.hpp"
+#include "pipesched/program/launch_order.hpp"
+#include "pipesched/program/program.hpp"
+
+namespace pipesched::detail {
+
+template <device_runtime R>
+class channel_progress {
+ public:
+  enum class phase : std::uint8_t { between_steps, connects, runs };
+  /// Nothing moves as long as it is the same.
+  struct position {
+    std::uint64_t step = 0, moved = 0;
+    std::uint32_t at = no_slot;
+    friend bool operator==(const position&, const position&) = default;
+  };
+
+  channel_progress(R runtime, std::uint32_t rank) : runtime_(std::move(runtime)), rank_(rank) {}
+
+  /// @throws device_error
+  template <typename Where>
+  void prepare(const program& p, std::vector<launch> launches, int device, const Where& where) {
+    device_counters<R> counters(runtime_, device, p.channels.size(), where);
+    const std::lock_guard lock(mutex_);
+    program_ = &p, launches_ = std::move(launches), counters_ = std::move(counters);
+    numbers_.clear();
+    std::vector<std::uint32_t> next(p.channels.size(), 0);
+    for (const launch& l : launches_) numbers_.push_back(next[row()[l.action].channel]++);
+    at(no_slot), started(0);
+  }
+
+  const std::vector<launch>& launches() const { return launches_; }
+  /// The number of a launch's message in its channel.
+  std::uint32_t number(std::uint32_t launch) const { return numbers_[launch]; }
+  std::uint32_t* counter(std::uint32_t channel) const { return counters_.at(channel); }
+
+  void set_phase(phase now) { phase_.store(now, std::memory_order_relaxed); }
+  phase current_phase() const { return phase_.load(std::memory_order_relaxed); }
+  /// A step begins. @param count  its messages that have been started: all in a graph
+  void begin(std::uint32_t count) {
+    started(count);
+    if (!captures_) counters_.reset();
+    advance();
+    set_phase(phase::runs);
+  }
+  void advance() { steps_.fetch_add(1, std::memory_order_release); }
+  /// Nothing that is put into streams is run while it is captured.
+  void set_captures(bool now) { captures_ = now; }
+  void at(std::uint32_t action) { at_.store(action, std::memory_order_relaxed); }
+  std::uint32_t at() const { return at_.load(std::memory_order_relaxed); }
+  void started(std::uint32_t count) { started_.store(count, std::memory_order_release); }
+
+  position now() const {
+    const std::lock_guard lock(mutex_);
+    return {steps_.load(std::memory_order_acquire), counters_.sum(), at()};
+  }
+  /// "rank 3 at 3F2".
+  std::string host_place() const {
+    const std::lock_guard lock(mutex_);
+    return host_place_locked();
+  }
+  /// The same of the device, with the message that it waits for; of the host if all messages have moved.
+  std::string device_place() const {
+    const std::lock_guard lock(mutex_);
+    const std::uint32_t started = captures_ ? 0 : started_.load(std::memory_order_acquire);
+    for (std::uint32_t i = 0; i < started; ++i) {
+      const action& a = row()[launches_[i].action];
+      if (counters_.value(a.channel) > numbers_[i]) continue;
+      std::size_t waits_at = launches_[i].issue_before;
+      while (waits_at < row().size() && is_message(row()[waits_at])) ++waits_at;
+      return describe(*program_, rank_, waits_at, a);
+    }
+    return host_place_locked();
+  }
+
+ private:
+  std::span<const action> row() const { return program_->actions[rank_]; }
+  std::string host_place_locked() const {
+    if (program_ == nullptr) return concat({"rank ", rank_, " at its start"});
+    return describe(*program_, rank_, at());
+  }
+
+  R runtime_;
+  std::uint32_t rank_;
+  mutable std::mutex mutex_;  // of all down to counters_, which change between steps alone
+  const program* program_ = nullptr;
+  std::vector<launch> launches_;
+  std::vector<std::uint32_t> numbers_;  // by launch
+  device_counters<R> counters_;         // by channel
+  std::atomic<phase> phase_{phase::between_steps};
+  std::atomic<bool> captures_{false};
+  std::atomic<std::uint32_t> at_{no_slot}, started_{0};
+  std::atomic<std::uint64_t> steps_{0};
+};
+
+}  // namespace pipesched::detail

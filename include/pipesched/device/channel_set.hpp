@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The channels of one rank, each with a stream and a communicator of two ranks, and the end of them all when something fails:
+// the first cause is reported to all processes, then messages are aborted. Nothing here waits without a bound, whatever a
+// communicator or a kernel does.
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/device/handle.hpp"
+#include "pipesched/device/message_library.hpp"
+#include "pipesched/device/runtime.hpp"
+#include "pipesched/execute/transport.hpp"
+#include "pipesched/launch/coordinator.hpp"
+#include "pipesched/program/launch_order.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// Options of channel_transport.
+struct channel_transport_options {
+  std::vector<std::uint32_t> processes{};  ///< by pipeline rank: its process in the job; empty: the same number
+  channel_options channel{};
+  std::function<channel_options(const pipesched::channel&)> channel_of{};  ///< for each channel its own, instead of `channel`
+  bool enlists_buffers = false;  ///< registers all buffers with the library; on all ranks or none
+  /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank).
+  std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
+  std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
+  std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
+  /// How long aborted messages, and on_failure, may take to end.
+  std::chrono::duration<double> abort_limit = std::chrono::minutes(1);
+  /// Called once before messages are aborted, with the cause, by a thread of the library: the place to abort the trainer's own
+  /// communicators, whose kernels may keep the device.
+  std::function<void(const std::string& cause)> on_failure{};
+  /// Called when they have not ended within abort_limit; by default prints its text and ends the process, so that a launcher
+  /// can restart the job.
+  std::function<void(const std::string& text)> last_resort = [](const std::string& text) {
+    std::fprintf(stderr, "pipesched: %s\n", text.c_str());
+    std::_Exit(EXIT_FAILURE);
+  };
+};
+
+namespace detail {
+
+/// Runs each task in a thread of its own. False if some have not ended within the limit; they go on by themselves.
+inline bool run_within(std::chrono::duration<double> limit, std::vector<std::function<void()>> tasks) {
+  struct state {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::size_t left = 0;
+  };
+  const auto shared = std::make_shared<state>();
+  shared->left = tasks.size();
+  for (std::function<void()>& task : tasks)
+    std::thread([shared, task = std::move(task)] {
+      try {
+        task();
+      } catch (...) {  // whatever a callback throws, the others go on
+      }
+      const std::lock_guard lock(shared->mutex);
+      --shared->left;
+      shared->changed.notify_all();
+    }).detach();
+  std::unique_lock lock(shared->mutex);
+  return shared->changed.wait_for(lock, limit, [&] { return shared->left == 0; });
+}
+
+/// For each channel the round in which it connects: a rank has at most one in a round, so many connect at once, and ranks
+/// that go through their channels round by round never wait in a cycle. Fewer than twice as many rounds as the busiest rank
+/// has channels.
+inline std::vector<std::uint32_t> connection_rounds(const program& p) {
+  std::vector<std::vector<bool>> busy(p.actions.size());  // by rank and round
+  std::vector<std::uint32_t> rounds;
+  for (const channel& c : p.channels) {
+    std::uint32_t round = 0;
+    const auto taken = [&](std::uint32_t rank) { return round < busy[rank].size() && busy[rank][round]; };
+    while (taken(c.from) || taken(c.to)) ++round;
+    for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}}) {
+      busy[rank].resize(std::max<std::size_t>(busy[rank].size(), round + 1));
+      busy[rank][round] = true;
+    }
+    rounds.push_back(round);
+  }
+  return rounds;
+}
+
+/// All functions but abort(), hear(), hears_cause(), find_error(), end_messages(), stopped(), aborted() and cause() are for
+/// the rank's own thread.
+template <device_runtime R, message_library<typename R::stream> L>
+class channel_set {
+ public:
+  using communicator = typename L::communicator;
+  using status = typename L::status;
+  using clock = std::chrono::steady_clock;
+
+  struct own_channel {
+    std::uint32_t from = 0, to = 0;
+    bool sends = false, connected = false, warm = false;
+    communicator of{};
+    device_handle<R, typename R::stream> stream{};
+    std::vector<void*> enlisted{};
+  };
+
+  channel_set(L library, coordinator& job, const channel_transport_options& options)
+      : library_(std::move(library)), job_(job), options_(options) {}
+
+  /// The channels of a rank for a program, new ones among them without a communicator, in the order in which they connect.
+  /// Those of earlier programs stay. @throws device_error; schedule_error for limits of CTAs that cannot be
+  template <typename Where>
+  void open(R& runtime, const program& p, std::uint32_t rank, int device, const Where& where) {
+    const std::vector<std::uint32_t> rounds = connection_rounds(p);
+    by_channel_.assign(p.channels.size(), nullptr), order_.clear();
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> own;  // round and channel
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c)
+      if (p.channels[c].from == rank || p.channels[c].to == rank) own.emplace_back(rounds[c], c);
+    std::sort(own.begin(), own.end());
+    for (const auto& [round, c] : own) {
+      const channel& of = p.channels[c];
+      own_channel* found = find(of.from, of.to);
+      if (found == nullptr) {
+        const channel_options chosen = options_of(of);
+        require_ctas(chosen, concat({"the channel from rank ", of.from, " to rank ", of.to}));
+        found = &all_.emplace_back(own_channel{.from = of.from, .to = of.to, .sends = of.from == rank});
+        found->stream = make_stream(runtime, device, chosen.stream_priority, where);
+      }
+      by_channel_[c] = found, order_.push_back(c);
+    }
+  }
+  /// Numbers of the program's channels, in the order in which they connect.
+  const std::vector<std::uint32_t>& order() const { return order_; }
+  own_channel& of(std::uint32_t channel) { return *by_channel_[channel]; }
+  std::deque<own_channel>& all() { return all_; }
+  L& library() { return library_; }
+
+  template <typename Where>
+  std::string make_id(const Where& where) {
+    std::string id;
+    require_good(locked([&] { return library_.make_id(id); }), "GetUniqueId", where);
+    return id;
+  }
+  /// Waits for the other rank. @throws device_error, pipeline_aborted
+  template <typename Where>
+  void connect(std::uint32_t number, const channel& c, const std::string& id, const Where& where) {
+    own_channel& own = of(number);
+    const std::string& name = *new std::string(concat({"pipesched ", c.from, " to ", c.to}));  // as long as the process
+    const auto start = clock::now();
+    const std::function<bool()> goes_on = [&] {
+      if (hear(where)) return false;
+      if (clock::now() - start <= options_.start_limit) return true;
+      abort(concat({where(), ": no connection from rank ", c.from, " to rank ", c.to, " within the time limit"}));
+      return false;
+    };
+    communicator made{};
+    const status of_it = library_.connect(id, own.sends ? 0 : 1, options_of(c), name, made, goes_on);
+    require_going();
+    require_good(of_it, "CommInitRank", where);
+    const std::lock_guard lock(mutex_);
+    own.of = made, own.connected = true;
+  }
+
+  /// Starts a message. @throws device_error, pipeline_aborted
+  template <typename Where>
+  void move(own_channel& c, std::byte* bytes, std::size_t size, const Where& where) {
+    const typename R::stream s = c.stream.handle();
+    const status begun =
+        locked([&] { return c.sends ? library_.send(c.of, bytes, size, s) : library_.receive(c.of, bytes, size, s); });
+    require_good(begun, c.sends ? "Send" : "Recv", where);
+  }
+  template <typename Where>
+  void enlist(own_channel& c, std::byte* bytes, std::size_t size, const Where& where) {
+    void* handle = nullptr;
+    require_good(locked([&] { return library_.enlist(c.of, bytes, size, handle); }), "CommRegister", where);
+    c.enlisted.push_back(handle);
+  }
+
+  /// No message starts any more, and all processes hear why. The first failure of the job is the cause.
+  void abort(std::string text) {
+    if (stopped_.exchange(true)) return;
+    try {
+      text = job_.report_failure(text);
+    } catch (...) {  // of a job that cannot: what has failed here is known
+    }
+    publish(std::move(text));
+  }
+  /// The same if another process has reported a failure; `place()`: where this one is. False if none has.
+  template <typename Place>
+  bool hear(const Place& place) {
+    const auto failed = job_.failure();
+    if (!failed) return false;
+    const std::string here = place();
+    std::string text = failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed;
+    if (!stopped_.exchange(true)) publish(std::move(text));
+    return true;
+  }
+  /// Where a message fails because another process ends, the notice of that may come a little later.
+  template <typename Place>
+  bool hears_cause(const Place& place) {
+    const auto start = clock::now();
+    const auto wait = std::min<std::chrono::duration<double>>(options_.time_limit / 20, std::chrono::milliseconds(200));
+    do {
+      if (hear(place)) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    } while (clock::now() - start < wait);
+    return false;
+  }
+  /// Ends all messages under way, within three times the abort limit. Each communicator is aborted by a thread of its own, as
+  /// one may wait for another. @pre stopped()
+  void end_messages() {
+    if (ended_.exchange(true)) return;
+    if (options_.on_failure && !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] {
+          call(cause);
+        }}))
+      give_up_process("on_failure() has not returned");
+    std::vector<std::function<void()>> aborts;
+    for (const communicator c : connected()) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
+    if (!run_within(options_.abort_limit, std::move(aborts))) give_up_process("its messages have not ended");
+  }
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+  bool aborted() const { return aborted_.load(std::memory_order_acquire); }
+  /// True if something of these channels is still at work after the last resort.
+  bool is_stuck() const { return stuck_.load(); }
+  const std::string& cause() const { return cause_; }
+  [[noreturn]] void give_up() const { throw pipeline_aborted("aborted: " + cause_text()); }
+  void require_going() const {
+    if (stopped()) give_up();
+  }
+
+  /// What has gone wrong with a message under way; empty if nothing has.
+  std::string find_error() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock() || stopped()) return {};
+    for (const own_channel& c : all_)
+      if (c.connected)
+        if (const status of = library_.state(c.of); !library_.succeeded(of))
+          return concat({"messages from rank ", c.from, " to rank ", c.to, ": ", library_.text(of), " (", L::prefix,
+                         " ", static_cast<int>(of), ")"});
+    return {};
+  }
+
+  /// Frees the communicators, once nothing is under way. Waits for the other ranks, at most the abort limit.
+  void close() {
+    const auto start = clock::now();
+    const std::function<bool()> goes_on = [&] {
+      return clock::now() - start < options_.abort_limit && !job_.failure();
+    };
+    std::vector<std::function<void()>> aborts;
+    for (own_channel& c : all_) {
+      if (!c.connected) continue;
+      for (void* handle : c.enlisted) library_.dismiss(c.of, handle);
+      if (!library_.succeeded(library_.close(c.of, goes_on)))
+        aborts.push_back([library = library_, of = c.of]() mutable { library.abort(of); });
+    }
+    if (!run_within(options_.abort_limit, std::move(aborts))) give_up_process("its channels have not closed");
+  }
+
+ private:
+  own_channel* find(std::uint32_t from, std::uint32_t to) {
+    const auto at = std::find_if(all_.begin(), all_.end(),
+                                 [&](const own_channel& c) { return c.from == from && c.to == to; });
+    return at == all_.end() ? nullptr : &*at;
+  }
+  channel_options options_of(const channel& c) const {
+    return options_.channel_of ? options_.channel_of(c) : options_.channel;
+  }
+
+  // A call of the library: never two at a time, and none once the messages have been stopped.
+  template <typename Call>
+  status locked(Call&& call) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!stopped()) return call();
+    }
+    give_up();
+  }
+  template <typename Where>
+  void require_good(status of, std::string_view name, const Where& where) {
+    if (library_.succeeded(of)) return;
+    if (hears_cause(where)) give_up();
+    require(library_, of, name, where);
+  }
+  // The communicators. A call of the rank's own thread that does not return is ended by the aborts, too: not waited for long.
+  std::vector<communicator> connected() {
+    std::unique_lock lock(mutex_, std::defer_lock);
+    for (const auto start = clock::now(); !lock.try_lock() && clock::now() - start < options_.abort_limit / 4;)
+      std::this_thread::yield();
+    std::vector<communicator> all;
+    for (const own_channel& c : all_)
+      if (c.connected) all.push_back(c.of);
+    return all;
+  }
+  void give_up_process(std::string_view what) {
+    stuck_.store(true);
+    options_.last_resort(concat({what, " within ", options_.abort_limit.count(),
+                                 " seconds after a failure; ending the process: ", cause_text()}));
+  }
+
+  void publish(std::string cause) {
+    cause_ = std::move(cause);
+    aborted_.store(true, std::memory_order_release);
+  }
+  // Whoever has stopped the messages is about to say why.
+  const std::string& cause_text() const {
+    while (!aborted()) std::this_thread::yield();
+    return cause_;
+  }
+
+  L library_;
+  coordinator& job_;
+  const channel_transport_options& options_;
+  std::deque<own_channel> all_;
+  std::vector<own_channel*> by_channel_;  // of the program; none where it is not of this rank
+  std::vector<std::uint32_t> order_;
+  std::mutex mutex_;  // of the library, and of the channels' communicators
+  std::atomic<bool> stopped_{false}, aborted_{false}, ended_{false}, stuck_{false};
+  std::string cause_;
+};
+
+}  // namespace detail
+
+}  // namespace pipesched

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// One rank of a program, with messages that a library sends from device to device, straight from the trainer's buffers into
+// those of the other rank. Over NCCL: nccl.hpp.
+//
+//   compute            ... op that makes the message, record ready .......... wait moved, op that uses the buffer again
+//   channel's stream   wait ready, send, count, record moved
+//
+// On the receiver's device a receive waits likewise for an event of the compute stream: recorded at the action before which
+// the launch order has it, not where its buffer became free. So it reaches the device when the plan needs it, and holds no
+// blocks of the device long before, however far the host has run ahead. A message that waits holds its stream. So every rank
+// starts its messages in one order, launch_order(): nothing waits in a cycle, not even if all streams of a device share one
+// queue.
+//
+// A watchdog, a thread of its own, hears of failures of others (coordinator), asks the library for errors, and sees whether
+// anything moves. When something fails, or the rank's own thread says so, it ends all messages under way, so that nothing
+// keeps the device, or a call that waits for it. The rank's own thread throws from whatever it does next.
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/device/channel_progress.hpp"
+#include "pipesched/device/channel_set.hpp"
+#include "pipesched/device/clock.hpp"
+#include "pipesched/device/graph.hpp"
+#include "pipesched/execute/trainer.hpp"
+#include "pipesched/execute/transport.hpp"
+#include "pipesched/program/launch_order.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// A transport for run(). Its first run() connects the ranks that exchange messages and sends the first message of every
+/// channel once, so that steps make no connection; a program with other channels adds them. prepare(), meet(), capture() and
+/// destruction are collective.
+///
+/// The processes of a job may form several pipelines, each with its own `processes` and the same program. Every call of
+/// prepare() is one call of job.exchange(), which processes that are in no pipeline make, too.
+/// @pre one thread uses it; the job, the programs and the trainer's buffers outlive it
+template <device_runtime R, message_library<typename R::stream> L>
+class channel_transport {
+ public:
+  using phase = typename detail::channel_progress<R>::phase;
+
+  /// @throws schedule_error for time limits that cannot be, or if this process is not among options.processes; device_error
+  channel_transport(R runtime, L library, device_rank<R> where, coordinator& job,
+                    channel_transport_options options = {}) try
+      : runtime_(std::move(runtime)),
+        where_(where),
+        job_(job),
+        options_(std::move(options)),
+        rank_(pipeline_rank()),
+        channels_(std::move(library), job, options_),
+        progress_(runtime_, rank_),
+        clock_(runtime_, where.device, here()) {
+    for (const auto limit : {options_.time_limit, options_.start_limit, options_.abort_limit})
+      detail::checked_time_limit(limit);
+    watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+  } catch (...) {
+    job.report_failure(detail::concat({"process ", job.rank(), ": ", detail::text_of_exception()}));
+    throw;
+  }
+  channel_transport(const channel_transport&) = delete;
+  channel_transport& operator=(const channel_transport&) = delete;
+  /// Frees the communicators. A rank that leaves in the middle of a step, or with an exception, stops the others first. Takes
+  /// at most three times the abort limit, then the last resort.
+  ~channel_transport() {
+    try {
+      if (std::uncaught_exceptions() > exceptions_)
+        abort("it left with an exception");
+      else if (!finished_)
+        abort("it left before the end of its step");
+      watchdog_ = {};
+      channels_.stopped() ? channels_.end_messages() : channels_.close();
+    } catch (...) {  // no memory for a text
+    }
+    if (channels_.stopped() && !channels_.is_stuck()) drain();
+  }
+
+  std::uint32_t rank() const { return rank_; }
+  typename R::stream compute() const { return where_.compute; }
+  std::size_t channels() { return channels_.all().size(); }
+  const channel_transport_options& options() const { return options_; }
+  /// Makes the rank's device this thread's, as kernels need.
+  void select_device() { require(runtime_.set_device(where_.device), "SetDevice"); }
+
+  /// @throws schedule_error, on some rank, unless all have the same program and the same size for each message; device_error;
+  /// pipeline_aborted
+  template <typename Memory>
+  void prepare(const program& p, const Memory& memory) {
+    require_shape(p);
+    program_ = &p;
+    progress_.prepare(p, options_.order ? options_.order(p, rank_) : launch_order(p, rank_), where_.device, here());
+    channels_.open(runtime_, p, rank_, where_.device, here());
+    while (buffers_.size() < p.pools[rank_].buffers())
+      buffers_.push_back({.ready = detail::make_event(runtime_, where_.device, false, here()),
+                          .moved = detail::make_event(runtime_, where_.device, false, here())});
+    posts_.resize(row().size());
+    connect(exchange(memory));
+    send_first_messages(memory);
+  }
+
+  void on_action(std::uint32_t action) {
+    channels_.require_going();
+    if (action == 0) begin();
+    progress_.at(action);
+    while (next_ < launches().size() && launches()[next_].issue_before <= action)
+      start(next_++), progress_.started(next_);
+  }
+  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, progress_.at(), bytes); }
+  void post_send(const action& a, std::span<const std::byte> bytes) {
+    post(a, progress_.at(), {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
+  }
+  void wait(std::uint32_t n) {
+    buffer& b = buffers_[n];
+    if (!b.pending) return;
+    if (!b.started)
+      throw schedule_error("a message is waited for before it is started: is this another program?");
+    require(runtime_.wait(where_.compute, b.moved.handle()), "StreamWaitEvent");
+    b.pending = false;
+  }
+  void finish() {
+    on_action(static_cast<std::uint32_t>(row().size()));
+    for (std::uint32_t n = 0; n < buffers_.size(); ++n) wait(n);
+    finished_ = true;
+  }
+  /// Waits until the device has come to the end of the step: the only wait for a device. @throws device_error if the device
+  /// has failed; pipeline_aborted if another rank has, a message has, or nothing moved within the time limit
+  void synchronize() {
+    clock_.record_end(runtime_, where_.compute, here());
+    const auto start = std::chrono::steady_clock::now();
+    while (!clock_.ended(runtime_, here())) {
+      channels_.require_going();
+      if (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(1))
+        std::this_thread::yield();
+      else
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    channels_.require_going();  // messages that are aborted end, too
+    progress_.set_phase(phase::between_steps);
+  }
+
+  std::chrono::steady_clock::time_point meet() {
+    job_.broadcast("meet");
+    return std::chrono::steady_clock::now();
+  }
+  /// Devices have no common clock: cells are in seconds since this call on each rank.
+  void start_clock() { clock_.start(runtime_, where_.compute, program_->schedule[rank_].size(), here()); }
+  void begin_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i}, here()); }
+  void end_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i} + 1, here()); }
+  /// @pre synchronize() has returned
+  void read_clock(std::span<interval> cells) { clock_.read(runtime_, cells, here()); }
+
+  /// A step of this rank as a graph, which goes before the transport. All ranks launch theirs together.
+  class captured_step {
+   public:
+    void launch() {
+      transport_->progress_.at(static_cast<std::uint32_t>(transport_->row().size()));
+      transport_->progress_.begin(static_cast<std::uint32_t>(transport_->launches().size()));
+      graph_.launch();
+    }
+
+   private:
+    friend class channel_transport;
+    captured_step(channel_transport& transport, step_graph<R> graph)
+        : transport_(&transport), graph_(std::move(graph)) {}
+    channel_transport* transport_;
+    step_graph<R> graph_;
+  };
+  /// @throws schedule_error, with the reason, where a step cannot be captured; whatever enqueue() throws
+  template <typename Enqueue>
+  captured_step capture(Enqueue&& enqueue) {
+    if (const std::string why = channels_.library().refuses_capture(); !why.empty())
+      throw schedule_error("no graph: " + why);
+    meet();
+    progress_.set_captures(true);
+    try {
+      captured_step captured(*this, step_graph<R>(runtime_, std::span(&where_, 1), enqueue));
+      progress_.set_captures(false), progress_.set_phase(phase::between_steps);
+      return captured;
+    } catch (...) {
+      progress_.set_captures(false), finished_ = true;
+      throw;
+    }
+  }
+
+  /// Stops all ranks, unless one has already; the messages under way end soon after.
+  void abort(std::string_view cause) {
+    channels_.abort(detail::concat({here()(), ": ", cause}));
+    finished_ = true;
+  }
+  bool aborted() const { return channels_.aborted(); }
+  /// The rank that failed first, its place, and the text. @pre aborted()
+  const std::string& cause() const { return channels_.cause(); }
+
+ private:
+  struct buffer {
+    device_handle<R, typename R::event> ready{};  // a send: its message is complete; a receive: the plan has reached it
+    device_handle<R, typename R::event> moved{};
+    bool started = false;
+    bool pending = false;  // posted, and not waited for
+  };
+  struct posted_message {
+    std::byte* bytes = nullptr;
+    std::size_t size = 0;
+  };
+
+  std::span<const action> row() const { return program_->actions[rank_]; }
+  const std::vector<launch>& launches() const { return progress_.launches(); }
+  auto here() const {
+    return [this] { return progress_.host_place(); };
+  }
+  void require(typename R::status status, std::string_view call) { detail::require(runtime_, status, call, here()); }
+
+  std::uint32_t process_of(std::uint32_t rank) const {
+    return options_.processes.empty() ? rank : options_.processes[rank];
+  }
+  std::uint32_t pipeline_rank() const {
+    if (options_.processes.empty()) return job_.rank();
+    const auto& all = options_.processes;
+    const auto at = std::find(all.begin(), all.end(), job_.rank());
+    if (at == all.end())
+      throw schedule_error(detail::concat({"process ", job_.rank(), " is not among the processes of this pipeline"}));
+    return static_cast<std::uint32_t>(at - all.begin());
+  }
+  void require_shape(const program& p) const {
+    const std::size_t pp = p.actions.size(), ranks = options_.processes.empty() ? job_.size() : options_.processes.size();
+    if (ranks != pp)
+      throw schedule_error(detail::concat({"a program of ", pp, " ranks needs as many processes; got ", ranks,
+                                           options_.processes.empty() ? ": name them in .processes" : ""}));
+    std::vector<bool> used(job_.size());
+    for (const std::uint32_t process : options_.processes) {
+      if (process >= job_.size() || used[process])
+        throw schedule_error(detail::concat(
+            {"a pipeline has processes 0 to ", job_.size() - 1, ", each at most once; got ", process}));
+      used[process] = true;
+    }
+  }
+
+  // What a sender tells its receiver of a channel: the program, the sizes of the messages, and an id if the two are to
+  // connect.
+  template <typename Memory>
+  std::vector<std::uint64_t> facts_of(std::uint32_t channel, const Memory& memory) const {
+    std::vector<std::uint64_t> facts{fingerprint(*program_)};
+    for (const action& a : row())
+      if (is_message(a) && a.channel == channel) facts.push_back(memory(a).size());
+    return facts;
+  }
+  // Collective. Returns the ids of channels that are to be connected, by channel.
+  template <typename Memory>
+  std::vector<std::string> exchange(const Memory& memory) {
+    std::vector<std::string> ids(program_->channels.size());
+    std::vector<parcel> mine;
+    for (const std::uint32_t c : channels_.order()) {
+      if (!channels_.of(c).sends) continue;
+      const std::vector<std::uint64_t> facts = facts_of(c, memory);
+      if (!channels_.of(c).connected) ids[c] = channels_.make_id(here());
+      std::string text(reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]);
+      mine.push_back({process_of(program_->channels[c].to), text + ids[c]});
+    }
+    const std::vector<parcel> received = job_.exchange(mine);
+    for (const std::uint32_t c : channels_.order())
+      if (!channels_.of(c).sends) ids[c] = id_from(received, c, facts_of(c, memory));
+    return ids;
+  }
+  // The id for a channel, from what its sender has told. @throws schedule_error if the two sides differ
+  std::string id_from(const std::vector<parcel>& received, std::uint32_t c, const std::vector<std::uint64_t>& own) {
+    const std::uint32_t from = program_->channels[c].from;
+    const auto given = std::find_if(received.begin(), received.end(),
+                                    [&](const parcel& p) { return p.rank == process_of(from); });
+    const std::size_t size = own.size() * sizeof own[0];
+    if (given == received.end() || given->text.size() < size ||
+        std::memcmp(given->text.data(), own.data(), sizeof own[0]) != 0)
+      throw schedule_error(detail::concat({"the ranks of a job run one program; rank ", from, " has another one"}));
+    std::vector<std::uint64_t> theirs(own.size());
+    std::memcpy(theirs.data(), given->text.data(), size);
+    const auto differs = std::mismatch(own.begin(), own.end(), theirs.begin());
+    if (differs.first != own.end())
+      throw schedule_error(detail::concat({"message ", differs.first - own.begin() - 1, " from rank ", from, " has ",
+                                           *differs.second, " bytes at its sender and ", *differs.first,
+                                           " at its receiver"}));
+    return given->text.substr(size);
+  }
+  void connect(const std::vector<std::string>& ids) {
+    for (const std::uint32_t c : channels_.order())
+      if (!channels_.of(c).connected) channels_.connect(c, program_->channels[c], ids[c], here());
+  }
+  // Sends the first message of every new channel, with whatever is in the trainer's buffers.
+  template <typename Memory>
+  void send_first_messages(const Memory& memory) {
+    progress_.set_phase(phase::connects);
+    if (options_.enlists_buffers) enlist(memory);
+    for (const std::uint32_t c : channels_.order()) {
+      if (std::exchange(channels_.of(c).warm, true)) continue;
+      progress_.advance();  // each has the time limit of the start
+      const auto first = std::find_if(launches().begin(), launches().end(),
+                                      [&](const launch& l) { return row()[l.action].channel == c; });
+      const action& a = row()[first->action];
+      post(a, first->action, memory(a));
+      start(static_cast<std::uint32_t>(first - launches().begin()));
+      wait(a.buffer);
+    }
+    progress_.advance();
+    synchronize();
+  }
+  template <typename Memory>
+  void enlist(const Memory& memory) {
+    for (const std::uint32_t c : channels_.order()) {
+      std::vector<std::byte*> known;
+      for (const action& a : row()) {
+        if (!is_message(a) || a.channel != c || channels_.of(c).warm) continue;
+        const std::span<std::byte> bytes = memory(a);
+        if (std::find(known.begin(), known.end(), bytes.data()) != known.end()) continue;
+        known.push_back(bytes.data());
+        channels_.enlist(channels_.of(c), bytes.data(), bytes.size(), here());
+      }
+    }
+  }
+
+  void begin() {
+    next_ = 0;
+    for (buffer& b : buffers_) b.pending = false;  // of a step that was not finished
+    finished_ = false;
+    progress_.begin(0);
+  }
+  void post(const action& a, std::uint32_t action, std::span<std::byte> bytes) {
+    posts_[action] = {bytes.data(), bytes.size()};
+    buffer& b = buffers_[a.buffer];
+    if (a.kind == action_kind::send) record_ready(b);
+    b.started = false, b.pending = true;
+  }
+  void record_ready(buffer& b) { require(runtime_.record(b.ready.handle(), where_.compute), "EventRecord"); }
+  void start(std::uint32_t i) {
+    const std::uint32_t n = launches()[i].action;
+    const action& a = row()[n];
+    auto& c = channels_.of(a.channel);
+    buffer& b = buffers_[a.buffer];
+    const typename R::stream s = c.stream.handle();
+    if (a.kind == action_kind::receive) record_ready(b);
+    require(runtime_.wait(s, b.ready.handle()), "StreamWaitEvent");
+    channels_.move(c, posts_[n].bytes, posts_[n].size, here());
+    require(runtime_.write(s, progress_.counter(a.channel), progress_.number(i) + 1), "StreamWriteValue32");
+    require(runtime_.record(b.moved.handle(), s), "EventRecord");  // last, as a capture must end in the compute stream
+    b.started = true;
+  }
+
+  // Until the streams are empty, at most the abort limit: messages may be writing into the trainer's buffers.
+  void drain() noexcept {
+    const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.abort_limit);
+    const auto until = std::chrono::steady_clock::now() + limit;
+    for (const auto& c : channels_.all()) detail::wait_until_empty(runtime_, clock_.end(), c.stream.handle(), until);
+    detail::wait_until_empty(runtime_, clock_.end(), where_.compute, until);
+  }
+
+  void watch(const std::stop_token& stop) {
+    try {
+      watch_until(stop);
+    } catch (...) {  // of the job
+      channels_.abort(detail::concat({progress_.device_place(), ": ", detail::text_of_exception()}));
+      channels_.end_messages();
+    }
+  }
+  void watch_until(const std::stop_token& stop) {
+    using clock = std::chrono::steady_clock;
+    const auto shorter = std::min(options_.time_limit, options_.start_limit);
+    const auto tick = std::clamp<std::chrono::duration<double>>(shorter / 100, std::chrono::milliseconds(1),
+                                                                std::chrono::milliseconds(20));
+    const auto report_every = std::min<std::chrono::duration<double>>(shorter / 10, std::chrono::seconds(1));
+    typename detail::channel_progress<R>::position last;
+    auto since = clock::now(), reported = since;  // when it last moved; last reported its place
+    auto known = progress_state::between_steps;
+    std::mutex unused;
+    std::unique_lock lock(unused);
+    std::condition_variable_any never;
+    const auto place = [&] { return progress_.device_place(); };
+    while (true) {
+      never.wait_for(lock, stop, tick, [] { return false; });
+      channels_.hear(place);
+      if (const std::string error = channels_.find_error(); !error.empty() && !channels_.hears_cause(place))
+        channels_.abort(detail::concat({place(), ": ", error}));
+      if (channels_.stopped()) return channels_.end_messages();
+      if (stop.stop_requested()) return;
+      const phase now_in = progress_.current_phase();
+      const auto now = clock::now();
+      if (const auto position = progress_.now(); !(position == last) || now_in == phase::between_steps)
+        last = position, since = now;
+      const progress_state state = state_after(now - since, now_in);
+      if (state == progress_state::stalled && now_in == phase::connects)
+        channels_.abort(place() + ": the first messages have not moved within the time limit");
+      if (state == std::exchange(known, state) && now - reported < report_every) continue;
+      job_.report_position(place(), state), reported = now;
+    }
+  }
+  progress_state state_after(std::chrono::duration<double> still, phase in) const {
+    if (in == phase::between_steps) return progress_state::between_steps;
+    const auto limit = in == phase::connects ? options_.start_limit : options_.time_limit;
+    return still > limit       ? progress_state::stalled
+           : still > limit / 2 ? progress_state::waits
+                               : progress_state::moves;
+  }
+
+  R runtime_;
+  device_rank<R> where_;
+  coordinator& job_;
+  channel_transport_options options_;
+  std::uint32_t rank_;
+  const program* program_ = nullptr;
+  detail::channel_set<R, L> channels_;
+  detail::channel_progress<R> progress_;
+  detail::rank_clock<R> clock_;
+  std::vector<buffer> buffers_;
+  std::vector<posted_message> posts_;  // by action
+  std::uint32_t next_ = 0;             // launch
+  bool finished_ = true;
+  int exceptions_ = std::uncaught_exceptions();
+  std::jthread watchdog_;  // last: it uses all of these
+};
+
+}  // namespace pipesched

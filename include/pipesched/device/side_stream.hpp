@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A second stream for a rank, for overlapped cells.
+
+#include <string>
+#include <utility>
+
+#include "pipesched/device/handle.hpp"
+#include "pipesched/device/runtime.hpp"
+
+namespace pipesched {
+
+/// A second stream for a rank, for overlapped cells: one op of the pair in the rank's own stream, the other here.
+///
+///   side.begin(main);  ... work into main and into side.stream() ...  side.end(main);
+template <device_runtime R>
+class side_stream {
+ public:
+  /// @param priority  less is more urgent; the nearest that the device has. @throws device_error, as the others
+  explicit side_stream(R runtime, int device = 0, int priority = 0)
+      : runtime_(std::move(runtime)),
+        stream_(detail::make_stream(runtime_, device, priority, where)),
+        begun_(detail::make_event(runtime_, device, false, where)),
+        ended_(detail::make_event(runtime_, device, false, where)) {}
+
+  typename R::stream stream() const { return stream_.handle(); }
+  /// What is put into this stream from now on comes after what is in the main one.
+  void begin(typename R::stream main) {
+    detail::require(runtime_, runtime_.record(begun_.handle(), main), "EventRecord", where);
+    detail::require(runtime_, runtime_.wait(stream(), begun_.handle()), "StreamWaitEvent", where);
+  }
+  /// What is put into the main stream from now on comes after what is in this one.
+  void end(typename R::stream main) {
+    detail::require(runtime_, runtime_.record(ended_.handle(), stream()), "EventRecord", where);
+    detail::require(runtime_, runtime_.wait(main, ended_.handle()), "StreamWaitEvent", where);
+  }
+
+ private:
+  static std::string where() { return "a side stream"; }
+
+  R runtime_;
+  device_handle<R, typename R::stream> stream_;
+  device_handle<R, typename R::event> begun_, ended_;
+};
+
+}  // namespace pipesched

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The driver: run() runs the steps of one rank, run_all() those of all ranks of a process.
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "pipesched/execute/executor.hpp"
+#include "pipesched/execute/round_robin.hpp"
+#include "pipesched/execute/steps.hpp"
+#include "pipesched/execute/trainer.hpp"
+#include "pipesched/execute/transport.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/rows.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+// All ranks of a world, each in a thread. @throws what the first rank that failed has thrown, once all threads have ended
+template <typename Ranks, typename World>
+void run_in_threads(const program& p, Ranks& ranks, World& world, const run_options& o, timeline& measured) {
+  std::vector<std::exception_ptr> errors(ranks.size());
+  const auto run_rank = [&](std::uint32_t r) {
+    try {
+      run_steps(p, ranks[r], o, o.record ? measured[r] : std::span<interval>());
+    } catch (...) {
+      errors[r] = std::current_exception();
+      world.abort(r, text_of_exception());
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    try {
+      for (std::uint32_t r = 0; r < ranks.size(); ++r) threads.emplace_back(run_rank, r);
+    } catch (const std::exception& e) {
+      world.abort(static_cast<std::uint32_t>(threads.size()), concat({"no thread: ", e.what()}));
+      threads.clear();
+      throw;
+    }
+  }
+  if (!world.aborted()) return;
+  if (errors[world.culprit()]) std::rethrow_exception(errors[world.culprit()]);
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+// The trainer at a place of a container of trainers, or of pointers to them.
+template <typename Trainers>
+auto& trainer_at(Trainers& trainers, std::size_t rank) {
+  auto& at = trainers[rank];
+  if constexpr (requires { *at; })
+    return *at;
+  else
+    return at;
+}
+
+}  // namespace detail
+
+/// Runs steps of one rank, and calls the trainer's `begin_step(step)` and `end_step(step)` around each of them: the latter
+/// once the rank, or its device, is through. Returns the start and end of its cells in the last step, in seconds since all
+/// ranks began it; nothing unless options.record. A step makes no allocation, lock or virtual call of its own.
+/// @throws trainer_error, with rank and place, around what the trainer throws; pipeline_aborted if another rank has failed or
+/// nothing came within the transport's time limit; schedule_error if rank, trainer, one of its buffers or the transport does
+/// not fit the program; errors of the transport. All other ranks end, too.
+/// @pre verify(p) is true; every rank runs the same program with the same options
+template <typename Trainer, transport Transport>
+std::vector<interval> run(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
+                          const run_options& options = {}) {
+  try {
+    detail::require_options<Transport>(options);
+    detail::rank_executor<Trainer, Transport> own(p, rank, trainer, transport);
+    std::vector<interval> measured(options.record ? p.schedule[rank].size() : 0);
+    detail::run_steps(p, own, options, measured);
+    return measured;
+  } catch (...) {
+    if constexpr (requires { transport.abort(std::string_view()); }) transport.abort(detail::text_of_exception());
+    throw;
+  }
+}
+
+/// Runs steps of all ranks of this process, as run() does, with a thread a rank. Returns the timeline of the last step; its
+/// intervals are empty unless options.record.
+/// @param trainers  by rank: a vector or deque of trainers, or of pointers to them
+/// @param world     thread_world, or that of a runtime of devices (device/peer_transport.hpp). Its ranks may run any number of
+///                  programs one after the other, until one fails
+/// @throws as run(), what the first rank that failed has thrown, once all have ended
+template <typename Trainers, typename World>
+timeline run_all(const program& p, Trainers& trainers, World& world, const run_options& options = {}) {
+  using trainer_type = std::remove_reference_t<decltype(detail::trainer_at(trainers, 0))>;
+  using transport_type = typename World::transport_type;
+  detail::require_options<World>(options);
+  if (trainers.size() != p.actions.size())
+    throw schedule_error(
+        detail::concat({"a program of ", p.actions.size(), " ranks needs as many trainers; got ", trainers.size()}));
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r) detail::require_trainer<trainer_type>(p, r);
+  world.prepare(p);
+  timeline measured{.schedule = p.schedule};
+  if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
+  std::deque<transport_type> transports;
+  std::deque<detail::rank_executor<trainer_type, transport_type>> ranks;
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r)
+    ranks.emplace_back(p, r, detail::trainer_at(trainers, r), transports.emplace_back(world, r));
+  try {
+    if (options.one_thread || options.graph)
+      detail::round_robin(p, ranks, world).run(options, measured);
+    else
+      detail::run_in_threads(p, ranks, world, options, measured);
+  } catch (...) {
+    world.abort(0, detail::text_of_exception());  // a failure of no rank, as of a graph; the first is kept
+    if constexpr (requires { world.drain(); }) world.drain();
+    throw;
+  }
+  return measured;
+}
+
+}  // namespace pipesched

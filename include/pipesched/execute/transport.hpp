@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A transport moves the messages of one rank. The library has some: threads of a process, MPI, GPUs of a process, NCCL.
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+
+#include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// What every transport has.
+///
+///   post_receive(action, bytes), post_send(action, bytes)   start a message; do not wait
+///   wait(n)        until the last message posted with buffer n has arrived or gone; at once if none was
+///   on_action(n)   the rank is at action n
+///   finish()       the end of a step: until everything posted has arrived or gone
+///
+/// What waits throws pipeline_aborted once another rank has failed. run() calls these, too, of a transport that has them:
+///
+///   prepare(program, memory)   before the steps of this program; memory(action) is where a message is sent from or received
+///   meet() -> time point       collective: the time at which all ranks are here, by this rank's clock
+///   leave()                    collective: after the last step. @throws pipeline_aborted if a rank has failed
+///   abort(cause)               this rank has failed: all ranks end
+///
+/// and of transports of devices, where wait() orders the rank's stream after the message and returns at once:
+///
+///   select_device()                the rank's device becomes that of this thread
+///   synchronize()                  until the device is through with the step
+///   start_clock(), begin_cell(i), end_cell(i), read_clock(intervals)   measure cells, in seconds since start_clock()
+///   capture(enqueue) -> graph      what enqueue() does as a graph, whose launch() does it again
+template <typename T>
+concept transport = requires(T& t, const action& a, const std::span<std::byte> bytes,
+                             const std::span<const std::byte> sent, const std::uint32_t n) {
+  t.post_receive(a, bytes);
+  t.post_send(a, sent);
+  t.wait(n);
+  t.on_action(n);
+  t.finish();
+};
+
+/// On every rank but the one that failed first: which one that was, where, and why.
+struct pipeline_aborted : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+
+/// The time limit itself. @throws schedule_error unless it is above 0 and at most 1e9 seconds
+inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<double> limit) {
+  if (!(limit.count() > 0 && limit.count() <= 1e9))
+    throw schedule_error(concat({"a time limit is above 0 and at most 1e9 seconds; got ", limit.count()}));
+  return limit;
+}
+
+}  // namespace detail
+
+}  // namespace pipesched

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Notices between the ranks of a communicator: failures, and positions of ranks that wait. They have a communicator of their
+// own, so they never match a message of the user.
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/mpi/mpi_error.hpp"
+
+namespace pipesched::detail {
+
+/// Construction is collective. After a failure, MPI may still read from this object when its owner ends: then the owner leaks
+/// it. Otherwise the owner calls free(). Called by one thread at a time.
+class mpi_notices {
+ public:
+  using clock = std::chrono::steady_clock;
+  /// The last position that a rank has reported.
+  struct position {
+    std::string text{};
+    clock::time_point when{};
+  };
+  /// Longer texts are cut. Short messages go at once, whether or not their receiver looks for them.
+  static constexpr std::size_t max_text = 2000;
+
+  explicit mpi_notices(MPI_Comm communicator) {
+    require_mpi(MPI_Comm_dup(communicator, &communicator_), "MPI_Comm_dup");
+    MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
+    int rank = 0, size = 0;
+    MPI_Comm_rank(communicator_, &rank), MPI_Comm_size(communicator_, &size);
+    rank_ = static_cast<std::uint32_t>(rank);
+    positions_.resize(static_cast<std::size_t>(size));
+    requests_.resize(2 * positions_.size(), MPI_REQUEST_NULL);
+  }
+  mpi_notices(const mpi_notices&) = delete;
+  mpi_notices& operator=(const mpi_notices&) = delete;
+  /// Collective. @pre no rank has failed
+  void free() {
+    MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+    MPI_Comm_free(&communicator_);
+  }
+
+  std::uint32_t rank() const { return rank_; }
+  std::uint32_t size() const { return static_cast<std::uint32_t>(positions_.size()); }
+
+  /// The first failure that this rank has heard of, its own included.
+  const std::optional<std::string>& failure() {
+    receive();
+    return failure_;
+  }
+  /// The last position of each rank, as far as this rank has heard.
+  std::span<const position> positions() {
+    receive();
+    return positions_;
+  }
+
+  /// Sends a failure of this rank to all others, unless one is known. Returns the first.
+  const std::string& report_failure(std::string_view cause) {
+    if (failure()) return *failure_;
+    failure_ = std::string(cause);
+    send(kind::failure, cause);
+    return *failure_;
+  }
+  /// Sends the position of this rank to all others. False if it is not sent because the last one is still on its way.
+  bool report_position(std::string_view text) {
+    positions_[rank_] = {std::string(text), clock::now()};
+    return send(kind::position, text);
+  }
+  /// True once the failure of this rank, if it has reported one, has gone to all others.
+  bool has_sent_failure() { return is_sent(kind::failure); }
+
+  /// Begins to find the greatest of each number over all ranks. Collective. @pre the last agreement has completed
+  void start_agreement(const std::array<std::uint64_t, 3>& numbers) {
+    given_ = numbers;
+    const int count = static_cast<int>(given_.size());
+    require_mpi(MPI_Iallreduce(given_.data(), agreed_.data(), count, MPI_UINT64_T, MPI_MAX, communicator_, &agreement_),
+                "MPI_Iallreduce");
+  }
+  /// True once all ranks have begun the agreement.
+  bool agreed() {
+    int done = 0;
+    require_mpi(MPI_Test(&agreement_, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    return done != 0;
+  }
+  /// The greatest numbers. @pre agreed()
+  const std::array<std::uint64_t, 3>& agreement() const { return agreed_; }
+
+ private:
+  enum class kind : std::uint8_t { position, failure };  // also the tag
+
+  std::span<MPI_Request> requests(kind k) {
+    return std::span(requests_).subspan(static_cast<std::size_t>(k) * size(), size());
+  }
+  bool is_sent(kind k) {
+    int sent = 0;
+    MPI_Testall(static_cast<int>(size()), requests(k).data(), &sent, MPI_STATUSES_IGNORE);
+    return sent != 0;
+  }
+  bool send(kind k, std::string_view text) {
+    if (!is_sent(k)) return false;
+    std::string& out = sent_[static_cast<std::size_t>(k)];
+    out = text.substr(0, max_text);
+    for (std::uint32_t r = 0; r < size(); ++r)
+      if (r != rank_)
+        MPI_Isend(out.data(), static_cast<int>(out.size()), MPI_BYTE, static_cast<int>(r), static_cast<int>(k),
+                  communicator_, &requests(k)[r]);
+    return true;
+  }
+  void receive() {
+    for (int there = 0, length = 0;;) {
+      MPI_Status status;
+      if (MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, communicator_, &there, &status) != MPI_SUCCESS || there == 0) return;
+      const int from = status.MPI_SOURCE, tag = status.MPI_TAG;
+      MPI_Get_count(&status, MPI_BYTE, &length);
+      std::string text(static_cast<std::size_t>(length), ' ');
+      if (MPI_Recv(text.data(), length, MPI_BYTE, from, tag, communicator_, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
+      if (static_cast<kind>(tag) == kind::position)
+        positions_[static_cast<std::size_t>(from)] = {std::move(text), clock::now()};
+      else if (!failure_)
+        failure_ = std::move(text);
+    }
+  }
+
+  MPI_Comm communicator_ = MPI_COMM_NULL;
+  std::uint32_t rank_ = 0;
+  std::vector<position> positions_;  // by rank
+  std::optional<std::string> failure_;
+  std::array<std::string, 2> sent_;    // by kind
+  std::vector<MPI_Request> requests_;  // by kind and rank
+  std::array<std::uint64_t, 3> given_{}, agreed_{};
+  MPI_Request agreement_ = MPI_REQUEST_NULL;
+};
+
+}  // namespace pipesched::detail

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// One process per rank, with messages over MPI, on one host or many.
+//
+//   pipesched::mpi_transport transport(MPI_COMM_WORLD);
+//   pipesched::run(program, transport.rank(), trainer, transport, {.steps = 100});
+//
+// Messages and notices of failure have a communicator each, so they never match a message of the user. A step allocates
+// nothing. A message of at most `block` bytes is one MPI message; a longer one is two: its whole blocks, as one derived
+// datatype, and the rest, which may be empty. No count exceeds the range of int, so MPI 3 is enough.
+//
+// A rank that fails sends a notice to all others, which look for notices before each action and while they wait. A process
+// that is killed sends none. By default, mpirun of Open MPI then kills the others at once. With --enable-recovery it leaves
+// them alone; those that wait for the dead rank fail after the time limit and notify the rest. MPI itself may also end a
+// process whose connection breaks. After a rank has died, MPI_Finalize may block forever: call MPI_Abort.
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pipesched/execute/transport.hpp"
+#include "pipesched/mpi/detail/notices.hpp"
+#include "pipesched/mpi/mpi_error.hpp"
+#include "pipesched/program/describe.hpp"
+#include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// Options of mpi_transport.
+struct mpi_options {
+  std::chrono::duration<double> time_limit{60};  ///< how long a rank waits for one message before it fails
+  std::size_t block = std::size_t{1} << 30;      ///< bytes, 1 to 2^31 - 1; the same on all ranks
+};
+
+/// One rank's transport: rank r of the program is rank r of the communicator. It may run any number of programs one after the
+/// other, until a rank fails. Construction and destruction are collective.
+/// @pre called by one thread at a time; it does not outlive MPI_Finalize
+class mpi_transport {
+ public:
+  /// @throws schedule_error for a time limit or a block out of range
+  explicit mpi_transport(MPI_Comm communicator, const mpi_options& options = {})
+      : time_limit_(detail::checked_time_limit(options.time_limit)), block_(options.block) {
+    if (block_ < 1 || block_ > static_cast<std::size_t>(std::numeric_limits<int>::max()))
+      throw schedule_error(detail::concat({"a block has 1 to 2147483647 bytes; got ", block_}));
+    notices_ = std::make_unique<detail::mpi_notices>(communicator);
+    detail::require_mpi(MPI_Comm_dup(communicator, &data_), "MPI_Comm_dup");
+    MPI_Comm_set_errhandler(data_, MPI_ERRORS_RETURN);
+    MPI_Type_contiguous(static_cast<int>(block_), MPI_BYTE, &block_type_);
+    MPI_Type_commit(&block_type_);
+    rank_ = notices_->rank();
+  }
+  mpi_transport(const mpi_transport&) = delete;
+  mpi_transport& operator=(const mpi_transport&) = delete;
+  /// A rank that leaves in the middle of a step stops the others, as abort() does. The communicators are not freed after a
+  /// failure.
+  ~mpi_transport() {
+    const bool thrown = std::uncaught_exceptions() > exceptions_;
+    try {
+      if (thrown || !finished_) abort(thrown ? "it left with an exception" : "it left before the end of its step");
+      settle();
+    } catch (...) {  // no memory for a text
+    }
+    MPI_Type_free(&block_type_);  // messages in progress keep it
+    if (clean_) {
+      MPI_Comm_free(&data_);
+      notices_->free();
+    } else {
+      static_cast<void>(notices_.release());  // MPI may still read from them
+    }
+  }
+
+  std::uint32_t rank() const { return rank_; }
+
+  /// Makes room for the messages of a program. Collective.
+  /// @throws schedule_error, on all ranks, unless all run the same program with as many ranks as the communicator has; the
+  /// transport can then run another one. pipeline_aborted if a rank has failed
+  template <typename Memory>
+  void prepare(const program& p, const Memory&) {
+    program_ = nullptr, at_ = no_slot, refused_ = false;
+    const std::uint64_t own = fingerprint(p) ^ block_;
+    agree(own, ~own);  // the greatest and, by its complement, the least
+    const auto& [failed, greatest, least] = notices_->agreement();
+    refused_ = greatest != ~least || notices_->size() != p.actions.size();
+    if (greatest != ~least)
+      throw schedule_error("all ranks of a communicator run the same program; these have different ones");
+    if (refused_)
+      throw schedule_error(detail::concat({"a program of ", p.actions.size(),
+                                           " ranks needs a communicator of as many; this one has ", notices_->size()}));
+    program_ = &p;
+    transfers_.assign(p.pools[rank_].buffers(), {});
+  }
+  void on_action(std::uint32_t n) {
+    at_ = n, finished_ = false;
+    listen();
+  }
+  void post_receive(const action& a, std::span<std::byte> bytes) {
+    post(a, bytes, program_->channels[a.channel].from, MPI_Irecv, "MPI_Irecv");
+  }
+  void post_send(const action& a, std::span<const std::byte> bytes) {
+    post(a, bytes, program_->channels[a.channel].to, MPI_Isend, "MPI_Isend");
+  }
+  void wait(std::uint32_t n) {
+    transfer& t = transfers_[n];
+    if (!t.done()) wait_until([&] { return test(t, 0) && test(t, 1); });
+  }
+  void finish() {
+    on_action(static_cast<std::uint32_t>(program_->actions[rank_].size()));
+    for (std::uint32_t n = 0; n < transfers_.size(); ++n) wait(n);
+    finished_ = true;
+  }
+
+  /// Blocks until all ranks are here. @throws pipeline_aborted if a rank has failed or does not come within the time limit
+  std::chrono::steady_clock::time_point meet() {
+    agree();
+    return clock::now();
+  }
+  /// The same after the last step: no rank returns before all have finished.
+  void leave() {
+    agree();
+    listen();  // a rank that arrived may have failed while it waited for this one
+  }
+  /// Stops all ranks, unless one has failed before: the first cause is kept. If two fail at the same time, each other rank
+  /// keeps the one that it hears of first. Texts of more than 2000 bytes are cut.
+  ///
+  /// Blocks until no rank receives any more, so that the trainers' buffers are free; at most a quarter of the time limit, if
+  /// a rank does not answer because it is dead or in a long op. That rank's messages may still arrive, so the buffers must
+  /// then live until the process ends. So a rank that waits for a dead one has left after at most 1.25 time limits.
+  void abort(std::string_view cause) {
+    if (refused_) return;
+    report(cause);
+    settle();
+  }
+
+ private:
+  using clock = std::chrono::steady_clock;
+
+  // The last message that was posted with a buffer.
+  struct transfer {
+    std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};  // the whole blocks, the rest
+    std::array<std::size_t, 2> bytes{};                                       // of these
+    action posted{};
+
+    bool done() const { return requests[0] == MPI_REQUEST_NULL && requests[1] == MPI_REQUEST_NULL; }
+    bool receives() const { return posted.kind == action_kind::receive; }
+  };
+
+  template <typename Byte, typename Call>
+  void post(const action& a, std::span<Byte> bytes, int peer, Call call, const char* name) {
+    wait(a.buffer);  // at once, as the program is valid
+    transfer& t = transfers_[a.buffer];
+    const std::size_t whole = bytes.size() > block_ ? bytes.size() - bytes.size() % block_ : 0;
+    t.bytes = {whole, bytes.size() - whole}, t.posted = a;
+    const auto start = [&](std::size_t part, std::size_t count, MPI_Datatype type) {
+      check(call(bytes.data() + part * whole, static_cast<int>(count), type, peer, 0, data_, &t.requests[part]), t,
+            name);
+    };
+    if (whole > 0) start(0, whole / block_, block_type_);
+    start(1, t.bytes[1], MPI_BYTE);
+  }
+  // True if a part of a message, 0 or 1, is done.
+  bool test(transfer& t, std::size_t part) {
+    if (t.requests[part] == MPI_REQUEST_NULL) return true;
+    int done = 0, error = MPI_SUCCESS;
+    MPI_Status status;
+    const int code = MPI_Test(&t.requests[part], &done, &status);
+    if (code != MPI_SUCCESS) {
+      t.requests[part] = MPI_REQUEST_NULL;
+      MPI_Error_class(code, &error);
+      if (error != MPI_ERR_TRUNCATE) check(code, t, "MPI_Test");
+    } else if (done == 0) {
+      return false;
+    }
+    if (t.receives()) check_size(t, part, status, error == MPI_ERR_TRUNCATE);
+    return true;
+  }
+  void check_size(const transfer& t, std::size_t part, const MPI_Status& status, bool truncated) {
+    MPI_Count elements = 0;
+    MPI_Get_elements_x(&status, part == 0 ? block_type_ : MPI_BYTE, &elements);
+    auto got = static_cast<std::size_t>(elements);
+    if (got == t.bytes[part] && !truncated) return;
+    if (truncated)
+      got = std::max(got, t.bytes[part]);  // MPI need not report the size of a longer message; Open MPI does
+    const bool more = truncated && got == t.bytes[part];
+    const std::size_t before = part == 0 ? 0 : t.bytes[0];
+    const bool has_rest = before == 0 && got != t.bytes[part] && got > 0 && got % block_ == 0;  // which may be empty
+    fail(detail::concat({to_string(t.posted.what), " has ", more ? "more than " : "", before + got,
+                         has_rest ? " or more" : "", " bytes at its sender and ", t.bytes[0] + t.bytes[1],
+                         " at its receiver"}));
+  }
+  void check(int status, const transfer& t, const char* call) {
+    if (status == MPI_SUCCESS) return;
+    const std::string text =
+        detail::concat({call, " of ", describe(*program_, t.posted), ": ", detail::mpi_error_text(status)});
+    report(text);
+    throw mpi_error(status, text);
+  }
+
+  // Waits for all ranks, and leaves the greatest of both numbers in notices_->agreement().
+  void agree(std::uint64_t first = 0, std::uint64_t second = 0) {
+    listen();
+    agrees_ = true;
+    notices_->start_agreement({0, first, second});
+    // A number above 0 is of a rank that has failed: its notice will come.
+    wait_until([&] { return notices_->agreed() && notices_->agreement()[0] == 0; });
+    agrees_ = false;
+  }
+  template <typename Done>
+  void wait_until(Done&& done) {
+    if (done()) return;
+    const auto start = clock::now();
+    bool reported = false;
+    for (std::uint64_t round = 1; !done(); ++round) {
+      listen();
+      if (round < 64) continue;
+      std::this_thread::yield();
+      const std::chrono::duration<double> waited = clock::now() - start;
+      if (!reported && waited > time_limit_ / 2) notices_->report_position(place()), reported = true;
+      if (waited > time_limit_) fail("nothing came within the time limit\n" + positions());
+    }
+  }
+  void report(std::string_view cause) {
+    if (!aborted()) notices_->report_failure(detail::concat({place(), ": ", cause}));
+  }
+  bool aborted() { return notices_->failure().has_value(); }
+  void listen() {
+    if (aborted()) give_up();
+  }
+  [[noreturn]] void give_up() { throw pipeline_aborted("aborted by " + *notices_->failure()); }
+  [[noreturn]] void fail(std::string_view cause) {
+    report(cause);
+    give_up();
+  }
+
+  std::string place() const {
+    if (program_ == nullptr) return detail::concat({"rank ", rank_, " at its start"});
+    return describe_waiting(*program_, rank_, at_, [&](std::uint32_t n) { return !transfers_[n].done(); });
+  }
+  // All ranks that wait, as they report half-way to the time limit, after the numbers of the others.
+  std::string positions() {
+    std::string waiting, silent;
+    const auto all = notices_->positions();
+    for (std::uint32_t r = 0; r < all.size(); ++r)
+      if (!all[r].text.empty() && clock::now() - all[r].when < time_limit_)
+        waiting += all[r].text + "\n";
+      else
+        silent += detail::concat({" ", r});
+    return silent.empty() ? waiting : detail::concat({"not waiting, or gone:", silent, "\n", waiting});
+  }
+
+  // Cancels all receives, then waits until every rank has: the trainers' buffers are free from then on.
+  void settle() noexcept try {
+    if (std::exchange(settled_, true)) return;
+    const auto start = clock::now();
+    const auto within_limit = [&](auto&& done) {
+      while (!done()) {
+        if (clock::now() - start > (aborted() ? time_limit_ / 4 : time_limit_)) return false;
+        std::this_thread::yield();
+      }
+      return true;
+    };
+    for_each_receive([](MPI_Request& request) { MPI_Cancel(&request); });
+    clean_ = within_limit([&] { return cancelled(); }) && within_limit([&] { return ended(); }) && !aborted() &&
+             notices_->agreement()[0] == 0;
+  } catch (...) {  // of MPI, or no memory for a text
+  }
+  bool cancelled() {
+    bool all = true;
+    for_each_receive([&](MPI_Request& request) {
+      int done = 0;
+      if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) request = MPI_REQUEST_NULL, done = 1;
+      all = all && done != 0;
+    });
+    return all;
+  }
+  template <typename F>
+  void for_each_receive(F&& f) {
+    for (transfer& t : transfers_)
+      for (MPI_Request& request : t.requests)
+        if (t.receives() && request != MPI_REQUEST_NULL) f(request);
+  }
+  // True once every rank settles, or is in an agreement that a failed rank has joined.
+  bool ended() {
+    if (!agrees_) notices_->start_agreement({aborted(), 0, 0}), agrees_ = true;
+    if (!notices_->agreed()) return false;
+    if (notices_->agreement()[0] != 0 || !aborted()) return true;
+    agrees_ = false;  // that one was of meet() or leave(), which other ranks have passed
+    return false;
+  }
+
+  std::chrono::duration<double> time_limit_;
+  std::size_t block_;
+  std::unique_ptr<detail::mpi_notices> notices_;
+  MPI_Comm data_ = MPI_COMM_NULL;
+  MPI_Datatype block_type_ = MPI_DATATYPE_NULL;
+  std::uint32_t rank_ = 0, at_ = no_slot;
+  const program* program_ = nullptr;
+  std::vector<transfer> transfers_;  // by buffer
+  bool agrees_ = false;              // takes part in an agreement
+  bool refused_ = false;             // all ranks have refused the program
+  bool finished_ = true;             // no step is in progress
+  bool settled_ = false, clean_ = false;
+  int exceptions_ = std::uncaught_exceptions();
+};
+
+static_assert(transport<mpi_transport>);
+
+}  // namespace pipesched
