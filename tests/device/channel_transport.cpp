@@ -53,7 +53,7 @@ struct job {
     }
     cluster.calls = 0;
   }
-  // What each rank has thrown.
+  // The text that each rank has thrown.
   std::vector<std::string> run(const std::function<void(std::uint32_t, cluster_transport&)>& body) {
     std::vector<std::string> said(p.schedule.pp());
     std::vector<std::jthread> threads;
@@ -236,7 +236,7 @@ TEST_CASE("channels: reductions of tied stages go over them, too") {
   }
 }
 
-TEST_CASE("channels: mutants stand still, race, or compute something else") {
+TEST_CASE("channels: mutants deadlock, race, or compute something else") {
   for (const char* name : {"1f1b", "zbv", "dualpipe", "interleaved_1f1b"}) {
     CAPTURE(name);
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 8}));
@@ -280,7 +280,10 @@ TEST_CASE("channels: a call that fails, any one, ends all ranks with its cause")
     for (std::int64_t at = 0; at < calls - 60; at += 7, ++tried) {
       CAPTURE(name);
       CAPTURE(at);
-      job j(p, 0, 1, {.time_limit = std::chrono::seconds(1), .start_limit = std::chrono::seconds(1), .abort_limit = std::chrono::seconds(2)});
+      job j(p, 0, 1,
+            {.time_limit = std::chrono::seconds(1),
+             .start_limit = std::chrono::seconds(1),
+             .abort_limit = std::chrono::seconds(2)});
       j.cluster.fails_at = at;
       const auto said = j.train(1);
       if (j.cluster.failed_call.empty()) continue;  // fewer calls this time: watchdogs ask when they like
@@ -292,7 +295,7 @@ TEST_CASE("channels: a call that fails, any one, ends all ranks with its cause")
         CHECK((text.empty() || text.find("made to fail") != std::string::npos));
       }
       CAPTURE(j.cluster.failed_call);
-      // A watchdog that cannot ask where messages are goes on without, and what fails at the very end concerns nobody.
+      // A watchdog's call may fail at the very end, where it concerns no rank.
       const bool by_watchdog = std::count(j.own_threads.begin(), j.own_threads.end(), j.cluster.failed_on) == 0;
       CHECK((told > 0 || while_closing || by_watchdog));
     }
@@ -303,7 +306,7 @@ TEST_CASE("channels: a call that fails, any one, ends all ranks with its cause")
 TEST_CASE(
     "channels: a trainer that throws, a rank that leaves or stalls, an error of the library end all with the cause") {
   const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
-  // Where nothing is to take too long, nothing does, however busy the machine is.
+  // Nothing takes that long, however busy the machine is.
   const std::chrono::duration<double> long_limit(20), short_limit(0.5);
   const auto ends = [&](std::chrono::duration<double> limit, auto&& prepare, auto&& body) {
     job j(p, 0, 1, {.time_limit = limit, .start_limit = limit, .abort_limit = std::chrono::seconds(2)});
@@ -345,7 +348,10 @@ TEST_CASE(
         t.on_action(0);  // and leaves
       });
   CHECK(said[1] == "");
-  CHECK(said[0].find("aborted: rank 1 at the receive of activation 0F0: it left before the end of its step\nthis is rank 0 at ") == 0);
+  CHECK(
+      said[0].find(
+          "aborted: rank 1 at the receive of activation 0F0: it left before the end of its step\nthis is rank 0 at ") ==
+      0);
 
   // A rank that stalls in its first step: the others report where they are, and what they wait for.
   said = ends(
@@ -390,7 +396,7 @@ TEST_CASE(
   CHECK(said[0].find("aborted: rank ") == 0);
   CHECK(said[0].find("messages from rank 1 to rank 2: made to fail (lib 3)") != std::string::npos);
 
-  // A call of the library that goes on for ever.
+  // A call of the library that never returns.
   for (const char* call : {"CommInitRank", "Send", "Recv"})
     for (const int after : {2, 9}) {
       said = ends(
@@ -462,8 +468,8 @@ TEST_CASE("channels: a job that cannot be is refused") {
   const auto differ = refusals({.differ = true});
   CHECK((differ[0] + differ[1]).find("the ranks of a job run one program; rank ") != std::string::npos);
   const auto shorter = refusals({.short_buffer = true});
-  CHECK((shorter[0] + shorter[1])
-            .find("message 0 from rank 0 has 32 bytes at its sender and 8 at its receiver") != std::string::npos);
+  CHECK((shorter[0] + shorter[1]).find("message 0 from rank 0 has 32 bytes at its sender and 8 at its receiver") !=
+        std::string::npos);
   for (const bool each : {false, true}) {
     channel_transport_options crossed{.channel = {.min_ctas = 8, .max_ctas = 4}};
     if (each) crossed = {.channel_of = [](const channel&) { return channel_options{.min_ctas = 8, .max_ctas = 4}; }};
@@ -516,31 +522,31 @@ TEST_CASE("channels: two pipelines share a job with a process in none, each with
       CHECK(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient);
 }
 
-TEST_CASE("channels: ending never waits without a bound: aborts that hang, kernels that never end, callbacks that hang") {
+TEST_CASE(
+    "channels: ending never waits without a bound: aborts that hang, kernels that never end, callbacks that hang") {
   const program p = lower(make_dualpipev_schedule({.pp = 4, .micro = 8}));
   std::atomic<int> calls = 0, resorts = 0;
   std::mutex mutex;
   std::string last;
   std::atomic<bool> callback_hangs = false;
-  channel_transport_options options{
-      .time_limit = std::chrono::seconds(20),
-      .abort_limit = std::chrono::milliseconds(200),
-      .on_failure =
-          [&](const std::string& cause) {
-            ++calls;
-            CHECK(cause.find("rank 2 at 2F3: not a number") != std::string::npos);
-            while (callback_hangs) std::this_thread::yield();
-          },
-      .last_resort =
-          [&](const std::string& text) {
-            ++resorts;
-            const std::lock_guard lock(mutex);
-            last = text;
-          }};
+  channel_transport_options options{.time_limit = std::chrono::seconds(20),
+                                    .abort_limit = std::chrono::milliseconds(200),
+                                    .on_failure =
+                                        [&](const std::string& cause) {
+                                          ++calls;
+                                          CHECK(cause.find("rank 2 at 2F3: not a number") != std::string::npos);
+                                          while (callback_hangs) std::this_thread::yield();
+                                        },
+                                    .last_resort =
+                                        [&](const std::string& text) {
+                                          ++resorts;
+                                          const std::lock_guard lock(mutex);
+                                          last = text;
+                                        }};
   for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs"}) {
     CAPTURE(what);
     calls = resorts = 0;
-    job& j = *new job(p, 0, 1, options);  // threads that hang go on with it
+    job& j = *new job(p, 0, 1, options);  // leaked: threads that hang use it
     j.cluster.live = true;
     j.on_device[2].fails = [&](op o) {
       if (o.micro != 3) return;
@@ -612,8 +618,8 @@ struct lone_coordinator : thread_coordinator {
       for (const action& a : p.actions[1])
         if (a.kind == action_kind::receive && a.channel == c)
           facts.push_back(is_weight_gradient(a) ? sizeof(model::matrix) : sizeof(model::vector));
-      received.push_back({p.channels[c].from,
-                          {reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]}});
+      received.push_back(
+          {p.channels[c].from, {reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]}});
     }
     return received;
   }
@@ -689,7 +695,7 @@ TEST_CASE("channels: an abort that waits for the rank's graph does not keep the 
   }
 }
 
-TEST_CASE("channels: a replayed graph is seen moving, and a stall in it is told with the message that it waits for") {
+TEST_CASE("channels: a replayed graph is seen moving, and a stall in it is reported with its message") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
   lone_rank alone(p);
   const std::uint32_t channels = static_cast<std::uint32_t>(p.channels.size());

@@ -179,9 +179,9 @@ TEST_CASE("peers: one thread that runs all ranks reports that no rank can contin
   }
   REQUIRE(!verify(p));
   peer_machine m(p);
-  CHECK(refusal_of([&] { m.run({.one_thread = true}); }) == "no rank can go on; verify() says why");
+  CHECK(refusal_of([&] { m.run({.one_thread = true}); }) == "no rank can continue; verify() says why");
   const auto start = std::chrono::steady_clock::now();
-  CHECK_THROWS_WITH_AS(m.world->prepare(p), "aborted by rank 0 at 0F0: no rank can go on; verify() says why",
+  CHECK_THROWS_WITH_AS(m.world->prepare(p), "aborted by rank 0 at 0F0: no rank can continue; verify() says why",
                        pipeline_aborted);
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::milliseconds(500));
 }

@@ -482,7 +482,7 @@ std::uint32_t number_of(const nlohmann::json& j, const char* key) {
   return j.contains(key) ? j.at(key).get<std::uint32_t>() : no_slot;
 }
 
-// What the document leaves out, as it follows from the rest: the numbers of buffers of weight gradients, and their chunks.
+// Numbers what the document leaves out, as it follows from the rest: the numbers of buffers of weight gradients, and their chunks.
 void number_gradients(program& p, action& a) {
   if (!is_weight_gradient(a)) return;
   const auto rank = static_cast<std::uint32_t>(p.actions.size());

@@ -33,8 +33,8 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/device/runtime.hpp"
 #include "pipesched/device/message_library.hpp"
+#include "pipesched/device/runtime.hpp"
 
 namespace pipesched::tests {
 
@@ -61,12 +61,12 @@ class fake_cluster {
   std::thread::id failed_on;
   int makes = 0, messages = 0, closed = 0, aborts = 0, enlisted = 0;
   std::vector<std::string> races;
-  std::vector<int> priorities;                  // of streams
+  std::vector<int> priorities;                     // of streams
   std::map<std::string, channel_options> options;  // of communicators, by name
   // Mutants.
-  std::atomic<bool> aborts_hang = false;  // while true, no abort returns
+  std::atomic<bool> aborts_hang = false;   // while true, no abort returns
   std::atomic<bool> kernels_hang = false;  // while true, no kernel of a trainer ends
-  bool aborts_break_peers = false;  // the peer's state() then reports a failure, as over a network
+  bool aborts_break_peers = false;         // the peer's state() then reports a failure, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// Number of calls by this thread so far.
@@ -240,11 +240,8 @@ class fake_cluster {
       if (of(c).rank != (sends ? 0 : 1) || of(c).aborted) return failed;
       ++messages;
       message_streams_[s] = true;
-      put(s, {.is = sends ? kind::send : kind::receive,
-              .of = c,
-              .number = of(c).issued++,
-              .bytes = bytes,
-              .size = size});
+      put(s,
+          {.is = sends ? kind::send : kind::receive, .of = c, .number = of(c).issued++, .bytes = bytes, .size = size});
       return ok;
     });
     while (begun == going && !is_aborted(c)) std::this_thread::sleep_for(std::chrono::microseconds(100));

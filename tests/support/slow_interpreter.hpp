@@ -106,8 +106,7 @@ class slow_interpreter {
       const std::set<std::uint32_t> homes{where.rank_of_stage(0)[stage], where.rank_of_stage(1)[stage]};
       for (const std::uint32_t r : homes) {
         const bool two = homes.size() == 2;
-        if (ranks_[r].replica_added[stage] != 1 || (two && ranks_[r].gradients_sent[stage] < 1))
-          return false;
+        if (ranks_[r].replica_added[stage] != 1 || (two && ranks_[r].gradients_sent[stage] < 1)) return false;
       }
     }
     return true;

@@ -25,7 +25,7 @@ namespace pipesched {
 
 enum class pass : std::uint8_t { none, forward, backward, backward_input, backward_weight };
 
-/// What a pass does. A new pass is a new row of the table below.
+/// The properties of a pass. A new pass is a new row of the table below.
 struct pass_properties {
   char letter = '?';
   bool takes_activation = false;       ///< starts to keep the activation of its stage and micro-batch

@@ -38,7 +38,8 @@ namespace pipesched {
 struct channel_transport_options {
   std::vector<std::uint32_t> processes{};  ///< by pipeline rank: its process in the job; empty: the same number
   channel_options channel{};
-  std::function<channel_options(const pipesched::channel&)> channel_of{};  ///< for each channel its own, instead of `channel`
+  std::function<channel_options(const pipesched::channel&)>
+      channel_of{};              ///< for each channel its own, instead of `channel`
   bool enlists_buffers = false;  ///< registers all buffers with the library; on all ranks or none
   /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank).
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
@@ -59,7 +60,7 @@ struct channel_transport_options {
 
 namespace detail {
 
-/// Runs each task in a thread of its own. False if some have not ended within the limit; they go on by themselves.
+/// Runs each task in a thread of its own. False if some have not ended within the limit; they continue by themselves.
 inline bool run_within(std::chrono::duration<double> limit, std::vector<std::function<void()>> tasks) {
   struct state {
     std::mutex mutex;
@@ -72,7 +73,7 @@ inline bool run_within(std::chrono::duration<double> limit, std::vector<std::fun
     std::thread([shared, task = std::move(task)] {
       try {
         task();
-      } catch (...) {  // whatever a callback throws, the others go on
+      } catch (...) {  // whatever a callback throws, the others run
       }
       const std::lock_guard lock(shared->mutex);
       --shared->left;
@@ -209,7 +210,7 @@ class channel_set {
     if (!stopped_.exchange(true)) publish(std::move(text));
     return true;
   }
-  /// Where a message fails because another process ends, the notice of that may come a little later.
+  /// If a message fails because another process ends, the notice of that may come a little later.
   template <typename Place>
   bool hears_cause(const Place& place) {
     const auto start = clock::now();
@@ -220,13 +221,12 @@ class channel_set {
     } while (clock::now() - start < wait);
     return false;
   }
-  /// Ends all messages under way, within three times the abort limit. Each communicator is aborted by a thread of its own, as
+  /// Ends all messages in progress, within three times the abort limit. Each communicator is aborted by a thread of its own, as
   /// one may wait for another. @pre stopped()
   void end_messages() {
     if (ended_.exchange(true)) return;
-    if (options_.on_failure && !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] {
-          call(cause);
-        }}))
+    if (options_.on_failure &&
+        !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] { call(cause); }}))
       give_up_process("on_failure() has not returned");
     std::vector<std::function<void()>> aborts;
     for (const communicator c : connected()) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
@@ -242,7 +242,7 @@ class channel_set {
     if (stopped()) give_up();
   }
 
-  /// What has gone wrong with a message under way; empty if nothing has.
+  /// The error of a message in progress; empty without one.
   std::string find_error() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock() || stopped()) return {};
@@ -254,7 +254,7 @@ class channel_set {
     return {};
   }
 
-  /// Frees the communicators, once nothing is under way. Waits for the other ranks, at most the abort limit.
+  /// Frees the communicators, once no message is in progress. Waits for the other ranks, at most the abort limit.
   void close() {
     const auto start = clock::now();
     const std::function<bool()> goes_on = [&] {
@@ -272,8 +272,8 @@ class channel_set {
 
  private:
   own_channel* find(std::uint32_t from, std::uint32_t to) {
-    const auto at = std::find_if(all_.begin(), all_.end(),
-                                 [&](const own_channel& c) { return c.from == from && c.to == to; });
+    const auto at =
+        std::find_if(all_.begin(), all_.end(), [&](const own_channel& c) { return c.from == from && c.to == to; });
     return at == all_.end() ? nullptr : &*at;
   }
   channel_options options_of(const channel& c) const {
@@ -315,7 +315,7 @@ class channel_set {
     cause_ = std::move(cause);
     aborted_.store(true, std::memory_order_release);
   }
-  // Whoever has stopped the messages is about to say why.
+  // The thread that has stopped the messages is about to say why.
   const std::string& cause_text() const {
     while (!aborted()) std::this_thread::yield();
     return cause_;

@@ -7,26 +7,22 @@
 //   compute            ... op that makes the message, record ready .......... wait moved, op that uses the buffer again
 //   channel's stream   wait ready, send, count, record moved
 //
-// On the receiver's device a receive waits likewise for an event of the compute stream: recorded at the action before which
+// On the receiver's device a receive waits for an event, too of the compute stream: recorded at the action before which
 // the launch order has it, not where its buffer became free. So it reaches the device when the plan needs it, and holds no
 // blocks of the device long before, however far the host has run ahead. A message that waits holds its stream. So every rank
 // starts its messages in one order, launch_order(): nothing waits in a cycle, not even if all streams of a device share one
 // queue.
 //
-// A watchdog, a thread of its own, hears of failures of others (coordinator), asks the library for errors, and sees whether
-// anything moves. When something fails, or the rank's own thread says so, it ends all messages under way, so that nothing
-// keeps the device, or a call that waits for it. The rank's own thread throws from whatever it does next.
+// When something fails, a watchdog (channel_watchdog.hpp) ends all messages in progress, so that nothing keeps the device, or
+// a call that waits for it. The rank's own thread throws from whatever it does next.
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <mutex>
 #include <span>
-#include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -35,6 +31,7 @@
 
 #include "pipesched/device/channel_progress.hpp"
 #include "pipesched/device/channel_set.hpp"
+#include "pipesched/device/channel_watchdog.hpp"
 #include "pipesched/device/clock.hpp"
 #include "pipesched/device/graph.hpp"
 #include "pipesched/execute/trainer.hpp"
@@ -58,7 +55,7 @@ class channel_transport {
  public:
   using phase = typename detail::channel_progress<R>::phase;
 
-  /// @throws schedule_error for time limits that cannot be, or if this process is not among options.processes; device_error
+  /// @throws schedule_error for time limits out of range, or if this process is not among options.processes; device_error
   channel_transport(R runtime, L library, device_rank<R> where, coordinator& job,
                     channel_transport_options options = {}) try
       : runtime_(std::move(runtime)),
@@ -68,10 +65,8 @@ class channel_transport {
         rank_(pipeline_rank()),
         channels_(std::move(library), job, options_),
         progress_(runtime_, rank_),
-        clock_(runtime_, where.device, here()) {
-    for (const auto limit : {options_.time_limit, options_.start_limit, options_.abort_limit})
-      detail::checked_time_limit(limit);
-    watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+        clock_(runtime_, where.device, here()),
+        watchdog_(channels_, progress_, job, options_) {
   } catch (...) {
     job.report_failure(detail::concat({"process ", job.rank(), ": ", detail::text_of_exception()}));
     throw;
@@ -86,7 +81,7 @@ class channel_transport {
         abort("it left with an exception");
       else if (!finished_)
         abort("it left before the end of its step");
-      watchdog_ = {};
+      watchdog_.stop();
       channels_.stopped() ? channels_.end_messages() : channels_.close();
     } catch (...) {  // no memory for a text
     }
@@ -130,8 +125,7 @@ class channel_transport {
   void wait(std::uint32_t n) {
     buffer& b = buffers_[n];
     if (!b.pending) return;
-    if (!b.started)
-      throw schedule_error("a message is waited for before it is started: is this another program?");
+    if (!b.started) throw schedule_error("a message is waited for before it is started: is this another program?");
     require(runtime_.wait(where_.compute, b.moved.handle()), "StreamWaitEvent");
     b.pending = false;
   }
@@ -140,7 +134,7 @@ class channel_transport {
     for (std::uint32_t n = 0; n < buffers_.size(); ++n) wait(n);
     finished_ = true;
   }
-  /// Waits until the device has come to the end of the step: the only wait for a device. @throws device_error if the device
+  /// Waits until the device has finished the step: the only wait for a device. @throws device_error if the device
   /// has failed; pipeline_aborted if another rank has, a message has, or nothing moved within the time limit
   void synchronize() {
     clock_.record_end(runtime_, where_.compute, here());
@@ -200,7 +194,7 @@ class channel_transport {
     }
   }
 
-  /// Stops all ranks, unless one has already; the messages under way end soon after.
+  /// Stops all ranks, unless one has already; its messages end soon after.
   void abort(std::string_view cause) {
     channels_.abort(detail::concat({here()(), ": ", cause}));
     finished_ = true;
@@ -240,20 +234,21 @@ class channel_transport {
     return static_cast<std::uint32_t>(at - all.begin());
   }
   void require_shape(const program& p) const {
-    const std::size_t pp = p.actions.size(), ranks = options_.processes.empty() ? job_.size() : options_.processes.size();
+    const std::size_t pp = p.actions.size(),
+                      ranks = options_.processes.empty() ? job_.size() : options_.processes.size();
     if (ranks != pp)
       throw schedule_error(detail::concat({"a program of ", pp, " ranks needs as many processes; got ", ranks,
                                            options_.processes.empty() ? ": name them in .processes" : ""}));
     std::vector<bool> used(job_.size());
     for (const std::uint32_t process : options_.processes) {
       if (process >= job_.size() || used[process])
-        throw schedule_error(detail::concat(
-            {"a pipeline has processes 0 to ", job_.size() - 1, ", each at most once; got ", process}));
+        throw schedule_error(
+            detail::concat({"a pipeline has processes 0 to ", job_.size() - 1, ", each at most once; got ", process}));
       used[process] = true;
     }
   }
 
-  // What a sender tells its receiver of a channel: the program, the sizes of the messages, and an id if the two are to
+  // The facts of a channel that its sender passes to its receiver: the program, the sizes of the messages, and an id if the two are to
   // connect.
   template <typename Memory>
   std::vector<std::uint64_t> facts_of(std::uint32_t channel, const Memory& memory) const {
@@ -279,11 +274,11 @@ class channel_transport {
       if (!channels_.of(c).sends) ids[c] = id_from(received, c, facts_of(c, memory));
     return ids;
   }
-  // The id for a channel, from what its sender has told. @throws schedule_error if the two sides differ
+  // The id for a channel, from the facts of its sender. @throws schedule_error if the two sides differ
   std::string id_from(const std::vector<parcel>& received, std::uint32_t c, const std::vector<std::uint64_t>& own) {
     const std::uint32_t from = program_->channels[c].from;
-    const auto given = std::find_if(received.begin(), received.end(),
-                                    [&](const parcel& p) { return p.rank == process_of(from); });
+    const auto given =
+        std::find_if(received.begin(), received.end(), [&](const parcel& p) { return p.rank == process_of(from); });
     const std::size_t size = own.size() * sizeof own[0];
     if (given == received.end() || given->text.size() < size ||
         std::memcmp(given->text.data(), own.data(), sizeof own[0]) != 0)
@@ -292,9 +287,9 @@ class channel_transport {
     std::memcpy(theirs.data(), given->text.data(), size);
     const auto differs = std::mismatch(own.begin(), own.end(), theirs.begin());
     if (differs.first != own.end())
-      throw schedule_error(detail::concat({"message ", differs.first - own.begin() - 1, " from rank ", from, " has ",
-                                           *differs.second, " bytes at its sender and ", *differs.first,
-                                           " at its receiver"}));
+      throw schedule_error(
+          detail::concat({"message ", differs.first - own.begin() - 1, " from rank ", from, " has ", *differs.second,
+                          " bytes at its sender and ", *differs.first, " at its receiver"}));
     return given->text.substr(size);
   }
   void connect(const std::vector<std::string>& ids) {
@@ -368,53 +363,6 @@ class channel_transport {
     detail::wait_until_empty(runtime_, clock_.end(), where_.compute, until);
   }
 
-  void watch(const std::stop_token& stop) {
-    try {
-      watch_until(stop);
-    } catch (...) {  // of the job
-      channels_.abort(detail::concat({progress_.device_place(), ": ", detail::text_of_exception()}));
-      channels_.end_messages();
-    }
-  }
-  void watch_until(const std::stop_token& stop) {
-    using clock = std::chrono::steady_clock;
-    const auto shorter = std::min(options_.time_limit, options_.start_limit);
-    const auto tick = std::clamp<std::chrono::duration<double>>(shorter / 100, std::chrono::milliseconds(1),
-                                                                std::chrono::milliseconds(20));
-    const auto report_every = std::min<std::chrono::duration<double>>(shorter / 10, std::chrono::seconds(1));
-    typename detail::channel_progress<R>::position last;
-    auto since = clock::now(), reported = since;  // when it last moved; last reported its place
-    auto known = progress_state::between_steps;
-    std::mutex unused;
-    std::unique_lock lock(unused);
-    std::condition_variable_any never;
-    const auto place = [&] { return progress_.device_place(); };
-    while (true) {
-      never.wait_for(lock, stop, tick, [] { return false; });
-      channels_.hear(place);
-      if (const std::string error = channels_.find_error(); !error.empty() && !channels_.hears_cause(place))
-        channels_.abort(detail::concat({place(), ": ", error}));
-      if (channels_.stopped()) return channels_.end_messages();
-      if (stop.stop_requested()) return;
-      const phase now_in = progress_.current_phase();
-      const auto now = clock::now();
-      if (const auto position = progress_.now(); !(position == last) || now_in == phase::between_steps)
-        last = position, since = now;
-      const progress_state state = state_after(now - since, now_in);
-      if (state == progress_state::stalled && now_in == phase::connects)
-        channels_.abort(place() + ": the first messages have not moved within the time limit");
-      if (state == std::exchange(known, state) && now - reported < report_every) continue;
-      job_.report_position(place(), state), reported = now;
-    }
-  }
-  progress_state state_after(std::chrono::duration<double> still, phase in) const {
-    if (in == phase::between_steps) return progress_state::between_steps;
-    const auto limit = in == phase::connects ? options_.start_limit : options_.time_limit;
-    return still > limit       ? progress_state::stalled
-           : still > limit / 2 ? progress_state::waits
-                               : progress_state::moves;
-  }
-
   R runtime_;
   device_rank<R> where_;
   coordinator& job_;
@@ -429,7 +377,7 @@ class channel_transport {
   std::uint32_t next_ = 0;             // launch
   bool finished_ = true;
   int exceptions_ = std::uncaught_exceptions();
-  std::jthread watchdog_;  // last: it uses all of these
+  detail::channel_watchdog<R, L> watchdog_;  // last: it uses all of these
 };
 
 }  // namespace pipesched

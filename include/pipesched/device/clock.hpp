@@ -22,7 +22,8 @@ template <device_runtime R>
 class rank_clock {
  public:
   template <typename Where>
-  rank_clock(R& runtime, int device, const Where& where) : device_(device), end_(make_event(runtime, device, false, where)) {}
+  rank_clock(R& runtime, int device, const Where& where)
+      : device_(device), end_(make_event(runtime, device, false, where)) {}
 
   /// Makes the events of so many cells, if there are fewer, and starts the clock.
   template <typename Where>

@@ -115,7 +115,7 @@ static_assert(device_runtime<runtime>);
 /// pick_device() of device/pick_device.hpp, for CUDA.
 inline int pick_device(const launch_environment& job) { return pipesched::pick_device(runtime(), job); }
 
-/// What CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) means for so many streams of a process; empty if each has a queue
+/// The effect of CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) on so many streams of a process; empty if each has a queue
 /// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".
 inline std::string shared_queues_note(std::size_t streams, const char* connections) {
   const long queues = connections == nullptr ? 8 : std::clamp(std::strtol(connections, nullptr, 10), 1L, 32L);
@@ -123,7 +123,7 @@ inline std::string shared_queues_note(std::size_t streams, const char* connectio
   return detail::concat(
       {"CUDA_DEVICE_MAX_CONNECTIONS is ", connections == nullptr ? "not set" : connections, ": ", streams,
        " streams share ", queues, queues == 1 ? " queue" : " queues",
-       " of the device, where what stands behind a message that waits waits, too. Nothing deadlocks, as all "
+       " of the device, where work queued after a message that waits also waits. Nothing deadlocks, as all "
        "ranks start their messages in one order, but less overlaps. Set it to ",
        std::min<std::size_t>(streams, 32), " or more before CUDA starts"});
 }

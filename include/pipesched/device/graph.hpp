@@ -14,7 +14,7 @@
 
 namespace pipesched {
 
-/// What a step puts into the streams of its ranks, as one graph. The ranks are run by one thread: all of a process, or one
+/// The work of a step in the streams of its ranks, as one graph. The ranks are run by one thread: all of a process, or one
 /// whose transport needs no other.
 template <device_runtime R>
 class step_graph {
@@ -53,13 +53,13 @@ class step_graph {
 
  private:
   typename R::stream origin() const { return ranks_[0].compute; }
-  // The other streams go on after what is in the first one.
+  // The other streams continue after what is in the first one.
   template <typename Where>
   void fork(const Where& where) {
     if (ranks_.size() > 1) record(0, where);
     for (std::size_t r = 1; r < ranks_.size(); ++r) wait(r, 0, where);
   }
-  // The first stream goes on after what is in the others.
+  // The first stream continues after what is in the others.
   template <typename Where>
   void join(const Where& where) {
     for (std::size_t r = 1; r < ranks_.size(); ++r) record(r, where), wait(0, r, where);

@@ -32,9 +32,9 @@ struct channel_options {
 ///   connect(id, end, options, name, c, goes_on)   a communicator of two: end 0 sends, end 1 receives. Waits for the other
 ///                                   rank, and gives up once goes_on() is false. `name` outlives the process
 ///   send(c, from, size, stream), receive(c, into, size, stream)
-///   state(c)                        whether what is under way has failed
+///   state(c)                        whether a message in progress has failed
 ///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
-///   close(c, goes_on)               the end of a communicator without messages under way; it may wait for the other rank
+///   close(c, goes_on)               the end of a communicator without messages in progress; it may wait for the other rank
 ///   abort(c)                        ends its messages and the communicator. May be called while another thread sends. Waits
 ///                                   until the device has ended them, and for graphs that hold some: perhaps for ever
 ///   refuses_capture()               why a step cannot be captured into a graph; empty if it can

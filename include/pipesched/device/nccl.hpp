@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process a rank,
+// NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process per rank,
 // on one host or many. NCCL 2.22 or later; link nccl and cudart.
 //
 //   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
@@ -74,7 +74,7 @@ struct library {
     ncclConfig_t config = make_config(options, name.c_str(), 0);
     status s = settle(first, ncclCommInitRankConfig(&first, 2, both, end, &config), goes_on);
     config = make_config(options, name.c_str(), 1);
-    // The split may return success while it goes on; its communicator is there when the state of the first one says so.
+    // The split may return success before it has ended; its communicator is there when the state of the first one says so.
     if (s == ncclSuccess) s = ncclCommSplit(first, 0, end, &made, &config);
     if (s == ncclSuccess) s = settle(first, ncclInProgress, goes_on);
     if (s == ncclSuccess && made == nullptr) s = ncclInternalError;
@@ -122,7 +122,7 @@ struct library {
     return config;
   }
 
-  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank a process.
+  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank per process.
   static std::string refuses_capture() {
     const char* const order = std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT");
     if (NCCL_VERSION_CODE < NCCL_VERSION(2, 26, 0) || order == nullptr || std::string_view(order) != "1")
@@ -191,7 +191,8 @@ class transport : public channel_transport<cuda::runtime, library> {
     if (!queues.empty()) note_(queues);
     int multiprocessors = 0, ctas = 0;
     for (const channel& c : p.channels)
-      if (c.from == rank() || c.to == rank()) ctas += message_ctas(options().channel_of ? options().channel_of(c) : options().channel);
+      if (c.from == rank() || c.to == rank())
+        ctas += message_ctas(options().channel_of ? options().channel_of(c) : options().channel);
     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device_);
     const std::string blocks = ctas_note(ctas, multiprocessors);
     if (!blocks.empty()) note_(blocks);

@@ -41,11 +41,12 @@ class peer_copy_engine {
   peer_copy_engine(R runtime, std::vector<device_rank<R>> ranks, int copy_priority)
       : runtime_(std::move(runtime)), ranks_(std::move(ranks)), copy_priority_(copy_priority) {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
-      states_.emplace_back(detail::rank_clock<R>(
-          runtime_, ranks_[r].device, [r] { return detail::concat({"making the events of rank ", r}); }));
+      states_.emplace_back(detail::rank_clock<R>(runtime_, ranks_[r].device, [r] {
+        return detail::concat({"making the events of rank ", r});
+      }));
   }
 
-  /// Makes one stream a channel, on the sender's device, and all events, as far as earlier programs have not. @throws device_error
+  /// Makes one stream per channel, on the sender's device, and all events, as far as earlier programs have not. @throws device_error
   void prepare(const program& p, const std::vector<std::size_t>& in_flight) {
     by_channel_.clear();
     for (std::uint32_t c = 0; c < p.channels.size(); ++c) by_channel_.push_back(&open(p.channels[c], in_flight[c]));
@@ -68,9 +69,9 @@ class peer_copy_engine {
     const typename R::event moved = by_channel_[channel]->moved[entry].handle();
     wait(s, states_[from.rank].posted[from.buffer].handle(), where);
     wait(s, states_[into.rank].posted[into.buffer].handle(), where);
-    detail::require(
-        runtime_, runtime_.copy(s, into.bytes, ranks_[into.rank].device, from.bytes, ranks_[from.rank].device, size),
-        "MemcpyPeerAsync", where);
+    detail::require(runtime_,
+                    runtime_.copy(s, into.bytes, ranks_[into.rank].device, from.bytes, ranks_[from.rank].device, size),
+                    "MemcpyPeerAsync", where);
     record(moved, s, where);
     states_[from.rank].moved[from.buffer] = states_[into.rank].moved[into.buffer] = moved;
   }
@@ -81,8 +82,7 @@ class peer_copy_engine {
 
   /// Waits until the streams are empty, at most the limit: after a failure copies may be on their way.
   void drain(std::chrono::duration<double> limit) noexcept {
-    const auto until =
-        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       if (!runtime_.succeeded(runtime_.set_device(ranks_[r].device))) continue;  // this thread may have selected none
       detail::wait_until_empty(runtime_, clock(r).end(), ranks_[r].compute, until);
@@ -185,7 +185,7 @@ class peer_transport : public world_transport<peer_copy_engine<R>> {
   /// @pre synchronize() has returned
   void read_clock(std::span<interval> cells) { clock().read(runtime(), cells, this->where()); }
 
-  /// Waits until the device has come to the end of the step: the only wait for a device.
+  /// Waits until the device has finished the step: the only wait for a device.
   /// @throws device_error if the device has failed; pipeline_aborted after the time limit, or if another rank has failed
   void synchronize() {
     clock().record_end(runtime(), compute(), this->where());

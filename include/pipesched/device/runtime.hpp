@@ -31,7 +31,8 @@ namespace pipesched {
 template <typename R>
 concept device_runtime = std::copyable<R> &&
     requires(R& r, typename R::status status, typename R::stream s, typename R::event e, typename R::graph g,
-             int device, void* to, const void* from, std::size_t size, bool done, float ms, std::uint32_t* counters, std::uint32_t value) {
+             int device, void* to, const void* from, std::size_t size, bool done, float ms, std::uint32_t* counters,
+             std::uint32_t value) {
   { r.succeeded(status) } -> std::same_as<bool>;
   { r.text(status) } -> std::convertible_to<std::string>;
   { R::prefix } -> std::convertible_to<std::string_view>;
@@ -77,7 +78,7 @@ void require(Calls& calls, typename Calls::status status, std::string_view call,
 
 }  // namespace detail
 
-/// Where a rank runs: its device, and the stream that its trainer puts its work into. The stream is the user's.
+/// The place where a rank runs: its device, and the stream that its trainer puts its work into. The stream is the user's.
 template <device_runtime R>
 struct device_rank {
   int device = 0;

@@ -25,12 +25,12 @@ class side_stream {
         ended_(detail::make_event(runtime_, device, false, where)) {}
 
   typename R::stream stream() const { return stream_.handle(); }
-  /// What is put into this stream from now on comes after what is in the main one.
+  /// Work that enters this stream from now on comes after the work in the main one.
   void begin(typename R::stream main) {
     detail::require(runtime_, runtime_.record(begun_.handle(), main), "EventRecord", where);
     detail::require(runtime_, runtime_.wait(stream(), begun_.handle()), "StreamWaitEvent", where);
   }
-  /// What is put into the main stream from now on comes after what is in this one.
+  /// Work that enters the main stream from now on comes after the work in this one.
   void end(typename R::stream main) {
     detail::require(runtime_, runtime_.record(ended_.handle(), stream()), "EventRecord", where);
     detail::require(runtime_, runtime_.wait(main, ended_.handle()), "StreamWaitEvent", where);

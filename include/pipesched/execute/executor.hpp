@@ -175,9 +175,7 @@ class rank_executor {
   auto place(std::uint32_t n) const {
     return [this, n] { return describe(p_, rank_, n); };
   }
-  double now() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero_).count();
-  }
+  double now() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero_).count(); }
 
   void compute(std::uint32_t n, std::uint32_t index) {
     const auto& of = slots_[index];

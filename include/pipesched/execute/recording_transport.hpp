@@ -33,7 +33,7 @@ class recording_transport {
   explicit recording_transport(std::function<void(tensor_id, std::span<std::byte>)> arrive = {})
       : arrive_(std::move(arrive)) {}
 
-  /// What was asked, in order.
+  /// The calls, in order.
   const std::vector<event>& events() const { return events_; }
 
   void post_receive(const action& a, std::span<std::byte> bytes) {

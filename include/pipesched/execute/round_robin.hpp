@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// All ranks of a world run by one thread, by turns. A rank goes on until it would have to wait for another one. As sends and
-// receives do not wait, a program that verify() passes comes to its end. For devices, whose work is only put into streams:
+// All ranks of a world run by one thread, by turns. A rank runs until it would have to wait for another one. As sends and
+// receives do not wait, a program that verify() passes ends. For devices, whose work is only put into streams:
 // needed where a step is captured into a graph, and enough where the host has time to spare.
 
 #include <chrono>
@@ -92,7 +92,7 @@ class round_robin {
           for (; goes_on(); ++n, --left) rank.run(n);
         });
       }
-      if (left == before) throw schedule_error("no rank can go on; verify() says why");
+      if (left == before) throw schedule_error("no rank can continue; verify() says why");
     }
     for (const auto& rank : ranks_)
       if (rank.waits_at_end()) throw schedule_error("a message has no other side; verify() says which");

@@ -56,6 +56,12 @@ void run_in_threads(const program& p, Ranks& ranks, World& world, const run_opti
     if (error) std::rethrow_exception(error);
 }
 
+template <typename World>
+struct forget_program {
+  World& world;
+  ~forget_program() { world.forget_program(); }
+};
+
 // The trainer at a place of a container of trainers, or of pointers to them.
 template <typename Trainers>
 auto& trainer_at(Trainers& trainers, std::size_t rank) {
@@ -106,6 +112,7 @@ timeline run_all(const program& p, Trainers& trainers, World& world, const run_o
         detail::concat({"a program of ", p.actions.size(), " ranks needs as many trainers; got ", trainers.size()}));
   for (std::uint32_t r = 0; r < p.actions.size(); ++r) detail::require_trainer<trainer_type>(p, r);
   world.prepare(p);
+  const detail::forget_program<World> at_the_end{world};
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   std::deque<transport_type> transports;

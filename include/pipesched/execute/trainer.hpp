@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What a user implements to run a program: a trainer, which does the work of one rank.
+// Trainers: a user implements one to run a program. It does the work of one rank.
 
 #include <concepts>
 #include <cstddef>
@@ -35,13 +35,13 @@ struct reduction {
   std::uint32_t other_chunk = 0;   ///< without a buffer: its weight gradient becomes the sum, too
 };
 
-/// What a trainer can do. `forward` and `buffer` are always needed; `backward` if the program has a B, `backward_input` and
+/// The functions of a trainer. `forward` and `buffer` are always needed; `backward` if the program has a B, `backward_input` and
 /// `backward_weight` if it has an I; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
 /// two ops if there is one; otherwise they run one after the other, forwards first. A member that has one of these names but
 /// cannot be called like this does not compile.
 ///
 ///   void forward(task)                    reads buffer slots.input, fills slots.activation, writes buffer slots.output
-///   void backward(task)                   likewise with gradients; input or output is no_slot at the ends of the model
+///   void backward(task)                   the same with gradients; input or output is no_slot at the ends of the model
 ///   void backward_input(task), void backward_weight(task)
 ///   void overlapped(task, task)
 ///   std::span<std::byte> buffer(tensor_id message, std::uint32_t n)   the message's bytes in buffer n: at least 1, as many

@@ -24,58 +24,25 @@ struct with_callback_names : T, callback_names {};
 template <typename T>
 concept derivable = std::is_class_v<T> && !std::is_final_v<T>;
 
-template <typename T>
-concept names_backward = derivable<T> && !requires {
-  &with_callback_names<T>::backward;
-};
-template <typename T>
-concept names_backward_input = derivable<T> && !requires {
-  &with_callback_names<T>::backward_input;
-};
-template <typename T>
-concept names_backward_weight = derivable<T> && !requires {
-  &with_callback_names<T>::backward_weight;
-};
-template <typename T>
-concept names_overlapped = derivable<T> && !requires {
-  &with_callback_names<T>::overlapped;
-};
-template <typename T>
-concept names_weight_gradient = derivable<T> && !requires {
-  &with_callback_names<T>::weight_gradient;
-};
-template <typename T>
-concept names_reduce = derivable<T> && !requires {
-  &with_callback_names<T>::reduce;
-};
-template <typename T>
-concept names_begin_step = derivable<T> && !requires {
-  &with_callback_names<T>::begin_step;
-};
-template <typename T>
-concept names_end_step = derivable<T> && !requires {
-  &with_callback_names<T>::end_step;
-};
-template <typename T>
-concept names_begin_cell = derivable<T> && !requires {
-  &with_callback_names<T>::begin_cell;
-};
-template <typename T>
-concept names_end_cell = derivable<T> && !requires {
-  &with_callback_names<T>::end_cell;
-};
-template <typename T>
-concept names_abort = derivable<T> && !requires {
-  &with_callback_names<T>::abort;
-};
-template <typename T>
-concept names_leave = derivable<T> && !requires {
-  &with_callback_names<T>::leave;
-};
-template <typename T>
-concept names_synchronize = derivable<T> && !requires {
-  &with_callback_names<T>::synchronize;
-};
+#define PIPESCHED_NAMES(function)                        \
+  template <typename T>                                  \
+  concept names_##function = derivable<T> && !requires { \
+    &with_callback_names<T>::function;                   \
+  }
+PIPESCHED_NAMES(backward);
+PIPESCHED_NAMES(backward_input);
+PIPESCHED_NAMES(backward_weight);
+PIPESCHED_NAMES(overlapped);
+PIPESCHED_NAMES(weight_gradient);
+PIPESCHED_NAMES(reduce);
+PIPESCHED_NAMES(begin_step);
+PIPESCHED_NAMES(end_step);
+PIPESCHED_NAMES(begin_cell);
+PIPESCHED_NAMES(end_cell);
+PIPESCHED_NAMES(abort);
+PIPESCHED_NAMES(leave);
+PIPESCHED_NAMES(synchronize);
+#undef PIPESCHED_NAMES
 
 /// Checks the functions of a trainer.
 template <typename T>

@@ -15,14 +15,14 @@
 
 namespace pipesched {
 
-/// What every transport has.
+/// Every transport has these functions.
 ///
 ///   post_receive(action, bytes), post_send(action, bytes)   start a message; do not wait
 ///   wait(n)        until the last message posted with buffer n has arrived or gone; at once if none was
 ///   on_action(n)   the rank is at action n
 ///   finish()       the end of a step: until everything posted has arrived or gone
 ///
-/// What waits throws pipeline_aborted once another rank has failed. run() calls these, too, of a transport that has them:
+/// Those that wait throw pipeline_aborted once another rank has failed. run() calls these, too, of a transport that has them:
 ///
 ///   prepare(program, memory)   before the steps of this program; memory(action) is where a message is sent from or received
 ///   meet() -> time point       collective: the time at which all ranks are here, by this rank's clock

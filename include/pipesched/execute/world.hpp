@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What the ranks of one process share, whether their messages are in host memory (thread_transport.hpp) or on devices
+// The state that the ranks of one process share, whether their messages are in host memory (thread_transport.hpp) or on devices
 // (device/peer_transport.hpp). A message moves once, from the sender's buffer into the receiver's, by whichever of the two
 // posts second. No lock is taken. When a rank fails, leaves or stalls, all others hear why and end.
 //
@@ -71,6 +71,8 @@ class basic_world {
     for (position& at : at_) at.action.store(no_slot);
     engine_.prepare(p, in_flight);
   }
+  /// The program may go now; run_all() calls it.
+  void forget_program() { program_ = nullptr; }
   std::size_t size() const { return at_.size(); }
 
   /// Stops all ranks. The first cause is kept.
@@ -91,7 +93,7 @@ class basic_world {
   /// The rank that failed first. @pre aborted()
   std::uint32_t culprit() const { return culprit_; }
 
-  /// Where every rank is, and the message it waits for if it waits for one.
+  /// The place of every rank, and the message it waits for if it waits for one.
   std::string positions() const {
     std::string text;
     for (std::uint32_t rank = 0; rank < at_.size(); ++rank) text += place(rank) + "\n";
@@ -302,7 +304,7 @@ class world_transport {
       fail({to_string(p.leaves), " has ", p.sent, " bytes at its sender and ", p.expected, " at its receiver"});
     engine().move(channel, entry, p.from, p.into, p.sent, where());
     const message_side from = p.from, into = p.into;
-    p.sides.store(0, std::memory_order_relaxed);  // seen by whoever uses it next, through `done`
+    p.sides.store(0, std::memory_order_relaxed);  // seen by the rank that uses it next, through `done`
     for (const message_side& side : {from, into})
       world_.buffers_[side.rank][side.buffer].done.fetch_add(1, std::memory_order_release);
   }

@@ -22,12 +22,12 @@ struct parcel {
   friend bool operator==(const parcel&, const parcel&) = default;
 };
 
-/// What a process does.
+/// The state of a process.
 enum class progress_state : std::uint8_t {
   moves,
   waits,         ///< nothing has moved for half of its time limit
   stalled,       ///< nothing has moved for its whole time limit
-  between_steps  ///< it saves, evaluates, or loads data: whoever waits for it is not stalled
+  between_steps  ///< it saves, evaluates, or loads data: a process that waits for it is not stalled
 };
 
 /// Threads may call its functions concurrently, except the collective ones: broadcast() and exchange().

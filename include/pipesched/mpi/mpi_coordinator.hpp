@@ -21,7 +21,7 @@
 
 #include "pipesched/execute/transport.hpp"
 #include "pipesched/launch/coordinator.hpp"
-#include "pipesched/launch/detail/job.hpp"
+#include "pipesched/launch/detail/parcels.hpp"
 #include "pipesched/mpi/detail/notices.hpp"
 #include "pipesched/mpi/mpi_error.hpp"
 #include "pipesched/support/error.hpp"

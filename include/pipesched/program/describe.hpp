@@ -57,7 +57,7 @@ void for_each_awaited(const program& p, std::uint32_t rank, const action& a, F&&
 }
 
 /// As describe(p, rank, at), with the message that the rank waits for, if it waits for one.
-/// @param is_pending  of a buffer: whether its last message is still under way. Linear in `at`.
+/// @param is_pending  of a buffer: whether its last message is still in progress. Linear in `at`.
 template <typename IsPending>
 std::string describe_waiting(const program& p, std::uint32_t rank, std::size_t at, IsPending&& is_pending) {
   const auto row = p.actions[rank];

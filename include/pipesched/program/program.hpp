@@ -51,7 +51,7 @@ inline constexpr std::uint32_t no_slot = ~std::uint32_t{0};
 
 enum class action_kind : std::uint8_t { receive, compute, send, accumulate };
 
-/// What runs an action: the order within a lane is that of the program, between lanes that of the waits.
+/// The resource that runs an action. The order within a lane is that of the program, between lanes that of the waits.
 enum class lane : std::uint8_t { compute, send, receive };
 constexpr lane lane_of(action_kind k) noexcept {
   return k == action_kind::send ? lane::send : k == action_kind::receive ? lane::receive : lane::compute;
@@ -64,7 +64,7 @@ struct action {
   tensor_id what{};                 ///< received, sent or added
   std::uint32_t channel = no_slot;  ///< no_slot for compute, and for accumulate if both gradients are on this rank
   std::uint32_t buffer = no_slot;   ///< of the message; no_slot where there is no channel
-  std::uint32_t index = 0;          ///< compute: the cell; accumulate: the stage whose weight gradient gets the other added
+  std::uint32_t index = 0;  ///< compute: the cell; accumulate: the stage whose weight gradient gets the other added
 
   friend constexpr bool operator==(const action&, const action&) = default;
 };

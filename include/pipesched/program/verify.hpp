@@ -304,9 +304,9 @@ class program_verifier {
   const schedule& s_;
   std::size_t max_;
   report report_;
-  std::vector<std::vector<std::uint16_t>> hosted_;                // by rank
+  std::vector<std::vector<std::uint16_t>> hosted_;                        // by rank
   slots_in_use activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
-  std::vector<std::vector<totals>> totals_;                              // by rank and chunk
+  std::vector<std::vector<totals>> totals_;                               // by rank and chunk
 };
 
 }  // namespace detail

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <optional>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "pipesched/launch/coordinator.hpp"
+#include "pipesched/launch/detail/parcels.hpp"
 #include "pipesched/support/concat.hpp"
 
 namespace pipesched::detail {
@@ -29,30 +29,6 @@ struct frame {
   enum kind : char { greeting, broadcast, exchange, position, failure, leave } is = greeting;
   std::string text{};
 };
-
-/// Parcels in one text: rank and length, 4 bytes each in this machine's order, and the text of each.
-inline std::string pack(std::span<const parcel> parcels) {
-  std::string bytes;
-  for (const parcel& p : parcels) {
-    const std::uint32_t head[] = {p.rank, static_cast<std::uint32_t>(p.text.size())};
-    bytes.append(reinterpret_cast<const char*>(head), sizeof head).append(p.text);
-  }
-  return bytes;
-}
-/// Nothing if the text is not one of parcels.
-inline std::optional<std::vector<parcel>> unpack(std::string_view bytes) {
-  std::vector<parcel> parcels;
-  while (!bytes.empty()) {
-    std::uint32_t head[2];
-    if (bytes.size() < sizeof head) return std::nullopt;
-    std::memcpy(head, bytes.data(), sizeof head);
-    bytes.remove_prefix(sizeof head);
-    if (bytes.size() < head[1]) return std::nullopt;
-    parcels.push_back({head[0], std::string(bytes.substr(0, head[1]))});
-    bytes.remove_prefix(head[1]);
-  }
-  return parcels;
-}
 
 class job {
  public:
