@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <pipesched/cost/presets.hpp>
-#include <pipesched/device/message_library.hpp>
+#include <pipesched/device/channel_set.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/metrics.hpp>
@@ -27,9 +27,9 @@ int main(int argc, char** argv) {
 
   constexpr double message_bytes = 4096.0 * 7168 * 2, link = 50e9 / 1e3, latency = 0.01;  // bytes, bytes per ms, ms
   std::printf(
-      "| ranks | micro-batches | communicators per rank | rounds of splits | message buffers per rank | their memory | "
-      "messages sent per "
-      "rank | step | idle | with transfers | idle |\n");
+      "| ranks | micro-batches | communicators per rank | connection rounds | message buffers per rank | their memory "
+      "| "
+      "messages sent per rank | step | idle | with transfers | idle |\n");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   try {
     for (const std::int64_t pp : sizes) {
@@ -43,12 +43,13 @@ int main(int argc, char** argv) {
       std::vector<std::uint32_t> communicators(s.pp()), sent(s.pp());
       for (const channel& c : p.channels) ++communicators[c.from], ++communicators[c.to], sent[c.from] += c.messages;
       std::uint32_t buffers = 0;
-      for (const pool_sizes& of : p.pools) buffers = std::max(buffers, of.buffers);
+      for (const pool_sizes& of : p.pools) buffers = std::max(buffers, of[pool::tensor]);
+      const std::vector<std::uint32_t> rounds = detail::connection_rounds(p);
       std::printf("| %d | %u | %u | %u | %u | %.2f GB | %u | %.2f s | %.1f %% | %.2f s | %.1f %% |\n",
                   static_cast<int>(pp), s.micro, *std::max_element(communicators.begin(), communicators.end()),
-                  detail::count_rounds(detail::split_rounds(p.channels, s.pp())), buffers,
-                  buffers * message_bytes / 1e9, *std::max_element(sent.begin(), sent.end()), without.makespan / 1e3,
-                  100 * without.bubble_ratio, with.makespan / 1e3, 100 * with.bubble_ratio);
+                  1 + *std::max_element(rounds.begin(), rounds.end()), buffers, buffers * message_bytes / 1e9,
+                  *std::max_element(sent.begin(), sent.end()), without.makespan / 1e3, 100 * without.bubble_ratio,
+                  with.makespan / 1e3, 100 * with.bubble_ratio);
       std::fflush(stdout);
     }
   } catch (const schedule_error& e) {

@@ -109,7 +109,7 @@ run_quick() {  # before the parts of every call
 part_smoke() {
   run nvidia_smi 20 nvidia-smi
   [ -n "${WITHOUT_NCCL-}" ] ||
-    NCCL_DEBUG=INFO run_ranks nccl_first 120 2 "$mlp" --transport nccl --schedule 1f1b --check --time-limit 100 --json JSON
+    NCCL_DEBUG=INFO run_ranks nccl_first 120 2 "$mlp" --transport nccl --schedule 1f1b --check --start-limit 80 --time-limit 30 --json JSON
 }
 part_peer() {
   run cuda_peer 200 "$build/tests/cuda/cuda_peer"
@@ -146,13 +146,13 @@ part_bench() {
   done
 }
 part_nccl() {
-  local schedule pp
+  local schedule pp limits='--start-limit 60 --time-limit 25'
   for schedule in 1f1b zb1p dualpipe dualpipev; do
     for pp in 2 4; do
-      run_ranks "nccl_${schedule}_$pp" 100 "$pp" "$mlp" --transport nccl --schedule $schedule --check --time-limit 80 --json JSON
+      run_ranks "nccl_${schedule}_$pp" 100 "$pp" "$mlp" --transport nccl --schedule $schedule --check $limits --json JSON
     done
   done
-  run_ranks nccl_graph 100 2 "$mlp" --transport nccl --schedule dualpipev --mode graph --check --time-limit 80 --json JSON
+  run_ranks nccl_graph 100 2 "$mlp" --transport nccl --schedule dualpipev --mode graph --check $limits --json JSON
 }
 part_nccl_failures() {
   run nccl_failures 290 tests/cuda/nccl.sh "$mlp"

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT
-// What the library costs on the host for each cell on a GPU, beside the same kernels, copies and events put into the same streams by
-// hand; and a step put together anew beside one that is captured and replayed. One JSON object, into a file
-// or on standard output; 77 without a GPU.
+// The library's host time per cell on a GPU, beside the same kernels, copies and events put into the same streams by hand; and an
+// ordinary step beside one that is captured and replayed. Writes one JSON object, into a file or to standard output; exits with
+// 77 without a GPU.
 //
-// By hand: the calls that a step makes are written down once, and made again from that list.
+// By hand: the calls of a step are recorded once, and made again from that list. The host's part of a step ends when it first asks
+// whether the device has finished.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <deque>
 #include <exception>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <pipesched/device/cuda.hpp>
@@ -39,37 +40,65 @@ struct call {
   std::size_t size = 0;
 };
 
-// CUDA's, writing down what orders and moves, if there is a list.
-struct writing_runtime : cuda::runtime {
+// The times of a step, and its calls if `list` is there.
+struct recorder {
   std::vector<call>* list = nullptr;
+  bool enqueues = false;
+  steady_clock::time_point start{}, enqueued{};
+  std::vector<double> host{}, whole{};  // microseconds, by step
 
-  cudaError_t record(cudaEvent_t e, cudaStream_t s) {
-    if (list != nullptr) list->push_back({call::record, 0, {}, s, e, nullptr, nullptr, 0});
-    return cuda::runtime::record(e, s);
+  void add(call c) {
+    if (enqueues && list != nullptr) list->push_back(c);
   }
-  cudaError_t wait(cudaStream_t s, cudaEvent_t e) {
-    if (list != nullptr) list->push_back({call::wait, 0, {}, s, e, nullptr, nullptr, 0});
-    return cuda::runtime::wait(s, e);
+  void begin() { enqueues = true, start = steady_clock::now(); }
+  void host_ends() {
+    if (std::exchange(enqueues, false)) enqueued = steady_clock::now();
   }
-  cudaError_t copy(cudaStream_t s, void* to, int to_device, const void* from, int from_device, std::size_t size) {
-    if (list != nullptr) list->push_back({call::copy, 0, {}, s, {}, to, from, size});
-    return cuda::runtime::copy(s, to, to_device, from, from_device, size);
+  void end() {
+    const auto us = [&](auto t) { return std::chrono::duration<double, std::micro>(t - start).count(); };
+    host.push_back(us(enqueued)), whole.push_back(us(steady_clock::now()));
   }
 };
 
-struct writing_trainer {
-  hash_model::trainer* t;
-  std::uint32_t rank;
-  std::vector<call>** list;
+// CUDA's, with a recorder.
+struct recording_runtime : cuda::runtime {
+  recorder* to = nullptr;
 
-  void write(task k) {
-    if (*list != nullptr) (*list)->push_back({call::kernel, rank, k, {}, {}, nullptr, nullptr, 0});
+  cudaError_t record(cudaEvent_t e, cudaStream_t s) {
+    to->add({.what = call::record, .stream = s, .event = e});
+    return cuda::runtime::record(e, s);
   }
-  void forward(task k) { write(k), t->forward(k); }
-  void backward(task k) { write(k), t->backward(k); }
-  void backward_input(task k) { write(k), t->backward_input(k); }
-  void backward_weight(task k) { write(k), t->backward_weight(k); }
-  std::span<std::byte> buffer(std::uint32_t n) { return t->buffer(n); }
+  cudaError_t wait(cudaStream_t s, cudaEvent_t e) {
+    to->add({.what = call::wait, .stream = s, .event = e});
+    return cuda::runtime::wait(s, e);
+  }
+  cudaError_t copy(cudaStream_t s, void* into, int to_device, const void* from, int from_device, std::size_t size) {
+    to->add({.what = call::copy, .stream = s, .to = into, .from = from, .size = size});
+    return cuda::runtime::copy(s, into, to_device, from, from_device, size);
+  }
+  cudaError_t query(cudaEvent_t e, bool& done) {
+    to->host_ends();
+    return cuda::runtime::query(e, done);
+  }
+};
+
+struct recording_trainer {
+  hash_model::trainer* t;
+  std::uint32_t rank, ranks;
+  recorder* to;
+
+  void add(task k) { to->add({.what = call::kernel, .rank = rank, .of = k}); }
+  void begin_step(std::size_t) {
+    if (rank + 1 == ranks) to->begin();
+  }
+  void end_step(std::size_t) {
+    if (rank + 1 == ranks) to->end();
+  }
+  void forward(task k) { add(k), t->forward(k); }
+  void backward(task k) { add(k), t->backward(k); }
+  void backward_input(task k) { add(k), t->backward_input(k); }
+  void backward_weight(task k) { add(k), t->backward_weight(k); }
+  std::span<std::byte> buffer(tensor_id message, std::uint32_t n) { return t->buffer(message, n); }
 };
 
 void run_kernel(hash_model::trainer& t, const task& k) {
@@ -82,77 +111,79 @@ void run_kernel(hash_model::trainer& t, const task& k) {
   }
 }
 
-// Microseconds: the median of some runs of `step`, each until the device is through; on the host until it has put all into streams.
+constexpr std::size_t warm_up = 5, steps = 20;
+
+// Medians of the steps after the warm-up.
 struct step_times {
   double host = 0, whole = 0;
 };
-template <typename Step>
-step_times measure(Step&& step) {
-  const auto us = [](auto d) { return std::chrono::duration<double, std::micro>(d).count(); };
-  std::vector<double> host, whole;
-  for (int i = 0; i < 25; ++i) {
-    const auto start = steady_clock::now();
-    step();
-    const auto enqueued = steady_clock::now();
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-    if (i < 5) continue;  // warm-up
-    host.push_back(us(enqueued - start));
-    whole.push_back(us(steady_clock::now() - start));
-  }
-  std::sort(host.begin(), host.end()), std::sort(whole.begin(), whole.end());
-  return {host[host.size() / 2], whole[whole.size() / 2]};
+step_times medians(recorder& of) {
+  const auto median = [](std::vector<double>& v) {
+    v.erase(v.begin(), v.begin() + warm_up);
+    std::sort(v.begin(), v.end());
+    return v[v.size() / 2];
+  };
+  const step_times t{median(of.host), median(of.whole)};
+  of = {};
+  return t;
 }
 
 nlohmann::ordered_json measure_family(const char* name, std::int64_t pp, std::int64_t micro, unsigned numbers,
                                       unsigned cycles) {
   const program p = lower(make_schedule(name, {.pp = pp, .micro = micro}));
-  std::vector<call>* list = nullptr;
+  recorder times;
   std::vector<call> calls;
-  writing_runtime runtime;
-  std::vector<device_handle<writing_runtime, cudaStream_t>> streams;
-  std::vector<device_rank<writing_runtime>> ranks;
-  std::deque<hash_model::trainer> trainers;
-  std::vector<writing_trainer> by_rank;
+  recording_runtime runtime{{}, &times};
+  std::vector<device_handle<recording_runtime, cudaStream_t>> streams;
+  std::vector<device_rank<recording_runtime>> ranks;
+  std::deque<hash_model::trainer> models;
+  std::vector<recording_trainer> trainers;
   for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
     streams.push_back(detail::make_stream(runtime, 0, 0, [] { return std::string("a bench"); }));
     ranks.push_back({0, streams.back().handle()});
-    trainers.emplace_back(p, r, ranks.back().compute, numbers, cycles);
-    by_rank.push_back({&trainers.back(), r, &list});
+    models.emplace_back(p, r, ranks.back().compute, numbers, cycles);
+    trainers.push_back({&models.back(), r, p.schedule.pp(), &times});
   }
-  peer_hub<writing_runtime> hub(runtime, p, ranks);
-  std::deque<peer_transport<writing_runtime>> transports;
-  std::vector<peer_transport<writing_runtime>*> of_ranks;
-  for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) of_ranks.push_back(&transports.emplace_back(hub, r));
-  const auto step = [&] { execute_by_turns<writing_trainer, peer_transport<writing_runtime>>(p, by_rank, of_ranks); };
-
-  list = hub.mover().runtime().list = &calls;
-  step();
-  list = hub.mover().runtime().list = nullptr;
-  const auto by_hand = [&] {
-    for (const call& c : calls) switch (c.what) {
-        case call::kernel: run_kernel(trainers[c.rank], c.of); break;
-        case call::record: check(cudaEventRecord(c.event, c.stream), "cudaEventRecord"); break;
-        case call::wait: check(cudaStreamWaitEvent(c.stream, c.event, 0), "cudaStreamWaitEvent"); break;
-        case call::copy:
-          check(cudaMemcpyAsync(c.to, c.from, c.size, cudaMemcpyDeviceToDevice, c.stream), "cudaMemcpyAsync");
-      }
+  peer_world<recording_runtime> world(runtime, ranks);
+  const auto with_library = [&](bool graph) {
+    run_all(p, trainers, world, {.steps = warm_up + steps, .graph = graph, .one_thread = true});
+    return medians(times);
   };
-  const step_times first = measure(by_hand), library = measure(step), hand = measure(by_hand);
-  step_graph<writing_runtime> graph(runtime, ranks, step);
-  const step_times replayed = measure([&] { graph.launch(); });
+  const auto by_hand = [&] {
+    for (std::size_t i = 0; i < warm_up + steps; ++i) {
+      times.begin();
+      for (const call& c : calls) switch (c.what) {
+          case call::kernel: run_kernel(models[c.rank], c.of); break;
+          case call::record: check(cudaEventRecord(c.event, c.stream), "cudaEventRecord"); break;
+          case call::wait: check(cudaStreamWaitEvent(c.stream, c.event, 0), "cudaStreamWaitEvent"); break;
+          case call::copy:
+            check(cudaMemcpyAsync(c.to, c.from, c.size, cudaMemcpyDeviceToDevice, c.stream), "cudaMemcpyAsync");
+        }
+      times.host_ends();
+      check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+      times.end();
+    }
+    return medians(times);
+  };
+
+  times.list = &calls;
+  run_all(p, trainers, world, {.one_thread = true});
+  times = {};
+  const step_times first = by_hand(), library = with_library(false), hand = by_hand();
+  const step_times replayed = with_library(true);
   const auto cells = static_cast<double>(p.schedule.cells.all().size());
   const double least = std::min(first.host, hand.host);
   return {{"family", name},
           {"pp", pp},
           {"micro", micro},
-          {"bytes_a_message", numbers * sizeof(hash_model::number)},
+          {"bytes_per_message", numbers * sizeof(hash_model::number)},
           {"kernel_cycles_at_most", cycles},
           {"cells", p.schedule.cells.all().size()},
           {"calls", calls.size()},
-          {"host_us_a_cell", library.host / cells},
-          {"host_us_a_cell_by_hand", least / cells},
-          {"host_us_a_cell_by_hand_again", std::max(first.host, hand.host) / cells},
-          {"overhead_ns_a_cell", 1000 * (library.host - least) / cells},
+          {"host_us_per_cell", library.host / cells},
+          {"host_us_per_cell_by_hand", least / cells},
+          {"host_us_per_cell_by_hand_again", std::max(first.host, hand.host) / cells},
+          {"overhead_ns_per_cell", 1000 * (library.host - least) / cells},
           {"step_us", library.whole},
           {"step_us_by_hand", std::min(first.whole, hand.whole)},
           {"step_us_graph", replayed.whole},

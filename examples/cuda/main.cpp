@@ -1,30 +1,32 @@
 // SPDX-License-Identifier: MIT
 // DeepSeek's example of DualPipe, in CUDA with cuBLAS, through any schedule of the library: all ranks in this process, on
-// one GPU or several; or over NCCL, each in a process of its own, as a launcher starts them.
+// one GPU or several; or over NCCL, one process per rank, as a launcher starts them.
 //
 //   cuda_mlp --check                              DualPipe, 8 ranks, 20 micro-batches; against the same on one device
 //   cuda_mlp --schedule 1f1b --pp 4 --mode graph  a step captured once and replayed
-//   cuda_mlp --transfer host --html step.html     with transfers to hide; what a step looked like, as measured
-//   cuda_mlp --predict 1f1b,zb1p                  what others would take, by the times of this one
+//   cuda_mlp --transfer host --html step.html     with transfers to hide; a picture of a measured step
+//   cuda_mlp --predict 1f1b,zb1p                  times of other schedules, predicted by the cells of this one
 //   mpirun -n 8 cuda_mlp --transport nccl --check            or torchrun --no-python --nproc-per-node 8, or srun -n 8
-//   mpirun -n 8 cuda_mlp --transport nccl --fail 3,5,throw   what all ranks say when one fails
+//   mpirun -n 8 cuda_mlp --transport nccl --fail 3,5,throw   the errors of all ranks when one fails
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/notation.hpp>
+#include <pipesched/device/cuda.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/launch/environment.hpp>
 #include <pipesched/launch/tcp_coordinator.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/chrome_trace.hpp>
@@ -32,42 +34,31 @@
 #include <pipesched/simulate/fit_costs.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "compare.hpp"
-#include "one_device.hpp"
-#include "pipeline.hpp"
 #ifdef CUDA_MLP_HAS_NCCL
-#include "distributed.hpp"
+#include <pipesched/device/nccl.hpp>
 #endif
+
+#include "check.hpp"
+#include "one_device.hpp"
+#include "options.hpp"
+#include "trainer.hpp"
 
 namespace {
 
 using namespace pipesched;
 using namespace cuda_mlp;
+using seconds = std::chrono::duration<double>;
 
-struct options {
-  std::string family = "dualpipe", mode = "threads", transport = "peer", transfer = "none", html, trace, json;
-  std::vector<std::string> predict{};
-  schedule_params plan{.pp = 8, .micro = 20};
-  mlp_sizes sizes;
-  std::int64_t ranks_per_gpu = 0;  // 0: evenly
-  std::size_t steps = 10;
-  double time_limit = 60;  // seconds
-  failure_on_demand failure;
-  bool check = false, timed = false, in_double = false, no_overlap = false;
-};
+constexpr std::size_t warm_up = 2;  // steps; the second is captured with --mode graph
 
 struct no_device : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-
-void require(bool holds, const std::string& otherwise) {
-  if (!holds) throw schedule_error(otherwise);
-}
 
 int count_devices() {
   int count = 0;
@@ -77,7 +68,7 @@ int count_devices() {
   return count;
 }
 
-/// The device of every rank.
+/// The device of each rank.
 std::vector<int> place_ranks(const options& o) {
   const std::int64_t devices = std::min<std::int64_t>(count_devices(), o.plan.pp);
   const std::int64_t needed = o.ranks_per_gpu == 0 ? 1 : (o.plan.pp + o.ranks_per_gpu - 1) / o.ranks_per_gpu;
@@ -109,7 +100,7 @@ nlohmann::ordered_json times_of_cells(const timeline& t) {
   return means;
 }
 
-/// What was asked for of a measured step: pictures of it, and what others would take by its costs.
+/// Prints and writes what the options ask of a measured step: pictures, and predictions for other schedules by its costs.
 void use_timeline(const options& o, const timeline& t, const std::vector<schedule>& others,
                   nlohmann::ordered_json& report) {
   const stage_costs costs = fit_costs(t);
@@ -128,19 +119,35 @@ void use_timeline(const options& o, const timeline& t, const std::vector<schedul
   write("--html", o.html, render_html(panel));
 }
 
-/// @param gpus  how many all ranks have together
-template <typename Real, typename Ranks>
-int measure(const options& o, const program& p, const std::vector<schedule>& others, Ranks& ranks, int gpus) {
+/// Milliseconds of each step after the warm-up, in ascending order: from the end of the step before to its own, on the rank
+/// that ends it last.
+template <typename Real>
+std::vector<double> step_times(const std::deque<trainer<Real>>& trainers) {
+  auto ends = trainers.front().ends();
+  for (const trainer<Real>& of : trainers)
+    for (std::size_t i = 0; i < ends.size(); ++i) ends[i] = std::max(ends[i], of.ends()[i]);
+  std::vector<double> ms;
+  for (std::size_t i = warm_up; i < ends.size(); ++i) ms.push_back(seconds(ends[i] - ends[i - 1]).count() * 1e3);
+  std::sort(ms.begin(), ms.end());
+  return ms;
+}
+
+/// Runs the steps and reports on them.
+/// @param trainers  of this process; rank 0 prints. @param gpus  number of all ranks' GPUs
+/// @param run       `run(options)` runs steps and returns the timeline of all ranks on rank 0
+/// @param worst_of  `worst_of(errors)`: the largest of all processes, on rank 0
+template <typename Real, typename Run, typename WorstOf>
+int measure(const options& o, const program& p, const std::vector<schedule>& others,
+            const std::deque<trainer<Real>>& trainers, int gpus, Run&& run, WorstOf&& worst_of) {
+  const bool reports = trainers.front().rank() == 0;
   cudaDeviceProp gpu{};
   check(cudaGetDeviceProperties(&gpu, 0), "cudaGetDeviceProperties");
-  const bool reports = ranks.reports();
   if (reports)
     fmt::print("{}: {} ranks on {} x {}, {} stages, {} micro-batches of {} rows; {} to {} to {}, {}\n",
                p.schedule.name.view(), p.schedule.pp(), gpus, gpu.name, p.schedule.stages(), p.schedule.micro,
                o.sizes.rows, o.sizes.width, o.sizes.hidden, o.sizes.width, o.in_double ? "double" : "float");
-  const run_mode mode = o.mode == "threads" ? run_mode::threads : o.mode == "turns" ? run_mode::turns : run_mode::graph;
-  std::vector<double> ms = ranks.run(mode, o.steps);
-  std::sort(ms.begin(), ms.end());
+  run({.steps = warm_up + o.steps, .graph = o.mode == "graph", .one_thread = o.mode == "turns"});
+  const std::vector<double> ms = step_times(trainers);
   const double median = (ms[(ms.size() - 1) / 2] + ms[ms.size() / 2]) / 2;
   if (reports)
     fmt::print("a step: {:.3f} ms, the median of {}; the fastest {:.3f} ms\n", median, ms.size(), ms.front());
@@ -162,132 +169,84 @@ int measure(const options& o, const program& p, const std::vector<schedule>& oth
 
   errors worst;
   if (o.check) {
-    worst = ranks.worst_errors(on_one_device<Real>(p.schedule.stages(), p.schedule.micro, o.sizes));
+    const auto expected = on_one_device<Real>(p.schedule.stages(), p.schedule.micro, o.sizes);
+    for (const trainer<Real>& of : trainers) worst = worse(worst, compare(p, of, expected));
+    worst = worst_of(worst);
     if (reports)
       fmt::print("one device: losses differ by {:.2g} at most, gradients by {:.2g}; allowed {:.2g}: {}\n", worst.losses,
                  worst.gradients, tolerance, worst.passed() ? "passed" : "FAILED");
     report["check"] = {{"loss_error", worst.losses}, {"gradient_error", worst.gradients}, {"passed", worst.passed()}};
   }
   if (o.timed || !o.html.empty() || !o.trace.empty() || !o.predict.empty()) {
-    const timeline t = ranks.run_timed(mode);
-    if (reports) use_timeline(o, t, others, report);
+    // Cells of a graph cannot be measured: the same thread runs the step without one.
+    timeline t = run({.steps = warm_up + 1, .record = true, .one_thread = o.mode != "threads"});
+    if (reports) use_timeline(o, scaled(starting_at_zero(std::move(t)), 1000), others, report);  // milliseconds
   }
   if (reports && !o.json.empty()) write("--json", o.json, report.dump(2) + "\n");
   return worst.passed() ? 0 : 1;
 }
 
+/// All ranks in this process.
 template <typename Real>
-int run(const options& o, const program& p, const std::vector<schedule>& others) {
+int run_in_process(const options& o, const program& p, const std::vector<schedule>& others) {
   const std::vector<int> devices = place_ranks(o);
-  pipeline<Real> ranks(p, devices, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure},
-                       std::chrono::duration<double>(o.time_limit));
-  check(cudaSetDevice(0), "cudaSetDevice");
-  return measure<Real>(o, p, others, ranks, devices.back() + 1);
+  std::deque<trainer<Real>> trainers;
+  std::vector<cuda::rank> ranks;
+  for (std::uint32_t rank = 0; rank < devices.size(); ++rank)
+    ranks.push_back(trainers.emplace_back(p, rank, devices[rank], o.sizes, o.training()).place());
+  cuda::peer_world world({}, ranks, {.time_limit = seconds(o.time_limit)});
+  const auto run_steps = [&](const run_options& how) { return run_all(p, trainers, world, how); };
+  return measure(o, p, others, trainers, devices.back() + 1, run_steps, [](const errors& own) { return own; });
 }
 
 #ifdef CUDA_MLP_HAS_NCCL
+/// On process 0 the values of each process, elsewhere nothing.
+template <typename T>
+std::vector<std::vector<T>> gather_values(coordinator& job, const std::vector<T>& own) {
+  std::vector<std::vector<T>> all;
+  for (const std::string& text : gather(job, {reinterpret_cast<const char*>(own.data()), own.size() * sizeof(T)})) {
+    all.emplace_back(text.size() / sizeof(T));
+    std::memcpy(all.back().data(), text.data(), text.size());
+  }
+  return all;
+}
+
+/// The rank of this process.
 template <typename Real>
-int run_over_nccl(const options& o, const launch_environment& where, const program& p,
-                  const std::vector<schedule>& others) {
-  const auto devices = static_cast<std::uint32_t>(count_devices());
-  const std::chrono::duration<double> limit(o.time_limit);
-  tcp_coordinator control(where, limit);
-  const int device = cuda::pick_device(where);
-  distributed<Real> rank(p, control, device, o.sizes, {o.transfer == "host", !o.no_overlap, o.failure}, limit);
-  return measure<Real>(o, p, others, rank, static_cast<int>(std::min(devices, where.size)));
+int run_over_nccl(const options& o, const program& p, const std::vector<schedule>& others) {
+  const int devices = count_devices(), device = cuda::pick_device(o.where);
+  tcp_coordinator job(o.where, seconds(o.start_limit));
+  std::deque<trainer<Real>> trainers;
+  trainer<Real>& own = trainers.emplace_back(p, job.rank(), device, o.sizes, o.training());
+  nccl::transport transport(own.place(), job,
+                            {.time_limit = seconds(o.time_limit), .start_limit = seconds(o.start_limit)});
+  if (job.rank() == 0 && o.mode == "graph")
+    own.before_step = [](std::size_t step) {
+      if (step == warm_up) std::puts("replaying a graph"), std::fflush(stdout);
+    };
+  const auto run_steps = [&](const run_options& how) {
+    const std::vector<interval> mine = run(p, job.rank(), own, transport, how);
+    if (!how.record) return timeline{.schedule = p.schedule};
+    const auto cells = gather_values(job, mine);
+    timeline t{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};
+    for (std::uint32_t r = 0; r < cells.size(); ++r) std::copy(cells[r].begin(), cells[r].end(), t[r].begin());
+    return t;
+  };
+  const auto worst_of = [&](errors worst) {
+    for (const auto& theirs : gather_values(job, std::vector{worst})) worst = worse(worst, theirs[0]);
+    return worst;
+  };
+  return measure(o, p, others, trainers, std::min(devices, static_cast<int>(o.where.size)), run_steps, worst_of);
 }
 #endif
-
-failure_on_demand parse_failure(const std::string& text) {
-  failure_on_demand f;
-  std::string how(8, 0);
-  if (text.empty()) return f;
-  const int read = std::sscanf(text.c_str(), "%u,%u,%7s", &f.rank, &f.micro, how.data());
-  how.resize(how.find('\0'));
-  f.how = how == "throw"   ? failure_on_demand::throws
-          : how == "kill"  ? failure_on_demand::is_killed
-          : how == "stall" ? failure_on_demand::stalls
-                           : failure_on_demand::none;
-  require(read == 3 && f.how != failure_on_demand::none,
-          "--fail is a rank, a micro-batch and throw, kill or stall, such as 3,5,throw; got " + text);
-  return f;
-}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    options o;
-    std::string fail;
-    CLI::App app("Trains a chain of two-layer perceptrons on GPUs through a schedule of the library.", "cuda_mlp");
-    app.footer(
-        "Ends with 0; 1 if the check failed; 2 on bad input; 3 if there is no CUDA device; 4 if a call of CUDA "
-        "failed.");
-    app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
-    app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
-    app.add_option("--micro", o.plan.micro, "micro-batches of a step")->capture_default_str();
-    app.add_option("--chunks", o.plan.chunks, "stages per rank, for interleaved families; default 2");
-    app.add_option("--ranks-per-gpu", o.ranks_per_gpu, "unless given, ranks are spread evenly over all GPUs");
-    app.add_option("--steps", o.steps, "that are timed")->capture_default_str();
-    app.add_option("--mode", o.mode, "threads: one a rank; turns: one for all ranks; graph: captured and replayed")
-        ->capture_default_str();
-    app.add_option("--transport", o.transport,
-                   "peer: all ranks in this process; nccl: one in each of the processes that a launcher has started")
-        ->capture_default_str();
-    app.add_option("--time-limit", o.time_limit, "seconds without anything moving after which all ranks give up")
-        ->capture_default_str();
-    app.add_option("--fail", fail, "see a failure: rank,micro,throw or kill or stall");
-    app.add_option("--transfer", o.transfer, "between the halves of an op: none, or host: to host memory and back")
-        ->capture_default_str();
-    app.add_flag("--no-overlap", o.no_overlap, "overlapped pairs one op after the other");
-    app.add_flag("--double", o.in_double, "double instead of float");
-    app.add_option("--rows", o.sizes.rows, "of a micro-batch")->capture_default_str();
-    app.add_option("--width", o.sizes.width)->capture_default_str();
-    app.add_option("--hidden", o.sizes.hidden)->capture_default_str();
-    app.add_flag("--check", o.check, "run the same step on one device, too, and compare losses and gradients");
-    app.add_flag("--timed", o.timed, "time every cell of one step, too; so do the options below");
-    app.add_option("--predict", o.predict,
-                   "schedules a,b,c of as many stages: their time by the costs of a measured step")
-        ->delimiter(',');
-    app.add_option("--html", o.html, "a file for the measured timeline of a step");
-    app.add_option("--trace", o.trace, "the same for Perfetto");
-    app.add_option("--json", o.json, "a file for what was measured");
-    try {
-      app.parse(argc, argv);
-    } catch (const CLI::CallForHelp& e) {
-      return app.exit(e);
-    } catch (const CLI::ParseError& e) {
-      throw schedule_error(e.what());
-    }
-    require(o.mode == "threads" || o.mode == "turns" || o.mode == "graph",
-            "--mode is threads, turns or graph; got " + o.mode);
-    require(o.transfer == "none" || o.transfer == "host", "--transfer is none or host; got " + o.transfer);
-    require(o.transport == "peer" || o.transport == "nccl", "--transport is peer or nccl; got " + o.transport);
-    require(o.time_limit > 0 && o.time_limit <= 1e6,
-            fmt::format("--time-limit is above 0, at most 1000000 seconds; got {}", o.time_limit));
-    o.failure = parse_failure(fail);
-    launch_environment where;
-    if (o.transport == "nccl") {
-#ifndef CUDA_MLP_HAS_NCCL
-      throw schedule_error("--transport nccl: this was built without NCCL");
-#endif
-      where = read_launch_environment();
-      require(o.mode != "turns", "--mode is threads or graph with --transport nccl; got turns");
-      require(o.ranks_per_gpu == 0, "--ranks-per-gpu is for --transport peer; a launcher places processes");
-      if (app.count("--pp") == 0) o.plan.pp = where.size;
-      require(o.plan.pp == where.size, fmt::format("--pp {} needs as many processes; the launcher ({}) has started {}",
-                                                   o.plan.pp, where.launcher, where.size));
-    }
-    const std::pair<const char*, int> numbers[] = {
-        {"rows", o.sizes.rows}, {"width", o.sizes.width}, {"hidden", o.sizes.hidden}};
-    for (const auto& [name, value] : numbers)
-      require(value >= 1 && value <= 16384, fmt::format("--{} is from 1 to 16384; got {}", name, value));
-    require(o.steps >= 1 && o.steps <= 1'000'000, fmt::format("--steps is from 1 to 1000000; got {}", o.steps));
-    require(o.plan.pp <= 256, fmt::format("--pp is at most 256; got {}", o.plan.pp));
-    require(o.plan.micro <= 100'000, fmt::format("--micro is at most 100000; got {}", o.plan.micro));
-    require(o.ranks_per_gpu >= 0 && o.ranks_per_gpu <= 256,
-            fmt::format("--ranks-per-gpu is from 1 to 256; got {}", o.ranks_per_gpu));
-
+    const auto parsed = parse(argc, argv);
+    if (!parsed) return 0;
+    const options& o = *parsed;
     const program p = lower(make_schedule(o.family, o.plan));
     std::vector<schedule> others;
     for (const std::string& name : o.predict) {
@@ -296,13 +255,13 @@ int main(int argc, char** argv) {
               fmt::format("--predict needs schedules of {} stages, as {} has; {} has {}", p.schedule.stages(), o.family,
                           name, others.back().stages()));
     }
-    // As many queues as CUDA has: streams that share one wait for each other.
+    // All queues that CUDA has: streams that share one wait for each other.
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 #ifdef CUDA_MLP_HAS_NCCL
     if (o.transport == "nccl")
-      return o.in_double ? run_over_nccl<double>(o, where, p, others) : run_over_nccl<float>(o, where, p, others);
+      return o.in_double ? run_over_nccl<double>(o, p, others) : run_over_nccl<float>(o, p, others);
 #endif
-    return o.in_double ? run<double>(o, p, others) : run<float>(o, p, others);
+    return o.in_double ? run_in_process<double>(o, p, others) : run_in_process<float>(o, p, others);
   } catch (const schedule_error& e) {
     fmt::print(stderr, "cuda_mlp: {}\n", e.what());
     return 2;

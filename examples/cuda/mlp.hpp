@@ -79,12 +79,12 @@ class blas {
   std::unique_ptr<cublasContext, destroy> handle_;
 };
 
-/// What is made of a number: of a micro-batch or of a stage. Every rank can make it for itself.
+/// Matrices that every rank makes for itself, from the number of a micro-batch or of a stage.
 enum class made : std::uint64_t { input, target, up, down };
 constexpr std::uint64_t seed_of(made what, std::size_t number) {
   return std::uint64_t{number} * 4 + static_cast<std::uint64_t>(what) + 1;
 }
-/// Of even numbers with standard deviation 1.
+/// Scale of uniform numbers with standard deviation 1.
 inline const double unit = std::sqrt(3.0);
 
 template <typename Real>
@@ -112,7 +112,7 @@ class mlp {
   void input_down(const blas& b, const Real* dy, Real* dg) const {
     b.multiply(dy, blas::plain, down(weights_), blas::plain, dg, s_.rows, s_.hidden, s_.width);
   }
-  /// Gradient of the input, second half. dx may be null: nobody needs that of the first stage.
+  /// Gradient of the input, second half. dx may be null: no stage needs that of the first one.
   void input_up(const blas& b, const Real* h, const Real* dg, Real* dh, Real* dx) const {
     gelu_gradient(h, dg, dh, s_.wide(), b.stream());
     if (dx != nullptr) b.multiply(dh, blas::plain, up(weights_), blas::plain, dx, s_.rows, s_.width, s_.hidden);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A rank's part of the training: what the executor calls. All memory is taken in the constructor, as the program has
-// the number of every slot; from then on the trainer only puts work into streams, so that a step can be captured into a
-// graph.
+// The trainer of one rank. The constructor allocates all memory, as the program has the number of every slot; from then on
+// the trainer only puts work into streams, so that a step can be captured into a graph.
 //
 // Every op is two halves with a transfer between them, which stands for the all-to-all of experts:
 //
@@ -12,8 +11,8 @@
 //   W    gradient of down                              gradient of up
 //   B    I and W, half by half
 //
-// Of a pair that the schedule overlaps, one op has the rank's stream and the other one a side stream, and what is put
-// into the two alternates: while the intermediate of one is on its way, the other one computes.
+// Of a pair that the schedule overlaps, one op runs in the rank's stream and the other in a side stream, and their halves
+// alternate: while the intermediate of one is transferred, the other one computes.
 
 #include <cuda_runtime_api.h>
 
@@ -22,6 +21,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <pipesched/device/cuda.hpp>
 #include <span>
@@ -37,7 +37,7 @@
 
 namespace cuda_mlp {
 
-/// What a failure looks like: at the forward of a micro-batch a rank throws, is killed, or stands still.
+/// A failure, to see what the other ranks say: a rank throws, is killed or stalls at the forward of a micro-batch.
 struct failure_on_demand {
   enum { none, throws, is_killed, stalls } how = none;
   std::uint32_t rank = 0, micro = 0;
@@ -59,32 +59,42 @@ struct trainer_options {
 template <typename Real>
 class trainer {
  public:
-  /// @param where  the rank's device and stream
-  trainer(const pipesched::program& p, std::uint32_t rank, pipesched::cuda::rank where, const mlp_sizes& s,
+  using clock = std::chrono::steady_clock;
+
+  trainer(const pipesched::program& p, std::uint32_t rank, int device, const mlp_sizes& s,
           const trainer_options& options)
       : s_(s),
         options_(options),
-        device_(on(where.device)),
+        rank_(rank),
+        device_(on(device)),
         numbers_(p.schedule.placement.stages_of(rank)),
         losses_(p.schedule.micro),
-        main_(where.compute, s, options.transfer),
-        side_(pipesched::cuda::runtime{}, where.device),
+        main_(own_.handle(), s, options.transfer),
+        side_(pipesched::cuda::runtime{}, device),
         beside_(side_.stream(), s, options.transfer) {
+    using pipesched::pool;
     const pipesched::pool_sizes& pools = p.pools[rank];
     if (rank != options.failure.rank) options_.failure = {};
     const bool has_last = std::count(numbers_.begin(), numbers_.end(), p.schedule.stages() - 1) > 0;
-    for (const std::uint16_t number : numbers_) stages_.emplace_back(s, number, where.compute);
-    for (std::uint32_t i = 0; i < pools.activations; ++i) kept_.emplace_back(s, has_last);
-    for (std::uint32_t i = 0; i < pools.contexts; ++i) due_.emplace_back(s);
-    for (std::uint32_t i = 0; i < pools.buffers; ++i) buffers_.emplace_back(s.narrow());
-    for (std::uint32_t i = 0; i < pools.reductions; ++i) reductions_.emplace_back(2 * s.matrix());
+    for (const std::uint16_t number : numbers_) stages_.emplace_back(s, number, main_.stream);
+    for (std::uint32_t i = 0; i < pools[pool::activation]; ++i) kept_.emplace_back(s, has_last);
+    for (std::uint32_t i = 0; i < pools[pool::context]; ++i) due_.emplace_back(s);
+    for (std::uint32_t i = 0; i < pools[pool::tensor]; ++i) buffers_.emplace_back(s.narrow());
+    for (std::uint32_t i = 0; i < pools[pool::reduction]; ++i) buffers_.emplace_back(2 * s.matrix());
   }
+  std::uint32_t rank() const { return rank_; }
+  /// The rank's device and stream.
+  pipesched::cuda::rank place() const { return {device_, main_.stream}; }
 
-  /// Puts zeroes into the gradients, which a step adds to.
-  void begin_step() {
-    on(device_);
+  std::function<void(std::size_t step)> before_step{};  ///< may be empty
+  /// Zeroes the gradients, which a step adds to.
+  void begin_step(std::size_t step) {
+    if (before_step) before_step(step);
     for (mlp<Real>& stage : stages_) stage.zero_gradients(main_.stream);
   }
+  void end_step(std::size_t) { ends_.push_back(clock::now()); }
+  /// Times at which the device has ended each step so far.
+  const std::vector<clock::time_point>& ends() const { return ends_; }
 
   void forward(pipesched::task t) { run(main_, t); }
   void backward(pipesched::task t) { run(main_, t); }
@@ -101,23 +111,25 @@ class trainer {
     side_.end(main_.stream);
   }
 
-  std::span<std::byte> buffer(std::uint32_t n) { return buffers_[n].bytes(); }
-  std::span<std::byte> weight_gradient(std::uint16_t number) { return gradients(number).bytes(); }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return reductions_[n].bytes(); }
-  void reduce(std::uint16_t number, std::uint16_t other, std::span<const std::byte> theirs) {
-    Real* const mine = gradients(number).data();
-    const bool here = theirs.empty();
-    const Real* const more = here ? gradients(other).data() : reinterpret_cast<const Real*>(theirs.data());
-    add(more, mine, 2 * s_.matrix(), main_.stream);
-    if (here) copy(main_, mine, gradients(other).data(), 2 * s_.matrix());
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t n) { return buffers_[n].bytes(); }
+  std::span<std::byte> weight_gradient(std::uint32_t chunk) { return stages_[chunk].gradients().bytes(); }
+  void reduce(pipesched::reduction r) {
+    const bool here = r.buffer == pipesched::no_slot;
+    const auto& mine = stages_[r.chunk].gradients();
+    const auto& other = here ? stages_[r.other_chunk].gradients() : buffers_[r.buffer];
+    add(other.data(), mine.data(), mine.size(), main_.stream);
+    if (here) copy(main_, mine.data(), other.data(), mine.size());
   }
 
-  /// After a step, for which these wait: the losses of the micro-batches that end here, and a stage's gradients.
+  /// Losses by micro-batch, of those whose last stage is here, and a stage's gradients. Both wait for the device.
   std::vector<double> losses() const { return on(device_), losses_.to_host(); }
-  std::vector<Real> gradients_of(std::uint16_t number) { return on(device_), gradients(number).to_host(); }
+  std::vector<Real> gradients_of(std::uint16_t number) const {
+    const auto chunk = std::find(numbers_.begin(), numbers_.end(), number) - numbers_.begin();
+    return on(device_), stages_[static_cast<std::size_t>(chunk)].gradients().to_host();
+  }
 
  private:
-  /// A stream with all that ops in it need for themselves.
+  // A stream with the memory that ops in it share.
   struct lane {
     lane(cudaStream_t in, const mlp_sizes& s, bool transfers)
         : stream(in), math(in), moved(s.wide()), scratch(s.wide()), y(s.narrow()), target(s.narrow()), sums(loss_sums) {
@@ -125,17 +137,17 @@ class trainer {
     }
     cudaStream_t stream;
     blas math;
-    device_array<Real> moved, scratch;  // what is transferred: g or its gradient; and what is not
+    device_array<Real> moved, scratch;  // g or its gradient, which is transferred; g of W, which is not
     device_array<Real> y, target;       // on the last stage
     device_array<double> sums;
     std::optional<pinned_array<Real>> host{};
   };
-  struct activation {  // what F keeps for I and W
+  struct activation {  // kept by F for I and W
     activation(const mlp_sizes& s, bool may_be_last) : x(s.narrow()), h(s.wide()), dy(may_be_last ? s.narrow() : 1) {}
     device_array<Real> x, h;
     device_array<Real> dy;  // of the loss, on the last stage
   };
-  struct context {  // what I keeps for W, or B's first half for its second
+  struct context {  // kept by I for W, or by B's first half for its second
     explicit context(const mlp_sizes& s) : dy(s.narrow()), dh(s.wide()) {}
     device_array<Real> dy, dh;
   };
@@ -191,28 +203,27 @@ class trainer {
   static void copy(const lane& l, const Real* from, Real* to, std::size_t n) {
     check(cudaMemcpyAsync(to, from, n * sizeof(Real), cudaMemcpyDeviceToDevice, l.stream), "cudaMemcpyAsync");
   }
-  // Kernels and cuBLAS need the rank's device to be the thread's; within a step it is.
+  // Kernels and cuBLAS need the rank's device to be the thread's; run() sees to that within a step.
   static int on(int device) {
     check(cudaSetDevice(device), "cudaSetDevice");
     return device;
   }
-  const device_array<Real>& gradients(std::uint16_t number) const {
-    const auto at = std::find(numbers_.begin(), numbers_.end(), number);
-    return stages_[static_cast<std::size_t>(at - numbers_.begin())].gradients();
-  }
 
   mlp_sizes s_;
   trainer_options options_;
+  std::uint32_t rank_;
   int device_;
   std::vector<std::uint16_t> numbers_;  // of the stages here, by chunk
   device_array<double> losses_;         // by micro-batch
+  stream own_;
   lane main_;
   pipesched::cuda::side_stream side_;
   lane beside_;
   std::vector<mlp<Real>> stages_;
   std::vector<activation> kept_;
   std::vector<context> due_;
-  std::vector<device_array<Real>> buffers_, reductions_;
+  std::vector<device_array<Real>> buffers_;  // tensors, then reductions
+  std::vector<clock::time_point> ends_;
 };
 
 }  // namespace cuda_mlp

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The CUDA example as a person runs it: what it refuses, and, with a GPU, every family against one device. Ends with 77 if
-# only the first could be tested.
+# The CUDA example as a person runs it: refusals, and, with a GPU, every family against one device. Ends with 77 if only the
+# first could be tested.
 #
 #   tests/cuda/example.sh CUDA_MLP [refusals | on_host]      the first alone; or over the stand-in of on_host.cpp
 set -uo pipefail
@@ -23,7 +23,7 @@ refused() {  # code, beginning of the sentence, arguments
 refused 2 'no schedule is called "nothing"' --schedule nothing
 refused 2 'dualpipe needs an even number' --pp 3
 refused 2 '--mode is threads, turns or graph; got fast' --mode fast
-refused 2 '--transfer is none or host; got disk' --transfer disk
+refused 2 '--transfer is host or none; got disk' --transfer disk
 refused 2 '--predict needs schedules of 8 stages, as dualpipe has; zbv has 16' --predict zbv
 refused 2 '--width is from 1 to 16384; got 0' --width 0
 refused 2 '--steps is from 1' --steps 0
@@ -31,6 +31,7 @@ refused 2 'Could not convert' --steps many
 refused 2 '--transport is peer or nccl; got mpi' --transport mpi
 refused 2 '--fail is a rank, a micro-batch and throw, kill or stall, such as 3,5,throw; got 1,2' --fail 1,2
 refused 2 '--time-limit is above 0' --time-limit 0
+refused 2 '--start-limit is above 0' --start-limit 0
 if [ "$how" = refusals ]; then
   [ "$failures" -eq 0 ] && echo passed
   exit "$((failures > 0))"
@@ -79,6 +80,9 @@ fi
 grep -q '^zb1p: [0-9.]* ms by these costs$' "$folder/out" && grep -q '</html>' "$folder/page.html" &&
   grep -q traceEvents "$folder/trace.json" && grep -q '"gradient_error"' "$folder/report.json" ||
   { echo "FAILED: $(cat "$folder/out" "$folder/report.json")"; failures=$((failures + 1)); }
+for mode in threads turns graph; do
+  refused 4 'rank 2 at .*: asked to fail at 2F3$' "${small[@]}" --mode "$mode" --fail 2,3,throw
+done
 refused 2 '--json /nowhere/report cannot be written' "${small[@]}" --json /nowhere/report
 [ "$failures" -eq 0 ] && echo passed
 exit "$((failures > 0))"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A model in whole numbers, so that a GPU and the host come to the same to the bit in any order of summing: a stage mixes its
-// input with its own number, the gradient of its weights is a sum of mixtures modulo 2^64. Kernels wait a while that depends on the
-// op, to bring about what a missing event would allow.
+// A model in whole numbers, so that GPU and host agree to the bit in any order of summing: a stage mixes its input with its own
+// number, the gradient of its weights is a sum of mixtures modulo 2^64. Kernels wait for a time that depends on the op, so that
+// a missing event shows.
 
 #include <cuda_runtime.h>
 
@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include <pipesched/execute/callbacks.hpp>
+#include <pipesched/execute/trainer.hpp>
 #include <pipesched/program/program.hpp>
 
 namespace hash_model {
@@ -116,15 +116,17 @@ class trainer {
         last_(static_cast<std::uint16_t>(p.schedule.stages() - 1)),
         trains_(!p.schedule.forward_only),
         stream_(stream),
-        buffers_(std::size_t{p.pools[rank].buffers} * n),
-        reductions_(std::size_t{p.pools[rank].reductions} * n),
-        kept_(std::size_t{p.pools[rank].activations} * 2 * n),
-        due_(std::size_t{p.pools[rank].contexts} * n),
+        buffers_(std::size_t{p.pools[rank].owned_buffers()} * n),
+        kept_(std::size_t{p.pools[rank][pipesched::pool::activation]} * 2 * n),
+        due_(std::size_t{p.pools[rank][pipesched::pool::context]} * n),
         gradients_(stages_.size() * n),
         outputs_(std::size_t{p.schedule.micro} * n) {
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
+  void begin_step(std::size_t) {
+    check(cudaMemsetAsync(gradients_.data, 0, stages_.size() * n_ * sizeof(number), stream_), "cudaMemsetAsync");
+  }
   void forward(pipesched::task t) {
     const auto s = t.slots;
     forward_kernel<<<blocks, threads, 0, stream_>>>(
@@ -132,37 +134,36 @@ class trainer {
         t.what.stage == last_ ? outputs_.data + t.what.micro * n_ : nullptr, n_, cycles_of(t));
     check(cudaGetLastError(), "forward");
   }
-  void backward(pipesched::task t) { run_backward(t, stream_, nullptr, gradient_at(t)); }
+  void backward(pipesched::task t) { run_backward(t, stream_, nullptr, gradient_at(t.what.chunk)); }
   void backward_input(pipesched::task t) {
     run_backward(t, stream_, due_.data + std::size_t{t.slots.context} * n_, nullptr);
   }
   void backward_weight(pipesched::task t) {
     weight_kernel<<<blocks, threads, 0, stream_>>>(kept_at(t.slots), due_.data + std::size_t{t.slots.context} * n_,
-                                                   gradient_at(t), n_, cycles_of(t));
+                                                   gradient_at(t.what.chunk), n_, cycles_of(t));
     check(cudaGetLastError(), "backward_weight");
   }
 
-  std::span<std::byte> buffer(std::uint32_t n) { return bytes(buffer_at(n)); }
-  std::span<std::byte> weight_gradient(std::uint16_t stage) { return bytes(gradients_.data + chunk_of(stage) * n_); }
-  std::span<std::byte> reduction_buffer(std::uint32_t n) { return bytes(reductions_.data + std::size_t{n} * n_); }
-  void reduce(std::uint16_t stage, std::uint16_t, std::span<const std::byte> other) {
-    add_kernel<<<blocks, threads, 0, stream_>>>(gradients_.data + chunk_of(stage) * n_,
-                                                reinterpret_cast<const number*>(other.data()), n_);
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t n) { return bytes(buffer_at(n)); }
+  std::span<std::byte> weight_gradient(std::uint32_t chunk) { return bytes(gradient_at(chunk)); }
+  // No family has two stages with the same weights on one rank.
+  void reduce(pipesched::reduction r) {
+    add_kernel<<<blocks, threads, 0, stream_>>>(gradient_at(r.chunk), buffer_at(r.buffer), n_);
     check(cudaGetLastError(), "reduce");
   }
 
-  /// Holds what is on the device against what is right after `steps` steps; "" or what differs. @pre the device is through
-  std::string difference(const results& expected, number steps) const {
+  /// Compares the gradients with the expected ones; returns "" or the difference. @pre the device is through
+  std::string difference(const results& expected) const {
     std::vector<number> got(n_);
     for (std::size_t chunk = 0; trains_ && chunk < stages_.size(); ++chunk) {
       read(got, gradients_.data + chunk * n_);
       for (unsigned i = 0; i < n_; ++i)
-        if (got[i] != steps * expected.gradients[stages_[chunk]][i])
+        if (got[i] != expected.gradients[stages_[chunk]][i])
           return "gradient of stage " + std::to_string(stages_[chunk]) + ", number " + std::to_string(i);
     }
     return {};
   }
-  /// Likewise of a micro-batch's output. @pre the last stage of that micro-batch is here
+  /// The same for a micro-batch's output. @pre the last stage of that micro-batch is here
   std::string difference_of_output(const results& expected, std::uint32_t micro) const {
     std::vector<number> got(n_);
     read(got, outputs_.data + std::size_t{micro} * n_);
@@ -184,10 +185,7 @@ class trainer {
     return n == pipesched::no_slot ? nullptr : buffers_.data + std::size_t{n} * n_;
   }
   number* kept_at(const pipesched::op_slots& s) const { return kept_.data + std::size_t{s.activation} * 2 * n_; }
-  number* gradient_at(pipesched::task t) const { return gradients_.data + std::size_t{t.what.chunk} * n_; }
-  std::size_t chunk_of(std::uint16_t stage) const {
-    return static_cast<std::size_t>(std::find(stages_.begin(), stages_.end(), stage) - stages_.begin());
-  }
+  number* gradient_at(std::uint32_t chunk) const { return gradients_.data + std::size_t{chunk} * n_; }
   unsigned cycles_of(pipesched::task t) const {
     const number place = t.what.stage * 131u + t.what.micro * 17u + static_cast<number>(t.what.pass);
     return cycles_ == 0 ? 0 : static_cast<unsigned>(mix(place) % cycles_);
@@ -199,7 +197,7 @@ class trainer {
   std::uint16_t last_;
   bool trains_;
   cudaStream_t stream_;
-  device_memory buffers_, reductions_, kept_, due_, gradients_, outputs_;
+  device_memory buffers_, kept_, due_, gradients_, outputs_;
 };
 
 }  // namespace hash_model

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "../../examples/cuda/reference.hpp"
+#include "reference.hpp"
 
 namespace {
 
@@ -28,7 +28,7 @@ void compare(const char* what, const std::vector<Real>& got, const matrix& expec
     difference = d <= difference ? difference : d;
   }
   const double allowed = sizeof(Real) == sizeof(float) ? 1e-5 : 1e-13;
-  const bool right = difference <= allowed * most;  // false for what is no number
+  const bool right = difference <= allowed * most;  // false for NaN
   if (!right) ++failures;
   std::printf("%s%-16s %.1e of %.1e\n", right ? "" : "FAILED: ", what, difference, most);
 }

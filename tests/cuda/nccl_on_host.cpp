@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: MIT
-// A stand-in for NCCL between processes, beside on_host.cpp: messages and splits are files in a folder. As there, a send ends
-// only when its receive has come to the front of its stream; a split says that it has succeeded, goes on in a thread, and
-// fills in its communicator late, while the parent is busy; an abort waits until the messages of its communicator have ended,
-// and graphs that hold some have been destroyed. What is done with a communicator that is busy is an error, with one that is
-// no more the end.
+// A stand-in for NCCL between processes, beside on_host.cpp: communicators of two ranks, whose messages and connections are
+// files in a folder. As in NCCL:
+//
+//   * A communicator of an id is non-blocking here: its calls return while they are in progress, and its state says when they
+//     have ended. A split returns success at once, and its communicator is there only when the state says so.
+//   * A blocking communicator sends messages. Its first message waits in the call until the other rank has called, too, or until
+//     another thread aborts the communicator; it cannot be captured.
+//   * A send ends only when its receive has reached the front of its stream.
+//   * An abort waits until the calls and messages of its communicator have ended, and graphs that hold some are destroyed.
+//
+// A call that NCCL forbids is refused. The end of the program: a communicator that was freed, two calls at a time for one
+// communicator (unless one is the abort), and a close while a graph holds messages, which would wait for ever in NCCL.
+//
+// The process whose RANK is ON_HOST_KILLED is killed in its first message; that of ON_HOST_STALLED does not connect it.
 
 #include <nccl.h>
 #include <unistd.h>
@@ -11,6 +20,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,11 +28,8 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
-#include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
-#include <vector>
 
 extern std::atomic<int> on_host_graphs;
 bool on_host_captures();
@@ -33,18 +40,15 @@ namespace fs = std::filesystem;
 
 struct ncclComm {
   std::string base{};  // of its files
-  int rank = -1, size = 0;
+  int rank = -1;
+  bool blocking = false;
 
-  std::atomic<int> splits{0}, splits_done{0};
   std::size_t messages = 0;
-  bool ready = false, ended = false, captured = false, alive = true;
-  std::atomic<int> under_way{0};  // messages
-  std::atomic<bool> aborted{false}, failed{false};
+  std::atomic<bool> captured{false}, splits{false}, ends{false}, aborted{false}, failed{false}, freed{false};
+  std::atomic<int> calls{0}, in_progress{0};  // in_progress: messages
 };
 
 namespace {
-
-std::recursive_mutex mutex;
 
 void write(const std::string& name, const std::string& text) {
   std::ofstream(name + ".part", std::ios::binary) << text;
@@ -54,70 +58,79 @@ std::string read(const std::string& name) {
   std::ifstream in(name, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
 }
-std::string of_rank(const ncclComm& c, int split, int rank) {
-  return c.base + ".split" + std::to_string(split) + "." + std::to_string(rank);
+[[noreturn]] void die(const char* why) {
+  std::fprintf(stderr, "the stand-in for NCCL: %s\n", why);
+  std::abort();
 }
-bool all_there(const ncclComm& c, int split) {
-  for (int r = 0; r < c.size; ++r)
-    if (!fs::exists(of_rank(c, split, r))) return false;
-  return true;
+
+// A call of a communicator.
+class call {
+ public:
+  explicit call(ncclComm& c) : c_(c) {
+    if (c.freed) die("a communicator that was freed");
+    if (c.calls++ > 0) die("two calls at a time");
+  }
+  call(const call&) = delete;
+  call& operator=(const call&) = delete;
+  ~call() { --c_.calls; }
+
+ private:
+  ncclComm& c_;
+};
+
+// The file by which this rank, or the other one, shows that it has reached a point.
+std::string at(const ncclComm& c, const char* point, bool own) {
+  return c.base + "." + point + "." + std::to_string(own ? c.rank : 1 - c.rank);
 }
-// Alive, and with nothing under way?
-bool get_ready(ncclComm& c) {
-  if (!c.alive) std::fputs("the stand-in for NCCL: a communicator that is no more\n", stderr), std::abort();
-  c.ready = c.ready || all_there(c, 0);
-  return c.ready && c.splits == c.splits_done;
+void arrive(const ncclComm& c, const char* point, const std::string& text = "") { write(at(c, point, true), text); }
+bool other_is_at(const ncclComm& c, const char* point) { return fs::exists(at(c, point, false)); }
+// False if the communicator is aborted before the other rank arrives.
+bool meet(const ncclComm& c, const char* point) {
+  while (!other_is_at(c, point) && !c.aborted) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return !c.aborted;
 }
-// In a thread: until all have split, and then a little.
-void split(ncclComm& parent, int number, int color, int key, ncclComm_t* made) {
-  while (!all_there(parent, number)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  if (color >= 0) {
-    auto* const child =
-        new ncclComm{.base = parent.base + ".split" + std::to_string(number) + ".color" + std::to_string(color),
-                     .rank = 0,
-                     .ready = true};
-    for (int r = 0; r < parent.size; ++r) {
-      int its_color = 0, its_key = 0;
-      std::sscanf(read(of_rank(parent, number, r)).c_str(), "%d %d", &its_color, &its_key);
-      if (its_color == color) ++child->size, child->rank += its_key < key;
-    }
+
+// In a thread: until both ranks have split, and then a little longer.
+void split(ncclComm& parent, int key, ncclComm_t* made) {
+  if (meet(parent, "split")) {
+    const int other = std::stoi(read(at(parent, "split", false)));
+    auto* const child = new ncclComm{.base = parent.base + ".child", .rank = other < key, .blocking = true};
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     __atomic_store_n(made, child, __ATOMIC_RELEASE);
   }
-  parent.splits_done = number;
+  parent.splits = false;
 }
 
-// Within a group aborts wait for their messages together.
-thread_local int group_depth = 0;
-thread_local std::vector<ncclComm_t> group;
-void end_group() {
-  for (ncclComm_t c : group) c->aborted = true;
-  for (ncclComm_t c : group) {
-    while (c->under_way > 0 || (c->captured && on_host_graphs > 0)) on_host_work(), std::this_thread::yield();
-    c->alive = false;
-  }
-  group.clear();
+// NCCL compares the limits before it fills in defaults, and an unset one is INT_MIN.
+bool takes(const ncclConfig_t& config, int blocking) {
+  return config.blocking == blocking && config.minCTAs <= config.maxCTAs;
 }
 
-// As NCCL compares the limits: before defaults are filled in, and an unset one is INT_MIN.
-bool takes(const ncclConfig_t& config) { return config.blocking == 0 && config.minCTAs <= config.maxCTAs; }
+// True if a variable names this process.
+bool named_by(const char* variable) {
+  const char *const name = std::getenv(variable), *const rank = std::getenv("RANK");
+  return name != nullptr && rank != nullptr && std::strcmp(name, rank) == 0;
+}
 
 ncclResult_t message(ncclComm* c, bool sends, std::byte* bytes, std::size_t size, int peer, cudaStream_t s) {
-  const std::lock_guard lock(mutex);
-  if (c->aborted || c->ended || !get_ready(*c) || c->size != 2 || peer != 1 - c->rank) return ncclInvalidUsage;
+  const call one(*c);
+  if (!c->blocking || c->aborted || c->ends || peer != 1 - c->rank) return ncclInvalidUsage;
+  if (c->messages == 0) {
+    if (on_host_captures()) return ncclInvalidUsage;
+    if (named_by("ON_HOST_KILLED")) std::raise(SIGKILL);
+    if (!named_by("ON_HOST_STALLED")) arrive(*c, "connect");
+    if (!meet(*c, named_by("ON_HOST_STALLED") ? "nothing" : "connect")) return ncclRemoteError;
+  }
   const std::string name = c->base + ".message" + std::to_string(c->messages++), want = name + ".want";
-  c->captured = c->captured || on_host_captures();
-  if (!on_host_captures()) ++c->under_way;
-  struct ends {
-    ncclComm_t c;
-    ~ends() { c->under_way -= c->under_way > 0; }
-  };
+  const bool counted = !on_host_captures();
+  counted ? static_cast<void>(++c->in_progress) : c->captured.store(true);
+  const auto end = [=] { c->in_progress -= counted; };
   if (sends) {
     on_host_put(
         s, [=] { return c->aborted || fs::exists(want); },
         [=] {
-          const ends at_last{c};
           if (!c->aborted) write(name, {reinterpret_cast<const char*>(bytes), size});
+          end();
         });
     return ncclSuccess;
   }
@@ -128,12 +141,13 @@ ncclResult_t message(ncclComm* c, bool sends, std::byte* bytes, std::size_t size
         return c->aborted || fs::exists(name);
       },
       [=] {
-        const ends at_last{c};
-        if (c->aborted) return;
-        const std::string came = read(name);
-        if (came.size() != size) c->failed = true;
-        std::memcpy(bytes, came.data(), std::min(size, came.size()));
-        fs::remove(want), fs::remove(name);
+        if (!c->aborted) {
+          const std::string received = read(name);
+          if (received.size() != size) c->failed = true;
+          std::memcpy(bytes, received.data(), std::min(size, received.size()));
+          fs::remove(want), fs::remove(name);
+        }
+        end();
       });
   return ncclSuccess;
 }
@@ -153,29 +167,28 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   return ncclSuccess;
 }
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* made, int size, ncclUniqueId id, int rank, ncclConfig_t* config) {
-  if (!takes(*config)) return ncclInvalidArgument;
-  *made = new ncclComm{.base = std::string(id.internal) + "/world", .rank = rank, .size = size};
-  write(of_rank(**made, 0, rank), "");
+  if (!takes(*config, 0) || size != 2 || rank < 0 || rank >= size) return ncclInvalidArgument;
+  *made = new ncclComm{.base = std::string(id.internal) + "/pair", .rank = rank};
+  arrive(**made, "init");
   return ncclInProgress;
 }
 ncclResult_t ncclCommSplit(ncclComm_t parent, int color, int key, ncclComm_t* made, ncclConfig_t* config) {
-  const std::lock_guard lock(mutex);
-  if (!takes(*config)) return ncclInvalidArgument;
-  if (!get_ready(*parent)) return ncclInvalidUsage;
-  const int number = ++parent->splits;
-  write(of_rank(*parent, number, parent->rank), std::to_string(color) + " " + std::to_string(key));
-  std::thread([=] { split(*parent, number, color, key, made); }).detach();
+  const call one(*parent);
+  if (!takes(*config, 1) || color != 0) return ncclInvalidArgument;
+  if (parent->blocking || parent->aborted || parent->ends || parent->splits || !other_is_at(*parent, "init"))
+    return ncclInvalidUsage;
+  parent->splits = true;
+  arrive(*parent, "split", std::to_string(key));
+  std::thread([=] { split(*parent, key, made); }).detach();
   return ncclSuccess;
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t* state) {
-  const std::lock_guard lock(mutex);
+  const call one(*c);
   if (c->aborted) return ncclInvalidArgument;
-  const bool ready = get_ready(*c);
+  const bool ready = c->blocking || (other_is_at(*c, "init") && !c->splits);
   *state = c->failed ? ncclRemoteError : ready ? ncclSuccess : ncclInProgress;
   return ncclSuccess;
 }
-ncclResult_t ncclCommUserRank(ncclComm_t c, int* rank) { return *rank = c->rank, ncclSuccess; }
-ncclResult_t ncclCommCount(ncclComm_t c, int* size) { return *size = c->size, ncclSuccess; }
 ncclResult_t ncclSend(const void* from, size_t size, ncclDataType_t, int peer, ncclComm_t c, cudaStream_t s) {
   return message(c, true, static_cast<std::byte*>(const_cast<void*>(from)), size, peer, s);
 }
@@ -184,18 +197,25 @@ ncclResult_t ncclRecv(void* into, size_t size, ncclDataType_t, int peer, ncclCom
 }
 ncclResult_t ncclCommRegister(ncclComm_t, void*, size_t, void**) { return ncclSuccess; }
 ncclResult_t ncclCommDeregister(ncclComm_t, void*) { return ncclSuccess; }
-ncclResult_t ncclCommFinalize(ncclComm_t c) { return c->ended = true, ncclSuccess; }
-ncclResult_t ncclCommDestroy(ncclComm_t c) { return c->alive = false, ncclSuccess; }
-ncclResult_t ncclCommAbort(ncclComm_t c) {
-  if (!c->alive) get_ready(*c);
-  group.push_back(c);
-  if (group_depth == 0) end_group();
-  return ncclSuccess;
+ncclResult_t ncclCommFinalize(ncclComm_t c) {
+  const call one(*c);
+  if (c->aborted || c->splits || c->ends) return ncclInvalidUsage;
+  if (c->captured && on_host_graphs > 0) die("a graph holds messages of a communicator that is closed");
+  while (c->in_progress > 0 && !c->aborted) on_host_work(), std::this_thread::yield();
+  c->ends = true;
+  return c->blocking ? ncclSuccess : ncclInProgress;
 }
-ncclResult_t ncclGroupStart() { return ++group_depth, ncclSuccess; }
-ncclResult_t ncclGroupEnd() {
-  if (--group_depth == 0) end_group();
-  return ncclSuccess;
+ncclResult_t ncclCommDestroy(ncclComm_t c) {
+  const call one(*c);
+  if (!c->ends) return ncclInvalidUsage;
+  return c->freed = true, ncclSuccess;
+}
+ncclResult_t ncclCommAbort(ncclComm_t c) {
+  if (c->freed) die("a communicator that was freed");
+  c->aborted = true;
+  while (c->calls > 0 || c->splits || c->in_progress > 0 || (c->captured && on_host_graphs > 0))
+    on_host_work(), std::this_thread::yield();
+  return c->freed = true, ncclSuccess;
 }
 
 }  // extern "C"

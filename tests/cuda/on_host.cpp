@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
 // A stand-in for the device: the calls of CUDA and cuBLAS that the example makes, and its kernels, on the host. Linked
-// in their place, it runs the whole example without a GPU. Streams are queues whose work is done when somebody asks, in
-// any order that waits for events allow, so that work that is not ordered comes out wrong; memory begins as no number;
-// what a capture, or a stream of another device, forbids is refused. There are two devices. A thread that asks for an event
-// without having chosen a device ends the program: CUDA would make a context on device 0 for it.
+// in their place, it runs the whole example without a GPU. Streams are queues whose work is done when the host waits, in
+// any order that waits for events allow, so that a missing event gives wrong results; new memory is NaN; a call that a
+// capture, or a stream of another device, forbids is refused. There are two devices. A thread that queries an event before
+// it has selected a device ends the program: CUDA would make a context on device 0 for it.
 
 #include <cublas_v2.h>
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -110,7 +112,7 @@ cudaError_t put(cudaStream_t s, std::function<void()> work) {
     s->items.push_back({.work = std::move(work)});
   return cudaSuccess;
 }
-// What needs the stream's device to be the thread's.
+// For kernels, which need the stream's device to be the thread's.
 cudaError_t put_kernel(cudaStream_t s, std::function<void()> work) {
   return s->device == current ? put(s, std::move(work)) : cudaErrorInvalidResourceHandle;
 }
@@ -181,12 +183,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 cudaError_t cudaSetDevice(int device) { return current = device, has_chosen = true, cudaSuccess; }
 cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t) { return "refused by the stand-in"; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr of, int) {
+  if (of != cudaDevAttrMultiProcessorCount) return cudaErrorInvalidValue;
+  return *value = 132, cudaSuccess;
+}
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) { return *least = *greatest = 0, cudaSuccess; }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { return *can = 1, cudaSuccess; }
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** made, std::size_t size) { return allocate(made, size); }
 cudaError_t cudaMallocHost(void** made, std::size_t size) { return allocate(made, size); }
+cudaError_t cudaHostAlloc(void** made, std::size_t size, unsigned) { return allocate(made, size); }
 cudaError_t cudaFree(void* p) { return work_all(), std::free(p), cudaSuccess; }
 cudaError_t cudaFreeHost(void* p) { return work_all(), std::free(p), cudaSuccess; }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t size, cudaMemcpyKind) {
@@ -225,7 +232,7 @@ cudaError_t cudaDeviceSynchronize() { return work_all(); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* made, unsigned) { return *made = new CUevent_st, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return work_all(), delete e, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-  if (captured != nullptr) return cudaSuccess;  // what is captured is replayed in the order in which it came
+  if (captured != nullptr) return cudaSuccess;  // a graph is replayed in the order of its capture
   const std::lock_guard lock(mutex);
   s->items.push_back({.event = e, .number = ++e->recorded, .work = {}});
   return cudaSuccess;
@@ -238,7 +245,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (captured != nullptr) return cudaErrorStreamCaptureUnsupported;
-  if (!has_chosen) std::fputs("the stand-in for CUDA: a thread that has chosen no device\n", stderr), std::abort();
+  if (!has_chosen) std::fputs("the stand-in for CUDA: a thread that has not selected a device\n", stderr), std::abort();
   const std::lock_guard lock(mutex);
   work_until([&] { return e->reached == e->recorded; });
   return e->reached == e->recorded ? cudaSuccess : cudaErrorNotReady;
@@ -264,6 +271,18 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
   return put(s, [g] {
     for (const auto& work : g->work) work();
   });
+}
+
+CUresult write_value(CUstream s, CUdeviceptr to, cuuint32_t value, unsigned) {
+  const auto write = [=] { std::atomic_ref(*reinterpret_cast<std::uint32_t*>(to)).store(value); };
+  return put(s, write) == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_UNKNOWN;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** found, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool known = std::strcmp(name, "cuStreamWriteValue32") == 0;
+  *found = known ? reinterpret_cast<void*>(write_value) : nullptr;
+  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
 }
 
 const char* cublasGetStatusString(cublasStatus_t) { return "refused by the stand-in"; }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The CUDA transport on a real GPU, or on all there are: every family, in threads, by turns and as a graph, to the bit. Exits with
-// 77 where there is no GPU.
+// The CUDA transport on all GPUs of a host: every family, in threads, by turns and as a graph, to the bit. Exits with 77
+// without a GPU.
 
+#include <chrono>
 #include <cstdio>
 #include <deque>
 #include <exception>
-#include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,6 @@
 #include <pipesched/program/lower.hpp>
 
 #include "hash_model.cuh"
-#include "support/borrowed.hpp"
 
 using namespace pipesched;
 using hash_model::check;
@@ -24,9 +24,10 @@ namespace {
 constexpr unsigned numbers = 4096, cycles = 20000;
 int failures = 0;
 
-// The ranks of a program, round the GPUs, with a stream each.
+// The ranks of a program, spread over the GPUs, with a stream each.
+template <typename Trainer = hash_model::trainer>
 struct machine {
-  explicit machine(const program& of, const peer_options& options = {}) : p(of) {
+  explicit machine(const program& of) : p(of) {
     int devices = 0;
     check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     cuda::runtime runtime;
@@ -38,32 +39,17 @@ struct machine {
       check(cudaSetDevice(device), "cudaSetDevice");
       trainers.emplace_back(p, r, ranks.back().compute, numbers, cycles);
     }
-    hub = std::make_unique<cuda::peer_hub>(cuda::runtime{}, p, ranks, options, std::chrono::seconds(20));
   }
 
-  using borrowed = tests::borrowed<hash_model::trainer>;
-
-  timeline in_threads() {
-    return run_on_peers(p, *hub, [&](std::uint32_t rank, cuda::peer_transport&) { return borrowed{trainers[rank]}; });
-  }
-  void open_transports() {
-    for (std::uint32_t r = 0; transports.size() < p.schedule.pp(); ++r) {
-      opened.push_back(std::make_unique<cuda::peer_transport>(*hub, r));
-      transports.push_back(opened.back().get());
-      by_rank.push_back(borrowed{trainers[r]});
-    }
-  }
-  void by_turns() { execute_by_turns<borrowed, cuda::peer_transport>(p, by_rank, transports); }
-  void synchronize() {
-    for (auto* t : transports) t->synchronize();
+  timeline run(const run_options& options) {
+    cuda::peer_world world({}, ranks, {.time_limit = std::chrono::seconds(20)});
+    return run_all(p, trainers, world, options);
   }
 
-  std::string difference(hash_model::number steps) const {
+  std::string difference() const {
     const auto expected = hash_model::on_host(p.schedule.stages(), p.schedule.micro, numbers);
-    // Of stages that two ranks hold, the second step would add what the other one has summed before.
-    const bool sums = steps == 1 || p.schedule.placement.replicas() == 1;
-    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r)
-      if (const std::string d = sums ? trainers[r].difference(expected, steps) : ""; !d.empty()) return d;
+    for (const Trainer& t : trainers)
+      if (const std::string d = t.difference(expected); !d.empty()) return d;
     for (std::uint32_t m = 0; m < p.schedule.micro; ++m) {
       const std::uint32_t rank = p.schedule.placement.rank_of(static_cast<std::uint16_t>(p.schedule.stages() - 1), m);
       if (const std::string d = trainers[rank].difference_of_output(expected, m); !d.empty()) return d;
@@ -74,11 +60,7 @@ struct machine {
   const program& p;
   std::vector<device_handle<cuda::runtime, cudaStream_t>> streams;
   std::vector<cuda::rank> ranks;
-  std::deque<hash_model::trainer> trainers;
-  std::unique_ptr<cuda::peer_hub> hub;
-  std::vector<std::unique_ptr<cuda::peer_transport>> opened;
-  std::vector<cuda::peer_transport*> transports;
-  std::vector<borrowed> by_rank;
+  std::deque<Trainer> trainers;
 };
 
 void expect(const std::string& difference, const std::string& what) {
@@ -91,32 +73,24 @@ void run(const family& f, std::int64_t pp, bool forward_only, std::uint32_t dept
   const program p = lower(f.make({.pp = pp, .micro = 8, .forward_only = forward_only}), {.depth = depth});
   const std::string what = std::string(f.name) + ", " + std::to_string(pp) + " ranks" +
                            (forward_only ? ", forward" : "") + ", depth " + std::to_string(depth);
-  {
+  struct {
+    const char* name;
+    run_options options;
+  } const modes[] = {{"in threads", {}},
+                     {"two steps in threads", {.steps = 2}},
+                     {"by turns", {.steps = 2, .one_thread = true}},
+                     {"as a graph", {.steps = 3, .graph = true}}};
+  for (const auto& mode : modes) {
     machine m(p);
-    m.in_threads();
-    expect(m.difference(1), what + ", in threads");
-  }
-  {
-    machine m(p);
-    m.open_transports();
-    for (int step = 0; step < 2; ++step) m.by_turns();
-    m.synchronize();
-    expect(m.difference(2), what + ", by turns");
-  }
-  {
-    machine m(p);
-    m.open_transports();
-    cuda::step_graph graph({}, m.ranks, [&] { m.by_turns(); });
-    for (int step = 0; step < 2; ++step) graph.launch();
-    check(cudaStreamSynchronize(m.ranks[0].compute), "cudaStreamSynchronize");
-    expect(m.difference(2), what + ", as a graph");
+    m.run(mode.options);
+    expect(m.difference(), what + ", " + mode.name);
   }
 }
 
 void times() {
   const program p = lower(make_schedule("zbv", {.pp = 4, .micro = 8}));
-  machine m(p, {.timed = true});
-  const timeline t = m.in_threads();
+  machine m(p);
+  const timeline t = m.run({.steps = 2, .record = true});
   std::string wrong;
   for (std::uint32_t r = 0; r < 4; ++r)
     for (std::size_t i = 0; i < t[r].size(); ++i)
@@ -125,25 +99,30 @@ void times() {
   expect(wrong, "times in order");
 }
 
-void failing() {
-  // A rank that throws ends all, with its cause; the device is drained before its memory goes.
-  const program p = lower(make_schedule("dualpipev", {.pp = 4, .micro = 8}));
-  struct thrower : machine::borrowed {
-    std::uint32_t rank;
-    void forward(task k) {
-      if (rank == 2 && k.what.micro == 5) throw std::runtime_error("not a number");
-      machine::borrowed::forward(k);
-    }
-  };
-  machine m(p);
-  std::string said;
-  try {
-    run_on_peers(p, *m.hub, [&](std::uint32_t r, cuda::peer_transport&) { return thrower{{m.trainers[r]}, r}; });
-  } catch (const std::exception& e) {
-    said = e.what();
+struct thrower : hash_model::trainer {
+  thrower(const program& p, std::uint32_t r, cudaStream_t stream, unsigned n, unsigned most)
+      : hash_model::trainer(p, r, stream, n, most), rank(r) {}
+  std::uint32_t rank;
+  void forward(task k) {
+    if (rank == 2 && k.what.micro == 5) throw std::runtime_error("NaN");
+    hash_model::trainer::forward(k);
   }
-  const bool right = said.find("rank 2 at ") == 0 && said.find(": not a number") == said.size() - 14;
-  expect(right ? "" : said + " is said", "a rank that throws");
+};
+
+// A rank that throws ends all, with its cause; the device is drained before its memory goes.
+void failing() {
+  const program p = lower(make_schedule("dualpipev", {.pp = 4, .micro = 8}));
+  for (const run_options& options : {run_options{}, run_options{.one_thread = true}}) {
+    machine<thrower> m(p);
+    std::string said;
+    try {
+      m.run(options);
+    } catch (const std::exception& e) {
+      said = e.what();
+    }
+    const bool right = said.find("rank 2 at ") == 0 && said.ends_with(": NaN");
+    expect(right ? "" : "\"" + said + "\"", "a rank that throws");
+  }
 }
 
 }  // namespace

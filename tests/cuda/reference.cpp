@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The host's version of the model's stage against differences of the loss: no CUDA.
 
-#include "../../examples/cuda/reference.hpp"
+#include "reference.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -49,7 +49,7 @@ int main() {
   const gradients got = backward(s, up, down, x, made, mean_squared_error(made.y, target).dy);
   const double errors[] = {worst(x, got.dx, loss), worst(up, got.up, loss), worst(down, got.down, loss)};
   std::printf("largest difference: dx %.1e, up %.1e, down %.1e\n", errors[0], errors[1], errors[2]);
-  // What GELU is at 1: one value that is known from elsewhere.
+  // GELU at 1 is known from elsewhere.
   const bool known = std::abs(gelu(1) - 0.8413447460685429) < 1e-15 && gelu(0) == 0;
   const bool passed = known && std::all_of(errors, errors + 3, [](double e) { return e < 1e-9; });
   std::puts(passed ? "passed" : "FAILED");

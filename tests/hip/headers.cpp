@@ -15,14 +15,14 @@ struct trainer {
   void run() { static_cast<void>(hipMemsetAsync(memory, 1, 128, stream)); }
   void forward(pipesched::task) { run(); }
   void backward(pipesched::task) { run(); }
-  std::span<std::byte> buffer(std::uint32_t n) { return {memory + 128 * std::size_t{n}, 128}; }
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t n) { return {memory + 128 * std::size_t{n}, 128}; }
 };
 
-void run(const pipesched::program& p, std::vector<pipesched::hip::rank> ranks, std::byte* memory) {
-  pipesched::hip::peer_hub hub({}, p, std::move(ranks));
-  pipesched::run_on_peers(p, hub, [&](std::uint32_t, pipesched::hip::peer_transport& transport) {
-    return trainer{transport.compute(), memory};
-  });
+void run(const pipesched::program& p, const std::vector<pipesched::hip::rank>& ranks, std::byte* memory) {
+  std::vector<trainer> trainers;
+  for (const pipesched::hip::rank& r : ranks) trainers.push_back({r.compute, memory});
+  pipesched::hip::peer_world world({}, ranks);
+  run_all(p, trainers, world, {.steps = 2, .graph = true});
 }
 
 }  // namespace
@@ -42,5 +42,5 @@ int main() {
     if (pipesched::hip::runtime::make_stream(device, 0, ranks[static_cast<std::size_t>(device)].compute) != hipSuccess)
       return 1;
   }
-  run(p, std::move(ranks), memory);
+  run(p, ranks, memory);
 }

@@ -28,27 +28,25 @@ enum class pass : std::uint8_t { none, forward, backward, backward_input, backwa
 /// The properties of a pass. A new pass is a new row of the table below.
 struct pass_properties {
   char letter = '?';
-  bool takes_activation = false;       ///< starts to keep the activation of its stage and micro-batch
-  bool yields_input_gradient = false;  ///< makes the gradient for the previous stage, and a context for the weight gradient
+  bool takes_activation = false;  ///< starts to keep the activation of its stage and micro-batch
+  bool yields_input_gradient =
+      false;  ///< makes the gradient for the previous stage, and a context for the weight gradient
   bool yields_weight_gradient = false;  ///< the last to use activation and context
 };
 /// By pass.
-inline constexpr pass_properties passes[] = {{},
-                                             {'F', true, false, false},
-                                             {'B', false, true, true},
-                                             {'I', false, true, false},
-                                             {'W', false, false, true}};
+inline constexpr pass_properties pass_table[] = {
+    {}, {'F', true, false, false}, {'B', false, true, true}, {'I', false, true, false}, {'W', false, false, true}};
 
 constexpr const pass_properties& properties(pass p) noexcept {
-  return passes[static_cast<std::size_t>(p) < std::size(passes) ? static_cast<std::size_t>(p) : 0];
+  return pass_table[static_cast<std::size_t>(p) < std::size(pass_table) ? static_cast<std::size_t>(p) : 0];
 }
 
 /// The letter of a pass: F, B, I or W; '?' for none and for invalid values.
 constexpr char letter(pass p) noexcept { return properties(p).letter; }
 /// The pass of a letter; none for any other character.
 constexpr pass pass_of(char letter) noexcept {
-  for (std::size_t p = 1; p < std::size(passes); ++p)
-    if (passes[p].letter == letter) return static_cast<pass>(p);
+  for (std::size_t p = 1; p < std::size(pass_table); ++p)
+    if (pass_table[p].letter == letter) return static_cast<pass>(p);
   return pass::none;
 }
 
@@ -64,14 +62,10 @@ struct op {
 };
 
 /// True for B and I, whose gradient goes to the previous stage.
-constexpr bool yields_input_gradient(pass p) noexcept {
-  return properties(p).yields_input_gradient;
-}
+constexpr bool yields_input_gradient(pass p) noexcept { return properties(p).yields_input_gradient; }
 
 /// True for B and W, which compute the weight gradient and are the last to use the activation.
-constexpr bool yields_weight_gradient(pass p) noexcept {
-  return properties(p).yields_weight_gradient;
-}
+constexpr bool yields_weight_gradient(pass p) noexcept { return properties(p).yields_weight_gradient; }
 
 /// One op, or two that run overlapped: the user's code hides the communication of one under the compute of the other.
 /// A range of its ops: `for (op o : cell)`.

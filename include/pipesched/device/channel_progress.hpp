@@ -52,6 +52,9 @@ class channel_progress {
   std::uint32_t number(std::uint32_t launch) const { return numbers_[launch]; }
   std::uint32_t* counter(std::uint32_t channel) const { return counters_.at(channel); }
 
+  /// Leaves the counters to a device that may still write to them.
+  void leak_counters() noexcept { counters_.leak(); }
+
   void set_phase(phase now) { phase_.store(now, std::memory_order_relaxed); }
   phase current_phase() const { return phase_.load(std::memory_order_relaxed); }
   /// A step begins. @param count  its messages that have been started: all in a graph

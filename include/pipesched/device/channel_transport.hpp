@@ -85,7 +85,8 @@ class channel_transport {
       channels_.stopped() ? channels_.end_messages() : channels_.close();
     } catch (...) {  // no memory for a text
     }
-    if (channels_.stopped() && !channels_.is_stuck()) drain();
+    if (!channels_.stopped()) return;
+    channels_.is_stuck() ? progress_.leak_counters() : drain();
   }
 
   std::uint32_t rank() const { return rank_; }
@@ -355,12 +356,18 @@ class channel_transport {
     b.started = true;
   }
 
-  // Until the streams are empty, at most the abort limit: messages may be writing into the trainer's buffers.
+  // Until the streams are empty, at most the abort limit: messages may be writing into the trainer's buffers. A device that
+  // does not end keeps the counters: to free them could wait for it.
   void drain() noexcept {
     const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.abort_limit);
     const auto until = std::chrono::steady_clock::now() + limit;
-    for (const auto& c : channels_.all()) detail::wait_until_empty(runtime_, clock_.end(), c.stream.handle(), until);
-    detail::wait_until_empty(runtime_, clock_.end(), where_.compute, until);
+    bool empty = true;
+    const auto wait_for = [&](typename R::stream s) {
+      empty = detail::wait_until_empty(runtime_, clock_.end(), s, until) && empty;
+    };
+    for (const auto& c : channels_.all()) wait_for(c.stream.handle());
+    wait_for(where_.compute);
+    if (!empty) progress_.leak_counters();
   }
 
   R runtime_;

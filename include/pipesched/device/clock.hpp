@@ -69,14 +69,18 @@ class rank_clock {
   device_handle<R, typename R::event> zero_, end_;
 };
 
-/// Waits until what is in the stream now is done or failed, or until the time is up. @param e  any event of the device
+/// Waits until what is in the stream now is done or failed, or until the time is up. False if the time is up.
+/// @param e  any event of the device
 template <device_runtime R>
-void wait_until_empty(R& runtime, typename R::event e, typename R::stream s,
+bool wait_until_empty(R& runtime, typename R::event e, typename R::stream s,
                       std::chrono::steady_clock::time_point until) noexcept {
   bool done = false;
-  if (!runtime.succeeded(runtime.record(e, s))) return;
-  while (runtime.succeeded(runtime.query(e, done)) && !done && std::chrono::steady_clock::now() < until)
+  if (!runtime.succeeded(runtime.record(e, s))) return true;
+  while (runtime.succeeded(runtime.query(e, done)) && !done) {
+    if (std::chrono::steady_clock::now() >= until) return false;
     std::this_thread::yield();
+  }
+  return true;
 }
 
 }  // namespace pipesched::detail

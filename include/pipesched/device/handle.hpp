@@ -75,6 +75,7 @@ class device_counters {
   ~device_counters() {
     if (counters_ != nullptr) runtime_.free_counters(counters_);
   }
+  void leak() noexcept { counters_ = nullptr, count_ = 0; }
   std::uint32_t* at(std::size_t i) const { return counters_ + i; }
   /// @pre the device is not writing
   void reset() {

@@ -35,8 +35,8 @@ struct reduction {
   std::uint32_t other_chunk = 0;   ///< without a buffer: its weight gradient becomes the sum, too
 };
 
-/// The functions of a trainer. `forward` and `buffer` are always needed; `backward` if the program has a B, `backward_input` and
-/// `backward_weight` if it has an I; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
+/// The functions of a trainer. `forward`, `buffer` and a backward, whole or in two halves, are always needed: `backward` if the
+/// program has a B, `backward_input` and `backward_weight` if it has an I; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
 /// two ops if there is one; otherwise they run one after the other, forwards first. A member that has one of these names but
 /// cannot be called like this does not compile.
 ///

@@ -148,11 +148,11 @@ class interpreter {
     buffer* b = buffer_to_post<Receives>(rank, a);
     if (!b) return false;
     const std::uint32_t number = Receives ? c.receives++ : c.sends++;
-    *b = {.state = Receives ? content::receiving : content::sending,
-          .matched = second,
-          .what = a.what,
-          .channel = a.channel,
-          .number = number};
+    *b = buffer{.state = Receives ? content::receiving : content::sending,
+                .matched = second,
+                .what = a.what,
+                .channel = a.channel,
+                .number = number};
     if constexpr (Receives)
       observer_.post_receive(a.channel, number);
     else

@@ -223,8 +223,8 @@ class message_routing {
           replicas_[a].push_back({a, a, stage, stage, of_b, of_a});
           continue;
         }
-        for (const gradient_exchange& e : {gradient_exchange{a, b, stage, stage, of_a, of_b},
-                                           gradient_exchange{b, a, stage, stage, of_b, of_a}}) {
+        for (const gradient_exchange& e :
+             {gradient_exchange{a, b, stage, stage, of_a, of_b}, gradient_exchange{b, a, stage, stage, of_b, of_a}}) {
           sent_after_[e.from].push_back({last_backward(e.from, stage), e});
           replicas_[e.to].push_back(e);
         }
@@ -248,7 +248,8 @@ class message_routing {
       once(hosts(home(x, replica), y) ? with_both : with_x, home(x, replica));
       once(hosts(home(y, replica), x) ? with_both : with_y, home(y, replica));
     }
-    for (const std::uint32_t rank : with_both) tied_[rank].push_back({rank, rank, y, x, chunk_on(rank, y), chunk_on(rank, x)});
+    for (const std::uint32_t rank : with_both)
+      tied_[rank].push_back({rank, rank, y, x, chunk_on(rank, y), chunk_on(rank, x)});
     const auto of = [&](const std::vector<std::uint32_t>& ranks, std::size_t i) {
       return ranks.empty() ? with_both[0] : ranks[std::min(i, ranks.size() - 1)];
     };
