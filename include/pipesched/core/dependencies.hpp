@@ -52,12 +52,21 @@ constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcep
   return has_output(o, stages) ? std::optional(product_of(o)) : std::nullopt;
 }
 
-/// The tensor that the op needs from a neighbouring stage; nothing for W, the first stage's F and the last stage's B and I.
-constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
+/// True if the op needs a tensor of a neighbouring stage: all but W, the first stage's F and the last stage's B and I.
+constexpr bool has_input(op o, std::uint32_t stages) noexcept {
+  return o.pass == pass::forward ? o.stage > 0 : o.stage + 1u < stages && yields_input_gradient(o.pass);
+}
+
+/// The tensor that the op needs. @pre has_input(o, stages)
+constexpr tensor_id source_of(op o) noexcept {
   const bool forward = o.pass == pass::forward;
-  if (forward ? o.stage == 0 : o.stage + 1u >= stages || !yields_input_gradient(o.pass)) return std::nullopt;
-  return tensor_id{forward ? tensor_kind::activation : tensor_kind::gradient,
-                   static_cast<std::uint16_t>(forward ? o.stage - 1 : o.stage + 1), o.micro};
+  return {forward ? tensor_kind::activation : tensor_kind::gradient,
+          static_cast<std::uint16_t>(forward ? o.stage - 1 : o.stage + 1), o.micro};
+}
+
+/// The tensor that the op needs from a neighbouring stage, if it needs one.
+constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
+  return has_input(o, stages) ? std::optional(source_of(o)) : std::nullopt;
 }
 
 /// The stage that receives the tensor.

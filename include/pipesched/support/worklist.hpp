@@ -10,7 +10,7 @@
 
 namespace pipesched::detail {
 
-/// Starts to load a value of a blocked rank's row, if there is one, before the rank runs again. Ranks take turns after few
+/// Starts to load a value of a rank's row, if there is one, some steps before the rank needs it. Ranks take turns after few
 /// steps, so the processor does not see by itself that each of them reads its row in order.
 template <typename T>
 inline void prefetch(std::span<const T> row, std::size_t at) noexcept {

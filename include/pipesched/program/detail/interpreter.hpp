@@ -68,9 +68,8 @@ class interpreter {
       rank_state& rank = ranks_[r];
       rank.state = {};
       std::size_t at = rank.done;
-      while (at < rank.actions.size() && step(r, rank, rank.actions[at])) ++at;
+      while (at < rank.actions.size() && step(r, rank, rank.actions[at])) prefetch(rank.actions, ++at + 12);
       rank.done = at;
-      prefetch_next(rank);
       if (wrong_.empty()) return;
       rank.state = {waiting::wrong, no_slot, {}};
       fault(r, std::exchange(wrong_, {}));
@@ -118,14 +117,10 @@ class interpreter {
     std::vector<buffer> buffers{};
   };
 
-  // Of a rank that is blocked at a cell: its next actions, cells and slots.
-  static void prefetch_next(const rank_state& rank) {
-    if (rank.done == rank.actions.size()) return;
-    prefetch(rank.actions, rank.done + 4);
-    prefetch(rank.actions, rank.done + 7);
-    const std::size_t cell = rank.actions[rank.done].index;
-    prefetch(rank.cells, cell + 2);
-    prefetch(rank.slots, cell + 1);
+  // The cells and slots that a rank needs some cells later.
+  static void prefetch_after(const rank_state& rank, std::size_t cell) {
+    prefetch(rank.cells, cell + 4);
+    prefetch(rank.slots, cell + 4);
   }
 
   bool step(std::uint32_t r, rank_state& rank, const action& a) {
@@ -201,6 +196,7 @@ class interpreter {
       return wrong({"runs cell ", a.index, "; expected one of ", rank.cells.size(), " cells"});
     const cell& c = rank.cells[a.index];
     const std::array<op_slots, 2>& slots = rank.slots[a.index];
+    prefetch_after(rank, a.index);
     const std::size_t ops = c.size();
     for (std::size_t i = 0; i < ops; ++i)
       if (!input_ready(rank, c[i], slots[i].input)) return false;
@@ -236,7 +232,7 @@ class interpreter {
   }
 
   bool input_ready(rank_state& rank, op o, std::uint32_t number) {
-    if (const auto in = input_of(o, stages_)) return arrived(rank, *in, number);
+    if (has_input(o, stages_)) return arrived(rank, source_of(o), number);
     return number == no_slot || needless(o);
   }
   bool output_free(rank_state& rank, op o, std::uint32_t number) {
