@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <random>
 #include <set>
@@ -16,10 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/program/verify.hpp"
 #include "support/families.hpp"
+#include "support/random_costs.hpp"
 #include "support/random_programs.hpp"
 
 using namespace pipesched;
@@ -191,6 +195,77 @@ TEST_CASE("launch order: exists for every program that verify() proves; others a
   CHECK(refusal_of([&] { launch_order(p, 1); }) == "the program is not valid: " + cycle);
   CHECK(refusal_of([&] { launch_order(p, verified); }) ==
         "cannot order the messages of a program that deadlocks; see verify()");
+}
+
+TEST_CASE("launch order: every program ends with one queue per rank under any costs") {
+  const uniform_costs nothing{.forward = 0, .backward = 0};
+  // Times that are lost when they are added to others.
+  const stage_costs lost{.forward = {1e300}, .backward_input = {1}, .backward_weight = {1e-300}, .transfer_time = {1e-5}};
+  random_costs random(11);
+  int other_orders = 0;
+  for_all_families(5, 9, [&](const family& of, const schedule_params& params) {
+    CAPTURE(of.name);
+    CAPTURE(params.pp);
+    CAPTURE(params.micro);
+    const schedule s = of.make(params);
+    lower_options options{.depth = static_cast<std::uint32_t>(1 + params.micro % 3)};
+    if (s.stages() > 1 && !params.forward_only) options.tied = {{0, static_cast<std::uint16_t>(s.stages() - 1)}};
+    const program p = lower(s, options);
+    const rows<launch> unit = launch_order(p);
+    REQUIRE(launch_order(p, uniform_costs{}) == unit);
+    const stage_costs any = random.make(s.stages());
+    const stage_costs often_zero{.forward = random.per_stage_numbers(s.stages(), 0, 1),
+                                 .backward_input = random.per_stage_numbers(s.stages(), 0, 1),
+                                 .backward_weight = {0},
+                                 .transfer_time = random.per_stage_numbers(s.stages(), 0, 1)};
+    for (const rows<launch>& order : {launch_order(p, any), launch_order(p, often_zero), launch_order(p, lost),
+                                      launch_order(p, nothing, verified)}) {
+      require_in_place(p, order);
+      REQUIRE(all_queues_drain(p, order));
+      other_orders += order != unit;
+    }
+    for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
+      const auto alone = launch_order(p, r, any);
+      const rows<launch> order = launch_order(p, any, verified);
+      REQUIRE(std::equal(alone.begin(), alone.end(), order[r].begin(), order[r].end()));
+      REQUIRE(launch_order(p, r, any, verified) == alone);
+    }
+  });
+  CHECK(other_orders > 1000);
+}
+
+TEST_CASE("launch order: costs decide which of two messages starts first") {
+  // With a slow F on rank 1, all activations of rank 0 move before the first of rank 1.
+  const program p = lower(make_gpipe_schedule({.pp = 3, .micro = 3}), {.depth = 3});
+  const auto names = [&](const auto& costs) {
+    std::string text;
+    for (const launch& l : launch_order(p, 1, costs)) text += to_string(p.actions[1][l.action].what) + "; ";
+    return text;
+  };
+  CHECK(names(uniform_costs{}) ==
+        "activation 0F0; activation 0F1; activation 1F0; activation 0F2; activation 1F1; activation 1F2; gradient 2B0; "
+        "gradient 1B0; gradient 2B1; gradient 1B1; gradient 2B2; gradient 1B2; ");
+  CHECK(names(stage_costs{.forward = {1, 5, 1}}) ==
+        "activation 0F0; activation 0F1; activation 0F2; activation 1F0; activation 1F1; activation 1F2; gradient 2B0; "
+        "gradient 1B0; gradient 2B1; gradient 1B1; gradient 2B2; gradient 1B2; ");
+}
+
+TEST_CASE("launch order: bad costs are refused") {
+  struct {
+    double time = -1;
+    double duration(const cell&) const { return time; }
+    double transfer(std::uint32_t, std::uint32_t, tensor_id) const { return 0; }
+  } unchecked;
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 3}));
+  const std::string text =
+      "costs: a time is negative or not a number, or the times add up to more than a double holds; expected finite "
+      "numbers that are not negative";
+  CHECK(refusal_of([&] { launch_order(p, unchecked); }) == text);
+  unchecked.time = std::numeric_limits<double>::quiet_NaN();
+  CHECK(refusal_of([&] { launch_order(p, 0, unchecked, verified); }) == text);
+  CHECK(refusal_of([&] { launch_order(p, uniform_costs{.forward = 1e308}); }) == text);
+  CHECK(refusal_of([&] { launch_order(p, uniform_costs{.forward = -1}); }) ==
+        "costs: forward is negative; expected a finite number that is not negative, nearest 0");
 }
 
 TEST_CASE("launch order: the queues deadlock if two messages change places on one rank") {

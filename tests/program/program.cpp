@@ -69,7 +69,7 @@ struct clocks : detail::null_observer {
   }
   void post_send(std::uint32_t c, std::size_t) { sent[c].push_back(now[p.channels[c].from]); }
   void post_receive(std::uint32_t c, std::size_t) { received[c].push_back(now[p.channels[c].to]); }
-  void arrived(std::uint32_t c, std::size_t k) { meet(p.channels[c].to, c, k); }
+  void arrived(std::uint32_t c, std::size_t k, tensor_id) { meet(p.channels[c].to, c, k); }
   void sent_(std::uint32_t c, std::size_t k) { meet(p.channels[c].from, c, k); }
   void meet(std::uint32_t rank, std::uint32_t c, std::size_t k) {
     now[rank] = std::max(now[rank], std::max(sent[c][k], received[c][k]) + costs.transfer_time[0]);
@@ -77,7 +77,7 @@ struct clocks : detail::null_observer {
 };
 struct watched : clocks {
   using clocks::clocks;
-  void sent(std::uint32_t c, std::size_t k) { sent_(c, k); }
+  void sent(std::uint32_t c, std::size_t k, tensor_id) { sent_(c, k); }
 };
 
 double makespan_of(const program& p, const stage_costs& costs) {

@@ -5,17 +5,20 @@
 // until both sides have started, as NCCL's do. A program posts each receive as soon as its buffer is free, which suits
 // transports that match messages on the host. On such a queue, an early receive can block the work that its sender needs.
 //
-// All messages have one global order: the time at which they can move in a simulated step (F = I = W = 1, B = 2). Every rank
-// starts its messages in that order. The globally first incomplete message is therefore never queued after another one,
-// whichever streams share a hardware queue: no deadlock.
+// All messages have one global order: the time at which they can move in a simulated step, then channel and number. Every
+// rank starts its messages in that order. The globally first incomplete message is therefore never queued after another
+// one, whichever streams share a hardware queue: no deadlock. It is also never queued after work that needs a later
+// message, because in the simulation every action takes some time, if only the shortest that a double can tell.
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "pipesched/core/verify.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/program/detail/message_times.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/program/verify.hpp"
@@ -34,26 +37,30 @@ struct launch {
 namespace detail {
 
 // The launches of a rank.
-inline std::vector<launch> launches_of(const program& p, const message_times& times, std::uint32_t rank) {
+template <typename Costs>
+std::vector<launch> launches_of(const program& p, const message_times<Costs>& times, std::uint32_t rank) {
   struct key {
-    std::uint64_t time;
+    double time;
     std::uint32_t channel, number, action;
   };
   std::vector<key> keys;
+  std::vector<std::uint32_t> numbers(p.channels.size(), 0);
   const std::span<const action> actions = p.actions[rank];
-  const std::span<const std::uint64_t> of = times.of_actions(rank);
-  for (std::uint32_t n = 0; n < actions.size(); ++n)
-    if (is_message(actions[n]))
-      keys.push_back({times.time(actions[n].channel, of[n]), actions[n].channel, static_cast<std::uint32_t>(of[n]), n});
+  for (std::uint32_t n = 0; n < actions.size(); ++n) {
+    if (!is_message(actions[n])) continue;
+    const std::uint32_t channel = actions[n].channel, number = numbers[channel]++;
+    keys.push_back({times.time(channel, number), channel, number, n});
+  }
   std::sort(keys.begin(), keys.end(), [](const key& a, const key& b) {
-    return std::array<std::uint64_t, 3>{a.time, a.channel, a.number} <
-           std::array<std::uint64_t, 3>{b.time, b.channel, b.number};
+    return std::tie(a.time, a.channel, a.number) < std::tie(b.time, b.channel, b.number);
   });
   std::vector<launch> launches;
   std::uint32_t next = 0;
+  const double* start = times.starts(rank).data();
   for (const key& k : keys) {
     // Before the first action that starts at that time or later. The message is posted before that action.
-    while (next < actions.size() && (is_message(actions[next]) || of[next] < k.time)) ++next;
+    for (; next < actions.size() && (is_message(actions[next]) || *start < k.time); ++next)
+      if (!is_message(actions[next])) ++start;
     launches.push_back({k.action, next});
   }
   return launches;
@@ -61,30 +68,39 @@ inline std::vector<launch> launches_of(const program& p, const message_times& ti
 
 }  // namespace detail
 
-/// As launch_order(p), for callers who have verified the program. @pre verify(p) is true
-inline rows<launch> launch_order(const program& p, verified_t) {
-  const detail::message_times times(p);
+/// As launch_order(p, costs), for callers who have verified the program. @pre verify(p) is true
+template <cost_model Costs>
+rows<launch> launch_order(const program& p, const Costs& costs, verified_t) {
+  const detail::message_times times(p, costs);
   rows<launch> order;
   for (std::uint32_t rank = 0; rank < p.actions.size(); ++rank) order.append(detail::launches_of(p, times, rank));
   return order;
 }
+inline rows<launch> launch_order(const program& p, verified_t) { return launch_order(p, uniform_costs{}, verified); }
 /// The order in which each rank starts its messages; `issue_before` never decreases. Any two ranks have the messages that
-/// they share in the same order, whatever their channels.
-/// @throws schedule_error if verify() does not prove the program
+/// they share in the same order, whatever their channels. Costs change the order, never that property: every rank must use
+/// the same.
+/// @throws schedule_error if verify() does not prove the program, or for costs as simulate() does
 /// n log n in the number of messages of a rank.
-inline rows<launch> launch_order(const program& p) {
+template <cost_model Costs = uniform_costs>
+rows<launch> launch_order(const program& p, const Costs& costs = {}) {
   require_valid(p);
-  return launch_order(p, verified);
+  return launch_order(p, costs, verified);
 }
 
-/// As launch_order(p, rank), for callers who have verified the program. @pre verify(p) is true
+/// As launch_order(p, rank, costs), for callers who have verified the program. @pre verify(p) is true
+template <cost_model Costs>
+std::vector<launch> launch_order(const program& p, std::uint32_t rank, const Costs& costs, verified_t) {
+  return detail::launches_of(p, detail::message_times(p, costs), rank);
+}
 inline std::vector<launch> launch_order(const program& p, std::uint32_t rank, verified_t) {
-  return detail::launches_of(p, detail::message_times(p), rank);
+  return launch_order(p, rank, uniform_costs{}, verified);
 }
 /// The launch order of one rank. It still simulates the step of all ranks.
-inline std::vector<launch> launch_order(const program& p, std::uint32_t rank) {
+template <cost_model Costs = uniform_costs>
+std::vector<launch> launch_order(const program& p, std::uint32_t rank, const Costs& costs = {}) {
   require_valid(p);
-  return launch_order(p, rank, verified);
+  return launch_order(p, rank, costs, verified);
 }
 
 }  // namespace pipesched

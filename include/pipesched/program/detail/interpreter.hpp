@@ -29,8 +29,8 @@ struct null_observer {
   void accumulate(std::uint32_t /*rank*/) {}
   void post_send(std::uint32_t /*channel*/, std::size_t /*number*/) {}
   void post_receive(std::uint32_t /*channel*/, std::size_t /*number*/) {}
-  void arrived(std::uint32_t /*channel*/, std::size_t /*number*/) {}  // the receiver needs it
-  void sent(std::uint32_t /*channel*/, std::size_t /*number*/) {}     // the sender needs its buffer
+  void arrived(std::uint32_t /*channel*/, std::size_t /*number*/, tensor_id) {}  // the receiver needs it
+  void sent(std::uint32_t /*channel*/, std::size_t /*number*/, tensor_id) {}     // the sender needs its buffer
 };
 
 template <typename Observer = null_observer>
@@ -219,7 +219,7 @@ class interpreter {
       buffer& b = rank.buffers[n];  // may not change before it is received
       if (b.state != content::sending) continue;
       if (!matched(rank, waiting::for_sent, b)) return false;
-      observer_.sent(b.channel, b.number);
+      observer_.sent(b.channel, b.number, b.what);
     }
     if (a.channel != no_slot) {
       if (!arrived(rank, a.what, a.buffer)) return false;
@@ -248,7 +248,7 @@ class interpreter {
       return not_there(what, number, *b);
     if (b->state == content::held) return true;
     if (!matched(rank, waiting::for_arrival, *b)) return false;
-    observer_.arrived(b->channel, b->number);
+    observer_.arrived(b->channel, b->number, what);
     b->state = content::held;
     return true;
   }
@@ -260,7 +260,7 @@ class interpreter {
     if (b->state == content::nothing) return true;
     if (b->state != content::sending) return not_free("writes ", what, " to buffer ", number, *b);
     if (!matched(rank, waiting::for_sent, *b)) return false;
-    observer_.sent(b->channel, b->number);
+    observer_.sent(b->channel, b->number, b->what);
     b->state = content::nothing;
     return true;
   }

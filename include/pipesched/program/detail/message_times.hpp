@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Message times: when each message of a program can move in a simulated step (F = I = W = 1, B = 2). It is the later of the
-// times at which its two sides are posted. A rank posts a message when it gets to that action, and waits for messages where
-// the program waits.
+// Message times: when each message of a program can move in a simulated step. It is the later of the times at which its two
+// sides are posted. A rank posts a message when it gets to that action, and waits for messages where the program waits.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,21 +17,20 @@
 #include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
-#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 
+/// Every compute and accumulate action of a rank starts later than the one before it, and every message that it waits for
+/// can move no later than it starts. An action that takes no time therefore lasts as long as the last digit of a double.
+template <typename Costs>
 class message_times {
  public:
-  /// @throws schedule_error if the program does not run to its end
-  explicit message_times(const program& p)
-      : p_(p),
-        posted_(p.channels.size()),
-        matched_(p.channels.size()),
-        of_action_(rows<std::uint64_t>::for_overwrite_like(p.actions)),
-        ranks_(p.actions.size()) {
+  /// @throws schedule_error if the program does not run to its end, or for costs as simulate() does
+  message_times(const program& p, const Costs& costs)
+      : p_(p), costs_(costs), posted_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
+    if constexpr (requires { costs.check(p.schedule.stages()); }) costs.check(p.schedule.stages());
     for (std::size_t c = 0; c < posted_.size(); ++c) posted_[c].resize(p.channels[c].messages);
-    for (std::size_t r = 0; r < ranks_.size(); ++r) ranks_[r].next = of_action_[r].data();
+    for (std::uint32_t r = 0; r < ranks_.size(); ++r) ranks_[r].cells = p.schedule[r], ranks_[r].starts.reserve(p.schedule[r].size());
     interpreter<observer> all(p, observer{this});
     all.run([&](std::uint32_t rank, const std::string& fault) {
       throw schedule_error(concat({"cannot order the messages of a program that is not valid: ",
@@ -41,59 +41,71 @@ class message_times {
     for (std::size_t c = 0; c < posted_.size(); ++c) matched_[c] = std::min(all.sends(c), all.receives(c));
   }
 
-  /// Of every action of a rank: the number of a message in its channel, and the time at which any other action starts.
-  std::span<const std::uint64_t> of_actions(std::uint32_t rank) const { return of_action_[rank]; }
+  /// The times at which the compute and accumulate actions of a rank start, in order.
+  std::span<const double> starts(std::uint32_t rank) const { return ranks_[rank].starts; }
 
   /// @throws schedule_error if only one rank posts the message
-  std::uint64_t time(std::uint32_t channel, std::size_t number) const {
+  double time(std::uint32_t channel, std::size_t number) const {
     if (number >= matched_[channel])
       throw schedule_error("cannot order a message that only one rank posts; see verify()");
     return posted_[channel][number];
   }
 
-  static std::uint64_t duration(const cell& c) {
-    std::uint64_t sum = 0;
-    for (const op o : c) sum += o.pass == pass::backward ? 2 : 1;
-    return sum;
-  }
-
  private:
   struct rank_state {
-    std::uint64_t now = 0;
-    std::uint64_t* next = nullptr;  // in of_action_
+    double now = 0;
+    std::span<const cell> cells{};
+    std::vector<double> starts{};
   };
 
   struct observer {
     message_times* times;
 
-    void compute(std::uint32_t rank, std::size_t cell) { times->start(rank, duration(times->p_.schedule[rank][cell])); }
-    void accumulate(std::uint32_t rank) { times->start(rank, 1); }
+    void compute(std::uint32_t rank, std::size_t cell) {
+      times->run(rank, times->costs_.duration(times->ranks_[rank].cells[cell]));
+    }
+    void accumulate(std::uint32_t rank) { times->run(rank, 0); }
     void post_send(std::uint32_t c, std::size_t n) { times->post(times->p_.channels[c].from, c, n); }
     void post_receive(std::uint32_t c, std::size_t n) { times->post(times->p_.channels[c].to, c, n); }
-    void arrived(std::uint32_t c, std::size_t n) { times->wait(times->p_.channels[c].to, c, n); }
-    void sent(std::uint32_t c, std::size_t n) { times->wait(times->p_.channels[c].from, c, n); }
+    void arrived(std::uint32_t c, std::size_t n, tensor_id what) { times->wait(times->p_.channels[c].to, c, n, what); }
+    void sent(std::uint32_t c, std::size_t n, tensor_id what) { times->wait(times->p_.channels[c].from, c, n, what); }
   };
 
-  void start(std::uint32_t rank, std::uint64_t duration) {
-    *ranks_[rank].next++ = ranks_[rank].now;
-    ranks_[rank].now += duration;
+  // The time after `duration`, which is later even if `duration` is lost in rounding.
+  static double later(double time, double duration) {
+    if (!(duration >= 0 && time + duration <= std::numeric_limits<double>::max())) refuse_time();
+    return time + duration > time ? time + duration : std::nextafter(time, std::numeric_limits<double>::infinity());
+  }
+  [[noreturn, gnu::cold]] static void refuse_time() {
+    throw schedule_error(
+        "costs: a time is negative or not a number, or the times add up to more than a double holds; expected finite "
+        "numbers that are not negative");
+  }
+
+  void run(std::uint32_t rank, double duration) {
+    rank_state& of = ranks_[rank];
+    of.starts.push_back(of.now);
+    of.now = later(of.now, duration);
   }
   void post(std::uint32_t rank, std::uint32_t channel, std::size_t number) {
-    *ranks_[rank].next++ = number;
-    std::vector<std::uint64_t>& posted = posted_[channel];
+    std::vector<double>& posted = posted_[channel];
     if (number == posted.size()) posted.push_back(0);  // the channel has more messages than it says
-    const std::uint64_t now = ranks_[rank].now, other = posted[number];
-    posted[number] = std::max(now, other);
+    posted[number] = std::max(ranks_[rank].now, posted[number]);
   }
-  void wait(std::uint32_t rank, std::uint32_t channel, std::size_t number) {
-    const std::uint64_t now = ranks_[rank].now, posted = posted_[channel][number];
-    ranks_[rank].now = std::max(now, posted);
+  // Either side needs the message to be over.
+  void wait(std::uint32_t rank, std::uint32_t channel, std::size_t number, tensor_id what) {
+    const double transfer = what.kind == tensor_kind::weight_gradient
+                                ? 0
+                                : costs_.transfer(p_.channels[channel].from, p_.channels[channel].to, what);
+    const double over = posted_[channel][number] + transfer;
+    if (!(transfer >= 0 && over <= std::numeric_limits<double>::max())) refuse_time();
+    ranks_[rank].now = std::max(ranks_[rank].now, over);
   }
 
   const program& p_;
-  std::vector<std::vector<std::uint64_t>> posted_;  // by channel and message: by the last of the two sides so far
-  std::vector<std::size_t> matched_;                // by channel: messages that both sides post
-  rows<std::uint64_t> of_action_;
+  const Costs& costs_;
+  std::vector<std::vector<double>> posted_;  // by channel and message: by the last of the two sides so far
+  std::vector<std::size_t> matched_;         // by channel: messages that both sides post
   std::vector<rank_state> ranks_;
 };
 
