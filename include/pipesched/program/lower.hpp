@@ -6,8 +6,8 @@
 //   route      the messages of every channel, in order             detail/routing.hpp
 //   depths     the buffers of every channel                        detail/ordering.hpp
 //   order      the place of every receive among a rank's cells     detail/ordering.hpp
-//   allocate   the slots of activations, contexts and buffers      detail/slots.hpp
-//   emit       the actions                                         detail/emit.hpp
+//   emit       the actions, and the slots of activations,          detail/emit.hpp
+//              contexts and buffers                                detail/slots.hpp
 
 #include <algorithm>
 #include <array>
@@ -19,7 +19,6 @@
 #include "pipesched/program/detail/emit.hpp"
 #include "pipesched/program/detail/ordering.hpp"
 #include "pipesched/program/detail/routing.hpp"
-#include "pipesched/program/detail/slots.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
 #include "pipesched/support/rows.hpp"
@@ -68,12 +67,8 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
             .pools = std::vector<pool_sizes>(s.pp())};
   const detail::ordering order = detail::set_depths_and_order(p.channels, s, routing, options.depth);
   if (!order.finished()) require_valid(s);  // throws: the schedule has a cycle
-  detail::slot_allocation slots(routing, order, p);
-  detail::emission actions(routing, order, slots, p);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    slots.run(rank);
-    actions.run(rank);
-  }
+  detail::emission emission(routing, order, p);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emission.run(rank);
   for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = order.receive_buffers(c);
   return p;
 }

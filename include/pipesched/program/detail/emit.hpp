@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Emission, the last pass of lower(): the actions of one rank, from the order of its receives and cells and from its slots.
+// Emission, the last pass of lower(): the slots and actions of one rank, from the order of its receives and cells.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -19,56 +21,69 @@ namespace pipesched::detail {
 
 class emission {
  public:
-  emission(const message_routing& routing, const ordering& order, const slot_allocation& slots, program& p)
-      : routing_(routing), order_(order), slots_(slots), p_(p), receives_(p.channels.size(), 0) {}
+  emission(const message_routing& routing, const ordering& order, program& p)
+      : routing_(routing), order_(order), slots_(routing, order, p), p_(p), receives_(p.channels.size(), 0) {}
 
-  /// @pre the slots of the rank are allocated
   void run(std::uint32_t rank) {
-    next_action_ = p_.actions[rank].data();
-    reductions_.clear();
-    next_sent_gradient_ = p_.pools[rank].owned_buffers();
+    slots_.start(rank);
+    row_ = p_.schedule[rank], slots_of_row_ = p_.slots[rank];
     messages_ = routing_.ops(rank).data();
-    next_sent_after_ = 0;
+    next_action_ = p_.actions[rank].data();
+    next_sent_after_ = next_sent_gradient_ = 0;
+    reductions_.clear(), gradients_.clear();
     std::uint32_t cell = 0;
     for (const std::uint32_t step : order_.steps(rank))
       if (step == ordering::run_cell)
-        emit({.kind = action_kind::compute, .index = cell});
+        emit_compute(cell);
       else if (step == ordering::send_outputs)
         emit_sends(rank, cell++);
       else
         emit_receive(step);
     exchange_gradients(rank);
+    slots_.finish(rank);
+    // Weight gradients have the buffers after those of tensors, which are counted only now.
+    const pool_sizes& pools = p_.pools[rank];
+    for (action* a : gradients_) a->buffer += a->kind == action_kind::send ? pools.owned_buffers() : pools[pool::tensor];
   }
 
  private:
   void emit(const action& a) { *next_action_++ = a; }
+  void emit_gradient(const action& a) {
+    gradients_.push_back(next_action_);
+    emit(a);
+  }
 
+  void emit_compute(std::uint32_t cell) {
+    slots_.run_cell(row_[cell], {messages_, row_[cell].size()}, slots_of_row_[cell]);
+    emit({.kind = action_kind::compute, .index = cell});
+  }
   void emit_receive(std::uint32_t channel) {
     const message_id m{channel, receives_[channel]++};
-    const std::uint32_t buffer = slots_.received_in(m);
-    if (routing_.is_exchange(m)) reductions_.push_back({channel, buffer});
-    emit({.kind = action_kind::receive,
-          .what = routing_.messages(channel)[m.number],
-          .channel = channel,
-          .buffer = buffer});
+    const action a{.kind = action_kind::receive,
+                   .what = routing_.messages(channel)[m.number],
+                   .channel = channel,
+                   .buffer = slots_.receive(m)};
+    if (!is_weight_gradient(a)) return emit(a);
+    reductions_.push_back({channel, a.buffer});
+    emit_gradient(a);
   }
   void emit_sends(std::uint32_t rank, std::uint32_t cell) {
-    const pipesched::cell& c = p_.schedule[rank][cell];
+    const pipesched::cell& c = row_[cell];
     for (std::size_t k = 0; k < c.size(); ++k)
       if (const std::uint32_t channel = (messages_++)->output.channel; channel != no_slot)
         emit({.kind = action_kind::send,
-              .what = *output_of(c[k], p_.schedule.stages()),
+              .what = product_of(c[k]),
               .channel = channel,
-              .buffer = p_.slots[rank][cell][k].output});
+              .buffer = slots_of_row_[cell][k].output});
     routing_.for_each_sent_after(rank, cell, next_sent_after_, [&](const gradient_exchange& e) { emit_send(e); });
   }
   void emit_send(const gradient_exchange& e) {
     const std::uint32_t channel = routing_.channel_between(e.from, e.to);
-    emit({.kind = action_kind::send,
-          .chunk = e.chunk,
-          .what = {tensor_kind::weight_gradient, e.stage, 0},
-          .channel = channel,
-          .buffer = next_sent_gradient_++});
+    emit_gradient({.kind = action_kind::send,
+                   .chunk = e.chunk,
+                   .what = {tensor_kind::weight_gradient, e.stage, 0},
+                   .channel = channel,
+                   .buffer = next_sent_gradient_++});
   }
   void emit_accumulate(const gradient_exchange& e) {
     action a{.kind = action_kind::accumulate,
@@ -77,14 +92,14 @@ class emission {
              .index = e.own};
     if (e.from == e.to) {
       a.other_chunk = e.chunk;
-    } else {
-      a.channel = routing_.channel_between(e.from, e.to);
-      const auto received =
-          std::find_if(reductions_.begin(), reductions_.end(), [&](const auto& of) { return of.first == a.channel; });
-      received->first = no_slot;
-      a.buffer = received->second;
+      return emit(a);
     }
-    emit(a);
+    a.channel = routing_.channel_between(e.from, e.to);
+    const auto received =
+        std::find_if(reductions_.begin(), reductions_.end(), [&](const auto& of) { return of.first == a.channel; });
+    received->first = no_slot;
+    a.buffer = received->second;
+    emit_gradient(a);
   }
   void exchange_gradients(std::uint32_t rank) {
     for (const gradient_exchange& e : routing_.replicas(rank)) emit_accumulate(e);
@@ -96,16 +111,19 @@ class emission {
 
   const message_routing& routing_;
   const ordering& order_;
-  const slot_allocation& slots_;
+  slot_allocation slots_;
   program& p_;
   std::vector<std::uint32_t> receives_;  // by channel
 
   // Of the rank:
-  action* next_action_ = nullptr;
+  std::span<const cell> row_;
+  std::span<std::array<op_slots, 2>> slots_of_row_;
   const op_messages* messages_ = nullptr;  // of the next cell
+  action* next_action_ = nullptr;
   std::size_t next_sent_after_ = 0;
   std::uint32_t next_sent_gradient_ = 0;
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> reductions_;  // channel and buffer of received weight gradients
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> reductions_;  // channel and number of received weight gradients
+  std::vector<action*> gradients_;                                   // with a weight gradient in a buffer
 };
 
 }  // namespace pipesched::detail

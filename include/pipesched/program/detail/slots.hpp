@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Allocation of slots, the fourth pass of lower(): the activations, contexts and buffers of one rank.
+// Allocation of slots, a part of emission: the activations, contexts and buffers of one rank.
 
 #include <array>
 #include <cstddef>
@@ -33,7 +33,8 @@ class number_pool {
   std::vector<std::uint32_t> numbers_;  // the first of them are free; there is room for all
 };
 
-/// Fills the slots and pools of a program, rank by rank. The memory of one rank is used again for the next.
+/// Fills the slots and pools of a program, rank by rank: start(), then its receives and cells in order, then finish(). The
+/// memory of one rank is used again for the next.
 class slot_allocation {
  public:
   slot_allocation(const message_routing& routing, const ordering& order, program& p)
@@ -44,62 +45,6 @@ class slot_allocation {
         hosted_(hosted_stages(s_)),
         in_(p.channels.size()),
         out_(p.channels.size()) {}
-
-  void run(std::uint32_t rank) {
-    start(rank);
-    const std::span<const cell> row = s_[rank];
-    const op_messages* next = routing_.ops(rank).data();
-    std::size_t i = 0;
-    for (const std::uint32_t step : order_.steps(rank)) {
-      if (step == ordering::send_outputs) continue;
-      if (step != ordering::run_cell) {
-        receive(step);
-        continue;
-      }
-      const messages ops(next, row[i].size());
-      next += ops.size();
-      std::array<op_slots, 2>& slots = p_.slots[rank][i];
-      slots = {};
-      take(row[i], ops, slots);
-      release(row[i], ops, slots);
-      ++i;
-    }
-    pool_sizes& pools = p_.pools[rank];
-    pools[pool::activation] = activations_.size();
-    pools[pool::context] = contexts_.size();
-    pools[pool::tensor] = channel_buffers_ + local_.size();
-    pools[pool::reduction] = reductions_;
-    pools[pool::sent_gradient] = routing_.sent_gradients(rank);
-  }
-
-  /// The buffer of a message at its receiver, once run() has been called for that rank.
-  std::uint32_t received_in(message_id m) const {
-    const std::uint32_t buffer = in_[m.channel].buffer_of[m.number];
-    if (!routing_.is_exchange(m)) return buffer;
-    return p_.pools[p_.channels[m.channel].to][pool::tensor] + buffer;
-  }
-
- private:
-  using messages = std::span<const op_messages>;
-
-  // The receiver's buffers of a channel: of all messages, and those that became free, in order, of which some are taken again.
-  struct incoming {
-    std::vector<std::uint32_t> buffer_of, free;
-    std::uint32_t received = 0, freed = 0, taken = 0;
-
-    void give(std::uint32_t buffer) { free[freed++] = buffer; }
-  };
-
-  // The sender's buffers of a channel, which its messages take in turn.
-  struct outgoing {
-    std::uint32_t first = 0, buffers = 0;
-    std::uint32_t round = 0;  // number of the message that was the last to take the first buffer
-
-    std::uint32_t take(std::uint32_t message) {
-      while (message - round >= buffers) round += buffers;
-      return first + (message - round);
-    }
-  };
 
   // Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
   void start(std::uint32_t rank) {
@@ -122,15 +67,50 @@ class slot_allocation {
     channel_buffers_ += next_buffer_;
   }
 
-  void receive(std::uint32_t channel) {
-    incoming& in = in_[channel];
-    std::uint32_t& buffer = in.buffer_of[in.received];
-    if (routing_.is_exchange({channel, in.received}))
-      buffer = reductions_++;
-    else
-      buffer = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
-    ++in.received;
+  /// The buffer of a channel's next message; of a weight gradient its number among those that the rank receives.
+  std::uint32_t receive(message_id m) {
+    if (routing_.is_exchange(m)) return reductions_++;
+    incoming& in = in_[m.channel];
+    return in.buffer_of[m.number] = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
   }
+
+  /// Fills the slots of a cell, and frees those that nothing needs after it.
+  void run_cell(const cell& c, std::span<const op_messages> ops, std::array<op_slots, 2>& slots) {
+    slots = {};
+    take(c, ops, slots);
+    release(c, ops, slots);
+  }
+
+  void finish(std::uint32_t rank) {
+    pool_sizes& pools = p_.pools[rank];
+    pools[pool::activation] = activations_.size();
+    pools[pool::context] = contexts_.size();
+    pools[pool::tensor] = channel_buffers_ + local_.size();
+    pools[pool::reduction] = reductions_;
+    pools[pool::sent_gradient] = routing_.sent_gradients(rank);
+  }
+
+ private:
+  using messages = std::span<const op_messages>;
+
+  // The receiver's buffers of a channel: of all messages, and those that became free, in order, of which some are taken again.
+  struct incoming {
+    std::vector<std::uint32_t> buffer_of, free;
+    std::uint32_t freed = 0, taken = 0;
+
+    void give(std::uint32_t buffer) { free[freed++] = buffer; }
+  };
+
+  // The sender's buffers of a channel, which its messages take in turn.
+  struct outgoing {
+    std::uint32_t first = 0, buffers = 0;
+    std::uint32_t round = 0;  // number of the message that was the last to take the first buffer
+
+    std::uint32_t take(std::uint32_t message) {
+      while (message - round >= buffers) round += buffers;
+      return first + (message - round);
+    }
+  };
 
   // Index of an op's stage and micro-batch on this rank.
   std::size_t at(op o) const { return std::size_t{o.chunk} * s_.micro + o.micro; }
