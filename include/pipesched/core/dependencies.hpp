@@ -93,11 +93,14 @@ class tensor_table {
   constexpr tensor_table(const schedule& s, T initial)
       : micro_(s.micro), gradients_(std::size_t{s.stages()} * s.micro), values_(2 * gradients_, initial) {}
 
-  constexpr T& operator[](tensor_id t) noexcept {
-    return values_[(t.kind == tensor_kind::gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro];
-  }
+  constexpr T& operator[](tensor_id t) noexcept { return values_[at(t)]; }
+  constexpr const T& operator[](tensor_id t) const noexcept { return values_[at(t)]; }
 
  private:
+  constexpr std::size_t at(tensor_id t) const noexcept {
+    return (t.kind == tensor_kind::gradient ? gradients_ : 0) + std::size_t{t.stage} * micro_ + t.micro;
+  }
+
   std::size_t micro_, gradients_;
   std::vector<T> values_;
 };

@@ -27,18 +27,23 @@ class emission {
   void run(std::uint32_t rank) {
     slots_.start(rank);
     row_ = p_.schedule[rank], slots_of_row_ = p_.slots[rank];
-    messages_ = routing_.ops(rank).data();
     next_action_ = p_.actions[rank].data();
     next_sent_after_ = next_sent_gradient_ = 0;
     reductions_.clear(), gradients_.clear();
     std::uint32_t cell = 0;
-    for (const std::uint32_t step : order_.steps(rank))
-      if (step == ordering::run_cell)
-        emit_compute(cell);
-      else if (step == ordering::send_outputs)
-        emit_sends(rank, cell++);
-      else
-        emit_receive(step);
+    const std::span<const std::uint32_t> steps = order_.steps(rank);
+    for (auto step = steps.begin(); step != steps.end(); ) {
+      if (*step < ordering::run_cell) {
+        emit_receive(*step++);
+        continue;
+      }
+      std::array<op_messages, 2> messages;
+      for (std::size_t k = 0; k < row_[cell].size(); ++k) messages[k] = routing_.of(row_[cell][k]);
+      slots_.run_cell(row_[cell], {messages.data(), row_[cell].size()}, slots_of_row_[cell]);
+      emit({.kind = action_kind::compute, .index = cell});
+      for (std::uint32_t receives = *step++ - ordering::run_cell; receives > 0; --receives) emit_receive(*step++);
+      emit_sends(rank, cell++, messages);
+    }
     exchange_gradients(rank);
     slots_.finish(rank);
     // Weight gradients have the buffers after those of tensors, which are counted only now.
@@ -53,10 +58,6 @@ class emission {
     emit(a);
   }
 
-  void emit_compute(std::uint32_t cell) {
-    slots_.run_cell(row_[cell], {messages_, row_[cell].size()}, slots_of_row_[cell]);
-    emit({.kind = action_kind::compute, .index = cell});
-  }
   void emit_receive(std::uint32_t channel) {
     const message_id m{channel, receives_[channel]++};
     const action a{.kind = action_kind::receive,
@@ -67,10 +68,10 @@ class emission {
     reductions_.push_back({channel, a.buffer});
     emit_gradient(a);
   }
-  void emit_sends(std::uint32_t rank, std::uint32_t cell) {
+  void emit_sends(std::uint32_t rank, std::uint32_t cell, const std::array<op_messages, 2>& messages) {
     const pipesched::cell& c = row_[cell];
     for (std::size_t k = 0; k < c.size(); ++k)
-      if (const std::uint32_t channel = (messages_++)->output.channel; channel != no_slot)
+      if (const std::uint32_t channel = messages[k].output; channel != no_slot)
         emit({.kind = action_kind::send,
               .what = product_of(c[k]),
               .channel = channel,
@@ -79,6 +80,7 @@ class emission {
   }
   void emit_send(const gradient_exchange& e) {
     const std::uint32_t channel = routing_.channel_between(e.from, e.to);
+    slots_.pass_over(channel);
     emit_gradient({.kind = action_kind::send,
                    .chunk = e.chunk,
                    .what = {tensor_kind::weight_gradient, e.stage, 0},
@@ -118,7 +120,6 @@ class emission {
   // Of the rank:
   std::span<const cell> row_;
   std::span<std::array<op_slots, 2>> slots_of_row_;
-  const op_messages* messages_ = nullptr;  // of the next cell
   action* next_action_ = nullptr;
   std::size_t next_sent_after_ = 0;
   std::uint32_t next_sent_gradient_ = 0;

@@ -5,6 +5,7 @@
 // receives are posted. That finds channels with too few buffers, and the place of every receive among the cells.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -31,7 +32,7 @@ class ordering {
   ordering(const schedule& s, const message_routing& routing, const std::vector<channel>& channels)
       : s_(s), routing_(routing), ranks_(s.pp()), runnable_(s.pp()) {
     std::vector<std::size_t> lengths;
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) lengths.push_back(2 * s[rank].size());
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) lengths.push_back(s[rank].size());
     for (const channel& c : channels) lengths[c.to] += c.messages;
     steps_ = rows<std::uint32_t>::for_overwrite(lengths);
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) ranks_[rank].next_step = steps_[rank].data();
@@ -49,9 +50,9 @@ class ordering {
     runnable_.run([this](std::uint32_t rank) { run(rank); });
   }
 
-  /// Steps other than receives, which have the number of their channel.
-  static constexpr std::uint32_t run_cell = no_slot, send_outputs = no_slot - 1;
-  /// The order of a rank: its cells, the sends of each, and the receives before, between and after them.
+  /// The order of a rank: a receive has the number of its channel, a cell is run_cell + the number of receives between it
+  /// and the sends of its outputs.
+  static constexpr std::uint32_t run_cell = 1u << 31;
   std::span<const std::uint32_t> steps(std::uint32_t rank) const { return steps_[rank]; }
   /// The buffers of a channel with those for messages that were needed at once.
   std::uint32_t receive_buffers(std::uint32_t channel) const { return channels_[channel].receive_buffers; }
@@ -80,8 +81,7 @@ class ordering {
     std::uint32_t awaited_by_receiver = no_slot, awaited_by_sender = no_slot;  // the message to be sent, to be posted
   };
   struct rank_state {
-    std::size_t done = 0, op = 0,
-                next_sent_after = 0;  // cells run; first op of the next cell; a position in the exchanges
+    std::size_t done = 0, next_sent_after = 0;  // cells run; a position in the exchanges
     std::uint32_t* next_step = nullptr;
     std::uint32_t blocked_by = no_slot;  // the channel in which a message could not be sent
   };
@@ -91,21 +91,21 @@ class ordering {
     rank_state& rank = ranks_[r];
     rank.blocked_by = no_slot;
     const std::span<const cell> row = s_[r];
-    const messages all = routing_.ops(r);
     for (; rank.done < row.size(); ++rank.done) {
-      const messages ops = all.subspan(rank.op, row[rank.done].size());
+      prefetch(row, rank.done + 6);
+      if (rank.done + 2 < row.size()) routing_.prefetch(row[rank.done + 2]);
+      std::array<op_messages, 2> of_cell;
+      const messages ops(of_cell.data(), row[rank.done].size());
+      for (std::size_t k = 0; k < ops.size(); ++k) of_cell[k] = routing_.of(row[rank.done][k]);
       if (lacks_input(ops) || lacks_buffer(rank, ops)) break;
-      *rank.next_step++ = run_cell;
+      std::uint32_t& step = *rank.next_step++;
       give_inputs_back(ops);
-      *rank.next_step++ = send_outputs;
+      step = run_cell + static_cast<std::uint32_t>(rank.next_step - &step - 1);
       for (const op_messages& op : ops)
-        if (op.output.is_remote()) send(op.output.channel);
+        if (op.output != no_slot) send(op.output);
       routing_.for_each_sent_after(r, rank.done, rank.next_sent_after,
                                    [&](const gradient_exchange& e) { send(routing_.channel_between(e.from, e.to)); });
-      rank.op += ops.size();
     }
-    prefetch(row, rank.done + 4);
-    prefetch(all, rank.op + 4);
   }
 
   // Posts the receives of all inputs that are not posted yet. True if one of the inputs has not been sent.
@@ -128,13 +128,14 @@ class ordering {
   }
   bool lacks_buffer(rank_state& rank, messages ops) {
     for (const op_messages& op : ops) {
-      if (!op.output.is_remote()) continue;
-      channel_state& c = channels_[op.output.channel];
-      if (op.output.number < c.send_buffers + c.posted) continue;
-      const auto last = last_in_buffer(c, op.output.number);
+      if (op.output == no_slot) continue;
+      channel_state& c = channels_[op.output];
+      const std::uint32_t number = c.sent + (&op != ops.data() && op.output == ops[0].output);
+      if (number < c.send_buffers + c.posted) continue;
+      const auto last = last_in_buffer(c, number);
       if (!last || *last < c.posted) continue;
       c.awaited_by_sender = *last;
-      rank.blocked_by = op.output.channel;
+      rank.blocked_by = op.output;
       return true;
     }
     return false;

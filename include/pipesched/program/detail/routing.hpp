@@ -14,7 +14,6 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/support/rows.hpp"
 
 namespace pipesched::detail {
 
@@ -30,7 +29,8 @@ struct message_id {
 };
 /// The messages of an op. At the ends of the model one of them does not exist.
 struct op_messages {
-  message_id input, output;
+  message_id input;
+  std::uint32_t output;  // its channel; no_slot if it stays on its rank. Its number is counted by whoever sends it
 };
 
 /// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
@@ -47,15 +47,13 @@ class message_routing {
         channels_of_(s.pp()),
         channels_at_(s.pp()),
         routes_(std::size_t{2} * s.placement.replicas() * s.stages(), unknown),
-        ops_(rows<op_messages>::for_overwrite(ops_of(s))),
+        numbers_(s, no_slot),
         local_(s.pp()),
         sent_after_(s.pp()),
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
-    tensor_table<std::uint32_t> numbers(s, no_slot);
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank, numbers);
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_inputs(rank, numbers);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank);
     for (std::size_t c = 0; c < channels_.size(); ++c)
       channels_[c].messages = static_cast<std::uint32_t>(messages_[c].size());
   }
@@ -73,8 +71,20 @@ class message_routing {
   }
   /// 2 if a cell sends two messages into the channel, else 1.
   std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
-  /// The messages of all ops of a rank, in order.
-  std::span<const op_messages> ops(std::uint32_t rank) const { return ops_[rank]; }
+  /// The messages of an op. They are looked up, not stored: a table of them would be as large as the schedule.
+  op_messages of(op o) const {
+    op_messages m{{}, no_slot};
+    if (has_output(o, s_.stages())) m.output = routes_[route_of(product_of(o))];
+    if (!has_input(o, s_.stages())) return m;
+    const tensor_id in = source_of(o);
+    m.input = {routes_[route_of(in)], numbers_[in]};
+    return m;
+  }
+  /// Starts to load what of() needs.
+  void prefetch(const cell& c) const {
+    for (const op o : c)
+      if (has_input(o, s_.stages())) __builtin_prefetch(&numbers_[source_of(o)]);
+  }
   /// Number of outputs that stay on a rank.
   std::uint32_t local(std::uint32_t rank) const { return local_[rank]; }
 
@@ -124,51 +134,32 @@ class message_routing {
 
   static constexpr std::uint32_t unknown = no_slot - 1;  // a route that no tensor has taken yet
 
-  static std::vector<std::size_t> ops_of(const schedule& s) {
-    std::vector<std::size_t> counts;
-    for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-      counts.push_back(0);
-      for (const cell& c : s[rank]) counts.back() += c.size();
-    }
-    return counts;
-  }
-
-  void route_outputs(std::uint32_t rank, tensor_table<std::uint32_t>& numbers) {
+  void route_outputs(std::uint32_t rank) {
     const std::span<const cell> row = s_[rank];
-    op_messages* of = ops_[rank].data();
     std::size_t next = 0;
     for (std::size_t i = 0; i < row.size(); ++i) {
       std::uint32_t first_channel = no_slot;  // of the cell's outputs
       for (const op& o : row[i]) {
-        message_id& to = (of++)->output = {};
-        const auto out = output_of(o, s_.stages());
-        if (!out) continue;
-        to = {route(rank, *out), 0};
-        if (to.channel == first_channel && to.is_remote()) min_send_buffers_[to.channel] = 2;
-        first_channel = to.channel;
-        numbers[*out] = to.number = to.is_remote() ? enqueue(to.channel, *out) : local_[rank]++;
+        if (!has_output(o, s_.stages())) continue;
+        const tensor_id out = product_of(o);
+        const std::uint32_t channel = route(rank, out);
+        if (channel == first_channel && channel != no_slot) min_send_buffers_[channel] = 2;
+        first_channel = channel;
+        numbers_[out] = channel == no_slot ? local_[rank]++ : enqueue(channel, out);
       }
       for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
     }
     for (const gradient_exchange& e : tied_[rank])
       if (e.from == rank && e.to != rank) enqueue_exchange(e);
   }
-  void route_inputs(std::uint32_t rank, tensor_table<std::uint32_t>& numbers) {
-    op_messages* of = ops_[rank].data();
-    for (const cell& c : s_[rank])
-      for (const op& o : c) {
-        const auto in = input_of(o, s_.stages());
-        (of++)->input = in ? message_id{route_of(*in), numbers[*in]} : message_id{};
-      }
-  }
 
-  // The channel of a tensor; no_slot if it stays on its rank. The same for all micro-batches of a replica.
-  std::uint32_t& route_of(tensor_id t) {
+  // The route of a tensor is the same for all micro-batches of a replica: a channel, or no_slot if it stays on its rank.
+  std::size_t route_of(tensor_id t) const {
     const std::uint32_t replica = s_.placement.replica_of(t.micro), gradient = t.kind == tensor_kind::gradient ? 1 : 0;
-    return routes_[std::size_t{2 * replica + gradient} * s_.stages() + t.stage];
+    return std::size_t{2 * replica + gradient} * s_.stages() + t.stage;
   }
   std::uint32_t route(std::uint32_t rank, tensor_id t) {
-    std::uint32_t& channel = route_of(t);
+    std::uint32_t& channel = routes_[route_of(t)];
     if (channel == unknown) {
       const std::uint32_t peer = s_.placement.rank_of(receiver_of(t), t.micro);
       channel = peer == rank ? no_slot : open_channel(rank, peer);
@@ -277,8 +268,8 @@ class message_routing {
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<tensor_id>> messages_;                                   // by channel
   std::vector<std::uint32_t> min_send_buffers_, exchanges_, first_exchange_;       // by channel
-  std::vector<std::uint32_t> routes_;                                              // as route_of()
-  rows<op_messages> ops_;
+  std::vector<std::uint32_t> routes_;                                              // channels, as route_of()
+  tensor_table<std::uint32_t> numbers_;                                            // of messages and local tensors
   std::vector<std::uint32_t> local_;                             // by rank
   std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells
   std::vector<std::vector<gradient_exchange>> replicas_, tied_;  // by receiver; by sender and receiver

@@ -52,7 +52,7 @@ class slot_allocation {
     activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
     context_of_.assign(activation_of_.size(), no_slot);
     local_buffer_.assign(routing_.local(rank), no_slot);
-    next_buffer_ = channel_buffers_ = reductions_ = 0;
+    next_buffer_ = channel_buffers_ = next_local_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
@@ -74,6 +74,9 @@ class slot_allocation {
     return in.buffer_of[m.number] = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
   }
 
+  /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
+  void pass_over(std::uint32_t channel) { out_[channel].take(); }
+
   /// Fills the slots of a cell, and frees those that nothing needs after it.
   void run_cell(const cell& c, std::span<const op_messages> ops, std::array<op_slots, 2>& slots) {
     slots = {};
@@ -88,6 +91,8 @@ class slot_allocation {
     pools[pool::tensor] = channel_buffers_ + local_.size();
     pools[pool::reduction] = reductions_;
     pools[pool::sent_gradient] = routing_.sent_gradients(rank);
+    for (const std::uint32_t c : routing_.channels_at(rank))
+      if (p_.channels[c].to == rank) in_[c] = {};
   }
 
  private:
@@ -103,12 +108,12 @@ class slot_allocation {
 
   // The sender's buffers of a channel, which its messages take in turn.
   struct outgoing {
-    std::uint32_t first = 0, buffers = 0;
-    std::uint32_t round = 0;  // number of the message that was the last to take the first buffer
+    std::uint32_t first = 0, buffers = 0, next = 0;
 
-    std::uint32_t take(std::uint32_t message) {
-      while (message - round >= buffers) round += buffers;
-      return first + (message - round);
+    std::uint32_t take() {
+      const std::uint32_t buffer = first + next;
+      if (++next == buffers) next = 0;
+      return buffer;
     }
   };
 
@@ -130,10 +135,10 @@ class slot_allocation {
       of.context = context_of_[at(o)];
     }
     for (std::size_t k = 0; k < ops.size(); ++k)
-      if (const message_id out = ops[k].output; out.is_remote())
-        slots[k].output = out_[out.channel].take(out.number);
-      else if (out.exists())
-        slots[k].output = local_buffer_[out.number] = channel_buffers_ + local_.take();
+      if (ops[k].output != no_slot)
+        slots[k].output = out_[ops[k].output].take();
+      else if (has_output(c[k], s_.stages()))
+        slots[k].output = local_buffer_[next_local_++] = channel_buffers_ + local_.take();
   }
 
   void release(const cell& c, messages ops, const std::array<op_slots, 2>& slots) {
@@ -158,7 +163,7 @@ class slot_allocation {
   std::vector<outgoing> out_;                       // by channel
 
   // Of the rank:
-  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
+  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, next_local_ = 0, reductions_ = 0;
   number_pool activations_, contexts_, local_;
   std::vector<std::uint32_t> activation_of_, context_of_;  // by at(op)
   std::vector<std::uint32_t> local_buffer_;                // by number of the local tensor
