@@ -75,7 +75,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"cost", {"support", "core"}},
     {"generate", {"support", "core", "cost"}},
     {"simulate", {"support", "core", "cost", "generate"}},
-    {"program", {"support", "core"}},
+    {"program", {"support", "core", "cost"}},
     {"io", {"support", "core", "cost", "simulate", "program"}},
     {"render", {"support", "core", "cost", "simulate"}},
     {"execute", {"support", "core", "simulate", "program"}},
