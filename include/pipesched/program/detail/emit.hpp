@@ -32,7 +32,7 @@ class emission {
     reductions_.clear(), gradients_.clear();
     std::uint32_t cell = 0;
     const std::span<const std::uint32_t> steps = order_.steps(rank);
-    for (auto step = steps.begin(); step != steps.end(); ) {
+    for (auto step = steps.begin(); step != steps.end();) {
       if (*step < ordering::run_cell) {
         emit_receive(*step++);
         continue;
@@ -60,13 +60,13 @@ class emission {
 
   void emit_receive(std::uint32_t channel) {
     const message_id m{channel, receives_[channel]++};
-    const action a{.kind = action_kind::receive,
-                   .what = routing_.messages(channel)[m.number],
-                   .channel = channel,
-                   .buffer = slots_.receive(m)};
-    if (!is_weight_gradient(a)) return emit(a);
-    reductions_.push_back({channel, a.buffer});
-    emit_gradient(a);
+    const tensor_id what = routing_.messages(channel)[m.number];
+    const std::uint32_t buffer = slots_.receive(m);
+    if (what.kind == tensor_kind::weight_gradient) {
+      reductions_.push_back({channel, buffer});
+      gradients_.push_back(next_action_);
+    }
+    emit({.kind = action_kind::receive, .what = what, .channel = channel, .buffer = buffer});
   }
   void emit_sends(std::uint32_t rank, std::uint32_t cell, const std::array<op_messages, 2>& messages) {
     const pipesched::cell& c = row_[cell];

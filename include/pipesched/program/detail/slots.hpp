@@ -46,7 +46,7 @@ class slot_allocation {
         in_(p.channels.size()),
         out_(p.channels.size()) {}
 
-  // Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
+  /// Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
     activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
@@ -84,6 +84,7 @@ class slot_allocation {
     release(c, ops, slots);
   }
 
+  /// Fills the pools of the rank.
   void finish(std::uint32_t rank) {
     pool_sizes& pools = p_.pools[rank];
     pools[pool::activation] = activations_.size();
