@@ -200,7 +200,8 @@ TEST_CASE("launch order: exists for every program that verify() proves; others a
 TEST_CASE("launch order: every program ends with one queue per rank under any costs") {
   const uniform_costs nothing{.forward = 0, .backward = 0};
   // Times that are lost when they are added to others.
-  const stage_costs lost{.forward = {1e300}, .backward_input = {1}, .backward_weight = {1e-300}, .transfer_time = {1e-5}};
+  const stage_costs lost{
+      .forward = {1e300}, .backward_input = {1}, .backward_weight = {1e-300}, .transfer_time = {1e-5}};
   random_costs random(11);
   int other_orders = 0;
   for_all_families(5, 9, [&](const family& of, const schedule_params& params) {

@@ -48,7 +48,8 @@ class emission {
     slots_.finish(rank);
     // Weight gradients have the buffers after those of tensors, which are counted only now.
     const pool_sizes& pools = p_.pools[rank];
-    for (action* a : gradients_) a->buffer += a->kind == action_kind::send ? pools.owned_buffers() : pools[pool::tensor];
+    for (action* a : gradients_)
+      a->buffer += a->kind == action_kind::send ? pools.owned_buffers() : pools[pool::tensor];
   }
 
  private:

@@ -30,7 +30,8 @@ class message_times {
       : p_(p), costs_(costs), posted_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
     if constexpr (requires { costs.check(p.schedule.stages()); }) costs.check(p.schedule.stages());
     for (std::size_t c = 0; c < posted_.size(); ++c) posted_[c].resize(p.channels[c].messages);
-    for (std::uint32_t r = 0; r < ranks_.size(); ++r) ranks_[r].cells = p.schedule[r], ranks_[r].starts.reserve(p.schedule[r].size());
+    for (std::uint32_t r = 0; r < ranks_.size(); ++r)
+      ranks_[r].cells = p.schedule[r], ranks_[r].starts.reserve(p.schedule[r].size());
     interpreter<observer> all(p, observer{this});
     all.run([&](std::uint32_t rank, const std::string& fault) {
       throw schedule_error(concat({"cannot order the messages of a program that is not valid: ",
