@@ -83,12 +83,12 @@ int main() {
   check(nccl::library::text(ncclInvalidUsage).find("invalid usage") == 0, nccl::library::text(ncclInvalidUsage));
 
   check(cuda::shared_queues_note(8, nullptr).empty(), "eight streams have queues of their own");
-  check(
-      cuda::shared_queues_note(9, nullptr) ==
-          "CUDA_DEVICE_MAX_CONNECTIONS is not set: 9 streams share 8 queues of the device, where what stands behind a "
-          "message that waits waits, too. Nothing deadlocks, as all ranks start their messages in one order, but less "
-          "overlaps. Set it to 9 or more before CUDA starts",
-      cuda::shared_queues_note(9, nullptr));
+  check(cuda::shared_queues_note(9, nullptr) ==
+            "CUDA_DEVICE_MAX_CONNECTIONS is not set: 9 streams share 8 queues of the device, where work queued after "
+            "a message that waits also waits. Nothing deadlocks, as all ranks start their messages in one order, but "
+            "less "
+            "overlaps. Set it to 9 or more before CUDA starts",
+        cuda::shared_queues_note(9, nullptr));
   check(cuda::shared_queues_note(5, "1").find("CUDA_DEVICE_MAX_CONNECTIONS is 1: 5 streams share 1 queue of") == 0,
         cuda::shared_queues_note(5, "1"));
   check(cuda::shared_queues_note(40, "32").find("Set it to 32 or more") != std::string::npos,

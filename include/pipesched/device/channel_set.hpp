@@ -138,8 +138,10 @@ class channel_set {
       if (found == nullptr) {
         const channel_options chosen = options_of(of);
         require_ctas(chosen, concat({"the channel from rank ", of.from, " to rank ", of.to}));
-        found = &all_.emplace_back(own_channel{.from = of.from, .to = of.to, .sends = of.from == rank});
-        found->stream = make_stream(runtime, device, chosen.stream_priority, where);
+        own_channel made{.from = of.from, .to = of.to, .sends = of.from == rank};
+        made.stream = make_stream(runtime, device, chosen.stream_priority, where);
+        const std::lock_guard lock(mutex_);  // the watchdog goes through all channels
+        found = &all_.emplace_back(std::move(made));
       }
       by_channel_[c] = found, order_.push_back(c);
     }
@@ -327,7 +329,7 @@ class channel_set {
   std::deque<own_channel> all_;
   std::vector<own_channel*> by_channel_;  // of the program; none where it is not of this rank
   std::vector<std::uint32_t> order_;
-  std::mutex mutex_;  // of the library, and of the channels' communicators
+  std::mutex mutex_;  // of the library, the list of channels and their communicators
   std::atomic<bool> stopped_{false}, aborted_{false}, ended_{false}, stuck_{false};
   std::string cause_;
 };

@@ -30,7 +30,7 @@ struct message_id {
 /// The messages of an op. At the ends of the model one of them does not exist.
 struct op_messages {
   message_id input;
-  std::uint32_t output;  // its channel; no_slot if it stays on its rank. Its number is counted by whoever sends it
+  std::uint32_t output;  // its channel; no_slot if it stays on its rank. Its sender counts its number
 };
 
 /// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
