@@ -219,7 +219,9 @@ int run_over_nccl(const options& o, const program& p, const std::vector<schedule
   std::deque<trainer<Real>> trainers;
   trainer<Real>& own = trainers.emplace_back(p, job.rank(), device, o.sizes, o.training());
   nccl::transport transport(own.place(), job,
-                            {.time_limit = seconds(o.time_limit), .start_limit = seconds(o.start_limit)});
+                            {.time_limit = seconds(o.time_limit),
+                             .start_limit = seconds(o.start_limit),
+                             .abort_limit = seconds(std::min(o.time_limit, 60.0))});
   if (job.rank() == 0 && o.mode == "graph")
     own.before_step = [](std::size_t step) {
       if (step == warm_up) std::puts("replaying a graph"), std::fflush(stdout);

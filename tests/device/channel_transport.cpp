@@ -528,7 +528,9 @@ TEST_CASE(
   std::atomic<int> calls = 0, resorts = 0;
   std::mutex mutex;
   std::string last;
-  std::atomic<bool> callback_hangs = false;
+  std::atomic<bool> rank_hangs = false;
+  std::atomic<bool>& callback_hangs =
+      *new std::atomic<bool>(false);  // leaked: read until the callback's thread has ended
   channel_transport_options options{.time_limit = std::chrono::seconds(20),
                                     .abort_limit = std::chrono::milliseconds(200),
                                     .on_failure =
@@ -540,10 +542,13 @@ TEST_CASE(
                                     .last_resort =
                                         [&](const std::string& text) {
                                           ++resorts;
-                                          const std::lock_guard lock(mutex);
-                                          last = text;
+                                          {
+                                            const std::lock_guard lock(mutex);
+                                            last = text;
+                                          }
+                                          rank_hangs = false;
                                         }};
-  for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs"}) {
+  for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs", "a rank hangs"}) {
     CAPTURE(what);
     calls = resorts = 0;
     job& j = *new job(p, 0, 1, options);  // leaked: threads that hang use it
@@ -555,13 +560,23 @@ TEST_CASE(
       callback_hangs = what == std::string("the callback hangs");
       throw std::domain_error("not a number");
     };
+    rank_hangs = what == std::string("a rank hangs");
+    j.on_device[1].fails = [&](op o) {
+      while (o.micro == 2 && rank_hangs) std::this_thread::yield();
+    };
+    const bool hangs_rank = rank_hangs;
     const auto start = std::chrono::steady_clock::now();
     const auto said = j.run([&](std::uint32_t r, cluster_transport& t) { run(p, r, j.on_device[r], t); });
     CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
     CHECK(said[2] == "rank 2 at 2F3: not a number");
     CHECK(said[0].find("aborted: rank 2 at 2F3: not a number\nthis is rank 0 at ") == 0);
     CHECK(calls == 4);  // once a rank
-    CHECK(resorts == (j.cluster.aborts_hang || callback_hangs ? 4 : 0));
+    CHECK(resorts == (j.cluster.aborts_hang || callback_hangs ? 4 : hangs_rank ? 1 : 0));
+    if (hangs_rank) {
+      CHECK(last.find("rank 1 at ") == 0);
+      CHECK(last.find(" has not returned within 0.2 seconds after a failure; ending the process: ") !=
+            std::string::npos);
+    }
     if (j.cluster.aborts_hang)
       CHECK(last.find("its messages have not ended within 0.2 seconds after a failure; ending the process: ") == 0);
     if (callback_hangs) CHECK(last.find("on_failure() has not returned within 0.2 seconds") == 0);

@@ -265,15 +265,15 @@ class rendezvous {
     post(a, bytes.data());
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    tensor_id sent;
-    std::memcpy(&sent, bytes.data(), sizeof sent);
-    require(sent == a.what, "the memory does not hold what is sent");
     if (is_weight_gradient(a)) {
       require(a.buffer >= p_.pools[rank_].owned_buffers() && a.buffer < own_.buffers.size(), "no such buffer");
       require(own_.buffers[a.buffer].is == content::nothing, "the buffer is taken");
     } else {
       require(own_.buffers[a.buffer].is == content::held, "the buffer does not hold what is sent");
     }
+    tensor_id sent;
+    std::memcpy(&sent, bytes.data(), sizeof sent);
+    require(sent == a.what, "the memory does not hold what is sent");
     own_.buffers[a.buffer].is = content::sending;
     post(a, const_cast<std::byte*>(bytes.data()));  // only read
   }

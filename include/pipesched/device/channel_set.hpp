@@ -45,7 +45,7 @@ struct channel_transport_options {
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
-  /// How long aborted messages, and on_failure, may take to end.
+  /// How long aborted messages, on_failure, and then a callback that the rank is in, may take to end.
   std::chrono::duration<double> abort_limit = std::chrono::minutes(1);
   /// Called once before messages are aborted, with the cause, by a thread of the library: the place to abort the trainer's own
   /// communicators, whose kernels may keep the device.
@@ -102,7 +102,8 @@ inline std::vector<std::uint32_t> connection_rounds(const program& p) {
   return rounds;
 }
 
-/// All functions but abort(), hear(), hears_cause(), find_error(), end_messages(), stopped(), aborted() and cause() are for
+/// All functions but abort(), hear(), hears_cause(), find_error(), end_messages(), end_process(), is_noticed(), stopped(), aborted() and cause()
+/// are for
 /// the rank's own thread.
 template <device_runtime R, message_library<typename R::stream> L>
 class channel_set {
@@ -229,19 +230,32 @@ class channel_set {
     if (ended_.exchange(true)) return;
     if (options_.on_failure &&
         !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] { call(cause); }}))
-      give_up_process("on_failure() has not returned");
+      end_process("on_failure() has not returned");
     std::vector<std::function<void()>> aborts;
     for (const communicator c : connected()) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
-    if (!run_within(options_.abort_limit, std::move(aborts))) give_up_process("its messages have not ended");
+    if (!run_within(options_.abort_limit, std::move(aborts))) end_process("its messages have not ended");
   }
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+  /// The rank's own thread knows of the failure, and ends.
+  void notice() const { noticed_.store(true); }
+  bool is_noticed() const { return noticed_.load(); }
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
   /// True if something of these channels is still at work after the last resort.
   bool is_stuck() const { return stuck_.load(); }
   const std::string& cause() const { return cause_; }
-  [[noreturn]] void give_up() const { throw pipeline_aborted("aborted: " + cause_text()); }
+  [[noreturn]] void give_up() const {
+    notice();
+    throw pipeline_aborted("aborted: " + cause_text());
+  }
   void require_going() const {
     if (stopped()) give_up();
+  }
+
+  /// The last resort. @param what  "its messages have not ended"
+  void end_process(std::string_view what) {
+    stuck_.store(true);
+    options_.last_resort(concat({what, " within ", options_.abort_limit.count(),
+                                 " seconds after a failure; ending the process: ", cause_text()}));
   }
 
   /// The error of a message in progress; empty without one.
@@ -269,7 +283,7 @@ class channel_set {
       if (!library_.succeeded(library_.close(c.of, goes_on)))
         aborts.push_back([library = library_, of = c.of]() mutable { library.abort(of); });
     }
-    if (!run_within(options_.abort_limit, std::move(aborts))) give_up_process("its channels have not closed");
+    if (!run_within(options_.abort_limit, std::move(aborts))) end_process("its channels have not closed");
   }
 
  private:
@@ -307,12 +321,6 @@ class channel_set {
       if (c.connected) all.push_back(c.of);
     return all;
   }
-  void give_up_process(std::string_view what) {
-    stuck_.store(true);
-    options_.last_resort(concat({what, " within ", options_.abort_limit.count(),
-                                 " seconds after a failure; ending the process: ", cause_text()}));
-  }
-
   void publish(std::string cause) {
     cause_ = std::move(cause);
     aborted_.store(true, std::memory_order_release);
@@ -331,6 +339,7 @@ class channel_set {
   std::vector<std::uint32_t> order_;
   std::mutex mutex_;  // of the library, the list of channels and their communicators
   std::atomic<bool> stopped_{false}, aborted_{false}, ended_{false}, stuck_{false};
+  mutable std::atomic<bool> noticed_{false};
   std::string cause_;
 };
 

@@ -197,6 +197,7 @@ class channel_transport {
 
   /// Stops all ranks, unless one has already; its messages end soon after.
   void abort(std::string_view cause) {
+    channels_.notice();
     channels_.abort(detail::concat({here()(), ": ", cause}));
     finished_ = true;
   }

@@ -3,7 +3,7 @@
 
 // The watchdog of one rank, a thread of its own: it hears of failures of other processes (coordinator), asks the library for
 // errors, and sees whether anything moves. When something fails, or the rank's own thread has stopped the messages, it ends
-// those in progress. It calls no function of the device, so nothing that keeps the device keeps it.
+// those in progress, and the process if the rank stays in a callback. It calls no function of the device, so nothing that keeps the device keeps it.
 
 #include <algorithm>
 #include <chrono>
@@ -31,7 +31,7 @@ class channel_watchdog {
     for (const auto limit : {options.time_limit, options.start_limit, options.abort_limit}) checked_time_limit(limit);
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   }
-  /// Waits until it has ended what it was at: at most three times the abort limit, then the last resort.
+  /// Waits until it has ended what it was at: at most the time of its limits, then the last resort.
   void stop() { thread_ = {}; }
 
  private:
@@ -56,9 +56,20 @@ class channel_watchdog {
     while (true) {
       never.wait_for(lock, stop, tick, [] { return false; });
       find_failure();
-      if (channels_.stopped()) return channels_.end_messages();
+      if (channels_.stopped()) {
+        channels_.end_messages();
+        return wait_for_rank(stop);
+      }
       if (stop.stop_requested()) return;
       look_for_progress(std::min<seconds>(shorter / 10, std::chrono::seconds(1)));
+    }
+  }
+  // A rank in a callback that does not return keeps its process, and so its launcher, from ending.
+  void wait_for_rank(const std::stop_token& stop) {
+    const auto start = clock::now();
+    while (!stop.stop_requested() && !channels_.is_noticed() && progress_.current_phase() != phase::between_steps) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (clock::now() - start > options_.abort_limit) return channels_.end_process(place() + " has not returned");
     }
   }
   void find_failure() {
