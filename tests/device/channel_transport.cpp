@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -551,7 +552,8 @@ TEST_CASE(
   for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs", "a rank hangs"}) {
     CAPTURE(what);
     calls = resorts = 0;
-    job& j = *new job(p, 0, 1, options);  // leaked: threads that hang use it
+    static std::deque<job>& jobs = *new std::deque<job>;  // never destroyed: threads that hang use them
+    job& j = jobs.emplace_back(p, 0, 1, options);
     j.cluster.live = true;
     j.on_device[2].fails = [&](op o) {
       if (o.micro != 3) return;

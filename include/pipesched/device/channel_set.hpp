@@ -83,6 +83,14 @@ inline bool run_within(std::chrono::duration<double> limit, std::vector<std::fun
   return shared->changed.wait_for(lock, limit, [&] { return shared->left == 0; });
 }
 
+/// A text that lives as long as the process: a connection that was given up may still read it.
+inline const std::string& keep(std::string text) {
+  static std::mutex& mutex = *new std::mutex;
+  static std::deque<std::string>& kept = *new std::deque<std::string>;
+  const std::lock_guard lock(mutex);
+  return kept.emplace_back(std::move(text));
+}
+
 /// For each channel the round in which it connects: a rank has at most one in a round, so many connect at once, and ranks
 /// that go through their channels round by round never wait in a cycle. Fewer than twice as many rounds as the busiest rank
 /// has channels.
@@ -163,7 +171,7 @@ class channel_set {
   template <typename Where>
   void connect(std::uint32_t number, const channel& c, const std::string& id, const Where& where) {
     own_channel& own = of(number);
-    const std::string& name = *new std::string(concat({"pipesched ", c.from, " to ", c.to}));  // as long as the process
+    const std::string& name = keep(concat({"pipesched ", c.from, " to ", c.to}));
     const auto start = clock::now();
     const std::function<bool()> goes_on = [&] {
       if (hear(where)) return false;
