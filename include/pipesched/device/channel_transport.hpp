@@ -250,11 +250,11 @@ class channel_transport {
     }
   }
 
-  // The facts of a channel that its sender passes to its receiver: the program, the sizes of the messages, and an id if the two are to
-  // connect.
+  // The facts of a channel that its sender passes to its receiver: the program and the sizes of the messages. An id follows
+  // if the two are to connect. @param hash  fingerprint() of the program
   template <typename Memory>
-  std::vector<std::uint64_t> facts_of(std::uint32_t channel, const Memory& memory) const {
-    std::vector<std::uint64_t> facts{fingerprint(*program_)};
+  std::vector<std::uint64_t> facts_of(std::uint64_t hash, std::uint32_t channel, const Memory& memory) const {
+    std::vector<std::uint64_t> facts{hash};
     for (const action& a : row())
       if (is_message(a) && a.channel == channel) facts.push_back(memory(a).size());
     return facts;
@@ -262,18 +262,19 @@ class channel_transport {
   // Collective. Returns the ids of channels that are to be connected, by channel.
   template <typename Memory>
   std::vector<std::string> exchange(const Memory& memory) {
+    const std::uint64_t hash = fingerprint(*program_);
     std::vector<std::string> ids(program_->channels.size());
     std::vector<parcel> mine;
     for (const std::uint32_t c : channels_.order()) {
       if (!channels_.of(c).sends) continue;
-      const std::vector<std::uint64_t> facts = facts_of(c, memory);
+      const std::vector<std::uint64_t> facts = facts_of(hash, c, memory);
       if (!channels_.of(c).connected) ids[c] = channels_.make_id(here());
       std::string text(reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]);
       mine.push_back({process_of(program_->channels[c].to), text + ids[c]});
     }
     const std::vector<parcel> received = job_.exchange(mine);
     for (const std::uint32_t c : channels_.order())
-      if (!channels_.of(c).sends) ids[c] = id_from(received, c, facts_of(c, memory));
+      if (!channels_.of(c).sends) ids[c] = id_from(received, c, facts_of(hash, c, memory));
     return ids;
   }
   // The id for a channel, from the facts of its sender. @throws schedule_error if the two sides differ

@@ -140,7 +140,7 @@ class rank_executor {
     transport_.on_action(n);
     switch (a.kind) {
       case action_kind::receive: return transport_.post_receive(a, message_memory(trainer_, p_, rank_, a));
-      case action_kind::compute: return compute(n, a.index);
+      case action_kind::compute: return compute(n, a);
       case action_kind::send: return transport_.post_send(a, message_memory(trainer_, p_, rank_, a));
       case action_kind::accumulate: return accumulate(n, a);
     }
@@ -177,21 +177,21 @@ class rank_executor {
   }
   double now() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero_).count(); }
 
-  void compute(std::uint32_t n, std::uint32_t index) {
-    const auto& of = slots_[index];
-    for (const op_slots& s : of) {
-      if (s.input != no_slot) transport_.wait(s.input);
-      if (s.output != no_slot) transport_.wait(s.output);
-    }
+  void wait_for_messages(const action& a) {
+    for_each_awaited(p_, rank_, a, [&](std::uint32_t buffer) { transport_.wait(buffer); });
+  }
+  void compute(std::uint32_t n, const action& a) {
+    const std::uint32_t index = a.index;
+    wait_for_messages(a);
     if (!record_.empty()) record_[index].start = now();
     if constexpr (requires { transport_.begin_cell(index); }) transport_.begin_cell(index);
-    call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], of); });
+    call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], slots_[index]); });
     if constexpr (requires { transport_.end_cell(index); }) transport_.end_cell(index);
     if (!record_.empty()) record_[index].end = now();
   }
   void accumulate(std::uint32_t n, const action& a) {
     if constexpr (trainer_has::reductions<Trainer>) {
-      for_each_awaited(p_, rank_, a, [&](std::uint32_t buffer) { transport_.wait(buffer); });
+      wait_for_messages(a);
       const reduction r{a.chunk, static_cast<std::uint16_t>(a.index), a.what, a.buffer, a.other_chunk};
       call_trainer(rank_, place(n), [&] { trainer_.reduce(r); });
     }
