@@ -467,12 +467,12 @@ TEST_CASE("run_all: steps of gradient descent are those of one device, to the bi
 TEST_CASE("run_all: hooks are called around each step, with its number, whatever the driver") {
   struct logging {
     std::vector<std::string> log{};
-    std::array<std::byte, 8> bytes{};
+    std::array<std::array<std::byte, 8>, 4> messages{};
     void begin_step(std::size_t step) { log.push_back("begin " + std::to_string(step)); }
     void end_step(std::size_t step) { log.push_back("end " + std::to_string(step)); }
     void forward(task t) { log.push_back(to_string(t.what)); }
     void backward(task t) { log.push_back(to_string(t.what)); }
-    std::span<std::byte> buffer(tensor_id, std::uint32_t) { return bytes; }
+    std::span<std::byte> buffer(tensor_id, std::uint32_t n) { return messages.at(n); }
   };
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 1}));
   const auto expected = [](const std::string& stage) {
@@ -649,10 +649,10 @@ TEST_CASE("run: a reduction says which chunks' gradients become the sum, and whe
 
 TEST_CASE("run_all: what does not fit is refused before anything runs, and the world is as it was") {
   struct no_split {
-    std::array<std::byte, 8> bytes{};
+    std::array<std::array<std::byte, 8>, 4> messages{};
     void forward(task) {}
     void backward(task) {}
-    std::span<std::byte> buffer(tensor_id, std::uint32_t) { return bytes; }
+    std::span<std::byte> buffer(tensor_id, std::uint32_t n) { return messages.at(n); }
   };
   thread_world world(2);
   std::vector<no_split> two(2), three(3);
