@@ -22,7 +22,9 @@ namespace pipesched::detail {
 class emission {
  public:
   emission(const message_routing& routing, const ordering& order, program& p)
-      : routing_(routing), order_(order), slots_(routing, order, p), p_(p), receives_(p.channels.size(), 0) {}
+      : routing_(routing), order_(order), slots_(routing, order, p), p_(p) {
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c) next_received_.push_back(routing.messages(c).data());
+  }
 
   void run(std::uint32_t rank) {
     slots_.start(rank);
@@ -37,12 +39,12 @@ class emission {
         emit_receive(*step++);
         continue;
       }
-      std::array<op_messages, 2> messages;
-      for (std::size_t k = 0; k < row_[cell].size(); ++k) messages[k] = routing_.of(row_[cell][k]);
-      slots_.run_cell(row_[cell], {messages.data(), row_[cell].size()}, slots_of_row_[cell]);
+      std::array<op_channels, 2> channels;
+      for (std::size_t k = 0; k < row_[cell].size(); ++k) channels[k] = routing_.channels_of(rank, row_[cell][k]);
+      slots_.run_cell(row_[cell], {channels.data(), row_[cell].size()}, slots_of_row_[cell]);
       emit({.kind = action_kind::compute, .index = cell});
       for (std::uint32_t receives = *step++ - ordering::run_cell; receives > 0; --receives) emit_receive(*step++);
-      emit_sends(rank, cell++, messages);
+      emit_sends(rank, cell++, channels);
     }
     exchange_gradients(rank);
     slots_.finish(rank);
@@ -60,19 +62,18 @@ class emission {
   }
 
   void emit_receive(std::uint32_t channel) {
-    const message_id m{channel, receives_[channel]++};
-    const tensor_id what = routing_.messages(channel)[m.number];
-    const std::uint32_t buffer = slots_.receive(m);
+    const tensor_id what = *next_received_[channel]++;
+    const std::uint32_t buffer = slots_.receive(channel, what);
     if (what.kind == tensor_kind::weight_gradient) {
       reductions_.push_back({channel, buffer});
       gradients_.push_back(next_action_);
     }
     emit({.kind = action_kind::receive, .what = what, .channel = channel, .buffer = buffer});
   }
-  void emit_sends(std::uint32_t rank, std::uint32_t cell, const std::array<op_messages, 2>& messages) {
+  void emit_sends(std::uint32_t rank, std::uint32_t cell, const std::array<op_channels, 2>& channels) {
     const pipesched::cell& c = row_[cell];
     for (std::size_t k = 0; k < c.size(); ++k)
-      if (const std::uint32_t channel = messages[k].output; channel != no_slot)
+      if (const std::uint32_t channel = channels[k].output; channel < local_channel)
         emit({.kind = action_kind::send,
               .what = product_of(c[k]),
               .channel = channel,
@@ -116,7 +117,7 @@ class emission {
   const ordering& order_;
   slot_allocation slots_;
   program& p_;
-  std::vector<std::uint32_t> receives_;  // by channel
+  std::vector<const tensor_id*> next_received_;  // by channel
 
   // Of the rank:
   std::span<const cell> row_;

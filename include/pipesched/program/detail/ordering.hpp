@@ -85,24 +85,30 @@ class ordering {
     std::uint32_t* next_step = nullptr;
     std::uint32_t blocked_by = no_slot;  // the channel in which a message could not be sent
   };
+  struct op_messages : op_channels {
+    std::uint32_t number;  // of the input, if it comes from another rank
+  };
   using messages = std::span<const op_messages>;
+
+  op_messages messages_of(std::uint32_t rank, op o) const {
+    const op_channels channels = routing_.channels_of(rank, o);
+    return {channels, channels.input < local_channel ? routing_.number_of_input(rank, o) : no_slot};
+  }
 
   void run(std::uint32_t r) {
     rank_state& rank = ranks_[r];
     rank.blocked_by = no_slot;
     const std::span<const cell> row = s_[r];
     for (; rank.done < row.size(); ++rank.done) {
-      prefetch(row, rank.done + 6);
-      if (rank.done + 2 < row.size()) routing_.prefetch(row[rank.done + 2]);
       std::array<op_messages, 2> of_cell;
       const messages ops(of_cell.data(), row[rank.done].size());
-      for (std::size_t k = 0; k < ops.size(); ++k) of_cell[k] = routing_.of(row[rank.done][k]);
+      for (std::size_t k = 0; k < ops.size(); ++k) of_cell[k] = messages_of(r, row[rank.done][k]);
       if (lacks_input(ops) || lacks_buffer(rank, ops)) break;
       std::uint32_t& step = *rank.next_step++;
       give_inputs_back(ops);
       step = run_cell + static_cast<std::uint32_t>(rank.next_step - &step - 1);
       for (const op_messages& op : ops)
-        if (op.output != no_slot) send(op.output);
+        if (op.output < local_channel) send(op.output);
       routing_.for_each_sent_after(r, rank.done, rank.next_sent_after,
                                    [&](const gradient_exchange& e) { send(routing_.channel_between(e.from, e.to)); });
     }
@@ -112,11 +118,11 @@ class ordering {
   bool lacks_input(messages ops) {
     bool lacks = false;
     for (const op_messages& op : ops) {
-      if (!op.input.is_remote()) continue;
-      channel_state& c = channels_[op.input.channel];
-      while (c.posted <= op.input.number) post_needed(op.input.channel);
-      if (lacks || c.sent > op.input.number) continue;
-      c.awaited_by_receiver = op.input.number;
+      if (op.input >= local_channel) continue;
+      channel_state& c = channels_[op.input];
+      while (c.posted <= op.number) post_needed(op.input);
+      if (lacks || c.sent > op.number) continue;
+      c.awaited_by_receiver = op.number;
       lacks = true;
     }
     return lacks;
@@ -128,7 +134,7 @@ class ordering {
   }
   bool lacks_buffer(rank_state& rank, messages ops) {
     for (const op_messages& op : ops) {
-      if (op.output == no_slot) continue;
+      if (op.output >= local_channel) continue;
       channel_state& c = channels_[op.output];
       const std::uint32_t number = c.sent + (&op != ops.data() && op.output == ops[0].output);
       if (number < c.send_buffers + c.posted) continue;
@@ -150,9 +156,9 @@ class ordering {
   }
   void give_inputs_back(messages ops) {
     for (const op_messages& op : ops)
-      if (op.input.is_remote()) {
-        ++channels_[op.input.channel].free;
-        post_free(op.input.channel);
+      if (op.input < local_channel) {
+        ++channels_[op.input].free;
+        post_free(op.input);
       }
   }
 

@@ -7,6 +7,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -17,20 +19,12 @@
 
 namespace pipesched::detail {
 
-/// Identity of a message: its channel and its number there. A tensor that stays on its rank has no channel, and a number
-/// among that rank's local tensors.
-struct message_id {
-  std::uint32_t channel = no_slot, number = no_slot;
+/// The channel of a tensor that stays on its rank.
+inline constexpr std::uint32_t local_channel = no_slot - 1;
 
-  constexpr bool exists() const { return number != no_slot; }
-  constexpr bool is_remote() const { return channel != no_slot; }
-
-  friend constexpr bool operator==(const message_id&, const message_id&) = default;
-};
-/// The messages of an op. At the ends of the model one of them does not exist.
-struct op_messages {
-  message_id input;
-  std::uint32_t output;  // its channel; no_slot if it stays on its rank. Its sender counts its number
+/// The channels of what an op reads and writes: local_channel if that stays on its rank, no_slot if there is nothing.
+struct op_channels {
+  std::uint32_t input = no_slot, output = no_slot;
 };
 
 /// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
@@ -46,13 +40,13 @@ class message_routing {
       : s_(s),
         channels_of_(s.pp()),
         channels_at_(s.pp()),
-        routes_(std::size_t{2} * s.placement.replicas() * s.stages(), unknown),
-        numbers_(s, no_slot),
-        local_(s.pp()),
+        first_stage_(s.pp() + 1, 0),
+        numbers_(std::size_t{2} * s.stages() * s.micro, no_slot),
         sent_after_(s.pp()),
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
+    find_neighbours();
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank);
     for (std::size_t c = 0; c < channels_.size(); ++c)
       channels_[c].messages = static_cast<std::uint32_t>(messages_[c].size());
@@ -65,28 +59,13 @@ class message_routing {
   std::uint32_t tensors(std::uint32_t channel) const { return channels_[channel].messages - exchanges_[channel]; }
   /// Number of the first weight gradient in a channel; no_slot if it has none.
   std::uint32_t first_exchange(std::uint32_t channel) const { return first_exchange_[channel]; }
-  bool is_exchange(message_id m) const {
-    return m.number >= first_exchange_[m.channel] &&
-           messages_[m.channel][m.number].kind == tensor_kind::weight_gradient;
-  }
   /// 2 if a cell sends two messages into the channel, else 1.
   std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
-  /// The messages of an op. They are looked up, not stored: a table of them would be as large as the schedule.
-  op_messages of(op o) const {
-    op_messages m{{}, no_slot};
-    if (has_output(o, s_.stages())) m.output = routes_[route_of(product_of(o))];
-    if (!has_input(o, s_.stages())) return m;
-    const tensor_id in = source_of(o);
-    m.input = {routes_[route_of(in)], numbers_[in]};
-    return m;
+  op_channels channels_of(std::uint32_t rank, op o) const { return route(rank, o.chunk, o.pass).channels; }
+  /// The number of an op's input in its channel. @pre it comes from another rank
+  std::uint32_t number_of_input(std::uint32_t rank, op o) const {
+    return numbers_[route(rank, o.chunk, o.pass).inputs + o.micro];
   }
-  /// Starts to load what of() needs.
-  void prefetch(const cell& c) const {
-    for (const op o : c)
-      if (has_input(o, s_.stages())) __builtin_prefetch(&numbers_[source_of(o)]);
-  }
-  /// Number of outputs that stay on a rank.
-  std::uint32_t local(std::uint32_t rank) const { return local_[rank]; }
 
   /// Calls `f(exchange)` for the weight gradients that a rank sends after a cell. Cells are asked for in order; `next` is
   /// 0 before the first one and holds the position between calls.
@@ -132,40 +111,74 @@ class message_routing {
     gradient_exchange what;
   };
 
-  static constexpr std::uint32_t unknown = no_slot - 1;  // a route that no tensor has taken yet
+  // The messages of all micro-batches of a stage's replica, for one pass.
+  struct op_route {
+    op_channels channels;
+    std::size_t inputs = 0;  // their numbers, by micro-batch: a place in numbers_
+  };
+  static constexpr std::uint32_t unknown = no_slot - 2;  // a channel before its first message
+
+  op_route& route(std::uint32_t rank, std::uint8_t chunk, pass p) {
+    return routes_[first_stage_[rank] + chunk][static_cast<std::size_t>(p)];
+  }
+  const op_route& route(std::uint32_t rank, std::uint8_t chunk, pass p) const {
+    return routes_[first_stage_[rank] + chunk][static_cast<std::size_t>(p)];
+  }
+
+  std::size_t place_of_number(tensor_id t) const {
+    const std::size_t kind = t.kind == tensor_kind::gradient ? s_.stages() : 0;
+    return (kind + t.stage) * s_.micro + t.micro;
+  }
+
+  // The tensors that every op has. Their channels are not known yet.
+  void find_neighbours() {
+    const std::uint32_t stages = s_.stages(), replicas = s_.placement.replicas();
+    for (std::uint32_t replica = 0; replica < replicas; ++replica)
+      for (const std::uint16_t rank : s_.placement.rank_of_stage(replica)) ++first_stage_[rank + 1u];
+    std::partial_sum(first_stage_.begin(), first_stage_.end(), first_stage_.begin());
+    routes_.resize(std::size_t{replicas} * stages);
+    for (std::uint32_t replica = 0; replica < replicas; ++replica)
+      for (std::uint32_t stage = 0; stage < stages; ++stage)
+        for (const pass p : {pass::forward, pass::backward, pass::backward_input}) {
+          const op o{.pass = p, .stage = static_cast<std::uint16_t>(stage)};
+          op_route& r = route(home(o.stage, replica), chunk_of(o.stage, replica), p);
+          if (has_output(o, stages)) r.channels.output = unknown;
+          if (has_input(o, stages)) r.channels.input = unknown, r.inputs = place_of_number(source_of(o));
+        }
+  }
 
   void route_outputs(std::uint32_t rank) {
     const std::span<const cell> row = s_[rank];
+    const auto* const routes = routes_.data() + first_stage_[rank];
     std::size_t next = 0;
     for (std::size_t i = 0; i < row.size(); ++i) {
       std::uint32_t first_channel = no_slot;  // of the cell's outputs
-      for (const op& o : row[i]) {
-        if (!has_output(o, s_.stages())) continue;
-        const tensor_id out = product_of(o);
-        const std::uint32_t channel = route(rank, out);
-        if (channel == first_channel && channel != no_slot) min_send_buffers_[channel] = 2;
+      for (const op o : row[i]) {
+        const std::uint32_t& channel = routes[o.chunk][static_cast<std::size_t>(o.pass)].channels.output;
+        if (channel == unknown) connect(rank, o);
+        if (channel >= local_channel) continue;
+        if (channel == first_channel) min_send_buffers_[channel] = 2;
         first_channel = channel;
-        numbers_[out] = channel == no_slot ? local_[rank]++ : enqueue(channel, out);
+        const tensor_id out = product_of(o);
+        numbers_[place_of_number(out)] = enqueue(channel, out);
       }
       for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
     }
     for (const gradient_exchange& e : tied_[rank])
       if (e.from == rank && e.to != rank) enqueue_exchange(e);
   }
+  // Sets the channel between an op and the one that uses its output, of whatever pass both are.
+  void connect(std::uint32_t rank, op o) {
+    const std::uint16_t user = receiver_of(product_of(o));
+    const std::uint32_t replica = s_.placement.replica_of(o.micro), peer = home(user, replica);
+    const std::uint32_t channel = peer == rank ? local_channel : open_channel(rank, peer);
+    for (const pass p : {pass::forward, pass::backward, pass::backward_input})
+      if ((p == pass::forward) == (o.pass == pass::forward)) {
+        route(rank, o.chunk, p).channels.output = channel;
+        route(peer, chunk_of(user, replica), p).channels.input = channel;
+      }
+  }
 
-  // The route of a tensor is the same for all micro-batches of a replica: a channel, or no_slot if it stays on its rank.
-  std::size_t route_of(tensor_id t) const {
-    const std::uint32_t replica = s_.placement.replica_of(t.micro), gradient = t.kind == tensor_kind::gradient ? 1 : 0;
-    return std::size_t{2 * replica + gradient} * s_.stages() + t.stage;
-  }
-  std::uint32_t route(std::uint32_t rank, tensor_id t) {
-    std::uint32_t& channel = routes_[route_of(t)];
-    if (channel == unknown) {
-      const std::uint32_t peer = s_.placement.rank_of(receiver_of(t), t.micro);
-      channel = peer == rank ? no_slot : open_channel(rank, peer);
-    }
-    return channel;
-  }
   std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
     if (const std::uint32_t channel = channel_between(from, to); channel != no_slot) return channel;
     const auto channel = static_cast<std::uint32_t>(channels_.size());
@@ -268,9 +281,9 @@ class message_routing {
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<std::vector<tensor_id>> messages_;                                   // by channel
   std::vector<std::uint32_t> min_send_buffers_, exchanges_, first_exchange_;       // by channel
-  std::vector<std::uint32_t> routes_;                                              // channels, as route_of()
-  tensor_table<std::uint32_t> numbers_;                                            // of messages and local tensors
-  std::vector<std::uint32_t> local_;                             // by rank
+  std::vector<std::size_t> first_stage_;                                           // by rank: in routes_
+  std::vector<std::array<op_route, std::size(pass_table)>> routes_;                // by rank, chunk and pass
+  std::vector<std::uint32_t> numbers_;                           // of messages, by kind, stage and micro-batch
   std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells
   std::vector<std::vector<gradient_exchange>> replicas_, tied_;  // by receiver; by sender and receiver
 };

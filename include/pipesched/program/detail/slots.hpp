@@ -49,15 +49,13 @@ class slot_allocation {
   /// Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
-    activation_of_.assign(hosted_[rank].size() * s_.micro, no_slot);
-    context_of_.assign(activation_of_.size(), no_slot);
-    local_buffer_.assign(routing_.local(rank), no_slot);
-    next_buffer_ = channel_buffers_ = next_local_ = reductions_ = 0;
+    slots_of_.assign(hosted_[rank].size() * s_.micro, {});
+    next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
         channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
-        in_[c].buffer_of.resize(of.messages), in_[c].free.resize(of.messages + of.receive_buffers);
+        in_[c].buffers.resize(order_.receive_buffers(c));
         for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
       } else {
         out_[c] = {.first = next_buffer_, .buffers = of.send_buffers};
@@ -68,17 +66,17 @@ class slot_allocation {
   }
 
   /// The buffer of a channel's next message; of a weight gradient its number among those that the rank receives.
-  std::uint32_t receive(message_id m) {
-    if (routing_.is_exchange(m)) return reductions_++;
-    incoming& in = in_[m.channel];
-    return in.buffer_of[m.number] = in.taken < in.freed ? in.free[in.taken++] : next_buffer_++;
+  std::uint32_t receive(std::uint32_t channel, tensor_id what) {
+    if (what.kind == tensor_kind::weight_gradient) return reductions_++;
+    incoming& in = in_[channel];
+    return buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++;
   }
 
   /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
   void pass_over(std::uint32_t channel) { out_[channel].take(); }
 
   /// Fills the slots of a cell, and frees those that nothing needs after it.
-  void run_cell(const cell& c, std::span<const op_messages> ops, std::array<op_slots, 2>& slots) {
+  void run_cell(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
     slots = {};
     take(c, ops, slots);
     release(c, ops, slots);
@@ -97,14 +95,21 @@ class slot_allocation {
   }
 
  private:
-  using messages = std::span<const op_messages>;
-
-  // The receiver's buffers of a channel: of all messages, and those that became free, in order, of which some are taken again.
+  // A ring of the receiver's free buffers of a channel, which are taken in the order in which they became free.
   struct incoming {
-    std::vector<std::uint32_t> buffer_of, free;
-    std::uint32_t freed = 0, taken = 0;
+    std::vector<std::uint32_t> buffers;
+    std::uint32_t first = 0, free = 0;
 
-    void give(std::uint32_t buffer) { free[freed++] = buffer; }
+    void give(std::uint32_t buffer) {
+      const std::size_t end = first + free++;
+      buffers[end < buffers.size() ? end : end - buffers.size()] = buffer;
+    }
+    std::uint32_t take() {
+      const std::uint32_t buffer = buffers[first];
+      if (++first == buffers.size()) first = 0;
+      --free;
+      return buffer;
+    }
   };
 
   // The sender's buffers of a channel, which its messages take in turn.
@@ -118,36 +123,46 @@ class slot_allocation {
     }
   };
 
-  // Index of an op's stage and micro-batch on this rank.
-  std::size_t at(op o) const { return std::size_t{o.chunk} * s_.micro + o.micro; }
+  // The slots of a stage and micro-batch: kept, and of what its F and its B or I read.
+  struct stage_slots {
+    std::uint32_t activation = no_slot, context = no_slot;
+    std::array<std::uint32_t, 2> input = {no_slot, no_slot};
+  };
 
-  void take(const cell& c, messages ops, std::array<op_slots, 2>& slots) {
-    for (std::size_t k = 0; k < ops.size(); ++k) {
-      op_slots& of = slots[k];
-      const op o = c[k];
-      if (const message_id in = ops[k].input; in.exists())
-        of.input = in.is_remote() ? in_[in.channel].buffer_of[in.number] : local_buffer_[in.number];
-      if (properties(o.pass).takes_activation) {
-        of.activation = activation_of_[at(o)] = activations_.take();
-        continue;
-      }
-      of.activation = activation_of_[at(o)];
-      if (yields_input_gradient(o.pass)) context_of_[at(o)] = contexts_.take();
-      of.context = context_of_[at(o)];
-    }
-    for (std::size_t k = 0; k < ops.size(); ++k)
-      if (ops[k].output != no_slot)
-        slots[k].output = out_[ops[k].output].take();
-      else if (has_output(c[k], s_.stages()))
-        slots[k].output = local_buffer_[next_local_++] = channel_buffers_ + local_.take();
+  stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) {
+    return slots_of_[std::size_t{chunk} * s_.micro + micro];
+  }
+  // The buffer of a tensor that this rank uses.
+  std::uint32_t& buffer_of(tensor_id t) {
+    return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void release(const cell& c, messages ops, const std::array<op_slots, 2>& slots) {
+  void take(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      op_slots& to = slots[k];
+      const op o = c[k];
+      stage_slots& of = slots_of(o.chunk, o.micro);
+      if (ops[k].input != no_slot) to.input = of.input[o.pass != pass::forward];
+      if (properties(o.pass).takes_activation) {
+        to.activation = of.activation = activations_.take();
+        continue;
+      }
+      if (yields_input_gradient(o.pass)) of.context = contexts_.take();
+      to.activation = of.activation, to.context = of.context;
+    }
+    for (std::size_t k = 0; k < ops.size(); ++k)
+      if (ops[k].output < local_channel)
+        slots[k].output = out_[ops[k].output].take();
+      else if (ops[k].output == local_channel)
+        slots[k].output = buffer_of(product_of(c[k])) = channel_buffers_ + local_.take();
+  }
+
+  void release(const cell& c, std::span<const op_channels> ops, const std::array<op_slots, 2>& slots) {
     for (std::size_t k = 0; k < ops.size(); ++k) {
       const op_slots& of = slots[k];
-      if (const message_id in = ops[k].input; in.is_remote())
-        in_[in.channel].give(of.input);
-      else if (in.exists())
+      if (ops[k].input < local_channel)
+        in_[ops[k].input].give(of.input);
+      else if (ops[k].input == local_channel)
         local_.give(of.input - channel_buffers_);
       const bool last = yields_weight_gradient(c[k].pass);
       if (last || s_.forward_only) activations_.give(of.activation);
@@ -164,10 +179,9 @@ class slot_allocation {
   std::vector<outgoing> out_;                       // by channel
 
   // Of the rank:
-  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, next_local_ = 0, reductions_ = 0;
+  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
   number_pool activations_, contexts_, local_;
-  std::vector<std::uint32_t> activation_of_, context_of_;  // by at(op)
-  std::vector<std::uint32_t> local_buffer_;                // by number of the local tensor
+  std::vector<stage_slots> slots_of_;  // by chunk and micro-batch
 };
 
 }  // namespace pipesched::detail
