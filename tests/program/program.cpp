@@ -67,21 +67,16 @@ struct clocks : detail::null_observer {
     now[rank] += costs.duration(p.schedule[rank][cell]);
     makespan[0] = std::max(makespan[0], now[rank]);
   }
-  void post_send(std::uint32_t c, std::size_t) { sent[c].push_back(now[p.channels[c].from]); }
-  void post_receive(std::uint32_t c, std::size_t) { received[c].push_back(now[p.channels[c].to]); }
-  void arrived(std::uint32_t c, std::size_t k, tensor_id) { meet(p.channels[c].to, c, k); }
-  void sent_(std::uint32_t c, std::size_t k) { meet(p.channels[c].from, c, k); }
-  void meet(std::uint32_t rank, std::uint32_t c, std::size_t k) {
+  void post(std::uint32_t rank, std::uint32_t c, std::size_t) {
+    (rank == p.channels[c].from ? sent : received)[c].push_back(now[rank]);
+  }
+  void moved(std::uint32_t rank, std::uint32_t c, std::size_t k, tensor_id) {
     now[rank] = std::max(now[rank], std::max(sent[c][k], received[c][k]) + costs.transfer_time[0]);
   }
 };
-struct watched : clocks {
-  using clocks::clocks;
-  void sent(std::uint32_t c, std::size_t k, tensor_id) { sent_(c, k); }
-};
 
 double makespan_of(const program& p, const stage_costs& costs) {
-  detail::interpreter<watched> all(p, watched(p, costs));
+  detail::interpreter<clocks> all(p, clocks(p, costs));
   all.run([](std::uint32_t, const std::string& text) { FAIL(text); });
   return all.observer().makespan[0];
 }

@@ -23,14 +23,12 @@
 namespace pipesched::detail {
 
 /// An observer that does nothing. Other observers have the same functions. Of every action that a rank finishes it hears
-/// once, in order; of messages before the action that waited for them.
+/// once, in order; that a message has moved, before the action of either side that waited for it.
 struct null_observer {
   void compute(std::uint32_t /*rank*/, std::size_t /*cell*/) {}
   void accumulate(std::uint32_t /*rank*/) {}
-  void post_send(std::uint32_t /*channel*/, std::size_t /*number*/) {}
-  void post_receive(std::uint32_t /*channel*/, std::size_t /*number*/) {}
-  void arrived(std::uint32_t /*channel*/, std::size_t /*number*/, tensor_id) {}  // the receiver needs it
-  void sent(std::uint32_t /*channel*/, std::size_t /*number*/, tensor_id) {}     // the sender needs its buffer
+  void post(std::uint32_t /*rank*/, std::uint32_t /*channel*/, std::size_t /*number*/) {}
+  void moved(std::uint32_t /*rank*/, std::uint32_t /*channel*/, std::size_t /*number*/, tensor_id) {}
 };
 
 template <typename Observer = null_observer>
@@ -54,6 +52,7 @@ class interpreter {
     for (std::size_t c = 0; c < channels_.size(); ++c)
       channels_[c].from = p.channels[c].from, channels_[c].to = p.channels[c].to;
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      ranks_[r].number = static_cast<std::uint32_t>(r);
       ranks_[r].actions = p.actions[r], ranks_[r].cells = p.schedule[r], ranks_[r].slots = p.slots[r];
       ranks_[r].buffers.resize(p.pools[r].buffers());
       ranks_[r].sizes = p.pools[r];
@@ -68,7 +67,7 @@ class interpreter {
       rank_state& rank = ranks_[r];
       rank.state = {};
       std::size_t at = rank.done;
-      while (at < rank.actions.size() && step(r, rank, rank.actions[at])) prefetch(rank.actions, ++at + 12);
+      while (at < rank.actions.size() && step(rank, rank.actions[at])) prefetch(rank.actions, ++at + 12);
       rank.done = at;
       if (wrong_.empty()) return;
       rank.state = {waiting::wrong, no_slot, {}};
@@ -108,6 +107,7 @@ class interpreter {
     buffer *first = nullptr, *last = nullptr;  // of the messages that only one of the two sides has posted
   };
   struct rank_state {
+    std::uint32_t number = 0;
     std::span<const action> actions{};
     std::span<const cell> cells{};
     std::span<const std::array<op_slots, 2>> slots{};
@@ -123,19 +123,19 @@ class interpreter {
     prefetch(rank.slots, cell + 4);
   }
 
-  bool step(std::uint32_t r, rank_state& rank, const action& a) {
+  bool step(rank_state& rank, const action& a) {
     switch (a.kind) {
-      case action_kind::receive: return post<true>(r, rank, a);
-      case action_kind::send: return post<false>(r, rank, a);
-      case action_kind::compute: return compute(r, rank, a);
-      case action_kind::accumulate: return accumulate(r, rank, a);
+      case action_kind::receive: return post<true>(rank, a);
+      case action_kind::send: return post<false>(rank, a);
+      case action_kind::compute: return compute(rank, a);
+      case action_kind::accumulate: return accumulate(rank, a);
     }
     return wrong({"an action of unknown kind; expected receive, compute, send or accumulate"});
   }
 
   template <bool Receives>
-  bool post(std::uint32_t r, rank_state& rank, const action& a) {
-    if (a.channel >= channels_.size() || (Receives ? channels_[a.channel].to : channels_[a.channel].from) != r)
+  bool post(rank_state& rank, const action& a) {
+    if (a.channel >= channels_.size() || (Receives ? channels_[a.channel].to : channels_[a.channel].from) != rank.number)
       return not_its_channel(a);
     channel_state& c = channels_[a.channel];
     const bool second = Receives ? c.receives < c.sends : c.sends < c.receives;
@@ -148,10 +148,7 @@ class interpreter {
                 .what = a.what,
                 .channel = a.channel,
                 .number = number};
-    if constexpr (Receives)
-      observer_.post_receive(a.channel, number);
-    else
-      observer_.post_send(a.channel, number);
+    observer_.post(rank.number, a.channel, number);
     second ? match_first(c, Receives ? c.from : c.to) : append(c, *b);
     return true;
   }
@@ -191,7 +188,7 @@ class interpreter {
     return nullptr;
   }
 
-  bool compute(std::uint32_t r, rank_state& rank, const action& a) {
+  bool compute(rank_state& rank, const action& a) {
     if (a.index >= rank.cells.size())
       return wrong({"runs cell ", a.index, "; expected one of ", rank.cells.size(), " cells"});
     const cell& c = rank.cells[a.index];
@@ -210,16 +207,16 @@ class interpreter {
         rank.buffers[to].state = content::held;
         rank.buffers[to].what = product_of(c[i]);
       }
-    observer_.compute(r, a.index);
+    observer_.compute(rank.number, a.index);
     return true;
   }
 
-  bool accumulate(std::uint32_t r, rank_state& rank, const action& a) {
+  bool accumulate(rank_state& rank, const action& a) {
     for (std::size_t n = rank.sizes.owned_buffers(); n < rank.buffers.size(); ++n) {
       buffer& b = rank.buffers[n];  // may not change before it is received
       if (b.state != content::sending) continue;
       if (!matched(rank, waiting::for_sent, b)) return false;
-      observer_.sent(b.channel, b.number, b.what);
+      observer_.moved(rank.number, b.channel, b.number, b.what);
     }
     if (a.channel != no_slot) {
       if (!arrived(rank, a.what, a.buffer)) return false;
@@ -227,7 +224,7 @@ class interpreter {
       if (b.channel != a.channel) return other_channel(a, b);
       b.state = content::nothing;
     }
-    observer_.accumulate(r);
+    observer_.accumulate(rank.number);
     return true;
   }
 
@@ -248,7 +245,7 @@ class interpreter {
       return not_there(what, number, *b);
     if (b->state == content::held) return true;
     if (!matched(rank, waiting::for_arrival, *b)) return false;
-    observer_.arrived(b->channel, b->number, what);
+    observer_.moved(rank.number, b->channel, b->number, what);
     b->state = content::held;
     return true;
   }
@@ -260,7 +257,7 @@ class interpreter {
     if (b->state == content::nothing) return true;
     if (b->state != content::sending) return not_free("writes ", what, " to buffer ", number, *b);
     if (!matched(rank, waiting::for_sent, *b)) return false;
-    observer_.sent(b->channel, b->number, b->what);
+    observer_.moved(rank.number, b->channel, b->number, b->what);
     b->state = content::nothing;
     return true;
   }

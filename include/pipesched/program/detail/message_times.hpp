@@ -11,6 +11,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pipesched/program/describe.hpp"
@@ -27,9 +28,11 @@ class message_times {
  public:
   /// @throws schedule_error if the program does not run to its end, or for costs as simulate() does
   message_times(const program& p, const Costs& costs)
-      : p_(p), costs_(costs), posted_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
+      : p_(p), costs_(costs), first_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
     if constexpr (requires { costs.check(p.schedule.stages()); }) costs.check(p.schedule.stages());
-    for (std::size_t c = 0; c < posted_.size(); ++c) posted_[c].resize(p.channels[c].messages);
+    std::size_t messages = 0;
+    for (std::size_t c = 0; c < first_.size(); ++c) first_[c] = std::exchange(messages, messages + p.channels[c].messages);
+    posted_.resize(messages);
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
       ranks_[r].cells = p.schedule[r], ranks_[r].starts.reserve(p.schedule[r].size());
     interpreter<observer> all(p, observer{this});
@@ -39,7 +42,7 @@ class message_times {
     });
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
       if (!all.finished(r)) throw schedule_error("cannot order the messages of a program that deadlocks; see verify()");
-    for (std::size_t c = 0; c < posted_.size(); ++c) matched_[c] = std::min(all.sends(c), all.receives(c));
+    for (std::size_t c = 0; c < first_.size(); ++c) matched_[c] = std::min(all.sends(c), all.receives(c));
   }
 
   /// The times at which the compute and accumulate actions of a rank start, in order.
@@ -49,7 +52,7 @@ class message_times {
   double time(std::uint32_t channel, std::size_t number) const {
     if (number >= matched_[channel])
       throw schedule_error("cannot order a message that only one rank posts; see verify()");
-    return posted_[channel][number];
+    return posted_[first_[channel] + number];
   }
 
  private:
@@ -66,10 +69,10 @@ class message_times {
       times->run(rank, times->costs_.duration(times->ranks_[rank].cells[cell]));
     }
     void accumulate(std::uint32_t rank) { times->run(rank, 0); }
-    void post_send(std::uint32_t c, std::size_t n) { times->post(times->p_.channels[c].from, c, n); }
-    void post_receive(std::uint32_t c, std::size_t n) { times->post(times->p_.channels[c].to, c, n); }
-    void arrived(std::uint32_t c, std::size_t n, tensor_id what) { times->wait(times->p_.channels[c].to, c, n, what); }
-    void sent(std::uint32_t c, std::size_t n, tensor_id what) { times->wait(times->p_.channels[c].from, c, n, what); }
+    void post(std::uint32_t rank, std::uint32_t channel, std::size_t number) { times->post(rank, channel, number); }
+    void moved(std::uint32_t rank, std::uint32_t channel, std::size_t number, tensor_id what) {
+      times->wait(rank, channel, number, what);
+    }
   };
 
   // The time after `duration`, which is later even if `duration` is lost in rounding.
@@ -89,24 +92,25 @@ class message_times {
     of.now = later(of.now, duration);
   }
   void post(std::uint32_t rank, std::uint32_t channel, std::size_t number) {
-    std::vector<double>& posted = posted_[channel];
-    if (number == posted.size()) posted.push_back(0);  // the channel has more messages than it says
-    posted[number] = std::max(ranks_[rank].now, posted[number]);
+    if (number >= p_.channels[channel].messages)
+      throw schedule_error("cannot order the messages of a channel that has more than it says; see verify()");
+    double& posted = posted_[first_[channel] + number];
+    posted = std::max(ranks_[rank].now, posted);
   }
   // Either side needs the message to be over.
   void wait(std::uint32_t rank, std::uint32_t channel, std::size_t number, tensor_id what) {
     const double transfer = what.kind == tensor_kind::weight_gradient
                                 ? 0
                                 : costs_.transfer(p_.channels[channel].from, p_.channels[channel].to, what);
-    const double over = posted_[channel][number] + transfer;
+    const double over = posted_[first_[channel] + number] + transfer;
     if (!(transfer >= 0 && over <= std::numeric_limits<double>::max())) refuse_time();
     ranks_[rank].now = std::max(ranks_[rank].now, over);
   }
 
   const program& p_;
   const Costs& costs_;
-  std::vector<std::vector<double>> posted_;  // by channel and message: by the last of the two sides so far
-  std::vector<std::size_t> matched_;         // by channel: messages that both sides post
+  std::vector<double> posted_;                // by channel and message: by the last of the two sides so far
+  std::vector<std::size_t> first_, matched_;  // by channel: the first of them; messages that both sides post
   std::vector<rank_state> ranks_;
 };
 
