@@ -51,13 +51,14 @@ std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, 
   const stage_costs costs = split_stage_costs(given, s.placement);
   std::vector<double> numbers;
   for (const cell& c : kinds) {
-    numbers.push_back(costs.duration(c));
+    const std::uint32_t rank = s.placement.rank_of(c[0].stage, c[0].micro);
+    numbers.push_back(costs.duration(c, rank));
     for (std::size_t k = 0; k < c.size(); ++k) {
       const op o = c[k];
       numbers.push_back(costs.bytes(o));
       const auto out = output_of(o, s.stages());
       if (!out) continue;
-      numbers.push_back(costs.release(c, k));
+      numbers.push_back(costs.release(c, k, rank));
       const std::uint32_t from = s.placement.rank_of(o.stage, o.micro),
                           to = s.placement.rank_of(receiver_of(*out), out->micro);
       if (from != to) numbers.push_back(costs.transfer(from, to, *out));

@@ -68,7 +68,7 @@ TEST_CASE(
       for (std::size_t i = 0; i < s[a.rank][a.index].size(); ++i)
         for (op o : s[b.rank][b.index])
           if (const auto out = output_of(s[a.rank][a.index][i], s.stages()); out && out == input_of(o, s.stages())) {
-            const double made = when(a).start + costs.release(s[a.rank][a.index], i);
+            const double made = when(a).start + costs.release(s[a.rank][a.index], i, a.rank);
             explained =
                 explained || made + (a.rank == b.rank ? 0 : costs.transfer(a.rank, b.rank, *out)) == when(b).start;
           }

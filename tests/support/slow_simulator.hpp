@@ -45,14 +45,14 @@ std::vector<std::vector<std::pair<double, double>>> slow_simulation(const schedu
           for (const name& n : needs) {
             const place& m = makers.at(n);
             const cell& maker = s[m.rank][m.cell];
-            double arrives = times[m.rank][m.cell].first + costs.release(maker, m.op);
+            double arrives = times[m.rank][m.cell].first + detail::release_of(costs, m.rank, maker, m.op);
             const tensor_id t{std::get<0>(n) == 'B' ? tensor_kind::gradient : tensor_kind::activation,
                               static_cast<std::uint16_t>(std::get<1>(n)), o.micro};
             if (m.rank != rank) arrives += costs.transfer(m.rank, rank, t);
             start = std::max(start, arrives);
           }
         }
-        const double end = start + costs.duration(c);
+        const double end = start + detail::duration_of(costs, rank, c);
         if (times[rank][i] != std::pair(start, end)) times[rank][i] = {start, end}, changed = true;
       }
   }

@@ -21,14 +21,15 @@ namespace pipesched {
 ///  * `duration(cell)`: how long a rank is busy with the cell;
 ///  * `transfer(from, to, tensor)`: time from the production of a tensor until it arrives on another rank.
 /// Both may depend on stage, rank, micro-batch and partner; none may be negative. Optional members, found by name:
-///  * `release(cell, i)`: time from the cell's start until its i-th op has produced its output. Without it outputs are
-///    released at the end of the cell, as the published bubble formulas assume;
+///  * `duration(cell, rank)`: in place of the above, for ranks that differ;
+///  * `release(cell, i)` or `release(cell, i, rank)`: time from the cell's start until its i-th op has produced its output.
+///    Without it outputs are released at the end of the cell, as the published bubble formulas assume;
 ///  * `bytes(op)`: bytes that the op keeps (F) or, as a negative number, frees (B, I, W), for measure();
 ///  * `weights(stage)`: bytes of the stage's parameters, gradients and optimizer state;
 ///  * `may_overlap()`: the pass_pair_set of cells that a planner may use; default: F with B and F with I;
-///  * `check(stages)`: throws schedule_error if the numbers make no sense for that many stages;
-///  * `same_for_all_micro_batches`: a constant that is true if no cost depends on the micro-batch. The bounds are then
-///    linear in stages instead of stages times micro-batches.
+///  * `check(stages)` or `check(stages, ranks, micro)`: throws schedule_error if the numbers make no sense for that many;
+///  * `micro_batches_alike()`: true if no cost depends on the micro-batch. The bounds are then linear in stages instead of
+///    stages times micro-batches.
 template <typename Costs>
 concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t rank, tensor_id t) {
   { costs.duration(c) } -> std::convertible_to<double>;
@@ -38,17 +39,39 @@ concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t r
 namespace detail {
 
 template <typename Costs>
-concept same_for_all_micro_batches = requires {
-  requires Costs::same_for_all_micro_batches;
-};
+constexpr bool micro_batches_alike(const Costs& costs) {
+  if constexpr (requires { costs.micro_batches_alike(); })
+    return costs.micro_batches_alike();
+  else
+    return false;
+}
+
+template <typename Costs>
+constexpr void check_costs(const Costs& costs, std::uint32_t stages, std::uint32_t ranks, std::uint32_t micro) {
+  if constexpr (requires { costs.check(stages, ranks, micro); })
+    costs.check(stages, ranks, micro);
+  else if constexpr (requires { costs.check(stages); })
+    costs.check(stages);
+}
+
+// Time that a rank is busy with a cell.
+template <typename Costs>
+constexpr double duration_of(const Costs& costs, std::uint32_t rank, const cell& c) {
+  if constexpr (requires { costs.duration(c, rank); })
+    return costs.duration(c, rank);
+  else
+    return costs.duration(c);
+}
 
 // Time from the start of a cell until the output of its k-th op is available on its own rank.
 template <typename Costs>
-constexpr double release_of(const Costs& costs, const cell& c, std::size_t k) {
-  if constexpr (requires { costs.release(c, k); })
+constexpr double release_of(const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k) {
+  if constexpr (requires { costs.release(c, k, rank); })
+    return costs.release(c, k, rank);
+  else if constexpr (requires { costs.release(c, k); })
     return costs.release(c, k);
   else
-    return costs.duration(c);
+    return duration_of(costs, rank, c);
 }
 
 /// @throws schedule_error unless 0 <= value < infinity.

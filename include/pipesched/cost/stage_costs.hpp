@@ -40,7 +40,17 @@ struct pair_time {
   friend constexpr bool operator==(const pair_time&, const pair_time&) = default;
 };
 
-/// Costs by stage. Transfers are by cut: entry s is between stages s and s+1, for activations and gradients alike.
+/// A link between two ranks, in one direction.
+struct rank_link {
+  std::uint32_t from = 0, to = 0;
+  double latency = 0;
+  std::optional<double> bandwidth{};  ///< bytes per unit of time; default: infinite
+
+  friend constexpr bool operator==(const rank_link&, const rank_link&) = default;
+};
+
+/// Costs by stage, and by rank and micro-batch where these differ. Transfers are by cut: entry s is between stages s and
+/// s+1, for activations and gradients alike.
 ///
 /// The duration of an overlapped cell (a;b) is the first of these that is given:
 ///  1. the entry of `pairs` for its two passes and stages, else the one for its two passes;
@@ -48,6 +58,8 @@ struct pair_time {
 ///  3. with an `overlap_efficiency` e, and at most a + b: max(sum of compute, sum of communication) / e if any
 ///     communication is given, else max(a, b) / e;
 ///  4. a + b.
+///
+/// With micro-batches of lengths l >= k, it is k times that and l - k times the longer op alone.
 struct stage_costs {
   per_stage forward = 1;
   optional_per_stage backward_input{};         ///< default: backward - backward_weight, or half of backward, or 1
@@ -75,6 +87,13 @@ struct stage_costs {
   per_stage transfer_time = 0;
   per_stage message_bytes = 0;
   optional_per_stage bandwidth{};
+  /// Between these ranks: latency + message_bytes / bandwidth, whatever transfer_time and bandwidth say of the cut.
+  std::vector<rank_link> links{};
+
+  /// By rank: its durations are divided by it; default: 1 each.
+  std::vector<double> rank_speeds{};
+  /// By micro-batch, relative lengths: durations, bytes kept and messages are multiplied by them; default: 1 each.
+  std::vector<double> micro_batches{};
 
   /// Bytes: kept from the start of F; freed at the end of I; freed at the end of W (default: the rest); parameters,
   /// gradients and optimizer state of the stage.
@@ -83,7 +102,7 @@ struct stage_costs {
   optional_per_stage freed_by_weight{};
   per_stage weight_bytes = 0;
 
-  static constexpr bool same_for_all_micro_batches = true;
+  constexpr bool micro_batches_alike() const noexcept { return micro_batches.empty(); }
 
   /// Times of the stage's backward and its halves.
   constexpr detail::backward_times backward_times(std::uint32_t stage) const noexcept {
@@ -93,7 +112,24 @@ struct stage_costs {
                                     backward ? &whole : nullptr);
   }
 
-  constexpr double duration(op o) const noexcept {
+  /// Durations on a rank of speed 1, and on a rank.
+  constexpr double duration(op o) const noexcept { return length_of(o.micro) * unit_duration(o); }
+  constexpr double duration(const cell& c) const noexcept {
+    if (micro_batches.empty()) return unit_duration(c);
+    if (!c.overlapped()) return duration(c[0]);
+    const double a = length_of(c[0].micro), b = length_of(c[1].micro);
+    const double together = std::min(a, b) * unit_duration(c);
+    return a == b ? together : together + (std::max(a, b) - std::min(a, b)) * unit_duration(c[a > b ? 0 : 1]);
+  }
+  constexpr double duration(const cell& c, std::uint32_t rank) const noexcept { return duration(c) / speed_of(rank); }
+
+  constexpr double length_of(std::uint32_t micro) const noexcept {
+    return micro_batches.empty() ? 1 : micro_batches[micro];
+  }
+  constexpr double speed_of(std::uint32_t rank) const noexcept { return rank_speeds.empty() ? 1 : rank_speeds[rank]; }
+
+  /// Durations for micro-batches of length 1, on a rank of speed 1.
+  constexpr double unit_duration(op o) const noexcept {
     switch (o.pass) {
       case pass::forward: return forward[o.stage];
       case pass::backward: return backward ? backward[o.stage] : backward_times(o.stage).whole;
@@ -115,10 +151,10 @@ struct stage_costs {
     return 0;
   }
 
-  constexpr double duration(const cell& c) const noexcept {
-    const double a = duration(c[0]);
+  constexpr double unit_duration(const cell& c) const noexcept {
+    const double a = unit_duration(c[0]);
     if (!c.overlapped()) return a;
-    const double b = duration(c[1]);
+    const double b = unit_duration(c[1]);
     if (const pair_time* given = find_pair(c)) return given->time;
     if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return overlapped[c[0].stage];
     if (!overlap_efficiency) return a + b;
@@ -127,20 +163,24 @@ struct stage_costs {
     return std::min(ideal / *overlap_efficiency, a + b);
   }
 
-  constexpr double release(const cell& c, std::size_t i) const noexcept {
-    const double end = duration(c);
+  constexpr double release(const cell& c, std::size_t i, std::uint32_t rank) const noexcept {
+    const double end = duration(c, rank);
     const auto& at = c[i].pass == pass::forward ? release_forward : release_backward;
-    return c.overlapped() && at ? std::min(at[c[i].stage], end) : end;
+    return c.overlapped() && at ? std::min(at[c[i].stage] * length_of(c[i].micro) / speed_of(rank), end) : end;
   }
 
-  constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id t) const noexcept {
+  constexpr double transfer(std::uint32_t from, std::uint32_t to, tensor_id t) const noexcept {
     const std::uint32_t cut = t.kind == tensor_kind::gradient ? t.stage - 1u : t.stage;
-    return transfer_time[cut] + (bandwidth ? message_bytes[cut] / bandwidth[cut] : 0);
+    const auto sent = [&](double per_time) { return message_bytes[cut] * length_of(t.micro) / per_time; };
+    for (const rank_link& link : links)
+      if (link.from == from && link.to == to) return link.latency + (link.bandwidth ? sent(*link.bandwidth) : 0);
+    return transfer_time[cut] + (bandwidth ? sent(bandwidth[cut]) : 0);
   }
 
   constexpr double bytes(op o) const noexcept {
-    const double kept = kept_by_forward[o.stage], by_input = freed_by_input[o.stage];
-    const double by_weight = freed_by_weight ? freed_by_weight[o.stage] : kept - by_input;
+    const double length = length_of(o.micro);
+    const double kept = length * kept_by_forward[o.stage], by_input = length * freed_by_input[o.stage];
+    const double by_weight = freed_by_weight ? length * freed_by_weight[o.stage] : kept - by_input;
     switch (o.pass) {
       case pass::forward: return kept;
       case pass::backward: return -(by_input + by_weight);
@@ -185,6 +225,14 @@ struct stage_costs {
         if (value == 0) throw schedule_error("costs: bandwidth is 0; expected more than 0");
     check_pairs(stages);
     for (std::uint32_t s = 0; s < stages; ++s) check_stage(s);
+  }
+  /// Also if there are speeds for another number of ranks, lengths for another number of micro-batches, or one of them is 0;
+  /// if a link is between ranks that do not exist, or given twice.
+  constexpr void check(std::uint32_t stages, std::uint32_t ranks, std::uint32_t micro) const {
+    check(stages);
+    check_factors(rank_speeds, "rank_speeds", ranks, "rank");
+    check_factors(micro_batches, "micro_batches", micro, "micro-batch");
+    check_links(ranks);
   }
 
   /// Calls `f(field, name)` for every number or array, a per_stage or an optional one, with the name it has in JSON.
@@ -234,6 +282,39 @@ struct stage_costs {
     const std::array swapped{(*b.stages)[1], (*b.stages)[0]};
     const bool same_order = a.passes.first == b.passes.first, equal_passes = a.passes.first == a.passes.second;
     return (same_order && *a.stages == *b.stages) || ((!same_order || equal_passes) && *a.stages == swapped);
+  }
+
+  static constexpr void check_factors(const std::vector<double>& factors, std::string_view name, std::uint32_t expected,
+                                      std::string_view what) {
+    if (!factors.empty() && factors.size() != expected)
+      throw schedule_error(detail::concat({"costs: ", name, " has ", factors.size(),
+                                           factors.size() == 1 ? " number" : " numbers", "; expected ", expected,
+                                           ", one per ", what}));
+    for (std::size_t i = 0; i < factors.size(); ++i)
+      check_positive(factors[i], detail::concat({name, "[", i, "]"}));
+  }
+  static constexpr void check_positive(double value, const std::string& name) {
+    detail::require_cost(value, name);
+    if (value == 0) throw schedule_error(detail::concat({"costs: ", name, " is 0; expected more than 0"}));
+  }
+
+  constexpr void check_links(std::uint32_t ranks) const {
+    for (std::size_t i = 0; i < links.size(); ++i) {
+      const rank_link& link = links[i];
+      const std::string name = detail::concat({"links[", i, "]"});
+      for (const std::uint32_t rank : {link.from, link.to})
+        if (rank >= ranks)
+          throw schedule_error(detail::concat(
+              {"costs: ", name, " names rank ", rank, "; expected 0 to ", ranks - 1, ", nearest ", ranks - 1}));
+      if (link.from == link.to)
+        throw schedule_error(detail::concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
+      detail::require_cost(link.latency, name + ".latency");
+      if (link.bandwidth) check_positive(*link.bandwidth, name + ".bandwidth");
+      for (std::size_t before = 0; before < i; ++before)
+        if (links[before].from == link.from && links[before].to == link.to)
+          throw schedule_error(detail::concat(
+              {"costs: ", name, " is for the ranks of links[", before, "]; expected one link for a pair"}));
+    }
   }
 
   constexpr void check_pairs(std::uint32_t stages) const {

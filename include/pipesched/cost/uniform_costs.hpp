@@ -23,7 +23,7 @@ struct uniform_costs {
   std::optional<double> overlapped{};       ///< F with B or I in one cell; default, and any other pair: the sum
   double transfer_time = 0;                 ///< between two ranks
 
-  static constexpr bool same_for_all_micro_batches = true;
+  static constexpr bool micro_batches_alike() noexcept { return true; }
 
   constexpr detail::backward_times backward_times() const noexcept {
     return detail::resolve_backward(backward_input ? &*backward_input : nullptr,

@@ -31,14 +31,19 @@ struct zb_params {
 
 namespace detail {
 
-inline stage_costs costs_of(const family_params& p) { return p.costs ? *p.costs : stage_costs{}; }
+// The searches take micro-batches in order, and all of them as alike.
+inline stage_costs costs_of(const family_params& p) {
+  stage_costs costs = p.costs ? *p.costs : stage_costs{};
+  costs.micro_batches.clear();
+  return costs;
+}
 
 // The costs must fit the stages, and I and W must free what F keeps.
 inline void require_costs(const family& f, const family_params& p) {
   if (!p.costs) return;
   const stage_costs& costs = *p.costs;
   const auto stages = static_cast<std::uint32_t>(p.pp * f.limits.stages_per_rank);
-  costs.check(stages);
+  costs.check(stages, static_cast<std::uint32_t>(p.pp), static_cast<std::uint32_t>(p.micro));
   for (std::uint32_t s = 0; costs.freed_by_weight && s < stages; ++s) {
     const double kept = costs.kept_by_forward[s], freed = costs.freed_by_input[s] + (*costs.freed_by_weight)[s];
     if (std::abs(kept - freed) > 1e-9 * kept)

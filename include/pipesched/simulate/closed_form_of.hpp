@@ -47,7 +47,7 @@ class duration_survey {
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
       for (const cell& c : s[rank]) {
         for (std::size_t k = 0; k < c.size(); ++k) look_at_op(rank, c, k);
-        if (c.overlapped()) take(pairs_, costs.duration(c), "every overlapped pair takes the same time");
+        if (c.overlapped()) take(pairs_, duration_of(costs, rank, c), "every overlapped pair takes the same time");
       }
   }
 
@@ -59,7 +59,7 @@ class duration_survey {
     const auto has = [&](pass p) { return of_[static_cast<std::size_t>(p)].count > 0; };
     pass_times t{.F = mean(pass::forward)};
     const op first{pass::backward, 0, 0, 0};
-    const auto at_stage_0 = [&](pass p) { return costs_.duration(cell(op{p, first.chunk, first.stage, first.micro})); };
+    const auto at_stage_0 = [&](pass p) { return duration_of(costs_, s_.placement.rank_of(0, 0), op{p, first.chunk, first.stage, first.micro}); };
     t.I = has(pass::backward_input) ? mean(pass::backward_input) : at_stage_0(pass::backward_input);
     t.W = has(pass::backward_weight) ? mean(pass::backward_weight) : at_stage_0(pass::backward_weight);
     t.B = has(pass::backward) ? mean(pass::backward) : t.I + t.W;
@@ -86,11 +86,11 @@ class duration_survey {
 
   constexpr void look_at_op(std::uint32_t rank, const cell& c, std::size_t k) {
     const op o = c[k];
-    take(of_[static_cast<std::size_t>(o.pass)], costs_.duration(cell(o)),
+    take(of_[static_cast<std::size_t>(o.pass)], duration_of(costs_, rank, o),
          "every stage and micro-batch takes the same time");
     const auto out = output_of(o, s_.stages());
     if (!out) return;
-    if (release_of(costs_, c, k) != costs_.duration(c)) fail("outputs leave at the end of their cell");
+    if (release_of(costs_, rank, c, k) != duration_of(costs_, rank, c)) fail("outputs leave at the end of their cell");
     const std::uint32_t to = s_.placement.rank_of(receiver_of(*out), out->micro);
     if (to != rank && costs_.transfer(rank, to, *out) != 0) fail("transfers take no time");
   }

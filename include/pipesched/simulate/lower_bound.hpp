@@ -32,7 +32,7 @@ namespace pipesched {
 template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t micro, const Costs& costs,
                                          const schedule_class& of) {
-  if constexpr (requires { costs.check(where.stages()); }) costs.check(where.stages());
+  detail::check_costs(costs, where.stages(), where.ranks(), micro);
   return detail::bounds(where, micro, costs, of).best();
 }
 

@@ -28,7 +28,7 @@ namespace detail {
 template <typename Costs>
 constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
                                 tensor_id out) {
-  const double made = release_of(costs, c, k);
+  const double made = release_of(costs, rank, c, k);
   const std::uint32_t to = s.placement.rank_of(receiver_of(out), out.micro);
   return to == rank ? made : made + costs.transfer(rank, to, out);
 }
@@ -79,7 +79,7 @@ class simulation {
     for (; i < row.size(); ++i) {
       const double start = start_of(row[i], free);
       if (start < 0) break;
-      free = start + costs_.duration(row[i]);
+      free = start + duration_of(costs_, rank, row[i]);
       if (!(free >= start)) refuse_time("duration", row[i]);
       times[i] = {start, free};
       for (std::size_t k = 0; k < row[i].size(); ++k)
@@ -115,7 +115,7 @@ class simulation {
 /// changed since. @throws schedule_error as simulate() does for costs. Linear in the number of ops.
 template <cost_model Costs>
 constexpr void simulate_again(timeline& t, const Costs& costs) {
-  if constexpr (requires { costs.check(t.schedule.stages()); }) costs.check(t.schedule.stages());
+  detail::check_costs(costs, t.schedule.stages(), t.schedule.pp(), t.schedule.micro);
   detail::require_intervals(t);
   detail::simulation(t, costs).run();
 }
@@ -136,7 +136,7 @@ constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
 /// or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>
 constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
-  if constexpr (requires { costs.check(plan.stages()); }) costs.check(plan.stages());
+  detail::check_costs(costs, plan.stages(), plan.pp(), plan.micro);
   require_valid(plan);
   return simulate(std::move(plan), costs, verified);
 }

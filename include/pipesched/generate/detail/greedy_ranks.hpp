@@ -42,9 +42,9 @@ class greedy_ranks {
       stage& s = stages_[i];
       const auto number = static_cast<std::uint16_t>(i);
       s.rank = static_cast<std::uint16_t>(where.rank_of(i, 0)), s.chunk = where.chunk_of(i, 0);
-      s.F = costs.duration(op{pass::forward, s.chunk, number, 0});
-      s.I = costs.duration(op{pass::backward_input, s.chunk, number, 0});
-      s.W = costs.duration(op{pass::backward_weight, s.chunk, number, 0});
+      s.F = costs.unit_duration(op{pass::forward, s.chunk, number, 0}) / costs.speed_of(s.rank);
+      s.I = costs.unit_duration(op{pass::backward_input, s.chunk, number, 0}) / costs.speed_of(s.rank);
+      s.W = costs.unit_duration(op{pass::backward_weight, s.chunk, number, 0}) / costs.speed_of(s.rank);
       s.kept = kept[i];
       s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
       s.freed_by_W = s.kept - s.freed_by_I;

@@ -29,7 +29,7 @@ class message_times {
   /// @throws schedule_error if the program does not run to its end, or for costs as simulate() does
   message_times(const program& p, const Costs& costs)
       : p_(p), costs_(costs), first_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
-    if constexpr (requires { costs.check(p.schedule.stages()); }) costs.check(p.schedule.stages());
+    check_costs(costs, p.schedule.stages(), p.schedule.pp(), p.schedule.micro);
     std::size_t messages = 0;
     for (std::size_t c = 0; c < first_.size(); ++c) first_[c] = std::exchange(messages, messages + p.channels[c].messages);
     posted_.resize(messages);
@@ -66,7 +66,7 @@ class message_times {
     message_times* times;
 
     void compute(std::uint32_t rank, std::size_t cell) {
-      times->run(rank, times->costs_.duration(times->ranks_[rank].cells[cell]));
+      times->run(rank, duration_of(times->costs_, rank, times->ranks_[rank].cells[cell]));
     }
     void accumulate(std::uint32_t rank) { times->run(rank, 0); }
     void post(std::uint32_t rank, std::uint32_t channel, std::size_t number) { times->post(rank, channel, number); }

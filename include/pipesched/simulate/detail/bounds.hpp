@@ -82,7 +82,7 @@ class bounds {
     if (!class_.forward_only) passes_.push_back(pass::backward);
     if (!class_.forward_only && class_.split_backward)
       passes_.insert(passes_.end(), {pass::backward_input, pass::backward_weight});
-    if constexpr (same_for_all_micro_batches<Costs>) {
+    if (micro_batches_alike(costs)) {
       for (std::uint32_t replica = 0; replica < p_.replicas(); ++replica)
         if (micros_of(replica) > 0) add_chain(replica, p_.replica_begin(replica), micros_of(replica));
     } else {
@@ -129,6 +129,7 @@ class bounds {
     const tensor_id out = *output_of(o, p_.stages());
     return noted(costs_.transfer(p_.rank_of(o.stage, o.micro), p_.rank_of(receiver_of(out), o.micro), out));
   }
+  constexpr std::uint32_t rank_of(const cell& c) const { return p_.rank_of(c[0].stage, c[0].micro); }
   constexpr double noted(double value) const {
     if (!(value >= 0)) require_cost(value, "a duration, release or transfer");
     exact_.note(value);
@@ -138,7 +139,7 @@ class bounds {
   // Updates the least times of the cell's i-th op. If the op has no output, or the next op of the chain is on the same rank,
   // the next op starts after the cell, however early the output is released.
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
-    const double release = output_of(c[i], p_.stages()) ? noted(release_of(costs_, c, i)) : duration;
+    const double release = output_of(c[i], p_.stages()) ? noted(release_of(costs_, rank_of(c), c, i)) : duration;
     at.busy = std::min(at.busy, duration);
     at.share = std::min(at.share, duration / static_cast<double>(c.size()));
     at.step = std::min(at.step, leaves(c[i]) ? release : std::max(release, duration));
@@ -149,7 +150,7 @@ class bounds {
     for (pass p : passes_) {
       const op o = make(p, u);
       bound_unit::least& at = u.of(p);
-      at.alone = at.share = noted(costs_.duration(cell(o)));
+      at.alone = at.share = noted(duration_of(costs_, rank_of(o), o));
       at.busy = at.step = std::numeric_limits<double>::max(), at.slack = 0;
       look_at_cell(at, cell(o), 0, at.alone);
     }
@@ -172,7 +173,7 @@ class bounds {
   }
 
   constexpr void look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
-    const double duration = noted(costs_.duration(c)), saving = a.alone + b.alone - duration;
+    const double duration = noted(duration_of(costs_, rank_of(c), c)), saving = a.alone + b.alone - duration;
     const auto save = [&](bound_unit::least& at, pass partner) {
       double& most = partner == pass::forward           ? at.with_F
                      : partner == pass::backward_weight ? at.with_W

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// From layers to stages: the costs of a model under a partition.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/model/model.hpp"
+#include "pipesched/model/partition.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+constexpr double duration_of(const layer& l, pass p) noexcept {
+  const backward_times t = l.backward_times();
+  return p == pass::forward           ? l.forward
+         : p == pass::backward        ? t.whole
+         : p == pass::backward_input  ? t.input
+         : p == pass::backward_weight ? t.weight
+                                      : 0;
+}
+
+/// Sums the layers of stages, by number of stage, for one partition after another.
+class stage_sums {
+ public:
+  /// @param m  must outlive this. @throws schedule_error if check() refuses it, or for ranks or links that do not exist
+  stage_sums(const model& m, const placement& where) : m_(m), where_(where), layers_(expanded(m.layers)) {
+    check(m);
+    if (m.ranks.size() > 1 && m.ranks.size() != where.ranks())
+      throw schedule_error(concat({"model: there are ", m.ranks.size(), " entries in ranks; expected 1, or ",
+                                   where.ranks(), ", one per rank"}));
+    for (const layer_pair& p : m.pairs)
+      if (std::find(passes_.begin(), passes_.end(), p.passes) == passes_.end()) passes_.push_back(p.passes);
+    find_pairs_of_stages();
+    set_machine();
+  }
+
+  const std::vector<layer>& layers() const { return layers_; }
+
+  /// @pre the partition has as many stages as the placement and all layers
+  stage_costs operator()(const partition& p) const {
+    stage_costs costs = machine_;
+    const std::vector<std::size_t> first = first_layers(p);
+    const auto sums = [&](auto&& of) {
+      std::vector<double> values;
+      for (std::size_t s = 0; s < p.stages(); ++s) {
+        double sum = 0;
+        for (std::size_t i = first[s]; i < first[s + 1]; ++i) sum += of(layers_[i]);
+        values.push_back(sum);
+      }
+      return per_stage(std::move(values));
+    };
+    costs.forward = sums([](const layer& l) { return l.forward; });
+    costs.backward_input = sums([](const layer& l) { return l.backward_times().input; });
+    costs.backward_weight = sums([](const layer& l) { return l.backward_times().weight; });
+    costs.backward = sums([](const layer& l) { return l.backward_times().whole; });
+    costs.kept_by_forward = sums([](const layer& l) { return l.kept; });
+    costs.freed_by_input = sums([](const layer& l) { return l.kept - l.context.value_or(l.kept); });
+    costs.weight_bytes = sums([](const layer& l) { return l.weights; });
+    costs.message_bytes = messages(first);
+    for (const auto& [a, b] : stages_)
+      for (const pass_pair& passes : passes_)
+        if (auto priced = pair_of_stages(first, a, b, passes)) costs.pairs.push_back(*priced);
+    return costs;
+  }
+
+ private:
+  // An empty stage passes on what it got; in front of the first layer that is nothing.
+  per_stage messages(const std::vector<std::size_t>& first) const {
+    std::vector<double> values;
+    for (std::size_t s = 0; s + 1 < first.size(); ++s)
+      values.push_back(first[s + 1] > 0 ? layers_[first[s + 1] - 1].message : 0);
+    return per_stage(std::move(values));
+  }
+
+  // The ordered pairs of stages that are on one rank, of whichever replica.
+  void find_pairs_of_stages() {
+    if (passes_.empty()) return;
+    for (std::uint32_t rank = 0; rank < where_.ranks(); ++rank) {
+      const std::vector<std::uint16_t> hosted = where_.stages_of(rank);
+      for (const std::uint16_t a : hosted)
+        for (const std::uint16_t b : hosted) stages_.push_back({a, b});
+    }
+    std::sort(stages_.begin(), stages_.end());
+    stages_.erase(std::unique(stages_.begin(), stages_.end()), stages_.end());
+  }
+
+  void set_machine() {
+    const double per_unit = 1 / units_per_second(m_.time_unit);
+    const auto bandwidth = [&](const model_link& l) {
+      return l.bandwidth ? std::optional<double>(*l.bandwidth * per_unit) : std::nullopt;
+    };
+    for (const model_link& l : m_.links) {
+      if (!l.from) {
+        machine_.transfer_time = l.latency;
+        if (l.bandwidth) machine_.bandwidth = *bandwidth(l);
+        continue;
+      }
+      machine_.links.push_back({*l.from, *l.to, l.latency, bandwidth(l)});
+    }
+    for (const model_rank& r : m_.ranks)
+      if (r.speed != 1 || !machine_.rank_speeds.empty() || m_.ranks.size() > 1) machine_.rank_speeds.push_back(r.speed);
+    if (m_.ranks.size() == 1 && m_.ranks[0].speed != 1) machine_.rank_speeds.assign(where_.ranks(), m_.ranks[0].speed);
+    if (std::all_of(machine_.rank_speeds.begin(), machine_.rank_speeds.end(), [](double s) { return s == 1; }))
+      machine_.rank_speeds.clear();
+    machine_.micro_batches = m_.micro_batches;
+    machine_.allowed_pairs = m_.allowed_pairs;
+    if (m_.allowed_pairs || m_.pairs.empty()) return;
+    machine_.allowed_pairs = pass_pair_set::forward_with_backward();
+    for (const pass_pair& p : passes_) machine_.allowed_pairs->insert(p);
+  }
+
+  const double* price(const layer& a, pass x, const layer& b, pass y) const {
+    for (const layer_pair& p : m_.pairs)
+      if ((p.passes.first == x && p.passes.second == y && p.kinds[0] == a.kind && p.kinds[1] == b.kind) ||
+          (p.passes.first == y && p.passes.second == x && p.kinds[0] == b.kind && p.kinds[1] == a.kind))
+        return &p.time;
+    return nullptr;
+  }
+
+  // The layers of both chains in the order in which they run, one of each at a time. Nothing if no two of them have a price.
+  std::optional<pair_time> pair_of_stages(const std::vector<std::size_t>& first, std::uint16_t a, std::uint16_t b,
+                                          pass_pair passes) const {
+    if (passes.first == passes.second && a > b) return std::nullopt;  // the same cells as of b and a
+    const auto nth = [&](std::uint16_t stage, pass p, std::size_t i) -> const layer& {
+      return p == pass::forward ? layers_[first[stage] + i] : layers_[first[stage + 1u] - 1 - i];
+    };
+    const std::size_t of_a = first[a + 1u] - first[a], of_b = first[b + 1u] - first[b];
+    bool any = false;
+    double time = 0;
+    for (std::size_t i = 0; i < std::max(of_a, of_b); ++i) {
+      const double alone_a = i < of_a ? duration_of(nth(a, passes.first, i), passes.first) : 0;
+      const double alone_b = i < of_b ? duration_of(nth(b, passes.second, i), passes.second) : 0;
+      const double* together =
+          i < std::min(of_a, of_b) ? price(nth(a, passes.first, i), passes.first, nth(b, passes.second, i), passes.second)
+                                   : nullptr;
+      time += together ? *together : alone_a + alone_b;
+      any = any || together;
+    }
+    if (!any) return std::nullopt;
+    return pair_time{.passes = passes, .stages = std::array{a, b}, .time = time};
+  }
+
+  const model& m_;
+  const placement& where_;
+  std::vector<layer> layers_;
+  std::vector<pass_pair> passes_;                                // of the prices
+  std::vector<std::pair<std::uint16_t, std::uint16_t>> stages_;  // that may meet in a cell
+  stage_costs machine_;                                          // all that does not depend on the partition
+};
+
+}  // namespace detail
+
+/// Costs by stage: times, bytes and weights are sums over the stage's layers, its message is that of its last layer, an empty
+/// stage passes on what it got. In an overlapped cell the layers of both stages are paired in the order in which they run,
+/// those of a backward from the last; each pair takes its time in `pairs`, or the sum where none is given, and layers left
+/// over run alone. Linear in layers, and in stages times the chunks of a rank where pairs have prices.
+/// @throws schedule_error if check() refuses the model, if it has another number of ranks than the placement, or if the
+/// partition has other numbers of stages or layers
+inline stage_costs costs_of(const model& m, const partition& p, const placement& where) {
+  require_partition(p, m, where.stages());
+  return detail::stage_sums(m, where)(p);
+}
+
+}  // namespace pipesched

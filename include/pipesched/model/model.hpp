@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The user's model and machine: layers with their times and bytes, what pairs of layers take overlapped, ranks, links, and
+// lengths of micro-batches. A plain value; costs_of() turns it and a partition into the costs of stages.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/core/op.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// The unit of all times of a model. Bandwidths are in bytes a second, or a unit of time where the unit is `none`.
+enum class time_unit : std::uint8_t { none, s, ms, us };
+inline constexpr std::array<std::string_view, 4> time_unit_names = {"none", "s", "ms", "us"};
+constexpr std::string_view to_string(time_unit u) noexcept { return time_unit_names[static_cast<std::size_t>(u)]; }
+/// Units of time in a second; 1 for `none`.
+constexpr double units_per_second(time_unit u) noexcept {
+  return u == time_unit::ms ? 1e3 : u == time_unit::us ? 1e6 : 1;
+}
+
+/// Bytes that a layer needs on top while one of its ops runs.
+struct transient_bytes {
+  double forward = 0, backward = 0;
+  std::optional<double> backward_input{}, backward_weight{};  ///< default: those of the backward
+  std::optional<double> recompute{};                          ///< default: those of the forward
+
+  friend constexpr bool operator==(const transient_bytes&, const transient_bytes&) = default;
+};
+
+/// `count` consecutive layers that are alike. Times are of one micro-batch of length 1 on a rank of speed 1.
+struct layer {
+  std::string kind = "layer";  ///< for pairs, layouts and fits; "embedding", "mtp" and "head" are special in layouts
+  std::uint32_t count = 1;
+
+  double forward = 1;
+  std::optional<double> backward_input{};   ///< default: backward - backward_weight, or half of backward, or 1
+  std::optional<double> backward_weight{};  ///< default: backward - backward_input, or half of backward, or 1
+  std::optional<double> backward{};         ///< default: backward_input + backward_weight
+  std::optional<double> recompute{};        ///< default: forward
+
+  double kept = 0;                  ///< bytes from the start of F to the end of B or W
+  double kept_input = 0;            ///< the part of `kept` that recomputation starts from
+  std::optional<double> context{};  ///< bytes between the end of I and the end of W; default: kept
+  transient_bytes transient{};
+  double weights = 0;  ///< bytes of parameters, gradients and optimizer state
+  double message = 0;  ///< bytes of the activation behind the layer, and of its gradient
+
+  /// Times of the backward and its halves.
+  constexpr detail::backward_times backward_times() const noexcept {
+    return detail::resolve_backward(backward_input ? &*backward_input : nullptr,
+                                    backward_weight ? &*backward_weight : nullptr, backward ? &*backward : nullptr);
+  }
+
+  friend bool operator==(const layer&, const layer&) = default;
+};
+
+/// What a layer of one kind and a layer of another take overlapped.
+struct layer_pair {
+  std::array<std::string, 2> kinds;  ///< of the layers that run `passes.first` and `passes.second`
+  pass_pair passes{};
+  double time = 0;
+
+  friend bool operator==(const layer_pair&, const layer_pair&) = default;
+};
+
+struct model_rank {
+  double speed = 1;                ///< times are divided by it
+  std::optional<double> memory{};  ///< bytes; default: no limit
+
+  friend constexpr bool operator==(const model_rank&, const model_rank&) = default;
+};
+
+/// A directed link between two ranks; one without ranks is for all pairs that have no link of their own.
+struct model_link {
+  std::optional<std::uint32_t> from{}, to{};  ///< both or none
+  double latency = 0;
+  std::optional<double> bandwidth{};  ///< default: infinite
+
+  friend constexpr bool operator==(const model_link&, const model_link&) = default;
+};
+
+struct model {
+  pipesched::time_unit time_unit = pipesched::time_unit::none;
+  std::vector<layer> layers;
+  std::vector<layer_pair> pairs{};
+  std::optional<pass_pair_set> allowed_pairs{};  ///< default: F with B, F with I, and whatever `pairs` prices
+  std::vector<model_rank> ranks{};               ///< one for all, or one per rank; default: speed 1, no limit of memory
+  std::vector<model_link> links{};
+  std::vector<double> micro_batches{};  ///< relative lengths, one per micro-batch; default: 1 each
+
+  friend bool operator==(const model&, const model&) = default;
+};
+
+/// Number of layers. Linear in the entries.
+inline std::size_t layer_count(const model& m) {
+  return std::accumulate(m.layers.begin(), m.layers.end(), std::size_t{0},
+                         [](std::size_t n, const layer& l) { return n + l.count; });
+}
+
+/// One entry per layer, with a count of 1.
+inline std::vector<layer> expanded(const std::vector<layer>& layers) {
+  std::vector<layer> all;
+  for (const layer& l : layers) {
+    all.insert(all.end(), l.count, l);
+    for (std::size_t i = all.size() - l.count; i < all.size(); ++i) all[i].count = 1;
+  }
+  return all;
+}
+
+/// The most layers that a model may have.
+inline constexpr std::size_t max_layers = 1u << 20;
+
+namespace detail {
+
+inline void require_number(double value, const std::string& place) {
+  if (value >= 0 && value <= std::numeric_limits<double>::max()) return;
+  throw schedule_error(concat({"model: ", place, " is ", value < 0 ? "negative" : value > 0 ? "infinite" : "not a number",
+                               "; expected a finite number that is not negative, nearest 0"}));
+}
+inline void require_number(const std::optional<double>& value, const std::string& place) {
+  if (value) require_number(*value, place);
+}
+inline void require_positive(double value, const std::string& place) {
+  require_number(value, place);
+  if (value == 0) throw schedule_error(concat({"model: ", place, " is 0; expected more than 0"}));
+}
+
+inline void require_layer(const layer& l, const std::string& at) {
+  if (l.kind.empty()) throw schedule_error(concat({"model: ", at, ".kind is empty; expected a name, such as \"moe\""}));
+  if (l.count == 0) throw schedule_error(concat({"model: ", at, ".count is 0; expected 1 or more, nearest 1"}));
+  require_number(l.forward, at + ".forward");
+  require_number(l.backward_input, at + ".backward_input");
+  require_number(l.backward_weight, at + ".backward_weight");
+  require_number(l.backward, at + ".backward");
+  require_number(l.recompute, at + ".recompute");
+  require_number(l.kept, at + ".kept");
+  require_number(l.kept_input, at + ".kept_input");
+  require_number(l.context, at + ".context");
+  require_number(l.transient.forward, at + ".transient.F");
+  require_number(l.transient.backward, at + ".transient.B");
+  require_number(l.transient.backward_input, at + ".transient.I");
+  require_number(l.transient.backward_weight, at + ".transient.W");
+  require_number(l.transient.recompute, at + ".transient.R");
+  require_number(l.weights, at + ".weights");
+  require_number(l.message, at + ".message");
+  if (const backward_times t = l.backward_times(); t.input < 0 || t.weight < 0)
+    throw schedule_error(concat({"model: ", at, ".backward is ", t.whole, ", less than its ",
+                                 t.input < 0 ? "backward_weight" : "backward_input", "; nearest ",
+                                 t.input < 0 ? t.weight : t.input}));
+  if (l.kept_input > l.kept)
+    throw schedule_error(concat({"model: ", at, ".kept_input is ", l.kept_input, ", more than kept, of which it is a part; nearest ",
+                                 l.kept}));
+}
+
+inline void require_pairs_of(const model& m) {
+  const auto known = [&](const std::string& kind) {
+    for (const layer& l : m.layers)
+      if (l.kind == kind) return true;
+    return false;
+  };
+  for (std::size_t i = 0; i < m.pairs.size(); ++i) {
+    const layer_pair& p = m.pairs[i];
+    const std::string at = concat({"pairs[", i, "]"});
+    if (p.passes.first == pass::none || p.passes.second == pass::none)
+      throw schedule_error(concat({"model: ", at, " has no two passes; expected two of F, B, I, W"}));
+    require_number(p.time, at + ".time");
+    for (const std::string& kind : p.kinds)
+      if (!known(kind))
+        throw schedule_error(concat({"model: ", at, " names the kind \"", kind, "\", which no layer has"}));
+    for (std::size_t before = 0; before < i; ++before) {
+      const layer_pair& other = m.pairs[before];
+      const bool straight = other.passes.first == p.passes.first && other.passes.second == p.passes.second &&
+                            other.kinds == p.kinds;
+      const bool swapped = other.passes.first == p.passes.second && other.passes.second == p.passes.first &&
+                           other.kinds[0] == p.kinds[1] && other.kinds[1] == p.kinds[0];
+      if (straight || swapped)
+        throw schedule_error(concat({"model: ", at, " prices what pairs[", before, "] prices; expected one price"}));
+    }
+  }
+}
+
+inline void require_links_of(const model& m) {
+  for (std::size_t i = 0; i < m.links.size(); ++i) {
+    const model_link& l = m.links[i];
+    const std::string at = concat({"links[", i, "]"});
+    if (l.from.has_value() != l.to.has_value())
+      throw schedule_error(concat({"model: ", at, " has \"", l.from ? "from" : "to", "\" alone; expected both or none"}));
+    if (l.from && *l.from == *l.to)
+      throw schedule_error(concat({"model: ", at, " is from rank ", *l.from, " to itself; expected two ranks"}));
+    require_number(l.latency, at + ".latency");
+    if (l.bandwidth) require_positive(*l.bandwidth, at + ".bandwidth");
+    for (std::size_t before = 0; before < i; ++before)
+      if (m.links[before].from == l.from && m.links[before].to == l.to)
+        throw schedule_error(
+            concat({"model: ", at, " is for the ranks of links[", before, "]; expected one link for a pair"}));
+  }
+}
+
+}  // namespace detail
+
+/// @throws schedule_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
+/// a speed, bandwidth or length is 0, a backward is shorter than its one given half, kept_input is more than kept, a pair
+/// names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear in the layers,
+/// quadratic in pairs and links.
+inline void check(const model& m) {
+  using detail::concat;
+  if (m.layers.empty()) throw schedule_error("model: there are no layers; expected at least 1");
+  std::size_t layers = 0;
+  for (std::size_t i = 0; i < m.layers.size(); ++i) {
+    detail::require_layer(m.layers[i], concat({"layers[", i, "]"}));
+    layers += m.layers[i].count;
+    if (layers > max_layers)
+      throw schedule_error(concat({"model: layers[", i, "].count makes more than ", max_layers, " layers; expected at most as many"}));
+  }
+  detail::require_pairs_of(m);
+  for (std::size_t i = 0; i < m.ranks.size(); ++i) {
+    detail::require_positive(m.ranks[i].speed, concat({"ranks[", i, "].speed"}));
+    detail::require_number(m.ranks[i].memory, concat({"ranks[", i, "].memory"}));
+  }
+  detail::require_links_of(m);
+  for (std::size_t i = 0; i < m.micro_batches.size(); ++i)
+    detail::require_positive(m.micro_batches[i], concat({"micro_batches[", i, "]"}));
+}
+
+}  // namespace pipesched
