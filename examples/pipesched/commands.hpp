@@ -15,6 +15,8 @@ inline const std::vector<std::string_view> generate_formats = {"json", "csv", "t
 inline const std::vector<std::string_view> convert_formats = {"json", "csv"};
 inline const std::vector<std::string_view> lower_formats = {"json", "csv"};
 inline const std::vector<std::string_view> simulate_formats = {"text", "json", "svg", "html", "trace"};
+inline const std::vector<std::string_view> divide_formats = {"text", "json", "layout"};
+inline const std::vector<std::string_view> model_formats = {"text", "json"};
 inline const std::vector<std::string_view> compare_formats = {"text", "json", "html"};
 
 int generate(const arguments& args);
@@ -23,6 +25,8 @@ int convert(const arguments& args);
 int lower(const arguments& args);
 int simulate(const arguments& args);
 int compare(const arguments& args);
+int divide(const arguments& args);
+int show_model(const arguments& args);
 int list(const arguments& args);
 
 }  // namespace tool

@@ -17,8 +17,10 @@
 #include <iterator>
 #include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
+#include <pipesched/io/model_json.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/io/torch_csv.hpp>
+#include <pipesched/model/presets.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
 #include <sstream>
@@ -135,6 +137,11 @@ pipesched::schedule read_computation(const std::string& file) {
 
 pipesched::stage_costs read_costs(const std::string& file) {
   return read_file(file, {"deepseek_v3"}, [](std::istream& in) { return pipesched::read_costs(in); });
+}
+
+pipesched::model read_model(const std::string& file) {
+  return read_file(file, {pipesched::model_names.begin(), pipesched::model_names.end()},
+                   [](std::istream& in) { return pipesched::read_model(in); });
 }
 
 void write_output(const std::string& file, const std::function<void(std::ostream&)>& write) {

@@ -8,6 +8,7 @@
 #include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/io/read_schedule.hpp>
+#include <pipesched/model/model.hpp>
 #include <pipesched/render/text.hpp>
 #include <string>
 #include <string_view>
@@ -26,6 +27,9 @@ pipesched::schedule read_computation(const std::string& file);
 /// Keeps a line for standard error, which print_notes() prints: an error is then the only line.
 void add_note(std::string line);
 void print_notes();
+
+/// Reads a model as JSON. @throws schedule_error, with the file's name, if it cannot be read.
+pipesched::model read_model(const std::string& file);
 
 /// Reads costs as JSON. @throws schedule_error, with the file's name, if it cannot be read.
 pipesched::stage_costs read_costs(const std::string& file);

@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <optional>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
+#include <pipesched/model/presets.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
 #include <span>
@@ -38,6 +40,7 @@ const std::vector<format_suffixes> all_suffixes = {
     {"svg", {".svg"}},
     {"html", {".html", ".htm"}},
     {"trace", {".trace.json", ".json"}},
+    {"layout", {".layout"}},
 };
 
 const std::vector<std::string_view>& suffixes_of(std::string_view format) {
@@ -172,6 +175,36 @@ stage_costs costs_of(const arguments& args) {
   replace(costs.overlapped, "--overlapped", "overlapped");
   replace(costs.transfer_time, "--transfer", "transfer");
   return costs;
+}
+
+pipesched::model model_of(const std::string& name) {
+  if (name.empty()) throw schedule_error("a model is a file or a name; got \"\"");
+  if (auto known = pipesched::find_model(name)) return *std::move(known);
+  return read_model(name);
+}
+
+double bytes_of_text(std::string_view option, const std::string& text) {
+  const auto refuse = [&] {
+    throw schedule_error(fmt::format("{} takes bytes above 0, such as 80e9, 80GB or 74GiB; got {}", option, in_quotes(text)));
+  };
+  std::string unit = lower_case(text);
+  std::size_t end = unit.find_first_not_of("0123456789.");
+  if (end != unit.npos && unit[end] == 'e') end = unit.find_first_not_of("0123456789", end + (end + 1 < unit.size() && unit[end + 1] == '+' ? 2 : 1));
+  const std::string digits = unit.substr(0, end);
+  unit = end == unit.npos ? "" : unit.substr(end);
+  double value = 0;
+  const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (digits.empty() || error != std::errc() || stop != digits.data() + digits.size()) refuse();
+  double factor = 1;
+  if (const bool binary = unit.size() == 3 && unit.ends_with("ib"); binary || (unit.size() == 2 && unit.ends_with("b"))) {
+    const std::size_t power = std::string_view("kmgt").find(unit[0]);
+    if (power == std::string_view::npos) refuse();
+    factor = std::pow(binary ? 1024 : 1000, static_cast<double>(power + 1));
+  } else if (!unit.empty() && unit != "b") {
+    refuse();
+  }
+  if (!(value * factor > 0 && std::isfinite(value * factor))) refuse();
+  return value * factor;
 }
 
 std::string with_costs_file(const arguments& args, std::string text) {

@@ -7,6 +7,7 @@
 #include <pipesched/core/placement.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/families.hpp>
+#include <pipesched/model/model.hpp>
 #include <pipesched/support/error.hpp>
 #include <string>
 #include <string_view>
@@ -34,6 +35,13 @@ bool gives_costs(const arguments& args);
 /// The costs of --costs, with the single costs of the other options in place of its own. --backward replaces B, I and W.
 /// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
 pipesched::stage_costs costs_of(const arguments& args);
+
+/// The model of a file or of that name.
+/// @throws schedule_error if there is none, or for numbers of ranks and micro-batches that do not fit it
+pipesched::model model_of(const std::string& name);
+
+/// Bytes as "80e9", "80GB" (10^9) or "74GiB" (2^30), with k, M, G or T. @throws schedule_error for other texts and 0
+double bytes_of_text(std::string_view option, const std::string& text);
 
 /// An option with a value that it does not take.
 struct option_error : pipesched::schedule_error {

@@ -11,6 +11,8 @@
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp
 //   transforms of schedules  core/transform.hpp
+//   models of layers         model/
+//   plans                    plan/
 //   programs, running them   program/, execute/, device/, mpi/, launch/
 //   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
 //   JSON, CSV and fmt        io/

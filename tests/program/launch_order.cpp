@@ -214,7 +214,7 @@ TEST_CASE("launch order: every program ends with one queue per rank under any co
     const program p = lower(s, options);
     const rows<launch> unit = launch_order(p);
     REQUIRE(launch_order(p, uniform_costs{}) == unit);
-    const stage_costs any = random.make(s.stages());
+    const stage_costs any = random.make(s);
     const stage_costs often_zero{.forward = random.per_stage_numbers(s.stages(), 0, 1),
                                  .backward_input = random.per_stage_numbers(s.stages(), 0, 1),
                                  .backward_weight = {0},

@@ -34,7 +34,7 @@ TEST_CASE(
   random_costs random(31);
   for_all_families(5, 11, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
-    const stage_costs costs = random.make(s.stages());
+    const stage_costs costs = random.make(s);
     const timeline t = simulate(s, costs);
     const metrics m = measure(t);
     const explanation e = explain(t, costs);

@@ -50,7 +50,7 @@ TEST_CASE("simulate: equals the slow twin for random costs by stage, transfers a
   for_all_families(6, 13, [&](const family& f, const schedule_params& p) {
     const schedule s = f.make(p);
     for (int round = 0; round < 2; ++round) {
-      const stage_costs costs = random.make(s.stages());
+      const stage_costs costs = random.make(s);
       const timeline t = simulate(s, costs);
       const auto expected = slow_simulation(s, costs);
       CAPTURE(f.name);

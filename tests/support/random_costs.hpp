@@ -3,6 +3,7 @@
 
 // Seeded random cost models of whole numbers, so that all times are exact.
 
+#include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <random>
 #include <vector>
@@ -35,6 +36,25 @@ class random_costs {
     if (maybe()) c.transfer_time = per_stage_numbers(stages, 0, 15);
     if (maybe())
       c.kept_by_forward = per_stage_numbers(stages, 10, 20), c.freed_by_input = per_stage_numbers(stages, 0, 10);
+    return c;
+  }
+
+  /// Random costs; with probability 1/2 each, also speeds of ranks, lengths of micro-batches, and links. Speeds divide whole
+  /// numbers exactly.
+  stage_costs make(const schedule& s) {
+    stage_costs c = make(s.stages());
+    if (maybe())
+      for (std::uint32_t r = 0; r < s.pp(); ++r) c.rank_speeds.push_back(1.0 / (1 << number(0, 2)));
+    if (maybe())
+      for (std::uint32_t m = 0; m < s.micro; ++m) c.micro_batches.push_back(number(1, 4));
+    if (maybe())
+      for (std::uint32_t from = 0; from < s.pp(); ++from)
+        for (std::uint32_t to = 0; to < s.pp(); ++to)
+          if (from != to && maybe()) c.links.push_back({from, to, static_cast<double>(number(0, 15)), {}});
+    if (maybe()) {
+      c.message_bytes = per_stage_numbers(s.stages(), 0, 9);
+      for (rank_link& l : c.links) l.bandwidth = 1.0 / (1 << number(0, 2));
+    }
     return c;
   }
 

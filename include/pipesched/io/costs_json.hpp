@@ -10,9 +10,11 @@
 //    "communication": {"forward": 0, "backward_input": 0, "backward_weight": 0},
 //    "release": {"forward": 1, "backward": 3},
 //    "transfer": 0, "message_bytes": 0, "bandwidth": 1,       per cut between stages
+//    "links": [{"from": 0, "to": 1, "latency": 0, "bandwidth": 1}],
+//    "rank_speeds": [1, 0.5], "micro_batches": [1, 0.7],      one per rank, one per micro-batch
 //    "memory": {"kept_by_forward": 0, "freed_by_input": 0, "freed_by_weight": 0, "weights": 0}}
 //
-// overlap_efficiency, pairs and allowed_pairs are for all stages. The meaning of each entry: stage_costs.
+// overlap_efficiency, pairs and allowed_pairs are for all stages, links, rank_speeds and micro_batches by rank and micro-batch. The meaning of each entry: stage_costs.
 
 #include <array>
 #include <cmath>
@@ -29,9 +31,10 @@
 #include <vector>
 
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/stage_costs.hpp"
-#include "pipesched/io/detail/costs_document.hpp"
+#include "pipesched/io/detail/document.hpp"
 #include "pipesched/support/error.hpp"
 #include "pipesched/support/nearest_name.hpp"
 
@@ -39,7 +42,7 @@ namespace pipesched {
 
 namespace detail {
 
-[[noreturn]] inline void refuse_entry(std::string_view path, std::string_view what) { throw costs_fault(path, what); }
+[[noreturn]] inline void refuse_entry(std::string_view path, std::string_view what) { throw entry_fault("costs", path, what); }
 
 template <typename Names>
 [[noreturn]] void refuse_name(std::string_view path, const Names& known) {
@@ -47,7 +50,7 @@ template <typename Names>
   std::string text;
   for (std::string_view name : known) text += concat({text.empty() ? "expected one of " : ", ", name});
   if (!near.empty()) text = concat({"did you mean \"", near, "\"?"});
-  throw costs_fault(path, text, unknown_entry{});
+  throw entry_fault("costs", path, text, unknown_entry{});
 }
 
 template <typename Json>
@@ -65,6 +68,37 @@ per_stage cost_numbers(const Json& j, const std::string& path) {
   std::vector<double> values;
   for (const Json& value : j) values.push_back(cost_number(value, concat({path, "[", values.size(), "]"})));
   return per_stage(std::move(values));
+}
+
+template <typename Json>
+std::vector<double> cost_factors(const Json& j, const std::string& path) {
+  if (!j.is_array()) refuse_entry(path, "is not an array; expected one number each");
+  std::vector<double> values;
+  for (const Json& value : j) values.push_back(cost_number(value, concat({path, "[", values.size(), "]"})));
+  return values;
+}
+
+template <typename Json>
+rank_link link_of_entry(const Json& j, const std::string& path) {
+  if (!j.is_object()) refuse_entry(path, "is not an object; expected one such as {\"from\": 0, \"to\": 1, \"latency\": 0.1}");
+  for (std::string_view needed : {"from", "to"})
+    if (!j.contains(needed)) refuse_entry(path, concat({"has no \"", needed, "\"; expected \"from\" and \"to\""}));
+  rank_link link;
+  for (const auto& item : j.items()) {
+    const std::string at = concat({path, ".", item.key()});
+    if (item.key() == "from" || item.key() == "to") {
+      if (!item.value().is_number_unsigned() || item.value().template get<std::uint64_t>() >= max_stages)
+        refuse_entry(at, "is not a rank; expected 0 to 65535");
+      (item.key() == "from" ? link.from : link.to) = item.value().template get<std::uint32_t>();
+    } else if (item.key() == "latency") {
+      link.latency = cost_number(item.value(), at);
+    } else if (item.key() == "bandwidth") {
+      link.bandwidth = cost_number(item.value(), at);
+    } else {
+      refuse_name(at, std::array<std::string, 4>{path + ".from", path + ".to", path + ".latency", path + ".bandwidth"});
+    }
+  }
+  return link;
 }
 
 template <typename Json>
@@ -107,7 +141,8 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
 
 // All names of entries, those in groups with the group's: "memory.weights".
 inline std::vector<std::string_view> names_of_costs() {
-  std::vector<std::string_view> names{"overlap_efficiency", "pairs", "allowed_pairs"};
+  std::vector<std::string_view> names{"overlap_efficiency", "pairs",       "allowed_pairs",
+                                     "links",              "rank_speeds", "micro_batches"};
   const stage_costs costs;
   stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
   return names;
@@ -141,6 +176,15 @@ void read_entry(stage_costs& costs, const std::string& name, const Json& value) 
     costs.allowed_pairs.emplace();
     for (std::size_t i = 0; i < value.size(); ++i)
       costs.allowed_pairs->insert(pair_of_text(value[i], concat({"allowed_pairs[", i, "]"})));
+  } else if (name == "links") {
+    if (!value.is_array())
+      refuse_entry(name, "is not an array; expected one such as [{\"from\": 0, \"to\": 1, \"latency\": 0.1}]");
+    for (const Json& one : value)
+      costs.links.push_back(link_of_entry(one, concat({"links[", costs.links.size(), "]"})));
+  } else if (name == "rank_speeds") {
+    costs.rank_speeds = cost_factors(value, name);
+  } else if (name == "micro_batches") {
+    costs.micro_batches = cost_factors(value, name);
   } else if (!read_field(costs, name, value)) {
     refuse_name(name, names_of_costs());
   }
@@ -161,11 +205,11 @@ inline double finite(double value, std::string_view name) {
 /// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number.
 template <typename Json>
 void from_json(const Json& j, stage_costs& costs) {
-  if (!j.is_object()) throw detail::costs_fault("", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+  if (!j.is_object()) throw detail::entry_fault("costs", "", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
   costs = {};
   for (const auto& item : j.items()) {
     if (const std::size_t dot = item.key().find('.'); dot != std::string::npos)
-      throw detail::costs_fault(item.key(), "expected objects, such as {\"memory\": {\"weights\": 0}}",
+      throw detail::entry_fault("costs", item.key(), "expected objects, such as {\"memory\": {\"weights\": 0}}",
                                 detail::unknown_entry{});
     if (!detail::is_group_of_costs(item.key())) {
       detail::read_entry(costs, item.key(), item.value());
@@ -215,6 +259,16 @@ void to_json(Json& document, const stage_costs& costs) {
         if (const pass_pair p{passes[a], passes[b]}; costs.allowed_pairs->contains(p))
           j["allowed_pairs"].push_back(to_string(p));
   }
+  for (const rank_link& l : costs.links) {
+    Json link = {{"from", l.from}, {"to", l.to}, {"latency", detail::finite(l.latency, "links")}};
+    if (l.bandwidth) link["bandwidth"] = detail::finite(*l.bandwidth, "links");
+    j["links"].push_back(std::move(link));
+  }
+  for (const auto& [name, factors] : {std::pair{"rank_speeds", &costs.rank_speeds}, {"micro_batches", &costs.micro_batches}}) {
+    if (factors->empty()) continue;
+    for (const double factor : *factors) detail::finite(factor, name);
+    j[name] = *factors;
+  }
   document = std::move(j);
 }
 
@@ -227,11 +281,11 @@ inline stage_costs read_costs(std::istream& in) {
   } catch (const std::ios_base::failure& e) {
     throw schedule_error(detail::concat({"costs: the stream cannot be read: ", e.what()}));
   }
-  detail::costs_parser parser(text);
+  detail::document_parser parser(text, "costs", "{\"forward\": 1, \"transfer\": 0.1}");
   const nlohmann::json document = parser.parse();
   try {
     return document.get<stage_costs>();
-  } catch (const detail::costs_fault& e) {
+  } catch (const detail::entry_fault& e) {
     throw schedule_error(e.what() + parser.place_of(e.path));
   }
 }

@@ -7,7 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +40,14 @@ class stage_sums {
     if (m.ranks.size() > 1 && m.ranks.size() != where.ranks())
       throw schedule_error(concat({"model: there are ", m.ranks.size(), " entries in ranks; expected 1, or ",
                                    where.ranks(), ", one per rank"}));
+    for (std::size_t i = 0; i < m.links.size(); ++i)
+      if (m.links[i].busy != link_busy::none)
+        throw schedule_error(concat({"model: links[", i, "].busy is ", to_string(m.links[i].busy),
+                                     ", which costs cannot say yet; expected none"}));
+    for (const layer& l : layers_)
+      if (l.context.value_or(l.kept) > l.kept)
+        throw schedule_error(concat({"model: a layer of the kind ", l.kind, " has a context of ", *l.context,
+                                     " bytes, more than the ", l.kept, " that it keeps, which costs cannot say yet"}));
     for (const layer_pair& p : m.pairs)
       if (std::find(passes_.begin(), passes_.end(), p.passes) == passes_.end()) passes_.push_back(p.passes);
     find_pairs_of_stages();

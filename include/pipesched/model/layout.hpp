@@ -174,15 +174,14 @@ inline std::string to_layout(const partition& p, const model& m, const placement
   for (std::size_t s = 0; s < stages.size();) {
     std::size_t end = s;
     while (end + 1 < stages.size() && stages[end] == stages[s]) ++end;  // the last stage has no bar behind it
-    if (end - s > 1) {
-      if (!text.empty() && text.back() >= '0' && text.back() <= '9') text += ',';
-      text += stages[s].empty() ? detail::concat({"|*", end - s})
-                                : detail::concat({"(", detail::shortened(stages[s]), "|)*", end - s});
-      s = end;
+    const std::string one = detail::shortened(stages[s]);
+    const std::string repeated = one.empty() ? detail::concat({"|*", end - s}) : detail::concat({"(", one, "|)*", end - s});
+    if (!text.empty() && text.back() >= '0' && text.back() <= '9' && !one.empty()) text += ',';
+    if (repeated.size() < (one.size() + 1) * (end - s)) {
+      text += repeated, s = end;
       continue;
     }
-    if (!text.empty() && text.back() >= '0' && text.back() <= '9') text += ',';
-    text += detail::shortened(stages[s]);
+    text += one;
     if (++s < stages.size()) text += '|';
   }
   return text;

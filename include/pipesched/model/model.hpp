@@ -82,11 +82,18 @@ struct model_rank {
   friend constexpr bool operator==(const model_rank&, const model_rank&) = default;
 };
 
+/// The ranks that a message keeps busy for latency + bytes / bandwidth: none; its sender, after the cell that made it and before
+/// the next; or its receiver, too, right before the first cell that needs it.
+enum class link_busy : std::uint8_t { none, sender, both };
+inline constexpr std::array<std::string_view, 3> link_busy_names = {"none", "sender", "both"};
+constexpr std::string_view to_string(link_busy b) noexcept { return link_busy_names[static_cast<std::size_t>(b)]; }
+
 /// A directed link between two ranks; one without ranks is for all pairs that have no link of their own.
 struct model_link {
   std::optional<std::uint32_t> from{}, to{};  ///< both or none
   double latency = 0;
   std::optional<double> bandwidth{};  ///< default: infinite
+  link_busy busy = link_busy::none;
 
   friend constexpr bool operator==(const model_link&, const model_link&) = default;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The text of a costs document as nlohmann::json, without repeated keys and deep nesting, and the place of each entry.
+// The text of a document as nlohmann::json, without repeated keys and deep nesting, and the place of each entry.
 
 #include <cstddef>
 #include <nlohmann/json.hpp>
@@ -17,23 +17,26 @@ namespace pipesched::detail {
 
 struct unknown_entry {};
 
-/// A fault of one entry, such as "pairs[2].time"; what() is the whole sentence.
-struct costs_fault : schedule_error {
-  costs_fault(std::string_view entry, std::string_view what)
-      : schedule_error(concat({"costs: ", printable(entry, 60), entry.empty() ? "" : " ", what})), path(entry) {}
+/// A fault of one entry of a document, such as "pairs[2].time" of "costs"; what() is the whole sentence.
+struct entry_fault : schedule_error {
+  entry_fault(std::string_view document, std::string_view entry, std::string_view what)
+      : schedule_error(concat({document, ": ", printable(entry, 60), entry.empty() ? "" : " ", what})), path(entry) {}
   // Of an entry that does not exist.
-  costs_fault(std::string_view entry, std::string_view what, unknown_entry)
-      : schedule_error(concat({"costs: unknown entry \"", printable(entry, 60), "\"; ", what})), path(entry) {}
+  entry_fault(std::string_view document, std::string_view entry, std::string_view what, unknown_entry)
+      : schedule_error(concat({document, ": unknown entry \"", printable(entry, 60), "\"; ", what})), path(entry) {}
 
   std::string path;
 };
 
 // Follows the parser, so that every entry has a path.
-class costs_parser {
+class document_parser {
  public:
   using json = nlohmann::json;
 
-  explicit costs_parser(std::string_view text) : text_(text) {}
+  /// @param document  what it is, for errors: "costs"
+  /// @param example   of a document, for one that is empty
+  document_parser(std::string_view text, std::string_view document, std::string_view example)
+      : text_(text), document_(document), example_(example) {}
 
   /// @throws schedule_error with line and column when the text is not JSON, repeats a key or is nested too deeply.
   json parse() {
@@ -47,12 +50,12 @@ class costs_parser {
     } catch (const json::out_of_range& e) {
       const std::string_view what = e.what();  // "... number overflow parsing '1e999'"
       const std::size_t from = what.find('\'') + 1, to = what.rfind('\'');
-      throw schedule_error(concat({"costs: ", printable(what.substr(from, to - from), 40),
+      throw schedule_error(concat({document_, ": ", printable(what.substr(from, to - from), 40),
                                    " is too large; expected at most 1.8e308", position_.text(true)}));
     } catch (const json::exception& e) {
       if (position_.blank)
-        throw schedule_error("costs: empty; expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
-      throw schedule_error("costs: " + not_json(e.what()));
+        throw schedule_error(concat({document_, ": empty; expected an object such as ", example_}));
+      throw schedule_error(concat({document_, ": ", not_json(e.what())}));
     }
   }
 
@@ -66,7 +69,7 @@ class costs_parser {
   }
 
  private:
-  static constexpr int max_depth = 3;  // {"pairs": [{"stages": [0, 1]}]}
+  static constexpr int max_depth = 3;  // {"pairs": [{"stages": [0, 1]}]}, {"layers": [{"transient": {"F": 0}}]}
 
   struct frame {
     bool array;
@@ -91,7 +94,7 @@ class costs_parser {
       case kind::object_start:
       case kind::array_start:
         if (depth > max_depth)
-          throw schedule_error(concat({"costs: ", printable(path(), 40), " is nested too deeply", position_.text()}));
+          throw schedule_error(concat({document_, ": ", printable(path(), 40), " is nested too deeply", position_.text()}));
         note();
         frames_.push_back({event == kind::array_start});
         break;
@@ -99,7 +102,7 @@ class costs_parser {
         frame& top = frames_.back();
         top.key = value.get<std::string>();
         if (!top.keys.insert(top.key).second)
-          throw schedule_error(concat({"costs: ", printable(path(), 40), " occurs twice", position_.text()}));
+          throw schedule_error(concat({document_, ": ", printable(path(), 40), " occurs twice", position_.text()}));
         note();
         break;
       }
@@ -122,7 +125,7 @@ class costs_parser {
     if (wanted_ && path() == *wanted_) place_ = position_.text(number);
   }
 
-  std::string_view text_;
+  std::string_view text_, document_, example_;
   text_position position_;
   std::vector<frame> frames_;
   const std::string* wanted_ = nullptr;

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A lower bound of the makespan that holds for all partitions of a model among the stages of a schedule's placement.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/model/costs_of.hpp"
+#include "pipesched/model/model.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
+
+namespace pipesched::detail {
+
+/// For the cells of one class. Three bounds:
+///  * work: that of all layers, divided by the speeds of all ranks. A rank starts only when the layers in front of its lowest
+///    one have run, and these run backward after its last gradient; at best one rank starts at each of the first layers;
+///  * chain: the longest micro-batch through all layers, forward and back, at the highest speed;
+///  * on a linear placement, over all partitions the least of the largest head + work + tail of a rank. The head and tail of
+///    a rank are the layers in front of it, so the least over all cuts is found by dynamic programming.
+/// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it.
+class partition_bound {
+ public:
+  partition_bound(const model& m, const placement& where, std::uint32_t micro, const schedule_class& of)
+      : m_(m), where_(where), class_(of), micro_(micro) {
+    lengths_ = m.micro_batches.empty() ? micro : std::accumulate(m.micro_batches.begin(), m.micro_batches.end(), 0.0);
+    if (!m.micro_batches.empty()) {
+      shortest_ = *std::min_element(m.micro_batches.begin(), m.micro_batches.end());
+      longest_ = *std::max_element(m.micro_batches.begin(), m.micro_batches.end());
+    }
+    for (std::size_t r = 0; r < where.ranks(); ++r)
+      speeds_.push_back(m.ranks.empty() ? 1 : m.ranks[m.ranks.size() == 1 ? 0 : r].speed);
+    fastest_ = *std::max_element(speeds_.begin(), speeds_.end());
+    for (const layer& l : m.layers) {
+      const times of_layer = times_of(l);
+      layers_.insert(layers_.end(), l.count, of_layer);
+    }
+  }
+
+  double bound() const {
+    double chain = 0;
+    for (const times& t : layers_) chain += t.forward + t.gradient;
+    double bound = std::max(over_ranks(), longest_ * chain / fastest_);
+    if (where_.kind() == placement_kind::linear && layers_.size() <= max_layers_of_cuts) bound = std::max(bound, over_cuts());
+    // Room for the rounding of these sums and those of the simulation.
+    const double sums = static_cast<double>(layers_.size()) + 6.0 * micro_ * where_.stages();
+    return bound * (1 - sums * std::numeric_limits<double>::epsilon());
+  }
+
+ private:
+  static constexpr std::size_t max_layers_of_cuts = 2000;  // quadratic in them
+
+  // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank.
+  struct times {
+    double forward = 0, gradient = 0, work = 0, work_before_weights = 0;
+  };
+
+  // What one op of a layer saves at most, and its least duration in a pair.
+  double saving(const layer& l, pass p) const {
+    double most = 0;
+    for (const layer_pair& pair : m_.pairs) {
+      if (!class_.pairs.contains(pair.passes)) continue;
+      for (std::size_t k = 0; k < 2; ++k) {
+        if (pair.kinds[k] != l.kind || (k == 0 ? pair.passes.first : pair.passes.second) != p) continue;
+        for (const layer& other : m_.layers)
+          if (other.kind == pair.kinds[1 - k])
+            most = std::max(most, duration_of(l, p) + duration_of(other, k == 0 ? pair.passes.second : pair.passes.first) -
+                                      pair.time);
+      }
+    }
+    return most;
+  }
+  times times_of(const layer& l) const {
+    const auto net = [&](pass p) { return std::max(0.0, duration_of(l, p) - saving(l, p) / 2); };
+    const auto alone = [&](pass p) { return std::max(0.0, duration_of(l, p) - saving(l, p)); };
+    times t{.forward = alone(pass::forward), .work = net(pass::forward)};
+    t.work_before_weights = t.work;
+    if (class_.forward_only) return t;
+    t.gradient = alone(pass::backward);
+    double backward = net(pass::backward), gradient = backward;
+    if (class_.split_backward) {
+      t.gradient = std::min(t.gradient, alone(pass::backward_input));
+      backward = std::min(backward, net(pass::backward_input) + net(pass::backward_weight));
+      gradient = std::min(gradient, net(pass::backward_input));
+    }
+    t.work += backward, t.work_before_weights += gradient;
+    return t;
+  }
+
+  // For all work after the head, and for the forwards and gradients between head and tail.
+  double over_ranks() const {
+    return std::max(over_ranks([](const times& t) { return t.work; }, [](const times& t) { return t.forward; }),
+                    over_ranks([](const times& t) { return t.work_before_weights; },
+                               [](const times& t) { return t.forward + t.gradient; }));
+  }
+  // The least over numbers of ranks that have layers, the fastest of which start first.
+  template <typename Work, typename Wait>
+  double over_ranks(const Work& work_of, const Wait& wait_of) const {
+    double work = 0, front = 0, waits = 0, speeds = 0, least = std::numeric_limits<double>::infinity();
+    for (const times& t : layers_) work += lengths_ * work_of(t);
+    std::vector<double> fast = speeds_;
+    std::sort(fast.begin(), fast.end(), std::greater<>());
+    const std::size_t replicas = where_.replicas();
+    for (std::size_t k = 0; k < std::min(fast.size(), replicas * layers_.size()); ++k) {
+      if (k > 0 && k % replicas == 0) front += wait_of(layers_[k / replicas - 1]);
+      speeds += fast[k], waits += fast[k] * shortest_ * front / fastest_;
+      least = std::min(least, (work + waits) / speeds);
+    }
+    return least;
+  }
+
+  // least[e]: over all ways to cut the first e layers among the ranks so far, the least of their largest bound.
+  double over_cuts() const {
+    const std::size_t n = layers_.size();
+    std::vector<times> before(n + 1);
+    for (std::size_t i = 0; i < n; ++i) {
+      before[i + 1].forward = before[i].forward + layers_[i].forward;
+      before[i + 1].gradient = before[i].gradient + layers_[i].gradient;
+      before[i + 1].work = before[i].work + layers_[i].work;
+      before[i + 1].work_before_weights = before[i].work_before_weights + layers_[i].work_before_weights;
+    }
+    std::vector<double> least(n + 1, std::numeric_limits<double>::infinity());
+    least[0] = 0;
+    for (const double speed : speeds_) {
+      std::vector<double> next(n + 1, std::numeric_limits<double>::infinity());
+      for (std::size_t begin = 0; begin <= n; ++begin) {
+        if (!(least[begin] < std::numeric_limits<double>::max())) continue;
+        const double head = shortest_ * before[begin].forward / fastest_, tail = shortest_ * before[begin].gradient / fastest_;
+        for (std::size_t end = begin; end <= n; ++end) {
+          const double work = lengths_ * (before[end].work - before[begin].work) / speed;
+          const double gradients = lengths_ * (before[end].work_before_weights - before[begin].work_before_weights) / speed;
+          const double of_rank = head + std::max(work, gradients + tail);
+          next[end] = std::min(next[end], std::max(least[begin], of_rank));
+        }
+      }
+      least = std::move(next);
+    }
+    return least[n];
+  }
+
+  const model& m_;
+  const placement& where_;
+  const schedule_class& class_;
+  double micro_, lengths_ = 0, shortest_ = 1, longest_ = 1, fastest_ = 1;
+  std::vector<double> speeds_;  // by rank
+  std::vector<times> layers_;
+};
+
+}  // namespace pipesched::detail

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+// Partitions found, against all partitions of small models and the best that is known of larger ones.
+
+#include "pipesched/plan/divide.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipesched/generate/families.hpp"
+#include "pipesched/model/presets.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "support/families.hpp"
+
+using namespace pipesched;
+using pipesched::tests::refusal_of;
+
+namespace {
+
+void for_all_partitions(std::size_t layers, std::size_t stages, const std::function<void(const partition&)>& f) {
+  partition p;
+  const std::function<void(std::size_t)> rest = [&](std::size_t left) {
+    if (p.stages() + 1 == stages) {
+      p.layers.push_back(static_cast<std::uint32_t>(left));
+      f(p);
+      p.layers.pop_back();
+      return;
+    }
+    for (std::size_t n = 0; n <= left; ++n) {
+      p.layers.push_back(static_cast<std::uint32_t>(n));
+      rest(left - n);
+      p.layers.pop_back();
+    }
+  };
+  rest(layers);
+}
+
+// Random whole numbers.
+model random_model(std::mt19937_64& random, std::size_t layers, std::size_t ranks, std::uint32_t micro) {
+  const auto number = [&](int least, int most) {
+    return static_cast<double>(std::uniform_int_distribution<int>(least, most)(random));
+  };
+  model m;
+  for (std::size_t i = 0; i < layers; ++i)
+    m.layers.push_back({.kind = number(0, 1) == 0 ? "a" : "b",
+                        .forward = number(0, 5),
+                        .backward_input = number(0, 5),
+                        .backward_weight = number(0, 5),
+                        .kept = number(1, 3),
+                        .weights = number(0, 4)});
+  if (number(0, 1) == 0)
+    for (std::size_t r = 0; r < ranks; ++r) m.ranks.push_back({.speed = 1 / number(1, 2)});
+  if (number(0, 1) == 0)
+    for (std::uint32_t i = 0; i < micro; ++i) m.micro_batches.push_back(number(1, 3));
+  m.layers[0].kind = "a", m.layers.back().kind = "b";
+  if (number(0, 2) == 0) m.pairs = {{{"a", "b"}, {pass::forward, pass::backward}, number(0, 4)}};
+  return m;
+}
+
+double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
+
+}  // namespace
+
+TEST_CASE("divide: as good as the best of all partitions of small models, and its bound is below all of them") {
+  std::mt19937_64 random(5);
+  int compared = 0, optimal = 0;
+  double worst = 1;
+  for (const char* name : {"1f1b", "zb1p", "gpipe", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev", "hanayo"})
+    for (int round = 0; round < 12; ++round) {
+      const family& f = find_family(name);
+      const std::uint32_t micro = 2 + round % 5;
+      const schedule_params p{.pp = 2 + 2 * (round % 2), .micro = micro, .forward_only = round % 6 == 5};
+      const schedule s = f.make(p);
+      const std::size_t layers = s.stages() > 4 ? 6 : 8;
+      const model m = random_model(random, layers, s.pp(), micro);
+      double best = std::numeric_limits<double>::infinity();
+      const division d = divide(m, f, p, {.evaluations = 3000});
+      for_all_partitions(layers, s.stages(), [&](const partition& all) {
+        const double there = makespan(s, costs_of(m, all, s.placement));
+        REQUIRE(d.lower_bound <= there);
+        best = std::min(best, there);
+      });
+      CAPTURE(name);
+      CAPTURE(round);
+      CAPTURE(to_string(d.partition));
+      CHECK(d.makespan == makespan(s, costs_of(m, d.partition, s.placement)));
+      CHECK(d.uniform_makespan == makespan(s, costs_of(m, uniform_partition(m, s.stages()), s.placement)));
+      CHECK(d.makespan <= d.uniform_makespan);
+      CHECK(d.partition_bound.makespan <= d.makespan);
+      CHECK(d.makespan >= best);
+      optimal += d.makespan == best, worst = std::max(worst, d.makespan / best);
+      ++compared;
+    }
+  CHECK(compared == 96);
+  CHECK(optimal == compared);
+  CHECK(worst == 1);
+}
+
+TEST_CASE("divide: at least as good as what is known of two published models, with 8 ranks and 32 micro-batches") {
+  struct known {
+    std::string_view family;
+    double gemma_uniform, gemma, deepseek_uniform, deepseek;
+  };
+  for (const known& k : {known{"1f1b", 688.04, 528.75, 1206.36, 999.98}, {"zb1p", 671.08, 515.71, 1190.84, 990.02},
+                         {"interleaved_1f1b", 647.86, 481.02, 1123.34, 885.52}, {"zbv", 626.68, 486.78, 965.44, 852.20},
+                         {"v_half", 657.30, 543.83, 1062.32, 1042.37}, {"dualpipev", 627.70, 494.06, 966.58, 891.05}}) {
+    CAPTURE(k.family);
+    for (const bool gemma : {true, false}) {
+      const division d = divide(gemma ? gemma_model() : deepseek_like_model(), find_family(k.family), {.pp = 8, .micro = 32},
+                                {.evaluations = 2000});
+      CHECK(d.uniform_makespan == doctest::Approx(gemma ? k.gemma_uniform : k.deepseek_uniform));
+      CHECK(d.makespan <= (gemma ? k.gemma : k.deepseek) * (1 + 1e-9));
+      CHECK(d.lower_bound >= (gemma ? 397.4 : 760.72) * (1 - 1e-9));
+      CHECK(d.lower_bound <= d.makespan);
+    }
+  }
+}
+
+TEST_CASE("divide: a family that searches on costs is made anew for every partition") {
+  const family& f = find_family("zbv_greedy");
+  const division d = divide(gemma_model(), f, {.pp = 4, .micro = 8}, {.evaluations = 100});
+  CHECK(d.makespan < d.uniform_makespan);
+  CHECK(d.schedule == make_schedule(f, {.pp = 4, .micro = 8, .costs = d.costs}));
+  CHECK(makespan(d.schedule, d.costs) == d.makespan);
+  CHECK(refusal_of([&] { divide(gemma_model(), f, {.pp = 4, .micro = 8, .costs = stage_costs{}}); }) ==
+        "divide() takes the costs from the model; got costs among the parameters as well");
+}
+
+TEST_CASE("divide: the memory of the ranks is kept; without a partition that fits, the excess is least") {
+  model m{.layers = {{.kind = "fat", .count = 2, .forward = 1, .backward = 2, .kept = 10, .weights = 5},
+                     {.kind = "lean", .count = 6, .forward = 1, .backward = 2, .kept = 1, .weights = 5}},
+          .ranks = {{.memory = 45}, {.memory = 1000}}};
+  const family& f = find_family("1f1b");
+  const schedule_params p{.pp = 2, .micro = 4};
+  const auto bytes_of_rank_0 = [&](const partition& of) {
+    const schedule s = f.make(p);
+    const stage_costs c = costs_of(m, of, s.placement);
+    const metrics found = measure(simulate(s, c), c);
+    return found.ranks[0].peak_bytes + found.ranks[0].weight_bytes;
+  };
+  const division d = divide(m, f, p);
+  CHECK(d.fits);
+  CHECK(bytes_of_rank_0(d.partition) <= 45);
+  CHECK(d.partition.layers == std::vector<std::uint32_t>{1, 7});  // of 2: 50
+  CHECK(d.makespan > d.uniform_makespan);  // which does not fit
+  m.ranks[0].memory.reset();
+  CHECK(divide(m, f, p).partition.layers == std::vector<std::uint32_t>{4, 4});
+  m.ranks = {{.memory = 1}};
+  const division none = divide(m, f, p);
+  CHECK(!none.fits);
+}
+
+TEST_CASE("divide: deterministic, and any number of evaluations gives a partition") {
+  const family& f = find_family("zbv");
+  const schedule_params p{.pp = 4, .micro = 8};
+  const division a = divide(gemma_model(), f, p, {.evaluations = 300, .seed = 3}),
+                 b = divide(gemma_model(), f, p, {.evaluations = 300, .seed = 3});
+  CHECK(a.partition == b.partition);
+  CHECK(a.evaluations == b.evaluations);
+  CHECK(a.evaluations <= 300);
+  for (const std::uint64_t n : {0, 1, 2}) {
+    const division few = divide(gemma_model(), f, p, {.evaluations = n});
+    CHECK(few.makespan <= few.uniform_makespan);
+  }
+  CHECK(divide({.layers = {{}}}, f, p).partition.layers.size() == 8);  // one layer, eight stages
+  CHECK(divide({.layers = {{.count = 3}}}, find_family("1f1b"), {.pp = 1, .micro = 1}).partition.layers ==
+        std::vector<std::uint32_t>{3});
+}
