@@ -461,7 +461,7 @@ TEST_CASE("channels: a job that cannot be is refused") {
     threads.clear();
     return said;
   };
-  CHECK(refusals({.ranks = 3})[2] == "a program of 2 ranks has ranks 0 to 1; got rank 2");
+  CHECK(refusals({.ranks = 3})[2] == "a program of 2 ranks has ranks 0 to 1; got rank 2, nearest 1");
   CHECK(refusals({.options = {.processes = {0, 2}}})[0] == "a pipeline has processes 0 to 1, each at most once; got 2");
   CHECK(refusals({.options = {.processes = {1}}})[0] == "process 0 is not among the processes of this pipeline");
   CHECK(refusals({.options = {.processes = {1}}})[1] == "a program of 2 ranks needs as many processes; got 1");

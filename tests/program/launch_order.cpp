@@ -197,6 +197,14 @@ TEST_CASE("launch order: exists for every program that verify() proves; others a
         "cannot order the messages of a program that deadlocks; see verify()");
 }
 
+TEST_CASE("launch order, buffer_bytes: a rank that the program does not have is refused") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  const std::string expected = "a program of 2 ranks has ranks 0 to 1; got rank 9, nearest 1";
+  CHECK(refusal_of([&] { launch_order(p, 9); }) == expected);
+  CHECK(refusal_of([&] { launch_order(p, 9, uniform_costs{}, verified); }) == expected);
+  CHECK(refusal_of([&] { buffer_bytes(p, 9, [](tensor_id) { return 1; }); }) == expected);
+}
+
 TEST_CASE("launch order: every program ends with one queue per rank under any costs") {
   const uniform_costs nothing{.forward = 0, .backward = 0};
   // Times that are lost when they are added to others.

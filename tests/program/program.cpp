@@ -101,6 +101,43 @@ TEST_CASE("lower: verify() proves every family at every size and depth, and pool
   });
 }
 
+TEST_CASE("lower: a schedule with a cycle, of several ranks or within one, is refused with verify()'s text") {
+  int cycles = 0;
+  for_all_families(4, 4, [&](const family& f, const schedule_params& p) {
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    CAPTURE(p.forward_only);
+    const schedule right = f.make(p);
+    for (std::uint32_t rank = 0; rank < right.pp(); ++rank)
+      for (std::size_t i = 0; i + 1 < right[rank].size(); ++i)
+        for (std::size_t j = i + 1; j < std::min(right[rank].size(), i + 6); ++j) {
+          schedule s = right;
+          std::swap(s[rank][i], s[rank][j]);
+          const report r = verify(s);
+          if (r) {
+            REQUIRE(verify(lower(s)));
+            continue;
+          }
+          REQUIRE(refusal_of([&] { lower(s); }) == "the schedule is not valid: " + detail::first_violation(verify(s, 1)));
+          cycles += r.violations[0].rule == rule::cycle;
+        }
+  });
+  CHECK(cycles > 1000);
+  // Stages 1 and 2 are both on rank 1, and no tensor between them leaves it.
+  const schedule alone = parse_schedule("0F0 3F0 3B0 0B0\n2F0 1F0 2B0 1B0\n", placement::vee(2), "alone");
+  CHECK(refusal_of([&] { lower(alone); }).find("the schedule is not valid: ") == 0);
+  const schedule backward = parse_schedule("0F0 3F0 3B0 0B0\n1F0 2F0 1B0 2B0\n", placement::vee(2), "backward");
+  CHECK(refusal_of([&] { lower(backward); }).find("the schedule is not valid: ") == 0);
+}
+
+TEST_CASE("verify: two channels from one rank to another are refused, as messages have no tags") {
+  program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  p.channels.push_back(p.channels[0]);
+  p.channels.back().messages = 0;
+  CHECK(to_string(verify(p)).find("a second channel from rank 0 to rank 1; expected one") != std::string::npos);
+}
+
 TEST_CASE("lower: verify() proves overlapped, split, delayed and concatenated schedules") {
   int concatenated = 0;
   for_all_families(5, 9, [&](const family& f, const schedule_params& p) {
@@ -349,7 +386,7 @@ TEST_CASE("verify(program): a wrong shape and numbers out of range are reported 
   broken([](program& p) { p.schedule.micro = 9; });
   CHECK(broken([](program& p) {
           p.pools[1][pool::activation] = 0xFFFF'FFFF;
-        }).find("a pool of 4294967295; expected at most ") != std::string::npos);
+        }).find("a pool of 4294967295 for activations; expected at most ") != std::string::npos);
   CHECK(broken([](program& p) { p.slots[0][0][0].input = 0; }) ==
         "rank 0, cell 0: message: 0F0 has a buffer that it does not need\n");
   CHECK(broken([](program& p) {

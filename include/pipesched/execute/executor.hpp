@@ -109,9 +109,7 @@ class rank_executor {
   rank_executor(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport)
       : p_(p), rank_(rank), trainer_(trainer), transport_(transport) {
     check_transport<Transport>();
-    if (rank >= p.actions.size())
-      throw schedule_error(concat(
-          {"a program of ", p.actions.size(), " ranks has ranks 0 to ", p.actions.size() - 1, "; got rank ", rank}));
+    require_rank(p, rank);
     if constexpr (requires { transport.rank(); })
       if (transport.rank() != rank)
         throw schedule_error(concat({"rank ", rank, " runs with a transport of rank ", transport.rank()}));
@@ -145,7 +143,7 @@ class rank_executor {
       case action_kind::accumulate: return accumulate(n, a);
     }
   }
-  /// Would an action wait for another rank? For one thread that runs several ranks.
+  /// True if an action would wait for another rank: for one thread that runs several ranks.
   bool waits(std::uint32_t n) const {
     bool any = false;
     for_each_awaited(p_, rank_, actions_[n], [&](std::uint32_t buffer) { any = any || !transport_.is_done(buffer); });
@@ -168,9 +166,8 @@ class rank_executor {
  private:
   template <typename Call>
   void call_hook(std::string_view name, std::size_t step, Call&& call) {
-    const std::string hook = concat({name, "(", step, ")"});
-    const auto hook_place = [&] { return concat({"rank ", rank_, " at ", hook}); };
-    call_trainer(rank_, hook_place, call, hook);
+    const auto hook = [&] { return concat({name, "(", step, ")"}); };
+    call_trainer(rank_, [&] { return concat({"rank ", rank_, " at ", hook()}); }, call, hook);
   }
   auto place(std::uint32_t n) const {
     return [this, n] { return describe(p_, rank_, n); };

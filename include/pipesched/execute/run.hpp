@@ -76,7 +76,7 @@ auto& trainer_at(Trainers& trainers, std::size_t rank) {
 
 /// Runs steps of one rank, and calls the trainer's `begin_step(step)` and `end_step(step)` around each of them: the latter
 /// once the rank, or its device, is through. Returns the start and end of its cells in the last step, in seconds since all
-/// ranks began it; nothing unless options.record. A step makes no allocation, lock or virtual call of its own.
+/// ranks began it; nothing unless options.record. A step makes no allocation, lock or virtual call of its own; a transport may.
 /// @throws trainer_error, with rank and place, around what the trainer throws; pipeline_aborted if another rank has failed or
 /// nothing came within the transport's time limit; schedule_error if rank, trainer, one of its buffers or the transport does
 /// not fit the program; errors of the transport. All other ranks end, too.
@@ -111,8 +111,8 @@ timeline run_all(const program& p, Trainers& trainers, World& world, const run_o
     throw schedule_error(
         detail::concat({"a program of ", p.actions.size(), " ranks needs as many trainers; got ", trainers.size()}));
   for (std::uint32_t r = 0; r < p.actions.size(); ++r) detail::require_trainer<trainer_type>(p, r);
-  world.prepare(p);
   const detail::forget_program<World> at_the_end{world};
+  world.prepare(p);
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   std::deque<transport_type> transports;

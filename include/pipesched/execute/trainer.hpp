@@ -127,16 +127,20 @@ inline std::string text_of_exception() {
   }
 }
 
-/// Calls a function of a trainer. @param place  returns where the rank is. @throws trainer_error around whatever the
-/// function throws; pipeline_aborted as it is, since another rank has failed then
-template <typename Place, typename Call>
-decltype(auto) call_trainer(std::uint32_t rank, const Place& place, Call&& call, std::string_view hook = {}) {
+struct no_hook {
+  std::string operator()() const { return {}; }
+};
+
+/// Calls a function of a trainer. @param place, hook  return where the rank is, and the hook that is called, if one is.
+/// @throws trainer_error around whatever the function throws; pipeline_aborted as it is, since another rank has failed then
+template <typename Place, typename Call, typename Hook = no_hook>
+decltype(auto) call_trainer(std::uint32_t rank, const Place& place, Call&& call, const Hook& hook = {}) {
   try {
     return call();
   } catch (const pipeline_aborted&) {
     throw;
   } catch (...) {
-    std::throw_with_nested(trainer_error(rank, place(), text_of_exception(), std::string(hook)));
+    std::throw_with_nested(trainer_error(rank, place(), text_of_exception(), hook()));
   }
 }
 

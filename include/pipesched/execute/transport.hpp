@@ -22,12 +22,17 @@ namespace pipesched {
 ///   on_action(n)   the rank is at action n
 ///   finish()       the end of a step: until everything posted has arrived or gone
 ///
+/// A buffer has one message at a time: it is waited for before it is posted again, and until then its bytes stay where they
+/// are. The other rank of a message is p.channels[action.channel].from or .to, and both sides post those of a channel in the
+/// same order, so they need no tags. All calls come from the thread that runs the rank.
+///
 /// Those that wait throw pipeline_aborted once another rank has failed. run() calls these, too, of a transport that has them:
 ///
 ///   prepare(program, memory)   before the steps of this program; memory(action) is where a message is sent from or received
 ///   meet() -> time point       collective: the time at which all ranks are here, by this rank's clock
 ///   leave()                    collective: after the last step. @throws pipeline_aborted if a rank has failed
-///   abort(cause)               this rank has failed: all ranks end
+///   abort(cause)               this rank has failed: all ranks end. The cause is without rank and place, which are those of
+///                              the last on_action(): describe(p, rank, n)
 ///
 /// and of transports of devices, where wait() orders the rank's stream after the message and returns at once:
 ///

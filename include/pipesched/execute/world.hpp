@@ -71,7 +71,7 @@ class basic_world {
     for (position& at : at_) at.action.store(no_slot);
     engine_.prepare(p, in_flight);
   }
-  /// The program may go now; run_all() calls it.
+  /// The program need not live any longer; run_all() calls it.
   void forget_program() { program_ = nullptr; }
   std::size_t size() const { return at_.size(); }
 
@@ -236,7 +236,7 @@ class world_transport {
       engine().moved({rank_, n, nullptr}, where());
     }
   }
-  /// Would wait() return at once? For one thread that runs all ranks.
+  /// True if wait() would return at once: for one thread that runs all ranks.
   bool is_done(std::uint32_t n) const {
     return buffers_[n].done.load(std::memory_order_acquire) == posted(buffers_[n]);
   }

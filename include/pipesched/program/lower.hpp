@@ -66,7 +66,7 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
   const detail::ordering order = detail::set_depths_and_order(p.channels, s, routing, options.depth);
-  if (!order.finished()) require_valid(s);  // throws: the schedule has a cycle
+  if (!order.finished()) require_valid(s);  // throws: the schedule has a cycle of several ranks
   detail::emission emission(routing, order, p);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emission.run(rank);
   for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = order.receive_buffers(c);
@@ -79,7 +79,7 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
 /// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   detail::require_empty(detail::verifier(s, 1).run_without_cycles());
-  return lower(s, options, verified);  // finds cycles by itself
+  return lower(s, options, verified);  // finds cycles by itself: of several ranks in its order, within one in its slots
 }
 
 }  // namespace pipesched

@@ -134,10 +134,25 @@ struct program {
   friend bool operator==(const program&, const program&) = default;
 };
 
+namespace detail {
+
+/// @throws schedule_error unless the program has that rank
+inline void require_rank(const program& p, std::uint32_t rank) {
+  const std::size_t ranks = p.actions.size();
+  if (rank >= ranks)
+    throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", rank})
+                                    : concat({"a program of ", ranks, " ranks has ranks 0 to ", ranks - 1, "; got rank ",
+                                              rank, ", nearest ", ranks - 1}));
+}
+
+}  // namespace detail
+
 /// Bytes that each buffer of a rank needs, by its number: `bytes_of(message)` of the largest message that it ever holds, 0 for
 /// sent gradients. Stages may differ in their sizes. Linear in the number of actions.
+/// @throws schedule_error if the program has no such rank
 template <typename BytesOf>
 std::vector<std::size_t> buffer_bytes(const program& p, std::uint32_t rank, BytesOf&& bytes_of) {
+  detail::require_rank(p, rank);
   std::vector<std::size_t> bytes(p.pools[rank].buffers(), 0);
   const auto holds = [&](std::uint32_t buffer, tensor_id message) {
     bytes[buffer] = std::max<std::size_t>(bytes[buffer], bytes_of(message));

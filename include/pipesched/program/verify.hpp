@@ -101,7 +101,8 @@ class program_verifier {
       const pool_sizes& own = p_.pools[rank];
       for (std::size_t kind = 0; kind < pool_names.size(); ++kind)
         if (const std::uint32_t size = own[static_cast<pool>(kind)]; size > max_pool) {
-          add(rule::program, rank, violation::no_cell, concat({"a pool of ", size, "; expected at most ", max_pool}));
+          add(rule::program, rank, violation::no_cell,
+              concat({"a pool of ", size, " for ", pool_names[kind], "s; expected at most ", max_pool}));
           good = false;
         }
     }
@@ -119,7 +120,18 @@ class program_verifier {
             concat({"a channel from rank ", c.from, " to rank ", c.to, "; expected two different ranks below ", pp}));
         good = false;
       }
-    return good;
+    return check_channels() && good;
+  }
+  // Messages have no tags: with two channels from one rank to another, nothing tells theirs apart.
+  bool check_channels() {
+    std::vector<std::pair<std::uint16_t, std::uint16_t>> ends;
+    for (const channel& c : p_.channels) ends.emplace_back(c.from, c.to);
+    std::sort(ends.begin(), ends.end());
+    const auto twice = std::adjacent_find(ends.begin(), ends.end());
+    if (twice == ends.end()) return true;
+    add(rule::program, twice->first, violation::no_cell,
+        concat({"a second channel from rank ", twice->first, " to rank ", twice->second, "; expected one"}));
+    return false;
   }
 
   // Slots of one kind, each with the F whose activation or context it holds, as one number that is compared at once; 0 if it
@@ -270,14 +282,14 @@ class program_verifier {
         add(rule::program, of.from, violation::no_cell,
             concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
     }
-    if (report_) find_circle(all);
+    if (report_) find_cycle(all);
     for (std::uint32_t rank = 0; report_ && rank < s_.pp(); ++rank)
       if (const auto unused = all.unused(rank))
         add(rule::message, rank, violation::no_cell, concat({to_string(*unused), " is in a buffer but never used"}));
   }
 
   // Every blocked rank waits for one other. Following these waits ends in a cycle.
-  void find_circle(const interpreter<>& all) {
+  void find_cycle(const interpreter<>& all) {
     std::uint32_t rank = 0;
     while (rank < s_.pp() && all.finished(rank)) ++rank;
     if (rank == s_.pp()) return;

@@ -57,7 +57,8 @@ class ordering {
   /// The buffers of a channel with those for messages that were needed at once.
   std::uint32_t receive_buffers(std::uint32_t channel) const { return channels_[channel].receive_buffers; }
 
-  /// True if every rank ran all its cells. Otherwise, and if no channel is too shallow, the schedule has a cycle.
+  /// True if every rank ran all its cells. Otherwise, and if no channel is too shallow, the schedule has a cycle of several
+  /// ranks. Cycles within one rank are not looked for.
   bool finished() const {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       if (ranks_[rank].done != s_[rank].size()) return false;

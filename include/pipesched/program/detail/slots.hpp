@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/program/detail/ordering.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
@@ -142,7 +143,10 @@ class slot_allocation {
       op_slots& to = slots[k];
       const op o = c[k];
       stage_slots& of = slots_of(o.chunk, o.micro);
-      if (ops[k].input != no_slot) to.input = of.input[o.pass != pass::forward];
+      if (ops[k].input != no_slot) {
+        to.input = of.input[o.pass != pass::forward];
+        if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which ordering does not see
+      }
       if (properties(o.pass).takes_activation) {
         to.activation = of.activation = activations_.take();
         continue;
