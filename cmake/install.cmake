@@ -11,6 +11,7 @@ if(PIPESCHED_IO)
   install(TARGETS pipesched_pipesched EXPORT pipesched-io FILE_SET HEADERS)
   install(EXPORT pipesched-io NAMESPACE pipesched:: DESTINATION ${package_dir})
   install(FILES include/pipesched/io/schedule.schema.json include/pipesched/io/costs.schema.json
+                include/pipesched/io/model.schema.json
           DESTINATION ${CMAKE_INSTALL_DATADIR}/pipesched)
 endif()
 if(TARGET pipesched_tool)

@@ -15,7 +15,9 @@
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/costs_json.hpp"
 #include "pipesched/io/json.hpp"
+#include "pipesched/io/model_json.hpp"
 #include "support/any_costs.hpp"
+#include "support/any_model.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;
@@ -87,6 +89,35 @@ TEST_CASE("json schema: it accepts a cost model exactly if the reader does") {
     CAPTURE(text);
     const bool accepts = schema.accepts(document);
     CHECK(accepts == refusal_of([&] { document.get<stage_costs>(); }).empty());
+    ++(accepts ? accepted : refused);
+  }
+  CHECK(refused > 200);
+  CHECK(accepted > 200);
+}
+
+TEST_CASE("json schema: accepts every model that the library writes") {
+  schema_checker schema("model.schema.json");
+  any_model random(41);
+  for (int i = 0; i < 500; ++i) {
+    const json document = json::parse(model_document(random.make()).dump());
+    CAPTURE(document.dump());
+    CHECK(schema.accepts(document));
+  }
+}
+
+TEST_CASE("json schema: a model that it refuses is refused by the reader") {
+  schema_checker schema("model.schema.json");
+  any_model random(43);
+  std::mt19937_64 bytes(47);
+  int refused = 0, accepted = 0;
+  for (int i = 0; i < 4000; ++i) {
+    std::string text = model_document(random.make()).dump();
+    text[bytes() % text.size()] = "0123456789{}[],.-\"FBIWRabcdefgnostuvw_ "[bytes() % 40];
+    if (!json::accept(text)) continue;
+    CAPTURE(text);
+    const bool accepts = schema.accepts(json::parse(text));
+    const std::string refusal = refusal_of([&] { read_model(std::istringstream(text)); });
+    if (!accepts) CHECK(refusal != "");
     ++(accepts ? accepted : refused);
   }
   CHECK(refused > 200);

@@ -170,6 +170,9 @@ class model_reader {
   template <has_entries T>
   static void read(const json& j, const std::string& path, T& to) {
     if (!j.is_object()) refuse(path, "is not an object");
+    if constexpr (std::is_same_v<T, layer_pair>)
+      for (const std::string_view needed : {"kinds", "ops", "time"})
+        if (!j.contains(needed)) refuse(path, concat({"has no \"", needed, "\"; expected \"kinds\", \"ops\" and \"time\""}));
     for (const auto& item : j.items()) read_entry(item.key(), item.value(), path, to);
   }
 

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/io/model_json.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <sstream>
+#include <string>
+
+#include "pipesched/model/presets.hpp"
+#include "support/any_model.hpp"
+#include "support/families.hpp"
+
+using namespace pipesched;
+using namespace pipesched::tests;
+
+namespace {
+
+model read(const std::string& text) { return read_model(std::istringstream(text)); }
+std::string refused(const std::string& text) {
+  return refusal_of([&] { read(text); });
+}
+
+}  // namespace
+
+TEST_CASE("model json: writing and reading is the identity, for random models and the library's") {
+  any_model random(3);
+  for (int i = 0; i < 2000; ++i) {
+    const model m = random.make();
+    const std::string text = model_document(m).dump();
+    CAPTURE(text);
+    REQUIRE(read(text) == m);
+    REQUIRE(model_document(read(text)).dump() == text);
+  }
+  for (const std::string_view name : model_names) {
+    const model m = find_model(name).value();
+    CHECK(read(model_document(m).dump(2)) == m);
+  }
+  CHECK(!find_model("deepseek"));
+  CHECK(model_document({.layers = {{}}}).dump() ==
+        R"({"format":"pipesched.model","version":1,"layers":[{"kind":"layer","forward":1.0}]})");
+}
+
+TEST_CASE("model json: the document of the header") {
+  const model m = read(R"(
+    {"format": "pipesched.model", "version": 1, "time_unit": "ms",
+     "layers": [{"kind": "moe", "count": 29, "forward": 2.28, "backward_input": 3.49, "backward_weight": 0.16,
+                 "recompute": 2, "kept": 1e9, "kept_input": 1e7, "context": 1e9, "transient": {"F": 0, "B": 5},
+                 "weights": 1e9, "message": 6e7}],
+     "pairs": [{"kinds": ["moe", "moe"], "ops": "FB", "time": 3.9}], "allowed_pairs": ["FB", "FI"],
+     "ranks": [{"speed": 1, "memory": 8e10}],
+     "links": [{"from": 0, "to": 1, "latency": 0.01, "bandwidth": 5e10, "busy": "both"}],
+     "micro_batches": [1, 0.7]})");
+  CHECK(m.time_unit == time_unit::ms);
+  CHECK(m.layers[0].count == 29);
+  CHECK(m.layers[0].backward_times().whole == doctest::Approx(3.65));
+  CHECK(m.layers[0].transient.backward == 5);
+  CHECK(m.pairs[0].time == 3.9);
+  CHECK(m.allowed_pairs == pass_pair_set::forward_with_backward());
+  CHECK(m.ranks[0].memory == 8e10);
+  CHECK(m.links[0].busy == link_busy::both);
+  CHECK(m.micro_batches[1] == 0.7);
+}
+
+TEST_CASE("model json: faults are named with their entry and place") {
+  CHECK(refused("") ==
+        "model: empty; expected an object such as {\"layers\": [{\"count\": 32, \"forward\": 1, \"backward\": 2}]}");
+  CHECK(refused("[]") == "model: expected an object such as {\"layers\": [{\"count\": 32}]} (line 1, column 1)");
+  CHECK(refused("{}") == "model: there is no \"layers\"; expected an array of them (line 1, column 1)");
+  CHECK(refused(R"({"layers": [{}, {"forwrd": 1}]})") ==
+        "model: unknown entry \"layers[1].forwrd\"; did you mean \"forward\"? (line 1, column 28)");
+  CHECK(refused(R"({"layers": [{"transient": {"X": 1}}]})") ==
+        "model: unknown entry \"layers[0].transient.X\"; expected one of F, B, I, W, R (line 1, column 33)");
+  CHECK(refused(R"({"layers": [{"forward": -1}]})") ==
+        "model: layers[0].forward is negative; expected a finite number that is not negative, nearest 0 (line 1, column "
+        "26)");
+  CHECK(refused(R"({"layers": [{"count": 1.5}]})") ==
+        "model: layers[0].count is not a whole number from 0 to 1048576 (line 1, column 25)");
+  CHECK(refused(R"({"layers": [{}], "time_unit": "h"})") ==
+        "model: time_unit is not a unit; expected \"s\", \"ms\", \"us\" or \"none\" (line 1, column 33)");
+  CHECK(refused(R"({"layers": [{}], "links": [{"busy": "yes"}]})") ==
+        "model: links[0].busy is not a side of a link; expected \"none\", \"sender\" or \"both\" (line 1, column 41)");
+  CHECK(refused(R"({"layers": [{}], "pairs": [{"kinds": ["layer"], "ops": "FB", "time": 1}]})") ==
+        "model: pairs[0].kinds does not name two kinds; expected two, such as [\"moe\", \"moe\"] (line 1, column 38)");
+  CHECK(refused(R"({"layers": [{}], "pairs": [{"ops": "FB", "time": 1}]})") ==
+        "model: pairs[0] has no \"kinds\"; expected \"kinds\", \"ops\" and \"time\" (line 1, column 28)");
+  CHECK(refused(R"({"layers": [{}], "allowed_pairs": ["FX"]})") ==
+        "model: allowed_pairs[0] is not a pair; expected two letters out of F, B, I and W, such as \"FB\" (line 1, column "
+        "39)");
+  CHECK(refused(R"({"format": "pipesched", "layers": [{}]})") == "model: format is not \"pipesched.model\" (line 1, column 22)");
+  CHECK(refused(R"({"version": 2, "layers": [{}]})") ==
+        "model: version is not 1, the only one that this library reads (line 1, column 13)");
+  CHECK(refused(R"({"layers": [{"count": 0}]})") == "model: layers[0].count is 0; expected 1 or more, nearest 1");
+  CHECK(refused(R"({"layers": [{"transient": {"F": 1, "F": 2}}]})") ==
+        "model: layers[0].transient.F occurs twice (line 1, column 38)");
+  CHECK(refusal_of([] { model_document({.layers = {{.forward = std::numeric_limits<double>::quiet_NaN()}}}); }) ==
+        "model: a number is not finite; JSON has no such number");
+}
