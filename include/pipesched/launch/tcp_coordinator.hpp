@@ -124,12 +124,12 @@ class tcp_coordinator : public coordinator {
     const std::lock_guard lock(mutex_);
     const bool is_pending = !position_.empty();
     position_.assign(1, static_cast<char>(state)).append(position.substr(0, std::size_t{1} << 12));
-    if (is_pending) return;  // the latest is sent
+    if (is_pending) return;  // the latest is sent, soon or before any other frame
     asio::post(io_, [this] {
-      std::unique_lock guard(mutex_);
-      detail::frame f{detail::frame::position, std::exchange(position_, {})};
-      guard.unlock();
-      send_(std::move(f));
+      timer_.expires_after(std::chrono::milliseconds(50));
+      timer_.async_wait([this](std::error_code cancelled) {
+        if (!cancelled) send_position();
+      });
     });
   }
   std::optional<std::string> failure() override {
@@ -250,6 +250,12 @@ class tcp_coordinator : public coordinator {
     };
     with->read();
   }
+  void send_position() {
+    std::unique_lock lock(mutex_);
+    detail::frame f{detail::frame::position, std::exchange(position_, {})};
+    lock.unlock();
+    if (!f.text.empty()) send_(std::move(f));
+  }
   // Takes a frame to this process. False if no more are to be read.
   bool take(detail::frame f) {
     const std::lock_guard lock(mutex_);
@@ -262,13 +268,18 @@ class tcp_coordinator : public coordinator {
       default: set_failure("what listens at " + where_ + " is not process 0 of this job"); return false;
     }
   }
-  void set_failure(std::string cause) {  // with the mutex locked
+
+  // In any thread, with the mutex locked.
+  void set_failure(std::string cause) {
     if (!failure_) failure_ = std::move(cause);
   }
 
   // In the threads of the caller.
   void post(detail::frame::kind kind, std::string text) {
-    asio::post(io_, [this, f = detail::frame{kind, std::move(text)}]() mutable { send_(std::move(f)); });
+    asio::post(io_, [this, f = detail::frame{kind, std::move(text)}]() mutable {
+      send_position();
+      send_(std::move(f));
+    });
   }
   // Gives a text to a broadcast or an exchange, and returns the result.
   std::string share(detail::frame::kind round, std::string mine) {
@@ -300,6 +311,7 @@ class tcp_coordinator : public coordinator {
   bool over_ = false;     // the connection to process 0 has ended; on process 0: all others have gone
 
   asio::io_context io_;
+  asio::steady_timer timer_{io_};         // of the position
   std::vector<tcp::acceptor> acceptors_;  // process 0
   std::optional<detail::job> job_;        // process 0
   detail::job::sender send_;              // of frames to process 0, in the thread of io_
