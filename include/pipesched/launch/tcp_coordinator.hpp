@@ -14,7 +14,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -48,7 +47,7 @@ class tcp_coordinator : public coordinator {
   /// time. An unknown name is looked up again until then: the name of a container may appear after its peers have started
   explicit tcp_coordinator(const launch_environment& e, seconds time_limit = std::chrono::minutes(10))
       : rank_(e.rank), size_(e.size), limit_(detail::checked_time_limit(time_limit)), token_(e.token) {
-    require_rank();
+    require_process(rank_);
     if (rank_ == 0)
       listen(e.listen.empty() ? e.address : e.listen, e.port);
     else
@@ -64,7 +63,7 @@ class tcp_coordinator : public coordinator {
   tcp_coordinator(std::uint32_t rank, std::uint32_t size, Broadcast&& broadcast,
                   seconds time_limit = std::chrono::minutes(10))
       : rank_(rank), size_(size), limit_(detail::checked_time_limit(time_limit)) {
-    require_rank();
+    require_process(rank_);
     struct {
       std::array<char, 256> host{};
       std::array<std::uint32_t, 4> token{};
@@ -96,7 +95,7 @@ class tcp_coordinator : public coordinator {
     try {
       if (std::uncaught_exceptions() > exceptions_)
         report_failure(detail::concat({"process ", rank_, " left with an exception"}));
-      post_frame(detail::frame::leave, "");
+      post(detail::frame::leave, "");
       std::unique_lock lock(mutex_);
       changed_.wait_for(lock, rank_ == 0 ? limit_ : limit_ / 4, [&] { return over_; });
     } catch (...) {  // no memory
@@ -107,34 +106,30 @@ class tcp_coordinator : public coordinator {
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t size() const override { return size_; }
 
-  std::string broadcast(std::string_view mine) override {
-    give(detail::frame::broadcast, mine);
-    return wait_for(broadcasts_);
-  }
+  std::string broadcast(std::string_view mine) override { return share(detail::frame::broadcast, std::string(mine)); }
   std::vector<parcel> exchange(std::span<const parcel> mine) override {
-    for (const parcel& p : mine)
-      if (p.rank >= size_)
-        throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", p.rank}));
-    give(detail::frame::exchange, detail::pack(mine));
-    return detail::unpack(wait_for(exchanges_)).value();
+    for (const parcel& p : mine) require_process(p.rank);
+    auto received = detail::unpack(share(detail::frame::exchange, detail::pack(mine))).value();
+    std::ranges::stable_sort(received, {}, &parcel::rank);  // they are in the order in which their senders came
+    return received;
   }
   std::string report_failure(std::string_view cause) override {
-    post_frame(detail::frame::failure, cause.substr(0, std::size_t{1} << 16));
+    post(detail::frame::failure, std::string(cause.substr(0, std::size_t{1} << 16)));
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return failure_.has_value(); });
-    if (!failure_) failure_ = std::string(cause);  // process 0 does not answer
+    set_failure(std::string(cause));  // if process 0 does not answer
     return *failure_;
   }
   void report_position(std::string_view position, progress_state state) override {
     const std::lock_guard lock(mutex_);
+    const bool is_pending = !position_.empty();
     position_.assign(1, static_cast<char>(state)).append(position.substr(0, std::size_t{1} << 12));
-    if (std::exchange(position_pending_, true)) return;  // the latest is sent
+    if (is_pending) return;  // the latest is sent, soon or before any other frame
     asio::post(io_, [this] {
-      std::unique_lock guard(mutex_);
-      position_pending_ = false;
-      std::string text = position_;
-      guard.unlock();
-      send_own(detail::frame::position, std::move(text));
+      timer_.expires_after(std::chrono::milliseconds(50));
+      timer_.async_wait([this](std::error_code cancelled) {
+        if (!cancelled) send_position();
+      });
     });
   }
   std::optional<std::string> failure() override {
@@ -146,20 +141,17 @@ class tcp_coordinator : public coordinator {
   using clock = std::chrono::steady_clock;
   using tcp = asio::ip::tcp;
 
-  void require_rank() const {
-    if (rank_ >= size_) throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", rank_}));
-  }
-
-  // Names of this host need not be in any table: a bare root folder has no /etc/hosts.
-  static bool is_this_host(const std::string& name) {
-    std::array<char, 256> own{};
-    return name == "localhost" || (::gethostname(own.data(), own.size() - 1) == 0 && name == own.data());
+  void require_process(std::uint32_t r) const {
+    if (r >= size_) throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", r}));
   }
   tcp::resolver::results_type resolve(const std::string& host, std::uint16_t port, std::error_code& error) {
     tcp::resolver resolver(io_);
     const std::string service = std::to_string(port);
     auto found = resolver.resolve(host, service, error);
-    if (error && is_this_host(host)) found = resolver.resolve("127.0.0.1", service, error);
+    // Names of this host need not be in any table: a bare root folder has no /etc/hosts.
+    std::array<char, 256> own{};
+    ::gethostname(own.data(), own.size() - 1);
+    if (error && (host == "localhost" || host == own.data())) found = resolver.resolve("127.0.0.1", service, error);
     return found;
   }
 
@@ -183,12 +175,15 @@ class tcp_coordinator : public coordinator {
       } catch (const std::system_error& e) {
         error = e.code();
       }
-      if (host.empty() && !acceptors_.empty()) return;  // IPv6 has IPv4 in it
+      if (host.empty() && !acceptors_.empty()) break;  // IPv6 has IPv4 in it
     }
     if (acceptors_.empty())
       throw schedule_error(detail::concat({"process 0 cannot listen at ", host, " port ", port, ": ", error.message(),
                                            "; MASTER_ADDR is an address of its host, PIPESCHED_LISTEN another one to "
                                            "listen on, MASTER_PORT a free port"}));
+    job_.emplace(size_).join(0, size_, [this](detail::frame f) { take(std::move(f)); });
+    send_ = [this](detail::frame f) { job_->take(0, std::move(f)); };
+    for (tcp::acceptor& a : acceptors_) accept(a);
   }
 
   // @param hint  for a host name that is unknown
@@ -196,151 +191,111 @@ class tcp_coordinator : public coordinator {
     const auto end = clock::now() + std::chrono::duration_cast<clock::duration>(limit_);
     std::error_code unknown;
     where_ = detail::concat({host, " port ", port});
-    while (!try_connect(resolve(host, port, unknown), end)) {
-      if (clock::now() > end) {  // until then process 0 may still come
-        if (unknown)
-          throw schedule_error(detail::concat({"process ", rank_, " does not know the host name \"", host,
-                                               "\" of process 0 (", unknown.message(), "); ", hint}));
-        throw schedule_error(
-            detail::concat({"process ", rank_, " cannot reach process 0 at ", where_, " within the time limit"}));
-      }
+    do {
+      for (const auto& place : resolve(host, port, unknown))  // each at most three seconds: another may answer
+        if (join(place, std::min(end, clock::now() + std::chrono::seconds(3)))) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
+    } while (clock::now() < end);  // until then process 0 may still come
+    if (unknown)
+      throw schedule_error(detail::concat({"process ", rank_, " does not know the host name \"", host,
+                                           "\" of process 0 (", unknown.message(), "); ", hint}));
+    throw schedule_error(
+        detail::concat({"process ", rank_, " cannot reach process 0 at ", where_, " within the time limit"}));
   }
-  bool try_connect(const tcp::resolver::results_type& places, clock::time_point end) {
-    for (const auto& place : places) {  // one after the other, each at most three seconds: another may answer
-      tcp::socket socket(io_);
-      std::optional<std::error_code> result;
-      socket.async_connect(place, [&](std::error_code error) { result = error; });
-      const auto give_up = std::min(end, clock::now() + std::chrono::seconds(3));
-      while (!result && io_.run_one_until(give_up) > 0) {
-      }
-      if (!result) socket.close(), io_.poll();
-      if (!result || *result) continue;
-      // A socket may reach itself where the port is in the range for outgoing connections and no process listens there.
-      std::error_code error;
-      if (socket.local_endpoint(error) == socket.remote_endpoint(error) || error) continue;
-      server_ = std::make_shared<detail::connection>(std::move(socket));
-      return true;
-    }
-    return false;
+  // False if nothing answers at this place until then.
+  bool join(const tcp::endpoint& place, clock::time_point end) {
+    tcp::socket socket(io_);
+    std::error_code error;
+    socket.async_connect(place, [&](std::error_code result) { error = result; });
+    io_.restart();
+    io_.run_until(end);
+    if (!io_.stopped()) socket.close(), io_.run();  // no answer
+    // A socket may reach itself where the port is in the range for outgoing connections and no process listens there.
+    if (error || socket.local_endpoint(error) == socket.remote_endpoint(error) || error) return false;
+    const auto server = std::make_shared<detail::connection>(std::move(socket));
+    server->on_frame = [this](detail::frame f) { return take(std::move(f)); };
+    send_ = [server](const detail::frame& f) { server->send(f); };
+    const parcel greeting[] = {{rank_, detail::magic}, {size_, token_}};
+    send_({detail::frame::greeting, detail::pack(greeting)});
+    server->read();
+    return true;
   }
 
   void start() {
-    if (rank_ == 0) {
-      members_.resize(size_);
-      job_ = std::make_unique<detail::job>(
-          size_, [this](std::uint32_t process, detail::frame::kind kind, const std::string& text) {
-            if (process == 0)
-              take({kind, text});
-            else if (members_[process])
-              members_[process]->send(kind, text);
-          });
-      job_->join(0);
-      for (tcp::acceptor& a : acceptors_) accept(a);
-    } else {
-      server_->on_frame = [this](detail::frame f) { return take(std::move(f)); };
-      server_->on_close = [this] { lose_server(); };
-      server_->send(detail::frame::greeting, detail::concat({"pipesched ", rank_, " ", size_, " ", token_}));
-      server_->read();
-    }
     io_.restart();
-    thread_ = std::jthread([this] { io_.run(); });
+    thread_ = std::jthread([this, work = asio::make_work_guard(io_)] { io_.run(); });
   }
 
-  // In the thread of io_, as all that follows up to give().
+  // In the thread of io_, as all that follows up to take().
   void accept(tcp::acceptor& at) {
     at.async_accept([this, &at](std::error_code error, tcp::socket socket) {
-      if (!error) {
-        auto c = std::make_shared<detail::connection>(std::move(socket));
-        c->longest = detail::max_greeting;
-        c->on_frame = [this, c = c.get()](const detail::frame& f) { return greet(*c, f); };
-        c->read();
-      } else {  // such as too many open files
+      if (error)  // such as too many open files
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      }
+      else
+        greet(std::make_shared<detail::connection>(std::move(socket)));
       accept(at);
     });
   }
-  bool greet(detail::connection& c, const detail::frame& f) {
-    constexpr std::string_view magic = "pipesched ";
-    if (f.is != detail::frame::greeting || !f.text.starts_with(magic)) return false;
-    std::string_view rest = std::string_view(f.text).substr(magic.size());
-    const auto rank = detail::read_number(rest, ~0u);
-    if (!rank || !rest.starts_with(' ')) return false;
-    rest.remove_prefix(1);
-    const auto size = detail::read_number(rest, ~0u);
-    if (!size || rest != " " + token_) return false;
-    if (*size != size_ || *rank >= size_ || !job_->is_awaited(*rank)) {
-      c.send(detail::frame::failure, detail::concat({"process ", *rank, " of ", *size, " has joined a job of ", size_,
-                                                     *size == size_ ? ", which has it already" : ""}));
-      return false;
-    }
-    members_[*rank] = c.shared_from_this();
-    c.longest = detail::max_frame;
-    c.on_close = [this, rank = *rank] {
-      members_[rank].reset();
-      job_->lose(rank);
-      note_end();
+  void greet(const std::shared_ptr<detail::connection>& with) {
+    with->longest = detail::max_greeting;
+    with->on_frame = [this, c = with.get(), rank = std::optional<std::uint32_t>()](detail::frame f) mutable {
+      if (rank) return job_->take(*rank, std::move(f));
+      const auto said = detail::unpack(f.text);
+      if (f.is != detail::frame::greeting || !said || said->size() != 2) return false;
+      if (said->front().text != detail::magic || said->back().text != token_) return false;
+      c->longest = detail::max_frame;
+      const auto send = [c = c->shared_from_this()](const detail::frame& to) { c->send(to); };
+      if (job_->join(said->front().rank, said->back().rank, send)) rank = said->front().rank;
+      return true;
     };
-    c.on_frame = [this, rank = *rank](detail::frame frame) {
-      const bool leaves = frame.is == detail::frame::leave;
-      return job_->take(rank, std::move(frame)) && !leaves;
-    };
-    job_->join(*rank);
-    return true;
+    with->read();
   }
-  void note_end() {
-    const std::lock_guard lock(mutex_);
-    over_ = job_->is_over() && std::ranges::none_of(members_, [](const auto& c) { return c != nullptr; });
-    changed_.notify_all();
+  void send_position() {
+    std::unique_lock lock(mutex_);
+    detail::frame f{detail::frame::position, std::exchange(position_, {})};
+    lock.unlock();
+    if (!f.text.empty()) send_(std::move(f));
   }
-  void lose_server() {
-    const std::lock_guard lock(mutex_);
-    over_ = true;
-    if (!failure_) failure_ = "process 0 is gone";
-    changed_.notify_all();
-  }
-  // A frame to this process.
+  // Takes a frame to this process. False if no more are to be read.
   bool take(detail::frame f) {
     const std::lock_guard lock(mutex_);
-    if (f.is == detail::frame::broadcast) broadcasts_.push_back(std::move(f.text));
-    if (f.is == detail::frame::exchange) exchanges_.push_back(std::move(f.text));
-    if (f.is == detail::frame::failure && !failure_) failure_ = std::move(f.text);
     changed_.notify_all();
-    if (f.is == detail::frame::broadcast || f.is == detail::frame::exchange || f.is == detail::frame::failure)
-      return true;
-    if (!failure_) failure_ = detail::concat({"what listens at ", where_, " is not process 0 of this job"});
-    return false;
+    switch (f.is) {
+      case detail::frame::broadcast:
+      case detail::frame::exchange: result_ = std::move(f.text); return true;
+      case detail::frame::failure: set_failure(std::move(f.text)); return true;
+      case detail::frame::end: over_ = true, set_failure("process 0 is gone"); return false;
+      default: set_failure("what listens at " + where_ + " is not process 0 of this job"); return false;
+    }
   }
-  void send_own(detail::frame::kind kind, std::string text) {
-    if (rank_ != 0) return server_->send(kind, text);
-    job_->take(0, {kind, std::move(text)});
-    if (kind == detail::frame::leave) note_end();
+
+  // In any thread, with the mutex locked.
+  void set_failure(std::string cause) {
+    if (!failure_) failure_ = std::move(cause);
   }
 
   // In the threads of the caller.
-  void post_frame(detail::frame::kind kind, std::string_view text) {
-    asio::post(io_, [this, kind, copy = std::string(text)]() mutable { send_own(kind, std::move(copy)); });
+  void post(detail::frame::kind kind, std::string text) {
+    asio::post(io_, [this, f = detail::frame{kind, std::move(text)}]() mutable {
+      send_position();
+      send_(std::move(f));
+    });
   }
-  void give(detail::frame::kind kind, std::string_view mine) {
+  // Gives a text to a broadcast or an exchange, and returns the result.
+  std::string share(detail::frame::kind round, std::string mine) {
     if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
     if (mine.size() > detail::max_frame)
       throw schedule_error(
           detail::concat({"processes share at most ", detail::max_frame, " bytes each; got ", mine.size()}));
-    post_frame(kind, mine);
-  }
-  std::string wait_for(std::deque<std::string>& results) {
+    post(round, std::move(mine));
     std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, limit_, [&] { return !results.empty() || failure_; })) {
+    if (!changed_.wait_for(lock, limit_, [&] { return result_ || failure_; })) {
       lock.unlock();
       report_failure(detail::concat({"process ", rank_, " waits for the others, and not all came in time"}));
       lock.lock();
     }
-    if (results.empty()) throw pipeline_aborted("aborted: " + *failure_);
-    std::string text = std::move(results.front());
-    results.pop_front();
-    return text;
+    if (!result_) throw pipeline_aborted("aborted: " + *failure_);
+    return *std::exchange(result_, std::nullopt);
   }
 
   std::uint32_t rank_, size_;
@@ -350,19 +305,17 @@ class tcp_coordinator : public coordinator {
 
   std::mutex mutex_;  // of what callers and the thread of io_ share: down to over_
   std::condition_variable changed_;
-  std::deque<std::string> broadcasts_, exchanges_;
+  std::optional<std::string> result_;  // of the broadcast or exchange in progress
   std::optional<std::string> failure_;
-  std::string position_;
-  bool position_pending_ = false;
-  bool over_ = false;  // the connection to process 0 has ended; on process 0: all others have gone
+  std::string position_;  // not sent yet, after its state
+  bool over_ = false;     // the connection to process 0 has ended; on process 0: all others have gone
 
   asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_ = asio::make_work_guard(io_);
-  std::vector<tcp::acceptor> acceptors_;                      // process 0
-  std::unique_ptr<detail::job> job_;                          // process 0
-  std::vector<std::shared_ptr<detail::connection>> members_;  // process 0: by rank
-  std::shared_ptr<detail::connection> server_;                // the others: to process 0
-  std::jthread thread_;                                       // last: it uses all of these
+  asio::steady_timer timer_{io_};         // of the position
+  std::vector<tcp::acceptor> acceptors_;  // process 0
+  std::optional<detail::job> job_;        // process 0
+  detail::job::sender send_;              // of frames to process 0, in the thread of io_
+  std::jthread thread_;                   // last: it uses all of these
 };
 
 }  // namespace pipesched

@@ -27,6 +27,7 @@
 namespace pipesched::detail {
 
 inline constexpr std::size_t max_frame = std::size_t{1} << 28, max_greeting = 512;
+inline constexpr const char* magic = "pipesched";  ///< The first word of a greeting.
 
 /// On the wire a frame is the length of its text (4 bytes, in this machine's order), its kind and the text.
 inline std::string wire_of(frame::kind kind, std::string_view text) {
@@ -51,65 +52,51 @@ inline void prepare(asio::ip::tcp::socket& socket) {
 /// All functions run in the thread of the socket's io_context. It lives as long as an operation of it is pending.
 class connection : public std::enable_shared_from_this<connection> {
  public:
-  std::size_t longest = max_frame;         ///< longest text that is read
-  std::function<bool(frame)> on_frame;     ///< false: the connection is closed
-  std::function<void()> on_close = [] {};  ///< called once, at whichever end it is closed
+  std::size_t longest = max_frame;  ///< longest text that is read
+  std::function<bool(frame)>
+      on_frame;  ///< false: the connection is closed. At last frame::end, whichever end closes it
 
   explicit connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) { prepare(socket_); }
 
   void read() {
-    asio::async_read(socket_, asio::buffer(head_), [self = shared_from_this()](std::error_code error, std::size_t) {
-      std::uint32_t length = 0;
-      std::memcpy(&length, self->head_.data(), sizeof length);
-      if (error || length > self->longest) return self->close();
-      self->read_text(length);
+    const std::array head = {asio::buffer(&length_, sizeof length_), asio::buffer(&kind_, sizeof kind_)};
+    asio::async_read(socket_, head, [self = shared_from_this()](std::error_code error, std::size_t) {
+      if (error || self->length_ > self->longest) return self->close();
+      self->text_.resize(self->length_);
+      asio::async_read(self->socket_, asio::buffer(self->text_), [self](std::error_code failed, std::size_t) {
+        if (failed || !self->on_frame({self->kind_, std::exchange(self->text_, {})})) return self->close();
+        self->read();
+      });
     });
   }
-  void send(frame::kind kind, std::string_view text) {
+  void send(const frame& f) {
     if (!socket_.is_open()) return;
-    out_.push_back(wire_of(kind, text));
+    out_.push_back(wire_of(f.is, f.text));
     if (out_.size() == 1) write();
   }
-  bool idle() const { return out_.empty(); }
-  /// Closes it once everything has been sent.
-  void finish() {
-    finishing_ = true;
-    if (out_.empty()) close();
+
+ private:
+  void write() {
+    const auto bytes = asio::buffer(out_.front());
+    asio::async_write(socket_, bytes, [self = shared_from_this()](std::error_code error, std::size_t) {
+      if (error) return self->close();
+      self->out_.pop_front();
+      if (!self->out_.empty()) self->write();
+    });
   }
   void close() {
     if (!socket_.is_open()) return;
     std::error_code ignored;
     static_cast<void>(socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored));
     static_cast<void>(socket_.close(ignored));
-    std::exchange(on_close, [] {})();
-  }
-
- private:
-  void read_text(std::size_t length) {
-    text_.resize(length);
-    asio::async_read(socket_, asio::buffer(text_), [self = shared_from_this()](std::error_code error, std::size_t) {
-      if (error) return self->close();
-      if (!self->on_frame({static_cast<frame::kind>(self->head_.back()), std::move(self->text_)}))
-        return self->finish();
-      self->text_.clear();
-      self->read();
-    });
-  }
-  void write() {
-    asio::async_write(socket_, asio::buffer(out_.front()),
-                      [self = shared_from_this()](std::error_code error, std::size_t) {
-                        if (error) return self->close();
-                        self->out_.pop_front();
-                        if (!self->out_.empty()) return self->write();
-                        if (self->finishing_) self->close();
-                      });
+    on_frame({frame::end});
   }
 
   asio::ip::tcp::socket socket_;
-  std::array<char, sizeof(std::uint32_t) + 1> head_{};
+  std::uint32_t length_ = 0;
+  frame::kind kind_{};
   std::string text_;
   std::deque<std::string> out_;
-  bool finishing_ = false;
 };
 
 }  // namespace pipesched::detail

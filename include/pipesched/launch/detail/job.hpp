@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -25,53 +24,60 @@ namespace pipesched::detail {
 ///
 ///   from a process   greeting (the first), broadcast, exchange, position (after its state, one byte), failure, leave
 ///   to a process     broadcast (what process 0 gave), exchange (parcels for it), failure (the first of the job)
+///   from either      end: never sent, as it stands for the end of the connection
 struct frame {
-  enum kind : char { greeting, broadcast, exchange, position, failure, leave } is = greeting;
+  enum kind : char { greeting, broadcast, exchange, position, failure, leave, end } is = greeting;
   std::string text{};
 };
 
 class job {
  public:
-  using sender = std::function<void(std::uint32_t process, frame::kind, const std::string& text)>;
+  using sender = std::function<void(frame)>;
 
-  job(std::uint32_t size, sender send) : send_(std::move(send)), members_(size) {}
+  explicit job(std::uint32_t size) : members_(size) {}
 
-  bool is_awaited(std::uint32_t process) const { return members_[process].is == member::absent; }
-  /// True if every process that came has left or been lost.
-  bool is_over() const {
-    return std::none_of(members_.begin(), members_.end(), [](const member& m) { return m.is == member::present; });
-  }
-
-  void join(std::uint32_t process) {
+  /// Adds a process, to which frames are sent from now on. False if the job, or one of the size that the process knows,
+  /// does not wait for it: it is sent the reason.
+  bool join(std::uint32_t process, std::uint32_t size, sender send) {
+    if (size != members_.size() || process >= size || members_[process].is != member::absent) {
+      send({frame::failure, concat({"process ", process, " of ", size, " has joined a job of ", members_.size(),
+                                    size == members_.size() ? ", which has it already" : ""})});
+      return false;
+    }
     members_[process].is = member::present;
-    if (failure_) send_(process, frame::failure, *failure_);
+    members_[process].send = std::move(send);
+    if (failure_) members_[process].send({frame::failure, *failure_});
+    return true;
   }
-  /// False if the frame is not one that a process of this job sends.
+  /// Takes a frame from a process. False if its connection is to end: it leaves, or this is not a frame of the protocol.
+  /// Process 0 is sent the end once every process that came has left or been lost.
   bool take(std::uint32_t process, frame f) {
     member& from = members_[process];
     switch (f.is) {
-      case frame::broadcast: from.broadcasts.push_back(std::move(f.text)), complete_broadcasts(); return true;
-      case frame::exchange: return add_parcels(from, f.text);
+      case frame::broadcast:
+      case frame::exchange: return take_part(process, f);
       case frame::position: return set_position(from, f.text);
       case frame::failure: fail(std::move(f.text)); return true;
-      case frame::leave: from.is = member::left, complete_broadcasts(), complete_exchanges(); return true;
+      case frame::leave: from.is = member::left, complete_round(); break;
+      case frame::end:
+        if (from.is != member::present) break;
+        from.is = member::lost;
+        fail(concat({"process ", process, " is gone", from.position.empty() ? "" : ", last seen as ", from.position}));
+        break;
       case frame::greeting: break;
     }
+    if (std::ranges::none_of(members_, [](const member& m) { return m.is == member::present; }))
+      members_[0].send({frame::end});
     return false;
-  }
-  /// The connection of a process has ended.
-  void lose(std::uint32_t process) {
-    member& m = members_[process];
-    if (m.is != member::present) return;
-    m.is = member::lost;
-    fail(concat({"process ", process, " is gone", m.position.empty() ? "" : ", last seen as ", m.position}));
   }
 
  private:
   struct member {
     enum { absent, present, left, lost } is = absent;
-    std::deque<std::string> broadcasts{};
-    std::deque<std::vector<parcel>> exchanges{};
+    sender send{};
+    std::optional<frame::kind>
+        round{};           // that it has taken part in, and others have not yet: a broadcast or an exchange
+    std::string result{};  // of that round for this process, as far as it is known
     std::string position{};
     progress_state state = progress_state::moves;
   };
@@ -87,42 +93,30 @@ class job {
     return true;
   }
 
-  bool add_parcels(member& from, std::string_view text) {
-    auto parcels = unpack(text);
-    if (!parcels || std::ranges::any_of(*parcels, [&](const parcel& p) { return p.rank >= members_.size(); }))
-      return false;
-    from.exchanges.push_back(std::move(*parcels));
-    complete_exchanges();
+  // A process takes part once in each round. To a broadcast only process 0 gives anything.
+  bool take_part(std::uint32_t process, const frame& f) {
+    auto parcels = unpack(f.is == frame::exchange ? std::string_view(f.text) : "");
+    const auto is_unknown = [&](const parcel& p) { return p.rank >= members_.size(); };
+    if (members_[process].round || !parcels || std::ranges::any_of(*parcels, is_unknown)) return false;
+    members_[process].round = f.is;
+    if (process == 0 && f.is == frame::broadcast)
+      for (member& m : members_) m.result = f.text;
+    for (parcel& p : *parcels) {
+      const parcel sent{process, std::move(p.text)};
+      members_[p.rank].result += pack({&sent, 1});
+    }
+    complete_round();
     return true;
   }
-  // True if every process has given its part of the next round. Fails if one that has left will not.
-  template <typename Part>
-  bool is_complete(std::deque<Part> member::*given) {
-    const auto has_given = [&](const member& m) { return !(m.*given).empty(); };
-    if (std::ranges::all_of(members_, has_given)) return true;
-    if (std::ranges::any_of(members_, has_given))
+  // Sends the results once every process has taken part. Fails if one that has left will not.
+  void complete_round() {
+    const auto round = members_[0].round;
+    if (round && std::ranges::all_of(members_, [&](const member& m) { return m.round == round; })) {
+      for (member& m : members_) m.round.reset(), m.send({*round, std::exchange(m.result, {})});
+    } else if (std::ranges::any_of(members_, [](const member& m) { return m.round.has_value(); })) {
       for (std::uint32_t r = 0; r < members_.size(); ++r)
-        if (members_[r].is == member::left && !has_given(members_[r])) {
+        if (members_[r].is == member::left && !members_[r].round)
           fail(concat({"process ", r, " has left, and others wait for it"}));
-          break;
-        }
-    return false;
-  }
-  void complete_broadcasts() {
-    while (is_complete(&member::broadcasts)) {
-      const std::string text = std::move(members_[0].broadcasts.front());
-      for (member& m : members_) m.broadcasts.pop_front();
-      for (std::uint32_t r = 0; r < members_.size(); ++r) send_(r, frame::broadcast, text);
-    }
-  }
-  void complete_exchanges() {
-    while (is_complete(&member::exchanges)) {
-      std::vector<std::vector<parcel>> to(members_.size());
-      for (std::uint32_t r = 0; r < members_.size(); ++r) {
-        for (parcel& p : members_[r].exchanges.front()) to[p.rank].push_back({r, std::move(p.text)});
-        members_[r].exchanges.pop_front();
-      }
-      for (std::uint32_t r = 0; r < members_.size(); ++r) send_(r, frame::exchange, pack(to[r]));
     }
   }
   void fail(std::string cause) {
@@ -138,11 +132,10 @@ class job {
     }
     if (lines > max_lines) cause += concat({"\nand ", lines - max_lines, " more"});
     failure_ = absent.empty() ? std::move(cause) : std::move(cause) + "\nnot there yet: process" + absent;
-    for (std::uint32_t r = 0; r < members_.size(); ++r)
-      if (members_[r].is == member::present) send_(r, frame::failure, *failure_);
+    for (const member& m : members_)
+      if (m.is == member::present) m.send({frame::failure, *failure_});
   }
 
-  sender send_;
   std::vector<member> members_;  // by rank
   std::optional<std::string> failure_;
 };
