@@ -6,12 +6,12 @@
 #include <chrono>
 #include <cstddef>
 #include <span>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "pipesched/device/handle.hpp"
 #include "pipesched/device/runtime.hpp"
+#include "pipesched/execute/transport.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -21,26 +21,22 @@ namespace pipesched::detail {
 template <device_runtime R>
 class rank_clock {
  public:
-  template <typename Where>
-  rank_clock(R& runtime, int device, const Where& where)
+  rank_clock(R& runtime, int device, const auto& where)
       : device_(device), end_(make_event(runtime, device, false, where)) {}
 
   /// Makes the events of so many cells, if there are fewer, and starts the clock.
-  template <typename Where>
-  void start(R& runtime, typename R::stream s, std::size_t cells, const Where& where) {
+  void start(R& runtime, typename R::stream s, std::size_t cells, const auto& where) {
     if (times_.empty()) zero_ = make_event(runtime, device_, true, where);
     while (times_.size() < 2 * cells) times_.push_back(make_event(runtime, device_, true, where));
-    require(runtime, runtime.record(zero_.handle(), s), "EventRecord", where);
+    detail::record(runtime, zero_.handle(), s, where);
     runs_ = true;
   }
   /// The start (2 i) or end (2 i + 1) of cell i.
-  template <typename Where>
-  void record(R& runtime, typename R::stream s, std::size_t n, const Where& where) {
-    if (runs_) require(runtime, runtime.record(times_[n].handle(), s), "EventRecord", where);
+  void record(R& runtime, typename R::stream s, std::size_t n, const auto& where) {
+    if (runs_) detail::record(runtime, times_[n].handle(), s, where);
   }
   /// Stops the clock and returns the cells' starts and ends in seconds. @pre ended()
-  template <typename Where>
-  void read(R& runtime, std::span<interval> cells, const Where& where) {
+  void read(R& runtime, std::span<interval> cells, const auto& where) {
     const auto time = [&](std::size_t n) {
       float ms = 0;
       require(runtime, runtime.elapsed_ms(zero_.handle(), times_[n].handle(), ms), "EventElapsedTime", where);
@@ -50,12 +46,10 @@ class rank_clock {
     runs_ = false;
   }
 
-  template <typename Where>
-  void record_end(R& runtime, typename R::stream s, const Where& where) {
-    require(runtime, runtime.record(end_.handle(), s), "EventRecord", where);
+  void record_end(R& runtime, typename R::stream s, const auto& where) {
+    detail::record(runtime, end_.handle(), s, where);
   }
-  template <typename Where>
-  bool ended(R& runtime, const Where& where) {
+  bool ended(R& runtime, const auto& where) {
     bool done = false;
     require(runtime, runtime.query(end_.handle(), done), "EventQuery", where);
     return done;
@@ -76,11 +70,8 @@ bool wait_until_empty(R& runtime, typename R::event e, typename R::stream s,
                       std::chrono::steady_clock::time_point until) noexcept {
   bool done = false;
   if (!runtime.succeeded(runtime.record(e, s))) return true;
-  while (runtime.succeeded(runtime.query(e, done)) && !done) {
-    if (std::chrono::steady_clock::now() >= until) return false;
-    std::this_thread::yield();
-  }
-  return true;
+  return wait_within(until - std::chrono::steady_clock::now(),
+                     [&] { return !runtime.succeeded(runtime.query(e, done)) || done; });
 }
 
 }  // namespace pipesched::detail

@@ -58,26 +58,23 @@ class peer_copy_engine {
       own.moved.resize(own.posted.size());
     }
   }
-  template <typename Where>
-  void posted(const message_side& side, const Where& where) {
-    record(states_[side.rank].posted[side.buffer].handle(), ranks_[side.rank].compute, where);
+  void posted(const message_side& side, const auto& where) {
+    detail::record(runtime_, states_[side.rank].posted[side.buffer].handle(), ranks_[side.rank].compute, where);
   }
-  template <typename Where>
   void move(std::uint32_t channel, std::size_t entry, const message_side& from, const message_side& into,
-            std::size_t size, const Where& where) {
+            std::size_t size, const auto& where) {
     const typename R::stream s = by_channel_[channel]->stream.handle();
     const typename R::event moved = by_channel_[channel]->moved[entry].handle();
-    wait(s, states_[from.rank].posted[from.buffer].handle(), where);
-    wait(s, states_[into.rank].posted[into.buffer].handle(), where);
+    for (const message_side& side : {from, into})
+      detail::wait(runtime_, s, states_[side.rank].posted[side.buffer].handle(), where);
     detail::require(runtime_,
                     runtime_.copy(s, into.bytes, ranks_[into.rank].device, from.bytes, ranks_[from.rank].device, size),
                     "MemcpyPeerAsync", where);
-    record(moved, s, where);
-    states_[from.rank].moved[from.buffer] = states_[into.rank].moved[into.buffer] = moved;
+    detail::record(runtime_, moved, s, where);
+    for (const message_side& side : {from, into}) states_[side.rank].moved[side.buffer] = moved;
   }
-  template <typename Where>
-  void moved(const message_side& side, const Where& where) {
-    wait(ranks_[side.rank].compute, states_[side.rank].moved[side.buffer], where);
+  void moved(const message_side& side, const auto& where) {
+    detail::wait(runtime_, ranks_[side.rank].compute, states_[side.rank].moved[side.buffer], where);
   }
 
   /// Waits until the streams are empty, at most the limit: after a failure copies may be on their way.
@@ -121,14 +118,6 @@ class peer_copy_engine {
     }
     while (found->moved.size() < in_flight) found->moved.push_back(detail::make_event(runtime_, from, false, where));
     return *found;
-  }
-  template <typename Where>
-  void record(typename R::event e, typename R::stream s, const Where& where) {
-    detail::require(runtime_, runtime_.record(e, s), "EventRecord", where);
-  }
-  template <typename Where>
-  void wait(typename R::stream s, typename R::event e, const Where& where) {
-    detail::require(runtime_, runtime_.wait(s, e), "StreamWaitEvent", where);
   }
 
   R runtime_;
