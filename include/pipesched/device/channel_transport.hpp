@@ -107,13 +107,19 @@ class channel_transport {
     while (buffers_.size() < p.pools[rank_].buffers())
       buffers_.push_back({.ready = detail::make_event(runtime_, where_.device, false, here()),
                           .moved = detail::make_event(runtime_, where_.device, false, here())});
-    connect(exchange(memory));
+    const std::vector<std::string> ids = exchange(memory);
+    for (const std::uint32_t c : channels_.order())
+      if (auto& own = channels_.of(c); !own.connected) channels_.connect(own, p.channels[c], ids[c]);
     send_first_messages(memory);
   }
 
   void on_action(std::uint32_t action) {
     channels_.require_going();
-    if (action == 0) begin();
+    if (action == 0) {
+      for (buffer& b : buffers_) b.message = message::none;  // of a step that was not finished
+      finished_ = false;
+      progress_.begin(0);
+    }
     progress_.at(action);
     for (std::uint32_t i = progress_.started(); i < launches().size() && launches()[i].issue_before <= action; ++i)
       start(i), progress_.started(i + 1);
@@ -284,10 +290,6 @@ class channel_transport {
                           " bytes at its sender and ", *differs.first, " at its receiver"}));
     return given->text.substr(size);
   }
-  void connect(const std::vector<std::string>& ids) {
-    for (const std::uint32_t c : channels_.order())
-      if (auto& own = channels_.of(c); !own.connected) channels_.connect(own, program_->channels[c], ids[c]);
-  }
   // Sends the first message of every new channel, with whatever is in the trainer's buffers.
   template <typename Memory>
   void send_first_messages(const Memory& memory) {
@@ -317,11 +319,6 @@ class channel_transport {
     }
   }
 
-  void begin() {
-    for (buffer& b : buffers_) b.message = message::none;  // of a step that was not finished
-    finished_ = false;
-    progress_.begin(0);
-  }
   void post(const action& a, std::span<std::byte> bytes) {
     buffer& b = buffers_[a.buffer];
     if (a.kind == action_kind::send) detail::record(runtime_, b.ready.handle(), where_.compute, here());
