@@ -66,7 +66,7 @@ class channel_transport {
         rank_(pipeline_rank()),
         progress_(runtime_, rank_),
         channels_(std::move(library), job, options_, progress_),
-        clock_(runtime_, where.device, here()),
+        clock_(runtime_, where, here()),
         watchdog_(channels_, progress_, job, options_) {
   } catch (...) {
     job.report_failure(detail::concat({"process ", job.rank(), ": ", detail::text_of_exception()}));
@@ -144,9 +144,9 @@ class channel_transport {
   /// Waits until the device has finished the step: the only wait for a device. @throws device_error if the device
   /// has failed; pipeline_aborted if another rank has, a message has, or nothing moved within the time limit
   void synchronize() {
-    clock_.record_end(runtime_, where_.compute, here());
+    clock_.record_end(here());
     detail::wait_within(std::chrono::duration<double>::max(), [this] {
-      const bool ended = clock_.ended(runtime_, here());
+      const bool ended = clock_.ended(here());
       channels_.require_going();  // messages that are aborted end, too
       return ended;
     });
@@ -158,11 +158,11 @@ class channel_transport {
     return std::chrono::steady_clock::now();
   }
   /// Devices have no common clock: cells are in seconds since this call on each rank.
-  void start_clock() { clock_.start(runtime_, where_.compute, program_->schedule[rank_].size(), here()); }
-  void begin_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i}, here()); }
-  void end_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i} + 1, here()); }
+  void start_clock() { clock_.start(program_->schedule[rank_].size(), here()); }
+  void begin_cell(std::uint32_t i) { clock_.record(2 * std::size_t{i}, here()); }
+  void end_cell(std::uint32_t i) { clock_.record(2 * std::size_t{i} + 1, here()); }
   /// @pre synchronize() has returned
-  void read_clock(std::span<interval> cells) { clock_.read(runtime_, cells, here()); }
+  void read_clock(std::span<interval> cells) { clock_.read(cells, here()); }
 
   /// A step of this rank as a graph, which goes before the transport. All ranks launch theirs together.
   class captured_step {
@@ -343,11 +343,8 @@ class channel_transport {
     const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.abort_limit);
     const auto until = std::chrono::steady_clock::now() + limit;
     bool empty = true;
-    const auto wait_for = [&](typename R::stream s) {
-      empty = detail::wait_until_empty(runtime_, clock_.end(), s, until) && empty;
-    };
-    for (const auto& c : channels_.all()) wait_for(c.stream.handle());
-    wait_for(where_.compute);
+    for (const auto& c : channels_.all()) empty = clock_.wait_until_empty(c.stream.handle(), until) && empty;
+    empty = clock_.wait_until_empty(where_.compute, until) && empty;
     if (!empty) progress_.leak_counters();
   }
 
