@@ -40,7 +40,7 @@ class device_handle {
   }
   Handle handle() const { return handle_; }
   bool is_owning() const { return owning_; }
-  /// Nobody destroys it.
+  /// It is never destroyed.
   void leak() noexcept { owning_ = false; }
 
  private:
