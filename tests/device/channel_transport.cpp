@@ -587,6 +587,27 @@ TEST_CASE(
   std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the callbacks have returned
 }
 
+TEST_CASE("channels: a channel that does not close, and whose abort hangs, ends the process within the abort limit") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  std::mutex mutex;
+  std::string texts;
+  const auto last_resort = [&](const std::string& text) {
+    const std::lock_guard lock(mutex);
+    texts += text;
+  };
+  static job& j = *new job(p, 0, 1, {.abort_limit = std::chrono::milliseconds(200), .last_resort = last_resort});
+  j.cluster.live = true, j.cluster.aborts_hang = true;
+  j.cluster.hangs_in = "CommDestroy";
+  const auto start = std::chrono::steady_clock::now();
+  j.train(2);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+  CHECK(texts.find("its channels have not closed within 0.2 seconds after a failure; ending the process: rank ") !=
+        std::string::npos);
+  CHECK(texts.find(" at its end: its channels do not close") != std::string::npos);
+  j.cluster.aborts_hang = false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the aborts have returned
+}
+
 namespace {
 
 // Messages that are nothing but reads and writes of memory, on a device that knows what must not be captured.

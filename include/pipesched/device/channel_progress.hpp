@@ -25,7 +25,8 @@ namespace pipesched::detail {
 template <device_runtime R>
 class channel_progress {
  public:
-  enum class phase : std::uint8_t { between_steps, connects, runs };
+  /// captures: nothing that is put into streams is run.
+  enum class phase : std::uint8_t { between_steps, connects, captures, runs };
   /// Nothing moves as long as it is the same.
   struct position {
     std::uint64_t step = 0, moved = 0;
@@ -36,8 +37,7 @@ class channel_progress {
   channel_progress(R runtime, std::uint32_t rank) : runtime_(std::move(runtime)), rank_(rank) {}
 
   /// @throws device_error
-  template <typename Where>
-  void prepare(const program& p, std::vector<launch> launches, int device, const Where& where) {
+  void prepare(const program& p, std::vector<launch> launches, int device, const auto& where) {
     device_counters<R> counters(runtime_, device, p.channels.size(), where);
     const std::lock_guard lock(mutex_);
     program_ = &p, launches_ = std::move(launches), counters_ = std::move(counters);
@@ -60,46 +60,42 @@ class channel_progress {
   /// A step begins. @param count  its messages that have been started: all in a graph
   void begin(std::uint32_t count) {
     started(count);
-    if (!captures_) counters_.reset();
     advance();
+    if (current_phase() == phase::captures) return;
+    counters_.reset();
     set_phase(phase::runs);
   }
   void advance() { steps_.fetch_add(1, std::memory_order_release); }
-  /// Nothing that is put into streams is run while it is captured.
-  void set_captures(bool now) { captures_ = now; }
   void at(std::uint32_t action) { at_.store(action, std::memory_order_relaxed); }
   std::uint32_t at() const { return at_.load(std::memory_order_relaxed); }
   void started(std::uint32_t count) { started_.store(count, std::memory_order_release); }
+  std::uint32_t started() const { return started_.load(std::memory_order_acquire); }
 
   position now() const {
     const std::lock_guard lock(mutex_);
     return {steps_.load(std::memory_order_acquire), counters_.sum(), at()};
   }
-  /// "rank 3 at 3F2".
+  /// "rank 3 at 3F2". For the rank's thread.
   std::string host_place() const {
-    const std::lock_guard lock(mutex_);
-    return host_place_locked();
+    if (program_ == nullptr) return concat({"rank ", rank_, " at its start"});
+    return describe(*program_, rank_, at());
   }
   /// The same of the device, with the message that it waits for; of the host if all messages have moved.
   std::string device_place() const {
     const std::lock_guard lock(mutex_);
-    const std::uint32_t started = captures_ ? 0 : started_.load(std::memory_order_acquire);
-    for (std::uint32_t i = 0; i < started; ++i) {
+    const std::uint32_t count = current_phase() == phase::captures ? 0 : started();
+    for (std::uint32_t i = 0; i < count; ++i) {
       const action& a = row()[launches_[i].action];
       if (counters_.value(a.channel) > numbers_[i]) continue;
       std::size_t waits_at = launches_[i].issue_before;
       while (waits_at < row().size() && is_message(row()[waits_at])) ++waits_at;
       return describe(*program_, rank_, waits_at, a);
     }
-    return host_place_locked();
+    return host_place();
   }
 
  private:
   std::span<const action> row() const { return program_->actions[rank_]; }
-  std::string host_place_locked() const {
-    if (program_ == nullptr) return concat({"rank ", rank_, " at its start"});
-    return describe(*program_, rank_, at());
-  }
 
   R runtime_;
   std::uint32_t rank_;
@@ -109,7 +105,6 @@ class channel_progress {
   std::vector<std::uint32_t> numbers_;  // by launch
   device_counters<R> counters_;         // by channel
   std::atomic<phase> phase_{phase::between_steps};
-  std::atomic<bool> captures_{false};
   std::atomic<std::uint32_t> at_{no_slot}, started_{0};
   std::atomic<std::uint64_t> steps_{0};
 };

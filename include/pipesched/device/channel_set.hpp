@@ -17,12 +17,15 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "pipesched/device/channel_progress.hpp"
 #include "pipesched/device/handle.hpp"
 #include "pipesched/device/message_library.hpp"
 #include "pipesched/device/runtime.hpp"
@@ -56,12 +59,15 @@ struct channel_transport_options {
     std::fprintf(stderr, "pipesched: %s\n", text.c_str());
     std::_Exit(EXIT_FAILURE);
   };
+
+  channel_options of(const pipesched::channel& c) const { return channel_of ? channel_of(c) : channel; }
 };
 
 namespace detail {
 
-/// Runs each task in a thread of its own. False if some have not ended within the limit; they continue by themselves.
-inline bool run_within(std::chrono::duration<double> limit, std::vector<std::function<void()>> tasks) {
+/// Runs each task in a thread of its own. False if some have not ended within the limit, which continue by themselves, or if
+/// there is no thread.
+inline bool run_within(std::chrono::duration<double> limit, std::vector<std::function<void()>> tasks) try {
   struct state {
     std::mutex mutex;
     std::condition_variable changed;
@@ -81,6 +87,8 @@ inline bool run_within(std::chrono::duration<double> limit, std::vector<std::fun
     }).detach();
   std::unique_lock lock(shared->mutex);
   return shared->changed.wait_for(lock, limit, [&] { return shared->left == 0; });
+} catch (const std::system_error&) {
+  return false;
 }
 
 /// A text that lives as long as the process: a connection that was given up may still read it.
@@ -110,15 +118,12 @@ inline std::vector<std::uint32_t> connection_rounds(const program& p) {
   return rounds;
 }
 
-/// All functions but abort(), hear(), hears_cause(), find_error(), end_messages(), end_process(), is_noticed(), stopped(), aborted() and cause()
-/// are for
-/// the rank's own thread.
+/// open(), connect(), make_id(), move(), enlist() and close() are for the rank's own thread.
 template <device_runtime R, message_library<typename R::stream> L>
 class channel_set {
  public:
   using communicator = typename L::communicator;
   using status = typename L::status;
-  using clock = std::chrono::steady_clock;
 
   struct own_channel {
     std::uint32_t from = 0, to = 0;
@@ -128,31 +133,28 @@ class channel_set {
     std::vector<void*> enlisted{};
   };
 
-  channel_set(L library, coordinator& job, const channel_transport_options& options)
-      : library_(std::move(library)), job_(job), options_(options) {}
+  channel_set(L library, coordinator& job, const channel_transport_options& options, channel_progress<R>& progress)
+      : library_(std::move(library)), job_(job), options_(options), progress_(progress) {}
 
   /// The channels of a rank for a program, new ones among them without a communicator, in the order in which they connect.
   /// Those of earlier programs stay. @throws device_error; schedule_error for limits of CTAs that cannot be
-  template <typename Where>
-  void open(R& runtime, const program& p, std::uint32_t rank, int device, const Where& where) {
+  void open(R& runtime, const program& p, std::uint32_t rank, int device, const auto& where) {
     const std::vector<std::uint32_t> rounds = connection_rounds(p);
     by_channel_.assign(p.channels.size(), nullptr), order_.clear();
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> own;  // round and channel
     for (std::uint32_t c = 0; c < p.channels.size(); ++c)
-      if (p.channels[c].from == rank || p.channels[c].to == rank) own.emplace_back(rounds[c], c);
-    std::sort(own.begin(), own.end());
-    for (const auto& [round, c] : own) {
+      if (p.channels[c].from == rank || p.channels[c].to == rank) order_.push_back(c);
+    std::sort(order_.begin(), order_.end(), [&](auto a, auto b) { return rounds[a] < rounds[b]; });  // no two are equal
+    for (const std::uint32_t c : order_) {
       const channel& of = p.channels[c];
-      own_channel* found = find(of.from, of.to);
-      if (found == nullptr) {
-        const channel_options chosen = options_of(of);
-        require_ctas(chosen, concat({"the channel from rank ", of.from, " to rank ", of.to}));
-        own_channel made{.from = of.from, .to = of.to, .sends = of.from == rank};
-        made.stream = make_stream(runtime, device, chosen.stream_priority, where);
-        const std::lock_guard lock(mutex_);  // the watchdog goes through all channels
-        found = &all_.emplace_back(std::move(made));
-      }
-      by_channel_[c] = found, order_.push_back(c);
+      for (own_channel& known : all_)
+        if (known.from == of.from && known.to == of.to) by_channel_[c] = &known;
+      if (by_channel_[c] != nullptr) continue;
+      const channel_options chosen = options_.of(of);
+      require_ctas(chosen, concat({"the channel from rank ", of.from, " to rank ", of.to}));
+      own_channel made{.from = of.from, .to = of.to, .sends = of.from == rank};
+      made.stream = make_stream(runtime, device, chosen.stream_priority, where);
+      const std::lock_guard lock(mutex_);  // the watchdog goes through all channels
+      by_channel_[c] = &all_.emplace_back(std::move(made));
     }
   }
   /// Numbers of the program's channels, in the order in which they connect.
@@ -161,45 +163,39 @@ class channel_set {
   std::deque<own_channel>& all() { return all_; }
   L& library() { return library_; }
 
-  template <typename Where>
-  std::string make_id(const Where& where) {
+  /// These and move() throw device_error and pipeline_aborted.
+  std::string make_id() {
     std::string id;
-    require_good(locked([&] { return library_.make_id(id); }), "GetUniqueId", where);
+    call("GetUniqueId", [&] { return library_.make_id(id); });
     return id;
   }
-  /// Waits for the other rank. @throws device_error, pipeline_aborted
-  template <typename Where>
-  void connect(std::uint32_t number, const channel& c, const std::string& id, const Where& where) {
-    own_channel& own = of(number);
+  /// Waits for the other rank.
+  void connect(own_channel& own, const channel& c, const std::string& id) {
     const std::string& name = keep(concat({"pipesched ", c.from, " to ", c.to}));
-    const auto start = clock::now();
+    const auto start = std::chrono::steady_clock::now();
     const std::function<bool()> goes_on = [&] {
-      if (hear(where)) return false;
-      if (clock::now() - start <= options_.start_limit) return true;
-      abort(concat({where(), ": no connection from rank ", c.from, " to rank ", c.to, " within the time limit"}));
-      return false;
+      if (!hear() && std::chrono::steady_clock::now() - start > options_.start_limit)
+        abort(concat({progress_.host_place(), ": no connection from rank ", c.from, " to rank ", c.to,
+                      " within the time limit"}));
+      return !stopped();
     };
     communicator made{};
-    const status of_it = library_.connect(id, own.sends ? 0 : 1, options_of(c), name, made, goes_on);
-    require_going();
-    require_good(of_it, "CommInitRank", where);
+    require_good(library_.connect(id, own.sends ? 0 : 1, options_.of(c), name, made, goes_on), "CommInitRank");
     const std::lock_guard lock(mutex_);
     own.of = made, own.connected = true;
   }
-
-  /// Starts a message. @throws device_error, pipeline_aborted
-  template <typename Where>
-  void move(own_channel& c, std::byte* bytes, std::size_t size, const Where& where) {
-    const typename R::stream s = c.stream.handle();
-    const status begun =
-        locked([&] { return c.sends ? library_.send(c.of, bytes, size, s) : library_.receive(c.of, bytes, size, s); });
-    require_good(begun, c.sends ? "Send" : "Recv", where);
-  }
-  template <typename Where>
-  void enlist(own_channel& c, std::byte* bytes, std::size_t size, const Where& where) {
+  void enlist(own_channel& c, std::span<std::byte> bytes) {
     void* handle = nullptr;
-    require_good(locked([&] { return library_.enlist(c.of, bytes, size, handle); }), "CommRegister", where);
+    call("CommRegister", [&] { return library_.enlist(c.of, bytes.data(), bytes.size(), handle); });
     c.enlisted.push_back(handle);
+  }
+  /// Starts a message.
+  void move(own_channel& c, std::span<std::byte> bytes) {
+    const typename R::stream s = c.stream.handle();
+    if (c.sends)
+      call("Send", [&] { return library_.send(c.of, bytes.data(), bytes.size(), s); });
+    else
+      call("Recv", [&] { return library_.receive(c.of, bytes.data(), bytes.size(), s); });
   }
 
   /// No message starts any more, and all processes hear why. The first failure of the job is the cause.
@@ -211,52 +207,38 @@ class channel_set {
     }
     publish(std::move(text));
   }
-  /// The same if another process has reported a failure; `place()`: where this one is. False if none has.
-  template <typename Place>
-  bool hear(const Place& place) {
+  /// The same if another process has reported a failure. Returns stopped().
+  bool hear() {
     const auto failed = job_.failure();
-    if (!failed) return false;
-    const std::string here = place();
+    if (!failed || stopped()) return stopped();
+    const std::string here = progress_.device_place();
     std::string text = failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed;
     if (!stopped_.exchange(true)) publish(std::move(text));
     return true;
   }
   /// If a message fails because another process ends, the notice of that may come a little later.
-  template <typename Place>
-  bool hears_cause(const Place& place) {
-    const auto start = clock::now();
+  bool hears_cause() {
     const auto wait = std::min<std::chrono::duration<double>>(options_.time_limit / 20, std::chrono::milliseconds(200));
-    do {
-      if (hear(place)) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    } while (clock::now() - start < wait);
-    return false;
+    return wait_within(wait, [this] { return hear(); });
   }
   /// Ends all messages in progress, within three times the abort limit. Each communicator is aborted by a thread of its own, as
-  /// one may wait for another. @pre stopped()
+  /// one may wait for another. Once. @pre stopped()
   void end_messages() {
-    if (ended_.exchange(true)) return;
     if (options_.on_failure &&
         !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] { call(cause); }}))
       end_process("on_failure() has not returned");
-    std::vector<std::function<void()>> aborts;
-    for (const communicator c : connected()) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
-    if (!run_within(options_.abort_limit, std::move(aborts))) end_process("its messages have not ended");
+    if (!abort_within_limit(connected())) end_process("its messages have not ended");
   }
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
-  /// The rank's own thread knows of the failure, and ends.
-  void notice() const { noticed_.store(true); }
-  bool is_noticed() const { return noticed_.load(); }
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
   /// True if something of these channels is still at work after the last resort.
   bool is_stuck() const { return stuck_.load(); }
   const std::string& cause() const { return cause_; }
-  [[noreturn]] void give_up() const {
-    notice();
-    throw pipeline_aborted("aborted: " + cause_text());
-  }
+  /// For the rank's own thread, which ends with it.
   void require_going() const {
-    if (stopped()) give_up();
+    if (!stopped()) return;
+    progress_.set_phase(channel_progress<R>::phase::between_steps);
+    throw pipeline_aborted("aborted: " + cause_text());
   }
 
   /// The last resort. @param what  "its messages have not ended"
@@ -280,54 +262,51 @@ class channel_set {
 
   /// Frees the communicators, once no message is in progress. Waits for the other ranks, at most the abort limit.
   void close() {
-    const auto start = clock::now();
+    const auto start = std::chrono::steady_clock::now();
     const std::function<bool()> goes_on = [&] {
-      return clock::now() - start < options_.abort_limit && !job_.failure();
+      return std::chrono::steady_clock::now() - start < options_.abort_limit && !job_.failure();
     };
-    std::vector<std::function<void()>> aborts;
+    std::vector<communicator> left;
     for (own_channel& c : all_) {
       if (!c.connected) continue;
       for (void* handle : c.enlisted) library_.dismiss(c.of, handle);
-      if (!library_.succeeded(library_.close(c.of, goes_on)))
-        aborts.push_back([library = library_, of = c.of]() mutable { library.abort(of); });
+      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back(c.of);
     }
-    if (!run_within(options_.abort_limit, std::move(aborts))) end_process("its channels have not closed");
+    if (abort_within_limit(left)) return;
+    abort(progress_.host_place() + ": its channels do not close");
+    end_process("its channels have not closed");
   }
 
  private:
-  own_channel* find(std::uint32_t from, std::uint32_t to) {
-    const auto at =
-        std::find_if(all_.begin(), all_.end(), [&](const own_channel& c) { return c.from == from && c.to == to; });
-    return at == all_.end() ? nullptr : &*at;
-  }
-  channel_options options_of(const channel& c) const {
-    return options_.channel_of ? options_.channel_of(c) : options_.channel;
-  }
-
   // A call of the library: never two at a time, and none once the messages have been stopped.
   template <typename Call>
-  status locked(Call&& call) {
+  void call(std::string_view name, Call&& of_library) {
+    status of{};
     {
       const std::lock_guard lock(mutex_);
-      if (!stopped()) return call();
+      if (!stopped()) of = of_library();
     }
-    give_up();
+    require_good(of, name);
   }
-  template <typename Where>
-  void require_good(status of, std::string_view name, const Where& where) {
+  void require_good(status of, std::string_view name) {
+    require_going();
     if (library_.succeeded(of)) return;
-    if (hears_cause(where)) give_up();
-    require(library_, of, name, where);
+    if (hears_cause()) require_going();
+    require(library_, of, name, [this] { return progress_.host_place(); });
   }
   // The communicators. A call of the rank's own thread that does not return is ended by the aborts, too: not waited for long.
   std::vector<communicator> connected() {
     std::unique_lock lock(mutex_, std::defer_lock);
-    for (const auto start = clock::now(); !lock.try_lock() && clock::now() - start < options_.abort_limit / 4;)
-      std::this_thread::yield();
+    wait_within(options_.abort_limit / 4, [&] { return lock.try_lock(); });
     std::vector<communicator> all;
     for (const own_channel& c : all_)
       if (c.connected) all.push_back(c.of);
     return all;
+  }
+  bool abort_within_limit(const std::vector<communicator>& all) {
+    std::vector<std::function<void()>> aborts;
+    for (const communicator c : all) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
+    return run_within(options_.abort_limit, std::move(aborts));
   }
   void publish(std::string cause) {
     cause_ = std::move(cause);
@@ -342,12 +321,12 @@ class channel_set {
   L library_;
   coordinator& job_;
   const channel_transport_options& options_;
+  channel_progress<R>& progress_;
   std::deque<own_channel> all_;
   std::vector<own_channel*> by_channel_;  // of the program; none where it is not of this rank
   std::vector<std::uint32_t> order_;
   std::mutex mutex_;  // of the library, the list of channels and their communicators
-  std::atomic<bool> stopped_{false}, aborted_{false}, ended_{false}, stuck_{false};
-  mutable std::atomic<bool> noticed_{false};
+  std::atomic<bool> stopped_{false}, aborted_{false}, stuck_{false};
   std::string cause_;
 };
 

@@ -22,10 +22,10 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -62,10 +62,11 @@ class channel_transport {
         where_(where),
         job_(job),
         options_(std::move(options)),
+        processes_(options_.processes),
         rank_(pipeline_rank()),
-        channels_(std::move(library), job, options_),
         progress_(runtime_, rank_),
-        clock_(runtime_, where.device, here()),
+        channels_(std::move(library), job, options_, progress_),
+        clock_(runtime_, where, here()),
         watchdog_(channels_, progress_, job, options_) {
   } catch (...) {
     job.report_failure(detail::concat({"process ", job.rank(), ": ", detail::text_of_exception()}));
@@ -82,11 +83,10 @@ class channel_transport {
       else if (!finished_)
         abort("it left before the end of its step");
       watchdog_.stop();
-      channels_.stopped() ? channels_.end_messages() : channels_.close();
+      if (!channels_.stopped()) channels_.close();
     } catch (...) {  // no memory for a text
     }
-    if (!channels_.stopped()) return;
-    channels_.is_stuck() ? progress_.leak_counters() : drain();
+    if (channels_.stopped()) channels_.is_stuck() ? progress_.leak_counters() : drain();
   }
 
   std::uint32_t rank() const { return rank_; }
@@ -107,28 +107,34 @@ class channel_transport {
     while (buffers_.size() < p.pools[rank_].buffers())
       buffers_.push_back({.ready = detail::make_event(runtime_, where_.device, false, here()),
                           .moved = detail::make_event(runtime_, where_.device, false, here())});
-    posts_.resize(row().size());
-    connect(exchange(memory));
+    const std::vector<std::string> ids = exchange(memory);
+    for (const std::uint32_t c : channels_.order())
+      if (auto& own = channels_.of(c); !own.connected) channels_.connect(own, p.channels[c], ids[c]);
     send_first_messages(memory);
   }
 
   void on_action(std::uint32_t action) {
     channels_.require_going();
-    if (action == 0) begin();
+    if (action == 0) {
+      for (buffer& b : buffers_) b.message = message::none;  // of a step that was not finished
+      finished_ = false;
+      progress_.begin(0);
+    }
     progress_.at(action);
-    while (next_ < launches().size() && launches()[next_].issue_before <= action)
-      start(next_++), progress_.started(next_);
+    for (std::uint32_t i = progress_.started(); i < launches().size() && launches()[i].issue_before <= action; ++i)
+      start(i), progress_.started(i + 1);
   }
-  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, progress_.at(), bytes); }
+  void post_receive(const action& a, std::span<std::byte> bytes) { post(a, bytes); }
   void post_send(const action& a, std::span<const std::byte> bytes) {
-    post(a, progress_.at(), {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
+    post(a, {const_cast<std::byte*>(bytes.data()), bytes.size()});  // only read
   }
   void wait(std::uint32_t n) {
     buffer& b = buffers_[n];
-    if (!b.pending) return;
-    if (!b.started) throw schedule_error("a message is waited for before it is started: is this another program?");
-    require(runtime_.wait(where_.compute, b.moved.handle()), "StreamWaitEvent");
-    b.pending = false;
+    if (b.message == message::none) return;
+    if (b.message == message::posted)
+      throw schedule_error("a message is waited for before it is started: is this another program?");
+    detail::wait(runtime_, where_.compute, b.moved.handle(), here());
+    b.message = message::none;
   }
   void finish() {
     on_action(static_cast<std::uint32_t>(row().size()));
@@ -138,16 +144,12 @@ class channel_transport {
   /// Waits until the device has finished the step: the only wait for a device. @throws device_error if the device
   /// has failed; pipeline_aborted if another rank has, a message has, or nothing moved within the time limit
   void synchronize() {
-    clock_.record_end(runtime_, where_.compute, here());
-    const auto start = std::chrono::steady_clock::now();
-    while (!clock_.ended(runtime_, here())) {
-      channels_.require_going();
-      if (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(1))
-        std::this_thread::yield();
-      else
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    channels_.require_going();  // messages that are aborted end, too
+    clock_.record_end(here());
+    detail::wait_within(std::chrono::duration<double>::max(), [this] {
+      const bool ended = clock_.ended(here());
+      channels_.require_going();  // messages that are aborted end, too
+      return ended;
+    });
     progress_.set_phase(phase::between_steps);
   }
 
@@ -156,11 +158,11 @@ class channel_transport {
     return std::chrono::steady_clock::now();
   }
   /// Devices have no common clock: cells are in seconds since this call on each rank.
-  void start_clock() { clock_.start(runtime_, where_.compute, program_->schedule[rank_].size(), here()); }
-  void begin_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i}, here()); }
-  void end_cell(std::uint32_t i) { clock_.record(runtime_, where_.compute, 2 * std::size_t{i} + 1, here()); }
+  void start_clock() { clock_.start(program_->schedule[rank_].size(), here()); }
+  void begin_cell(std::uint32_t i) { clock_.record(2 * std::size_t{i}, here()); }
+  void end_cell(std::uint32_t i) { clock_.record(2 * std::size_t{i} + 1, here()); }
   /// @pre synchronize() has returned
-  void read_clock(std::span<interval> cells) { clock_.read(runtime_, cells, here()); }
+  void read_clock(std::span<interval> cells) { clock_.read(cells, here()); }
 
   /// A step of this rank as a graph, which goes before the transport. All ranks launch theirs together.
   class captured_step {
@@ -184,20 +186,20 @@ class channel_transport {
     if (const std::string why = channels_.library().refuses_capture(); !why.empty())
       throw schedule_error("no graph: " + why);
     meet();
-    progress_.set_captures(true);
+    progress_.set_phase(phase::captures);
     try {
       captured_step captured(*this, step_graph<R>(runtime_, std::span(&where_, 1), enqueue));
-      progress_.set_captures(false), progress_.set_phase(phase::between_steps);
+      progress_.set_phase(phase::between_steps);
       return captured;
     } catch (...) {
-      progress_.set_captures(false), finished_ = true;
+      progress_.set_phase(phase::between_steps), finished_ = true;
       throw;
     }
   }
 
   /// Stops all ranks, unless one has already; its messages end soon after.
   void abort(std::string_view cause) {
-    channels_.notice();
+    progress_.set_phase(phase::between_steps);
     channels_.abort(detail::concat({here()(), ": ", cause}));
     finished_ = true;
   }
@@ -206,15 +208,12 @@ class channel_transport {
   const std::string& cause() const { return channels_.cause(); }
 
  private:
+  enum class message : std::uint8_t { none, posted, started };  // none: or waited for
   struct buffer {
     device_handle<R, typename R::event> ready{};  // a send: its message is complete; a receive: the plan has reached it
     device_handle<R, typename R::event> moved{};
-    bool started = false;
-    bool pending = false;  // posted, and not waited for
-  };
-  struct posted_message {
-    std::byte* bytes = nullptr;
-    std::size_t size = 0;
+    std::span<std::byte> bytes{};
+    channel_transport::message message{};
   };
 
   std::span<const action> row() const { return program_->actions[rank_]; }
@@ -224,25 +223,21 @@ class channel_transport {
   }
   void require(typename R::status status, std::string_view call) { detail::require(runtime_, status, call, here()); }
 
-  std::uint32_t process_of(std::uint32_t rank) const {
-    return options_.processes.empty() ? rank : options_.processes[rank];
-  }
-  std::uint32_t pipeline_rank() const {
-    if (options_.processes.empty()) return job_.rank();
-    const auto& all = options_.processes;
-    const auto at = std::find(all.begin(), all.end(), job_.rank());
-    if (at == all.end())
+  std::uint32_t pipeline_rank() {
+    for (std::uint32_t process = 0; options_.processes.empty() && process < job_.size(); ++process)
+      processes_.push_back(process);
+    const auto at = std::find(processes_.begin(), processes_.end(), job_.rank());
+    if (at == processes_.end())
       throw schedule_error(detail::concat({"process ", job_.rank(), " is not among the processes of this pipeline"}));
-    return static_cast<std::uint32_t>(at - all.begin());
+    return static_cast<std::uint32_t>(at - processes_.begin());
   }
   void require_shape(const program& p) const {
-    const std::size_t pp = p.actions.size(),
-                      ranks = options_.processes.empty() ? job_.size() : options_.processes.size();
-    if (ranks != pp)
-      throw schedule_error(detail::concat({"a program of ", pp, " ranks needs as many processes; got ", ranks,
-                                           options_.processes.empty() ? ": name them in .processes" : ""}));
+    if (processes_.size() != p.actions.size())
+      throw schedule_error(
+          detail::concat({"a program of ", p.actions.size(), " ranks needs as many processes; got ", processes_.size(),
+                          options_.processes.empty() ? ": name them in .processes" : ""}));
     std::vector<bool> used(job_.size());
-    for (const std::uint32_t process : options_.processes) {
+    for (const std::uint32_t process : processes_) {
       if (process >= job_.size() || used[process])
         throw schedule_error(
             detail::concat({"a pipeline has processes 0 to ", job_.size() - 1, ", each at most once; got ", process}));
@@ -268,9 +263,9 @@ class channel_transport {
     for (const std::uint32_t c : channels_.order()) {
       if (!channels_.of(c).sends) continue;
       const std::vector<std::uint64_t> facts = facts_of(hash, c, memory);
-      if (!channels_.of(c).connected) ids[c] = channels_.make_id(here());
+      if (!channels_.of(c).connected) ids[c] = channels_.make_id();
       std::string text(reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]);
-      mine.push_back({process_of(program_->channels[c].to), text + ids[c]});
+      mine.push_back({processes_[program_->channels[c].to], text + ids[c]});
     }
     const std::vector<parcel> received = job_.exchange(mine);
     for (const std::uint32_t c : channels_.order())
@@ -281,7 +276,7 @@ class channel_transport {
   std::string id_from(const std::vector<parcel>& received, std::uint32_t c, const std::vector<std::uint64_t>& own) {
     const std::uint32_t from = program_->channels[c].from;
     const auto given =
-        std::find_if(received.begin(), received.end(), [&](const parcel& p) { return p.rank == process_of(from); });
+        std::find_if(received.begin(), received.end(), [&](const parcel& p) { return p.rank == processes_[from]; });
     const std::size_t size = own.size() * sizeof own[0];
     if (given == received.end() || given->text.size() < size ||
         std::memcmp(given->text.data(), own.data(), sizeof own[0]) != 0)
@@ -295,10 +290,6 @@ class channel_transport {
                           " bytes at its sender and ", *differs.first, " at its receiver"}));
     return given->text.substr(size);
   }
-  void connect(const std::vector<std::string>& ids) {
-    for (const std::uint32_t c : channels_.order())
-      if (!channels_.of(c).connected) channels_.connect(c, program_->channels[c], ids[c], here());
-  }
   // Sends the first message of every new channel, with whatever is in the trainer's buffers.
   template <typename Memory>
   void send_first_messages(const Memory& memory) {
@@ -310,7 +301,7 @@ class channel_transport {
       const auto first = std::find_if(launches().begin(), launches().end(),
                                       [&](const launch& l) { return row()[l.action].channel == c; });
       const action& a = row()[first->action];
-      post(a, first->action, memory(a));
+      post(a, memory(a));
       start(static_cast<std::uint32_t>(first - launches().begin()));
       wait(a.buffer);
     }
@@ -320,42 +311,30 @@ class channel_transport {
   template <typename Memory>
   void enlist(const Memory& memory) {
     for (const std::uint32_t c : channels_.order()) {
-      std::vector<std::byte*> known;
-      for (const action& a : row()) {
-        if (!is_message(a) || a.channel != c || channels_.of(c).warm) continue;
-        const std::span<std::byte> bytes = memory(a);
-        if (std::find(known.begin(), known.end(), bytes.data()) != known.end()) continue;
-        known.push_back(bytes.data());
-        channels_.enlist(channels_.of(c), bytes.data(), bytes.size(), here());
-      }
+      auto& own = channels_.of(c);
+      std::set<std::byte*> known;
+      for (const action& a : row())
+        if (is_message(a) && a.channel == c && !own.warm && known.insert(memory(a).data()).second)
+          channels_.enlist(own, memory(a));
     }
   }
 
-  void begin() {
-    next_ = 0;
-    for (buffer& b : buffers_) b.pending = false;  // of a step that was not finished
-    finished_ = false;
-    progress_.begin(0);
-  }
-  void post(const action& a, std::uint32_t action, std::span<std::byte> bytes) {
-    posts_[action] = {bytes.data(), bytes.size()};
+  void post(const action& a, std::span<std::byte> bytes) {
     buffer& b = buffers_[a.buffer];
-    if (a.kind == action_kind::send) record_ready(b);
-    b.started = false, b.pending = true;
+    if (a.kind == action_kind::send) detail::record(runtime_, b.ready.handle(), where_.compute, here());
+    b.bytes = bytes, b.message = message::posted;
   }
-  void record_ready(buffer& b) { require(runtime_.record(b.ready.handle(), where_.compute), "EventRecord"); }
   void start(std::uint32_t i) {
-    const std::uint32_t n = launches()[i].action;
-    const action& a = row()[n];
+    const action& a = row()[launches()[i].action];
     auto& c = channels_.of(a.channel);
     buffer& b = buffers_[a.buffer];
     const typename R::stream s = c.stream.handle();
-    if (a.kind == action_kind::receive) record_ready(b);
-    require(runtime_.wait(s, b.ready.handle()), "StreamWaitEvent");
-    channels_.move(c, posts_[n].bytes, posts_[n].size, here());
+    if (a.kind == action_kind::receive) detail::record(runtime_, b.ready.handle(), where_.compute, here());
+    detail::wait(runtime_, s, b.ready.handle(), here());
+    channels_.move(c, b.bytes);
     require(runtime_.write(s, progress_.counter(a.channel), progress_.number(i) + 1), "StreamWriteValue32");
-    require(runtime_.record(b.moved.handle(), s), "EventRecord");  // last, as a capture must end in the compute stream
-    b.started = true;
+    detail::record(runtime_, b.moved.handle(), s, here());  // last, as a capture must end in the compute stream
+    b.message = message::started;
   }
 
   // Until the streams are empty, at most the abort limit: messages may be writing into the trainer's buffers. A device that
@@ -364,11 +343,8 @@ class channel_transport {
     const auto limit = std::chrono::duration_cast<std::chrono::nanoseconds>(options_.abort_limit);
     const auto until = std::chrono::steady_clock::now() + limit;
     bool empty = true;
-    const auto wait_for = [&](typename R::stream s) {
-      empty = detail::wait_until_empty(runtime_, clock_.end(), s, until) && empty;
-    };
-    for (const auto& c : channels_.all()) wait_for(c.stream.handle());
-    wait_for(where_.compute);
+    for (const auto& c : channels_.all()) empty = clock_.wait_until_empty(c.stream.handle(), until) && empty;
+    empty = clock_.wait_until_empty(where_.compute, until) && empty;
     if (!empty) progress_.leak_counters();
   }
 
@@ -376,14 +352,13 @@ class channel_transport {
   device_rank<R> where_;
   coordinator& job_;
   channel_transport_options options_;
+  std::vector<std::uint32_t> processes_;  // by pipeline rank
   std::uint32_t rank_;
   const program* program_ = nullptr;
-  detail::channel_set<R, L> channels_;
   detail::channel_progress<R> progress_;
+  detail::channel_set<R, L> channels_;
   detail::rank_clock<R> clock_;
   std::vector<buffer> buffers_;
-  std::vector<posted_message> posts_;  // by action
-  std::uint32_t next_ = 0;             // launch
   bool finished_ = true;
   int exceptions_ = std::uncaught_exceptions();
   detail::channel_watchdog<R, L> watchdog_;  // last: it uses all of these

@@ -44,8 +44,10 @@ class channel_watchdog {
       watch(stop);
     } catch (...) {  // of the job
       channels_.abort(concat({place(), ": ", text_of_exception()}));
-      channels_.end_messages();
     }
+    if (!channels_.stopped()) return;
+    channels_.end_messages();
+    wait_for_rank(stop);
   }
   void watch(const std::stop_token& stop) {
     const seconds shorter = std::min(options_.time_limit, options_.start_limit);
@@ -53,30 +55,22 @@ class channel_watchdog {
     std::mutex unused;
     std::unique_lock lock(unused);
     std::condition_variable_any never;
-    while (true) {
+    while (!channels_.stopped()) {
       never.wait_for(lock, stop, tick, [] { return false; });
       find_failure();
-      if (channels_.stopped()) {
-        channels_.end_messages();
-        return wait_for_rank(stop);
-      }
-      if (stop.stop_requested()) return;
+      if (channels_.stopped() || stop.stop_requested()) return;
       look_for_progress(std::min<seconds>(shorter / 10, std::chrono::seconds(1)));
     }
   }
   // A rank in a callback that does not return keeps its process, and so its launcher, from ending.
   void wait_for_rank(const std::stop_token& stop) {
-    const auto start = clock::now();
-    while (!stop.stop_requested() && !channels_.is_noticed() && progress_.current_phase() != phase::between_steps) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      if (clock::now() - start > options_.abort_limit) return channels_.end_process(place() + " has not returned");
-    }
+    const auto ends = [&] { return stop.stop_requested() || progress_.current_phase() == phase::between_steps; };
+    if (!wait_within(options_.abort_limit, ends)) channels_.end_process(place() + " has not returned");
   }
   void find_failure() {
-    channels_.hear([this] { return place(); });
+    if (channels_.hear()) return;
     const std::string error = channels_.find_error();
-    if (!error.empty() && !channels_.hears_cause([this] { return place(); }))
-      channels_.abort(concat({place(), ": ", error}));
+    if (!error.empty() && !channels_.hears_cause()) channels_.abort(concat({place(), ": ", error}));
   }
   void look_for_progress(seconds report_every) {
     const phase in = progress_.current_phase();

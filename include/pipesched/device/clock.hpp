@@ -6,12 +6,12 @@
 #include <chrono>
 #include <cstddef>
 #include <span>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "pipesched/device/handle.hpp"
 #include "pipesched/device/runtime.hpp"
+#include "pipesched/execute/transport.hpp"
 #include "pipesched/simulate/timeline.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -21,66 +21,51 @@ namespace pipesched::detail {
 template <device_runtime R>
 class rank_clock {
  public:
-  template <typename Where>
-  rank_clock(R& runtime, int device, const Where& where)
-      : device_(device), end_(make_event(runtime, device, false, where)) {}
+  rank_clock(R runtime, const device_rank<R>& place, const auto& where)
+      : runtime_(std::move(runtime)), place_(place), end_(make_event(runtime_, place.device, false, where)) {}
 
   /// Makes the events of so many cells, if there are fewer, and starts the clock.
-  template <typename Where>
-  void start(R& runtime, typename R::stream s, std::size_t cells, const Where& where) {
-    if (times_.empty()) zero_ = make_event(runtime, device_, true, where);
-    while (times_.size() < 2 * cells) times_.push_back(make_event(runtime, device_, true, where));
-    require(runtime, runtime.record(zero_.handle(), s), "EventRecord", where);
+  void start(std::size_t cells, const auto& where) {
+    if (times_.empty()) zero_ = make_event(runtime_, place_.device, true, where);
+    while (times_.size() < 2 * cells) times_.push_back(make_event(runtime_, place_.device, true, where));
+    detail::record(runtime_, zero_.handle(), place_.compute, where);
     runs_ = true;
   }
   /// The start (2 i) or end (2 i + 1) of cell i.
-  template <typename Where>
-  void record(R& runtime, typename R::stream s, std::size_t n, const Where& where) {
-    if (runs_) require(runtime, runtime.record(times_[n].handle(), s), "EventRecord", where);
+  void record(std::size_t n, const auto& where) {
+    if (runs_) detail::record(runtime_, times_[n].handle(), place_.compute, where);
   }
   /// Stops the clock and returns the cells' starts and ends in seconds. @pre ended()
-  template <typename Where>
-  void read(R& runtime, std::span<interval> cells, const Where& where) {
+  void read(std::span<interval> cells, const auto& where) {
     const auto time = [&](std::size_t n) {
       float ms = 0;
-      require(runtime, runtime.elapsed_ms(zero_.handle(), times_[n].handle(), ms), "EventElapsedTime", where);
+      require(runtime_, runtime_.elapsed_ms(zero_.handle(), times_[n].handle(), ms), "EventElapsedTime", where);
       return ms / 1e3;
     };
     for (std::size_t i = 0; i < cells.size(); ++i) cells[i] = {time(2 * i), time(2 * i + 1)};
     runs_ = false;
   }
 
-  template <typename Where>
-  void record_end(R& runtime, typename R::stream s, const Where& where) {
-    require(runtime, runtime.record(end_.handle(), s), "EventRecord", where);
-  }
-  template <typename Where>
-  bool ended(R& runtime, const Where& where) {
+  void record_end(const auto& where) { detail::record(runtime_, end_.handle(), place_.compute, where); }
+  bool ended(const auto& where) {
     bool done = false;
-    require(runtime, runtime.query(end_.handle(), done), "EventQuery", where);
+    require(runtime_, runtime_.query(end_.handle(), done), "EventQuery", where);
     return done;
   }
-  typename R::event end() const { return end_.handle(); }
+  /// Waits until what is in a stream of the device now is done or failed, or until the time is up. False if the time is up.
+  bool wait_until_empty(typename R::stream s, std::chrono::steady_clock::time_point until) noexcept {
+    bool done = false;
+    if (!runtime_.succeeded(runtime_.record(end_.handle(), s))) return true;
+    return wait_within(until - std::chrono::steady_clock::now(),
+                       [&] { return !runtime_.succeeded(runtime_.query(end_.handle(), done)) || done; });
+  }
 
  private:
-  int device_;
+  R runtime_;
+  device_rank<R> place_;
   bool runs_ = false;
   std::vector<device_handle<R, typename R::event>> times_;
   device_handle<R, typename R::event> zero_, end_;
 };
-
-/// Waits until what is in the stream now is done or failed, or until the time is up. False if the time is up.
-/// @param e  any event of the device
-template <device_runtime R>
-bool wait_until_empty(R& runtime, typename R::event e, typename R::stream s,
-                      std::chrono::steady_clock::time_point until) noexcept {
-  bool done = false;
-  if (!runtime.succeeded(runtime.record(e, s))) return true;
-  while (runtime.succeeded(runtime.query(e, done)) && !done) {
-    if (std::chrono::steady_clock::now() >= until) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
 
 }  // namespace pipesched::detail

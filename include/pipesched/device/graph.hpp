@@ -54,23 +54,17 @@ class step_graph {
  private:
   typename R::stream origin() const { return ranks_[0].compute; }
   // The other streams continue after what is in the first one.
-  template <typename Where>
-  void fork(const Where& where) {
-    if (ranks_.size() > 1) record(0, where);
-    for (std::size_t r = 1; r < ranks_.size(); ++r) wait(r, 0, where);
+  void fork(const auto& where) {
+    if (ranks_.size() > 1) detail::record(runtime_, joins_[0].handle(), origin(), where);
+    for (std::size_t r = 1; r < ranks_.size(); ++r)
+      detail::wait(runtime_, ranks_[r].compute, joins_[0].handle(), where);
   }
   // The first stream continues after what is in the others.
-  template <typename Where>
-  void join(const Where& where) {
-    for (std::size_t r = 1; r < ranks_.size(); ++r) record(r, where), wait(0, r, where);
-  }
-  template <typename Where>
-  void record(std::size_t r, const Where& where) {
-    detail::require(runtime_, runtime_.record(joins_[r].handle(), ranks_[r].compute), "EventRecord", where);
-  }
-  template <typename Where>
-  void wait(std::size_t r, std::size_t for_rank, const Where& where) {
-    detail::require(runtime_, runtime_.wait(ranks_[r].compute, joins_[for_rank].handle()), "StreamWaitEvent", where);
+  void join(const auto& where) {
+    for (std::size_t r = 1; r < ranks_.size(); ++r) {
+      detail::record(runtime_, joins_[r].handle(), ranks_[r].compute, where);
+      detail::wait(runtime_, origin(), joins_[r].handle(), where);
+    }
   }
 
   R runtime_;

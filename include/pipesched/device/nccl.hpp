@@ -191,8 +191,7 @@ class transport : public channel_transport<cuda::runtime, library> {
     if (!queues.empty()) note_(queues);
     int multiprocessors = 0, ctas = 0;
     for (const channel& c : p.channels)
-      if (c.from == rank() || c.to == rank())
-        ctas += message_ctas(options().channel_of ? options().channel_of(c) : options().channel);
+      if (c.from == rank() || c.to == rank()) ctas += message_ctas(options().of(c));
     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device_);
     const std::string blocks = ctas_note(ctas, multiprocessors);
     if (!blocks.empty()) note_(blocks);

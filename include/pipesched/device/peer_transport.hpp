@@ -41,7 +41,7 @@ class peer_copy_engine {
   peer_copy_engine(R runtime, std::vector<device_rank<R>> ranks, int copy_priority)
       : runtime_(std::move(runtime)), ranks_(std::move(ranks)), copy_priority_(copy_priority) {
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
-      states_.emplace_back(detail::rank_clock<R>(runtime_, ranks_[r].device, [r] {
+      states_.emplace_back(detail::rank_clock<R>(runtime_, ranks_[r], [r] {
         return detail::concat({"making the events of rank ", r});
       }));
   }
@@ -58,26 +58,23 @@ class peer_copy_engine {
       own.moved.resize(own.posted.size());
     }
   }
-  template <typename Where>
-  void posted(const message_side& side, const Where& where) {
-    record(states_[side.rank].posted[side.buffer].handle(), ranks_[side.rank].compute, where);
+  void posted(const message_side& side, const auto& where) {
+    detail::record(runtime_, states_[side.rank].posted[side.buffer].handle(), ranks_[side.rank].compute, where);
   }
-  template <typename Where>
   void move(std::uint32_t channel, std::size_t entry, const message_side& from, const message_side& into,
-            std::size_t size, const Where& where) {
+            std::size_t size, const auto& where) {
     const typename R::stream s = by_channel_[channel]->stream.handle();
     const typename R::event moved = by_channel_[channel]->moved[entry].handle();
-    wait(s, states_[from.rank].posted[from.buffer].handle(), where);
-    wait(s, states_[into.rank].posted[into.buffer].handle(), where);
+    for (const message_side& side : {from, into})
+      detail::wait(runtime_, s, states_[side.rank].posted[side.buffer].handle(), where);
     detail::require(runtime_,
                     runtime_.copy(s, into.bytes, ranks_[into.rank].device, from.bytes, ranks_[from.rank].device, size),
                     "MemcpyPeerAsync", where);
-    record(moved, s, where);
-    states_[from.rank].moved[from.buffer] = states_[into.rank].moved[into.buffer] = moved;
+    detail::record(runtime_, moved, s, where);
+    for (const message_side& side : {from, into}) states_[side.rank].moved[side.buffer] = moved;
   }
-  template <typename Where>
-  void moved(const message_side& side, const Where& where) {
-    wait(ranks_[side.rank].compute, states_[side.rank].moved[side.buffer], where);
+  void moved(const message_side& side, const auto& where) {
+    detail::wait(runtime_, ranks_[side.rank].compute, states_[side.rank].moved[side.buffer], where);
   }
 
   /// Waits until the streams are empty, at most the limit: after a failure copies may be on their way.
@@ -85,10 +82,9 @@ class peer_copy_engine {
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
     for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
       if (!runtime_.succeeded(runtime_.set_device(ranks_[r].device))) continue;  // this thread may have selected none
-      detail::wait_until_empty(runtime_, clock(r).end(), ranks_[r].compute, until);
+      clock(r).wait_until_empty(ranks_[r].compute, until);
     }
-    for (const channel_state& c : channels_)
-      if (!c.moved.empty()) detail::wait_until_empty(runtime_, c.moved[0].handle(), c.stream.handle(), until);
+    for (const channel_state& c : channels_) clock(c.from).wait_until_empty(c.stream.handle(), until);
   }
 
   R& runtime() { return runtime_; }
@@ -121,14 +117,6 @@ class peer_copy_engine {
     }
     while (found->moved.size() < in_flight) found->moved.push_back(detail::make_event(runtime_, from, false, where));
     return *found;
-  }
-  template <typename Where>
-  void record(typename R::event e, typename R::stream s, const Where& where) {
-    detail::require(runtime_, runtime_.record(e, s), "EventRecord", where);
-  }
-  template <typename Where>
-  void wait(typename R::stream s, typename R::event e, const Where& where) {
-    detail::require(runtime_, runtime_.wait(s, e), "StreamWaitEvent", where);
   }
 
   R runtime_;
@@ -177,24 +165,26 @@ class peer_transport : public world_transport<peer_copy_engine<R>> {
 
   typename R::stream compute() const { return place().compute; }
   /// Makes the rank's device this thread's, as kernels need.
-  void select_device() { detail::require(runtime(), runtime().set_device(place().device), "SetDevice", this->where()); }
+  void select_device() {
+    R& runtime = this->engine().runtime();
+    detail::require(runtime, runtime.set_device(place().device), "SetDevice", this->where());
+  }
 
-  void start_clock() { clock().start(runtime(), compute(), this->cells(), this->where()); }
-  void begin_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i}, this->where()); }
-  void end_cell(std::uint32_t i) { clock().record(runtime(), compute(), 2 * std::size_t{i} + 1, this->where()); }
+  void start_clock() { clock().start(this->cells(), this->where()); }
+  void begin_cell(std::uint32_t i) { clock().record(2 * std::size_t{i}, this->where()); }
+  void end_cell(std::uint32_t i) { clock().record(2 * std::size_t{i} + 1, this->where()); }
   /// @pre synchronize() has returned
-  void read_clock(std::span<interval> cells) { clock().read(runtime(), cells, this->where()); }
+  void read_clock(std::span<interval> cells) { clock().read(cells, this->where()); }
 
   /// Waits until the device has finished the step: the only wait for a device.
   /// @throws device_error if the device has failed; pipeline_aborted after the time limit, or if another rank has failed
   void synchronize() {
-    clock().record_end(runtime(), compute(), this->where());
-    this->wait_until([&] { return clock().ended(runtime(), this->where()); }, "the device did not end the step");
+    clock().record_end(this->where());
+    this->wait_until([&] { return clock().ended(this->where()); }, "the device did not end the step");
   }
 
  private:
   const device_rank<R>& place() const { return this->engine().ranks()[this->rank()]; }
-  R& runtime() const { return this->engine().runtime(); }
   detail::rank_clock<R>& clock() const { return this->engine().clock(this->rank()); }
 };
 

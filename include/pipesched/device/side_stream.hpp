@@ -27,13 +27,13 @@ class side_stream {
   typename R::stream stream() const { return stream_.handle(); }
   /// Work that enters this stream from now on comes after the work in the main one.
   void begin(typename R::stream main) {
-    detail::require(runtime_, runtime_.record(begun_.handle(), main), "EventRecord", where);
-    detail::require(runtime_, runtime_.wait(stream(), begun_.handle()), "StreamWaitEvent", where);
+    detail::record(runtime_, begun_.handle(), main, where);
+    detail::wait(runtime_, stream(), begun_.handle(), where);
   }
   /// Work that enters the main stream from now on comes after the work in this one.
   void end(typename R::stream main) {
-    detail::require(runtime_, runtime_.record(ended_.handle(), stream()), "EventRecord", where);
-    detail::require(runtime_, runtime_.wait(main, ended_.handle()), "StreamWaitEvent", where);
+    detail::record(runtime_, ended_.handle(), stream(), where);
+    detail::wait(runtime_, main, ended_.handle(), where);
   }
 
  private:

@@ -9,6 +9,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -62,6 +63,21 @@ inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<do
   if (!(limit.count() > 0 && limit.count() <= 1e9))
     throw schedule_error(concat({"a time limit is above 0 and at most 1e9 seconds; got ", limit.count()}));
   return limit;
+}
+
+/// Asks again and again until it is done, at most so long, and asks at least once. False if the time is up.
+template <typename Done>
+bool wait_within(std::chrono::duration<double> limit, Done&& done) {
+  const auto start = std::chrono::steady_clock::now();
+  while (!done()) {
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    if (waited > limit) return false;
+    if (waited < std::chrono::milliseconds(1))
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  return true;
 }
 
 }  // namespace detail

@@ -81,13 +81,10 @@ class basic_world {
   /// The rank, its op, and the text. Waits, at most a second, where a rank has left with an exception whose text is not
   /// known yet. @pre aborted()
   const std::string& cause() const {
-    const auto start = std::chrono::steady_clock::now();
-    while (state_.load(std::memory_order_acquire) == state::leaving) {
-      std::this_thread::yield();
-      if (std::chrono::steady_clock::now() - start < std::chrono::seconds(1)) continue;
-      const std::lock_guard lock(mutex_);
-      if (state_.load(std::memory_order_relaxed) == state::leaving) state_.store(state::aborted);
-    }
+    const auto known = [this] { return state_.load(std::memory_order_acquire) != state::leaving; };
+    if (detail::wait_within(std::chrono::seconds(1), known)) return cause_;
+    const std::lock_guard lock(mutex_);
+    state_.store(state::aborted);
     return cause_;
   }
   /// The rank that failed first. @pre aborted()

@@ -16,7 +16,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "pipesched/execute/transport.hpp"
@@ -95,14 +94,13 @@ class mpi_coordinator : public coordinator {
   }
 
   std::string report_failure(std::string_view cause) override {
-    std::unique_lock lock(mutex_);
-    const std::string first = fail(cause);
-    for (const auto start = clock::now(); !notices_->has_sent_failure();) {
-      if (clock::now() - start > std::chrono::seconds(2)) break;  // a receiver may be gone
-      lock.unlock();
-      std::this_thread::yield();
-      lock.lock();
-    }
+    const auto locked = [this](auto&& f) {
+      const std::lock_guard lock(mutex_);
+      return f();
+    };
+    const std::string first = locked([&] { return fail(cause); });
+    const auto sent = [&] { return locked([this] { return notices_->has_sent_failure(); }); };
+    detail::wait_within(std::chrono::seconds(2), sent);  // a receiver may be gone
     return first;
   }
   /// Sends nothing as long as the process moves.
@@ -121,8 +119,6 @@ class mpi_coordinator : public coordinator {
   }
 
  private:
-  using clock = std::chrono::steady_clock;
-
   static progress_state state_of(std::string_view notice) {
     return notice.empty() ? progress_state::moves : static_cast<progress_state>(notice[0]);
   }
@@ -149,22 +145,25 @@ class mpi_coordinator : public coordinator {
   }
   // Waits until all processes are here: no late one then writes into the memory of a collective operation that was abandoned.
   void meet() {
-    if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
+    require_going();
     MPI_Request request = MPI_REQUEST_NULL;
     MPI_Ibarrier(data_, &request);
     wait(request);
   }
   // Waits for a collective operation, unless a process fails or the time is over; the operation is then abandoned.
   void wait(MPI_Request& request) {
-    int done = 0;
-    for (const auto start = clock::now();;) {
+    const auto ends = [&] {
+      int done = 0;
       MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-      if (done != 0) return;
-      if (clock::now() - start > limit_)
-        report_failure(detail::concat({"process ", rank(), " waits for the others, and not all came in time"}));
-      if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
+      if (done == 0) require_going();
+      return done != 0;
+    };
+    if (detail::wait_within(limit_, ends)) return;
+    report_failure(detail::concat({"process ", rank(), " waits for the others, and not all came in time"}));
+    require_going();
+  }
+  void require_going() {
+    if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
   }
 
   std::chrono::duration<double> limit_;

@@ -7,8 +7,8 @@
 //   pipesched::run(program, transport.rank(), trainer, transport, {.steps = 100});
 //
 // Messages and notices of failure have a communicator each, so they never match a message of the user. A step allocates
-// nothing. A message of at most `block` bytes is one MPI message; a longer one is two: its whole blocks, as one derived
-// datatype, and the rest, which may be empty. No count exceeds the range of int, so MPI 3 is enough.
+// nothing, but for a message of more than `block` bytes: it has a derived datatype, of whole blocks and the rest. No count
+// exceeds the range of int, so MPI 3 is enough.
 //
 // A rank that fails sends a notice to all others, which look for notices before each action and while they wait. A process
 // that is killed sends none. By default, mpirun of Open MPI then kills the others at once. With --enable-recovery it leaves
@@ -116,7 +116,7 @@ class mpi_transport {
   }
   void wait(std::uint32_t n) {
     transfer& t = transfers_[n];
-    if (!t.done()) wait_until([&] { return test(t, 0) && test(t, 1); });
+    if (!t.done()) wait_until([&] { return test(t); });
   }
   void finish() {
     on_action(static_cast<std::uint32_t>(program_->actions[rank_].size()));
@@ -151,11 +151,11 @@ class mpi_transport {
 
   // The last message that was posted with a buffer.
   struct transfer {
-    std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};  // the whole blocks, the rest
-    std::array<std::size_t, 2> bytes{};                                       // of these
+    MPI_Request request = MPI_REQUEST_NULL;
+    std::size_t bytes = 0;
     action posted{};
 
-    bool done() const { return requests[0] == MPI_REQUEST_NULL && requests[1] == MPI_REQUEST_NULL; }
+    bool done() const { return request == MPI_REQUEST_NULL; }
     bool receives() const { return posted.kind == action_kind::receive; }
   };
 
@@ -163,44 +163,46 @@ class mpi_transport {
   void post(const action& a, std::span<Byte> bytes, int peer, Call call, const char* name) {
     wait(a.buffer);  // at once, as the program is valid
     transfer& t = transfers_[a.buffer];
-    const std::size_t whole = bytes.size() > block_ ? bytes.size() - bytes.size() % block_ : 0;
-    t.bytes = {whole, bytes.size() - whole}, t.posted = a;
-    const auto start = [&](std::size_t part, std::size_t count, MPI_Datatype type) {
-      check(call(bytes.data() + part * whole, static_cast<int>(count), type, peer, 0, data_, &t.requests[part]), t,
-            name);
-    };
-    if (whole > 0) start(0, whole / block_, block_type_);
-    start(1, t.bytes[1], MPI_BYTE);
+    t.bytes = bytes.size(), t.posted = a;
+    const bool in_blocks = bytes.size() > block_;
+    MPI_Datatype type = in_blocks ? blocks_and_rest(t) : MPI_BYTE;
+    const int count = in_blocks ? 1 : static_cast<int>(bytes.size());
+    check(call(bytes.data(), count, type, peer, 0, data_, &t.request), t, name);
+    if (in_blocks) MPI_Type_free(&type);  // the message keeps it
   }
-  // True if a part of a message, 0 or 1, is done.
-  bool test(transfer& t, std::size_t part) {
-    if (t.requests[part] == MPI_REQUEST_NULL) return true;
+  MPI_Datatype blocks_and_rest(const transfer& t) {
+    const std::size_t rest = t.bytes % block_;
+    const std::array counts{static_cast<int>(t.bytes / block_), static_cast<int>(rest)};
+    const std::array at{MPI_Aint{0}, static_cast<MPI_Aint>(t.bytes - rest)};
+    const std::array types{block_type_, MPI_BYTE};
+    MPI_Datatype made = MPI_DATATYPE_NULL;
+    check(MPI_Type_create_struct(2, counts.data(), at.data(), types.data(), &made), t, "MPI_Type_create_struct");
+    check(MPI_Type_commit(&made), t, "MPI_Type_commit");
+    return made;
+  }
+  // True if a message is done.
+  bool test(transfer& t) {
     int done = 0, error = MPI_SUCCESS;
     MPI_Status status;
-    const int code = MPI_Test(&t.requests[part], &done, &status);
+    const int code = MPI_Test(&t.request, &done, &status);
     if (code != MPI_SUCCESS) {
-      t.requests[part] = MPI_REQUEST_NULL;
+      t.request = MPI_REQUEST_NULL;
       MPI_Error_class(code, &error);
       if (error != MPI_ERR_TRUNCATE) check(code, t, "MPI_Test");
     } else if (done == 0) {
       return false;
     }
-    if (t.receives()) check_size(t, part, status, error == MPI_ERR_TRUNCATE);
+    if (t.receives()) check_size(t, status, error == MPI_ERR_TRUNCATE);
     return true;
   }
-  void check_size(const transfer& t, std::size_t part, const MPI_Status& status, bool truncated) {
-    MPI_Count elements = 0;
-    MPI_Get_elements_x(&status, part == 0 ? block_type_ : MPI_BYTE, &elements);
-    auto got = static_cast<std::size_t>(elements);
-    if (got == t.bytes[part] && !truncated) return;
-    if (truncated)
-      got = std::max(got, t.bytes[part]);  // MPI need not report the size of a longer message; Open MPI does
-    const bool more = truncated && got == t.bytes[part];
-    const std::size_t before = part == 0 ? 0 : t.bytes[0];
-    const bool has_rest = before == 0 && got != t.bytes[part] && got > 0 && got % block_ == 0;  // which may be empty
-    fail(detail::concat({to_string(t.posted.what), " has ", more ? "more than " : "", before + got,
-                         has_rest ? " or more" : "", " bytes at its sender and ", t.bytes[0] + t.bytes[1],
-                         " at its receiver"}));
+  void check_size(const transfer& t, const MPI_Status& status, bool truncated) {
+    MPI_Count got = 0;
+    MPI_Get_elements_x(&status, MPI_BYTE, &got);
+    const std::size_t sent = std::max(static_cast<std::size_t>(got), truncated ? t.bytes : 0);
+    if (sent == t.bytes && !truncated) return;
+    // MPI need not report the size of a longer message; Open MPI does.
+    fail(detail::concat({to_string(t.posted.what), " has ", sent == t.bytes ? "more than " : "", sent,
+                         " bytes at its sender and ", t.bytes, " at its receiver"}));
   }
   void check(int status, const transfer& t, const char* call) {
     if (status == MPI_SUCCESS) return;
@@ -265,17 +267,10 @@ class mpi_transport {
   // Cancels all receives, then waits until every rank has: the trainers' buffers are free from then on.
   void settle() noexcept try {
     if (std::exchange(settled_, true)) return;
-    const auto start = clock::now();
-    const auto within_limit = [&](auto&& done) {
-      while (!done()) {
-        if (clock::now() - start > (aborted() ? time_limit_ / 4 : time_limit_)) return false;
-        std::this_thread::yield();
-      }
-      return true;
-    };
     for_each_receive([](MPI_Request& request) { MPI_Cancel(&request); });
-    clean_ = within_limit([&] { return cancelled(); }) && within_limit([&] { return ended(); }) && !aborted() &&
-             notices_->agreement()[0] == 0;
+    for (const auto start = clock::now(); !cancelled() || !ended(); std::this_thread::yield())
+      if (clock::now() - start > (aborted() ? time_limit_ / 4 : time_limit_)) return;
+    clean_ = !aborted() && notices_->agreement()[0] == 0;
   } catch (...) {  // of MPI, or no memory for a text
   }
   bool cancelled() {
@@ -290,8 +285,7 @@ class mpi_transport {
   template <typename F>
   void for_each_receive(F&& f) {
     for (transfer& t : transfers_)
-      for (MPI_Request& request : t.requests)
-        if (t.receives() && request != MPI_REQUEST_NULL) f(request);
+      if (t.receives() && !t.done()) f(t.request);
   }
   // True once every rank settles, or is in an agreement that a failed rank has joined.
   bool ended() {
