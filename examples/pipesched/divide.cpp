@@ -31,7 +31,8 @@ bool has_layout(const placement& where) {
   return where.kind() == placement_kind::linear || where.kind() == placement_kind::looped;
 }
 
-std::uint64_t whole_number_of(const arguments& args, std::string_view name, std::int64_t least, std::uint64_t otherwise) {
+std::uint64_t whole_number_of(const arguments& args, std::string_view name, std::int64_t least,
+                              std::uint64_t otherwise) {
   const auto given = args.whole_number(name);
   if (given && *given < least)
     throw schedule_error(fmt::format("{} takes {} or more; got {}, nearest {}", name, least, *given, least));
@@ -41,7 +42,9 @@ std::uint64_t whole_number_of(const arguments& args, std::string_view name, std:
 std::string percent(double gap) { return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite"; }
 double gap_of(double makespan, double bound) { return bound > 0 ? makespan / bound - 1 : INFINITY; }
 
-std::string unit_of(const model& m) { return m.time_unit == time_unit::none ? "" : fmt::format(" {}", to_string(m.time_unit)); }
+std::string unit_of(const model& m) {
+  return m.time_unit == time_unit::none ? "" : fmt::format(" {}", to_string(m.time_unit));
+}
 
 std::string text_of(const model& m, const family& f, const division& d, const metrics& measured) {
   const schedule& s = d.schedule;
@@ -50,13 +53,14 @@ std::string text_of(const model& m, const family& f, const division& d, const me
                                  s.stages(), s.pp(), s.micro, s.forward_only ? ", forward only" : "");
   text += fmt::format("layers per stage: {}\n", to_string(d.partition));
   if (has_layout(s.placement)) text += fmt::format("layout: {}\n", to_layout(d.partition, m, s.placement));
-  text += fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit, d.uniform_makespan,
-                      unit, d.uniform_makespan / d.makespan);
-  text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n", d.lower_bound,
-                      percent(gap_of(d.makespan, d.lower_bound)), d.partition_bound.makespan,
+  text += fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
+                      d.uniform_makespan, unit, d.uniform_makespan / d.makespan);
+  text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n",
+                      d.lower_bound, percent(gap_of(d.makespan, d.lower_bound)), d.partition_bound.makespan,
                       percent(gap_of(d.makespan, d.partition_bound.makespan)));
   if (!d.fits) text += "no partition was found that fits the memory of the ranks\n";
-  text += fmt::format("\n{:>5} {:>8} {:>12} {:>7} {:>12} {:>12}\n", "rank", "layers", "busy", "idle", "activations", "weights");
+  text += fmt::format("\n{:>5} {:>8} {:>12} {:>7} {:>12} {:>12}\n", "rank", "layers", "busy", "idle", "activations",
+                      "weights");
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     const rank_metrics& r = measured.ranks[rank];
     std::uint32_t layers = 0;
@@ -79,20 +83,24 @@ nlohmann::ordered_json json_of(const model& m, const division& d, const metrics&
 }
 
 std::string table_of(const model& m) {
-  std::string text = fmt::format("{} layers; times in {}\n\n{:<12} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
-                                 layer_count(m), m.time_unit == time_unit::none ? "any one unit" : to_string(m.time_unit),
-                                 "kind", "count", "F", "I", "W", "kept", "context", "weights", "message");
+  std::string text =
+      fmt::format("{} layers; times in {}\n\n{:<12} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+                  layer_count(m), m.time_unit == time_unit::none ? "any one unit" : to_string(m.time_unit), "kind",
+                  "count", "F", "I", "W", "kept", "context", "weights", "message");
   double work = 0, weights = 0;
   for (const layer& l : m.layers) {
     const auto t = l.backward_times();
-    text += fmt::format("{:<12} {:>6} {:>10.5g} {:>10.5g} {:>10.5g} {:>10.4g} {:>10.4g} {:>10.4g} {:>10.4g}\n", l.kind, l.count,
-                        l.forward, t.input, t.weight, l.kept, l.context.value_or(l.kept), l.weights, l.message);
+    text +=
+        fmt::format("{:<12} {:>6} {:>10.5g} {:>10.5g} {:>10.5g} {:>10.4g} {:>10.4g} {:>10.4g} {:>10.4g}\n", l.kind,
+                    l.count, l.forward, t.input, t.weight, l.kept, l.context.value_or(l.kept), l.weights, l.message);
     work += l.count * (l.forward + t.whole), weights += l.count * l.weights;
   }
   text += fmt::format("\nall layers: {:.10g} for a micro-batch, {:.6g} bytes of weights\n", work, weights);
   for (const layer_pair& p : m.pairs)
     text += fmt::format("pair {} of {} with {}: {:.6g}\n", to_string(p.passes), p.kinds[0], p.kinds[1], p.time);
-  if (!m.ranks.empty()) text += fmt::format("{} for {}\n", m.ranks.size() == 1 ? "one entry" : "entries", m.ranks.size() == 1 ? "all ranks" : fmt::format("{} ranks", m.ranks.size()));
+  if (!m.ranks.empty())
+    text += fmt::format("{} for {}\n", m.ranks.size() == 1 ? "one entry" : "entries",
+                        m.ranks.size() == 1 ? "all ranks" : fmt::format("{} ranks", m.ranks.size()));
   if (!m.links.empty()) text += fmt::format("links: {}\n", m.links.size());
   if (!m.micro_batches.empty()) text += fmt::format("lengths of {} micro-batches\n", m.micro_batches.size());
   return text;
@@ -114,7 +122,8 @@ int divide(const arguments& args) {
   const bool anew = f.limits.takes.contains(parameter::costs);
   require(f, keep_taken(p, f.limits));
   const double bytes = bytes_to_study(f, p);
-  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty()) throw schedule_error(text);
+  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
+    throw schedule_error(text);
   const divide_limits limits{.evaluations = whole_number_of(args, "--evaluations", 1, anew ? 2'000 : 20'000),
                              .seed = whole_number_of(args, "--seed", 0, 1)};
   const division d = pipesched::divide(m, f, p, limits);

@@ -17,8 +17,8 @@
 #include <iterator>
 #include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
-#include <pipesched/io/model_json.hpp>
 #include <pipesched/io/json.hpp>
+#include <pipesched/io/model_json.hpp>
 #include <pipesched/io/torch_csv.hpp>
 #include <pipesched/model/presets.hpp>
 #include <pipesched/support/error.hpp>

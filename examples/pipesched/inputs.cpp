@@ -185,18 +185,21 @@ pipesched::model model_of(const std::string& name) {
 
 double bytes_of_text(std::string_view option, const std::string& text) {
   const auto refuse = [&] {
-    throw schedule_error(fmt::format("{} takes bytes above 0, such as 80e9, 80GB or 74GiB; got {}", option, in_quotes(text)));
+    throw schedule_error(
+        fmt::format("{} takes bytes above 0, such as 80e9, 80GB or 74GiB; got {}", option, in_quotes(text)));
   };
   std::string unit = lower_case(text);
   std::size_t end = unit.find_first_not_of("0123456789.");
-  if (end != unit.npos && unit[end] == 'e') end = unit.find_first_not_of("0123456789", end + (end + 1 < unit.size() && unit[end + 1] == '+' ? 2 : 1));
+  if (end != unit.npos && unit[end] == 'e')
+    end = unit.find_first_not_of("0123456789", end + (end + 1 < unit.size() && unit[end + 1] == '+' ? 2 : 1));
   const std::string digits = unit.substr(0, end);
   unit = end == unit.npos ? "" : unit.substr(end);
   double value = 0;
   const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (digits.empty() || error != std::errc() || stop != digits.data() + digits.size()) refuse();
   double factor = 1;
-  if (const bool binary = unit.size() == 3 && unit.ends_with("ib"); binary || (unit.size() == 2 && unit.ends_with("b"))) {
+  if (const bool binary = unit.size() == 3 && unit.ends_with("ib");
+      binary || (unit.size() == 2 && unit.ends_with("b"))) {
     const std::size_t power = std::string_view("kmgt").find(unit[0]);
     if (power == std::string_view::npos) refuse();
     factor = std::pow(binary ? 1024 : 1000, static_cast<double>(power + 1));

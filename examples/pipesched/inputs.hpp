@@ -37,7 +37,7 @@ bool gives_costs(const arguments& args);
 pipesched::stage_costs costs_of(const arguments& args);
 
 /// The model of a file or of that name.
-/// @throws schedule_error if there is none, or for numbers of ranks and micro-batches that do not fit it
+/// @throws schedule_error if it cannot be read
 pipesched::model model_of(const std::string& name);
 
 /// Bytes as "80e9", "80GB" (10^9) or "74GiB" (2^30), with k, M, G or T. @throws schedule_error for other texts and 0

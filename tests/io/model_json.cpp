@@ -72,9 +72,10 @@ TEST_CASE("model json: faults are named with their entry and place") {
         "model: unknown entry \"layers[1].forwrd\"; did you mean \"forward\"? (line 1, column 28)");
   CHECK(refused(R"({"layers": [{"transient": {"X": 1}}]})") ==
         "model: unknown entry \"layers[0].transient.X\"; expected one of F, B, I, W, R (line 1, column 33)");
-  CHECK(refused(R"({"layers": [{"forward": -1}]})") ==
-        "model: layers[0].forward is negative; expected a finite number that is not negative, nearest 0 (line 1, column "
-        "26)");
+  CHECK(
+      refused(R"({"layers": [{"forward": -1}]})") ==
+      "model: layers[0].forward is negative; expected a finite number that is not negative, nearest 0 (line 1, column "
+      "26)");
   CHECK(refused(R"({"layers": [{"count": 1.5}]})") ==
         "model: layers[0].count is not a whole number from 0 to 1048576 (line 1, column 25)");
   CHECK(refused(R"({"layers": [{}], "time_unit": "h"})") ==
@@ -86,9 +87,11 @@ TEST_CASE("model json: faults are named with their entry and place") {
   CHECK(refused(R"({"layers": [{}], "pairs": [{"ops": "FB", "time": 1}]})") ==
         "model: pairs[0] has no \"kinds\"; expected \"kinds\", \"ops\" and \"time\" (line 1, column 28)");
   CHECK(refused(R"({"layers": [{}], "allowed_pairs": ["FX"]})") ==
-        "model: allowed_pairs[0] is not a pair; expected two letters out of F, B, I and W, such as \"FB\" (line 1, column "
+        "model: allowed_pairs[0] is not a pair; expected two letters out of F, B, I and W, such as \"FB\" (line 1, "
+        "column "
         "39)");
-  CHECK(refused(R"({"format": "pipesched", "layers": [{}]})") == "model: format is not \"pipesched.model\" (line 1, column 22)");
+  CHECK(refused(R"({"format": "pipesched", "layers": [{}]})") ==
+        "model: format is not \"pipesched.model\" (line 1, column 22)");
   CHECK(refused(R"({"version": 2, "layers": [{}]})") ==
         "model: version is not 1, the only one that this library reads (line 1, column 13)");
   CHECK(refused(R"({"layers": [{"count": 0}]})") == "model: layers[0].count is 0; expected 1 or more, nearest 1");

@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/dualpipe.hpp"
 #include "pipesched/generate/dualpipev.hpp"
-#include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/interleaved_1f1b.hpp"
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/layout.hpp"
@@ -29,10 +29,17 @@ using pipesched::tests::refusal_of;
 namespace {
 
 model small() {
-  return {.layers = {{.kind = "embedding", .forward = 0.5, .backward_input = 0, .backward_weight = 0.25, .weights = 7, .message = 2},
-                     {.kind = "a", .count = 2, .forward = 1, .backward = 3, .kept = 10, .context = 4, .weights = 1, .message = 3},
-                     {.kind = "b", .count = 3, .forward = 2, .backward_input = 2, .backward = 5, .kept = 20, .message = 4},
-                     {.kind = "head", .forward = 4, .backward_input = 1, .backward_weight = 2, .weights = 9}}};
+  return {
+      .layers = {
+          {.kind = "embedding",
+           .forward = 0.5,
+           .backward_input = 0,
+           .backward_weight = 0.25,
+           .weights = 7,
+           .message = 2},
+          {.kind = "a", .count = 2, .forward = 1, .backward = 3, .kept = 10, .context = 4, .weights = 1, .message = 3},
+          {.kind = "b", .count = 3, .forward = 2, .backward_input = 2, .backward = 5, .kept = 20, .message = 4},
+          {.kind = "head", .forward = 4, .backward_input = 1, .backward_weight = 2, .weights = 9}}};
 }
 
 double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
@@ -61,23 +68,28 @@ TEST_CASE("model: what makes no sense is refused, with its place") {
         "model: layers[2].backward is 1, less than its backward_input; nearest 2");
   CHECK(refused([](model& m) { m.layers[1].kept_input = 11; }) ==
         "model: layers[1].kept_input is 11, more than kept, of which it is a part; nearest 10");
-  CHECK(refused([](model& m) { m.pairs = {{{"a", "c"}, {pass::forward, pass::backward}, 1}}; }) ==
-        "model: pairs[0] names the kind \"c\", which no layer has");
-  CHECK(refused([](model& m) { m.pairs = {{{"a", "b"}, {pass::forward, pass::none}, 1}}; }) ==
-        "model: pairs[0] has no two passes; expected two of F, B, I, W");
+  CHECK(refused([](model& m) {
+          m.pairs = {{{"a", "c"}, {pass::forward, pass::backward}, 1}};
+        }) == "model: pairs[0] names the kind \"c\", which no layer has");
+  CHECK(refused([](model& m) {
+          m.pairs = {{{"a", "b"}, {pass::forward, pass::none}, 1}};
+        }) == "model: pairs[0] has no two passes; expected two of F, B, I, W");
   const layer_pair price{{"a", "b"}, {pass::forward, pass::backward}, 1},
       turned{{"b", "a"}, {pass::backward, pass::forward}, 1}, other{{"b", "a"}, {pass::forward, pass::backward}, 1};
   CHECK(refused([&](model& m) { m.pairs = {price, other}; }) == "");
-  CHECK(refused([&](model& m) { m.pairs = {price, other, turned}; }) ==
-        "model: pairs[2] prices what pairs[0] prices; expected one price");
+  CHECK(refused([&](model& m) {
+          m.pairs = {price, other, turned};
+        }) == "model: pairs[2] prices what pairs[0] prices; expected one price");
   CHECK(refused([](model& m) { m.ranks = {{.speed = 0}}; }) == "model: ranks[0].speed is 0; expected more than 0");
   CHECK(refused([](model& m) { m.ranks = {{.memory = -1}}; }) ==
         "model: ranks[0].memory is negative; expected a finite number that is not negative, nearest 0");
-  CHECK(refused([](model& m) { m.links = {{.from = 1}}; }) == "model: links[0] has \"from\" alone; expected both or none");
+  CHECK(refused([](model& m) { m.links = {{.from = 1}}; }) ==
+        "model: links[0] has \"from\" alone; expected both or none");
   CHECK(refused([](model& m) { m.links = {{.from = 1, .to = 1}}; }) ==
         "model: links[0] is from rank 1 to itself; expected two ranks");
-  CHECK(refused([](model& m) { m.links = {{}, {}}; }) ==
-        "model: links[1] is for the ranks of links[0]; expected one link for a pair");
+  CHECK(refused([](model& m) {
+          m.links = {{}, {}};
+        }) == "model: links[1] is for the ranks of links[0]; expected one link for a pair");
   CHECK(refused([](model& m) { m.links = {{.bandwidth = 0.0}}; }) ==
         "model: links[0].bandwidth is 0; expected more than 0");
   CHECK(refused([](model& m) { m.micro_batches = {1, 0}; }) == "model: micro_batches[1] is 0; expected more than 0");
@@ -88,7 +100,8 @@ TEST_CASE("uniform_partition: as many layers a stage; embedding, mtp and head do
   CHECK(uniform_partition(small(), 7).layers == std::vector<std::uint32_t>{2, 1, 1, 1, 1, 0, 1});
   CHECK(uniform_partition(small(), 1).layers == std::vector<std::uint32_t>{7});
   CHECK(uniform_partition({.layers = {{.kind = "head"}}}, 2).layers == std::vector<std::uint32_t>{0, 1});
-  CHECK(uniform_partition({.layers = {{.kind = "embedding", .count = 2}}}, 2).layers == std::vector<std::uint32_t>{2, 0});
+  CHECK(uniform_partition({.layers = {{.kind = "embedding", .count = 2}}}, 2).layers ==
+        std::vector<std::uint32_t>{2, 0});
   CHECK(uniform_partition({.layers = {{.count = 4}, {.kind = "mtp"}, {.kind = "head"}}}, 4).layers ==
         std::vector<std::uint32_t>{1, 1, 1, 3});
   CHECK(refusal_of([] { uniform_partition(small(), 0); }) ==
@@ -108,8 +121,9 @@ TEST_CASE("costs_of: a stage is the sum of its layers, and passes on what it got
   CHECK(c.pairs.empty());
   CHECK(costs_of(small(), {{0, 7}}, placement::linear(2)).message_bytes.values() == std::vector<double>{0, 0});
   CHECK(refusal_of([] { costs_of(small(), {{3, 4}}, placement::linear(4)); }) == "a partition of 2 stages; expected 4");
-  CHECK(refusal_of([] { costs_of(small(), {{3, 3}}, placement::linear(2)); }) ==
-        "a partition of 6 layers; the model has 7");
+  CHECK(refusal_of([] {
+          costs_of(small(), {{3, 3}}, placement::linear(2));
+        }) == "a partition of 6 layers; the model has 7");
 }
 
 TEST_CASE("costs_of: layers are paired in the order in which they run, those left over run alone") {
@@ -128,7 +142,7 @@ TEST_CASE("costs_of: layers are paired in the order in which they run, those lef
   CHECK(c.duration(cell_of(pass::forward, 0, pass::backward, 1)) == 1 + 2 + 3.25 + 5);
   // F of y, x, x beside B of y, x: y with y has none, x with x none.
   CHECK(c.duration(cell_of(pass::forward, 1, pass::backward, 0)) == 3 + 5 + 1 + 2 + 1);
-  CHECK(c.duration(cell_of(pass::backward, 0, pass::forward, 0)) == 4.5 + 3.25);  // x y beside y x
+  CHECK(c.duration(cell_of(pass::backward, 0, pass::forward, 0)) == 4.5 + 3.25);        // x y beside y x
   CHECK(c.duration(cell_of(pass::forward, 0, pass::forward, 1)) == 1 + 3 + 3 + 1 + 1);  // nothing meets
   CHECK(c.duration(cell_of(pass::forward, 0, pass::backward_input, 1)) == 1 + 3 + (2 + 2 + 5) / 2.0);
   CHECK(c.may_overlap().contains({pass::forward, pass::forward}));
@@ -160,11 +174,13 @@ TEST_CASE("costs_of: ranks, links and lengths") {
   CHECK(c.transfer(1, 0, gradient) == 0.5);
   CHECK(c.duration(op{pass::forward, 0, 0, 0}, 0) == 2);
   CHECK(c.duration(op{pass::forward, 0, 1, 1}, 1) == 0.5);
-  CHECK(refusal_of([&] { costs_of(m, {{2, 1, 1}}, placement::linear(3)); }) ==
-        "model: there are 2 entries in ranks; expected 1, or 3, one per rank");
+  CHECK(refusal_of([&] {
+          costs_of(m, {{2, 1, 1}}, placement::linear(3));
+        }) == "model: there are 2 entries in ranks; expected 1, or 3, one per rank");
   m.links[0].busy = link_busy::sender;
-  CHECK(refusal_of([&] { costs_of(m, {{2, 2}}, where); }) ==
-        "model: links[0].busy is sender, which costs cannot say yet; expected none");
+  CHECK(refusal_of([&] {
+          costs_of(m, {{2, 2}}, where);
+        }) == "model: links[0].busy is sender, which costs cannot say yet; expected none");
   m.links.clear(), m.ranks = {{.speed = 1}};
   CHECK(costs_of(m, {{2, 2}}, where).rank_speeds.empty());
   m.ranks = {{.speed = 4}};
@@ -220,7 +236,7 @@ TEST_CASE("layout: faults are named with their column") {
   };
   CHECK(refused("Ett|ttL") == "");
   CHECK(refused("Ett|tt L") == "layout: column 7 is ' '; expected E, t, m, L, a bar, a comma, or parentheses");
-  CHECK(refused("Et*|tL") == "layout: column 3 is a * without a number behind it");
+  CHECK(refused("Et*|tL") == "layout: column 3 is a * without a number");
   CHECK(refused("E(tt|tL") == "layout: column 2 opens parentheses that nothing closes");
   CHECK(refused("E((tt)*2|)*2") == "layout: column 3 opens parentheses inside parentheses; expected none");
   CHECK(refused("E(tt)|ttL") == "layout: column 5 closes parentheses without a factor; expected one such as *2");
@@ -237,7 +253,8 @@ TEST_CASE("layout: faults are named with their column") {
 TEST_CASE("model: reported cases") {
   const stage_costs uneven{.forward = {3.153, 3.150, 3.150, 3.150, 3.150, 3.150, 3.150, 3.901}};
   CHECK(makespan(make_1f1b_schedule({.pp = 8, .micro = 1, .forward_only = true}), uneven) == doctest::Approx(25.954));
-  CHECK(makespan(make_1f1b_schedule({.pp = 8, .micro = 1000, .forward_only = true}), uneven) == doctest::Approx(3923.053));
+  CHECK(makespan(make_1f1b_schedule({.pp = 8, .micro = 1000, .forward_only = true}), uneven) ==
+        doctest::Approx(3923.053));
 
   const model m{.layers = {{.kind = "embedding", .forward = .1, .backward_input = .1, .backward_weight = .1},
                            {.count = 61},

@@ -109,13 +109,16 @@ TEST_CASE("divide: at least as good as what is known of two published models, wi
     std::string_view family;
     double gemma_uniform, gemma, deepseek_uniform, deepseek;
   };
-  for (const known& k : {known{"1f1b", 688.04, 528.75, 1206.36, 999.98}, {"zb1p", 671.08, 515.71, 1190.84, 990.02},
-                         {"interleaved_1f1b", 647.86, 481.02, 1123.34, 885.52}, {"zbv", 626.68, 486.78, 965.44, 852.20},
-                         {"v_half", 657.30, 543.83, 1062.32, 1042.37}, {"dualpipev", 627.70, 494.06, 966.58, 891.05}}) {
+  for (const known& k : {known{"1f1b", 688.04, 528.75, 1206.36, 999.98},
+                         {"zb1p", 671.08, 515.71, 1190.84, 990.02},
+                         {"interleaved_1f1b", 647.86, 481.02, 1123.34, 885.52},
+                         {"zbv", 626.68, 486.78, 965.44, 852.20},
+                         {"v_half", 657.30, 543.83, 1062.32, 1042.37},
+                         {"dualpipev", 627.70, 494.06, 966.58, 891.05}}) {
     CAPTURE(k.family);
     for (const bool gemma : {true, false}) {
-      const division d = divide(gemma ? gemma_model() : deepseek_like_model(), find_family(k.family), {.pp = 8, .micro = 32},
-                                {.evaluations = 2000});
+      const division d = divide(gemma ? gemma_model() : deepseek_like_model(), find_family(k.family),
+                                {.pp = 8, .micro = 32}, {.evaluations = 2000});
       CHECK(d.uniform_makespan == doctest::Approx(gemma ? k.gemma_uniform : k.deepseek_uniform));
       CHECK(d.makespan <= (gemma ? k.gemma : k.deepseek) * (1 + 1e-9));
       CHECK(d.lower_bound >= (gemma ? 397.4 : 760.72) * (1 - 1e-9));
@@ -150,7 +153,7 @@ TEST_CASE("divide: the memory of the ranks is kept; without a partition that fit
   CHECK(d.fits);
   CHECK(bytes_of_rank_0(d.partition) <= 45);
   CHECK(d.partition.layers == std::vector<std::uint32_t>{1, 7});  // of 2: 50
-  CHECK(d.makespan > d.uniform_makespan);  // which does not fit
+  CHECK(d.makespan > d.uniform_makespan);                         // which does not fit
   m.ranks[0].memory.reset();
   CHECK(divide(m, f, p).partition.layers == std::vector<std::uint32_t>{4, 4});
   m.ranks = {{.memory = 1}};

@@ -119,7 +119,8 @@ TEST_CASE("lower: a schedule with a cycle, of several ranks or within one, is re
             REQUIRE(verify(lower(s)));
             continue;
           }
-          REQUIRE(refusal_of([&] { lower(s); }) == "the schedule is not valid: " + detail::first_violation(verify(s, 1)));
+          REQUIRE(refusal_of([&] { lower(s); }) ==
+                  "the schedule is not valid: " + detail::first_violation(verify(s, 1)));
           cycles += r.violations[0].rule == rule::cycle;
         }
   });
@@ -470,10 +471,8 @@ TEST_CASE("verify(program): reports gradients that are added wrongly or not at a
       if (rank == 1 && a.kind == action_kind::send && a.buffer != no_slot && a.buffer >= end) ++a.buffer;
     if (rank == from) ++unused.pools[from][pool::sent_gradient];
   }
-  rows_of[1].push_back({.kind = action_kind::receive,
-                        .what = what,
-                        .channel = channel,
-                        .buffer = unused.pools[1].owned_buffers() - 1});
+  rows_of[1].push_back(
+      {.kind = action_kind::receive, .what = what, .channel = channel, .buffer = unused.pools[1].owned_buffers() - 1});
   rows_of[from].push_back({.kind = action_kind::send,
                            .chunk = send->chunk,
                            .what = what,

@@ -331,29 +331,33 @@ TEST_CASE("stage costs: lengths of micro-batches, speeds of ranks and links, by 
   std::reverse(c.micro_batches.begin(), c.micro_batches.end());
   CHECK(measure(simulate(s, c)).makespan == 160);
   c.micro_batches.pop_back();
-  CHECK(refusal_of([&] { simulate(s, c); }) ==
-        "costs: micro_batches has 7 numbers; expected 8, one per micro-batch");
+  CHECK(refusal_of([&] { simulate(s, c); }) == "costs: micro_batches has 7 numbers; expected 8, one per micro-batch");
 
   const schedule v = make_zbv_schedule({.pp = 2, .micro = 8});
   CHECK(measure(simulate(v, split_stage_costs({.rank_speeds = {1, 1.0 / 3}}, v.placement))).makespan == 72.5);
   CHECK(refusal_of([&] { simulate(v, stage_costs{.rank_speeds = {1}}); }) ==
         "costs: rank_speeds has 1 number; expected 2, one per rank");
-  CHECK(refusal_of([&] { simulate(v, stage_costs{.rank_speeds = {1, 0}}); }) ==
-        "costs: rank_speeds[1] is 0; expected more than 0");
+  CHECK(refusal_of([&] {
+          simulate(v, stage_costs{.rank_speeds = {1, 0}});
+        }) == "costs: rank_speeds[1] is 0; expected more than 0");
 
   // A pair of lengths 3 and 2: twice the pair, once the longer op alone.
   const op f{pass::forward, 0, 0, 0}, b{pass::backward, 0, 0, 1};
   const stage_costs pair{.forward = 1, .backward = 2, .overlapped = 2.25, .micro_batches = {3, 2}};
   CHECK(pair.duration(cell(f, b)) == 2 * 2.25 + 1);
   CHECK(pair.duration(cell(f, b), 0) == 2 * 2.25 + 1);
-  const stage_costs longer{.forward = 1, .backward = 2, .overlapped = 2.25, .rank_speeds = {0.5}, .micro_batches = {2, 5}};
+  const stage_costs longer{
+      .forward = 1, .backward = 2, .overlapped = 2.25, .rank_speeds = {0.5}, .micro_batches = {2, 5}};
   CHECK(longer.duration(cell(f, b), 0) == 2 * (2 * 2.25 + 3 * 2));
   const stage_costs kept{.micro_batches = {3, 2}, .kept_by_forward = 10, .freed_by_input = 4, .weight_bytes = 7};
   CHECK(kept.bytes(f) == 30);
   CHECK(kept.bytes(op{pass::backward_input, 0, 0, 1}) == -8);
   CHECK(kept.weights(0) == 7);
 
-  stage_costs linked{.transfer_time = 5, .message_bytes = 12, .bandwidth = 4, .links = {{0, 1, 0.5, 3}, {2, 1, 1, {}}},
+  stage_costs linked{.transfer_time = 5,
+                     .message_bytes = 12,
+                     .bandwidth = 4,
+                     .links = {{0, 1, 0.5, 3}, {2, 1, 1, {}}},
                      .micro_batches = {1, 0.5}};
   const tensor_id first{tensor_kind::activation, 0, 0}, second{tensor_kind::activation, 0, 1},
       gradient{tensor_kind::gradient, 2, 0};

@@ -37,7 +37,8 @@ class any_costs {
       for (std::size_t n = below(4); n > 0; --n) c.allowed_pairs->insert({any_pass(), any_pass()});
     }
     for (std::size_t n = below(3); n > 0; --n) {
-      c.links.push_back({static_cast<std::uint32_t>(below(65536)), static_cast<std::uint32_t>(below(65536)), number(), {}});
+      c.links.push_back(
+          {static_cast<std::uint32_t>(below(65536)), static_cast<std::uint32_t>(below(65536)), number(), {}});
       if (maybe()) c.links.back().bandwidth = number();
     }
     for (std::size_t n = below(3); n > 0; --n) c.rank_speeds.push_back(number());

@@ -43,7 +43,8 @@ class any_model {
 
   layer make_layer() {
     constexpr std::array kinds = {"moe", "dense", "embedding", "head", "layer"};
-    layer l{.kind = kinds[below(kinds.size())], .count = static_cast<std::uint32_t>(1 + below(100)), .forward = number()};
+    layer l{
+        .kind = kinds[below(kinds.size())], .count = static_cast<std::uint32_t>(1 + below(100)), .forward = number()};
     l.backward_input = maybe_number(), l.backward_weight = maybe_number();
     if (maybe()) l.backward = 1 + l.backward_input.value_or(0) + l.backward_weight.value_or(0);
     l.recompute = maybe_number(), l.context = maybe_number();

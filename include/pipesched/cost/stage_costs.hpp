@@ -287,11 +287,10 @@ struct stage_costs {
   static constexpr void check_factors(const std::vector<double>& factors, std::string_view name, std::uint32_t expected,
                                       std::string_view what) {
     if (!factors.empty() && factors.size() != expected)
-      throw schedule_error(detail::concat({"costs: ", name, " has ", factors.size(),
-                                           factors.size() == 1 ? " number" : " numbers", "; expected ", expected,
-                                           ", one per ", what}));
-    for (std::size_t i = 0; i < factors.size(); ++i)
-      check_positive(factors[i], detail::concat({name, "[", i, "]"}));
+      throw schedule_error(
+          detail::concat({"costs: ", name, " has ", factors.size(), factors.size() == 1 ? " number" : " numbers",
+                          "; expected ", expected, ", one per ", what}));
+    for (std::size_t i = 0; i < factors.size(); ++i) check_positive(factors[i], detail::concat({name, "[", i, "]"}));
   }
   static constexpr void check_positive(double value, const std::string& name) {
     detail::require_cost(value, name);
@@ -307,7 +306,8 @@ struct stage_costs {
           throw schedule_error(detail::concat(
               {"costs: ", name, " names rank ", rank, "; expected 0 to ", ranks - 1, ", nearest ", ranks - 1}));
       if (link.from == link.to)
-        throw schedule_error(detail::concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
+        throw schedule_error(
+            detail::concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
       detail::require_cost(link.latency, name + ".latency");
       if (link.bandwidth) check_positive(*link.bandwidth, name + ".bandwidth");
       for (std::size_t before = 0; before < i; ++before)

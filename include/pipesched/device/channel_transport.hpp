@@ -47,8 +47,8 @@ namespace pipesched {
 /// channel once, so that steps make no connection; a program with other channels adds them. prepare(), meet(), capture() and
 /// destruction are collective.
 ///
-/// The processes of a job may form several pipelines, each with its own `processes` and the same program. Every call of
-/// prepare() is one call of job.exchange(), which processes that are in no pipeline make, too.
+/// The processes of a job may form several pipelines, each with its own `processes` and the same program. prepare(), meet() and
+/// capture() are each one call of job.exchange(), which processes that are in no pipeline make, too.
 /// @pre one thread uses it; the job, the programs and the trainer's buffers outlive it
 template <device_runtime R, message_library<typename R::stream> L>
 class channel_transport {
@@ -154,7 +154,7 @@ class channel_transport {
   }
 
   std::chrono::steady_clock::time_point meet() {
-    job_.broadcast("meet");
+    job_.exchange({});
     return std::chrono::steady_clock::now();
   }
   /// Devices have no common clock: cells are in seconds since this call on each rank.

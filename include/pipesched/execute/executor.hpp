@@ -167,7 +167,12 @@ class rank_executor {
   template <typename Call>
   void call_hook(std::string_view name, std::size_t step, Call&& call) {
     const auto hook = [&] { return concat({name, "(", step, ")"}); };
-    call_trainer(rank_, [&] { return concat({"rank ", rank_, " at ", hook()}); }, call, hook);
+    call_trainer(
+        rank_,
+        [&] {
+          return concat({"rank ", rank_, " at ", hook()});
+        },
+        call, hook);
   }
   auto place(std::uint32_t n) const {
     return [this, n] { return describe(p_, rank_, n); };

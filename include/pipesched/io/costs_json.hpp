@@ -42,7 +42,9 @@ namespace pipesched {
 
 namespace detail {
 
-[[noreturn]] inline void refuse_entry(std::string_view path, std::string_view what) { throw entry_fault("costs", path, what); }
+[[noreturn]] inline void refuse_entry(std::string_view path, std::string_view what) {
+  throw entry_fault("costs", path, what);
+}
 
 template <typename Names>
 [[noreturn]] void refuse_name(std::string_view path, const Names& known) {
@@ -80,7 +82,8 @@ std::vector<double> cost_factors(const Json& j, const std::string& path) {
 
 template <typename Json>
 rank_link link_of_entry(const Json& j, const std::string& path) {
-  if (!j.is_object()) refuse_entry(path, "is not an object; expected one such as {\"from\": 0, \"to\": 1, \"latency\": 0.1}");
+  if (!j.is_object())
+    refuse_entry(path, "is not an object; expected one such as {\"from\": 0, \"to\": 1, \"latency\": 0.1}");
   for (std::string_view needed : {"from", "to"})
     if (!j.contains(needed)) refuse_entry(path, concat({"has no \"", needed, "\"; expected \"from\" and \"to\""}));
   rank_link link;
@@ -141,8 +144,8 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
 
 // All names of entries, those in groups with the group's: "memory.weights".
 inline std::vector<std::string_view> names_of_costs() {
-  std::vector<std::string_view> names{"overlap_efficiency", "pairs",       "allowed_pairs",
-                                     "links",              "rank_speeds", "micro_batches"};
+  std::vector<std::string_view> names{"overlap_efficiency", "pairs",        "allowed_pairs", "links",
+                                      "rank_speeds",        "micro_batches"};
   const stage_costs costs;
   stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
   return names;
@@ -205,7 +208,8 @@ inline double finite(double value, std::string_view name) {
 /// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number.
 template <typename Json>
 void from_json(const Json& j, stage_costs& costs) {
-  if (!j.is_object()) throw detail::entry_fault("costs", "", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+  if (!j.is_object())
+    throw detail::entry_fault("costs", "", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
   costs = {};
   for (const auto& item : j.items()) {
     if (const std::size_t dot = item.key().find('.'); dot != std::string::npos)
@@ -264,7 +268,8 @@ void to_json(Json& document, const stage_costs& costs) {
     if (l.bandwidth) link["bandwidth"] = detail::finite(*l.bandwidth, "links");
     j["links"].push_back(std::move(link));
   }
-  for (const auto& [name, factors] : {std::pair{"rank_speeds", &costs.rank_speeds}, {"micro_batches", &costs.micro_batches}}) {
+  for (const auto& [name, factors] :
+       {std::pair{"rank_speeds", &costs.rank_speeds}, {"micro_batches", &costs.micro_batches}}) {
     if (factors->empty()) continue;
     for (const double factor : *factors) detail::finite(factor, name);
     j[name] = *factors;

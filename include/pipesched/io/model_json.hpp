@@ -101,7 +101,9 @@ void for_each_entry(Self& m, F&& f) {
 }
 
 template <typename T>
-concept has_entries = requires(T& t) { for_each_entry(t, [](std::string_view, auto&) {}); };
+concept has_entries = requires(T& t) {
+  for_each_entry(t, [](std::string_view, auto&) {});
+};
 
 /// Reads values; a fault names the entry by its path.
 class model_reader {
@@ -144,7 +146,8 @@ class model_reader {
     to = *pair;
   }
   static void read(const json& j, const std::string& path, std::array<std::string, 2>& to) {
-    if (!j.is_array() || j.size() != 2) refuse(path, "does not name two kinds; expected two, such as [\"moe\", \"moe\"]");
+    if (!j.is_array() || j.size() != 2)
+      refuse(path, "does not name two kinds; expected two, such as [\"moe\", \"moe\"]");
     for (std::size_t i = 0; i < 2; ++i) read(j[i], concat({path, "[", i, "]"}), to[i]);
   }
   static void read(const json& j, const std::string& path, pass_pair_set& to) {
@@ -172,12 +175,15 @@ class model_reader {
     if (!j.is_object()) refuse(path, "is not an object");
     if constexpr (std::is_same_v<T, layer_pair>)
       for (const std::string_view needed : {"kinds", "ops", "time"})
-        if (!j.contains(needed)) refuse(path, concat({"has no \"", needed, "\"; expected \"kinds\", \"ops\" and \"time\""}));
+        if (!j.contains(needed))
+          refuse(path, concat({"has no \"", needed, "\"; expected \"kinds\", \"ops\" and \"time\""}));
     for (const auto& item : j.items()) read_entry(item.key(), item.value(), path, to);
   }
 
  private:
-  [[noreturn]] static void refuse(const std::string& path, std::string_view what) { throw entry_fault("model", path, what); }
+  [[noreturn]] static void refuse(const std::string& path, std::string_view what) {
+    throw entry_fault("model", path, what);
+  }
 
   template <typename T>
   static void read_entry(const std::string& name, const json& value, const std::string& path, T& to) {
@@ -238,7 +244,8 @@ class model_writer {
     for_each_entry(defaults, [&](std::string_view name, const auto& unchanged) {
       for_each_entry(value, [&](std::string_view of_value, const auto& field) {
         if constexpr (std::is_same_v<decltype(unchanged), decltype(field)>) {
-          if (name == of_value && (!(field == unchanged) || is_always_written<T>(name))) j[std::string(name)] = of(field);
+          if (name == of_value && (!(field == unchanged) || is_always_written<T>(name)))
+            j[std::string(name)] = of(field);
         }
       });
     });
@@ -268,12 +275,14 @@ inline model read_model(std::istream& in) {
   const nlohmann::json document = parser.parse();
   model m;
   try {
-    if (!document.is_object()) throw detail::entry_fault("model", "", "expected an object such as {\"layers\": [{\"count\": 32}]}");
+    if (!document.is_object())
+      throw detail::entry_fault("model", "", "expected an object such as {\"layers\": [{\"count\": 32}]}");
     if (document.contains("format") && document["format"] != "pipesched.model")
       throw detail::entry_fault("model", "format", "is not \"pipesched.model\"");
     if (document.contains("version") && document["version"] != 1)
       throw detail::entry_fault("model", "version", "is not 1, the only one that this library reads");
-    if (!document.contains("layers")) throw detail::entry_fault("model", "", "there is no \"layers\"; expected an array of them");
+    if (!document.contains("layers"))
+      throw detail::entry_fault("model", "", "there is no \"layers\"; expected an array of them");
     detail::model_reader::read(document, "", m);
   } catch (const detail::entry_fault& e) {
     throw schedule_error(e.what() + parser.place_of(e.path));

@@ -150,9 +150,9 @@ class stage_sums {
     for (std::size_t i = 0; i < std::max(of_a, of_b); ++i) {
       const double alone_a = i < of_a ? duration_of(nth(a, passes.first, i), passes.first) : 0;
       const double alone_b = i < of_b ? duration_of(nth(b, passes.second, i), passes.second) : 0;
-      const double* together =
-          i < std::min(of_a, of_b) ? price(nth(a, passes.first, i), passes.first, nth(b, passes.second, i), passes.second)
-                                   : nullptr;
+      const double* together = i < std::min(of_a, of_b) ? price(nth(a, passes.first, i), passes.first,
+                                                                nth(b, passes.second, i), passes.second)
+                                                        : nullptr;
       time += together ? *together : alone_a + alone_b;
       any = any || together;
     }

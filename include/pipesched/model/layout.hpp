@@ -33,8 +33,9 @@ namespace detail {
 /// @throws schedule_error unless Megatron can place the stages so: one after another, in loops
 inline void require_layout(const placement& where) {
   if (where.kind() != placement_kind::linear && where.kind() != placement_kind::looped)
-    throw schedule_error(concat({"a layout places stages on ranks one after another, which is a linear or looped placement; got a ",
-                                 to_string(where.kind()), " one"}));
+    throw schedule_error(
+        concat({"a layout places stages on ranks one after another, which is a linear or looped placement; got a ",
+                to_string(where.kind()), " one"}));
 }
 
 class layout_parser {
@@ -94,19 +95,21 @@ class layout_parser {
       add_repeated(inside, unit());
     }
     if (at_ == text_.size()) refuse(open, "opens parentheses that nothing closes");
-    if (++at_ == text_.size() || text_[at_] != '*') refuse(at_ - 1, "closes parentheses without a factor; expected one such as *2");
+    if (++at_ == text_.size() || text_[at_] != '*')
+      refuse(at_ - 1, "closes parentheses without a factor; expected one such as *2");
     if (inside.empty()) refuse(open, "opens empty parentheses");
     return inside;
   }
-  // The number after "*", or 1 if there is none.
+  // The number after "*"; 1 without one.
   std::size_t factor() {
     if (at_ == text_.size() || text_[at_] != '*') return 1;
     const std::size_t star = at_++;
     std::size_t n = 0, digits = 0;
     for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9' && digits < 9; ++at_, ++digits)
       n = 10 * n + static_cast<std::size_t>(text_[at_] - '0');
-    if (digits == 0) refuse(star, "is a * without a number behind it");
-    if (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') refuse(star, "is a * with a number of more than 9 digits");
+    if (digits == 0) refuse(star, "is a * without a number");
+    if (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9')
+      refuse(star, "is a * with a number of more than 9 digits");
     return n;
   }
 
@@ -152,8 +155,8 @@ inline partition parse_layout(std::string_view text, const model& m, const place
                                      next < expected.size() ? std::string(1, expected[next]) : "no layer left"}));
   }
   if (next < expected.size())
-    throw schedule_error(concat({"layout: there are ", next, " layers of the model's ", expected.size(), "; layer ", next,
-                                 ", ", std::string(1, expected[next]), ", has no place"}));
+    throw schedule_error(concat({"layout: there are ", next, " layers of the model's ", expected.size(), "; layer ",
+                                 next, ", ", std::string(1, expected[next]), ", has no place"}));
   return p;
 }
 
@@ -173,9 +176,10 @@ inline std::string to_layout(const partition& p, const model& m, const placement
   std::string text;
   for (std::size_t s = 0; s < stages.size();) {
     std::size_t end = s;
-    while (end + 1 < stages.size() && stages[end] == stages[s]) ++end;  // the last stage has no bar behind it
+    while (end + 1 < stages.size() && stages[end] == stages[s]) ++end;  // no bar follows the last stage
     const std::string one = detail::shortened(stages[s]);
-    const std::string repeated = one.empty() ? detail::concat({"|*", end - s}) : detail::concat({"(", one, "|)*", end - s});
+    const std::string repeated =
+        one.empty() ? detail::concat({"|*", end - s}) : detail::concat({"(", one, "|)*", end - s});
     if (!text.empty() && text.back() >= '0' && text.back() <= '9' && !one.empty()) text += ',';
     if (repeated.size() < (one.size() + 1) * (end - s)) {
       text += repeated, s = end;

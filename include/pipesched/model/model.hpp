@@ -55,7 +55,7 @@ struct layer {
   std::optional<double> context{};  ///< bytes between the end of I and the end of W; default: kept
   transient_bytes transient{};
   double weights = 0;  ///< bytes of parameters, gradients and optimizer state
-  double message = 0;  ///< bytes of the activation behind the layer, and of its gradient
+  double message = 0;  ///< bytes of the activation that the layer makes, and of its gradient
 
   /// Times of the backward and its halves.
   constexpr detail::backward_times backward_times() const noexcept {
@@ -66,7 +66,7 @@ struct layer {
   friend bool operator==(const layer&, const layer&) = default;
 };
 
-/// What a layer of one kind and a layer of another take overlapped.
+/// The time of a layer of one kind and a layer of another, overlapped.
 struct layer_pair {
   std::array<std::string, 2> kinds;  ///< of the layers that run `passes.first` and `passes.second`
   pass_pair passes{};
@@ -133,7 +133,10 @@ namespace detail {
 
 inline void require_number(double value, const std::string& place) {
   if (value >= 0 && value <= std::numeric_limits<double>::max()) return;
-  throw schedule_error(concat({"model: ", place, " is ", value < 0 ? "negative" : value > 0 ? "infinite" : "not a number",
+  throw schedule_error(concat({"model: ", place, " is ",
+                               value < 0   ? "negative"
+                               : value > 0 ? "infinite"
+                                           : "not a number",
                                "; expected a finite number that is not negative, nearest 0"}));
 }
 inline void require_number(const std::optional<double>& value, const std::string& place) {
@@ -163,12 +166,12 @@ inline void require_layer(const layer& l, const std::string& at) {
   require_number(l.weights, at + ".weights");
   require_number(l.message, at + ".message");
   if (const backward_times t = l.backward_times(); t.input < 0 || t.weight < 0)
-    throw schedule_error(concat({"model: ", at, ".backward is ", t.whole, ", less than its ",
-                                 t.input < 0 ? "backward_weight" : "backward_input", "; nearest ",
-                                 t.input < 0 ? t.weight : t.input}));
+    throw schedule_error(
+        concat({"model: ", at, ".backward is ", t.whole, ", less than its ",
+                t.input < 0 ? "backward_weight" : "backward_input", "; nearest ", t.input < 0 ? t.weight : t.input}));
   if (l.kept_input > l.kept)
-    throw schedule_error(concat({"model: ", at, ".kept_input is ", l.kept_input, ", more than kept, of which it is a part; nearest ",
-                                 l.kept}));
+    throw schedule_error(concat(
+        {"model: ", at, ".kept_input is ", l.kept_input, ", more than kept, of which it is a part; nearest ", l.kept}));
 }
 
 inline void require_pairs_of(const model& m) {
@@ -188,8 +191,8 @@ inline void require_pairs_of(const model& m) {
         throw schedule_error(concat({"model: ", at, " names the kind \"", kind, "\", which no layer has"}));
     for (std::size_t before = 0; before < i; ++before) {
       const layer_pair& other = m.pairs[before];
-      const bool straight = other.passes.first == p.passes.first && other.passes.second == p.passes.second &&
-                            other.kinds == p.kinds;
+      const bool straight =
+          other.passes.first == p.passes.first && other.passes.second == p.passes.second && other.kinds == p.kinds;
       const bool swapped = other.passes.first == p.passes.second && other.passes.second == p.passes.first &&
                            other.kinds[0] == p.kinds[1] && other.kinds[1] == p.kinds[0];
       if (straight || swapped)
@@ -203,7 +206,8 @@ inline void require_links_of(const model& m) {
     const model_link& l = m.links[i];
     const std::string at = concat({"links[", i, "]"});
     if (l.from.has_value() != l.to.has_value())
-      throw schedule_error(concat({"model: ", at, " has \"", l.from ? "from" : "to", "\" alone; expected both or none"}));
+      throw schedule_error(
+          concat({"model: ", at, " has \"", l.from ? "from" : "to", "\" alone; expected both or none"}));
     if (l.from && *l.from == *l.to)
       throw schedule_error(concat({"model: ", at, " is from rank ", *l.from, " to itself; expected two ranks"}));
     require_number(l.latency, at + ".latency");
@@ -229,7 +233,8 @@ inline void check(const model& m) {
     detail::require_layer(m.layers[i], concat({"layers[", i, "]"}));
     layers += m.layers[i].count;
     if (layers > max_layers)
-      throw schedule_error(concat({"model: layers[", i, "].count makes more than ", max_layers, " layers; expected at most as many"}));
+      throw schedule_error(
+          concat({"model: layers[", i, "].count makes more than ", max_layers, " layers; expected at most as many"}));
   }
   detail::require_pairs_of(m);
   for (std::size_t i = 0; i < m.ranks.size(); ++i) {

@@ -30,7 +30,7 @@ inline std::string to_string(const partition& p) {
   return text;
 }
 
-/// The first layer of every stage, and the number of all layers behind the last.
+/// The first layer of every stage; last, the number of all layers.
 inline std::vector<std::size_t> first_layers(const partition& p) {
   std::vector<std::size_t> first{0};
   for (const std::uint32_t n : p.layers) first.push_back(first.back() + n);

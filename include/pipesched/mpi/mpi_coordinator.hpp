@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/execute/transport.hpp"
@@ -26,6 +27,22 @@
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
+
+namespace detail {
+
+// Calls `f(memory)`. If it throws, its collective operation is abandoned and MPI may still use the memory, which then stays.
+template <typename Memory, typename F>
+auto kept_after_failure(Memory&& of, F&& f) {
+  auto memory = std::make_unique<Memory>(std::forward<Memory>(of));
+  try {
+    return f(*memory);
+  } catch (...) {
+    static_cast<void>(memory.release());
+    throw;
+  }
+}
+
+}  // namespace detail
 
 /// Construction and destruction are collective.
 class mpi_coordinator : public coordinator {
@@ -60,15 +77,19 @@ class mpi_coordinator : public coordinator {
 
   std::string broadcast(std::string_view mine) override {
     meet();
-    std::uint64_t length = mine.size();
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPI_Ibcast(&length, 1, MPI_UINT64_T, 0, data_, &request);
-    wait(request);
-    std::string text(mine);
-    text.resize(length);
-    MPI_Ibcast(text.data(), count_of(length), MPI_BYTE, 0, data_, &request);
-    wait(request);
-    return text;
+    struct {
+      std::uint64_t length;
+      std::string text;
+    } memory{mine.size(), std::string(mine)};
+    return detail::kept_after_failure(std::move(memory), [&](auto& m) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      MPI_Ibcast(&m.length, 1, MPI_UINT64_T, 0, data_, &request);
+      wait(request);
+      m.text.resize(m.length);
+      MPI_Ibcast(m.text.data(), count_of(m.length), MPI_BYTE, 0, data_, &request);
+      wait(request);
+      return std::move(m.text);
+    });
   }
   std::vector<parcel> exchange(std::span<const parcel> mine) override {
     std::vector<std::string> to(size());  // each with this process as the sender
@@ -78,19 +99,27 @@ class mpi_coordinator : public coordinator {
       const parcel sent{rank(), p.text};
       to[p.rank] += detail::pack({&sent, 1});
     }
-    std::string out;
-    std::vector<int> lengths, in_lengths(size());
-    for (const std::string& text : to) lengths.push_back(count_of(text.size())), out += text;
+    struct texts {
+      std::string all;
+      std::vector<int> lengths, at;
+    };
+    struct {
+      texts out, in;
+    } memory;
+    for (const std::string& text : to) memory.out.lengths.push_back(count_of(text.size())), memory.out.all += text;
+    memory.out.at = offsets(memory.out.lengths), memory.in.lengths.resize(size());
     meet();
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPI_Ialltoall(lengths.data(), 1, MPI_INT, in_lengths.data(), 1, MPI_INT, data_, &request);
-    wait(request);
-    const std::vector<int> out_at = offsets(lengths), in_at = offsets(in_lengths);
-    std::string in(static_cast<std::size_t>(in_at.back()), ' ');
-    MPI_Ialltoallv(out.data(), lengths.data(), out_at.data(), MPI_BYTE, in.data(), in_lengths.data(), in_at.data(),
-                   MPI_BYTE, data_, &request);
-    wait(request);
-    return detail::unpack(in).value();
+    return detail::kept_after_failure(std::move(memory), [&](auto& m) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      MPI_Ialltoall(m.out.lengths.data(), 1, MPI_INT, m.in.lengths.data(), 1, MPI_INT, data_, &request);
+      wait(request);
+      m.in.at = offsets(m.in.lengths);
+      m.in.all.resize(static_cast<std::size_t>(m.in.at.back()));
+      MPI_Ialltoallv(m.out.all.data(), m.out.lengths.data(), m.out.at.data(), MPI_BYTE, m.in.all.data(),
+                     m.in.lengths.data(), m.in.at.data(), MPI_BYTE, data_, &request);
+      wait(request);
+      return detail::unpack(m.in.all).value();
+    });
   }
 
   std::string report_failure(std::string_view cause) override {

@@ -26,7 +26,8 @@ namespace pipesched {
 
 /// How long divide() searches. The result depends on these numbers and never on time.
 struct divide_limits {
-  std::uint64_t evaluations = 20'000;  ///< simulations of a step; partitions that a bound rules out cost an eighth of one
+  std::uint64_t evaluations =
+      20'000;  ///< simulations of a step; partitions that a bound rules out cost an eighth of one
   std::uint64_t seed = 1;
 };
 
@@ -36,10 +37,10 @@ struct division {
   pipesched::schedule schedule;  ///< the one given, or the family's for this partition
   stage_costs costs;             ///< of this partition
   double makespan = 0;
-  double uniform_makespan = 0;          ///< of uniform_partition()
-  double lower_bound = 0;               ///< for all partitions of the placement
-  lower_bound_result partition_bound{}; ///< for this one
-  bool fits = true;                     ///< each rank's weights and activations are within its memory
+  double uniform_makespan = 0;           ///< of uniform_partition()
+  double lower_bound = 0;                ///< for all partitions of the placement
+  lower_bound_result partition_bound{};  ///< for this one
+  bool fits = true;                      ///< each rank's weights and activations are within its memory
   std::uint64_t evaluations = 0;
 };
 
@@ -69,7 +70,8 @@ inline division divide(const model& m, const placement& where, const partition_s
 /// @throws schedule_error as require_valid(), check() and costs_of() do
 inline division divide(const model& m, const schedule& s, const divide_limits& limits = {}) {
   require_valid(s);
-  return detail::divide(m, s.placement, [&](const stage_costs&) { return s; }, false, limits);
+  return detail::divide(
+      m, s.placement, [&](const stage_costs&) { return s; }, false, limits);
 }
 
 /// The same for a family. One that takes costs is made anew for every partition.

@@ -141,8 +141,8 @@ inline void require_rank(const program& p, std::uint32_t rank) {
   const std::size_t ranks = p.actions.size();
   if (rank >= ranks)
     throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", rank})
-                                    : concat({"a program of ", ranks, " ranks has ranks 0 to ", ranks - 1, "; got rank ",
-                                              rank, ", nearest ", ranks - 1}));
+                                    : concat({"a program of ", ranks, " ranks has ranks 0 to ", ranks - 1,
+                                              "; got rank ", rank, ", nearest ", ranks - 1}));
 }
 
 }  // namespace detail

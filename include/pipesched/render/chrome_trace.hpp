@@ -125,7 +125,8 @@ class trace_writer {
   }
 
   double released_at(const cell& c, cell_ref at, std::size_t k) const {
-    if constexpr (requires { costs_.release(c, k); } || requires { costs_.release(c, k, at.rank); })
+    if constexpr (
+        requires { costs_.release(c, k); } || requires { costs_.release(c, k, at.rank); })
       return t_[at.rank][at.index].start + release_of(costs_, at.rank, c, k);
     else
       return t_[at.rank][at.index].end;

@@ -59,7 +59,9 @@ class duration_survey {
     const auto has = [&](pass p) { return of_[static_cast<std::size_t>(p)].count > 0; };
     pass_times t{.F = mean(pass::forward)};
     const op first{pass::backward, 0, 0, 0};
-    const auto at_stage_0 = [&](pass p) { return duration_of(costs_, s_.placement.rank_of(0, 0), op{p, first.chunk, first.stage, first.micro}); };
+    const auto at_stage_0 = [&](pass p) {
+      return duration_of(costs_, s_.placement.rank_of(0, 0), op{p, first.chunk, first.stage, first.micro});
+    };
     t.I = has(pass::backward_input) ? mean(pass::backward_input) : at_stage_0(pass::backward_input);
     t.W = has(pass::backward_weight) ? mean(pass::backward_weight) : at_stage_0(pass::backward_weight);
     t.B = has(pass::backward) ? mean(pass::backward) : t.I + t.W;

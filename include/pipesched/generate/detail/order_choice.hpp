@@ -54,8 +54,7 @@ inline double makespan_of(const schedule& s, const stage_costs& costs) {
     const auto number = static_cast<std::uint16_t>(stage);
     const std::uint32_t rank = s.placement.rank_of(stage, 0);
     for (const pass p : {pass::forward, pass::backward_input, pass::backward_weight})
-      of[stage].duration[static_cast<std::size_t>(p)] =
-          costs.unit_duration(op{p, 0, number, 0}) / costs.speed_of(rank);
+      of[stage].duration[static_cast<std::size_t>(p)] = costs.unit_duration(op{p, 0, number, 0}) / costs.speed_of(rank);
     const auto transfer = [&](tensor_kind kind, std::uint32_t from) {
       const std::uint32_t sender = s.placement.rank_of(from, 0);
       return sender == rank ? 0 : costs.transfer(sender, rank, tensor_id{kind, static_cast<std::uint16_t>(from), 0});

@@ -53,8 +53,7 @@ class document_parser {
       throw schedule_error(concat({document_, ": ", printable(what.substr(from, to - from), 40),
                                    " is too large; expected at most 1.8e308", position_.text(true)}));
     } catch (const json::exception& e) {
-      if (position_.blank)
-        throw schedule_error(concat({document_, ": empty; expected an object such as ", example_}));
+      if (position_.blank) throw schedule_error(concat({document_, ": empty; expected an object such as ", example_}));
       throw schedule_error(concat({document_, ": ", not_json(e.what())}));
     }
   }
@@ -94,7 +93,8 @@ class document_parser {
       case kind::object_start:
       case kind::array_start:
         if (depth > max_depth)
-          throw schedule_error(concat({document_, ": ", printable(path(), 40), " is nested too deeply", position_.text()}));
+          throw schedule_error(
+              concat({document_, ": ", printable(path(), 40), " is nested too deeply", position_.text()}));
         note();
         frames_.push_back({event == kind::array_start});
         break;

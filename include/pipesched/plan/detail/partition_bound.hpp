@@ -50,7 +50,8 @@ class partition_bound {
     double chain = 0;
     for (const times& t : layers_) chain += t.forward + t.gradient;
     double bound = std::max(over_ranks(), longest_ * chain / fastest_);
-    if (where_.kind() == placement_kind::linear && layers_.size() <= max_layers_of_cuts) bound = std::max(bound, over_cuts());
+    if (where_.kind() == placement_kind::linear && layers_.size() <= max_layers_of_cuts)
+      bound = std::max(bound, over_cuts());
     // Room for the rounding of these sums and those of the simulation.
     const double sums = static_cast<double>(layers_.size()) + 6.0 * micro_ * where_.stages();
     return bound * (1 - sums * std::numeric_limits<double>::epsilon());
@@ -64,7 +65,7 @@ class partition_bound {
     double forward = 0, gradient = 0, work = 0, work_before_weights = 0;
   };
 
-  // What one op of a layer saves at most, and its least duration in a pair.
+  // The most time that one op of a layer saves in a pair.
   double saving(const layer& l, pass p) const {
     double most = 0;
     for (const layer_pair& pair : m_.pairs) {
@@ -73,8 +74,8 @@ class partition_bound {
         if (pair.kinds[k] != l.kind || (k == 0 ? pair.passes.first : pair.passes.second) != p) continue;
         for (const layer& other : m_.layers)
           if (other.kind == pair.kinds[1 - k])
-            most = std::max(most, duration_of(l, p) + duration_of(other, k == 0 ? pair.passes.second : pair.passes.first) -
-                                      pair.time);
+            most = std::max(most, duration_of(l, p) +
+                                      duration_of(other, k == 0 ? pair.passes.second : pair.passes.first) - pair.time);
       }
     }
     return most;
@@ -134,10 +135,12 @@ class partition_bound {
       std::vector<double> next(n + 1, std::numeric_limits<double>::infinity());
       for (std::size_t begin = 0; begin <= n; ++begin) {
         if (!(least[begin] < std::numeric_limits<double>::max())) continue;
-        const double head = shortest_ * before[begin].forward / fastest_, tail = shortest_ * before[begin].gradient / fastest_;
+        const double head = shortest_ * before[begin].forward / fastest_,
+                     tail = shortest_ * before[begin].gradient / fastest_;
         for (std::size_t end = begin; end <= n; ++end) {
           const double work = lengths_ * (before[end].work - before[begin].work) / speed;
-          const double gradients = lengths_ * (before[end].work_before_weights - before[begin].work_before_weights) / speed;
+          const double gradients =
+              lengths_ * (before[end].work_before_weights - before[begin].work_before_weights) / speed;
           const double of_rank = head + std::max(work, gradients + tail);
           next[end] = std::min(next[end], std::max(least[begin], of_rank));
         }

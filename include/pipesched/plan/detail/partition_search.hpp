@@ -133,7 +133,7 @@ class partition_search {
     const score s = *evaluate(p, {});
     descend(p, s);
   }
-  // Takes each step that is better, until there is none.
+  // Takes each step that is better, until no step is.
   void descend(partition p, score now) {
     const std::size_t stages = p.stages();
     std::size_t since = 0;  // steps tried since the last one that was taken

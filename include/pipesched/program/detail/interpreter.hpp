@@ -135,7 +135,8 @@ class interpreter {
 
   template <bool Receives>
   bool post(rank_state& rank, const action& a) {
-    if (a.channel >= channels_.size() || (Receives ? channels_[a.channel].to : channels_[a.channel].from) != rank.number)
+    if (a.channel >= channels_.size() ||
+        (Receives ? channels_[a.channel].to : channels_[a.channel].from) != rank.number)
       return not_its_channel(a);
     channel_state& c = channels_[a.channel];
     const bool second = Receives ? c.receives < c.sends : c.sends < c.receives;

@@ -31,7 +31,8 @@ class message_times {
       : p_(p), costs_(costs), first_(p.channels.size()), matched_(p.channels.size()), ranks_(p.actions.size()) {
     check_costs(costs, p.schedule.stages(), p.schedule.pp(), p.schedule.micro);
     std::size_t messages = 0;
-    for (std::size_t c = 0; c < first_.size(); ++c) first_[c] = std::exchange(messages, messages + p.channels[c].messages);
+    for (std::size_t c = 0; c < first_.size(); ++c)
+      first_[c] = std::exchange(messages, messages + p.channels[c].messages);
     posted_.resize(messages);
     for (std::uint32_t r = 0; r < ranks_.size(); ++r)
       ranks_[r].cells = p.schedule[r], ranks_[r].starts.reserve(p.schedule[r].size());
