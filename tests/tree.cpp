@@ -75,7 +75,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"cost", {"support", "core"}},
     {"model", {"support", "core", "cost"}},
     {"generate", {"support", "core", "cost"}},
-    {"simulate", {"support", "core", "cost", "generate"}},
+    {"simulate", {"support", "core", "cost", "model", "generate"}},
     {"plan", {"support", "core", "cost", "model", "generate", "simulate"}},
     {"program", {"support", "core", "cost"}},
     {"io", {"support", "core", "cost", "model", "simulate", "program"}},

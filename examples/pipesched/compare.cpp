@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <pipesched/generate/families.hpp>
+#include <pipesched/plan/divide.hpp>
 #include <pipesched/render/html.hpp>
 #include <string>
 #include <utility>
@@ -36,6 +37,7 @@ struct row {
   lower_bound_result bound;
   std::optional<closed_form> formula;
   nlohmann::ordered_json json;
+  std::optional<double> uniform_makespan{};  // with a model: under the uniform partition
   std::optional<html_panel> panel{};
 };
 
@@ -123,12 +125,14 @@ struct contents {
       bytes = bytes || r.measured.peak_bytes > 0;
       weights = weights || r.measured.weight_bytes > 0;
       copies = copies || r.measured.parameter_copies != 1;
+      uniform = uniform || r.uniform_makespan;
     }
     copies = copies && !weights;
     idle = !bytes && !weights;
   }
 
-  bool idle = false, formulas = false, failing_formulas = false, bytes = false, weights = false, copies = false;
+  bool idle = false, formulas = false, failing_formulas = false, bytes = false, weights = false, copies = false,
+       uniform = false;
 };
 
 struct column {
@@ -151,6 +155,7 @@ std::vector<column> columns_of(const std::vector<row>& rows, int digits, bool wi
   const contents has(rows);
   add("schedule", [](const row& r) { return r.name; });
   add("makespan", [&](const row& r) { return number(r.measured.makespan); });
+  if (has.uniform) add("uniform", [&](const row& r) { return number(*r.uniform_makespan); });
   if (with_span) add("span", [&](const row& r) { return number(r.measured.span); });
   if (has.idle) add("idle", [&](const row& r) { return percent(r.measured.bubble, r); });
   add("bubble", [&](const row& r) { return percent(r.measured.max_bubble, r); });
@@ -238,6 +243,7 @@ std::string text_of(const std::vector<row>& rows, const std::vector<omission>& o
     const contents has(rows);
     text += table_of(rows);
     text += "makespan: last end from 0; span: longest from first start to last end of a rank\n";
+    if (has.uniform) text += "uniform: makespan with as many layers on every stage\n";
     if (has.idle) text += "idle: mean over the ranks; idle, bubble and formula in % of the makespan\n";
     text += "bubble: idle time of the rank that idles longest";
     text += has.formulas ? "; formula: as published\n" : "\n";
@@ -274,9 +280,9 @@ std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted
 // Simulates the families one after the other; a page keeps the timelines, the other formats only numbers.
 class comparison {
  public:
-  comparison(const arguments& args, const schedule_params& p, const stage_costs& costs, bool keeps_timelines,
-             double budget)
-      : args_(args), p_(p), costs_(costs), keeps_timelines_(keeps_timelines), budget_(budget) {}
+  comparison(const arguments& args, const schedule_params& p, const stage_costs& costs, const std::optional<model>& m,
+             bool keeps_timelines, double budget)
+      : args_(args), p_(p), costs_(costs), model_(m), keeps_timelines_(keeps_timelines), budget_(budget) {}
 
   void add(const family& f) {
     const schedule_params p = keep_taken(p_, f.limits);
@@ -287,16 +293,25 @@ class comparison {
     }
     try {
       const bool own_order = !p.group_size && !p.overlap && !p.extra_warm_up;
-      schedule s = make_family(f, p, costs_);
+      std::optional<division> divided;
+      if (model_) divided = divide(*model_, f, p, divide_limits_of(f));
+      schedule s = divided ? divided->schedule : make_family(f, p, costs_);
       require_valid(s);
-      study of = study_of(std::move(s), costs_, own_order);
-      unused_.push_back(unused_costs(of.times.schedule, costs_));
+      study of = divided ? study_of(std::move(s), divided->costs, "layers per stage: " + to_string(divided->partition),
+                                    own_order)
+                         : study_of(std::move(s), costs_, own_order);
+      if (!divided) unused_.push_back(unused_costs(of.times.schedule, costs_));
       row r{.name = std::string(f.name),
             .measured = of.measured,
             .bound = of.bound,
             .formula = of.formula,
             .json = tool::json_of(of)};
       r.measured.ranks.clear();
+      if (divided) {
+        r.uniform_makespan = divided->uniform_makespan;
+        r.json["uniform_makespan"] = divided->uniform_makespan, r.json["partition"] = divided->partition.layers;
+        r.json["partitions_lower_bound"] = divided->lower_bound;
+      }
       for (parameter which : all_parameters)
         if (which != parameter::costs && is_given(p, which))
           r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
@@ -335,6 +350,7 @@ class comparison {
   const arguments& args_;
   const schedule_params& p_;
   const stage_costs& costs_;
+  const std::optional<model>& model_;
   bool keeps_timelines_;
   double budget_;
   std::vector<std::vector<std::string>> unused_;  // by family
@@ -347,10 +363,19 @@ int compare(const arguments& args) {
   const std::vector<const family*> chosen = families_of(args);
   const schedule_params p = params_of(args, "compare");
   const stage_costs costs = costs_of(args);
+  std::optional<model> layers;
+  if (const auto name = args.text("--model")) {
+    if (gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
+    layers = model_of(*name);
+  }
   std::string notes = lines_on_parameters(p, chosen, args);
   if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
-  const std::string convention = convention_of(costs, p.pp, chosen);
-  comparison all(args, p, costs, to.format == "html", memory_budget(args, default_memory));
+  const std::string convention =
+      layers
+          ? fmt::format("{} layers, each family with the best partition found{}", layer_count(*layers),
+                        layers->time_unit == time_unit::none ? "" : fmt::format("; {}", to_string(layers->time_unit)))
+          : convention_of(costs, p.pp, chosen);
+  comparison all(args, p, costs, layers, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
     for (std::size_t i = 0; i < chosen.size(); ++i) {

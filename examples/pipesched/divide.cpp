@@ -119,12 +119,11 @@ int divide(const arguments& args) {
   }
   const family& f = find_family(*family_name);
   const schedule_params p = params_of(args, "divide");
-  const bool anew = f.limits.takes.contains(parameter::costs);
   require(f, keep_taken(p, f.limits));
   const double bytes = bytes_to_study(f, p);
   if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
     throw schedule_error(text);
-  const divide_limits limits{.evaluations = whole_number_of(args, "--evaluations", 1, anew ? 2'000 : 20'000),
+  const divide_limits limits{.evaluations = whole_number_of(args, "--evaluations", 1, divide_limits_of(f).evaluations),
                              .seed = whole_number_of(args, "--seed", 0, 1)};
   const division d = pipesched::divide(m, f, p, limits);
   if (to.format == "layout") {

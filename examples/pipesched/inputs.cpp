@@ -10,6 +10,7 @@
 #include <optional>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
+#include <pipesched/model/layout.hpp>
 #include <pipesched/model/presets.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
@@ -181,6 +182,36 @@ pipesched::model model_of(const std::string& name) {
   if (name.empty()) throw schedule_error("a model is a file or a name; got \"\"");
   if (auto known = pipesched::find_model(name)) return *std::move(known);
   return read_model(name);
+}
+
+const std::vector<option>& model_options() {
+  static const std::vector<option> options = {
+      {"--model", "FILE",
+       "a model of layers as JSON in place of costs, or a name: deepseek_v3, gemma_h1536_s4096_v256k, "
+       "deepseek_h2048_s4096_v131k"},
+      {"--partition", "TEXT", "its layers per stage: uniform, best (searched), 5,4,4,3, or a layout; default uniform"},
+  };
+  return options;
+}
+
+pipesched::divide_limits divide_limits_of(const pipesched::family& f) {
+  return {.evaluations = f.limits.takes.contains(parameter::costs) ? 2'000u : 20'000u};
+}
+
+pipesched::partition partition_of_text(const std::string& text, const pipesched::model& m,
+                                       const pipesched::placement& where) {
+  if (text == "uniform") return pipesched::uniform_partition(m, where.stages());
+  if (text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
+  pipesched::partition p;
+  for (const char *at = text.data(), *end = at + text.size();; ++at) {
+    const auto [stop, error] = std::from_chars(at, end, p.layers.emplace_back());
+    if (error != std::errc() || (stop != end && *stop != ','))
+      throw schedule_error(fmt::format(
+          "--partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got {}", in_quotes(text)));
+    if ((at = stop) == end) break;
+  }
+  pipesched::require_partition(p, m, where.stages());
+  return p;
 }
 
 double bytes_of_text(std::string_view option, const std::string& text) {

@@ -8,6 +8,8 @@
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/model/model.hpp>
+#include <pipesched/model/partition.hpp>
+#include <pipesched/plan/divide.hpp>
 #include <pipesched/support/error.hpp>
 #include <string>
 #include <string_view>
@@ -39,6 +41,17 @@ pipesched::stage_costs costs_of(const arguments& args);
 /// The model of a file or of that name.
 /// @throws schedule_error if it cannot be read
 pipesched::model model_of(const std::string& name);
+
+/// --model and --partition.
+const std::vector<option>& model_options();
+
+/// The length of a search for the best partition: shorter for a family that is made anew for each.
+pipesched::divide_limits divide_limits_of(const pipesched::family& f);
+
+/// The partition that the text of --partition names: "uniform", numbers with commas between them, or a layout.
+/// @throws schedule_error for other texts, and if it does not fit the model and the placement
+pipesched::partition partition_of_text(const std::string& text, const pipesched::model& m,
+                                       const pipesched::placement& where);
 
 /// Bytes as "80e9", "80GB" (10^9) or "74GiB" (2^30), with k, M, G or T. @throws schedule_error for other texts and 0
 double bytes_of_text(std::string_view option, const std::string& text);

@@ -7,6 +7,8 @@
 #include <pipesched/core/notation.hpp>
 #include <pipesched/core/verify.hpp>
 #include <pipesched/generate/families.hpp>
+#include <pipesched/model/costs_of.hpp>
+#include <pipesched/plan/divide.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
@@ -95,11 +97,41 @@ named_schedule schedule_of(const arguments& args, const stage_costs& costs, cons
   return {.plan = make_family(f, p, costs), .own_order = !p.group_size && !p.overlap && !p.extra_warm_up};
 }
 
+// The schedule under a model: with --partition best divided anew, of a family that searches on costs made anew.
+study study_with_model(const arguments& args, named_schedule named) {
+  const model m = model_of(*args.text("--model"));
+  const std::string text = args.text("--partition").value_or("uniform");
+  schedule s = std::move(named.plan);
+  partition p;
+  if (text == "best") {
+    division d = args.has("--family")
+                     ? divide(m, find_family(*args.text("--family")), params_of(args, "simulate --family"),
+                              divide_limits_of(find_family(*args.text("--family"))))
+                     : divide(m, s);
+    s = std::move(d.schedule), p = std::move(d.partition);
+  } else {
+    p = partition_of_text(text, m, s.placement);
+    if (args.has("--family") && find_family(*args.text("--family")).limits.takes.contains(parameter::costs)) {
+      schedule_params with = params_of(args, "simulate --family");
+      with.costs = pipesched::costs_of(m, p, s.placement);
+      s = make_schedule(find_family(*args.text("--family")), with);
+    }
+  }
+  stage_costs costs = pipesched::costs_of(m, p, s.placement);
+  std::string convention =
+      fmt::format("layers per stage: {}{}", to_string(p),
+                  m.time_unit == time_unit::none ? "" : fmt::format("; {}", to_string(m.time_unit)));
+  return study_of(std::move(s), std::move(costs), std::move(convention), named.own_order);
+}
+
 }  // namespace
 
 int simulate(const arguments& args) {
   if (args.operands.empty() == !args.has("--family"))
     throw schedule_error("simulate takes a file, or --family with --pp and --micro");
+  const bool with_model = args.has("--model");
+  if (with_model && gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
+  if (!with_model && args.has("--partition")) throw schedule_error("--partition goes with --model");
   const output to = output_of(args, "simulate", simulate_formats);
   const stage_costs costs = costs_of(args);
   named_schedule named = schedule_of(args, costs, to.format);
@@ -107,7 +139,8 @@ int simulate(const arguments& args) {
     write_output("-", to_string(r));
     return 1;
   }
-  const study of = study_of(std::move(named.plan), costs, named.own_order);
+  const study of =
+      with_model ? study_with_model(args, std::move(named)) : study_of(std::move(named.plan), costs, named.own_order);
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));

@@ -20,11 +20,16 @@ namespace tool {
 using namespace pipesched;
 
 study study_of(schedule s, const stage_costs& given, bool own_order) {
+  std::string convention = describe_split(given, s.placement);
+  if (const std::string note = note_on_backward(given); !note.empty()) convention += "; " + note;
+  if (const std::string note = note_on_unused(unused_costs(s, given)); !note.empty()) convention += "; " + note;
+  stage_costs costs = split_stage_costs(given, s.placement);
+  return study_of(std::move(s), std::move(costs), std::move(convention), own_order);
+}
+
+study study_of(schedule s, stage_costs costs, std::string convention, bool own_order) {
   study of;
-  of.costs = split_stage_costs(given, s.placement);
-  of.convention = describe_split(given, s.placement);
-  if (const std::string note = note_on_backward(given); !note.empty()) of.convention += "; " + note;
-  if (const std::string note = note_on_unused(unused_costs(s, given)); !note.empty()) of.convention += "; " + note;
+  of.costs = std::move(costs), of.convention = std::move(convention);
   of.times = simulate(std::move(s), of.costs, verified);
   of.measured = measure(of.times, of.costs, verified);
   of.bound = lower_bound(of.times.schedule, of.costs);

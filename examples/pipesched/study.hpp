@@ -30,6 +30,9 @@ struct study {
 /// @throws schedule_error if the schedule is not valid or the costs do not fit it.
 study study_of(pipesched::schedule s, const pipesched::stage_costs& given, bool own_order);
 
+/// The same with costs per stage and what to say of them. @pre verify(s) is true
+study study_of(pipesched::schedule s, pipesched::stage_costs costs, std::string convention, bool own_order);
+
 /// The names, as in JSON, of the costs given that no cell or message of the schedule has a use for.
 std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesched::stage_costs& given);
 

@@ -9,7 +9,7 @@
 //                            generate/zb_h2.hpp, generate/zbv_greedy.hpp, and their parameters: generate/zb_params.hpp
 //   families by name         generate/families.hpp, generate/recognize.hpp, support/nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
-//   costs from a timeline    simulate/fit_costs.hpp
+//   costs from a timeline    simulate/fit_costs.hpp, simulate/fit_model.hpp
 //   transforms of schedules  core/transform.hpp
 //   models of layers         model/
 //   plans                    plan/

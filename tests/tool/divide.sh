@@ -35,3 +35,31 @@ expect "a model with pairs" 0 '.*~pair FB of moe with moe: 32.2525~.*' '' "$tool
 echo '{"layers": [{"forwrd": 1}]}' >wrong.json
 expect "a model with a misspelled entry" 2 '' 'pipesched: wrong.json: model: unknown entry "layers\[0\].forwrd"; did you mean "forward"\? \(line 1, column 24\)~' \
   "$tool" model wrong.json
+
+# simulate and compare with a model
+gemma="--pp 4 --micro 8 --model gemma_h1536_s4096_v256k"
+expect "simulate with a model" 0 '1f1b: 4 ranks, 8 micro-batches; makespan 312.64, .*; layers per stage: 8 8 8 9~.*' '' \
+  "$tool" simulate --family 1f1b $gemma
+expect "simulate with the best partition" 0 '1f1b: .*; makespan 276.19, .*; layers per stage: 9 9 8 7~.*' '' \
+  "$tool" simulate --family 1f1b $gemma --partition best
+for same in 9,9,8,7 'Et*9|t*9|t*8|t*6L' '(t*9|)*2t*8|t*6L'; do
+  expect "simulate with the partition $same" 0 '1f1b: .*; makespan 276.19, .*; layers per stage: 9 9 8 7~.*' '' \
+    "$tool" simulate --family 1f1b $gemma --partition "$same"
+done
+expect "simulate a family that searches on costs" 0 'zb_greedy: .*; makespan 264.91, .*; layers per stage: 9 9 8 7~.*' '' \
+  "$tool" simulate --family zb_greedy $gemma --partition best
+"$tool" generate zbv --pp 4 --micro 8 -o zbv4.json
+expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; ms~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
+for bad in 9,x 9,,9 '' foo 99999999999; do
+  expect "the partition $bad" 2 '' 'pipesched: --partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got ".*"~' \
+    "$tool" simulate --family 1f1b $gemma "--partition=$bad"
+done
+expect "too few stages" 2 '' 'pipesched: a partition of 2 stages; expected 4~' "$tool" simulate --family 1f1b $gemma --partition 17,16
+expect "too many layers" 2 '' 'pipesched: a partition of 34 layers; the model has 33~' "$tool" simulate --family 1f1b $gemma --partition 9,9,8,8
+expect "a partition without a model" 2 '' 'pipesched: --partition goes with --model~' "$tool" simulate --family 1f1b --pp 4 --micro 8 --partition best
+expect "a model and costs" 2 '' 'pipesched: --model takes the place of costs; expected one of them~' "$tool" simulate --family 1f1b $gemma --forward 2
+expect "compare with a model" 0 '4 ranks, 8 micro-batches; 33 layers, each family with the best partition found~schedule +makespan +uniform .*~zbv .*~1f1b +276[.0-9]* +31[0-9.]* .*~uniform: makespan with as many layers on every stage~.*' '' \
+  "$tool" compare $gemma --families 1f1b,zbv
+expect "compare with a model as json" 0 '\[~.*"uniform_makespan": 31[0-9.]*,~  "partition": \[~   9,~   9,~   8,~   7~  \],~  "partitions_lower_bound": .*' '' \
+  "$tool" compare $gemma --families 1f1b --format json
+expect "compare with a model and costs" 2 '' 'pipesched: --model takes the place of costs; expected one of them~' "$tool" compare $gemma --costs deepseek_v3
