@@ -203,12 +203,13 @@ pipesched::partition partition_of_text(const std::string& text, const pipesched:
   if (text == "uniform") return pipesched::uniform_partition(m, where.stages());
   if (text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
   pipesched::partition p;
-  for (const char *at = text.data(), *end = at + text.size();; ++at) {
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at <= end;) {
     const auto [stop, error] = std::from_chars(at, end, p.layers.emplace_back());
     if (error != std::errc() || (stop != end && *stop != ','))
       throw schedule_error(fmt::format(
           "--partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got {}", in_quotes(text)));
-    if ((at = stop) == end) break;
+    at = stop + 1;
   }
   pipesched::require_partition(p, m, where.stages());
   return p;

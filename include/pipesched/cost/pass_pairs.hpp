@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipesched/core/op.hpp"
 
@@ -54,6 +55,15 @@ class pass_pair_set {
   constexpr void insert(pass_pair p) noexcept { bits_ = static_cast<std::uint16_t>(bits_ | bit(p)); }
   constexpr bool contains(pass_pair p) const noexcept { return (bits_ & bit(p)) != 0; }
   constexpr bool empty() const noexcept { return bits_ == 0; }
+  /// The pairs, in the order of F, B, I and W.
+  constexpr std::vector<pass_pair> pairs() const {
+    std::vector<pass_pair> found;
+    const pass all[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
+    for (std::size_t a = 0; a < 4; ++a)
+      for (std::size_t b = a; b < 4; ++b)
+        if (contains({all[a], all[b]})) found.push_back({all[a], all[b]});
+    return found;
+  }
 
   friend constexpr bool operator==(const pass_pair_set&, const pass_pair_set&) = default;
 
@@ -70,10 +80,7 @@ class pass_pair_set {
 /// "FB, FI"; empty for an empty set.
 inline std::string to_string(pass_pair_set set) {
   std::string text;
-  const pass all[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
-  for (std::size_t a = 0; a < 4; ++a)
-    for (std::size_t b = a; b < 4; ++b)
-      if (set.contains({all[a], all[b]})) text += (text.empty() ? "" : ", ") + to_string(pass_pair{all[a], all[b]});
+  for (const pass_pair p : set.pairs()) text += (text.empty() ? "" : ", ") + to_string(p);
   return text;
 }
 

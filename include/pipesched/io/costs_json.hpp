@@ -202,6 +202,36 @@ inline double finite(double value, std::string_view name) {
   return value;
 }
 
+template <typename Json>
+void write_pairs(Json& j, const stage_costs& costs) {
+  for (const pair_time& p : costs.pairs) {
+    if (p.passes.first == pass::none || p.passes.second == pass::none)
+      refuse_entry("pairs", "has an entry without two passes; expected two of F, B, I, W");
+    Json pair = {{"ops", to_string(p.passes)}, {"time", finite(p.time, "pairs")}};
+    if (p.stages) pair["stages"] = *p.stages;
+    j["pairs"].push_back(std::move(pair));
+  }
+  if (!costs.allowed_pairs) return;
+  j["allowed_pairs"] = Json::array();
+  for (const pass_pair p : costs.allowed_pairs->pairs()) j["allowed_pairs"].push_back(to_string(p));
+}
+
+// Links, speeds of ranks, lengths of micro-batches.
+template <typename Json>
+void write_machine(Json& j, const stage_costs& costs) {
+  for (const rank_link& l : costs.links) {
+    Json link = {{"from", l.from}, {"to", l.to}, {"latency", finite(l.latency, "links")}};
+    if (l.bandwidth) link["bandwidth"] = finite(*l.bandwidth, "links");
+    j["links"].push_back(std::move(link));
+  }
+  for (const auto& [name, factors] :
+       {std::pair{"rank_speeds", &costs.rank_speeds}, {"micro_batches", &costs.micro_batches}}) {
+    if (factors->empty()) continue;
+    for (const double factor : *factors) finite(factor, name);
+    j[name] = *factors;
+  }
+}
+
 }  // namespace detail
 
 /// Reads the costs of a document. stage_costs::check(), which simulate() calls, then checks the numbers against the number
@@ -248,32 +278,8 @@ void to_json(Json& document, const stage_costs& costs) {
   });
   if (costs.overlap_efficiency)
     j["overlap_efficiency"] = detail::finite(*costs.overlap_efficiency, "overlap_efficiency");
-  for (const pair_time& p : costs.pairs) {
-    if (p.passes.first == pass::none || p.passes.second == pass::none)
-      detail::refuse_entry("pairs", "has an entry without two passes; expected two of F, B, I, W");
-    Json pair = {{"ops", to_string(p.passes)}, {"time", detail::finite(p.time, "pairs")}};
-    if (p.stages) pair["stages"] = *p.stages;
-    j["pairs"].push_back(std::move(pair));
-  }
-  if (costs.allowed_pairs) {
-    j["allowed_pairs"] = Json::array();
-    constexpr pass passes[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
-    for (std::size_t a = 0; a < std::size(passes); ++a)
-      for (std::size_t b = a; b < std::size(passes); ++b)
-        if (const pass_pair p{passes[a], passes[b]}; costs.allowed_pairs->contains(p))
-          j["allowed_pairs"].push_back(to_string(p));
-  }
-  for (const rank_link& l : costs.links) {
-    Json link = {{"from", l.from}, {"to", l.to}, {"latency", detail::finite(l.latency, "links")}};
-    if (l.bandwidth) link["bandwidth"] = detail::finite(*l.bandwidth, "links");
-    j["links"].push_back(std::move(link));
-  }
-  for (const auto& [name, factors] :
-       {std::pair{"rank_speeds", &costs.rank_speeds}, {"micro_batches", &costs.micro_batches}}) {
-    if (factors->empty()) continue;
-    for (const double factor : *factors) detail::finite(factor, name);
-    j[name] = *factors;
-  }
+  detail::write_pairs(j, costs);
+  detail::write_machine(j, costs);
   document = std::move(j);
 }
 

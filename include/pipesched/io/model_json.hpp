@@ -221,10 +221,7 @@ class model_writer {
   static Json of(const std::array<std::string, 2>& value) { return value; }
   static Json of(const pass_pair_set& value) {
     Json j = Json::array();
-    constexpr pass passes[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
-    for (std::size_t a = 0; a < std::size(passes); ++a)
-      for (std::size_t b = a; b < std::size(passes); ++b)
-        if (const pass_pair p{passes[a], passes[b]}; value.contains(p)) j.push_back(to_string(p));
+    for (const pass_pair p : value.pairs()) j.push_back(to_string(p));
     return j;
   }
   template <typename T>

@@ -95,8 +95,9 @@ class layout_parser {
       add_repeated(inside, unit());
     }
     if (at_ == text_.size()) refuse(open, "opens parentheses that nothing closes");
-    if (++at_ == text_.size() || text_[at_] != '*')
-      refuse(at_ - 1, "closes parentheses without a factor; expected one such as *2");
+    const std::size_t close = at_++;
+    if (at_ == text_.size() || text_[at_] != '*')
+      refuse(close, "closes parentheses without a factor; expected one such as *2");
     if (inside.empty()) refuse(open, "opens empty parentheses");
     return inside;
   }
