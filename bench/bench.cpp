@@ -22,7 +22,9 @@
 #include <pipesched/execute/thread_transport.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/json.hpp>
+#include <pipesched/model/presets.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/plan/divide.hpp>
 #include <pipesched/program/launch_order.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/program/verify.hpp>
@@ -171,6 +173,13 @@ void lowering(benchmark::State& state, const family& f, const schedule_params& p
   for (auto _ : state) benchmark::DoNotOptimize(lower(s));
   count(state, ops_of(s));
 }
+// Partitions tried: each is a simulated step. One item is one op of a step.
+void dividing(benchmark::State& state, const family& f, const schedule_params& p) {
+  const model m = gemma_model();
+  std::uint64_t evaluations = 0;
+  for (auto _ : state) evaluations += divide(m, f, p, {.evaluations = 500}).evaluations;
+  state.SetItemsProcessed(static_cast<std::int64_t>(evaluations * ops_of(f.make(p))));
+}
 void checking(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
   if (!verify(lowered)) std::exit(1);
@@ -296,6 +305,9 @@ void register_all() {
     for (const family& f : families) RegisterBenchmark(name("simulate", f.name, p).c_str(), simulating, f, p);
     for (const family& f : families) RegisterBenchmark(name("sweep", f.name, p).c_str(), sweeping, f, p);
     for (const family& f : families) RegisterBenchmark(name("lower", f.name, p).c_str(), lowering, f, p);
+    for (const family& f : families)
+      if (!f.limits.takes.contains(parameter::costs) && p.pp == 8)
+        RegisterBenchmark(name("divide", f.name, p).c_str(), dividing, f, p);
     for (const family& f : families) RegisterBenchmark(name("launch_order", f.name, p).c_str(), ordering, f, p);
     for (const family& f : families) RegisterBenchmark(name("verify_program", f.name, p).c_str(), checking, f, p);
     for (const family& f : families) RegisterBenchmark(name("execute/noop", f.name, p).c_str(), executing, f, p);

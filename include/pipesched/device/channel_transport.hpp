@@ -116,7 +116,7 @@ class channel_transport {
   void on_action(std::uint32_t action) {
     channels_.require_going();
     if (action == 0) {
-      for (buffer& b : buffers_) b.message = message::none;  // of a step that was not finished
+      for (buffer& b : buffers_) b.message = message_state::none;  // of a step that was not finished
       finished_ = false;
       progress_.begin(0);
     }
@@ -130,11 +130,11 @@ class channel_transport {
   }
   void wait(std::uint32_t n) {
     buffer& b = buffers_[n];
-    if (b.message == message::none) return;
-    if (b.message == message::posted)
+    if (b.message == message_state::none) return;
+    if (b.message == message_state::posted)
       throw schedule_error("a message is waited for before it is started: is this another program?");
     detail::wait(runtime_, where_.compute, b.moved.handle(), here());
-    b.message = message::none;
+    b.message = message_state::none;
   }
   void finish() {
     on_action(static_cast<std::uint32_t>(row().size()));
@@ -208,12 +208,12 @@ class channel_transport {
   const std::string& cause() const { return channels_.cause(); }
 
  private:
-  enum class message : std::uint8_t { none, posted, started };  // none: or waited for
+  enum class message_state : std::uint8_t { none, posted, started };  // none: or waited for
   struct buffer {
     device_handle<R, typename R::event> ready{};  // a send: its message is complete; a receive: the plan has reached it
     device_handle<R, typename R::event> moved{};
     std::span<std::byte> bytes{};
-    channel_transport::message message{};
+    message_state message{};
   };
 
   std::span<const action> row() const { return program_->actions[rank_]; }
@@ -322,7 +322,7 @@ class channel_transport {
   void post(const action& a, std::span<std::byte> bytes) {
     buffer& b = buffers_[a.buffer];
     if (a.kind == action_kind::send) detail::record(runtime_, b.ready.handle(), where_.compute, here());
-    b.bytes = bytes, b.message = message::posted;
+    b.bytes = bytes, b.message = message_state::posted;
   }
   void start(std::uint32_t i) {
     const action& a = row()[launches()[i].action];
@@ -334,7 +334,7 @@ class channel_transport {
     channels_.move(c, b.bytes);
     require(runtime_.write(s, progress_.counter(a.channel), progress_.number(i) + 1), "StreamWriteValue32");
     detail::record(runtime_, b.moved.handle(), s, here());  // last, as a capture must end in the compute stream
-    b.message = message::started;
+    b.message = message_state::started;
   }
 
   // Until the streams are empty, at most the abort limit: messages may be writing into the trainer's buffers. A device that
