@@ -76,7 +76,7 @@ TEST_CASE("divide: as good as the best of all partitions of small models, and it
   for (const char* name : {"1f1b", "zb1p", "gpipe", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev", "hanayo"})
     for (int round = 0; round < 12; ++round) {
       const family& f = find_family(name);
-      const std::uint32_t micro = 2 + round % 5;
+      const auto micro = static_cast<std::uint32_t>(2 + round % 5);
       const schedule_params p{.pp = 2 + 2 * (round % 2), .micro = micro, .forward_only = round % 6 == 5};
       const schedule s = f.make(p);
       const std::size_t layers = s.stages() > 4 ? 6 : 8;
@@ -169,7 +169,7 @@ TEST_CASE("divide: deterministic, and any number of evaluations gives a partitio
   CHECK(a.partition == b.partition);
   CHECK(a.evaluations == b.evaluations);
   CHECK(a.evaluations <= 300);
-  for (const std::uint64_t n : {0, 1, 2}) {
+  for (const std::uint64_t n : std::vector<std::uint64_t>{0, 1, 2}) {
     const division few = divide(gemma_model(), f, p, {.evaluations = n});
     CHECK(few.makespan <= few.uniform_makespan);
   }

@@ -202,7 +202,7 @@ TEST_CASE("launch order, buffer_bytes: a rank that the program does not have is 
   const std::string expected = "a program of 2 ranks has ranks 0 to 1; got rank 9, nearest 1";
   CHECK(refusal_of([&] { launch_order(p, 9); }) == expected);
   CHECK(refusal_of([&] { launch_order(p, 9, uniform_costs{}, verified); }) == expected);
-  CHECK(refusal_of([&] { buffer_bytes(p, 9, [](tensor_id) { return 1; }); }) == expected);
+  CHECK(refusal_of([&] { buffer_bytes(p, 9, [](tensor_id) { return std::size_t{1}; }); }) == expected);
 }
 
 TEST_CASE("launch order: every program ends with one queue per rank under any costs") {
