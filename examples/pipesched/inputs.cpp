@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <optional>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
@@ -226,9 +227,9 @@ double bytes_of_text(std::string_view option, const std::string& text) {
     end = unit.find_first_not_of("0123456789", end + (end + 1 < unit.size() && unit[end + 1] == '+' ? 2 : 1));
   const std::string digits = unit.substr(0, end);
   unit = end == unit.npos ? "" : unit.substr(end);
-  double value = 0;
-  const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (digits.empty() || error != std::errc() || stop != digits.data() + digits.size()) refuse();
+  char* stop = nullptr;
+  const double value = std::strtod(digits.c_str(), &stop);  // libc++ has no std::from_chars of a double
+  if (digits.empty() || stop != digits.c_str() + digits.size()) refuse();
   double factor = 1;
   if (const bool binary = unit.size() == 3 && unit.ends_with("ib");
       binary || (unit.size() == 2 && unit.ends_with("b"))) {
