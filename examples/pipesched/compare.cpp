@@ -370,11 +370,9 @@ int compare(const arguments& args) {
   }
   std::string notes = lines_on_parameters(p, chosen, args);
   if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
-  const std::string convention =
-      layers
-          ? fmt::format("{} layers, each family with the best partition found{}", layer_count(*layers),
-                        layers->time_unit == time_unit::none ? "" : fmt::format("; {}", to_string(layers->time_unit)))
-          : convention_of(costs, p.pp, chosen);
+  const std::string convention = layers ? fmt::format("{} layers, each family with the best partition found{}",
+                                                      layer_count(*layers), unit_after("; ", *layers))
+                                        : convention_of(costs, p.pp, chosen);
   comparison all(args, p, costs, layers, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;

@@ -27,10 +27,6 @@ using namespace pipesched;
 
 namespace {
 
-bool has_layout(const placement& where) {
-  return where.kind() == placement_kind::linear || where.kind() == placement_kind::looped;
-}
-
 std::uint64_t whole_number_of(const arguments& args, std::string_view name, std::int64_t least,
                               std::uint64_t otherwise) {
   const auto given = args.whole_number(name);
@@ -42,13 +38,9 @@ std::uint64_t whole_number_of(const arguments& args, std::string_view name, std:
 std::string percent(double gap) { return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite"; }
 double gap_of(double makespan, double bound) { return bound > 0 ? makespan / bound - 1 : INFINITY; }
 
-std::string unit_of(const model& m) {
-  return m.time_unit == time_unit::none ? "" : fmt::format(" {}", to_string(m.time_unit));
-}
-
 std::string text_of(const model& m, const family& f, const division& d, const metrics& measured) {
   const schedule& s = d.schedule;
-  const std::string unit = unit_of(m);
+  const std::string unit = unit_after(" ", m);
   std::string text = fmt::format("{}: {} layers on {} stages, {} ranks, {} micro-batches{}\n", f.name, layer_count(m),
                                  s.stages(), s.pp(), s.micro, s.forward_only ? ", forward only" : "");
   text += fmt::format("layers per stage: {}\n", to_string(d.partition));

@@ -185,6 +185,10 @@ pipesched::model model_of(const std::string& name) {
   return read_model(name);
 }
 
+std::string unit_after(std::string_view separator, const pipesched::model& m) {
+  return m.time_unit == pipesched::time_unit::none ? "" : fmt::format("{}{}", separator, to_string(m.time_unit));
+}
+
 const std::vector<option>& model_options() {
   static const std::vector<option> options = {
       {"--model", "FILE",

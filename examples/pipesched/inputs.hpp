@@ -42,6 +42,9 @@ pipesched::stage_costs costs_of(const arguments& args);
 /// @throws schedule_error if it cannot be read
 pipesched::model model_of(const std::string& name);
 
+/// The unit of a model's times after a separator: "; ms"; empty if it has none.
+std::string unit_after(std::string_view separator, const pipesched::model& m);
+
 /// --model and --partition.
 const std::vector<option>& model_options();
 

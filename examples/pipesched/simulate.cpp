@@ -102,25 +102,21 @@ study study_with_model(const arguments& args, named_schedule named) {
   const model m = model_of(*args.text("--model"));
   const std::string text = args.text("--partition").value_or("uniform");
   schedule s = std::move(named.plan);
+  const family* f = args.has("--family") ? &find_family(*args.text("--family")) : nullptr;
   partition p;
   if (text == "best") {
-    division d = args.has("--family")
-                     ? divide(m, find_family(*args.text("--family")), params_of(args, "simulate --family"),
-                              divide_limits_of(find_family(*args.text("--family"))))
-                     : divide(m, s);
+    division d = f ? divide(m, *f, params_of(args, "simulate --family"), divide_limits_of(*f)) : divide(m, s);
     s = std::move(d.schedule), p = std::move(d.partition);
   } else {
     p = partition_of_text(text, m, s.placement);
-    if (args.has("--family") && find_family(*args.text("--family")).limits.takes.contains(parameter::costs)) {
-      schedule_params with = params_of(args, "simulate --family");
-      with.costs = pipesched::costs_of(m, p, s.placement);
-      s = make_schedule(find_family(*args.text("--family")), with);
-    }
   }
   stage_costs costs = pipesched::costs_of(m, p, s.placement);
-  std::string convention =
-      fmt::format("layers per stage: {}{}", to_string(p),
-                  m.time_unit == time_unit::none ? "" : fmt::format("; {}", to_string(m.time_unit)));
+  if (text != "best" && f && f->limits.takes.contains(parameter::costs)) {
+    schedule_params with = params_of(args, "simulate --family");
+    with.costs = costs;
+    s = make_schedule(*f, with);
+  }
+  std::string convention = "layers per stage: " + to_string(p) + unit_after("; ", m);
   return study_of(std::move(s), std::move(costs), std::move(convention), named.own_order);
 }
 

@@ -48,11 +48,7 @@ namespace detail {
 
 template <typename Names>
 [[noreturn]] void refuse_name(std::string_view path, const Names& known) {
-  const std::string_view near = nearest_name(path, known);
-  std::string text;
-  for (std::string_view name : known) text += concat({text.empty() ? "expected one of " : ", ", name});
-  if (!near.empty()) text = concat({"did you mean \"", near, "\"?"});
-  throw entry_fault("costs", path, text, unknown_entry{});
+  refuse_unknown("costs", path, path, known);
 }
 
 template <typename Json>
@@ -285,13 +281,7 @@ void to_json(Json& document, const stage_costs& costs) {
 
 /// Reads one document. @throws schedule_error with entry, line and column when the text is not JSON or not of this form.
 inline stage_costs read_costs(std::istream& in) {
-  if (!in) throw schedule_error("costs: the stream cannot be read");
-  std::string text;
-  try {
-    text.assign(std::istreambuf_iterator<char>(in), {});
-  } catch (const std::ios_base::failure& e) {
-    throw schedule_error(detail::concat({"costs: the stream cannot be read: ", e.what()}));
-  }
+  const std::string text = detail::text_of(in, "costs");
   detail::document_parser parser(text, "costs", "{\"forward\": 1, \"transfer\": 0.1}");
   const nlohmann::json document = parser.parse();
   try {

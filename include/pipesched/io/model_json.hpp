@@ -125,20 +125,10 @@ class model_reader {
     to = j.get<std::string>();
   }
   static void read(const json& j, const std::string& path, time_unit& to) {
-    for (std::size_t i = 0; i < time_unit_names.size(); ++i)
-      if (j == time_unit_names[i]) {
-        to = static_cast<time_unit>(i);
-        return;
-      }
-    refuse(path, "is not a unit; expected \"s\", \"ms\", \"us\" or \"none\"");
+    to = named(j, path, time_unit_names, to, "is not a unit; expected \"s\", \"ms\", \"us\" or \"none\"");
   }
   static void read(const json& j, const std::string& path, link_busy& to) {
-    for (std::size_t i = 0; i < link_busy_names.size(); ++i)
-      if (j == link_busy_names[i]) {
-        to = static_cast<link_busy>(i);
-        return;
-      }
-    refuse(path, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+    to = named(j, path, link_busy_names, to, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
   }
   static void read(const json& j, const std::string& path, pass_pair& to) {
     const auto pair = j.is_string() ? parse_pass_pair(j.get_ref<const std::string&>()) : std::nullopt;
@@ -185,6 +175,14 @@ class model_reader {
     throw entry_fault("model", path, what);
   }
 
+  // The value of an enum that has that name.
+  template <typename Enum, typename Names>
+  static Enum named(const json& j, const std::string& path, const Names& names, Enum, std::string_view refusal) {
+    const auto found = std::find_if(names.begin(), names.end(), [&](std::string_view name) { return j == name; });
+    if (found == names.end()) refuse(path, refusal);
+    return static_cast<Enum>(found - names.begin());
+  }
+
   template <typename T>
   static void read_entry(const std::string& name, const json& value, const std::string& path, T& to) {
     const std::string at = path.empty() ? name : path + "." + name;
@@ -197,11 +195,7 @@ class model_reader {
       read(value, at, field);
     });
     if (known) return;
-    const std::string_view near = nearest_name(name, names);
-    std::string text;
-    for (std::string_view of : names) text += concat({text.empty() ? "expected one of " : ", ", of});
-    if (!near.empty()) text = concat({"did you mean \"", near, "\"?"});
-    throw entry_fault("model", at, text, unknown_entry{});
+    refuse_unknown("model", at, name, names);
   }
 };
 
@@ -261,13 +255,7 @@ class model_writer {
 /// Reads one document, and checks it. @throws schedule_error with entry, line and column when the text is not JSON or not of
 /// this form; as check() does
 inline model read_model(std::istream& in) {
-  if (!in) throw schedule_error("model: the stream cannot be read");
-  std::string text;
-  try {
-    text.assign(std::istreambuf_iterator<char>(in), {});
-  } catch (const std::ios_base::failure& e) {
-    throw schedule_error(detail::concat({"model: the stream cannot be read: ", e.what()}));
-  }
+  const std::string text = detail::text_of(in, "model");
   detail::document_parser parser(text, "model", "{\"layers\": [{\"count\": 32, \"forward\": 1, \"backward\": 2}]}");
   const nlohmann::json document = parser.parse();
   model m;

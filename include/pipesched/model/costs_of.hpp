@@ -117,9 +117,7 @@ class stage_sums {
       }
       machine_.links.push_back({*l.from, *l.to, l.latency, bandwidth(l)});
     }
-    for (const model_rank& r : m_.ranks)
-      if (r.speed != 1 || !machine_.rank_speeds.empty() || m_.ranks.size() > 1) machine_.rank_speeds.push_back(r.speed);
-    if (m_.ranks.size() == 1 && m_.ranks[0].speed != 1) machine_.rank_speeds.assign(where_.ranks(), m_.ranks[0].speed);
+    for (std::uint32_t r = 0; r < where_.ranks(); ++r) machine_.rank_speeds.push_back(rank_at(m_, r).speed);
     if (std::all_of(machine_.rank_speeds.begin(), machine_.rank_speeds.end(), [](double s) { return s == 1; }))
       machine_.rank_speeds.clear();
     machine_.micro_batches = m_.micro_batches;

@@ -28,11 +28,16 @@ constexpr char layout_letter(std::string_view kind) noexcept {
   return kind == "embedding" ? 'E' : kind == "mtp" ? 'm' : kind == "head" ? 'L' : 't';
 }
 
+/// True if Megatron can place the stages so: one after another, in loops.
+constexpr bool has_layout(const placement& where) noexcept {
+  return where.kind() == placement_kind::linear || where.kind() == placement_kind::looped;
+}
+
 namespace detail {
 
-/// @throws schedule_error unless Megatron can place the stages so: one after another, in loops
+/// @throws schedule_error unless has_layout(where)
 inline void require_layout(const placement& where) {
-  if (where.kind() != placement_kind::linear && where.kind() != placement_kind::looped)
+  if (!has_layout(where))
     throw schedule_error(
         concat({"a layout places stages on ranks one after another, which is a linear or looped placement; got a ",
                 to_string(where.kind()), " one"}));

@@ -116,6 +116,11 @@ inline std::size_t layer_count(const model& m) {
                          [](std::size_t n, const layer& l) { return n + l.count; });
 }
 
+/// The entry of a rank: its own, the one for all, or the default. @pre m.ranks has at most one entry, or one for that rank
+inline model_rank rank_at(const model& m, std::size_t rank) {
+  return m.ranks.empty() ? model_rank{} : m.ranks[m.ranks.size() == 1 ? 0 : rank];
+}
+
 /// One entry per layer, with a count of 1.
 inline std::vector<layer> expanded(const std::vector<layer>& layers) {
   std::vector<layer> all;

@@ -4,6 +4,8 @@
 // The text of a document as nlohmann::json, without repeated keys and deep nesting, and the place of each entry.
 
 #include <cstddef>
+#include <istream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -12,6 +14,7 @@
 
 #include "pipesched/io/detail/json_text.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/nearest_name.hpp"
 
 namespace pipesched::detail {
 
@@ -29,6 +32,27 @@ struct entry_fault : schedule_error {
 };
 
 // Follows the parser, so that every entry has a path.
+/// Refuses an entry that does not exist. @param name  the part of its path that may be misspelled; `known`: what it may be
+template <typename Names>
+[[noreturn]] void refuse_unknown(std::string_view document, std::string_view path, std::string_view name,
+                                 const Names& known) {
+  const std::string_view near = nearest_name(name, known);
+  std::string text;
+  for (std::string_view of : known) text += concat({text.empty() ? "expected one of " : ", ", of});
+  if (!near.empty()) text = concat({"did you mean \"", near, "\"?"});
+  throw entry_fault(document, path, text, unknown_entry{});
+}
+
+/// All that a stream holds. @throws schedule_error if it cannot be read
+inline std::string text_of(std::istream& in, std::string_view document) {
+  if (!in) throw schedule_error(concat({document, ": the stream cannot be read"}));
+  try {
+    return {std::istreambuf_iterator<char>(in), {}};
+  } catch (const std::ios_base::failure& e) {
+    throw schedule_error(concat({document, ": the stream cannot be read: ", e.what()}));
+  }
+}
+
 class document_parser {
  public:
   using json = nlohmann::json;

@@ -37,8 +37,7 @@ class partition_bound {
       shortest_ = *std::min_element(m.micro_batches.begin(), m.micro_batches.end());
       longest_ = *std::max_element(m.micro_batches.begin(), m.micro_batches.end());
     }
-    for (std::size_t r = 0; r < where.ranks(); ++r)
-      speeds_.push_back(m.ranks.empty() ? 1 : m.ranks[m.ranks.size() == 1 ? 0 : r].speed);
+    for (std::size_t r = 0; r < where.ranks(); ++r) speeds_.push_back(rank_at(m, r).speed);
     fastest_ = *std::max_element(speeds_.begin(), speeds_.end());
     for (const layer& l : m.layers) {
       const times of_layer = times_of(l);

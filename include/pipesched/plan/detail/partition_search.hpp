@@ -54,7 +54,7 @@ class partition_search {
   partition_search(const model& m, const stage_sums& sums, const placement& where, maker make, bool anew)
       : m_(m), sums_(sums), where_(where), make_(std::move(make)), anew_(anew) {
     for (std::size_t r = 0; r < where.ranks() && !m.ranks.empty(); ++r)
-      memory_.push_back(m.ranks[m.ranks.size() == 1 ? 0 : r].memory.value_or(std::numeric_limits<double>::infinity()));
+      memory_.push_back(rank_at(m, r).memory.value_or(std::numeric_limits<double>::infinity()));
   }
 
   void run(std::uint64_t evaluations, std::uint64_t seed) {
