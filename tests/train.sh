@@ -19,6 +19,16 @@ for schedule in 1f1b interleaved_1f1b zbv dualpipe dualpipev chimera v_half loop
     failures=$((failures + 1))
   fi
 done
+whole=
+for recompute in none all inside; do
+  out=$("$train" --schedule dualpipev --pp 2 --micro 4 --steps 12 --layers 4 --width 16 --context 16 --recompute $recompute)
+  out=$(sed -n 's/^\(step .* loss [^ ]*\) .*/\1/p; /|/p' <<<"$out")
+  if [ -z "$out" ] || [ "${whole:=$out}" != "$out" ]; then
+    echo "FAILED: --recompute $recompute: other losses than without: $out"; failures=$((failures + 1))
+  else
+    echo "--recompute $recompute: the losses of a step that keeps everything"
+  fi
+done
 out=$("$train" --schedule zbv --pp 2 --micro 4 --steps 3 --layers 2 --width 16 --context 16 --predict v_half,dualpipev)
 if ! grep -q '^last step: measured [0-9.]* ms, simulated with the fitted costs [0-9.]* ms' <<<"$out" ||
    ! grep -q '^dualpipev: [0-9.]* ms with these costs' <<<"$out"; then

@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/model_json.hpp>
 #include <pipesched/model/layout.hpp>
 #include <pipesched/model/presets.hpp>
 #include <pipesched/plan/divide.hpp>
+#include <pipesched/program/fits.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>
 #include <string>
@@ -38,7 +40,8 @@ std::uint64_t whole_number_of(const arguments& args, std::string_view name, std:
 std::string percent(double gap) { return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite"; }
 double gap_of(double makespan, double bound) { return bound > 0 ? makespan / bound - 1 : INFINITY; }
 
-std::string text_of(const model& m, const family& f, const division& d, const metrics& measured) {
+std::string text_of(const model& m, const family& f, const division& d, const metrics& measured,
+                    const memory_report& memory) {
   const schedule& s = d.schedule;
   const std::string unit = unit_after(" ", m);
   std::string text = fmt::format("{}: {} layers on {} stages, {} ranks, {} micro-batches{}\n", f.name, layer_count(m),
@@ -50,27 +53,30 @@ std::string text_of(const model& m, const family& f, const division& d, const me
   text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n",
                       d.lower_bound, percent(gap_of(d.makespan, d.lower_bound)), d.partition_bound.makespan,
                       percent(gap_of(d.makespan, d.partition_bound.makespan)));
-  if (!d.fits) text += "no partition was found that fits the memory of the ranks\n";
-  text += fmt::format("\n{:>5} {:>8} {:>12} {:>7} {:>12} {:>12}\n", "rank", "layers", "busy", "idle", "activations",
-                      "weights");
+  if (!d.fits)
+    text += fmt::format("no partition was found that fits the memory of the ranks: {}\n", to_string(memory, s));
+  text += fmt::format("\n{:>5} {:>8} {:>12} {:>7} {:>12} {:>12} {:>12} {:>12}\n", "rank", "layers", "busy", "idle",
+                      "weights", "activations", "buffers", "bytes");
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     const rank_metrics& r = measured.ranks[rank];
     std::uint32_t layers = 0;
     for (const std::uint16_t stage : s.placement.stages_of(rank)) layers += d.partition.layers[stage];
-    text += fmt::format("{:>5} {:>8} {:>12.6g} {:>5.1f} % {:>12.6g} {:>12.6g}\n", rank, layers, r.busy,
-                        100 * (1 - r.busy / d.makespan), r.peak_bytes, r.weight_bytes);
+    const rank_memory& of = memory.ranks[rank];
+    text += fmt::format("{:>5} {:>8} {:>12.6g} {:>5.1f} % {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", rank, layers,
+                        r.busy, 100 * (1 - r.busy / d.makespan), of.weights, of.activations, of.buffers, of.total());
   }
   return text;
 }
 
-nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured) {
+nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured,
+                               const memory_report& memory) {
   nlohmann::ordered_json j = {{"partition", d.partition.layers}};
   if (has_layout(d.schedule.placement)) j["layout"] = to_layout(d.partition, m, d.schedule.placement);
   j["makespan"] = d.makespan, j["uniform_makespan"] = d.uniform_makespan;
   j["lower_bound"] = d.lower_bound, j["partition_bound"] = d.partition_bound.makespan;
   j["fits"] = d.fits, j["evaluations"] = d.evaluations;
-  for (const rank_metrics& r : measured.ranks)
-    j["ranks"].push_back({{"busy", r.busy}, {"bytes", r.peak_bytes + r.weight_bytes}});
+  for (std::size_t rank = 0; rank < measured.ranks.size(); ++rank)
+    j["ranks"].push_back({{"busy", measured.ranks[rank].busy}, {"bytes", memory.ranks[rank].total()}});
   return j;
 }
 
@@ -123,7 +129,12 @@ int divide(const arguments& args) {
     return 0;
   }
   const metrics measured = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
-  write_output(to.file, to.format == "json" ? json_of(m, d, measured).dump(2) + "\n" : text_of(m, f, d, measured));
+  std::vector<double> bytes_of_rank;
+  for (std::uint32_t rank = 0; rank < d.schedule.pp(); ++rank)
+    bytes_of_rank.push_back(rank_at(m, rank).memory.value_or(std::numeric_limits<double>::infinity()));
+  const memory_report memory = fits(d.schedule, d.costs, bytes_of_rank);
+  write_output(to.file, to.format == "json" ? json_of(m, d, measured, memory).dump(2) + "\n"
+                                            : text_of(m, f, d, measured, memory));
   return 0;
 }
 

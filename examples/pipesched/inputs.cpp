@@ -9,10 +9,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+#include <pipesched/core/freeze.hpp>
+#include <pipesched/core/recompute.hpp>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/model/layout.hpp>
 #include <pipesched/model/presets.hpp>
+#include <pipesched/plan/place_recompute.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
 #include <span>
@@ -177,6 +180,59 @@ stage_costs costs_of(const arguments& args) {
   replace(costs.overlapped, "--overlapped", "overlapped");
   replace(costs.transfer_time, "--transfer", "transfer");
   return costs;
+}
+
+const std::vector<option>& transform_options() {
+  static const std::vector<option> options = {
+      {"--freeze", "A,B,C", "stages whose weights are frozen; the first ones of the model then have no backward"},
+      {"--recompute", "WHICH",
+       "recompute activations: all; of stages 0,3; or 2/4, the last 2 of every 4 micro-batches"},
+      {"--recompute-inside", "", "in the backward, which lasts longer; default: an R of its own"},
+      {"--first-whole", "N", "the first N micro-batches are kept whole; default 0"},
+      {"--place-recompute", "", "move each R into a stall before its backward, or beside another op"},
+  };
+  return options;
+}
+
+bool transforms(const arguments& args) {
+  return std::any_of(transform_options().begin(), transform_options().end(),
+                     [&](const option& o) { return args.has(o.name); });
+}
+
+std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text) {
+  std::vector<std::int64_t> numbers;
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at <= end;) {
+    const auto [stop, error] = std::from_chars(at, end, numbers.emplace_back());
+    if (error != std::errc() || (stop != end && *stop != ','))
+      throw schedule_error(
+          fmt::format("{} takes whole numbers such as 0,3; got {}", option, in_quotes(std::string(text))));
+    at = stop + 1;
+  }
+  return numbers;
+}
+
+pipesched::schedule transformed(const arguments& args, pipesched::schedule s, const stage_costs& costs) {
+  if (const auto stages = args.text("--freeze")) s = pipesched::freeze(s, numbers_of_text("--freeze", *stages));
+  const auto which = args.text("--recompute");
+  for (const std::string_view option : {"--recompute-inside", "--first-whole", "--place-recompute"})
+    if (!which && args.has(option)) throw schedule_error(fmt::format("{} goes with --recompute", option));
+  if (!which) return s;
+  if (args.has("--recompute-inside") && args.has("--place-recompute"))
+    throw schedule_error("--place-recompute moves ops that --recompute-inside does not make; expected one of them");
+  pipesched::recompute_choice choice{.inside_backward = args.has("--recompute-inside")};
+  choice.first_whole = args.whole_number("--first-whole").value_or(0);
+  if (const std::size_t slash = which->find('/'); slash != which->npos) {
+    const auto part = numbers_of_text("--recompute", std::string_view(*which).substr(0, slash));
+    const auto whole = numbers_of_text("--recompute", std::string_view(*which).substr(slash + 1));
+    if (part.size() != 1 || whole.size() != 1)
+      throw schedule_error(fmt::format("--recompute takes all, stages such as 0,3, or 2/4; got {}", in_quotes(*which)));
+    choice.count = part[0], choice.of_every = whole[0];
+  } else if (*which != "all") {
+    choice.stages = numbers_of_text("--recompute", *which);
+  }
+  s = pipesched::recompute(s, choice);
+  return args.has("--place-recompute") ? pipesched::place_recompute(s, costs) : s;
 }
 
 pipesched::model model_of(const std::string& name) {

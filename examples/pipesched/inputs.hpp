@@ -38,6 +38,17 @@ bool gives_costs(const arguments& args);
 /// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
 pipesched::stage_costs costs_of(const arguments& args);
 
+/// --freeze, --recompute and what goes with it.
+const std::vector<option>& transform_options();
+bool transforms(const arguments& args);
+
+/// The schedule with its frozen stages and its recomputation. @param costs  per stage, for --place-recompute
+/// @throws schedule_error for texts and stages that make no sense
+pipesched::schedule transformed(const arguments& args, pipesched::schedule s, const pipesched::stage_costs& costs);
+
+/// Whole numbers with commas between them. @throws schedule_error for other texts
+std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text);
+
 /// The model of a file or of that name.
 /// @throws schedule_error if it cannot be read
 pipesched::model model_of(const std::string& name);

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <pipesched/core/verify.hpp>
+#include <pipesched/cost/split_costs.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/io/format.hpp>
 #include <pipesched/io/program_json.hpp>
@@ -27,6 +29,24 @@ namespace tool {
 using pipesched::schedule_error;
 
 namespace {
+
+// The groups of --tied.
+std::vector<std::vector<std::uint16_t>> tied_stages_of(const arguments& args, std::uint32_t stages) {
+  std::vector<std::vector<std::uint16_t>> groups;
+  const std::string text = args.text("--tied").value_or("");
+  for (std::size_t begin = 0; !text.empty() && begin <= text.size();) {
+    const std::size_t end = std::min(text.find('/', begin), text.size());
+    groups.emplace_back();
+    for (const std::int64_t stage : numbers_of_text("--tied", std::string_view(text).substr(begin, end - begin))) {
+      if (stage < 0 || stage >= std::int64_t{stages})
+        throw schedule_error(fmt::format("tied stages are stages 0 to {}; got {}, nearest {}", stages - 1, stage,
+                                         stage < 0 ? 0 : stages - 1));
+      groups.back().push_back(static_cast<std::uint16_t>(stage));
+    }
+    begin = end + 1;
+  }
+  return groups;
+}
 
 std::string grid_of(pipesched::schedule s, const pipesched::stage_costs& costs, const output& to) {
   pipesched::require_valid(s);
@@ -55,6 +75,10 @@ int generate(const arguments& args) {
   if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
     throw schedule_error(text);
   pipesched::schedule s = make_family(f, p, costs);
+  if (transforms(args)) {
+    const pipesched::stage_costs per_stage = split_stage_costs(costs, s.placement);
+    s = transformed(args, std::move(s), per_stage);
+  }
   std::vector<std::string> unused = unused_costs(s, costs);
   if (to.format != "grid" && costs.weight_bytes != pipesched::per_stage(0)) unused.emplace_back("memory.weights");
   if (args.text("--costs") == "deepseek_v3" && !args.has("--overlapped")) std::erase(unused, "overlapped");
@@ -107,8 +131,9 @@ int lower(const arguments& args) {
       throw schedule_error(fmt::format("{} goes with --format csv; got --format {}", name, to.format));
   if (args.has("--waits") && args.has("--no-waits"))
     throw schedule_error("--waits and --no-waits contradict each other; expected one of them");
-  if (args.has("--depth") && to.format != "json")
-    throw schedule_error(fmt::format("--depth goes with --format json; got --format {}", to.format));
+  for (std::string_view name : {"--depth", "--tied"})
+    if (args.has(name) && to.format != "json")
+      throw schedule_error(fmt::format("{} goes with --format json; got --format {}", name, to.format));
   const std::int64_t depth = args.whole_number("--depth").value_or(pipesched::lower_options{}.depth);
   if (depth < 1 || depth > 65536)
     throw schedule_error(
@@ -123,7 +148,8 @@ int lower(const arguments& args) {
     write_torch_comms_csv(text, s,
                           args.has("--no-waits") ? pipesched::torch_waits::omitted : pipesched::torch_waits::written);
   } else {
-    const pipesched::program p = pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = {}});
+    const pipesched::program p =
+        pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = tied_stages_of(args, s.stages())});
     if (const pipesched::report r = verify(p); !r) {
       write_output("-", to_string(r));
       return 1;

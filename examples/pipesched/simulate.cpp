@@ -3,9 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <pipesched/core/notation.hpp>
 #include <pipesched/core/verify.hpp>
+#include <pipesched/cost/split_costs.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/model/costs_of.hpp>
 #include <pipesched/plan/divide.hpp>
@@ -30,19 +35,20 @@ using namespace pipesched;
 
 namespace {
 
-std::string table_of(const metrics& m) {
-  const bool bytes = m.peak_bytes > 0, weights = m.weight_bytes > 0;
+std::string table_of(const metrics& m, const std::optional<memory_report>& memory) {
   std::string text =
       fmt::format("{:>5} {:>12} {:>12} {:>12} {:>6} {:>12}", "rank", "busy", "bubble", "span", "peak", "overlapped");
-  if (bytes) text += fmt::format(" {:>12}", "peak bytes");
-  if (weights) text += fmt::format(" {:>12}", "weights");
+  if (memory) text += fmt::format(" {:>12} {:>12} {:>12} {:>12}", "weights", "activations", "buffers", "bytes");
   text += '\n';
   for (std::size_t rank = 0; rank < m.ranks.size(); ++rank) {
     const rank_metrics& r = m.ranks[rank];
     text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>6.4g} {:>10.1f} %", rank, r.busy, r.bubble, r.span,
                         r.peak_activations, 100 * r.overlapped_fraction);
-    if (bytes) text += fmt::format(" {:>12.6g}", r.peak_bytes);
-    if (weights) text += fmt::format(" {:>12.6g}", r.weight_bytes);
+    if (memory) {
+      const rank_memory& of = memory->ranks[rank];
+      text +=
+          fmt::format(" {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}", of.weights, of.activations, of.buffers, of.total());
+    }
     text += '\n';
   }
   return text;
@@ -63,8 +69,14 @@ std::string text_of(const study& of, const text_style& style) {
         of.formula->formula, of.formula->bubble,
         of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails), m.max_bubble,
         m.bubble);
-  text += '\n' + render_text(of.times, style) + '\n' + table_of(m);
-  text += "peak: activations; 1 is one micro-batch through a rank's whole share\ncritical path:";
+  text += '\n' + render_text(of.times, style) + '\n' + table_of(m, of.memory);
+  text += "peak: activations; 1 is one micro-batch through a rank's whole share";
+  text += of.memory ? "; bytes: weights, activations at their peak, and buffers\n" : "\n";
+  if (of.memory && !*of.memory)
+    text += to_string(*of.memory, s) + '\n';
+  else if (of.memory && std::isfinite(of.memory->ranks[0].limit))
+    text += "every rank fits into its memory\n";
+  text += "critical path:";
   for (cell_ref c : explain(of.times, of.costs, verified).critical_path) text += ' ' + to_string(s[c.rank][c.index]);
   return text + '\n';
 }
@@ -117,7 +129,28 @@ study study_with_model(const arguments& args, named_schedule named) {
     s = make_schedule(*f, with);
   }
   std::string convention = "layers per stage: " + to_string(p) + unit_after("; ", m);
+  s = transformed(args, std::move(s), costs);
   return study_of(std::move(s), std::move(costs), std::move(convention), named.own_order);
+}
+
+// What a rank has for activations and running ops.
+std::vector<double> room_of(const memory_report& memory) {
+  std::vector<double> room;
+  for (const rank_memory& r : memory.ranks) room.push_back(std::max(0.0, r.limit - r.weights - r.buffers));
+  if (std::none_of(room.begin(), room.end(), [](double bytes) { return std::isfinite(bytes); })) room.clear();
+  return room;
+}
+
+// The limits of memory: of --memory, or of the model.
+std::vector<double> limits_of(const arguments& args, std::uint32_t ranks) {
+  if (const auto memory = args.text("--memory")) return {bytes_of_text("--memory", *memory)};
+  std::vector<double> limits;
+  if (!args.has("--model")) return limits;
+  const model m = model_of(*args.text("--model"));
+  for (std::uint32_t rank = 0; rank < ranks; ++rank)
+    limits.push_back(rank_at(m, rank).memory.value_or(std::numeric_limits<double>::infinity()));
+  if (std::none_of(limits.begin(), limits.end(), [](double bytes) { return std::isfinite(bytes); })) limits.clear();
+  return limits;
 }
 
 }  // namespace
@@ -135,13 +168,22 @@ int simulate(const arguments& args) {
     write_output("-", to_string(r));
     return 1;
   }
-  const study of =
+  if (transforms(args)) named.own_order = false;
+  if (!with_model && transforms(args)) {
+    const stage_costs per_stage = split_stage_costs(costs, named.plan.placement);
+    named.plan = transformed(args, std::move(named.plan), per_stage);
+  }
+  study of =
       with_model ? study_with_model(args, std::move(named)) : study_of(std::move(named.plan), costs, named.own_order);
+  of.memory = memory_of(of, limits_of(args, of.times.schedule.pp()));
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));
-  if (to.format == "html")
-    write_output(to.file, render_html(make_panel(of.times, of.costs), std::vector{of.convention}));
+  if (to.format == "html") {
+    html_panel panel = make_panel(of.times, of.costs);
+    if (of.memory) panel.limits = room_of(*of.memory);
+    write_output(to.file, render_html(panel, std::vector{of.convention}));
+  }
   if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs));
   return 0;
 }

@@ -2,10 +2,13 @@
 
 #include "study.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/dependencies.hpp>
 #include <pipesched/core/notation.hpp>
+#include <pipesched/core/ops.hpp>
 #include <pipesched/cost/split_costs.hpp>
+#include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/simulate/simulate.hpp>
@@ -54,6 +57,7 @@ std::vector<cell> kinds_of_cells(const schedule& s) {
 // All that a cost model says about a schedule.
 std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, const stage_costs& given) {
   const stage_costs costs = split_stage_costs(given, s.placement);
+  const detail::recomputed_ops recomputed(s);
   std::vector<double> numbers;
   for (const cell& c : kinds) {
     const std::uint32_t rank = s.placement.rank_of(c[0].stage, c[0].micro);
@@ -61,11 +65,14 @@ std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, 
     for (std::size_t k = 0; k < c.size(); ++k) {
       const op o = c[k];
       numbers.push_back(costs.bytes(o));
-      const auto out = output_of(o, s.stages());
+      numbers.push_back(costs.transient(o));
+      if (recomputed.any()) numbers.push_back(costs.bytes({pass::recompute, o.chunk, o.stage, o.micro}));
+      const auto out = output_of(o, s.chain());
       if (!out) continue;
       numbers.push_back(costs.release(c, k, rank));
       const std::uint32_t from = s.placement.rank_of(o.stage, o.micro),
                           to = s.placement.rank_of(receiver_of(*out), out->micro);
+      numbers.push_back(costs.message(*out));  // of a buffer
       if (from != to) numbers.push_back(costs.transfer(from, to, *out));
     }
   }
@@ -123,6 +130,14 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
   return names;
 }
 
+std::optional<memory_report> memory_of(const study& of, const std::vector<double>& limits) {
+  const auto any = [&](const per_stage& numbers) { return numbers != per_stage(0); };
+  const stage_costs& c = of.costs;
+  if (limits.empty() && of.measured.peak_bytes == 0 && of.measured.weight_bytes == 0 && !any(c.message_bytes))
+    return std::nullopt;
+  return fits(lower(of.times.schedule, {}, verified), c, limits);
+}
+
 std::string note_on_unused(const std::vector<std::string>& names) {
   return names.empty() ? std::string() : "not used here: " + list_of({names.begin(), names.end()}, "and");
 }
@@ -132,6 +147,13 @@ std::string note_on_backward(const stage_costs& given) {
 }
 
 namespace {
+
+nlohmann::ordered_json json_of(const rank_memory& r) {
+  nlohmann::ordered_json j = {
+      {"weights", r.weights}, {"activations", r.activations}, {"buffers", r.buffers}, {"total", r.total()}};
+  if (std::isfinite(r.limit)) j["limit"] = r.limit, j["fits"] = !r.first_too_large;
+  return j;
+}
 
 // Peaks of activations are whole numbers in most schedules, and printed as such.
 nlohmann::ordered_json whole_or_real(double number) {
@@ -188,6 +210,8 @@ nlohmann::ordered_json json_of(const study& of) {
 nlohmann::ordered_json json_with_ranks(const study& of) {
   nlohmann::ordered_json j = json_of(of);
   for (const rank_metrics& r : of.measured.ranks) j["ranks"].push_back(json_of(r));
+  for (std::size_t rank = 0; of.memory && rank < of.memory->ranks.size(); ++rank)
+    j["ranks"][rank]["memory"] = json_of(of.memory->ranks[rank]);
   j["critical_path"] = nlohmann::ordered_json::array();
   for (cell_ref c : explain(of.times, of.costs, verified).critical_path)
     j["critical_path"].push_back(to_string(of.times.schedule[c.rank][c.index]));

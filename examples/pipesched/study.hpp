@@ -8,6 +8,7 @@
 #include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/closed_form.hpp>
+#include <pipesched/program/fits.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/timeline.hpp>
@@ -23,7 +24,11 @@ struct study {
   pipesched::metrics measured;
   pipesched::lower_bound_result bound;
   std::optional<pipesched::closed_form> formula;
+  std::optional<pipesched::memory_report> memory{};  ///< if the costs know any bytes, or limits are given
 };
+
+/// The memory of a study, against a limit for all ranks, one per rank, or none. Nothing if there are neither bytes nor limits.
+std::optional<pipesched::memory_report> memory_of(const study& of, const std::vector<double>& limits);
 
 /// Simulates a schedule with the costs given, split among the stages of its ranks.
 /// @param own_order  the schedule comes from its family, with default parameters

@@ -18,6 +18,7 @@
 #include <iterator>
 #include <numeric>
 #include <optional>
+#include <pipesched/core/recompute.hpp>
 #include <pipesched/execute/run.hpp>
 #include <pipesched/execute/thread_transport.hpp>
 #include <pipesched/generate/families.hpp>
@@ -53,6 +54,7 @@ struct options {
   std::uint64_t seed = 1;
   double rate = 0.003;
   bool check = false, evaluate = false;
+  std::string recompute = "none";
 };
 
 std::string read_headers(const std::string& folder) {
@@ -148,7 +150,9 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
                                      data.size(), sizes.context, 10 * (sizes.context + 1)));
   schedule_params forward_only = o.plan;
   forward_only.forward_only = true;
-  const program programs[] = {lower(make_schedule(o.family, o.plan)), lower(make_schedule(o.family, forward_only))};
+  schedule plan = make_schedule(o.family, o.plan);
+  if (o.recompute != "none") plan = recompute(plan, {.inside_backward = o.recompute == "inside"});
+  const program programs[] = {lower(plan), lower(make_schedule(o.family, forward_only))};
   const auto& [training, evaluation] = programs;
   const schedule& s = training.schedule;
   fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n", s.name.view(),
@@ -271,6 +275,9 @@ int main(int argc, char** argv) {
     app.add_option("--context", o.model.context, "characters per sequence")->capture_default_str();
     app.add_option("--batch", o.model.batch, "sequences per micro-batch")->capture_default_str();
     app.add_option("--learning-rate", o.rate)->capture_default_str();
+    app.add_option("--recompute", o.recompute, "none; all, between other ops; or inside, in the backward")
+        ->check(CLI::IsMember({"none", "all", "inside"}))
+        ->capture_default_str();
     app.add_option("--html", o.html, "write the measured timeline of the last step to this file");
     app.add_option("--predict", o.predict,
                    "predict the time of schedules a,b,c with as many stages, from the last step")

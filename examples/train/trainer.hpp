@@ -85,6 +85,8 @@ class trainer {
     using pipesched::pool;
     kept_.assign(pools[pool::activation], {with.sizes, max_blocks});
     due_.assign(pools[pool::context], {with.sizes, max_blocks});
+    kept_inputs_.assign(pools[pool::kept_input], std::vector<Real>(tensor_size()));
+    again_.resize(pools[pool::kept_input] > 0 ? tensor_size() : 0);
   }
 
   /// Called before the steps of a program.
@@ -106,8 +108,16 @@ class trainer {
   void forward(pipesched::task t) {
     auto& kept = kept_[t.slots.activation];
     with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
-    const double loss = stage_of(t).forward(kept, moved(t));
+    const std::span<Real> x = moved(t);
+    if (t.slots.kept_input != pipesched::no_slot) std::ranges::copy(x, kept_inputs_[t.slots.kept_input].begin());
+    const double loss = stage_of(t).forward(kept, x);
     if (stage_of(t).last()) losses_[step_ * micro_ + t.what.micro] = loss;
+  }
+  void recompute(pipesched::task t) {
+    auto& kept = kept_[t.slots.activation];
+    with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
+    std::ranges::copy(kept_inputs_[t.slots.kept_input], again_.begin());
+    stage_of(t).forward(kept, again_);
   }
   void backward_input(pipesched::task t) {
     stage_of(t).backward_input(kept_[t.slots.activation], due_[t.slots.context], moved(t));
@@ -159,6 +169,8 @@ class trainer {
   std::vector<typename stage<Real>::context> due_;
   std::vector<std::vector<Real>> buffers_;
   std::vector<Real> ends_;
+  std::vector<std::vector<Real>> kept_inputs_;
+  std::vector<Real> again_;  // what a recomputation passes on, which nobody needs
   std::span<double> losses_;
   std::size_t micro_ = 0, step_ = 0;
   bool evaluates_ = false;

@@ -10,7 +10,7 @@
 //   families by name         generate/families.hpp, generate/recognize.hpp, support/nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp, simulate/fit_model.hpp
-//   transforms of schedules  core/transform.hpp
+//   transforms of schedules  core/transform.hpp, core/recompute.hpp, core/freeze.hpp
 //   models of layers         model/
 //   plans                    plan/
 //   programs, running them   program/, execute/, device/, mpi/, launch/
@@ -26,6 +26,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/machine.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
 #include "pipesched/cost/presets.hpp"

@@ -217,7 +217,8 @@ TEST_CASE("transform: every transform refuses an invalid schedule with the repor
   }
   CHECK(refusal_of([&] { require_valid(late); }) ==
         "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 2; expected after it");
-  CHECK(refusal_of([&] { require_valid(far); }) ==
-        "the schedule is not valid: rank 1, cell 0: range: 9F0; expected F, B, I or W, a stage below 2 and a "
-        "micro-batch below 4 (and 1 more)");
+  CHECK(
+      refusal_of([&] { require_valid(far); }) ==
+      "the schedule is not valid: rank 1, cell 0: range: 9F0; expected F, B, I, W, R, RB or RI, a stage below 2 and a "
+      "micro-batch below 4 (and 1 more)");
 }

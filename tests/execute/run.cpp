@@ -321,6 +321,23 @@ TEST_CASE("run_all: stages with tied weights have the sum of both gradients, on 
     }
 }
 
+TEST_CASE("run_all: groups of tied stages have the sum of all their gradients") {
+  for (const char* name : {"1f1b", "interleaved_1f1b", "zb1p", "zbv", "dualpipe", "dualpipev", "hanayo", "v_min"})
+    for (const bool three : {true, false}) {
+      const schedule s = make_schedule(name, {.pp = 4, .micro = 8});
+      const auto last = static_cast<std::uint16_t>(s.stages() - 1);
+      const tied_stages tied = three ? tied_stages{{0, 1, last}} : tied_stages{{last, 2, 0, 1}};
+      CAPTURE(name);
+      CAPTURE(three);
+      const program p = lower(s, {.tied = tied});
+      REQUIRE(to_string(verify(p)) == "");
+      const auto got = in_threads(p, tied);
+      require_close(got, model::on_one_device(s.stages(), s.micro, tied));
+      REQUIRE(got.layers[0].gradient == got.layers[1].gradient);
+      REQUIRE(same(in_threads(p, tied, {.one_thread = true}), got));
+    }
+}
+
 TEST_CASE("run_all: stages with tied weights, wherever two replicas of each are") {
   for (const auto& [first, second] : {std::pair(0, 1), std::pair(2, 0), std::pair(1, 2)})
     for (const std::vector<std::vector<std::uint16_t>>& homes :

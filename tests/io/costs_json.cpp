@@ -141,7 +141,7 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
       {"{\"pairs\": [{\"time\": 1}]}",
        "costs: pairs[0] has no \"ops\"; expected \"ops\" and \"time\" (line 1, column 12)"},
       {"{\"pairs\": [{\"ops\": \"FX\", \"time\": 1}]}",
-       "costs: pairs[0].ops is not a pair; expected two letters out of F, B, I and W, such as \"FB\" (line 1, column "
+       "costs: pairs[0].ops is not a pair; expected two of F, B, I, W, R, (RB), (RI), such as \"FB\" (line 1, column "
        "23)"},
       {"{\"pairs\": [{\"ops\": 3, \"time\": 1}]}", "costs: pairs[0].ops is not a pair; "},
       {"{\"pairs\": [{\"ops\": \"FF\", \"time\": -1}]}", "costs: pairs[0].time is negative; "},

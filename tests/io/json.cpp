@@ -89,7 +89,7 @@ TEST_CASE("json: a malformed document is refused with one sentence that gives th
       {"[]", "document: an array; expected an object"},
       {"{}", "document: key \"format\" is missing"},
       {replaced("pipesched.schedule", "other"), "format: \"other\"; expected \"pipesched.schedule\""},
-      {replaced("\"version\": 1", "\"version\": 2"), "version: version 2; this library reads version 1"},
+      {replaced("\"version\": 1", "\"version\": 3"), "version: version 3; this library reads versions 1 and 2"},
       {replaced("\"version\": 1", "\"version\": \"1\""),
        "version: \"1\"; expected a whole number that is not negative"},
       {replaced("\"name\": \"x\"", "\"name\": 7"), "name: 7; expected a string"},
@@ -134,7 +134,7 @@ TEST_CASE("json: a malformed document is refused with one sentence that gives th
       {replaced("[[0]]", "[[7]]"), "placement: a placement names ranks 0 to 0; got rank 7"},
       {replaced("[[0]]", "[[\"0\"]]"), "placement.rank_of_stage[0][0]: \"0\"; expected a rank"},
       {replaced("\"0F0\"", "\"0X0\""),
-       "ranks[0][0]: \"0X0\" is not a cell; expected <stage><F|B|I|W><micro> or (op;op)"},
+       "ranks[0][0]: \"0X0\" is not a cell; expected <stage><F|B|I|W|R|RB|RI><micro> or (op;op)"},
       {replaced("\"0B0\"", "\"0B99999999999\""), "ranks[0][1]: \"0B99999999999\" is not a cell; expected "},
       {replaced("\"0B0\"", "7"), "ranks[0][1]: 7; expected a string such as \"0F7\""},
       {replaced("\"0B0\"", "[\"0B0\"]"), "ranks[0][1]: an array; expected a string such as \"0F7\""},
@@ -175,11 +175,11 @@ TEST_CASE("json: errors give line and column of the last byte of what is wrong")
     CHECK(said.ends_with(end));
     CHECK(refusal_of([&] { read_json(std::istringstream(text)); }) == said);
   };
-  ends("\"version\": 1", "\"version\": 2", " (line 2, column 13)");
+  ends("\"version\": 1", "\"version\": 3", " (line 2, column 13)");
   ends("\"version\": 1", "\"version\": -2", " (line 2, column 14)");
   ends("\"version\": 1", "\"version\": 2.5", " (line 2, column 15)");
   ends("\"version\": 1", "\"version\": 1e999", " (line 2, column 17)");
-  ends("\"version\": 1,", "\"version\": 2\n,", " (line 2, column 13)");
+  ends("\"version\": 1,", "\"version\": 3\n,", " (line 2, column 13)");
   ends("\"version\": 1", "\"version\": null", " (line 2, column 16)");
   ends("\"version\": 1", "\"version\": []", " (line 2, column 13)");
   ends("\"version\"", "\"versoin\"", "document: unknown key \"versoin\" (line 2, column 10)");

@@ -87,7 +87,7 @@ TEST_CASE("model json: faults are named with their entry and place") {
   CHECK(refused(R"({"layers": [{}], "pairs": [{"ops": "FB", "time": 1}]})") ==
         "model: pairs[0] has no \"kinds\"; expected \"kinds\", \"ops\" and \"time\" (line 1, column 28)");
   CHECK(refused(R"({"layers": [{}], "allowed_pairs": ["FX"]})") ==
-        "model: allowed_pairs[0] is not a pair; expected two letters out of F, B, I and W, such as \"FB\" (line 1, "
+        "model: allowed_pairs[0] is not a pair; expected two of F, B, I, W, R, (RB), (RI), such as \"FB\" (line 1, "
         "column "
         "39)");
   CHECK(refused(R"({"format": "pipesched", "layers": [{}]})") ==

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/core/freeze.hpp"
 #include "pipesched/core/transform.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/io/program_json.hpp"
@@ -18,6 +19,7 @@
 #include "pipesched/program/verify.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
+#include "support/any_variant.hpp"
 #include "support/families.hpp"
 #include "support/random_costs.hpp"
 #include "support/random_programs.hpp"
@@ -208,7 +210,7 @@ TEST_CASE("lower: 1F1B with two ranks, by hand") {
                                                                                      run(2),
                                                                                      run(3),
                                                                                      {send, 0, 0, B1, 1, 3, 0}});
-  CHECK(p.pools == std::vector<pool_sizes>{{{2, 1, 4, 0, 0}}, {{1, 1, 4, 0, 0}}});
+  CHECK(p.pools == std::vector<pool_sizes>{{{2, 1, 0, 4, 0, 0}}, {{1, 1, 0, 4, 0, 0}}});
   CHECK(to_string(F1) == "activation 0F1");
   CHECK(to_string(B1) == "gradient 1B1");
 }
@@ -536,7 +538,8 @@ program read_back(const nlohmann::json& document, const schedule& s) {
   for (const auto& c : document.at("channels"))
     p.channels.push_back({c.at("from"), c.at("to"), c.at("messages"), c.at("receive_buffers"), c.at("send_buffers")});
   for (const auto& j : document.at("pools"))
-    p.pools.push_back({{j.at("activations"), j.at("weights"), j.at("buffers"), j.at("reductions"), 0}});
+    p.pools.push_back(
+        {{j.at("activations"), j.at("weights"), j.at("kept_inputs"), j.at("buffers"), j.at("reductions"), 0}});
   for (const auto& rank : document.at("ranks")) {
     std::vector<action> row;
     std::vector<std::array<op_slots, 2>> slots;
@@ -548,8 +551,11 @@ program read_back(const nlohmann::json& document, const schedule& s) {
         std::array<op_slots, 2>& of = slots.emplace_back();
         for (std::size_t k = 0; k < j.at("slots").size(); ++k) {
           const auto& slot = j.at("slots")[k];
-          of.at(k) = {number_of(slot, "activation"), number_of(slot, "weights"), number_of(slot, "input"),
-                      number_of(slot, "output")};
+          of.at(k) = {.activation = number_of(slot, "activation"),
+                      .context = number_of(slot, "weights"),
+                      .kept_input = number_of(slot, "kept_input"),
+                      .input = number_of(slot, "input"),
+                      .output = number_of(slot, "output")};
         }
       } else if (j.contains("reduce")) {
         a.kind = action_kind::accumulate;
@@ -571,9 +577,10 @@ program read_back(const nlohmann::json& document, const schedule& s) {
 }  // namespace
 
 TEST_CASE("program_json: holds every channel, pool, slot and action of the program") {
-  for_all_families(4, 7, [](const family& f, const schedule_params& p) {
-    const schedule s = f.make(p);
-    const program lowered = lower(s, with_tied_ends(s));
+  std::mt19937_64 random(3);
+  for_all_families(4, 7, [&](const family& f, const schedule_params& p) {
+    const schedule s = p.micro % 3 == 0 ? any_variant(f.make(p), random) : f.make(p);
+    const program lowered = s.backward.empty() ? lower(s, with_tied_ends(s)) : lower(s);
     std::ostringstream json_text;
     write_json(json_text, lowered);
     const auto document = nlohmann::json::parse(json_text.str());
@@ -587,12 +594,18 @@ TEST_CASE("program_json: holds every channel, pool, slot and action of the progr
 TEST_CASE("lower: refuses invalid schedules and options") {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   CHECK(refusal_of([&] { lower(s, {.depth = 0}); }) == "lower() takes a depth of at least 1; got 0, nearest 1");
-  CHECK(refusal_of([&] {
-          lower(s, {.tied = {{0, 2}}});
-        }) == "tied stages are two different stages in 0..1; got 0 and 2");
+  CHECK(refusal_of([&] { lower(s, {.tied = {{0, 2}}}); }) == "tied stages are stages 0 to 1; got 2, nearest 1");
   CHECK(refusal_of([] {
           lower(make_1f1b_schedule({.pp = 3, .micro = 2}), {.tied = {{0, 1}, {2, 0}}});
-        }) == "a stage is tied to at most one other; got two for stage 0");
+        }) == "a stage is in at most one group of tied stages, once; got stage 0 again");
+  CHECK(refusal_of([&] {
+          lower(s, {.tied = {{1, 1}}});
+        }) == "a stage is in at most one group of tied stages, once; got stage 1 again");
+  CHECK(refusal_of([&] { lower(s, {.tied = {{1}}}); }) == "a group of tied stages has at least 2; got 1");
+  CHECK(refusal_of([&] { lower(freeze(s, {0}), {.tied = {{0, 1}}}); }) == "tied stages are trained; stage 0 is frozen");
+  CHECK(refusal_of([] {
+          lower(make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 3}), {.tied = {{0, 2, 4}}});
+        }) == "a rank holds at most 2 stages of a group of tied stages; rank 0 holds a third, stage 4");
   std::swap(s[0][0], s[0][2]);
   CHECK(refusal_of([&] { lower(s); }) ==
         "the schedule is not valid: rank 0, cell 0: order: 0B0 before 0F0 in cell 2; expected after it");

@@ -75,7 +75,7 @@ TEST_CASE("svg: dualpipe 8 x 20 is the published figure: every cell in its place
         svg.npos);
 }
 
-TEST_CASE("svg: the four colours differ in lightness and are distinct in grey") {
+TEST_CASE("svg: the colours differ in lightness and are distinct in grey") {
   std::vector<double> lightness;
   for (std::string_view colour : palette{}.fill) {
     const auto part = [&](std::size_t at) { return std::stoi(std::string(colour.substr(at, 2)), nullptr, 16) / 255.0; };

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <random>
 
+#include "pipesched/core/recompute.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -47,6 +48,14 @@ TEST_CASE("fit costs: recovers the costs of a simulated timeline and predicts it
     REQUIRE(makespan(s, fitted) == doctest::Approx(makespan(s, costs)).epsilon(1e-9));
     for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
       REQUIRE(fitted.forward[stage] == doctest::Approx(costs.forward[stage]));
+    stage_costs again = costs;
+    again.recompute = 3;
+    for (const bool inside : {false, true}) {
+      const schedule r = recompute(s, {.inside_backward = inside});
+      const stage_costs known = fit_costs(simulate(r, again));
+      REQUIRE(makespan(r, known) == doctest::Approx(makespan(r, again)).epsilon(1e-9));
+      if (!inside) REQUIRE(known.recompute.has_value());
+    }
   });
 }
 

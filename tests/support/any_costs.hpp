@@ -37,10 +37,15 @@ class any_costs {
       for (std::size_t n = below(4); n > 0; --n) c.allowed_pairs->insert({any_pass(), any_pass()});
     }
     for (std::size_t n = below(3); n > 0; --n) {
-      c.links.push_back(
-          {static_cast<std::uint32_t>(below(65536)), static_cast<std::uint32_t>(below(65536)), number(), {}});
+      c.links.push_back({static_cast<std::uint32_t>(below(65536)),
+                         static_cast<std::uint32_t>(below(65536)),
+                         number(),
+                         {},
+                         link_busy::none});
       if (maybe()) c.links.back().bandwidth = number();
+      c.links.back().busy = static_cast<link_busy>(below(3));
     }
+    c.transfers_busy = static_cast<link_busy>(below(3));
     for (std::size_t n = below(3); n > 0; --n) c.rank_speeds.push_back(number());
     for (std::size_t n = below(3); n > 0; --n) c.micro_batches.push_back(number());
     return c;
@@ -49,7 +54,7 @@ class any_costs {
  private:
   std::size_t below(std::size_t n) { return static_cast<std::size_t>(random_() % n); }
   bool maybe() { return below(2) == 1; }
-  pass any_pass() { return static_cast<pass>(1 + below(4)); }
+  pass any_pass() { return static_cast<pass>(1 + below(7)); }
   double number() {
     switch (below(5)) {
       case 0: return 0;

@@ -21,6 +21,10 @@ class brute_force {
   /// The rules that the schedule breaks.
   std::set<rule> broken_rules() {
     if (s_.cells.size() != s_.pp() || s_.pp() == 0 || s_.micro == 0) return {rule::shape};
+    if (!s_.backward.empty() && s_.backward.size() != s_.stages()) return {rule::shape};
+    for (std::size_t stage = 1; stage < s_.backward.size(); ++stage)
+      if (s_.backward[stage] == stage_backward::none && s_.backward[stage - 1] != stage_backward::none)
+        return {rule::shape};
     collect();
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
       for (std::uint32_t micro = 0; micro < s_.micro; ++micro) check_pair(stage, micro);
@@ -38,7 +42,7 @@ class brute_force {
       for (std::size_t i = 0; i < s_[rank].size(); ++i)
         for (op o : s_[rank][i]) {
           const char l = letter(o.pass);
-          if (o.stage >= s_.stages() || o.micro >= s_.micro || l == '?' || (s_.forward_only && l != 'F')) {
+          if (!exists(o)) {
             broken_.insert(rule::range);
           } else if (s_.placement.rank_of(o.stage, o.micro) != rank || s_.placement.stages_of(rank).size() <= o.chunk ||
                      s_.placement.stages_of(rank)[o.chunk] != o.stage ||
@@ -46,26 +50,44 @@ class brute_force {
             broken_.insert(rule::placement);
           } else {
             spots_[{l, o.stage, o.micro}].push_back({rank, i});
+            if (spots_[{l, o.stage, o.micro}].size() > 1) continue;
+            if (o.pass == pass::recompute_backward || o.pass == pass::recompute_backward_input)
+              inside_.insert({o.stage, o.micro});
           }
         }
     for (const auto& [id, spots] : spots_)
       if (spots.size() > 1) broken_.insert(rule::duplicate);
   }
 
+  // The letters of a stage: those that it has in this schedule.
+  bool exists(op o) const {
+    if (o.stage >= s_.stages() || o.micro >= s_.micro || letter(o.pass) == '?') return false;
+    if (letter(o.pass) == 'F') return true;
+    if (s_.forward_only) return false;
+    const stage_backward has = s_.backward.empty() ? stage_backward::full : s_.backward[o.stage];
+    if (has == stage_backward::input) return letter(o.pass) == 'I' || letter(o.pass) == 'R';
+    return has == stage_backward::full;
+  }
+
   bool has(char l, std::uint32_t stage, std::uint32_t micro) const { return spots_.count({l, stage, micro}) > 0; }
 
   void check_pair(std::uint32_t stage, std::uint32_t micro) {
     const bool F = has('F', stage, micro), B = has('B', stage, micro), I = has('I', stage, micro),
-               W = has('W', stage, micro);
+               W = has('W', stage, micro), R = has('R', stage, micro);
     if (!F) broken_.insert(rule::missing);
-    if (s_.forward_only) return;
+    const stage_backward needs = s_.backward.empty() ? stage_backward::full : s_.backward[stage];
+    if (s_.forward_only || needs == stage_backward::none) return;
     if (B && (I || W)) broken_.insert(rule::backward);
-    if (!B && !(I && W)) broken_.insert(rule::missing);
+    if (R && inside_.count({stage, micro}) > 0) broken_.insert(rule::backward);
+    if (needs == stage_backward::input ? !I : !B && !(I && W)) broken_.insert(rule::missing);
     const auto before = [&](char first, char then) {
       if (has(first, stage, micro) && has(then, stage, micro) &&
           spots_[{first, stage, micro}][0].second > spots_[{then, stage, micro}][0].second)
         broken_.insert(rule::order);
     };
+    before('F', 'R');
+    before('R', 'B');
+    before('R', 'I');
     before('F', 'B');
     before('F', 'I');
     before('I', 'W');
@@ -76,8 +98,10 @@ class brute_force {
     const auto [l, stage, micro] = o;
     std::vector<name> all;
     if (l == 'F' && stage > 0) all.push_back({'F', stage - 1, micro});
+    if (l == 'R') all.push_back({'F', stage, micro});
     if (l == 'B' || l == 'I') {
       all.push_back({'F', stage, micro});
+      all.push_back({'R', stage, micro});
       if (stage + 1 < s_.stages()) {
         all.push_back({'B', stage + 1, micro});
         all.push_back({'I', stage + 1, micro});
@@ -98,8 +122,7 @@ class brute_force {
       for (const cell& c : s_[rank]) {
         if (!c.overlapped()) continue;
         const auto in_place = [&](op o) {
-          return o.stage < s_.stages() && o.micro < s_.micro && letter(o.pass) != '?' &&
-                 (!s_.forward_only || o.pass == pass::forward) && s_.placement.rank_of(o.stage, o.micro) == rank &&
+          return exists(o) && s_.placement.rank_of(o.stage, o.micro) == rank &&
                  s_.placement.chunk_of(o.stage, o.micro) == o.chunk;
         };
         const name a{letter(c[0].pass), c[0].stage, c[0].micro}, b{letter(c[1].pass), c[1].stage, c[1].micro};
@@ -129,6 +152,7 @@ class brute_force {
 
   const schedule& s_;
   std::map<name, std::vector<spot>> spots_;
+  std::set<std::pair<std::uint32_t, std::uint32_t>> inside_;  // stage and micro-batch of a backward that recomputes
   std::set<rule> broken_;
 };
 

@@ -22,7 +22,7 @@
 
 namespace pipesched::tests {
 
-using tied_stages = std::vector<std::array<std::uint16_t, 2>>;
+using tied_stages = std::vector<std::vector<std::uint16_t>>;
 
 template <typename Real>
 struct tanh_model {
@@ -51,8 +51,9 @@ struct tanh_model {
   }
   // Tied stages start with equal weights, those of the lower stage.
   static layer make_layer(std::uint32_t stage, const tied_stages& tied) {
-    for (const auto& [a, b] : tied)
-      if (stage == a || stage == b) return make_layer(std::min(a, b));
+    for (const auto& group : tied)
+      if (std::find(group.begin(), group.end(), stage) != group.end())
+        return make_layer(*std::min_element(group.begin(), group.end()));
     return make_layer(stage);
   }
   static vector input_of_micro(std::uint32_t micro) {
@@ -135,9 +136,9 @@ struct tanh_model {
         else
           add(r.layers[s].gradient, sum.gradient);
       }
-    for (const auto& [a, b] : tied) {
-      add(r.layers[a].gradient, r.layers[b].gradient);
-      r.layers[b].gradient = r.layers[a].gradient;
+    for (const auto& group : tied) {
+      for (std::size_t i = 1; i < group.size(); ++i) add(r.layers[group[0]].gradient, r.layers[group[i]].gradient);
+      for (const std::uint16_t stage : group) r.layers[stage].gradient = r.layers[group[0]].gradient;
     }
     return r;
   }
@@ -172,6 +173,7 @@ struct tanh_model {
           buffers(p.pools[rank][pool::tensor]),
           kept(p.pools[rank][pool::activation]),
           due(p.pools[rank][pool::context]),
+          kept_inputs(p.pools[rank][pool::kept_input]),
           reductions(p.pools[rank][pool::reduction]) {
       for (std::uint16_t s : stages) layers.push_back(make_layer(s, tied));
     }
@@ -181,12 +183,21 @@ struct tanh_model {
       const vector x = t.slots.input == no_slot ? input_of_micro(t.what.micro) : buffers[t.slots.input];
       const vector y = forward_of(layers[t.what.chunk], x);
       if (trains) kept[t.slots.activation] = {x, y};
+      if (t.slots.kept_input != no_slot) kept_inputs[t.slots.kept_input] = x;
       if (t.slots.output == no_slot)
         losses[t.what.micro] = loss_of(y);
       else
         buffers[t.slots.output] = y;
     }
-    void backward_input(task t) { due[t.slots.context] = input_gradient(t); }
+    void recompute(task t) {
+      begin(t);
+      const vector& x = kept_inputs.at(t.slots.kept_input);
+      kept[t.slots.activation] = {x, forward_of(layers[t.what.chunk], x)};
+    }
+    void backward_input(task t) {
+      const vector before_tanh = input_gradient(t);
+      if (t.slots.context != no_slot) due[t.slots.context] = before_tanh;
+    }
     void backward_weight(task t) {
       begin(t);
       add_weights(layers[t.what.chunk], due[t.slots.context], kept[t.slots.activation][0]);
@@ -223,7 +234,7 @@ struct tanh_model {
     std::vector<Real> losses;  // -1 where another rank has it
     std::vector<vector> buffers;
     std::vector<std::array<vector, 2>> kept;
-    std::vector<vector> due;
+    std::vector<vector> due, kept_inputs;
     std::vector<matrix> reductions;
     std::function<void(op)> before;
     std::size_t short_buffer = ~std::size_t{0};

@@ -13,9 +13,9 @@ expect "a file is what its name is" 0 'Et\*10\|t\*8\|t\*8\|t\*6L~' '' \
 echo '{"time_unit": "ms", "layers": [{"kind": "fat", "count": 2, "backward": 2, "kept": 10e9, "weights": 5e9}, {"kind": "lean", "count": 6, "backward": 2, "kept": 1e9, "weights": 5e9}]}' >bytes.json
 expect "memory of the ranks" 0 '.*layers per stage: 2 6~.*' '' "$tool" divide --model bytes.json --family 1f1b --pp 2 --micro 4 --memory 50GB
 expect "memory in GiB" 0 '.*gap 0.0 %~~ rank .*' '' "$tool" divide --model bytes.json --family 1f1b --pp 2 --micro 4 --memory 46.57GiB
-expect "memory in GiB that is too little" 0 '.*~no partition was found that fits the memory of the ranks~.*' '' \
+expect "memory in GiB that is too little" 0 '.*~no partition was found that fits the memory of the ranks: rank 0 has 4.9929e\+10 bytes: 0F1, its cell 1, needs 7.10052e\+07 more \(weights 1e\+10, activations 4e\+10, buffers 0\)~.*' '' \
   "$tool" divide --model bytes.json --family 1f1b --pp 2 --micro 4 --memory 46.5GiB
-expect "memory that nothing fits" 0 '.*~no partition was found that fits the memory of the ranks~.*' '' \
+expect "memory that nothing fits" 0 '.*~no partition was found that fits the memory of the ranks: rank 1 has 1e\+09 bytes: .*~.*' '' \
   "$tool" divide --model bytes.json --family 1f1b --pp 2 --micro 4 --memory 1e9
 for bad in 80G 0 -1 80GBx 1e999 '' .; do
   expect "memory as $bad" 2 '' 'pipesched: --memory takes bytes above 0, such as 80e9, 80GB or 74GiB; got ".*"~' \

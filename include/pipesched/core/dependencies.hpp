@@ -4,7 +4,8 @@
 // Dependencies between ops, and a walk over a schedule in an order that respects them.
 //
 //   F(s,m)           needs F(s-1,m)
-//   B(s,m), I(s,m)   need their own F(s,m), and B or I(s+1,m)
+//   R(s,m)           needs F(s,m)
+//   B(s,m), I(s,m)   need their own R(s,m) if there is one, else F(s,m); and B or I(s+1,m)
 //   W(s,m)           needs I(s,m)
 //
 // Dependencies inside a stage stay on one rank. An op has at most one dependency between stages, which may cross ranks.
@@ -37,27 +38,29 @@ struct tensor_id {
   friend constexpr auto operator<=>(const tensor_id&, const tensor_id&) = default;
 };
 
-/// True if the op produces a tensor for a neighbouring stage: all but W, the last stage's F and the first stage's B and I.
-constexpr bool has_output(op o, std::uint32_t stages) noexcept {
-  return o.pass == pass::forward ? o.stage + 1u < stages : o.stage > 0 && yields_input_gradient(o.pass);
+/// True if the op produces a tensor for a neighbouring stage: all but W, R, the last stage's F, and B and I of the first stage
+/// that is trained.
+constexpr bool has_output(op o, stage_chain of) noexcept {
+  return o.pass == pass::forward ? o.stage + 1u < of.stages
+                                 : o.stage > of.first_trained && yields_input_gradient(o.pass);
 }
 
-/// The tensor that the op produces. @pre has_output(o, stages)
+/// The tensor that the op produces. @pre has_output(o, of)
 constexpr tensor_id product_of(op o) noexcept {
   return {o.pass == pass::forward ? tensor_kind::activation : tensor_kind::gradient, o.stage, o.micro};
 }
 
 /// The tensor that the op produces for a neighbouring stage, if it has one.
-constexpr std::optional<tensor_id> output_of(op o, std::uint32_t stages) noexcept {
-  return has_output(o, stages) ? std::optional(product_of(o)) : std::nullopt;
+constexpr std::optional<tensor_id> output_of(op o, stage_chain of) noexcept {
+  return has_output(o, of) ? std::optional(product_of(o)) : std::nullopt;
 }
 
-/// True if the op needs a tensor of a neighbouring stage: all but W, the first stage's F and the last stage's B and I.
-constexpr bool has_input(op o, std::uint32_t stages) noexcept {
-  return o.pass == pass::forward ? o.stage > 0 : o.stage + 1u < stages && yields_input_gradient(o.pass);
+/// True if the op needs a tensor of a neighbouring stage: all but W, R, the first stage's F and the last stage's B and I.
+constexpr bool has_input(op o, stage_chain of) noexcept {
+  return o.pass == pass::forward ? o.stage > 0 : o.stage + 1u < of.stages && yields_input_gradient(o.pass);
 }
 
-/// The tensor that the op needs. @pre has_input(o, stages)
+/// The tensor that the op needs. @pre has_input(o, of)
 constexpr tensor_id source_of(op o) noexcept {
   const bool forward = o.pass == pass::forward;
   return {forward ? tensor_kind::activation : tensor_kind::gradient,
@@ -65,8 +68,8 @@ constexpr tensor_id source_of(op o) noexcept {
 }
 
 /// The tensor that the op needs from a neighbouring stage, if it needs one.
-constexpr std::optional<tensor_id> input_of(op o, std::uint32_t stages) noexcept {
-  return has_input(o, stages) ? std::optional(source_of(o)) : std::nullopt;
+constexpr std::optional<tensor_id> input_of(op o, stage_chain of) noexcept {
+  return has_input(o, of) ? std::optional(source_of(o)) : std::nullopt;
 }
 
 /// The stage that receives the tensor.
@@ -75,12 +78,16 @@ constexpr std::uint16_t receiver_of(tensor_id t) noexcept {
 }
 
 /// True if `later` needs `earlier`, directly or through other ops of the same micro-batch. The forwards down the stages
-/// and the backwards up the stages form one chain; each W follows the I of its stage.
-constexpr bool depends(op later, op earlier, std::uint32_t stages) noexcept {
+/// and the backwards up the stages form one chain; each R stands beside it, between the F and the backward of its stage, and
+/// each W follows the I of its stage.
+constexpr bool depends(op later, op earlier, stage_chain of) noexcept {
   if (later.micro != earlier.micro || earlier.pass == pass::backward_weight) return false;
-  const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * stages - 1 - o.stage; };
-  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass == pass::backward_input)
-    return true;
+  if (earlier.pass == pass::recompute)
+    return later.pass != pass::forward && later.pass != pass::recompute && later.stage <= earlier.stage;
+  if (later.pass == pass::recompute) return earlier.pass == pass::forward && earlier.stage <= later.stage;
+  if (later.pass == pass::backward_weight && earlier.stage == later.stage && earlier.pass != pass::forward)
+    return without_recompute(earlier.pass) == pass::backward_input;
+  const auto place_in_chain = [&](op o) { return o.pass == pass::forward ? o.stage : 2 * of.stages - 1 - o.stage; };
   return place_in_chain(earlier) < place_in_chain(later);
 }
 
@@ -114,9 +121,10 @@ template <typename Visit>
 constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
   enum : std::uint8_t { absent, awaited, produced };
   detail::tensor_table<std::uint8_t> state(s, absent);
+  const stage_chain chain = s.chain();
   const auto lacks_input = [&](const cell& c) {
     for (op o : c)
-      if (const auto in = input_of(o, s.stages()); in && state[*in] != produced) {
+      if (const auto in = input_of(o, chain); in && state[*in] != produced) {
         state[*in] = awaited;
         return true;
       }
@@ -136,7 +144,7 @@ constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
     for (; i < row.size() && !lacks_input(row[i]); ++i) {
       visit(rank, i, row[i]);
       for (op o : row[i])
-        if (const auto out = output_of(o, s.stages())) produce(*out);
+        if (const auto out = output_of(o, chain)) produce(*out);
     }
     done[rank] = i;
   });

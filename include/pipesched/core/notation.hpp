@@ -3,7 +3,7 @@
 
 // The notation of ops and cells in JSON, CSV, tests, error texts and printing:
 //
-//   op    <stage><letter><micro>   3F12, 0I4, 0W4, 7B13   (PyTorch's grammar for pipeline schedules)
+//   op    <stage><pass><micro>     3F12, 0I4, 0W4, 7B13   (PyTorch's grammar for pipeline schedules), 7R13, 7RB13
 //   cell  op, or (op;op)           (0F7;7B13) is an overlapped cell
 //
 // The chunk is not written: it follows from the schedule's placement.
@@ -19,14 +19,14 @@
 
 namespace pipesched {
 
-/// Length of the longest text of a cell: two ops of 5 + 1 + 10 characters, two parentheses and a semicolon.
-inline constexpr std::size_t max_cell_text = 2 * 16 + 3;
+/// Length of the longest text of a cell: two ops of 5 + 2 + 10 characters, two parentheses and a semicolon.
+inline constexpr std::size_t max_cell_text = 2 * 17 + 3;
 
 namespace detail {
 
 constexpr char* write_op(char* to, op o) {
   to = write_number(to, std::uint32_t{o.stage});
-  *to++ = letter(o.pass);
+  for (const char c : name(o.pass)) *to++ = c;
   return write_number(to, o.micro);
 }
 
@@ -66,10 +66,12 @@ constexpr std::string to_string(op o) { return to_string(cell(o)); }
 /// number does not fit its type.
 constexpr std::optional<op> parse_op(std::string_view text) {
   const auto stage = detail::read_number(text, 0xFFFF);
-  if (!stage || text.empty()) return std::nullopt;
-  op o{.pass = pass_of(text.front()), .stage = static_cast<std::uint16_t>(*stage)};
+  if (!stage) return std::nullopt;
+  std::size_t letters = 0;
+  while (letters < text.size() && (text[letters] < '0' || text[letters] > '9')) ++letters;
+  op o{.pass = pass_of(text.substr(0, letters)), .stage = static_cast<std::uint16_t>(*stage)};
   if (o.pass == pass::none) return std::nullopt;
-  text.remove_prefix(1);
+  text.remove_prefix(letters);
   const auto micro = detail::read_number(text, 0xFFFF'FFFF);
   if (!micro || !text.empty()) return std::nullopt;
   o.micro = *micro;

@@ -4,11 +4,14 @@
 // Ops and cells, the units of a schedule. An op is one pass of one micro-batch through one stage, 8 bytes. A cell is one
 // op or two overlapped ops, 16 bytes.
 //
-//   letter  pass             meaning
-//   F       forward          one micro-batch through one stage
-//   B       backward         full backward: for inputs and for weights
-//   I       backward_input   backward for inputs only ("B" in the zero-bubble papers)
-//   W       backward_weight  backward for weights only
+//   name  pass                      meaning
+//   F     forward                   one micro-batch through one stage
+//   B     backward                  full backward: for inputs and for weights
+//   I     backward_input            backward for inputs only ("B" in the zero-bubble papers)
+//   W     backward_weight           backward for weights only
+//   R     recompute                 makes again what F did not keep, for the backward to come
+//   RB    recompute_backward        B that recomputes inside
+//   RI    recompute_backward_input  I that recomputes inside
 
 #if __cplusplus < 202002L
 #error "pipesched needs C++20: compile with -std=c++20 or later"
@@ -23,31 +26,62 @@
 
 namespace pipesched {
 
-enum class pass : std::uint8_t { none, forward, backward, backward_input, backward_weight };
+enum class pass : std::uint8_t {
+  none,
+  forward,
+  backward,
+  backward_input,
+  backward_weight,
+  recompute,
+  recompute_backward,
+  recompute_backward_input
+};
 
 /// The properties of a pass. A new pass is a new row of the table below.
 struct pass_properties {
-  char letter = '?';
+  std::string_view name = "?";
+  char letter = '?';              ///< of the op that it is, recomputation aside: B for RB
   bool takes_activation = false;  ///< starts to keep the activation of its stage and micro-batch
   bool yields_input_gradient =
       false;  ///< makes the gradient for the previous stage, and a context for the weight gradient
   bool yields_weight_gradient = false;  ///< the last to use activation and context
+  bool recomputes = false;              ///< makes the activation again from what F kept
 };
 /// By pass.
-inline constexpr pass_properties pass_table[] = {
-    {}, {'F', true, false, false}, {'B', false, true, true}, {'I', false, true, false}, {'W', false, false, true}};
+inline constexpr pass_properties pass_table[] = {{},
+                                                 {"F", 'F', true, false, false, false},
+                                                 {"B", 'B', false, true, true, false},
+                                                 {"I", 'I', false, true, false, false},
+                                                 {"W", 'W', false, false, true, false},
+                                                 {"R", 'R', false, false, false, true},
+                                                 {"RB", 'B', false, true, true, true},
+                                                 {"RI", 'I', false, true, false, true}};
 
 constexpr const pass_properties& properties(pass p) noexcept {
   return pass_table[static_cast<std::size_t>(p) < std::size(pass_table) ? static_cast<std::size_t>(p) : 0];
 }
 
-/// The letter of a pass: F, B, I or W; '?' for none and for invalid values.
+/// F, B, I, W, R, RB or RI; "?" for none and for invalid values.
+constexpr std::string_view name(pass p) noexcept { return properties(p).name; }
+/// The letter of the pass without its recomputation: F, B, I, W or R; '?' for none and for invalid values.
 constexpr char letter(pass p) noexcept { return properties(p).letter; }
-/// The pass of a letter; none for any other character.
-constexpr pass pass_of(char letter) noexcept {
+/// The pass of a name; none for any other text.
+constexpr pass pass_of(std::string_view name) noexcept {
   for (std::size_t p = 1; p < std::size(pass_table); ++p)
-    if (pass_table[p].letter == letter) return static_cast<pass>(p);
+    if (pass_table[p].name == name) return static_cast<pass>(p);
   return pass::none;
+}
+/// B for RB, I for RI, and any other pass itself.
+constexpr pass without_recompute(pass p) noexcept {
+  return p == pass::recompute_backward         ? pass::backward
+         : p == pass::recompute_backward_input ? pass::backward_input
+                                               : p;
+}
+/// RB for B, RI for I, and any other pass itself.
+constexpr pass with_recompute(pass p) noexcept {
+  return p == pass::backward         ? pass::recompute_backward
+         : p == pass::backward_input ? pass::recompute_backward_input
+                                     : p;
 }
 
 /// One pass of one micro-batch through one stage.
@@ -61,11 +95,14 @@ struct op {
   friend constexpr auto operator<=>(const op&, const op&) = default;
 };
 
-/// True for B and I, whose gradient goes to the previous stage.
+/// True for B and I, and for RB and RI: their gradient goes to the previous stage.
 constexpr bool yields_input_gradient(pass p) noexcept { return properties(p).yields_input_gradient; }
 
-/// True for B and W, which compute the weight gradient and are the last to use the activation.
+/// True for B, RB and W, which compute the weight gradient and are the last to use the activation.
 constexpr bool yields_weight_gradient(pass p) noexcept { return properties(p).yields_weight_gradient; }
+
+/// True for R, RB and RI.
+constexpr bool recomputes(pass p) noexcept { return properties(p).recomputes; }
 
 /// One op, or two that run overlapped: the user's code hides the communication of one under the compute of the other.
 /// A range of its ops: `for (op o : cell)`.

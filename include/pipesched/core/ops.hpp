@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The ops of a schedule: those of a rank in order, where one is, and which others it needs or serves.
+// The ops of a schedule: those of a rank in order, where one is, which others it needs or serves, and what is recomputed.
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <span>
-#include <utility>
+#include <string>
 #include <vector>
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/support/concat.hpp"
 
 namespace pipesched {
 
@@ -88,49 +89,93 @@ constexpr std::optional<op_place> find(const schedule& s, op which) noexcept {
 
 namespace detail {
 
-// Those of the ops that the schedule has, with their chunks; stages below 0 or too high do not exist.
-constexpr std::vector<op> ops_that_exist(const schedule& s, std::span<const std::pair<pass, std::int64_t>> candidates,
-                                         std::uint32_t micro) {
-  std::vector<op> found;
-  for (const auto& [p, stage] : candidates) {
-    if (stage < 0 || stage >= std::int64_t{s.stages()}) continue;
-    const op o{p, 0, static_cast<std::uint16_t>(stage), micro};
-    if (const auto at = find(s, o)) found.push_back(s[at->rank][at->cell][at->index]);
+// Appends the first of these passes that the schedule has of a stage and micro-batch, with its chunk. A stage below 0 or too
+// high does not exist.
+constexpr void append_first(std::vector<op>& found, const schedule& s, std::int64_t stage, std::uint32_t micro,
+                            std::initializer_list<pass> passes) {
+  if (stage < 0 || stage >= std::int64_t{s.stages()}) return;
+  for (const pass p : passes)
+    if (const auto at = find(s, op{p, 0, static_cast<std::uint16_t>(stage), micro})) {
+      found.push_back(s[at->rank][at->cell][at->index]);
+      return;
+    }
+}
+
+inline constexpr std::initializer_list<pass> gradient_passes = {
+    pass::backward, pass::backward_input, pass::recompute_backward, pass::recompute_backward_input};
+
+// One mark per stage and micro-batch that is recomputed; no memory if none is.
+class recomputed_ops {
+ public:
+  constexpr explicit recomputed_ops(const schedule& s) : micro_(s.micro) {
+    for (const cell& c : s.cells.all())
+      for (const op o : c) {
+        if (!recomputes(o.pass)) continue;
+        if (marks_.empty()) marks_.assign(std::size_t{s.stages()} * s.micro, 0);
+        marks_[place(o)] = 1;
+      }
   }
-  return found;
+  constexpr bool any() const noexcept { return !marks_.empty(); }
+  /// True if the activation of the op's stage and micro-batch is recomputed.
+  constexpr bool operator()(op o) const noexcept { return any() && marks_[place(o)] != 0; }
+
+ private:
+  constexpr std::size_t place(op o) const noexcept { return std::size_t{o.stage} * micro_ + o.micro; }
+
+  std::size_t micro_;
+  std::vector<std::uint8_t> marks_;
+};
+
+// What is wrong with the backwards of a schedule's stages; empty if nothing is.
+constexpr std::string fault_of_backwards(const schedule& s) {
+  if (s.backward.empty()) return {};
+  if (s.backward.size() != s.stages())
+    return concat({"the backwards of ", s.backward.size(), " stages; expected ", s.stages(), ", or none at all"});
+  const std::uint32_t first = s.chain().first_trained;
+  for (std::uint32_t stage = first; stage < s.stages(); ++stage)
+    if (s.backward[stage] == stage_backward::none)
+      return concat({"stage ", stage, " has no backward, but stage ", first,
+                     " before it has; expected none in the first stages alone"});
+  return {};
 }
 
 }  // namespace detail
 
-/// The ops that `o` needs directly: for F its stage's input, for B and I their own F and the gradient from the next stage,
-/// for W its I. At most two, of those that the schedule has. Linear in the lengths of their ranks' rows.
+/// The ops that `o` needs directly: for F its stage's input; for R its F; for B and I their own R or F and the gradient from
+/// the next stage; for W its I. At most two, of those that the schedule has. Linear in the lengths of their ranks' rows.
 constexpr std::vector<op> predecessors(const schedule& s, op o) {
-  using candidate = std::pair<pass, std::int64_t>;
   const std::int64_t stage = o.stage;
-  if (o.pass == pass::forward)
-    return detail::ops_that_exist(s, std::array{candidate{pass::forward, stage - 1}}, o.micro);
-  if (o.pass == pass::backward_weight)
-    return detail::ops_that_exist(s, std::array{candidate{pass::backward_input, stage}}, o.micro);
-  return detail::ops_that_exist(s,
-                                std::array{candidate{pass::forward, stage}, candidate{pass::backward, stage + 1},
-                                           candidate{pass::backward_input, stage + 1}},
-                                o.micro);
+  std::vector<op> found;
+  if (o.pass == pass::forward) {
+    detail::append_first(found, s, stage - 1, o.micro, {pass::forward});
+  } else if (o.pass == pass::backward_weight) {
+    detail::append_first(found, s, stage, o.micro, {pass::backward_input, pass::recompute_backward_input});
+  } else if (o.pass == pass::recompute) {
+    detail::append_first(found, s, stage, o.micro, {pass::forward});
+  } else {
+    detail::append_first(found, s, stage, o.micro, {pass::recompute, pass::forward});
+    detail::append_first(found, s, stage + 1, o.micro, detail::gradient_passes);
+  }
+  return found;
 }
 
 /// The ops that need `o` directly: the inverse of predecessors(). At most two, of those that the schedule has. Linear in the
 /// lengths of their ranks' rows.
 constexpr std::vector<op> successors(const schedule& s, op o) {
-  using candidate = std::pair<pass, std::int64_t>;
   const std::int64_t stage = o.stage;
-  if (o.pass == pass::forward)
-    return detail::ops_that_exist(s,
-                                  std::array{candidate{pass::forward, stage + 1}, candidate{pass::backward, stage},
-                                             candidate{pass::backward_input, stage}},
-                                  o.micro);
-  if (o.pass == pass::backward_weight) return {};
-  const candidate weight{o.pass == pass::backward_input ? pass::backward_weight : pass::none, stage};
-  return detail::ops_that_exist(
-      s, std::array{weight, candidate{pass::backward, stage - 1}, candidate{pass::backward_input, stage - 1}}, o.micro);
+  std::vector<op> found;
+  if (o.pass == pass::forward) {
+    detail::append_first(found, s, stage + 1, o.micro, {pass::forward});
+    detail::append_first(found, s, stage, o.micro,
+                         {pass::recompute, pass::backward, pass::backward_input, pass::recompute_backward,
+                          pass::recompute_backward_input});
+  } else if (o.pass == pass::recompute) {
+    detail::append_first(found, s, stage, o.micro, detail::gradient_passes);
+  } else if (yields_input_gradient(o.pass)) {
+    if (!yields_weight_gradient(o.pass)) detail::append_first(found, s, stage, o.micro, {pass::backward_weight});
+    detail::append_first(found, s, stage - 1, o.micro, detail::gradient_passes);
+  }
+  return found;
 }
 
 }  // namespace pipesched

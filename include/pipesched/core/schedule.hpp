@@ -5,6 +5,7 @@
 // and messages; simulate() and lower() derive those.
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +25,23 @@
 
 namespace pipesched {
 
+/// What a stage has after its F: nothing; a backward for inputs alone, since its weights are frozen; or a whole backward, in
+/// one piece or two.
+enum class stage_backward : std::uint8_t { none, input, full };
+inline constexpr std::array<std::string_view, 3> stage_backward_names = {"none", "input", "full"};
+constexpr std::string_view to_string(stage_backward b) noexcept {
+  return stage_backward_names[static_cast<std::size_t>(b)];
+}
+
+/// The stages of a model, for the dependencies between them. A number of stages is one in which all are trained.
+struct stage_chain {
+  std::uint32_t stages = 0;
+  std::uint32_t first_trained = 0;  ///< the first one with a backward, which sends no gradient on
+
+  constexpr stage_chain(std::uint32_t count, std::uint32_t first = 0) noexcept  // NOLINT: a number is a chain
+      : stages(count), first_trained(first) {}
+};
+
 /// A range of rows, one per rank: `for (auto row : s)`, `s[rank]`, `s.size()`. All members may be read and changed;
 /// verify() checks the whole.
 struct schedule {
@@ -32,9 +50,30 @@ struct schedule {
   std::uint32_t micro = 0;           ///< micro-batches of the step, both replicas together
   bool forward_only = false;         ///< for evaluation: every op is an F
   rows<cell> cells{};                ///< one row per rank
+  /// By stage; empty: all are full. Only the first stages may have none.
+  std::vector<stage_backward> backward{};
 
   constexpr std::uint32_t pp() const noexcept { return placement.ranks(); }
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
+
+  /// What this schedule has of a stage's backward: none if it is forward only. @pre stage < stages()
+  constexpr stage_backward backward_of(std::uint32_t stage) const noexcept {
+    if (forward_only) return stage_backward::none;
+    return backward.empty() ? stage_backward::full : backward[stage];
+  }
+  constexpr stage_chain chain() const noexcept {
+    std::uint32_t first = 0;
+    while (first < backward.size() && backward[first] == stage_backward::none) ++first;
+    return {stages(), first};
+  }
+  /// True for the last op of its stage and micro-batch, after which its activation is not needed: B or W; F or I where no more
+  /// comes. @pre o.stage < stages()
+  constexpr bool is_last(op o) const noexcept {
+    if (yields_weight_gradient(o.pass)) return true;
+    const stage_backward has = backward_of(o.stage);
+    return has != stage_backward::full &&
+           (o.pass == pass::forward ? has == stage_backward::none : yields_input_gradient(o.pass));
+  }
 
   constexpr std::span<const cell> operator[](std::size_t rank) const noexcept { return cells[rank]; }
   constexpr std::span<cell> operator[](std::size_t rank) noexcept { return cells[rank]; }
@@ -142,7 +181,7 @@ class schedule_text {
 /// Parses one line of cells per rank, as to_string(schedule) writes them; the labels "rank 0:" may be left out, and empty
 /// lines are skipped. Chunks are those of the placement. `micro` is the highest number of a micro-batch plus one, and the
 /// schedule is forward only if every op is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid
-/// schedule. The result may be invalid otherwise; verify() says so.
+/// schedule in which nothing is frozen, which the text does not say: set `backward`. The result may be invalid otherwise; verify() says so.
 /// @throws schedule_error with line and column on a word that is not a cell, on a stage that the placement does not have,
 /// and unless there are as many lines as ranks
 constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {

@@ -2,9 +2,9 @@
 #pragma once
 
 // Transforms from one schedule to another: split or merge backwards, overlap neighbours, keep only forwards or fewer
-// micro-batches, delay weight gradients, concatenate steps. The result of each is valid and has the same name. They combine:
-// `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`. All throw schedule_error if the schedule is not valid, and
-// take time linear in the number of ops unless they say otherwise.
+// micro-batches, delay weight gradients, concatenate steps; recompute.hpp and freeze.hpp have more. The result of each is
+// valid and has the same name. They combine: `overlap_neighbours(split_backward(make_1f1b_schedule(p)))`. All throw
+// schedule_error if the schedule is not valid, and take time linear in the number of ops unless they say otherwise.
 
 #include <algorithm>
 #include <cstddef>
@@ -29,8 +29,12 @@ namespace detail {
 // Replaces every row: `edit(row, put)` passes the cells of the new row to `put`.
 template <typename Edit>
 constexpr schedule map_rows(const schedule& s, Edit&& edit) {
-  schedule result{
-      .name = s.name, .placement = s.placement, .micro = s.micro, .forward_only = s.forward_only, .cells = {}};
+  schedule result{.name = s.name,
+                  .placement = s.placement,
+                  .micro = s.micro,
+                  .forward_only = s.forward_only,
+                  .cells = {},
+                  .backward = s.backward};
   std::vector<cell> row;
   for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
     row.clear();
@@ -47,30 +51,36 @@ constexpr op with_pass(op o, pass p) noexcept {
 
 }  // namespace detail
 
-/// Splits every B into an I and, in the next cell, its W: (0F7;7B13) becomes (0F7;7I13) 7W13.
+/// Splits every B into an I and, in the next cell, its W: (0F7;7B13) becomes (0F7;7I13) 7W13. An RB becomes an RI and its W.
 constexpr schedule split_backward(const schedule& s) {
   require_valid(s);
   return detail::map_rows(s, [](auto row, auto&& put) {
     for (cell c : row) {
       const cell before = c;
       for (op& o : c)
-        if (o.pass == pass::backward) o.pass = pass::backward_input;
+        if (o.pass == pass::backward)
+          o.pass = pass::backward_input;
+        else if (o.pass == pass::recompute_backward)
+          o.pass = pass::recompute_backward_input;
       put(c);
       for (op o : before)
-        if (o.pass == pass::backward) put(detail::with_pass(o, pass::backward_weight));
+        if (without_recompute(o.pass) == pass::backward) put(detail::with_pass(o, pass::backward_weight));
     }
   });
 }
 
-/// Replaces every I by a B and removes every W. It is the inverse of split_backward() for schedules without I and W.
+/// Replaces every I that has a W by a B and removes every W. It is the inverse of split_backward() for schedules without I and
+/// W.
 constexpr schedule merge_backward(const schedule& s) {
   require_valid(s);
-  return detail::map_rows(s, [](auto row, auto&& put) {
+  return detail::map_rows(s, [&](auto row, auto&& put) {
     for (cell c : row)
       detail::filter_cell(
           c,
-          [](op& o) {
-            if (o.pass == pass::backward_input) o.pass = pass::backward;
+          [&](op& o) {
+            const bool full = s.backward_of(o.stage) == stage_backward::full;
+            if (full && o.pass == pass::backward_input) o.pass = pass::backward;
+            if (full && o.pass == pass::recompute_backward_input) o.pass = pass::recompute_backward;
             return o.pass != pass::backward_weight;
           },
           put);
@@ -86,6 +96,7 @@ constexpr schedule keep_forwards(const schedule& s) {
           c, [](op& o) { return o.pass == pass::forward; }, put);
   });
   result.forward_only = true;
+  result.backward.clear();
   return result;
 }
 
@@ -143,7 +154,7 @@ constexpr schedule delay_weights(const schedule& s, std::int64_t by) {
 /// The neighbours that overlap_neighbours() pairs.
 enum class overlap_policy : std::uint8_t {
   everywhere,  ///< all, except where that would deadlock
-  where_ready  ///< those whose gradient has arrived when the forward starts (F = I = W = 1, free transfers)
+  where_ready  ///< those whose gradient has arrived when the forward starts (F = I = W = R = 1, free transfers)
 };
 
 namespace detail {
@@ -179,13 +190,13 @@ class pair_search {
  private:
   constexpr bool ready(const cell& c) {
     for (op o : c)
-      if (const auto in = input_of(o, s_.stages()); in && produced_[*in] == 0) return false;
+      if (const auto in = input_of(o, s_.chain()); in && produced_[*in] == 0) return false;
     return true;
   }
   constexpr void run(std::uint32_t rank, std::size_t cells) {
     for (std::size_t end = done_[rank] + cells; done_[rank] < end; ++done_[rank])
       for (op o : s_[rank][done_[rank]])
-        if (const auto out = output_of(o, s_.stages())) {
+        if (const auto out = output_of(o, s_.chain())) {
           produced_[*out] = 1;
           runnable_.wake(s_.placement.rank_of(receiver_of(*out), out->micro));
         }
@@ -216,6 +227,12 @@ class pair_search {
   worklist runnable_;
 };
 
+// F = I = W = R = 1.
+constexpr std::uint64_t unit_duration(pass p) noexcept {
+  const pass own = without_recompute(p);
+  return (own == pass::backward ? 2u : 1u) + (own != p ? 1u : 0u);
+}
+
 // Finds pairs in order of time: both inputs must have arrived when the F can start.
 class timed_pair_search {
  public:
@@ -240,7 +257,7 @@ class timed_pair_search {
   constexpr std::uint64_t start_of(std::uint32_t rank, const cell& c) {
     std::uint64_t start = clock_[rank];
     for (op o : c)
-      if (const auto in = input_of(o, s_.stages())) start = std::max(start, produced_[*in]);
+      if (const auto in = input_of(o, s_.chain())) start = std::max(start, produced_[*in]);
     return start;
   }
   constexpr void expect(std::uint32_t rank) {
@@ -260,10 +277,10 @@ class timed_pair_search {
     done_[rank] += cells.size();
     clock_[rank] = now;
     for (const cell& c : cells)
-      for (op o : c) clock_[rank] += o.pass == pass::backward ? 2 : 1;
+      for (op o : c) clock_[rank] += unit_duration(o.pass);
     for (const cell& c : cells)
       for (op o : c)
-        if (const auto out = output_of(o, s_.stages())) {
+        if (const auto out = output_of(o, s_.chain())) {
           produced_[*out] = clock_[rank];
           expect(s_.placement.rank_of(receiver_of(*out), out->micro));
         }
@@ -320,6 +337,8 @@ constexpr void require_concatenable(const schedule& first, const schedule& then)
         concat({"concatenate() takes two steps with the same stages on the same ranks; got ", first.stages(),
                 " stages on ", first.pp(), " ranks (", to_string(first.placement.kind()), ") and ", then.stages(),
                 " on ", then.pp(), " (", to_string(then.placement.kind()), ")"}));
+  if (first.backward != then.backward)
+    throw schedule_error("concatenate() takes two steps in which the same stages are frozen; got others");
   if (first.forward_only != then.forward_only)
     throw schedule_error("concatenate() takes two forward-only steps or two training steps; got one of each");
   if (first.placement.replicas() == 2 && first.micro % 2 != 0 && then.micro % 2 != 0)

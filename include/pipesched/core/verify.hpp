@@ -5,19 +5,21 @@
 // expected value.
 //
 //   rule        holds when
-//   shape       there are ranks and micro-batches, one row per rank, and each replica has half of the micro-batches
-//   range       every op has a known pass (F only if forward_only), stage and micro-batch
+//   shape       there are ranks and micro-batches, one row per rank, and each replica has half of the micro-batches; of
+//               every stage it is known what backward it has, and only the first ones have none
+//   range       every op has a pass that its stage has (F alone if forward_only), a known stage and micro-batch
 //   placement   every op is on the rank, and has the chunk, that the placement gives
 //   duplicate   no (pass, stage, micro) occurs twice
-//   missing     every (stage, micro) has an F and, unless forward_only, a B or an I and a W
-//   backward    no (stage, micro) has both a B and an I or W
-//   order       F precedes B or I, and I precedes W, on their rank
+//   missing     every (stage, micro) has an F and, as its stage has it, a B or an I and a W, an I alone, or nothing
+//   backward    no (stage, micro) has both a B and an I or W, or is recomputed twice: by an R and in its backward
+//   order       F precedes R, B or I; R precedes B or I; and I precedes W, on their rank
 //   overlap     neither op of an overlapped cell needs the other, directly or through other stages
 //   cycle       the ranks, each running its cells in order, never wait for each other in a cycle
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <string>
 #include <utility>
@@ -26,6 +28,7 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/support/error.hpp"
@@ -55,10 +58,16 @@ class verifier {
 
   // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
   struct places {
-    std::uint32_t forward = 0, whole = 0, input = 0, weight = 0;
+    std::uint32_t forward = 0, recompute = 0, whole = 0, input = 0, weight = 0;
+    bool recomputes_inside = false;
 
     constexpr std::uint32_t& of(pass p) {
-      return p == pass::forward ? forward : p == pass::backward ? whole : p == pass::backward_input ? input : weight;
+      p = without_recompute(p);
+      return p == pass::forward          ? forward
+             : p == pass::recompute      ? recompute
+             : p == pass::backward       ? whole
+             : p == pass::backward_input ? input
+                                         : weight;
     }
   };
 
@@ -87,15 +96,25 @@ class verifier {
   }
 
   constexpr bool is_in_range(op o) const {
-    const bool known =
-        o.pass == pass::forward || (!s_.forward_only && o.pass > pass::forward && o.pass <= pass::backward_weight);
-    return known && o.stage < s_.stages() && o.micro < s_.micro;
+    if (o.pass == pass::none || static_cast<std::size_t>(o.pass) >= std::size(pass_table) || o.stage >= s_.stages() ||
+        o.micro >= s_.micro)
+      return false;
+    const stage_backward has = s_.backward_of(o.stage);
+    return o.pass == pass::forward || has == stage_backward::full ||
+           (has == stage_backward::input && !yields_weight_gradient(o.pass));
+  }
+  constexpr const char* expected_passes(op o) const {
+    if (s_.forward_only) return "F alone (forward only)";
+    const stage_backward has = o.stage < s_.stages() ? s_.backward_of(o.stage) : stage_backward::full;
+    return has == stage_backward::none    ? "F alone (the stage has no backward)"
+           : has == stage_backward::input ? "F, I, R or RI (the stage has no backward for weights)"
+                                          : "F, B, I, W, R, RB or RI";
   }
   constexpr bool in_range(std::uint32_t rank, std::size_t i, op o) {
     if (is_in_range(o)) return true;
     add(rule::range, rank, i, [&] {
-      return concat({to_string(o), "; expected ", s_.forward_only ? "F alone (forward only)" : "F, B, I or W",
-                     ", a stage below ", s_.stages(), " and a micro-batch below ", s_.micro});
+      return concat({to_string(o), "; expected ", expected_passes(o), ", a stage below ", s_.stages(),
+                     " and a micro-batch below ", s_.micro});
     });
     return false;
   }
@@ -115,7 +134,7 @@ class verifier {
 
   constexpr void check_overlap(std::uint32_t rank, std::size_t i, const cell& c) {
     for (std::size_t first : {0u, 1u})
-      if (depends(c[1 - first], c[first], s_.stages()))
+      if (depends(c[1 - first], c[first], s_.chain()))
         add(rule::overlap, rank, i, [&] {
           return concat({to_string(c[1 - first]), " needs ", to_string(c[first]),
                          "; expected two ops that do not need each other"});
@@ -127,9 +146,11 @@ class verifier {
   }
 
   constexpr void enter(std::uint32_t rank, std::size_t i, op o) {
-    std::uint32_t& place = places_of(o.stage, o.micro).of(o.pass);
+    places& at = places_of(o.stage, o.micro);
+    std::uint32_t& place = at.of(o.pass);
     if (place == 0) {
       place = static_cast<std::uint32_t>(i + 1);
+      at.recomputes_inside = at.recomputes_inside || o.pass != without_recompute(o.pass);
       return;
     }
     add(rule::duplicate, rank, i, [&] {
@@ -137,16 +158,20 @@ class verifier {
     });
   }
 
+  static constexpr bool is_right(const places& at, stage_backward has) {
+    if (at.forward == 0) return false;
+    if (has == stage_backward::none) return true;  // any other pass is out of range
+    const bool whole = at.whole != 0;
+    const std::uint32_t first = whole ? at.whole : at.input;
+    if (first == 0 || at.forward >= first || (whole && (at.input != 0 || at.weight != 0))) return false;
+    if (!whole && (has == stage_backward::full ? at.weight <= at.input : at.weight != 0)) return false;
+    return at.recompute == 0 || (!at.recomputes_inside && at.forward < at.recompute && at.recompute < first);
+  }
   constexpr void check_pairs() {
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage)
       for (std::uint32_t micro = 0; micro < s_.micro; ++micro) {
         const places& at = places_of(stage, micro);
-        const std::size_t backward = at.whole != 0 ? at.whole : at.input;
-        const bool complete =
-            at.forward != 0 && (s_.forward_only || (at.whole != 0 && at.input == 0 && at.weight == 0) ||
-                                (at.whole == 0 && at.input != 0 && at.weight != 0));
-        if (complete && (s_.forward_only || (at.forward < backward && (at.whole != 0 || at.input < at.weight))))
-          continue;
+        if (is_right(at, s_.backward_of(stage))) continue;
         report_pair(stage, micro, at);
       }
   }
@@ -157,15 +182,15 @@ class verifier {
     const auto missing = [&](pass p, const char* expected) {
       add(rule::missing, rank, violation::no_cell, [&] { return concat({name(p), "; expected ", expected}); });
     };
-    const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
-      if (first_at == 0 || then_at == 0 || first_at < then_at) return;
-      if (first_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
-      add(rule::order, rank, then_at - 1, [&] {
-        return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
-      });
-    };
     if (at.forward == 0) missing(pass::forward, "one F");
-    if (s_.forward_only) return;
+    const stage_backward has = s_.backward_of(stage);
+    if (has == stage_backward::none) return;
+    if (at.recompute != 0 && at.recomputes_inside)
+      add(rule::backward, rank, at.recompute - 1, [&] {
+        return concat({name(pass::recompute), " beside ",
+                       name(at.whole != 0 ? pass::recompute_backward : pass::recompute_backward_input), " in cell ",
+                       (at.whole != 0 ? at.whole : at.input) - 1, "; expected one recomputation"});
+      });
     if (at.whole != 0 && (at.input != 0 || at.weight != 0)) {
       const pass other = at.input != 0 ? pass::backward_input : pass::backward_weight;
       add(rule::backward, rank, at.whole - 1, [&] {
@@ -173,13 +198,31 @@ class verifier {
                        (at.input != 0 ? at.input : at.weight) - 1, "; expected either one B or one I and one W"});
       });
     } else if (at.whole == 0) {
+      if (has == stage_backward::input && at.input == 0) missing(pass::backward_input, "one I");
+      if (has == stage_backward::input) return check_order(rank, name, at);
       if (at.input == 0 && at.weight == 0) missing(pass::backward, "one B, or one I and one W");
       if (at.input == 0 && at.weight != 0) missing(pass::backward_input, "one I beside the W");
       if (at.input != 0 && at.weight == 0) missing(pass::backward_weight, "one W beside the I");
     }
-    misordered(pass::forward, at.forward, pass::backward, at.whole);
-    misordered(pass::forward, at.forward, pass::backward_input, at.input);
-    misordered(pass::backward_input, at.input, pass::backward_weight, at.weight);
+    check_order(rank, name, at);
+  }
+  template <typename Name>
+  constexpr void check_order(std::uint32_t rank, const Name& name, const places& at) {
+    const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
+      if (first_at == 0 || then_at == 0 || first_at < then_at) return;
+      if (first_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
+      add(rule::order, rank, then_at - 1, [&] {
+        return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
+      });
+    };
+    const auto as_run = [&](pass p) { return at.recomputes_inside ? with_recompute(p) : p; };
+    for (const auto& [earlier, earlier_at] :
+         {std::pair{pass::forward, at.forward}, std::pair{pass::recompute, at.recompute}}) {
+      misordered(earlier, earlier_at, as_run(pass::backward), at.whole);
+      misordered(earlier, earlier_at, as_run(pass::backward_input), at.input);
+    }
+    misordered(pass::forward, at.forward, pass::recompute, at.recompute);
+    misordered(as_run(pass::backward_input), at.input, pass::backward_weight, at.weight);
   }
 
   // Reports the first pair without an F. It is among the first ops + 1 pairs.
@@ -222,11 +265,11 @@ class verifier {
   // The wait of a blocked rank's next cell. @pre `done` came from a walk over a schedule without other violations
   constexpr wait wait_of(std::uint32_t rank, const std::vector<std::size_t>& done) const {
     for (op o : s_[rank][done[rank]])
-      if (const auto in = input_of(o, s_.stages())) {
+      if (const auto in = input_of(o, s_.chain())) {
         const std::uint32_t home = s_.placement.rank_of(in->stage, in->micro);
         for (std::size_t i = done[home]; i < s_[home].size(); ++i)
           for (op producer : s_[home][i])
-            if (output_of(producer, s_.stages()) == in) return {o, producer, home, i};
+            if (output_of(producer, s_.chain()) == in) return {o, producer, home, i};
       }
     return {};  // unreachable: a blocked rank waits for a tensor that has not been produced
   }
@@ -270,6 +313,9 @@ constexpr void verifier::check_rules() {
     });
     return;
   }
+  if (!s_.backward.empty())
+    if (const std::string fault = fault_of_backwards(s_); !fault.empty())
+      return add(rule::shape, 0, violation::no_cell, [&] { return fault; });
   // Every pair needs an op. With far fewer ops than pairs, as in a malformed file, no table is made for all pairs.
   const auto too_few = [&](std::size_t ops) { return std::uint64_t{s_.stages()} * s_.micro > 4 * ops + 4096; };
   if (too_few(s_.cells.all().size())) {
@@ -289,11 +335,17 @@ constexpr void verifier::check_rules() {
 
 // Most schedules are right, and one byte a pair proves it. False may also mean that a closer look is needed.
 constexpr bool verifier::all_ops_are_right() const {
-  enum state : std::uint8_t { nothing, has_forward, has_input, complete, wrong };
-  const auto after = [&](pass p, state now) {
-    if (p == pass::forward) return now != nothing ? wrong : s_.forward_only ? complete : has_forward;
-    if (p == pass::backward_weight) return now == has_input ? complete : wrong;
-    return now != has_forward ? wrong : p == pass::backward ? complete : has_input;
+  enum state : std::uint8_t { nothing, has_forward, is_recomputed, has_input, complete, wrong };
+  const auto after = [&](op o, state now) {
+    const stage_backward has = s_.backward_of(o.stage);
+    switch (o.pass) {
+      case pass::forward: return now != nothing ? wrong : has == stage_backward::none ? complete : has_forward;
+      case pass::backward_weight: return now == has_input ? complete : wrong;
+      case pass::recompute: return now == has_forward ? is_recomputed : wrong;
+      default: break;
+    }
+    if (now != has_forward && (now != is_recomputed || recomputes(o.pass))) return wrong;
+    return yields_weight_gradient(o.pass) || has == stage_backward::input ? complete : has_input;
   };
   std::vector<state> states(std::size_t{s_.stages()} * s_.micro, nothing);
   std::size_t pairs = 0;
@@ -303,7 +355,7 @@ constexpr bool verifier::all_ops_are_right() const {
       for (const op o : c) {
         if (!is_in_range(o) || !is_at_home(rank, o)) return false;
         state& now = states[std::size_t{o.stage} * s_.micro + o.micro];
-        now = after(o.pass, now);
+        now = after(o, now);
         if (now == wrong) return false;
         pairs += now == complete;
       }

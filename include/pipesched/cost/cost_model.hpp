@@ -4,6 +4,7 @@
 // The concept of a cost model: durations of cells, transfer times, and sizes. Any unit of time will do, as long as one
 // model uses one unit; sizes are in bytes.
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -17,14 +18,24 @@
 
 namespace pipesched {
 
+/// The ranks that a message keeps busy for latency + bytes / bandwidth: none; its sender, after the cell that made it and before
+/// the next; or its receiver, too, right before the first cell that needs it.
+enum class link_busy : std::uint8_t { none, sender, both };
+inline constexpr std::array<std::string_view, 3> link_busy_names = {"none", "sender", "both"};
+constexpr std::string_view to_string(link_busy b) noexcept { return link_busy_names[static_cast<std::size_t>(b)]; }
+
 /// Requirements of simulate() and the bounds on a cost model:
 ///  * `duration(cell)`: how long a rank is busy with the cell;
 ///  * `transfer(from, to, tensor)`: time from the production of a tensor until it arrives on another rank.
 /// Both may depend on stage, rank, micro-batch and partner; none may be negative. Optional members, found by name:
 ///  * `duration(cell, rank)`: in place of the above, for ranks that differ;
+///  * `busy(from, to, tensor)`: the link_busy of a message; default: none;
 ///  * `release(cell, i)` or `release(cell, i, rank)`: time from the cell's start until its i-th op has produced its output.
 ///    Without it outputs are released at the end of the cell, as the published bubble formulas assume;
-///  * `bytes(op)`: bytes that the op keeps (F) or, as a negative number, frees (B, I, W), for measure();
+///  * `bytes(op)`: bytes that are kept from the start of an F; that an R keeps again from its start, and an F gives back at its
+///    end if there is an R; and that a B, I or W keeps from its end, negative where it frees some. Asked for these passes alone;
+///  * `transient(op)`: bytes on top while the op runs;
+///  * `message(tensor)`: bytes of a message, for fits();
 ///  * `weights(stage)`: bytes of the stage's parameters, gradients and optimizer state;
 ///  * `may_overlap()`: the pass_pair_set of cells that a planner may use; default: F with B and F with I;
 ///  * `check(stages)` or `check(stages, ranks, micro)`: throws schedule_error if the numbers make no sense for that many;
@@ -52,6 +63,23 @@ constexpr void check_costs(const Costs& costs, std::uint32_t stages, std::uint32
     costs.check(stages, ranks, micro);
   else if constexpr (requires { costs.check(stages); })
     costs.check(stages);
+}
+
+template <typename Costs>
+constexpr link_busy busy_of(const Costs& costs, std::uint32_t from, std::uint32_t to, tensor_id t) {
+  if constexpr (requires { costs.busy(from, to, t); })
+    return costs.busy(from, to, t);
+  else
+    return link_busy::none;
+}
+
+// False if messages certainly keep no rank busy.
+template <typename Costs>
+constexpr bool may_be_busy(const Costs& costs) {
+  if constexpr (requires { costs.keeps_ranks_busy(); })
+    return costs.keeps_ranks_busy();
+  else
+    return requires(tensor_id t) { costs.busy(0u, 0u, t); };
 }
 
 // Time that a rank is busy with a cell.
@@ -84,6 +112,24 @@ constexpr void require_cost(double value, std::string_view name, std::int64_t st
                                : value > 0 ? "infinite"
                                            : "not a number",
                                "; expected a finite number that is not negative, nearest 0"}));
+}
+
+// Bytes of an op, each 0 if the model does not know it.
+template <typename Costs>
+constexpr double bytes_of(const Costs& costs, op o, pass as) {
+  if constexpr (requires { costs.bytes(o); }) {
+    o.pass = as;
+    return costs.bytes(o);
+  } else {
+    return 0;
+  }
+}
+template <typename Costs>
+constexpr double transient_of(const Costs& costs, op o) {
+  if constexpr (requires { costs.transient(o); })
+    return costs.transient(o);
+  else
+    return 0;
 }
 
 // The times of a backward and its two halves, of which any may be given.

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/core/op.hpp"
@@ -28,16 +30,46 @@ struct pass_pair {
 /// The passes of an overlapped cell. @pre c.overlapped()
 constexpr pass_pair pair_of(const cell& c) noexcept { return {c[0].pass, c[1].pass}; }
 
-/// "FB".
-inline std::string to_string(pass_pair p) { return {letter(p.first), letter(p.second)}; }
+/// "FB", and with a pass of two letters "F(RB)".
+inline std::string to_string(pass_pair p) {
+  std::string text;
+  for (const pass one : {p.first, p.second}) {
+    const bool long_name = name(one).size() > 1;
+    ((text += long_name ? "(" : "") += name(one)) += long_name ? ")" : "";
+  }
+  return text;
+}
 
-/// The pair of two letters out of F, B, I and W; nothing if `text` is not that.
+/// The pair of two passes out of F, B, I, W, R, (RB) and (RI); nothing if `text` is not that.
 constexpr std::optional<pass_pair> parse_pass_pair(std::string_view text) noexcept {
-  if (text.size() != 2) return std::nullopt;
-  const pass_pair p{pass_of(text[0]), pass_of(text[1])};
-  if (p.first == pass::none || p.second == pass::none) return std::nullopt;
+  const auto next = [&]() -> pass {
+    const std::size_t close = text.starts_with('(') ? text.find(')') : text.npos;
+    const std::string_view one = close == text.npos ? text.substr(0, 1) : text.substr(1, close - 1);
+    if (close != text.npos && one.size() < 2) return pass::none;
+    text.remove_prefix(close == text.npos ? one.size() : close + 1);
+    return pass_of(one);
+  };
+  pass_pair p{};
+  p.first = next(), p.second = next();
+  if (p.first == pass::none || p.second == pass::none || !text.empty()) return std::nullopt;
   return p;
 }
+/// What parse_pass_pair() takes, in words.
+inline constexpr std::string_view pass_pair_expected = "two of F, B, I, W, R, (RB), (RI)";
+
+namespace detail {
+
+// A cell whose backwards do not recompute, and how many of its ops did so inside.
+constexpr std::pair<int, cell> split_recompute(cell c) noexcept {
+  int inside = 0;
+  for (op& o : c) {
+    inside += o.pass != without_recompute(o.pass);
+    o.pass = without_recompute(o.pass);
+  }
+  return {inside, c};
+}
+
+}  // namespace detail
 
 /// A set of pass pairs.
 class pass_pair_set {
@@ -52,29 +84,28 @@ class pass_pair_set {
     return {{pass::forward, pass::backward}, {pass::forward, pass::backward_input}};
   }
 
-  constexpr void insert(pass_pair p) noexcept { bits_ = static_cast<std::uint16_t>(bits_ | bit(p)); }
+  constexpr void insert(pass_pair p) noexcept { bits_ |= bit(p); }
   constexpr bool contains(pass_pair p) const noexcept { return (bits_ & bit(p)) != 0; }
   constexpr bool empty() const noexcept { return bits_ == 0; }
-  /// The pairs, in the order of F, B, I and W.
+  /// The pairs, in the order of F, B, I, W, R, RB and RI.
   constexpr std::vector<pass_pair> pairs() const {
     std::vector<pass_pair> found;
-    const pass all[] = {pass::forward, pass::backward, pass::backward_input, pass::backward_weight};
-    for (std::size_t a = 0; a < 4; ++a)
-      for (std::size_t b = a; b < 4; ++b)
-        if (contains({all[a], all[b]})) found.push_back({all[a], all[b]});
+    for (std::size_t a = 1; a < std::size(pass_table); ++a)
+      for (std::size_t b = a; b < std::size(pass_table); ++b)
+        if (const pass_pair p{static_cast<pass>(a), static_cast<pass>(b)}; contains(p)) found.push_back(p);
     return found;
   }
 
   friend constexpr bool operator==(const pass_pair_set&, const pass_pair_set&) = default;
 
  private:
-  static constexpr std::uint16_t bit(pass_pair p) noexcept {
+  static constexpr std::uint64_t bit(pass_pair p) noexcept {
     const auto index = [](pass one) { return static_cast<unsigned>(one) - 1; };
     const unsigned a = index(p.first), b = index(p.second);
-    return static_cast<std::uint16_t>(1u << (a < b ? 4 * a + b : 4 * b + a));
+    return std::uint64_t{1} << (a < b ? 8 * a + b : 8 * b + a);
   }
 
-  std::uint16_t bits_ = 0;
+  std::uint64_t bits_ = 0;
 };
 
 /// "FB, FI"; empty for an empty set.

@@ -16,38 +16,12 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/machine.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
-
-/// Duration of an overlapped cell of two passes, for all stages or for two given ones.
-struct pair_time {
-  pass_pair passes{};
-  std::optional<std::array<std::uint16_t, 2>> stages{};  ///< of `passes.first` and `passes.second`; default: any
-  double time = 0;
-
-  /// True if it prices this cell. The order of the cell's ops does not matter.
-  constexpr bool prices(const cell& c) const noexcept {
-    const auto is = [&](std::size_t first, std::size_t second) {
-      return c[first].pass == passes.first && c[second].pass == passes.second &&
-             (!stages || ((*stages)[0] == c[first].stage && (*stages)[1] == c[second].stage));
-    };
-    return is(0, 1) || is(1, 0);
-  }
-
-  friend constexpr bool operator==(const pair_time&, const pair_time&) = default;
-};
-
-/// A link between two ranks, in one direction.
-struct rank_link {
-  std::uint32_t from = 0, to = 0;
-  double latency = 0;
-  std::optional<double> bandwidth{};  ///< bytes per unit of time; default: infinite
-
-  friend constexpr bool operator==(const rank_link&, const rank_link&) = default;
-};
 
 /// Costs by stage, and by rank and micro-batch where these differ. Transfers are by cut: entry s is between stages s and
 /// s+1, for activations and gradients alike.
@@ -58,6 +32,7 @@ struct rank_link {
 ///  3. with an `overlap_efficiency` e, and at most a + b: max(sum of compute, sum of communication) / e if any
 ///     communication is given, else max(a, b) / e;
 ///  4. a + b.
+/// A backward that recomputes inside lasts `recompute` longer, alone and in a pair, unless `pairs` prices that pair: "F(RB)".
 ///
 /// With micro-batches of lengths l >= k, it is k times that and l - k times the longer op alone.
 struct stage_costs {
@@ -65,6 +40,7 @@ struct stage_costs {
   optional_per_stage backward_input{};         ///< default: backward - backward_weight, or half of backward, or 1
   optional_per_stage backward_weight{};        ///< default: backward - backward_input, or half of backward, or 1
   optional_per_stage backward{};               ///< default: backward_input + backward_weight
+  optional_per_stage recompute{};              ///< R; default: forward
   optional_per_stage overlapped{};             ///< of F with B and F with I
   std::optional<double> overlap_efficiency{};  ///< 0 < e <= 1; not beside `overlapped`
 
@@ -87,6 +63,7 @@ struct stage_costs {
   per_stage transfer_time = 0;
   per_stage message_bytes = 0;
   optional_per_stage bandwidth{};
+  link_busy transfers_busy = link_busy::none;  ///< the ranks that such a transfer keeps busy
   /// Between these ranks: latency + message_bytes / bandwidth, whatever transfer_time and bandwidth say of the cut.
   std::vector<rank_link> links{};
 
@@ -95,12 +72,23 @@ struct stage_costs {
   /// By micro-batch, relative lengths: durations, bytes kept and messages are multiplied by them; default: 1 each.
   std::vector<double> micro_batches{};
 
-  /// Bytes: kept from the start of F; freed at the end of I; freed at the end of W (default: the rest); parameters,
-  /// gradients and optimizer state of the stage.
+  /// Bytes: kept from the start of F; freed at the end of I; freed at the end of W (default: the rest). In place of
+  /// freed_by_input, what is kept between the end of I and the end of W, which may be more than before. The part of
+  /// kept_by_forward that recomputation starts from, and all that F keeps then; parameters, gradients and optimizer state of
+  /// the stage.
   per_stage kept_by_forward = 0;
   per_stage freed_by_input = 0;
   optional_per_stage freed_by_weight{};
+  optional_per_stage context{};
+  per_stage kept_input = 0;
   per_stage weight_bytes = 0;
+  /// Bytes on top while an op runs: of F, B, I and W (default: as B) and R (default: as F). A backward that recomputes inside
+  /// takes the larger of its own and R's.
+  per_stage transient_forward = 0;
+  per_stage transient_backward = 0;
+  optional_per_stage transient_backward_input{};
+  optional_per_stage transient_backward_weight{};
+  optional_per_stage transient_recompute{};
 
   constexpr bool micro_batches_alike() const noexcept { return micro_batches.empty(); }
 
@@ -135,6 +123,10 @@ struct stage_costs {
       case pass::backward: return backward ? backward[o.stage] : backward_times(o.stage).whole;
       case pass::backward_input: return backward_input ? backward_input[o.stage] : backward_times(o.stage).input;
       case pass::backward_weight: return backward_weight ? backward_weight[o.stage] : backward_times(o.stage).weight;
+      case pass::recompute: return recompute ? recompute[o.stage] : forward[o.stage];
+      case pass::recompute_backward:
+      case pass::recompute_backward_input:
+        return unit_duration(with_pass(o, without_recompute(o.pass))) + unit_duration(with_pass(o, pass::recompute));
       case pass::none: break;
     }
     return 0;
@@ -146,7 +138,8 @@ struct stage_costs {
       case pass::backward: return backward_input_communication[o.stage] + backward_weight_communication[o.stage];
       case pass::backward_input: return backward_input_communication[o.stage];
       case pass::backward_weight: return backward_weight_communication[o.stage];
-      case pass::none: break;
+      case pass::recompute: return std::min(forward_communication[o.stage], unit_duration(o));
+      default: break;
     }
     return 0;
   }
@@ -154,8 +147,14 @@ struct stage_costs {
   constexpr double unit_duration(const cell& c) const noexcept {
     const double a = unit_duration(c[0]);
     if (!c.overlapped()) return a;
-    const double b = unit_duration(c[1]);
     if (const pair_time* given = find_pair(c)) return given->time;
+    if (const auto [inside, rest] = detail::split_recompute(c); inside > 0) {
+      double duration = unit_duration(rest);
+      for (const op o : c)
+        if (o.pass != without_recompute(o.pass)) duration += unit_duration(with_pass(o, pass::recompute));
+      return duration;
+    }
+    const double b = unit_duration(c[1]);
     if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return overlapped[c[0].stage];
     if (!overlap_efficiency) return a + b;
     const double communicated = communication(c[0]) + communication(c[1]);
@@ -172,23 +171,53 @@ struct stage_costs {
   constexpr double transfer(std::uint32_t from, std::uint32_t to, tensor_id t) const noexcept {
     const std::uint32_t cut = t.kind == tensor_kind::gradient ? t.stage - 1u : t.stage;
     const auto sent = [&](double per_time) { return message_bytes[cut] * length_of(t.micro) / per_time; };
-    for (const rank_link& link : links)
-      if (link.from == from && link.to == to) return link.latency + (link.bandwidth ? sent(*link.bandwidth) : 0);
+    if (const rank_link* link = find_link(from, to))
+      return link->latency + (link->bandwidth ? sent(*link->bandwidth) : 0);
     return transfer_time[cut] + (bandwidth ? sent(bandwidth[cut]) : 0);
+  }
+
+  constexpr link_busy busy(std::uint32_t from, std::uint32_t to, tensor_id) const noexcept {
+    const rank_link* const link = find_link(from, to);
+    return link ? link->busy : transfers_busy;
+  }
+  constexpr bool keeps_ranks_busy() const noexcept {
+    return transfers_busy != link_busy::none ||
+           std::any_of(links.begin(), links.end(), [](const rank_link& l) { return l.busy != link_busy::none; });
   }
 
   constexpr double bytes(op o) const noexcept {
     const double length = length_of(o.micro);
-    const double kept = length * kept_by_forward[o.stage], by_input = length * freed_by_input[o.stage];
+    const double kept = length * kept_by_forward[o.stage];
+    const double by_input = context ? kept - length * context[o.stage] : length * freed_by_input[o.stage];
     const double by_weight = freed_by_weight ? length * freed_by_weight[o.stage] : kept - by_input;
     switch (o.pass) {
       case pass::forward: return kept;
       case pass::backward: return -(by_input + by_weight);
       case pass::backward_input: return -by_input;
       case pass::backward_weight: return -by_weight;
-      case pass::none: break;
+      case pass::recompute: return kept - length * kept_input[o.stage];
+      default: break;
     }
     return 0;
+  }
+  constexpr double transient(op o) const noexcept {
+    const auto of = [&](pass p) {
+      const per_stage& backward_bytes = transient_backward;
+      switch (p) {
+        case pass::forward: return transient_forward[o.stage];
+        case pass::backward_input:
+          return (transient_backward_input ? *transient_backward_input : backward_bytes)[o.stage];
+        case pass::backward_weight:
+          return (transient_backward_weight ? *transient_backward_weight : backward_bytes)[o.stage];
+        case pass::recompute: return (transient_recompute ? *transient_recompute : transient_forward)[o.stage];
+        default: return backward_bytes[o.stage];
+      }
+    };
+    const pass own = without_recompute(o.pass);
+    return length_of(o.micro) * (own == o.pass ? of(own) : std::max(of(own), of(pass::recompute)));
+  }
+  constexpr double message(tensor_id t) const noexcept {
+    return message_bytes[t.kind == tensor_kind::gradient ? t.stage - 1u : t.stage] * length_of(t.micro);
   }
   constexpr double weights(std::uint32_t stage) const noexcept { return weight_bytes[stage]; }
 
@@ -203,7 +232,7 @@ struct stage_costs {
   /// @throws schedule_error if an array has another length than 1 or `stages` (or `stages` - 1, for cuts), a number is
   /// negative, infinite or NaN, a backward is shorter than its one given half, communication is longer than its op, the
   /// efficiency is not in (0, 1] or stands beside `overlapped`, a pair names a stage that does not exist or is given
-  /// twice, a bandwidth is 0, or more is freed than kept.
+  /// twice, a bandwidth is 0, more is freed than kept, kept_input is more than kept, or context stands beside what is freed.
   constexpr void check(std::uint32_t stages) const {
     for_each_field(*this, [&](const auto& field, std::string_view name) {
       const bool per_cut = is_per_cut(name);
@@ -220,19 +249,24 @@ struct stage_costs {
       throw schedule_error(
           "costs: overlapped and overlap_efficiency both give the time of an F with a B; expected one of "
           "them");
+    if (context && (freed_by_weight || freed_by_input != per_stage(0)))
+      throw schedule_error(
+          "costs: memory.context and memory.freed_by_input or freed_by_weight both give what I leaves for W; expected "
+          "one of "
+          "them");
     if (bandwidth)
       for (double value : bandwidth->values())
         if (value == 0) throw schedule_error("costs: bandwidth is 0; expected more than 0");
-    check_pairs(stages);
+    detail::check_pairs(pairs, stages);
     for (std::uint32_t s = 0; s < stages; ++s) check_stage(s);
   }
   /// Also if there are speeds for another number of ranks, lengths for another number of micro-batches, or one of them is 0;
   /// if a link is between ranks that do not exist, or given twice.
   constexpr void check(std::uint32_t stages, std::uint32_t ranks, std::uint32_t micro) const {
     check(stages);
-    check_factors(rank_speeds, "rank_speeds", ranks, "rank");
-    check_factors(micro_batches, "micro_batches", micro, "micro-batch");
-    check_links(ranks);
+    detail::check_factors(rank_speeds, "rank_speeds", ranks, "rank");
+    detail::check_factors(micro_batches, "micro_batches", micro, "micro-batch");
+    detail::check_links(links, ranks);
   }
 
   /// Calls `f(field, name)` for every number or array, a per_stage or an optional one, with the name it has in JSON.
@@ -242,6 +276,7 @@ struct stage_costs {
     f(self.backward_input, "backward_input");
     f(self.backward_weight, "backward_weight");
     f(self.backward, "backward");
+    f(self.recompute, "recompute");
     f(self.overlapped, "overlapped");
     f(self.forward_communication, "communication.forward");
     f(self.backward_input_communication, "communication.backward_input");
@@ -254,7 +289,14 @@ struct stage_costs {
     f(self.kept_by_forward, "memory.kept_by_forward");
     f(self.freed_by_input, "memory.freed_by_input");
     f(self.freed_by_weight, "memory.freed_by_weight");
+    f(self.context, "memory.context");
+    f(self.kept_input, "memory.kept_input");
     f(self.weight_bytes, "memory.weights");
+    f(self.transient_forward, "transient.F");
+    f(self.transient_backward, "transient.B");
+    f(self.transient_backward_input, "transient.I");
+    f(self.transient_backward_weight, "transient.W");
+    f(self.transient_recompute, "transient.R");
   }
 
   /// True for the fields with one number per cut between stages.
@@ -262,9 +304,25 @@ struct stage_costs {
     return name == "transfer" || name == "message_bytes" || name == "bandwidth";
   }
 
+  /// True for the fields that a rank's share divides among its stages: not those of cuts, nor what one op needs while it runs.
+  static constexpr bool is_divided(std::string_view name) noexcept {
+    return !is_per_cut(name) && !name.starts_with("transient.");
+  }
+
   friend constexpr bool operator==(const stage_costs&, const stage_costs&) = default;
 
  private:
+  constexpr const rank_link* find_link(std::uint32_t from, std::uint32_t to) const noexcept {
+    for (const rank_link& link : links)
+      if (link.from == from && link.to == to) return &link;
+    return nullptr;
+  }
+
+  static constexpr op with_pass(op o, pass p) noexcept {
+    o.pass = p;
+    return o;
+  }
+
   constexpr const pair_time* find_pair(const cell& c) const noexcept {
     const pair_time* general = nullptr;
     for (const pair_time& p : pairs) {
@@ -273,67 +331,6 @@ struct stage_costs {
       general = &p;
     }
     return general;
-  }
-
-  // The stages of a pair of equal passes are unordered, as the ops of a cell are.
-  static constexpr bool same_cells(const pair_time& a, const pair_time& b) noexcept {
-    if (!(a.passes == b.passes) || a.stages.has_value() != b.stages.has_value()) return false;
-    if (!a.stages) return true;
-    const std::array swapped{(*b.stages)[1], (*b.stages)[0]};
-    const bool same_order = a.passes.first == b.passes.first, equal_passes = a.passes.first == a.passes.second;
-    return (same_order && *a.stages == *b.stages) || ((!same_order || equal_passes) && *a.stages == swapped);
-  }
-
-  static constexpr void check_factors(const std::vector<double>& factors, std::string_view name, std::uint32_t expected,
-                                      std::string_view what) {
-    if (!factors.empty() && factors.size() != expected)
-      throw schedule_error(
-          detail::concat({"costs: ", name, " has ", factors.size(), factors.size() == 1 ? " number" : " numbers",
-                          "; expected ", expected, ", one per ", what}));
-    for (std::size_t i = 0; i < factors.size(); ++i) check_positive(factors[i], detail::concat({name, "[", i, "]"}));
-  }
-  static constexpr void check_positive(double value, const std::string& name) {
-    detail::require_cost(value, name);
-    if (value == 0) throw schedule_error(detail::concat({"costs: ", name, " is 0; expected more than 0"}));
-  }
-
-  constexpr void check_links(std::uint32_t ranks) const {
-    for (std::size_t i = 0; i < links.size(); ++i) {
-      const rank_link& link = links[i];
-      const std::string name = detail::concat({"links[", i, "]"});
-      for (const std::uint32_t rank : {link.from, link.to})
-        if (rank >= ranks)
-          throw schedule_error(detail::concat(
-              {"costs: ", name, " names rank ", rank, "; expected 0 to ", ranks - 1, ", nearest ", ranks - 1}));
-      if (link.from == link.to)
-        throw schedule_error(
-            detail::concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
-      detail::require_cost(link.latency, name + ".latency");
-      if (link.bandwidth) check_positive(*link.bandwidth, name + ".bandwidth");
-      for (std::size_t before = 0; before < i; ++before)
-        if (links[before].from == link.from && links[before].to == link.to)
-          throw schedule_error(detail::concat(
-              {"costs: ", name, " is for the ranks of links[", before, "]; expected one link for a pair"}));
-    }
-  }
-
-  constexpr void check_pairs(std::uint32_t stages) const {
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-      const pair_time& p = pairs[i];
-      if (p.passes.first == pass::none || p.passes.second == pass::none)
-        throw schedule_error(detail::concat({"costs: pairs[", i, "] has no two passes; expected two of F, B, I, W"}));
-      if (!(p.time >= 0 && p.time <= std::numeric_limits<double>::max()))
-        detail::require_cost(p.time, detail::concat({"pairs[", i, "].time"}));
-      if (p.stages)
-        for (std::uint16_t s : *p.stages)
-          if (s >= stages)
-            throw schedule_error(detail::concat(
-                {"costs: pairs[", i, "] names stage ", s, "; expected 0 to ", stages - 1, ", nearest ", stages - 1}));
-      for (std::size_t before = 0; before < i; ++before)
-        if (same_cells(pairs[before], p))
-          throw schedule_error(detail::concat(
-              {"costs: pairs[", i, "] prices the cells of pairs[", before, "] again; expected one price"}));
-    }
   }
 
   constexpr void check_stage(std::uint32_t s) const {
@@ -346,6 +343,10 @@ struct stage_costs {
     check_part("forward", forward_communication[s], forward[s]);
     check_part("backward_input", backward_input_communication[s], backward_times(s).input);
     check_part("backward_weight", backward_weight_communication[s], backward_times(s).weight);
+    if (kept_input[s] > kept_by_forward[s])
+      throw schedule_error(
+          detail::concat({"costs: memory.kept_input of stage ", s, " is ", kept_input[s], ", more than the ",
+                          kept_by_forward[s], " that its forward keeps; nearest ", kept_by_forward[s]}));
     const double freed = freed_by_input[s] + (freed_by_weight ? freed_by_weight[s] : 0);
     if (freed > kept_by_forward[s])
       throw schedule_error(

@@ -22,6 +22,7 @@ struct uniform_costs {
   std::optional<double> backward{};         ///< default: backward_input + backward_weight
   std::optional<double> overlapped{};       ///< F with B or I in one cell; default, and any other pair: the sum
   double transfer_time = 0;                 ///< between two ranks
+  std::optional<double> recompute{};        ///< R; default: forward
 
   static constexpr bool micro_batches_alike() noexcept { return true; }
 
@@ -35,14 +36,19 @@ struct uniform_costs {
       case pass::backward: return backward_times().whole;
       case pass::backward_input: return backward_times().input;
       case pass::backward_weight: return backward_times().weight;
+      case pass::recompute: return recompute.value_or(forward);
+      case pass::recompute_backward: return backward_times().whole + recompute.value_or(forward);
+      case pass::recompute_backward_input: return backward_times().input + recompute.value_or(forward);
       case pass::none: break;
     }
     return 0;
   }
   constexpr double duration(const cell& c) const noexcept {
     if (!c.overlapped()) return duration(c[0]);
-    if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(c))) return *overlapped;
-    return duration(c[0]) + duration(c[1]);
+    const auto [inside, rest] = detail::split_recompute(c);
+    const double again = inside * recompute.value_or(forward);
+    if (overlapped && pass_pair_set::forward_with_backward().contains(pair_of(rest))) return *overlapped + again;
+    return duration(rest[0]) + duration(rest[1]) + again;
   }
   constexpr double transfer(std::uint32_t, std::uint32_t, tensor_id) const noexcept { return transfer_time; }
 
@@ -54,6 +60,7 @@ struct uniform_costs {
     detail::require_cost(backward_weight.value_or(0), "backward_weight");
     detail::require_cost(overlapped.value_or(0), "overlapped");
     detail::require_cost(transfer_time, "transfer");
+    detail::require_cost(recompute.value_or(0), "recompute");
     detail::require_rest_of_backward(backward_times());
   }
 

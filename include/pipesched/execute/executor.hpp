@@ -29,12 +29,15 @@ void require_trainer(const program& p, std::uint32_t rank) {
     throw schedule_error(concat({"the trainer has no ", function, ", which ", to_string(o), " needs", hint}));
   };
   if constexpr (!trainer_has::backward<Trainer> || !trainer_has::backward_input<Trainer> ||
-                !trainer_has::backward_weight<Trainer>)
+                !trainer_has::backward_weight<Trainer> || !trainer_has::recompute<Trainer>)
     for (const cell& c : p.schedule[rank])
       for (op o : c) {
-        if (o.pass == pass::backward && !trainer_has::backward<Trainer>)
+        if (recomputes(o.pass) && !trainer_has::recompute<Trainer>)
+          needs(o, "recompute", "; keep_activations() makes a schedule that recomputes nothing");
+        const pass own = without_recompute(o.pass);
+        if (own == pass::backward && !trainer_has::backward<Trainer>)
           needs(o, "backward", "; split_backward() makes I and W of B");
-        if (o.pass == pass::backward_input && !trainer_has::backward_input<Trainer>)
+        if (own == pass::backward_input && !trainer_has::backward_input<Trainer>)
           needs(o, "backward_input", "; merge_backward() makes B of I and W");
         if (o.pass == pass::backward_weight && !trainer_has::backward_weight<Trainer>)
           needs(o, "backward_weight", "; merge_backward() makes B of I and W");
@@ -52,7 +55,9 @@ void require_trainer(const program& p, std::uint32_t rank) {
 
 template <typename Trainer>
 void run_op(Trainer& trainer, const task& t) {
-  switch (t.what.pass) {
+  if constexpr (trainer_has::recompute<Trainer>)
+    if (recomputes(t.what.pass)) trainer.recompute(t);
+  switch (without_recompute(t.what.pass)) {
     case pass::forward:
       if constexpr (trainer_has::forward<Trainer>) trainer.forward(t);
       return;
@@ -65,7 +70,7 @@ void run_op(Trainer& trainer, const task& t) {
     case pass::backward_weight:
       if constexpr (trainer_has::backward_weight<Trainer>) trainer.backward_weight(t);
       return;
-    case pass::none: return;
+    default: return;
   }
 }
 

@@ -36,14 +36,17 @@ struct reduction {
 };
 
 /// The functions of a trainer. `forward`, `buffer` and a backward, whole or in two halves, are always needed: `backward` if the
-/// program has a B, `backward_input` and `backward_weight` if it has an I; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
+/// program has a B, `backward_input` and `backward_weight` if it has an I; `recompute` if it recomputes; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
 /// two ops if there is one; otherwise they run one after the other, forwards first. A member that has one of these names but
 /// cannot be called like this does not compile.
 ///
-///   void forward(task)                    reads buffer slots.input, fills slots.activation, writes buffer slots.output
+///   void forward(task)                    reads buffer slots.input, fills slots.activation, writes buffer slots.output; if
+///                                         there is a slots.kept_input, that is all that stays
 ///   void backward(task)                   the same with gradients; input or output is no_slot at the ends of the model
 ///   void backward_input(task), void backward_weight(task)
-///   void overlapped(task, task)
+///   void recompute(task)                  fills slots.activation again from what F left in slots.kept_input; called for R,
+///                                         and before the backward for RB and RI
+///   void overlapped(task, task)           for RB and RI it recomputes, too
 ///   std::span<std::byte> buffer(tensor_id message, std::uint32_t n)   the message's bytes in buffer n: at least 1, as many
 ///                                                                     on its sender as on its receiver
 ///   std::span<std::byte> weight_gradient(std::uint32_t chunk)
@@ -66,6 +69,10 @@ concept backward_input = requires(T& t, const task k) {
 template <typename T>
 concept backward_weight = requires(T& t, const task k) {
   { t.backward_weight(k) } -> std::same_as<void>;
+};
+template <typename T>
+concept recompute = requires(T& t, const task k) {
+  { t.recompute(k) } -> std::same_as<void>;
 };
 template <typename T>
 concept overlapped = requires(T& t, const task k) {

@@ -4,15 +4,18 @@
 // Cost models as JSON, specified by costs.schema.json beside this header. Every entry may be left out; where an entry is a
 // number, it may be an array with one number per stage:
 //
-//   {"forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1,
+//   {"forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1, "recompute": 1,
 //    "overlapped": 3, "overlap_efficiency": 0.9,              one of the two
 //    "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "FI"],
 //    "communication": {"forward": 0, "backward_input": 0, "backward_weight": 0},
 //    "release": {"forward": 1, "backward": 3},
 //    "transfer": 0, "message_bytes": 0, "bandwidth": 1,       per cut between stages
-//    "links": [{"from": 0, "to": 1, "latency": 0, "bandwidth": 1}],
+//    "transfers_busy": "none",
+//    "links": [{"from": 0, "to": 1, "latency": 0, "bandwidth": 1, "busy": "none"}],
 //    "rank_speeds": [1, 0.5], "micro_batches": [1, 0.7],      one per rank, one per micro-batch
-//    "memory": {"kept_by_forward": 0, "freed_by_input": 0, "freed_by_weight": 0, "weights": 0}}
+//    "memory": {"kept_by_forward": 0, "freed_by_input": 0, "freed_by_weight": 0, "context": 0,    context in place of the two
+//               "kept_input": 0, "weights": 0},
+//    "transient": {"F": 0, "B": 0, "I": 0, "W": 0, "R": 0}}
 //
 // overlap_efficiency, pairs and allowed_pairs are for all stages, links, rank_speeds and micro_batches by rank and micro-batch. The meaning of each entry: stage_costs.
 
@@ -77,6 +80,14 @@ std::vector<double> cost_factors(const Json& j, const std::string& path) {
 }
 
 template <typename Json>
+link_busy busy_of_text(const Json& j, std::string_view path) {
+  for (std::size_t b = 0; b < link_busy_names.size(); ++b)
+    if (j.is_string() && j.template get_ref<const std::string&>() == link_busy_names[b])
+      return static_cast<link_busy>(b);
+  refuse_entry(path, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+}
+
+template <typename Json>
 rank_link link_of_entry(const Json& j, const std::string& path) {
   if (!j.is_object())
     refuse_entry(path, "is not an object; expected one such as {\"from\": 0, \"to\": 1, \"latency\": 0.1}");
@@ -93,8 +104,11 @@ rank_link link_of_entry(const Json& j, const std::string& path) {
       link.latency = cost_number(item.value(), at);
     } else if (item.key() == "bandwidth") {
       link.bandwidth = cost_number(item.value(), at);
+    } else if (item.key() == "busy") {
+      link.busy = busy_of_text(item.value(), at);
     } else {
-      refuse_name(at, std::array<std::string, 4>{path + ".from", path + ".to", path + ".latency", path + ".bandwidth"});
+      refuse_name(at, std::array<std::string, 5>{path + ".from", path + ".to", path + ".latency", path + ".bandwidth",
+                                                 path + ".busy"});
     }
   }
   return link;
@@ -103,7 +117,7 @@ rank_link link_of_entry(const Json& j, const std::string& path) {
 template <typename Json>
 pass_pair pair_of_text(const Json& j, std::string_view path) {
   const auto pair = j.is_string() ? parse_pass_pair(j.template get_ref<const std::string&>()) : std::nullopt;
-  if (!pair) refuse_entry(path, "is not a pair; expected two letters out of F, B, I and W, such as \"FB\"");
+  if (!pair) refuse_entry(path, concat({"is not a pair; expected ", pass_pair_expected, ", such as \"FB\""}));
   return *pair;
 }
 
@@ -140,8 +154,8 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
 
 // All names of entries, those in groups with the group's: "memory.weights".
 inline std::vector<std::string_view> names_of_costs() {
-  std::vector<std::string_view> names{"overlap_efficiency", "pairs",        "allowed_pairs", "links",
-                                      "rank_speeds",        "micro_batches"};
+  std::vector<std::string_view> names{"overlap_efficiency", "pairs",       "allowed_pairs", "links",
+                                      "transfers_busy",     "rank_speeds", "micro_batches"};
   const stage_costs costs;
   stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
   return names;
@@ -180,6 +194,8 @@ void read_entry(stage_costs& costs, const std::string& name, const Json& value) 
       refuse_entry(name, "is not an array; expected one such as [{\"from\": 0, \"to\": 1, \"latency\": 0.1}]");
     for (const Json& one : value)
       costs.links.push_back(link_of_entry(one, concat({"links[", costs.links.size(), "]"})));
+  } else if (name == "transfers_busy") {
+    costs.transfers_busy = busy_of_text(value, name);
   } else if (name == "rank_speeds") {
     costs.rank_speeds = cost_factors(value, name);
   } else if (name == "micro_batches") {
@@ -190,7 +206,7 @@ void read_entry(stage_costs& costs, const std::string& name, const Json& value) 
 }
 
 constexpr bool is_group_of_costs(std::string_view name) {
-  return name == "communication" || name == "release" || name == "memory";
+  return name == "communication" || name == "release" || name == "memory" || name == "transient";
 }
 
 inline double finite(double value, std::string_view name) {
@@ -202,7 +218,7 @@ template <typename Json>
 void write_pairs(Json& j, const stage_costs& costs) {
   for (const pair_time& p : costs.pairs) {
     if (p.passes.first == pass::none || p.passes.second == pass::none)
-      refuse_entry("pairs", "has an entry without two passes; expected two of F, B, I, W");
+      refuse_entry("pairs", detail::concat({"has an entry without two passes; expected ", pass_pair_expected}));
     Json pair = {{"ops", to_string(p.passes)}, {"time", finite(p.time, "pairs")}};
     if (p.stages) pair["stages"] = *p.stages;
     j["pairs"].push_back(std::move(pair));
@@ -215,9 +231,11 @@ void write_pairs(Json& j, const stage_costs& costs) {
 // Links, speeds of ranks, lengths of micro-batches.
 template <typename Json>
 void write_machine(Json& j, const stage_costs& costs) {
+  if (costs.transfers_busy != link_busy::none) j["transfers_busy"] = to_string(costs.transfers_busy);
   for (const rank_link& l : costs.links) {
     Json link = {{"from", l.from}, {"to", l.to}, {"latency", finite(l.latency, "links")}};
     if (l.bandwidth) link["bandwidth"] = finite(*l.bandwidth, "links");
+    if (l.busy != link_busy::none) link["busy"] = to_string(l.busy);
     j["links"].push_back(std::move(link));
   }
   for (const auto& [name, factors] :

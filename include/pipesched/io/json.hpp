@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Schedules as JSON: format "pipesched.schedule", version 1, specified by schedule.schema.json beside this header.
+// Schedules as JSON: format "pipesched.schedule", versions 1 and 2, specified by schedule.schema.json beside this header.
 //
 //   write_json(stream, schedule)   writes to a stream without building a document
 //   read_json(stream or text)      reads the parser's events without building a document
@@ -38,14 +38,26 @@ schedule read_json_from(Iterator first, Iterator last) {
   return std::move(handler).result();
 }
 
+inline std::string backward_entry(const schedule& s) {
+  std::string text;
+  for (const stage_backward b : s.backward)
+    (((text += text.empty() ? ", \"backward\": [" : ",") += '"') += to_string(b)) += '"';
+  return text.empty() ? text : text + ']';
+}
+
 }  // namespace detail
 
 /// Makes the document of a schedule: `nlohmann::json j = schedule`.
 template <typename Json>
 void to_json(Json& j, const schedule& s) {
-  j = {{"format", json_format}, {"version", json_version}, {"name", std::string_view(s.name)},
-       {"pp", s.pp()},          {"stages", s.stages()},    {"micro", s.micro}};
+  j = {{"format", json_format},
+       {"version", detail::json_version_of(s)},
+       {"name", std::string_view(s.name)},
+       {"pp", s.pp()},
+       {"stages", s.stages()},
+       {"micro", s.micro}};
   if (s.forward_only) j["forward_only"] = true;
+  for (const stage_backward b : s.backward) j["backward"].push_back(to_string(b));
   Json tables = Json::array();
   for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica)
     tables.push_back(std::vector(s.placement.rank_of_stage(replica).begin(), s.placement.rank_of_stage(replica).end()));
@@ -68,11 +80,12 @@ void from_json(const Json& j, schedule& s) {
 
 /// Writes the same document with one line per rank. Takes memory for the text of one row.
 inline void write_json(std::ostream& out, const schedule& s) {
-  std::string text = "{\"format\": \"" + std::string(json_format) + "\", \"version\": " + std::to_string(json_version) +
-                     ", \"name\": " + nlohmann::json(s.name.view()).dump() + ", \"pp\": " + std::to_string(s.pp()) +
-                     ", \"stages\": " + std::to_string(s.stages()) + ", \"micro\": " + std::to_string(s.micro) +
-                     (s.forward_only ? ", \"forward_only\": true" : "") + ",\n \"placement\": {\"kind\": \"" +
-                     std::string(to_string(s.placement.kind())) + "\", \"rank_of_stage\": [";
+  std::string text =
+      "{\"format\": \"" + std::string(json_format) + "\", \"version\": " + std::to_string(detail::json_version_of(s)) +
+      ", \"name\": " + nlohmann::json(s.name.view()).dump() + ", \"pp\": " + std::to_string(s.pp()) +
+      ", \"stages\": " + std::to_string(s.stages()) + ", \"micro\": " + std::to_string(s.micro) +
+      (s.forward_only ? ", \"forward_only\": true" : "") + detail::backward_entry(s) +
+      ",\n \"placement\": {\"kind\": \"" + std::string(to_string(s.placement.kind())) + "\", \"rank_of_stage\": [";
   for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica) {
     text += replica == 0 ? "[" : ",[";
     for (std::uint16_t rank : s.placement.rank_of_stage(replica)) (text += std::to_string(rank)) += ',';

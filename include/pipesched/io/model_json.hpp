@@ -132,7 +132,7 @@ class model_reader {
   }
   static void read(const json& j, const std::string& path, pass_pair& to) {
     const auto pair = j.is_string() ? parse_pass_pair(j.get_ref<const std::string&>()) : std::nullopt;
-    if (!pair) refuse(path, "is not a pair; expected two letters out of F, B, I and W, such as \"FB\"");
+    if (!pair) refuse(path, concat({"is not a pair; expected ", pass_pair_expected, ", such as \"FB\""}));
     to = *pair;
   }
   static void read(const json& j, const std::string& path, std::array<std::string, 2>& to) {

@@ -5,7 +5,7 @@
 //
 //   {"format": "pipesched.program", "version": 1, "name": ..., "pp": ..., "stages": ..., "micro": ...,
 //    "channels": [{"from": 0, "to": 1, "messages": 8, "receive_buffers": 4, "send_buffers": 4}, ...],
-//    "pools": [{"activations": 4, "weights": 0, "buffers": 8, "reductions": 0}, ...],
+//    "pools": [{"activations": 4, "weights": 0, "kept_inputs": 0, "buffers": 8, "reductions": 0}, ...],
 //    "ranks": [[{"receive": "1B0", "channel": 1, "buffer": 4},
 //               {"compute": "0F0", "slots": [{"activation": 0, "output": 0}]},
 //               {"send": "0F0", "channel": 0, "buffer": 0},
@@ -38,6 +38,7 @@ inline nlohmann::ordered_json slots_of(const op_slots& s) {
   nlohmann::ordered_json j = nlohmann::ordered_json::object();
   if (s.activation != no_slot) j["activation"] = s.activation;
   if (s.context != no_slot) j["weights"] = s.context;
+  if (s.kept_input != no_slot) j["kept_input"] = s.kept_input;
   if (s.input != no_slot) j["input"] = s.input;
   if (s.output != no_slot) j["output"] = s.output;
   return j;
@@ -85,6 +86,7 @@ inline void write_json(std::ostream& out, const program& p) {
   for (const pool_sizes& s : p.pools)
     head["pools"].push_back({{"activations", s[pool::activation]},
                              {"weights", s[pool::context]},
+                             {"kept_inputs", s[pool::kept_input]},
                              {"buffers", s[pool::tensor]},
                              {"reductions", s[pool::reduction]}});
   std::string text = head.dump();

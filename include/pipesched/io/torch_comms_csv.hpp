@@ -79,7 +79,7 @@ class torch_comms_writer {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::size_t i = 0; i < s_[rank].size(); ++i)
         for (op o : s_[rank][i])
-          if (has_output(o, s_.stages()) && destination(product_of(o)) != rank)
+          if (has_output(o, s_.chain()) && destination(product_of(o)) != rank)
             all.push_back({t_[rank][i].end, rank, product_of(o)});
     std::stable_sort(all.begin(), all.end(), [](const sent& a, const sent& b) { return a.when < b.when; });
     for (const sent& m : all) {
@@ -131,12 +131,12 @@ class torch_comms_writer {
 
 /// Writes the compute_comms form. O(n log n) in the number of messages.
 /// @throws schedule_error for an invalid schedule and what the format cannot express: stages held twice, as DualPipe's are,
-/// and overlapped cells other than an F with a B or I.
+/// frozen stages, ops that recompute, and overlapped cells other than an F with a B or I.
 inline void write_torch_comms_csv(std::ostream& out, const schedule& s, torch_waits waits = torch_waits::written) {
   detail::require_torch_placement(s);
   const timeline t = simulate(s);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
-    for (const cell& c : s[rank]) detail::require_torch_overlap(c, rank);
+    for (const cell& c : s[rank]) detail::require_torch_cell(c, rank);
   detail::torch_comms_writer rows(t, waits);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) out << rows.row(rank);
 }

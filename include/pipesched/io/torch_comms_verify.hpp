@@ -205,14 +205,14 @@ class torch_comms_verifier {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::size_t cell = 0; cell < s_[rank].size(); ++cell)
         for (op o : s_[rank][cell]) {
-          if (const auto in = input_of(o, s_.stages())) {
+          if (const auto in = input_of(o, s_.chain())) {
             const std::size_t i = ends_of(in->kind == tensor_kind::activation, in->stage, in->micro).receive;
             if (i != none && actions_[i].before_cell > cell)
               add(rule::order, rank, [&] {
                 return concat({in_column(i), " comes after ", to_string(o), ", which needs it"});
               });
           }
-          if (const auto out = output_of(o, s_.stages())) {
+          if (const auto out = output_of(o, s_.chain())) {
             const std::size_t i = ends_of(out->kind == tensor_kind::activation, out->stage, out->micro).send;
             if (i != none && actions_[i].before_cell <= cell)
               add(rule::order, rank, [&] {

@@ -191,6 +191,8 @@ class torch_csv_reader {
       if (!c && read_action(text)) return;
     }
     if (!c) refuse(text);
+    for (op o : *c)
+      if (recomputes(o.pass)) refuse(text);
     for (op o : *c) {
       claim(o.stage);
       if (o.micro == 0xFFFF'FFFF) fail("a micro-batch of 4294967295; expected at most 4294967294");
@@ -296,9 +298,15 @@ inline void require_torch_placement(const schedule& s) {
   if (s.placement.replicas() > 1)
     throw schedule_error(concat({"PyTorch's CSV has each stage on one rank, and ", s.name.view(),
                                  " holds every stage twice; dualpipev and hanayo hold it once"}));
+  if (!s.backward.empty())
+    throw schedule_error("PyTorch's CSV has a whole backward for every stage; here some are frozen");
 }
 
-inline void require_torch_overlap(const cell& c, std::uint32_t rank) {
+inline void require_torch_cell(const cell& c, std::uint32_t rank) {
+  for (const op o : c)
+    if (recomputes(o.pass))
+      throw schedule_error(concat({"PyTorch has no action that recomputes, the module does so itself; got ",
+                                   to_string(o), " on rank ", rank, "; keep_activations() drops it"}));
   if (c.overlapped() && !torch_overlaps(c))
     throw schedule_error(concat({"PyTorch overlaps an F with a B or I; got ", to_string(c), " on rank ", rank}));
 }
@@ -313,8 +321,8 @@ inline void append_torch_text(std::string& to, const cell& c) {
 }  // namespace detail
 
 /// Writes the compute_only form, without idle cells.
-/// @throws schedule_error for what the format cannot express: stages held twice, as DualPipe's are, and overlapped cells
-/// other than an F with a B or I.
+/// @throws schedule_error for what the format cannot express: stages held twice, as DualPipe's are, frozen stages, ops
+/// that recompute, and overlapped cells other than an F with a B or I.
 inline void write_torch_csv(std::ostream& out, const schedule& s) {
   detail::require_torch_placement(s);
   std::string text;
@@ -322,7 +330,7 @@ inline void write_torch_csv(std::ostream& out, const schedule& s) {
     text.clear();
     for (const cell& c : s[rank]) {
       if (!text.empty()) text += ',';
-      detail::require_torch_overlap(c, rank);
+      detail::require_torch_cell(c, rank);
       detail::append_torch_text(text, c);
     }
     out << (text += "\r\n");

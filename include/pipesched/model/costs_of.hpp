@@ -28,6 +28,8 @@ constexpr double duration_of(const layer& l, pass p) noexcept {
          : p == pass::backward        ? t.whole
          : p == pass::backward_input  ? t.input
          : p == pass::backward_weight ? t.weight
+         : p == pass::recompute       ? l.recompute.value_or(l.forward)
+         : p != pass::none            ? duration_of(l, without_recompute(p)) + duration_of(l, pass::recompute)
                                       : 0;
 }
 
@@ -40,14 +42,6 @@ class stage_sums {
     if (m.ranks.size() > 1 && m.ranks.size() != where.ranks())
       throw schedule_error(concat({"model: there are ", m.ranks.size(), " entries in ranks; expected 1, or ",
                                    where.ranks(), ", one per rank"}));
-    for (std::size_t i = 0; i < m.links.size(); ++i)
-      if (m.links[i].busy != link_busy::none)
-        throw schedule_error(concat({"model: links[", i, "].busy is ", to_string(m.links[i].busy),
-                                     ", which costs cannot say yet; expected none"}));
-    for (const layer& l : layers_)
-      if (l.context.value_or(l.kept) > l.kept)
-        throw schedule_error(concat({"model: a layer of the kind ", l.kind, " has a context of ", *l.context,
-                                     " bytes, more than the ", l.kept, " that it keeps, which costs cannot say yet"}));
     for (const layer_pair& p : m.pairs)
       if (std::find(passes_.begin(), passes_.end(), p.passes) == passes_.end()) passes_.push_back(p.passes);
     find_pairs_of_stages();
@@ -74,9 +68,24 @@ class stage_sums {
     costs.backward_weight = sums([](const layer& l) { return l.backward_times().weight; });
     costs.backward = sums([](const layer& l) { return l.backward_times().whole; });
     costs.kept_by_forward = sums([](const layer& l) { return l.kept; });
-    costs.freed_by_input = sums([](const layer& l) { return l.kept - l.context.value_or(l.kept); });
+    costs.recompute = sums([](const layer& l) { return l.recompute.value_or(l.forward); });
+    costs.context = sums([](const layer& l) { return l.context.value_or(l.kept); });
+    costs.kept_input = sums([](const layer& l) { return l.kept_input; });
     costs.weight_bytes = sums([](const layer& l) { return l.weights; });
     costs.message_bytes = messages(first);
+    const auto largest = [&](auto&& of) {
+      std::vector<double> values(p.stages(), 0);
+      for (std::size_t s = 0; s < p.stages(); ++s)
+        for (std::size_t i = first[s]; i < first[s + 1]; ++i)
+          values[s] = std::max<double>(values[s], of(layers_[i].transient));
+      return per_stage(std::move(values));
+    };
+    using bytes = transient_bytes;
+    costs.transient_forward = largest([](const bytes& t) { return t.forward; });
+    costs.transient_backward = largest([](const bytes& t) { return t.backward; });
+    costs.transient_backward_input = largest([](const bytes& t) { return t.backward_input.value_or(t.backward); });
+    costs.transient_backward_weight = largest([](const bytes& t) { return t.backward_weight.value_or(t.backward); });
+    costs.transient_recompute = largest([](const bytes& t) { return t.recompute.value_or(t.forward); });
     for (const auto& [a, b] : stages_)
       for (const pass_pair& passes : passes_)
         if (auto priced = pair_of_stages(first, a, b, passes)) costs.pairs.push_back(*priced);
@@ -111,11 +120,11 @@ class stage_sums {
     };
     for (const model_link& l : m_.links) {
       if (!l.from) {
-        machine_.transfer_time = l.latency;
+        machine_.transfer_time = l.latency, machine_.transfers_busy = l.busy;
         if (l.bandwidth) machine_.bandwidth = *bandwidth(l);
         continue;
       }
-      machine_.links.push_back({*l.from, *l.to, l.latency, bandwidth(l)});
+      machine_.links.push_back({*l.from, *l.to, l.latency, bandwidth(l), l.busy});
     }
     for (std::uint32_t r = 0; r < where_.ranks(); ++r) machine_.rank_speeds.push_back(rank_at(m_, r).speed);
     if (std::all_of(machine_.rank_speeds.begin(), machine_.rank_speeds.end(), [](double s) { return s == 1; }))
@@ -140,7 +149,8 @@ class stage_sums {
                                           pass_pair passes) const {
     if (passes.first == passes.second && a > b) return std::nullopt;  // the same cells as of b and a
     const auto nth = [&](std::uint16_t stage, pass p, std::size_t i) -> const layer& {
-      return p == pass::forward ? layers_[first[stage] + i] : layers_[first[stage + 1u] - 1 - i];
+      return p == pass::forward || p == pass::recompute ? layers_[first[stage] + i]
+                                                        : layers_[first[stage + 1u] - 1 - i];
     };
     const std::size_t of_a = first[a + 1u] - first[a], of_b = first[b + 1u] - first[b];
     bool any = false;
@@ -168,7 +178,8 @@ class stage_sums {
 
 }  // namespace detail
 
-/// Costs by stage: times, bytes and weights are sums over the stage's layers, its message is that of its last layer, an empty
+/// Costs by stage: times, bytes and weights are sums over the stage's layers, what an op needs while it runs is that of the
+/// layer that needs most, its message is that of its last layer, an empty
 /// stage passes on what it got. In an overlapped cell the layers of both stages are paired in the order in which they run,
 /// those of a backward from the last; each pair takes its time in `pairs`, or the sum where none is given, and layers left
 /// over run alone. Linear in layers, and in stages times the chunks of a rank where pairs have prices.

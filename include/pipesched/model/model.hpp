@@ -82,12 +82,6 @@ struct model_rank {
   friend constexpr bool operator==(const model_rank&, const model_rank&) = default;
 };
 
-/// The ranks that a message keeps busy for latency + bytes / bandwidth: none; its sender, after the cell that made it and before
-/// the next; or its receiver, too, right before the first cell that needs it.
-enum class link_busy : std::uint8_t { none, sender, both };
-inline constexpr std::array<std::string_view, 3> link_busy_names = {"none", "sender", "both"};
-constexpr std::string_view to_string(link_busy b) noexcept { return link_busy_names[static_cast<std::size_t>(b)]; }
-
 /// A directed link between two ranks; one without ranks is for all pairs that have no link of their own.
 struct model_link {
   std::optional<std::uint32_t> from{}, to{};  ///< both or none
@@ -189,7 +183,7 @@ inline void require_pairs_of(const model& m) {
     const layer_pair& p = m.pairs[i];
     const std::string at = concat({"pairs[", i, "]"});
     if (p.passes.first == pass::none || p.passes.second == pass::none)
-      throw schedule_error(concat({"model: ", at, " has no two passes; expected two of F, B, I, W"}));
+      throw schedule_error(concat({"model: ", at, " has no two passes; expected ", pass_pair_expected}));
     require_number(p.time, at + ".time");
     for (const std::string& kind : p.kinds)
       if (!known(kind))

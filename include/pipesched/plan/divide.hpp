@@ -40,7 +40,7 @@ struct division {
   double uniform_makespan = 0;           ///< of uniform_partition()
   double lower_bound = 0;                ///< for all partitions of the placement
   lower_bound_result partition_bound{};  ///< for this one
-  bool fits = true;                      ///< each rank's weights and activations are within its memory
+  bool fits = true;                      ///< fits() for the memory of the model's ranks
   std::uint64_t evaluations = 0;
 };
 

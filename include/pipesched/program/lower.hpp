@@ -31,24 +31,34 @@ struct lower_options {
   /// that needs. With equal stages 1 costs no time for 1F1B, zero bubble and DualPipe; interleaved families need up to 6,
   /// looped BFS one per micro-batch.
   std::uint32_t depth = 4;
-  /// Pairs of stages that share their weights, such as the embedding and the head. A stage is in at most one pair.
-  std::vector<std::array<std::uint16_t, 2>> tied{};
+  /// Groups of stages that share their weights, such as the embedding and the head: {{0, 7}}, {{0, 3, 7}}. A stage is in at
+  /// most one group.
+  std::vector<std::vector<std::uint16_t>> tied{};
 };
 
 namespace detail {
 
-inline void require_tied(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied) {
+inline void require_tied(const schedule& s, const std::vector<std::vector<std::uint16_t>>& tied) {
   std::vector<bool> taken(s.stages());
-  for (const auto& pair : tied) {
-    if (pair[0] == pair[1] || std::max(pair[0], pair[1]) >= s.stages())
-      throw schedule_error(
-          concat({"tied stages are two different stages in 0..", s.stages() - 1, "; got ", pair[0], " and ", pair[1]}));
-    for (const std::uint16_t stage : pair) {
+  for (const auto& group : tied) {
+    if (group.size() < 2) throw schedule_error(concat({"a group of tied stages has at least 2; got ", group.size()}));
+    std::vector<std::uint32_t> on_rank(s.pp(), 0);
+    for (const std::uint16_t stage : group) {
+      if (stage >= s.stages())
+        throw schedule_error(
+            concat({"tied stages are stages 0 to ", s.stages() - 1, "; got ", stage, ", nearest ", s.stages() - 1}));
       if (taken[stage])
-        throw schedule_error(concat({"a stage is tied to at most one other; got two for stage ", stage}));
+        throw schedule_error(
+            concat({"a stage is in at most one group of tied stages, once; got stage ", stage, " again"}));
+      taken[stage] = true;
+      if (!s.forward_only && s.backward_of(stage) != stage_backward::full)
+        throw schedule_error(concat({"tied stages are trained; stage ", stage, " is frozen"}));
       if (s.placement.replicas() == 2 && s.placement.rank_of_stage(0)[stage] == s.placement.rank_of_stage(1)[stage])
         throw schedule_error(concat({"a stage with both replicas on one rank cannot be tied; got stage ", stage}));
-      taken[stage] = true;
+      for (std::uint32_t replica = 0; replica < s.placement.replicas(); ++replica)
+        if (const std::uint16_t rank = s.placement.rank_of_stage(replica)[stage]; ++on_rank[rank] > 2)
+          throw schedule_error(concat({"a rank holds at most 2 stages of a group of tied stages; rank ", rank,
+                                       " holds a third, stage ", stage}));
     }
   }
 }
@@ -75,7 +85,8 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
 
 /// The program of a schedule. Receives are posted as soon as a buffer is free, so no message delays another one. If
 /// `depth` is so small that ranks would wait for each other in a cycle, the channels concerned get more buffers.
-/// @throws schedule_error if the schedule is not valid, depth is 0, or a tied stage does not exist or is tied twice
+/// @throws schedule_error if the schedule is not valid, depth is 0, or for tied stages that do not exist, are frozen,
+/// in a group twice, or more than two of a group on one rank.
 /// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   detail::require_empty(detail::verifier(s, 1).run_without_cycles());

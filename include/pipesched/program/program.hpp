@@ -76,11 +76,14 @@ constexpr bool is_weight_gradient(const action& a) noexcept { return a.what.kind
 
 /// The slots of one op. Tensors between stages of one rank also have a buffer.
 struct op_slots {
-  std::uint32_t activation = no_slot;  ///< kept from the start of F to the end of B or W
-  std::uint32_t context = no_slot;     ///< kept from the start of I to the end of W; for a whole B while it runs
-  /// The buffer that it reads; no_slot for the first stage's F and the last stage's B or I.
+  /// Kept from the start of F to the end of B or W. If it is recomputed: while F runs, and from the start of R, RB or RI.
+  std::uint32_t activation = no_slot;
+  std::uint32_t context = no_slot;  ///< kept from the start of I to the end of W; for a whole B while it runs
+  /// What recomputation starts from: kept from the start of F to the end of R, RB or RI; no_slot if nothing is recomputed.
+  std::uint32_t kept_input = no_slot;
+  /// The buffer that it reads; no_slot for the first stage's F, the last stage's B or I, R, and W.
   std::uint32_t input = no_slot;
-  /// The buffer that it writes; no_slot for the last stage's F, the first stage's B or I, and W.
+  /// The buffer that it writes; no_slot for the last stage's F, the first trained stage's B or I, R, and W.
   std::uint32_t output = no_slot;
 
   friend constexpr bool operator==(const op_slots&, const op_slots&) = default;
@@ -90,12 +93,13 @@ struct op_slots {
 enum class pool : std::uint8_t {
   activation,    ///< as many as the rank's peak of activations
   context,       ///< as many as the rank's peak of pending W, and of B that run
+  kept_input,    ///< as many as the rank's peak of activations that are not kept and will be recomputed
   tensor,        ///< one activation or gradient each: received, sent or between stages of the rank
   reduction,     ///< one received weight gradient each
   sent_gradient  ///< the trainer's own memory: one for each weight gradient that is sent
 };
-inline constexpr std::array<std::string_view, 5> pool_names = {"activation", "context", "tensor", "reduction",
-                                                               "sent gradient"};
+inline constexpr std::array<std::string_view, 6> pool_names = {"activation", "context",   "kept input",
+                                                               "tensor",     "reduction", "sent gradient"};
 
 /// The number of slots of each kind that a rank needs: `sizes[pool::activation]`.
 ///
@@ -147,6 +151,23 @@ inline void require_rank(const program& p, std::uint32_t rank) {
 
 }  // namespace detail
 
+namespace detail {
+
+// Calls `f(buffer, tensor)` for every tensor that a buffer of the rank ever holds.
+template <typename F>
+void for_each_held(const program& p, std::uint32_t rank, F&& f) {
+  const stage_chain chain = p.schedule.chain();
+  for (const action& a : p.actions[rank]) {
+    if (a.kind == action_kind::receive) f(a.buffer, a.what);
+    if (a.kind != action_kind::compute) continue;
+    const cell& c = p.schedule[rank][a.index];
+    for (std::size_t i = 0; i < c.size(); ++i)
+      if (const auto made = output_of(c[i], chain)) f(p.slots[rank][a.index][i].output, *made);
+  }
+}
+
+}  // namespace detail
+
 /// Bytes that each buffer of a rank needs, by its number: `bytes_of(message)` of the largest message that it ever holds, 0 for
 /// sent gradients. Stages may differ in their sizes. Linear in the number of actions.
 /// @throws schedule_error if the program has no such rank
@@ -154,16 +175,9 @@ template <typename BytesOf>
 std::vector<std::size_t> buffer_bytes(const program& p, std::uint32_t rank, BytesOf&& bytes_of) {
   detail::require_rank(p, rank);
   std::vector<std::size_t> bytes(p.pools[rank].buffers(), 0);
-  const auto holds = [&](std::uint32_t buffer, tensor_id message) {
+  detail::for_each_held(p, rank, [&](std::uint32_t buffer, tensor_id message) {
     bytes[buffer] = std::max<std::size_t>(bytes[buffer], bytes_of(message));
-  };
-  for (const action& a : p.actions[rank]) {
-    if (a.kind == action_kind::receive) holds(a.buffer, a.what);
-    if (a.kind != action_kind::compute) continue;
-    const cell& c = p.schedule[rank][a.index];
-    for (std::size_t i = 0; i < c.size(); ++i)
-      if (const auto made = output_of(c[i], p.schedule.stages())) holds(p.slots[rank][a.index][i].output, *made);
-  }
+  });
   return bytes;
 }
 

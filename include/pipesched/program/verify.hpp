@@ -17,11 +17,13 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/program/describe.hpp"
@@ -79,6 +81,7 @@ class program_verifier {
 
   void check_program() {
     hosted_ = hosted_stages(s_);
+    recomputed_.emplace(s_);
     totals_.reserve(hosted_.size());
     for (const auto& stages : hosted_) totals_.emplace_back(stages.size());
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank) {
@@ -168,6 +171,7 @@ class program_verifier {
   void check_slots(std::uint32_t rank) {
     activations_.clear(p_.pools[rank][pool::activation]);
     contexts_.clear(p_.pools[rank][pool::context]);
+    kept_inputs_.clear(p_.pools[rank][pool::kept_input]);
     const std::span<const cell> row = s_[rank];
     const auto slots = p_.slots[rank];
     for (std::size_t i = 0; i < row.size(); ++i) {
@@ -178,16 +182,28 @@ class program_verifier {
     }
   }
   void check_slots_of(std::uint32_t rank, std::size_t i, op o, const op_slots& slots) {
-    check_slot(rank, i, o, activations_, slots.activation, properties(o.pass).takes_activation);
-    if (!properties(o.pass).takes_activation)
+    const bool forward = o.pass == pass::forward, recomputed = (*recomputed_)(o);
+    check_slot(rank, i, o, activations_, slots.activation, forward || recomputes(o.pass));
+    if (recomputed && (forward || recomputes(o.pass)))
+      check_slot(rank, i, o, kept_inputs_, slots.kept_input, forward);
+    else if (slots.kept_input != no_slot)
+      refuse_slot(rank, i, o, kept_inputs_);
+    if (needs_context(o))
       check_slot(rank, i, o, contexts_, slots.context, yields_input_gradient(o.pass));
     else if (slots.context != no_slot)
-      add(rule::slot, rank, i, concat({to_string(o), " has a context slot that it does not need"}));
+      refuse_slot(rank, i, o, contexts_);
+  }
+  bool needs_context(op o) const {
+    return (yields_input_gradient(o.pass) || yields_weight_gradient(o.pass)) &&
+           s_.backward_of(o.stage) == stage_backward::full;
+  }
+  void refuse_slot(std::uint32_t rank, std::size_t i, op o, const slots_in_use& of) {
+    add(rule::slot, rank, i, concat({to_string(o), " has a ", of.what, " slot that it does not need"}));
   }
   void release_slots_of(std::uint32_t rank, std::size_t i, op o, const op_slots& slots) {
-    const bool last = yields_weight_gradient(o.pass);
-    if (last || s_.forward_only) activations_.release(slots.activation);
-    if (!last) return;
+    if (s_.is_last(o) || (o.pass == pass::forward && (*recomputed_)(o))) activations_.release(slots.activation);
+    if (recomputes(o.pass)) kept_inputs_.release(slots.kept_input);
+    if (!yields_weight_gradient(o.pass)) return;
     totals_[rank][o.chunk].after_last = static_cast<std::uint32_t>(i + 1);  // verify() knows the chunk
     contexts_.release(slots.context);
   }
@@ -248,6 +264,7 @@ class program_verifier {
   void check_replicas() {
     if (s_.placement.replicas() < 2 || s_.forward_only) return;
     for (std::uint32_t stage = 0; stage < s_.stages(); ++stage) {
+      if (s_.backward_of(stage) != stage_backward::full) continue;
       const std::uint32_t a = s_.placement.rank_of_stage(0)[stage], b = s_.placement.rank_of_stage(1)[stage];
       if (a == b) {
         if (total(stage, 0).added + total(stage, 1).added != 1)
@@ -316,9 +333,10 @@ class program_verifier {
   const schedule& s_;
   std::size_t max_;
   report report_;
-  std::vector<std::vector<std::uint16_t>> hosted_;                        // by rank
-  slots_in_use activations_{{}, "activation"}, contexts_{{}, "context"};  // of one rank
-  std::vector<std::vector<totals>> totals_;                               // by rank and chunk
+  std::optional<recomputed_ops> recomputed_;
+  std::vector<std::vector<std::uint16_t>> hosted_;                                                        // by rank
+  slots_in_use activations_{{}, "activation"}, contexts_{{}, "context"}, kept_inputs_{{}, "kept input"};  // of one rank
+  std::vector<std::vector<totals>> totals_;  // by rank and chunk
 };
 
 }  // namespace detail

@@ -12,10 +12,12 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"
@@ -39,7 +41,7 @@ class trace_writer {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
         for (op o : s_[rank][i])
-          if (const auto in = input_of(o, s_.stages())) users_[*in] = {rank, i};
+          if (const auto in = input_of(o, s_.chain())) users_[*in] = {rank, i};
   }
 
   std::string write() {
@@ -93,10 +95,11 @@ class trace_writer {
         concat({",\"id\":", id, ",\"name\":\"tensor\",\"cat\":\"flow\"", phase == "f" ? ",\"bp\":\"e\"},\n" : "},\n"});
   }
   static std::string_view colour(const cell& c) {
-    switch (c[0].pass) {
+    switch (without_recompute(c[0].pass)) {
       case pass::forward: return c.overlapped() ? "thread_state_running" : "thread_state_iowait";
       case pass::backward: return "thread_state_running";
       case pass::backward_input: return "good";
+      case pass::recompute: return "thread_state_unknown";
       default: return "thread_state_runnable";
     }
   }
@@ -113,12 +116,12 @@ class trace_writer {
       out_ += concat({"\",\"cat\":\"", c.overlapped() ? "overlapped" : "compute", "\",\"cname\":\"", colour(c),
                       "\",\"args\":{\"stage\":", c[0].stage, ",\"micro\":", c[0].micro, "}},\n"});
       for (op o : c)  // arrows that arrive from other ranks end here, arrows to other ranks begin here
-        if (const auto in = input_of(o, s_.stages()); in && s_.placement.rank_of(in->stage, in->micro) != rank)
+        if (const auto in = input_of(o, s_.chain()); in && s_.placement.rank_of(in->stage, in->micro) != rank)
           flow("f", rank, 0, start, id_of(*in));
       const bool swapped = c.overlapped() && released_at(c, {rank, i}, 1) < released_at(c, {rank, i}, 0);
       for (std::size_t n = 0; n < c.size(); ++n) {
         const std::size_t k = swapped ? 1 - n : n;
-        if (const auto out = output_of(c[k], s_.stages()); out && users_[*out].rank != rank)
+        if (const auto out = output_of(c[k], s_.chain()); out && users_[*out].rank != rank)
           flow("s", rank, 0, start + 0.99 * (released_at(c, {rank, i}, k) - start), id_of(*out));
       }
     }
@@ -138,7 +141,7 @@ class trace_writer {
     for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
       for (std::size_t k = 0; k < s_[rank][i].size(); ++k) {
         const cell& c = s_[rank][i];
-        const auto out = output_of(c[k], s_.stages());
+        const auto out = output_of(c[k], s_.chain());
         if (!out) continue;
         const cell_ref to = users_[*out];
         if (to.rank == rank) continue;
@@ -169,23 +172,21 @@ class trace_writer {
 
   void write_activations(std::uint32_t rank) {
     const activation_unit& unit = units_[rank];
-    const auto weight = [&](op o) { return unit.weight[s_.placement.replica_of(o.micro)]; };
-    std::int64_t live = 0;
-    const auto sample = [&](double time) {
+    const no_bytes none;
+    memory_levels memory(s_, recomputed_, unit, none);
+    std::int64_t shown = 0;
+    const auto sample = [&](double time, std::int64_t live) {
+      if (std::exchange(shown, live) == live) return;
       begin("C", rank, 0, time);
       out_ += ",\"name\":\"live activations (of the rank's share)\",\"args\":{\"live\":";
       append_value(out_, static_cast<double>(live) / static_cast<double>(unit.share));
       out_ += "}},\n";
     };
     for (std::size_t i = 0; i < s_[rank].size(); ++i) {
-      const std::int64_t before = live;
-      for (op o : s_[rank][i])
-        if (o.pass == pass::forward) live += weight(o);
-      if (live != before) sample(t_[rank][i].start);
-      const std::int64_t during = live;
-      for (op o : s_[rank][i])
-        if (s_.forward_only || yields_weight_gradient(o.pass)) live -= weight(o);
-      if (live != during) sample(t_[rank][i].end);
+      memory.start(s_[rank][i], t_[rank][i].start);
+      sample(t_[rank][i].start, memory.activations.now);
+      memory.finish(s_[rank][i], t_[rank][i].end);
+      sample(t_[rank][i].end, memory.activations.now);
     }
   }
 
@@ -199,6 +200,7 @@ class trace_writer {
   const trace_style& style_;
   tensor_table<cell_ref> users_;
   std::vector<activation_unit> units_ = activation_units(s_.placement);
+  recomputed_ops recomputed_{s_};
   std::string out_;
 };
 

@@ -6,6 +6,7 @@
 // inputs and users; per rank the live activations; per schedule the critical path. Several timelines share one time axis.
 // Mouse or keyboard; light and dark.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -32,8 +33,11 @@ struct html_panel {
   pipesched::timeline timeline;
   pipesched::explanation explanation;
   std::string title{};
-  /// Bytes that F keeps and (negative) B, I and W free, per stage. Empty: the page counts activations instead.
-  std::vector<std::array<double, 4>> bytes{};
+  /// By stage, of a micro-batch of length 1: cost_model's bytes() of F, B, I, W and R, then its transient(). Empty: the page
+  /// counts activations instead.
+  std::vector<std::array<double, 10>> bytes{};
+  std::vector<double> lengths{};  ///< of micro-batches, by which bytes are multiplied; empty: 1 each
+  std::vector<double> limits{};   ///< bytes that a rank has for them; empty: no limits
 };
 
 /// The panel of a simulated timeline. @pre t was simulated with these costs
@@ -43,17 +47,27 @@ html_panel make_panel(timeline t, const Costs& costs) {
   detail::require_timeline(p.timeline);
   p.explanation = explain(p.timeline, costs, verified);
   p.title = detail::facts_of(p.timeline, measure(p.timeline, uniform_costs{}, verified));
+  const auto length_of = [&](std::uint32_t micro) -> double {
+    if constexpr (requires { costs.length_of(micro); })
+      return costs.length_of(micro);
+    else
+      return 1;
+  };
   if constexpr (requires(op o) { costs.bytes(o); }) {
     bool any = false;
     for (std::uint32_t s = 0; s < p.timeline.schedule.stages(); ++s) {
-      std::array<double, 4> of{};
-      for (std::size_t i = 0; i < 4; ++i) {
-        of[i] = costs.bytes(op{static_cast<pass>(i + 1), 0, static_cast<std::uint16_t>(s), 0});
-        any = any || of[i] != 0;
+      std::array<double, 10> of{};
+      for (std::size_t i = 0; i < 5; ++i) {
+        const op o{static_cast<pass>(i + 1), 0, static_cast<std::uint16_t>(s), 0};
+        of[i] = detail::bytes_of(costs, o, o.pass) / length_of(0);
+        of[i + 5] = detail::transient_of(costs, o) / length_of(0);
       }
+      any = any || std::any_of(of.begin(), of.end(), [](double bytes) { return bytes != 0; });
       p.bytes.push_back(of);
     }
     if (!any) p.bytes.clear();
+    for (std::uint32_t m = 0; any && !detail::micro_batches_alike(costs) && m < p.timeline.schedule.micro; ++m)
+      p.lengths.push_back(length_of(m));
   }
   return p;
 }
@@ -131,13 +145,24 @@ class html_writer {
     if (p.bytes.empty()) {
       out_ += "null";
     } else {
-      constexpr std::string_view names[] = {"{\"F\":", ",\"B\":", ",\"I\":", ",\"W\":"};
-      for (std::size_t i = 0; i < 4; ++i) {
+      constexpr std::string_view names[] = {"{\"F\":",    ",\"B\":",    ",\"I\":",    ",\"W\":",    ",\"R\":",
+                                            ",\"runF\":", ",\"runB\":", ",\"runI\":", ",\"runW\":", ",\"runR\":"};
+      for (std::size_t i = 0; i < 10; ++i) {
         out_ += names[i];
-        list(p.bytes, [&](const std::array<double, 4>& of) { append_value(out_, of[i]); });
+        list(p.bytes, [&](const std::array<double, 10>& of) { append_value(out_, of[i]); });
       }
       out_ += '}';
     }
+    for (const auto& [key, numbers] : {std::pair(",\"lengths\":", &p.lengths), {",\"limits\":", &p.limits}}) {
+      out_ += key;
+      if (numbers->empty())
+        out_ += "null";
+      else
+        list(*numbers,
+             [&](double number) { std::isfinite(number) ? append_value(out_, number) : void(out_ += "Infinity"); });
+    }
+    out_ += ",\"backward\":";
+    list(s.backward, [&](stage_backward b) { out_ += concat({"\"", to_string(b), "\""}); });
     out_ += ",\"rows\":[";
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
       out_ += rank == 0 ? "\n[\"" : ",\n[\"";

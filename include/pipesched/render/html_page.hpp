@@ -16,9 +16,9 @@ inline constexpr std::string_view html_page_head = R"html(<!doctype html>
 <title>pipeline schedules</title>
 <style>
 :root { --bg:#fff; --fg:#1c1c1c; --dim:#666; --line:#d4d4d4; --hatch:#bbb; --frame:#000; --pick:#d0021b; --path:#c2185b; --card:#fffff4;
-  --F:#fbbf5b; --B:#74b257; --I:#c4e6a6; --W:#3f78b5; --Ft:#000; --Bt:#000; --It:#000; --Wt:#fff; --mem:#8a5fbf55; }
+  --F:#fbbf5b; --B:#74b257; --I:#c4e6a6; --W:#3f78b5; --R:#cda5dc; --Ft:#000; --Bt:#000; --It:#000; --Wt:#fff; --Rt:#000; --mem:#8a5fbf55; }
 :root[data-theme=dark] { --bg:#17191c; --fg:#eaeaea; --dim:#9aa0a6; --line:#3a3d42; --hatch:#4a4f57; --frame:#fff; --pick:#ff6b6b; --path:#ff5fa2; --card:#23262b;
-  --F:#e0a03c; --B:#5c9a42; --I:#9cc97b; --W:#4f8fd3; --mem:#b58cff55; }
+  --F:#e0a03c; --B:#5c9a42; --I:#9cc97b; --W:#4f8fd3; --R:#b085c4; --mem:#b58cff55; }
 * { box-sizing:border-box; }
 html, body { margin:0; height:100%; overflow:hidden; background:var(--bg); color:var(--fg); font:13px/1.4 system-ui, sans-serif; }
 body { display:flex; flex-direction:column; }
@@ -46,7 +46,7 @@ canvas { position:absolute; inset:0; width:100%; height:100%; display:block; out
 <button id="path" aria-pressed="false" title="c">Critical path</button>
 <button id="memory" aria-pressed="false" title="m">Memory</button>
 <button id="theme" title="t">Light / dark</button><button id="helpbutton" title="?">Keys</button>
-<div id="legend"><span><i class="key" style="background:var(--F)"></i>forward</span> <span><i class="key" style="background:var(--B)"></i>backward</span> <span><i class="key" style="background:var(--I)"></i>for inputs</span> <span><i class="key" style="background:var(--W)"></i>for weights</span> <span><i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped pair</span> <span><i class="key" style="background:repeating-linear-gradient(135deg,var(--bg) 0 3px,var(--dim) 3px 4px);border-color:var(--line)"></i>idle</span> <span><i class="key" style="border:0;height:6px;border-bottom:2px solid var(--frame);vertical-align:2px"></i><b id="later" style="font-weight:normal">a later stage of the rank</b></span> <span title="the number in a cell"><i class="key" style="border:0;text-align:center;font:12px/12px system-ui,sans-serif;font-style:normal">7</i>micro-batch</span> <span id="unit">1 activation: a micro-batch through all stages of a rank</span></div>
+<div id="legend"><span><i class="key" style="background:var(--F)"></i>forward</span> <span><i class="key" style="background:var(--B)"></i>backward</span> <span><i class="key" style="background:var(--I)"></i>for inputs</span> <span><i class="key" style="background:var(--W)"></i>for weights</span> <span id="again"><i class="key" style="background:var(--R)"></i>recompute</span> <span><i class="key" style="background:linear-gradient(90deg,var(--F) 40%,var(--B) 40%);border-width:2px"></i>overlapped pair</span> <span><i class="key" style="background:repeating-linear-gradient(135deg,var(--bg) 0 3px,var(--dim) 3px 4px);border-color:var(--line)"></i>idle</span> <span><i class="key" style="border:0;height:6px;border-bottom:2px solid var(--frame);vertical-align:2px"></i><b id="later" style="font-weight:normal">a later stage of the rank</b></span> <span title="the number in a cell"><i class="key" style="border:0;text-align:center;font:12px/12px system-ui,sans-serif;font-style:normal">7</i>micro-batch</span> <span id="unit">1 activation: a micro-batch through all stages of a rank</span></div>
 </header>
 <ul id="notes">)html";
 
@@ -57,7 +57,7 @@ inline constexpr std::string_view html_page_middle = R"html(</ul>
 <dt>shift + arrows, drag, wheel</dt><dd>move</dd>
 <dt>0</dt><dd>fit to the window</dd>
 <dt>c</dt><dd>critical path of each schedule</dd>
-<dt>m</dt><dd>live activations per rank; 1 is one micro-batch through the rank's whole share. Bytes where the costs know them</dd>
+<dt>m</dt><dd>live activations per rank; 1 is one micro-batch through the rank's whole share. Bytes where the costs know them, and a line at what the rank has for them</dd>
 <dt>t</dt><dd>light or dark</dd>
 <dt>Esc</dt><dd>choose nothing</dd>
 <dt>?</dt><dd>this list</dd></dl></div>
@@ -71,8 +71,8 @@ const $ = id => document.getElementById(id), canvas = $("canvas"), g = canvas.ge
 const ROW = 22, GAP = 46, AXIS = 26;
 let left = 90, view = {from: 0, scale: 0, y: 0}, fitted = true, chosen = null, showPath = false, showMemory = false, size = {w: 0, h: 0};
 
-// One op of the notation: [stage, letter, micro].
-const parse = text => (text.match(/\d+[FBIW]\d+/g) || []).map(o => { const m = /(\d+)(.)(\d+)/.exec(o); return [+m[1], m[2], +m[3]]; });
+// One op of the notation: [stage, letter, micro, true if it recomputes inside].
+const parse = text => (text.match(/\d+[A-Z]+\d+/g) || []).map(o => { const m = /(\d+)(R?)([FBIWR])(\d+)/.exec(o) || /(\d+)()(R)(\d+)/.exec(o); return [+m[1], m[3], +m[4], m[2] === "R"]; });
 const format = n => String(+n.toPrecision(7));
 const bytes = n => { const k = n >= 1000 ? Math.min(6, Math.floor(Math.log10(n) / 3)) : 0; return +(n / 1000 ** k).toPrecision(3) + " " + ["", "k", "M", "G", "T", "P", "E"][k] + "B"; };
 for (const s of DATA) {
@@ -80,6 +80,8 @@ for (const s of DATA) {
   s.makespan = Math.max(0, ...s.rows.map(r => r.t.length ? r.t[r.t.length - 1] : 0));
   s.waits = new Map(s.gaps.map(w => [w[0] + "," + w[1], w]));
   s.index = null;
+  s.again = new Set();  // stage and micro-batch of what is recomputed
+  for (const row of s.rows) for (const ops of row.ops) for (const [st, p, m, inside] of ops) if (p === "R" || inside) s.again.add(st + "," + m);
   s.onPath = new Set(s.path.map(p => p.join()));
 }
 const ends = Math.max(...DATA.map(s => s.makespan)), longest = ends > 0 ? Math.max(ends, 1e-299) : 1;
@@ -97,10 +99,11 @@ function neighbours(s, r, i) {
   for (const [st, p, m] of s.rows[r].ops[i]) {
     if (p === "F") {
       if (st > 0) add(inputs, "F" + (st - 1) + "," + m);
-      add(outputs, "F" + (st + 1) + "," + m); add(outputs, "I" + st + "," + m);
+      add(outputs, "F" + (st + 1) + "," + m); add(outputs, (index.has("R" + st + "," + m) ? "R" : "I") + st + "," + m);
+    } else if (p === "R") { add(inputs, "F" + st + "," + m); add(outputs, "I" + st + "," + m);
     } else if (p === "W") { add(inputs, "I" + st + "," + m);
     } else {
-      add(inputs, "F" + st + "," + m); add(inputs, "I" + (st + 1) + "," + m);
+      add(inputs, (index.has("R" + st + "," + m) ? "R" : "F") + st + "," + m); add(inputs, "I" + (st + 1) + "," + m);
       add(outputs, "I" + (st - 1) + "," + m); if (p === "I") add(outputs, "W" + st + "," + m);
     }
   }
@@ -132,7 +135,7 @@ function fit() { view = {from: 0, scale: 0, y: 0}; fitted = true; draw(); }
 let style = {};
 function readStyle() {
   const css = getComputedStyle(document.documentElement);
-  for (const name of ["bg", "fg", "dim", "line", "hatch", "frame", "pick", "path", "mem", "F", "B", "I", "W", "Ft", "Bt", "It", "Wt"]) style[name] = css.getPropertyValue("--" + name).trim();
+  for (const name of ["bg", "fg", "dim", "line", "hatch", "frame", "pick", "path", "mem", "F", "B", "I", "W", "R", "Ft", "Bt", "It", "Wt", "Rt"]) style[name] = css.getPropertyValue("--" + name).trim();
   const tile = document.createElement("canvas"), c = tile.getContext("2d");
   tile.width = tile.height = 6; c.strokeStyle = style.hatch; c.beginPath(); c.moveTo(0, 6); c.lineTo(6, 0); c.stroke();
   style.idle = g.createPattern(tile, "repeat");
@@ -143,6 +146,7 @@ function readStyle() {
   $("later").textContent = [more && "a later stage of the rank", two && "replica 1"].filter(Boolean).join(", or ");
   $("later").parentNode.style.display = two || more ? "" : "none";
   $("unit").style.display = more ? "" : "none";
+  $("again").style.display = DATA.some(s => s.again.size > 0) ? "" : "none";
 }
 
 let asked = false;
@@ -185,10 +189,11 @@ function paintRow(s, r, y) {
       i = Math.max(i + 1, firstAfter(t, view.from + (a + 1.2 - left) / view.scale));
       continue;
     }
-    const parts = ops.map(o => o[1] === "B" ? 2 : 1), sum = parts.reduce((p, q) => p + q);
+    const parts = ops.map(o => (o[1] === "B" ? 2 : 1) + (o[3] ? 1 : 0)), sum = parts.reduce((p, q) => p + q);
     let x = X(t[2 * i]);
     ops.forEach((o, k) => {
-      const w = (b - X(t[2 * i])) * parts[k] / sum, x0 = Math.max(x, left), x1 = x + w;
+      const w = (b - X(t[2 * i])) * parts[k] / sum, x1 = x + w, own = x + (o[3] ? w / parts[k] : 0), x0 = Math.max(own, left);
+      if (own > Math.max(x, left)) { g.fillStyle = style.R; g.fillRect(Math.max(x, left), y, own - Math.max(x, left), ROW); }
       if (x1 > left) {
         g.fillStyle = style[o[1]]; g.fillRect(x0, y, x1 - x0, ROW);
         const name = String(o[2]);
@@ -209,30 +214,40 @@ function memoryOf(s, r) {
   const row = s.rows[r];
   if (row.memory) return row.memory;
   const steps = [0, 0], share = m => 1 / s.hosted[m >= s.split ? 1 : 0][r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
+  // What an op of a pass keeps from its start (F, R) or its end (the others, negative where it frees).
+  const bytes = (p, st, m) => (s.lengths ? s.lengths[m] : 1) * s.memory[p][st], keeps = (p, st, m) => s.memory ? bytes(p, st, m) : p === "F" || p === "R" ? share(m) : p === "I" ? 0 : -share(m);
+  const has = st => s.forwardOnly ? "none" : s.backward[st] || "full";
+  let level = 0;
+  const rise = (time, to) => { if (to !== level) steps.push(time, level = to); peak = Math.max(peak, to); };
   row.ops.forEach((ops, i) => {
-    const at = now;
-    for (const [st, p, m] of ops) if (p === "F") now += s.memory ? s.memory.F[st] : share(m);
-    if (now !== at) steps.push(row.t[2 * i], now);
-    peak = Math.max(peak, now);
-    const during = now;
+    let runs = 0;
+    for (const [st, p, m, inside] of ops) {
+      if (p === "F") now += keeps("F", st, m); else if (p === "R" || inside) now += keeps("R", st, m);
+      if (s.memory) runs += inside ? Math.max(bytes("run" + p, st, m), bytes("runR", st, m)) : bytes("run" + p, st, m);
+    }
+    rise(row.t[2 * i], now + runs);
     for (const [st, p, m] of ops)
-      if (s.forwardOnly) now -= s.memory ? s.memory.F[st] : share(m);
-      else if (p !== "F") now += s.memory ? s.memory[p][st] : p === "I" ? 0 : -share(m);
-    if (now !== during) steps.push(row.t[2 * i + 1], now);
+      if (p === "F") now -= has(st) === "none" ? keeps("F", st, m) : s.again.has(st + "," + m) ? keeps("R", st, m) : 0;
+      else if (p === "I" && has(st) === "input") now -= keeps("F", st, m);
+      else if (p !== "R") now += keeps(p, st, m);
+    rise(row.t[2 * i + 1], now);
   });
   steps.push(s.makespan, now);
   return row.memory = {steps, peak};
 }
 function paintMemory(s, r, y, h) {
-  const {steps, peak} = memoryOf(s, r), top = Math.max(1e-9, ...s.rows.map((_, k) => memoryOf(s, k).peak));
+  const {steps, peak} = memoryOf(s, r), top = Math.max(1e-9, ...s.rows.map((_, k) => Math.max(memoryOf(s, k).peak, s.limits && isFinite(s.limits[k]) ? s.limits[k] : 0)));
   g.save(); g.beginPath(); g.rect(left, y, size.w - left, h); g.clip();
   g.fillStyle = style.mem; g.beginPath(); g.moveTo(X(0), y + h);
   for (let k = 0; k < steps.length; k += 2) {
     if (k > 0) g.lineTo(X(steps[k]), y + h - h * steps[k - 1] / top);
     g.lineTo(X(steps[k]), y + h - h * steps[k + 1] / top);
   }
-  g.lineTo(X(s.makespan), y + h); g.fill(); g.restore();
-  g.fillStyle = style.dim; g.textAlign = "left"; g.fillText("peak " + (s.memory ? bytes(peak) : format(peak)), 10, y + h / 2);
+  g.lineTo(X(s.makespan), y + h); g.fill();
+  if (s.limits && isFinite(s.limits[r])) { const at = y + h - h * s.limits[r] / top; g.strokeStyle = style.pick; g.lineWidth = 1.5; g.beginPath(); g.moveTo(left, at); g.lineTo(X(s.makespan), at); g.stroke(); }
+  g.restore();
+  g.fillStyle = style.dim; g.textAlign = "left"; const over = s.limits && peak > s.limits[r]; if (over) g.fillStyle = style.pick;
+  g.fillText("peak " + (s.memory ? bytes(peak) : format(peak)), 10, y + h / 2);
 }
 function paintAxis(n, s) {
   const y = panelTop(n) + AXIS - 6, room = (size.w - left) / 80, span = (size.w - left) / view.scale;
@@ -274,10 +289,10 @@ function paintChosen() {
   });
 }
 
-const words = {F: "forward", B: "backward", I: "backward for inputs", W: "backward for weights"};
+const words = {F: "forward", B: "backward", I: "backward for inputs", W: "backward for weights", R: "recomputation"};
 function describe({n, r, i}) {
   const s = DATA[n], row = s.rows[r], wait = s.waits.get(r + "," + i), t = row.t;
-  let text = row.names[i] + ": " + row.ops[i].map(o => words[o[1]] + " of micro-batch " + o[2] + " through stage " + o[0]).join(", overlapped with ");
+  let text = row.names[i] + ": " + row.ops[i].map(o => (o[3] ? "recomputation and " : "") + words[o[1]] + " of micro-batch " + o[2] + " through stage " + o[0]).join(", overlapped with ");
   text += "\nrank " + r + ", from " + format(t[2 * i]) + " to " + format(t[2 * i + 1]) + ", lasts " + format(t[2 * i + 1] - t[2 * i]);
   if (wait) text += "\nwaited " + format(t[2 * i] - (i > 0 ? t[2 * i - 1] : 0)) + " for " + wait[4] + " from rank " + wait[2];
   if (s.onPath.has(r + "," + i)) text += "\non the critical path";

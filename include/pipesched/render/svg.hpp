@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A timeline as an SVG picture, the grid of the papers: one row per rank, orange F, green B (light for I), blue W, the
+// A timeline as an SVG picture, the grid of the papers: one row per rank, orange F, green B (light for I), blue W, violet R, the
 // number of the micro-batch in each cell that has room for it, overlapped pairs in one black frame, idle time hatched.
-// The four colours differ in lightness, so the picture survives a black-and-white printer. A bar under a cell marks the
+// The colours differ in lightness, so the picture survives a black-and-white printer. A bar under a cell marks the
 // later stages of a rank, or replica 1. Every cell has a <title>, which a browser shows on hover. The picture has a
 // viewBox and shrinks with its page.
 
@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -25,10 +26,10 @@
 
 namespace pipesched {
 
-/// Fills and text colours, by pass: F, B, I, W.
+/// Fills and text colours, by pass: F, B, I, W, R.
 struct palette {
-  std::array<std::string_view, 4> fill = {"#fbbf5b", "#74b257", "#c4e6a6", "#3f78b5"};
-  std::array<std::string_view, 4> text = {"#000", "#000", "#000", "#fff"};
+  std::array<std::string_view, 5> fill = {"#fbbf5b", "#74b257", "#c4e6a6", "#3f78b5", "#cda5dc"};
+  std::array<std::string_view, 5> text = {"#000", "#000", "#000", "#fff", "#000"};
 };
 
 struct svg_style {
@@ -68,7 +69,7 @@ class svg_writer {
         "<defs><pattern id=\"idle\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" "
         "patternTransform=\"rotate(45)\"><rect width=\"6\" height=\"6\" fill=\"#fff\"/>"
         "<line x1=\"0\" y1=\"0\" x2=\"0\" y2=\"6\" stroke=\"#bbb\" stroke-width=\"1.5\"/></pattern></defs>\n<style>";
-    for (std::size_t i = 0; i < 4; ++i)
+    for (std::size_t i = 0; i < passes_; ++i)
       out_ += concat({".", letters[i], "{fill:", style_.colours.fill[i], ";stroke:#333;stroke-width:.6}.", letters[i],
                       "t{fill:", style_.colours.text[i], "}"});
     out_ +=
@@ -88,9 +89,9 @@ class svg_writer {
 
  private:
   static constexpr double top = 32;
-  static constexpr std::array<std::string_view, 4> letters = {"F", "B", "I", "W"};
+  static constexpr std::array<std::string_view, 5> letters = {"F", "B", "I", "W", "R"};
 
-  static std::size_t index_of(op o) { return static_cast<std::size_t>(o.pass) - 1; }
+  static std::size_t index_of(op o) { return static_cast<std::size_t>(without_recompute(o.pass)) - 1; }
   // A quotient of times: right for any unit, also where the length is too small to divide by.
   double x(double time) const { return margin_ + std::clamp((time - from_) / length_, 0.0, 1.0) * cells_width_; }
 
@@ -149,15 +150,27 @@ class svg_writer {
     out_ += "</title>";
     const double left = x(when.start), right = x(when.end);
     // In a pair the width is divided: an F has one part, a B two, as in the papers.
-    const double first = c[0].pass == pass::backward ? 2 : 1,
-                 second = c.overlapped() && c[1].pass == pass::backward ? 2 : 1;
+    const double first = parts_of(c[0].pass), second = c.overlapped() ? parts_of(c[1].pass) : 0;
     const double middle = c.overlapped() ? left + (right - left) * first / (first + second) : right;
-    draw_op(c[0], left, middle, y);
+    draw_parts(c[0], left, middle, y);
     if (c.overlapped()) {
-      draw_op(c[1], middle, right, y);
+      draw_parts(c[1], middle, right, y);
       rect(right - left < 16 ? "pair thin" : "pair", left, right, y, style_.row_height);
     }
     out_ += "</g>\n";
+  }
+
+  static double parts_of(pass p) {
+    const pass own = without_recompute(p);
+    return (own == pass::backward ? 2 : 1) + (own != p ? 1 : 0);
+  }
+  // A backward that recomputes inside begins with a part in the colour of R.
+  void draw_parts(op o, double left, double right, double y) {
+    if (o.pass == without_recompute(o.pass)) return draw_op(o, left, right, y);
+    const double again = left + (right - left) / parts_of(o.pass);
+    rect("R", left, again, y, style_.row_height);
+    o.pass = without_recompute(o.pass);
+    draw_op(o, again, right, y);
   }
 
   void draw_op(op o, double left, double right, double y) {
@@ -194,8 +207,9 @@ class svg_writer {
       out_ += concat({"<text x=\"", number(left + 26), "\" y=\"", number(y + 1), "\">", words, "</text>\n"});
       left += needed + 16;
     };
-    constexpr std::string_view words[] = {"forward", "backward", "backward for inputs", "backward for weights"};
-    for (std::size_t i = 0; i < 4; ++i) entry(words[i], [&] { rect(letters[i], left, left + 20, y - 11, 15); });
+    constexpr std::string_view words[] = {"forward", "backward", "backward for inputs", "backward for weights",
+                                          "recompute"};
+    for (std::size_t i = 0; i < passes_; ++i) entry(words[i], [&] { rect(letters[i], left, left + 20, y - 11, 15); });
     entry("overlapped pair", [&] {
       rect("F", left, left + 8, y - 11, 15);
       rect("B", left + 8, left + 20, y - 11, 15);
@@ -218,8 +232,9 @@ class svg_writer {
   const timeline& t_;
   const svg_style& style_;
   metrics metrics_;
-  double from_ = 0, length_ = 0;         // of the stretch of time
-  double margin_ = 0, cells_width_ = 0;  // pixels before the cells, and of the cells
+  std::size_t passes_ = recomputed_ops(t_.schedule).any() ? 5 : 4;  // with R if there is one
+  double from_ = 0, length_ = 0;                                    // of the stretch of time
+  double margin_ = 0, cells_width_ = 0;                             // pixels before the cells, and of the cells
   std::string out_;
 };
 

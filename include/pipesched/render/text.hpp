@@ -26,7 +26,7 @@
 namespace pipesched {
 
 struct text_style {
-  bool colour = false;  ///< adds ANSI colours, with the same characters: orange F, green B and I, blue W
+  bool colour = false;  ///< adds ANSI colours, with the same characters: orange F, green B and I, blue W, violet R
   std::size_t width =
       0;            ///< characters per line at most; a longer grid is folded. A line has one column at least. 0: no
                     ///< fold, and lines of at most 10000 columns, fewer from 5000 ranks on
@@ -142,7 +142,10 @@ class text_grid {
 
   static std::string name(op o) {
     constexpr char to_lower_case = 'a' - 'A';
-    return static_cast<char>(letter(o.pass) + (o.chunk == 0 ? 0 : to_lower_case)) + std::to_string(o.micro);
+    std::string text(pipesched::name(o.pass));
+    if (o.chunk > 0)
+      for (char& c : text) c = static_cast<char>(c + to_lower_case);
+    return text + std::to_string(o.micro);
   }
   static std::string fitted(std::string text, std::size_t width) {
     text.resize(width, ' ');
@@ -151,12 +154,13 @@ class text_grid {
   // The first chunk of a rank in light colours, the others in dark ones.
   static unsigned char colour_of(op o) {
     const bool light = o.chunk == 0;
-    switch (o.pass) {
+    switch (without_recompute(o.pass)) {
       case pass::forward: return light ? 222 : 215;
       case pass::backward: return light ? 114 : 77;
       case pass::backward_input: return light ? 157 : 120;
       case pass::backward_weight: return light ? 153 : 111;
-      case pass::none: break;
+      case pass::recompute: return light ? 183 : 140;
+      default: break;
     }
     return 0;
   }

@@ -90,7 +90,7 @@ class duration_survey {
     const op o = c[k];
     take(of_[static_cast<std::size_t>(o.pass)], duration_of(costs_, rank, o),
          "every stage and micro-batch takes the same time");
-    const auto out = output_of(o, s_.stages());
+    const auto out = output_of(o, s_.chain());
     if (!out) return;
     if (release_of(costs_, rank, c, k) != duration_of(costs_, rank, c)) fail("outputs leave at the end of their cell");
     const std::uint32_t to = s_.placement.rank_of(receiver_of(*out), out->micro);
@@ -99,7 +99,7 @@ class duration_survey {
 
   const schedule& s_;
   const Costs& costs_;
-  std::array<samples, 5> of_{};
+  std::array<samples, std::size(pass_table)> of_{};
   samples pairs_{};
   std::string_view fails_{};
 };

@@ -59,14 +59,14 @@ class explainer {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::uint32_t i = 0; i < s_[rank].size(); ++i)
         for (op o : s_[rank][i])
-          if (const auto out = output_of(o, s_.stages())) makers_[*out] = {rank, i};
+          if (const auto out = output_of(o, s_.chain())) makers_[*out] = {rank, i};
   }
 
   constexpr explanation explain() {
     explanation e;
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
       for (std::uint32_t i = 0; i < t_[rank].size(); ++i) {
-        const double idle_from = i == 0 ? 0 : t_[rank][i - 1].end, start = t_[rank][i].start;
+        const double idle_from = free_before({rank, i}), start = t_[rank][i].start;
         if (!(start - idle_from > 1e-9 * start)) continue;  // less is rounding
         if (const auto last = last_arrival({rank, i}))
           e.stalls.push_back({{rank, i}, idle_from, start, last->waiting, last->made_by, last->made_in});
@@ -88,14 +88,26 @@ class explainer {
     cell_ref made_in;
   };
 
+  // The time from which a rank could run a cell if its inputs were there.
+  constexpr double free_before(cell_ref at) const {
+    const auto row = s_[at.rank];
+    double time = at.index == 0 ? 0 : t_[at.rank][at.index - 1].end;
+    if constexpr (cost_model<Costs>)
+      if (may_be_busy(costs_)) {
+        if (at.index > 0) time += time_to_send(s_, costs_, at.rank, row[at.index - 1]);
+        time += time_to_receive(s_, costs_, at.rank, row[at.index]);
+      }
+    return time;
+  }
+
   // The input of a cell that arrives last; nothing if it has none.
   constexpr std::optional<arrival> last_arrival(cell_ref at) {
     std::optional<arrival> last;
     for (op o : s_[at.rank][at.index])
-      if (const auto in = input_of(o, s_.stages())) {
+      if (const auto in = input_of(o, s_.chain())) {
         const cell_ref from = makers_[*in];
         const cell& maker = s_[from.rank][from.index];
-        const std::size_t k = output_of(maker[0], s_.stages()) == in ? 0 : 1;
+        const std::size_t k = output_of(maker[0], s_.chain()) == in ? 0 : 1;
         double time = t_[from.rank][from.index].end;
         if constexpr (cost_model<Costs>)
           time = t_[from.rank][from.index].start + time_to_arrive(s_, costs_, from.rank, maker, k, *in);
@@ -115,8 +127,7 @@ class explainer {
   // The cell that delays the start of this one: the one before it on its rank or, if later, the producer of its last input.
   constexpr std::optional<cell_ref> cause_of(cell_ref at) {
     const auto input = last_arrival(at);
-    if (at.index > 0 && (!input || t_[at.rank][at.index - 1].end >= input->time))
-      return cell_ref{at.rank, at.index - 1};
+    if (at.index > 0 && (!input || free_before(at) >= input->time)) return cell_ref{at.rank, at.index - 1};
     if (input) return input->made_in;
     return std::nullopt;
   }

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -32,9 +33,9 @@ inline double median(std::vector<double>& samples) {
 // Samples of a timeline, by stage or cut.
 struct cost_samples {
   using by_stage = std::vector<std::vector<double>>;
-  std::array<by_stage, 5> of_pass;  // [pass][stage]
-  by_stage of_overlapped;           // F with B or I, by the stage of the first op
-  by_stage of_cut;                  // transfers of tensors that were waited for
+  std::array<by_stage, std::size(pass_table)> of_pass;  // [pass][stage]
+  by_stage of_overlapped;                               // F with B or I, by the stage of the first op
+  by_stage of_cut;                                      // transfers of tensors that were waited for
   std::map<std::tuple<pass, std::uint16_t, pass, std::uint16_t>, std::vector<double>>
       of_pair;  // other overlapped cells
 
@@ -61,7 +62,7 @@ inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost
       double last = -1;
       tensor_id which;
       for (op o : s[rank][i])
-        if (const auto in = input_of(o, s.stages()); in && made[*in] > last) last = made[*in], which = *in;
+        if (const auto in = input_of(o, s.chain()); in && made[*in] > last) last = made[*in], which = *in;
       if (last >= free && s.placement.rank_of(which.stage, which.micro) != rank)
         samples.of_cut[which.kind == tensor_kind::gradient ? which.stage - 1u : which.stage].push_back(
             std::max(0.0, start - last));
@@ -70,10 +71,11 @@ inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost
 
 }  // namespace detail
 
-/// The costs of each stage in the timeline's unit of time, as medians: F, B, I and W; F with B or I in one cell, by the stage
-/// of its first op; other overlapped cells as entries of `pairs`; and the transfer over each cut, from the cells that waited
-/// for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all ops of a stage were
-/// overlapped; 0 for a transfer that no cell waited for. A timeline holds no bytes. Linear in the number of ops.
+/// The costs of each stage in the timeline's unit of time, as medians: F, B, I, W and R; F with B or I in one cell, by the
+/// stage of its first op; other overlapped cells as entries of `pairs`; and the transfer over each cut, from the cells that
+/// waited for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all ops of a stage were
+/// overlapped; R = F, and B or I the rest, if only an RB or RI was measured; 0 for a transfer that no cell waited for. A
+/// timeline holds no bytes. Linear in the number of ops.
 /// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid.
 inline stage_costs fit_costs(const timeline& t) {
   detail::require_timeline(t);
@@ -85,19 +87,28 @@ inline stage_costs fit_costs(const timeline& t) {
     for (std::size_t i = 0; i < s[rank].size(); ++i) {
       samples.add(s[rank][i], t[rank][i].end - t[rank][i].start);
       for (op o : s[rank][i])
-        if (const auto out = output_of(o, s.stages())) made[*out] = t[rank][i].end;
+        if (const auto out = output_of(o, s.chain())) made[*out] = t[rank][i].end;
     }
   detail::sample_transfers(t, made, samples);
 
-  std::vector<double> F, B, I, W, pair, transfer;
-  bool any_pair = false, any_whole = false;
+  std::vector<double> F, B, I, W, R, pair, transfer;
+  bool any_pair = false, any_whole = false, any_again = false;
   for (std::size_t stage = 0; stage < stages; ++stage) {
     const auto time = [&](pass p) { return detail::median(samples.of_pass[static_cast<std::size_t>(p)][stage]); };
-    const bool whole = !samples.of_pass[static_cast<std::size_t>(pass::backward)][stage].empty();
+    const auto ran = [&](pass p) { return !samples.of_pass[static_cast<std::size_t>(p)][stage].empty(); };
+    const bool whole = ran(pass::backward) || ran(pass::recompute_backward);
     const double paired = detail::median(samples.of_overlapped[stage]);
     F.push_back(time(pass::forward)), B.push_back(time(pass::backward));
     I.push_back(time(pass::backward_input)), W.push_back(time(pass::backward_weight));
     if (F.back() == 0) F.back() = paired / 2;
+    R.push_back(time(pass::recompute));
+    any_again = any_again || ran(pass::recompute);
+    if (R.back() == 0) R.back() = F.back();
+    for (const pass inside : {pass::recompute_backward, pass::recompute_backward_input})
+      if (ran(inside)) R.back() = std::min(R.back(), time(inside));
+    any_again = any_again || R.back() != F.back();
+    if (B.back() == 0) B.back() = std::max(0.0, time(pass::recompute_backward) - R.back());
+    if (I.back() == 0) I.back() = std::max(0.0, time(pass::recompute_backward_input) - R.back());
     if (B.back() == 0 && I.back() == 0) B.back() = paired / 2;
     if (I.back() == 0 && W.back() == 0) I.back() = W.back() = B.back() / 2;
     if (B.back() == 0) B.back() = I.back() + W.back();
@@ -110,6 +121,7 @@ inline stage_costs fit_costs(const timeline& t) {
                     .backward_weight = per_stage(std::move(W)),
                     .transfer_time = per_stage(std::move(transfer))};
   if (any_whole) costs.backward = per_stage(std::move(B));
+  if (any_again) costs.recompute = per_stage(std::move(R));
   if (any_pair) costs.overlapped = per_stage(std::move(pair));
   for (auto& [key, durations] : samples.of_pair) {
     const auto [first, first_stage, second, second_stage] = key;

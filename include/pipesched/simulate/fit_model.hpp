@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <string>
@@ -165,7 +166,7 @@ class model_fitter {
     require_partition(p, m_, s.stages());
     const stage_costs machine = stage_sums(m_, s.placement)(p);
     machine.check(s.stages(), s.pp(), s.micro);
-    std::array<std::vector<std::vector<double>>, 5> samples;
+    std::array<std::vector<std::vector<double>>, std::size(pass_table)> samples;
     samples.fill(std::vector<std::vector<double>>(s.stages()));
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
       for (std::size_t i = 0; i < s[rank].size(); ++i) {
@@ -205,14 +206,16 @@ class model_fitter {
       const std::size_t kind = kind_of(l);
       const auto time = [&](std::size_t k) { return times[k] ? std::optional((*times[k])[kind]) : std::nullopt; };
       if (const auto forward = time(0)) l.forward = *forward;
+      if (const auto recompute = time(4)) l.recompute = *recompute;
       set_backward(l, time(3), time(1), time(2));
     }
     return fit;
   }
 
  private:
-  // A whole backward comes last: of all its solutions it takes the one nearest to the sum of its halves.
-  static constexpr std::array passes = {pass::forward, pass::backward_input, pass::backward_weight, pass::backward};
+  // A whole backward comes after its halves: of all its solutions it takes the one nearest to their sum.
+  static constexpr std::array passes = {pass::forward, pass::backward_input, pass::backward_weight, pass::backward,
+                                        pass::recompute};
 
   static std::vector<double> sums(std::vector<double> a, const std::vector<double>& b) {
     for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
@@ -245,7 +248,7 @@ class model_fitter {
 }  // namespace detail
 
 /// The model with the times that fit measured timelines best, each of the partition at its place: for every kind of layer
-/// and every pass that ran alone, by least squares over all stages. Layers of one kind get one time; what was not measured
+/// and every pass that ran alone, by least squares over all stages; a backward that recomputes inside tells nothing. Layers of one kind get one time; what was not measured
 /// stays, as do bytes, pairs and machine. Linear in the ops, cubic in the kinds.
 /// @throws schedule_error unless there are as many partitions as timelines, at least one, and each fits its timeline and the
 /// model; as check() does

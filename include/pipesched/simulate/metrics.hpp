@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
@@ -29,8 +30,10 @@ struct rank_metrics {
 
   double peak_activations = 0;     ///< highest number of live activations, in shares
   double peak_activations_at = 0;  ///< start of the cell that first reaches it
-  double peak_bytes = 0;           ///< most bytes of activations at a time; 0 if the costs give none
-  double peak_bytes_at = 0;        ///< start of the cell that first reaches it
+  double peak_bytes = 0;  ///< most bytes of activations at a time, with what running ops need; 0 if the costs give none
+  double peak_bytes_at = 0;  ///< start of the cell that first reaches it, or its end if an I leaves more than it found
+  /// Most bytes that forwards keep for backwards to come, without what is recomputed and what running ops need.
+  double peak_kept_bytes = 0;
 
   double overlapped_fraction = 0;  ///< part of `busy` spent in overlapped cells
   double parameter_copies = 0;     ///< stages hosted, in shares of 1 / pp of the model: 2 for DualPipe
@@ -84,37 +87,86 @@ constexpr std::vector<activation_unit> activation_units(const placement& where) 
   return units;
 }
 
+// The memory of a rank as its cells run: whole activations, in units of its share, and bytes.
+template <typename Costs>
+class memory_levels {
+ public:
+  constexpr memory_levels(const schedule& s, const recomputed_ops& recomputed, const activation_unit& unit,
+                          const Costs& costs)
+      : s_(s), recomputed_(recomputed), unit_(unit), costs_(costs) {}
+
+  level<std::int64_t> activations;
+  level<double> bytes, kept;
+
+  constexpr void start(const cell& c, double time) {
+    running_ = 0;
+    for (const op o : c) {
+      running_ += transient_of(costs_, o);
+      if (o.pass != pass::forward && !recomputes(o.pass)) continue;
+      activations.now += weight(o);
+      bytes.now += bytes_of(costs_, o, o.pass == pass::forward ? pass::forward : pass::recompute);
+      if (o.pass == pass::forward) kept.now += kept_by(o);
+    }
+    activations.rise(0, time), kept.rise(0, time), bytes.rise(running_, time);
+    bytes.now -= running_;
+  }
+  /// With what the ops of the cell that runs need.
+  constexpr double bytes_in_use() const noexcept { return bytes.now + running_; }
+  constexpr void finish(const cell& c, double time) {
+    running_ = 0;
+    for (const op o : c) finish(o);
+    bytes.rise(0, time);  // an I may leave more than it found
+  }
+
+ private:
+  constexpr std::int64_t weight(op o) const { return unit_.weight[s_.placement.replica_of(o.micro)]; }
+  // What the F of the op's stage and micro-batch leaves for its backward.
+  constexpr double kept_by(op o) const {
+    if (s_.backward_of(o.stage) == stage_backward::none) return 0;
+    return bytes_of(costs_, o, pass::forward) - (recomputed_(o) ? bytes_of(costs_, o, pass::recompute) : 0);
+  }
+  constexpr void finish(op o) {
+    const bool again = o.pass == pass::forward && recomputed_(o);
+    if (s_.is_last(o) || again) activations.now -= weight(o);
+    if (yields_input_gradient(o.pass)) kept.now -= kept_by(o);
+    if (again)
+      bytes.now -= bytes_of(costs_, o, pass::recompute);
+    else if (s_.is_last(o) && !yields_weight_gradient(o.pass))
+      bytes.now -= bytes_of(costs_, o, pass::forward);
+    else if (o.pass != pass::forward && o.pass != pass::recompute)
+      bytes.now += bytes_of(costs_, o, without_recompute(o.pass));
+  }
+
+  const schedule& s_;
+  const recomputed_ops& recomputed_;
+  const activation_unit& unit_;
+  const Costs& costs_;
+  double running_ = 0;  // bytes of the ops that run
+};
+
+// A cost model of no bytes.
+struct no_bytes {};
+
 // Metrics of one rank's row, without its bubble and its hosted stages.
 template <typename Costs>
-constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const activation_unit& unit,
-                                   const Costs& costs) {
+constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const recomputed_ops& recomputed,
+                                   const activation_unit& unit, const Costs& costs) {
   const schedule& s = t.schedule;
-  const bool keeps = !s.forward_only;  // an evaluation keeps no activation after its F
-  const auto weight = [&](op o) { return unit.weight[s.placement.replica_of(o.micro)]; };
   rank_metrics of;
   double overlapped = 0;
-  level<std::int64_t> activations;
-  level<double> bytes;
+  memory_levels<Costs> memory(s, recomputed, unit, costs);
   for (std::size_t i = 0; i < s[rank].size(); ++i) {
     const auto [start, end] = t[rank][i];
-    const cell& c = s[rank][i];
     of.busy += end - start;
-    if (c.overlapped()) overlapped += end - start;
-    for (op o : c) {
-      if (o.pass != pass::forward) continue;
-      activations.rise(weight(o), start);
-      if constexpr (requires { costs.bytes(o); }) bytes.rise(costs.bytes(o), start);
-    }
-    for (op o : c) {
-      if (keeps && o.pass == pass::forward) continue;
-      if (o.pass != pass::backward_input) activations.now -= weight(o);
-      if constexpr (requires { costs.bytes(o); }) bytes.now += keeps ? costs.bytes(o) : -costs.bytes(o);
-    }
+    if (s[rank][i].overlapped()) overlapped += end - start;
+    memory.start(s[rank][i], start);
+    memory.finish(s[rank][i], end);
   }
   if (!t[rank].empty()) of.span = t[rank].back().end - t[rank].front().start;
-  of.peak_activations = static_cast<double>(activations.peak) / static_cast<double>(unit.share);
-  of.peak_activations_at = activations.peak_at;
-  of.peak_bytes = bytes.peak, of.peak_bytes_at = bytes.peak_at;
+  of.peak_activations = static_cast<double>(memory.activations.peak) / static_cast<double>(unit.share);
+  of.peak_activations_at = memory.activations.peak_at;
+  of.peak_bytes = memory.bytes.peak, of.peak_bytes_at = memory.bytes.peak_at;
+  of.peak_kept_bytes = memory.kept.peak;
   if (of.busy > 0) of.overlapped_fraction = overlapped / of.busy;
   return of;
 }
@@ -122,7 +174,8 @@ constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const 
 }  // namespace detail
 
 /// Highest number of live activations in a row, each of one stage and one micro-batch: one more from the start of an F, one
-/// less from the end of its B or W. Forward-only rows keep none after their F.
+/// less from the end of its B or W. Forward-only rows keep none after their F. @pre nothing is recomputed or frozen: measure()
+/// knows those
 constexpr std::uint32_t peak_activations(std::span<const cell> row, bool forward_only = false) noexcept {
   std::uint32_t live = 0, peak = 0;
   for (const cell& c : row) {
@@ -140,10 +193,11 @@ constexpr metrics measure(const timeline& t, const Costs& costs, verified_t) {
   detail::require_intervals(t);
   const schedule& s = t.schedule;
   const std::vector<detail::activation_unit> units = detail::activation_units(s.placement);
+  const detail::recomputed_ops recomputed(s);
   metrics m;
   for (const interval& i : t.intervals.all()) m.makespan = std::max(m.makespan, i.end);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    rank_metrics of = detail::measure_row(t, rank, units[rank], costs);
+    rank_metrics of = detail::measure_row(t, rank, recomputed, units[rank], costs);
     of.bubble = m.makespan - of.busy;
     m.ranks.push_back(of);
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
@@ -20,18 +21,23 @@ struct schedule_class {
   pass_pair_set pairs = pass_pair_set::forward_with_backward();
   bool either_order = false;  ///< the ops of a cell may be in any order; else F before B before I before W
   bool forward_only = false;
-  std::optional<double> memory_cap{};  ///< live activations per rank at a time, in shares as in rank_metrics
+  bool recompute = false;                  ///< activations may be recomputed; the bound does not count that work
+  std::vector<stage_backward> backward{};  ///< by stage; empty: all are full
+  std::optional<double> memory_cap{};      ///< live activations per rank at a time, in shares as in rank_metrics
 };
 
 /// The smallest class that holds the schedule, without a memory cap. Linear in the number of cells.
 constexpr schedule_class schedule_class_of(const schedule& s) {
-  schedule_class of{.split_backward = false, .pairs = {}, .forward_only = s.forward_only};
+  schedule_class of{.split_backward = false, .pairs = {}, .forward_only = s.forward_only, .backward = s.backward};
   for (const cell& c : s.cells.all()) {
     if (c.overlapped()) {
       of.pairs.insert(pair_of(c));
       of.either_order = of.either_order || c[0].pass > c[1].pass;
     }
-    for (op o : c) of.split_backward = of.split_backward || o.pass == pass::backward_input;
+    for (op o : c) {
+      of.recompute = of.recompute || recomputes(o.pass);
+      of.split_backward = of.split_backward || o.pass == pass::backward_weight;
+    }
   }
   return of;
 }

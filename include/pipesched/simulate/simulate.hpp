@@ -24,13 +24,41 @@ namespace pipesched {
 
 namespace detail {
 
+// Time that a rank spends after a cell on sending the outputs of its ops 0 to `last`.
+template <typename Costs>
+constexpr double time_to_send(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c,
+                              std::size_t last = 1) {
+  double time = 0;
+  for (std::size_t k = 0; k < c.size() && k <= last; ++k)
+    if (const auto out = output_of(c[k], s.chain())) {
+      const std::uint32_t to = s.placement.rank_of(receiver_of(*out), out->micro);
+      if (to != rank && busy_of(costs, rank, to, *out) != link_busy::none) time += costs.transfer(rank, to, *out);
+    }
+  return time;
+}
+
+// Time that a rank spends before a cell on receiving its inputs.
+template <typename Costs>
+constexpr double time_to_receive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c) {
+  double time = 0;
+  for (const op o : c)
+    if (const auto in = input_of(o, s.chain())) {
+      const std::uint32_t from = s.placement.rank_of(in->stage, in->micro);
+      if (from != rank && busy_of(costs, from, rank, *in) == link_busy::both) time += costs.transfer(from, rank, *in);
+    }
+  return time;
+}
+
 // Time from the start of a cell until the output of its k-th op arrives where it is needed.
 template <typename Costs>
 constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
                                 tensor_id out) {
-  const double made = release_of(costs, rank, c, k);
   const std::uint32_t to = s.placement.rank_of(receiver_of(out), out.micro);
-  return to == rank ? made : made + costs.transfer(rank, to, out);
+  double made = release_of(costs, rank, c, k);
+  if (to == rank) return made;
+  made += costs.transfer(rank, to, out);
+  if (busy_of(costs, rank, to, out) == link_busy::none) return made;
+  return std::max(made, duration_of(costs, rank, c) + time_to_send(s, costs, rank, c, k));
 }
 
 // Fills in the intervals of a valid schedule. Ranks run until an input is missing; the producer of that input wakes its
@@ -63,7 +91,7 @@ class simulation {
   // Start of a cell on a rank that is free at `start`; negative if an input is missing, whose producer will wake the rank.
   constexpr double start_of(const cell& c, double start) {
     for (op o : c)
-      if (const auto in = input_of(o, s_.stages())) {
+      if (const auto in = input_of(o, chain_)) {
         double& arrives = arrival_[*in];
         if (arrives < 0) return arrives = awaited;
         start = std::max(start, arrives);
@@ -76,19 +104,22 @@ class simulation {
     const std::span<interval> times = t_[rank];
     std::size_t i = done_[rank];
     double free = i == 0 ? 0 : times[i - 1].end;
+    if (busy_ && i > 0) free += time_to_send(s_, costs_, rank, row[i - 1]);
     for (; i < row.size(); ++i) {
+      if (busy_) free += time_to_receive(s_, costs_, rank, row[i]);
       const double start = start_of(row[i], free);
       if (start < 0) break;
       free = start + duration_of(costs_, rank, row[i]);
       if (!(free >= start)) refuse_time("duration", row[i]);
       times[i] = {start, free};
       for (std::size_t k = 0; k < row[i].size(); ++k)
-        if (const auto out = output_of(row[i][k], s_.stages())) {
+        if (const auto out = output_of(row[i][k], chain_)) {
           double& arrives = arrival_[*out];
           if (arrives == awaited) runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
           arrives = start + time_to_arrive(s_, costs_, rank, row[i], k, *out);
           if (!(arrives >= start)) refuse_time("time to the arrival of an output", row[i]);
         }
+      if (busy_) free += time_to_send(s_, costs_, rank, row[i]);
     }
     done_[rank] = i;
   }
@@ -103,6 +134,8 @@ class simulation {
   timeline& t_;
   const schedule& s_;
   const Costs& costs_;
+  stage_chain chain_ = s_.chain();
+  bool busy_ = may_be_busy(costs_);
   tensor_table<double> arrival_;
   std::vector<std::size_t> done_;
   std::vector<std::uint32_t> runnable_;
@@ -131,7 +164,8 @@ constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
 
 /// The timeline of a schedule under these costs, from time 0. Default: every F, I and W lasts 1, a B 2, an overlapped cell
 /// the sum of its ops, a transfer 0. Exact as long as every time is a whole number below 2^53. On one rank an output is
-/// available at once, on another rank `transfer` later. Linear in the number of ops.
+/// available at once, on another rank `transfer` later. A message that keeps its sender busy leaves after the cell, one after
+/// the other, and the next cell waits for it; its receiver may be busy for as long right before the cell that needs it. Linear in the number of ops.
 /// @throws schedule_error with the report of verify() if the schedule is not valid; if the costs' own check() refuses them;
 /// or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>

@@ -43,7 +43,7 @@ inline bool keeps_limit(const schedule& s, const stage_costs& costs, double limi
   return true;
 }
 
-/// The makespan of a valid schedule of single F, I and W, by the rules of simulate(). Linear in the number of ops.
+/// The makespan of a valid schedule of single F, I and W, by the rules of simulate(), but for links that keep ranks busy. Linear in the number of ops.
 inline double makespan_of(const schedule& s, const stage_costs& costs) {
   struct times {
     double duration[5] = {};              // by pass
@@ -67,10 +67,10 @@ inline double makespan_of(const schedule& s, const stage_costs& costs) {
   walk(s, [&](std::uint32_t rank, std::size_t, const cell& c) {
     const times& t = of[c[0].stage];
     double start = clock[rank];
-    if (const auto in = input_of(c[0], s.stages()))
+    if (const auto in = input_of(c[0], s.chain()))
       start = std::max(start, made[*in] + (in->kind == tensor_kind::activation ? t.activation : t.gradient));
     clock[rank] = start + t.duration[static_cast<std::size_t>(c[0].pass)];
-    if (const auto out = output_of(c[0], s.stages())) made[*out] = clock[rank];
+    if (const auto out = output_of(c[0], s.chain())) made[*out] = clock[rank];
   });
   return *std::max_element(clock.begin(), clock.end());
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "pipesched/core/notation.hpp"
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/io/detail/json_text.hpp"
@@ -25,9 +26,14 @@
 namespace pipesched {
 
 inline constexpr std::string_view json_format = "pipesched.schedule";
-inline constexpr std::uint32_t json_version = 1;
+/// Version 2 has ops that recompute and stages that are frozen; what needs neither is written as version 1.
+inline constexpr std::uint32_t max_json_version = 2;
 
 namespace detail {
+
+inline std::uint32_t json_version_of(const schedule& s) {
+  return s.backward.empty() && !recomputed_ops(s).any() ? 1 : 2;
+}
 
 // A handler of SAX events, from nlohmann's parser or from replay(). With a position, errors give line and column.
 class schedule_sax_handler {
@@ -55,7 +61,9 @@ class schedule_sax_handler {
     }
     if (at_ != place::top) return refuse(std::to_string(value));
     if (key_ == "version") {
-      if (value != json_version) fail("version " + std::to_string(value) + "; this library reads version 1");
+      if (value < 1 || value > max_json_version)
+        fail("version " + std::to_string(value) + "; this library reads versions 1 and 2");
+      version_ = static_cast<std::uint32_t>(value);
     } else if (key_ == "pp") {
       pp_ = within(1, max_stages, value);
     } else if (key_ == "stages") {
@@ -75,8 +83,12 @@ class schedule_sax_handler {
   bool string(std::string& value) {
     if (at_ == place::row) {
       const auto c = parse_cell(value);
-      if (!c) fail(in_quotes(value) + " is not a cell; expected <stage><F|B|I|W><micro> or (op;op)");
+      if (!c) fail(in_quotes(value) + " is not a cell; expected <stage><F|B|I|W|R|RB|RI><micro> or (op;op)");
       row_.push_back(*c);
+    } else if (at_ == place::backward) {
+      const auto found = std::find(stage_backward_names.begin(), stage_backward_names.end(), value);
+      if (found == stage_backward_names.end()) return refuse(in_quotes(value));
+      result_.backward.push_back(static_cast<stage_backward>(found - stage_backward_names.begin()));
     } else if (at_ == place::top && key_ == "format") {
       if (value != json_format) fail(in_quotes(value) + "; expected " + in_quotes(json_format));
     } else if (at_ == place::top && key_ == "name") {
@@ -125,7 +137,7 @@ class schedule_sax_handler {
     const bool top = at_ == place::top;
     key_ = {};
     if (top) {
-      require_keys(top_keys, top_seen_ | 1u << (top_keys.size() - 1));  // forward_only may be absent
+      require_keys(top_keys, top_seen_ | 3u << (top_keys.size() - 2));  // the last two may be absent
       at_ = place::outside;
     } else {
       require_keys(placement_keys, placement_seen_);
@@ -141,6 +153,8 @@ class schedule_sax_handler {
     } else if (at_ == place::ranks) {
       at_ = place::row;
       row_.clear();
+    } else if (at_ == place::top && key_ == "backward") {
+      at_ = place::backward;
     } else if (at_ == place::placement && key_ == "rank_of_stage") {
       at_ = place::rank_of_stage;
     } else if (at_ == place::rank_of_stage) {
@@ -159,7 +173,7 @@ class schedule_sax_handler {
     } else if (at_ == place::replica) {
       at_ = place::rank_of_stage;
     } else {
-      at_ = at_ == place::ranks ? place::top : place::placement;
+      at_ = at_ == place::ranks || at_ == place::backward ? place::top : place::placement;
     }
     return true;
   }
@@ -177,6 +191,7 @@ class schedule_sax_handler {
 
   // The schedule, after the last event.
   schedule result() && {
+    require_version();
     if (result_.cells.size() != pp_)
       throw schedule_error("ranks: " + std::to_string(result_.cells.size()) +
                            " rows; expected pp = " + std::to_string(pp_));
@@ -199,15 +214,30 @@ class schedule_sax_handler {
   }
 
  private:
-  enum class place { outside, top, placement, rank_of_stage, replica, ranks, row };
+  enum class place { outside, top, placement, rank_of_stage, replica, ranks, row, backward };
 
-  static constexpr std::array<std::string_view, 9> top_keys = {"format", "version",   "name",  "pp",          "stages",
-                                                               "micro",  "placement", "ranks", "forward_only"};
+  static constexpr std::array<std::string_view, 10> top_keys = {
+      "format", "version", "name", "pp", "stages", "micro", "placement", "ranks", "forward_only", "backward"};
   static constexpr std::array<std::string_view, 2> placement_keys = {"kind", "rank_of_stage"};
 
   void require_keys(std::span<const std::string_view> keys, std::uint32_t seen) const {
     for (std::size_t i = 0; i < keys.size(); ++i)
       if (!(seen >> i & 1u)) fail("key " + in_quotes(keys[i]) + " is missing");
+  }
+
+  void require_version() const {
+    const bool has_backward = (top_seen_ >> (top_keys.size() - 1) & 1u) != 0;
+    if (has_backward && result_.backward.size() != stages_)
+      throw schedule_error("backward: " + std::to_string(result_.backward.size()) +
+                           " stages; expected stages = " + std::to_string(stages_));
+    if (version_ != 1) return;
+    if (has_backward)
+      throw schedule_error("backward: a key of version 2 in a document of version 1; expected \"version\": 2");
+    for (const cell& c : result_.cells.all())
+      for (const op o : c)
+        if (recomputes(o.pass))
+          throw schedule_error("ranks: " + to_string(o) +
+                               " is an op of version 2 in a document of version 1; expected \"version\": 2");
   }
 
   void require_table_of_kind() const {
@@ -235,6 +265,7 @@ class schedule_sax_handler {
         return "placement.rank_of_stage[" + std::to_string(rank_of_stage_.size() - 1) + "][" +
                std::to_string(rank_of_stage_.back().size()) + "]";
       case place::ranks: return "ranks[" + std::to_string(result_.cells.size()) + "]";
+      case place::backward: return "backward[" + std::to_string(result_.backward.size()) + "]";
       case place::row:
         return "ranks[" + std::to_string(result_.cells.size()) + "][" + std::to_string(row_.size()) + "]";
     }
@@ -248,12 +279,13 @@ class schedule_sax_handler {
         if (key_ == "forward_only") return "true or false";
         if (key_ == "format" || key_ == "name") return "a string";
         if (key_ == "placement") return "an object";
-        return key_ == "ranks" ? "an array" : "a whole number that is not negative";
+        return key_ == "ranks" || key_ == "backward" ? "an array" : "a whole number that is not negative";
       case place::placement: return key_ == "kind" ? "a string" : "an array";
       case place::rank_of_stage:
       case place::ranks: return "an array";
       case place::replica: return "a rank";
       case place::row: return "a string such as \"0F7\"";
+      case place::backward: return "\"none\", \"input\" or \"full\"";
     }
     return {};
   }
@@ -270,7 +302,7 @@ class schedule_sax_handler {
   }
 
   schedule result_;
-  std::uint32_t pp_ = 0, stages_ = 0;
+  std::uint32_t pp_ = 0, stages_ = 0, version_ = 1;
   placement_kind kind_ = placement_kind::custom;
   std::vector<std::vector<std::uint16_t>> rank_of_stage_;
   std::vector<cell> row_;

@@ -70,11 +70,16 @@ class partition_bound {
     for (const layer_pair& pair : m_.pairs) {
       if (!class_.pairs.contains(pair.passes)) continue;
       for (std::size_t k = 0; k < 2; ++k) {
-        if (pair.kinds[k] != l.kind || (k == 0 ? pair.passes.first : pair.passes.second) != p) continue;
+        const pass own = k == 0 ? pair.passes.first : pair.passes.second,
+                   partner = k == 0 ? pair.passes.second : pair.passes.first;
+        if (pair.kinds[k] != l.kind || without_recompute(own) != p) continue;
+        // The work of recomputation is not counted. So an R takes none of the saving off its partner, which is halved later.
+        const bool lone = partner == pass::recompute;
         for (const layer& other : m_.layers)
-          if (other.kind == pair.kinds[1 - k])
-            most = std::max(most, duration_of(l, p) +
-                                      duration_of(other, k == 0 ? pair.passes.second : pair.passes.first) - pair.time);
+          if (other.kind == pair.kinds[1 - k]) {
+            const double beside = lone ? 0 : duration_of(other, without_recompute(partner));
+            most = std::max(most, (lone ? 2 : 1) * (duration_of(l, p) + beside - pair.time));
+          }
       }
     }
     return most;
@@ -84,7 +89,7 @@ class partition_bound {
     const auto alone = [&](pass p) { return std::max(0.0, duration_of(l, p) - saving(l, p)); };
     times t{.forward = alone(pass::forward), .work = net(pass::forward)};
     t.work_before_weights = t.work;
-    if (class_.forward_only) return t;
+    if (class_.forward_only || !class_.backward.empty()) return t;  // which layers are frozen depends on the partition
     t.gradient = alone(pass::backward);
     double backward = net(pass::backward), gradient = backward;
     if (class_.split_backward) {

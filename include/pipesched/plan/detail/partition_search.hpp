@@ -21,8 +21,9 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/program/fits.hpp"
+#include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
-#include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -119,12 +120,12 @@ class partition_search {
     for (const double w : work) sum += w * w;
     return sum;
   }
-  double excess(const stage_costs& costs) const {
+  double excess(const stage_costs& costs) {
     if (memory_.empty()) return 0;
-    const metrics m = measure(*times_, costs, verified);
+    if (!program_ || anew_) program_ = lower(times_->schedule, {}, verified);
+    const memory_report m = pipesched::fits(*program_, costs);
     double bytes = 0;
-    for (std::size_t r = 0; r < memory_.size(); ++r)
-      bytes += std::max(0.0, m.ranks[r].peak_bytes + m.ranks[r].weight_bytes - memory_[r]);
+    for (std::size_t r = 0; r < memory_.size(); ++r) bytes += std::max(0.0, m.ranks[r].total() - memory_[r]);
     return bytes;
   }
 
@@ -181,7 +182,8 @@ class partition_search {
   bool anew_;
   std::vector<double> memory_;  // by rank; empty: no limits
 
-  std::optional<timeline> times_;  // of the partition looked at last
+  std::optional<timeline> times_;              // of the partition looked at last
+  std::optional<pipesched::program> program_;  // of its schedule, where memory is limited
   schedule_class class_;
   std::uint64_t budget_ = 0, spent_ = 0, evaluations_ = 0;
   partition best_;

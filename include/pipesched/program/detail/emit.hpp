@@ -107,10 +107,15 @@ class emission {
   }
   void exchange_gradients(std::uint32_t rank) {
     for (const gradient_exchange& e : routing_.replicas(rank)) emit_accumulate(e);
-    for (const gradient_exchange& e : routing_.tied(rank))
-      if (e.from == rank && e.to != rank) emit_send(e);
-    for (const gradient_exchange& e : routing_.tied(rank))
-      if (e.to == rank) emit_accumulate(e);
+    const std::vector<gradient_exchange>& tied = routing_.tied(rank);
+    std::uint16_t rounds = 0;
+    for (const gradient_exchange& e : tied) rounds = std::max<std::uint16_t>(rounds, e.round + 1u);
+    for (std::uint16_t round = 0; round < rounds; ++round) {
+      for (const gradient_exchange& e : tied)
+        if (e.round == round && e.from == rank && e.to != rank) emit_send(e);
+      for (const gradient_exchange& e : tied)
+        if (e.round == round && e.to == rank) emit_accumulate(e);
+    }
   }
 
   const message_routing& routing_;

@@ -44,7 +44,7 @@ class interpreter {
 
   explicit interpreter(const program& p, Observer observer = {})
       : p_(p),
-        stages_(p.schedule.stages()),
+        chain_(p.schedule.chain()),
         observer_(std::move(observer)),
         channels_(p.channels.size()),
         ranks_(p.actions.size()),
@@ -230,11 +230,11 @@ class interpreter {
   }
 
   bool input_ready(rank_state& rank, op o, std::uint32_t number) {
-    if (has_input(o, stages_)) return arrived(rank, source_of(o), number);
+    if (has_input(o, chain_)) return arrived(rank, source_of(o), number);
     return number == no_slot || needless(o);
   }
   bool output_free(rank_state& rank, op o, std::uint32_t number) {
-    if (has_output(o, stages_)) return free(rank, product_of(o), number);
+    if (has_output(o, chain_)) return free(rank, product_of(o), number);
     return number == no_slot || needless(o);
   }
 
@@ -320,7 +320,7 @@ class interpreter {
   [[gnu::cold]] bool needless(op o) { return wrong({to_string(o), " has a buffer that it does not need"}); }
 
   const program& p_;
-  std::uint32_t stages_;
+  stage_chain chain_;
   Observer observer_;
   std::vector<channel_state> channels_;
   std::vector<rank_state> ranks_;

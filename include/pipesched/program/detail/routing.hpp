@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <iterator>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -18,6 +19,10 @@
 #include "pipesched/program/program.hpp"
 
 namespace pipesched::detail {
+
+/// The passes that read or make tensors of neighbouring stages.
+inline constexpr std::array passes_with_tensors = {pass::forward, pass::backward, pass::backward_input,
+                                                   pass::recompute_backward, pass::recompute_backward_input};
 
 /// The channel of a tensor that stays on its rank.
 inline constexpr std::uint32_t local_channel = no_slot - 1;
@@ -32,11 +37,12 @@ struct gradient_exchange {
   std::uint32_t from, to;
   std::uint16_t stage, own;
   std::uint8_t chunk, own_chunk;  // of `stage` at `from`, of `own` at `to`
+  std::uint16_t round = 0;        // of tied stages: what is sent is the sum of all rounds before
 };
 
 class message_routing {
  public:
-  message_routing(const schedule& s, const std::vector<std::array<std::uint16_t, 2>>& tied)
+  message_routing(const schedule& s, const std::vector<std::vector<std::uint16_t>>& tied)
       : s_(s),
         channels_of_(s.pp()),
         channels_at_(s.pp()),
@@ -133,17 +139,18 @@ class message_routing {
   // The tensors that every op has. Their channels are not known yet.
   void find_neighbours() {
     const std::uint32_t stages = s_.stages(), replicas = s_.placement.replicas();
+    const stage_chain chain = s_.chain();
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (const std::uint16_t rank : s_.placement.rank_of_stage(replica)) ++first_stage_[rank + 1u];
     std::partial_sum(first_stage_.begin(), first_stage_.end(), first_stage_.begin());
     routes_.resize(std::size_t{replicas} * stages);
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (std::uint32_t stage = 0; stage < stages; ++stage)
-        for (const pass p : {pass::forward, pass::backward, pass::backward_input}) {
+        for (const pass p : passes_with_tensors) {
           const op o{.pass = p, .stage = static_cast<std::uint16_t>(stage)};
           op_route& r = route(home(o.stage, replica), chunk_of(o.stage, replica), p);
-          if (has_output(o, stages)) r.channels.output = unknown;
-          if (has_input(o, stages)) r.channels.input = unknown, r.inputs = place_of_number(source_of(o));
+          if (has_output(o, chain)) r.channels.output = unknown;
+          if (has_input(o, chain)) r.channels.input = unknown, r.inputs = place_of_number(source_of(o));
         }
   }
 
@@ -172,7 +179,7 @@ class message_routing {
     const std::uint16_t user = receiver_of(product_of(o));
     const std::uint32_t replica = s_.placement.replica_of(o.micro), peer = home(user, replica);
     const std::uint32_t channel = peer == rank ? local_channel : open_channel(rank, peer);
-    for (const pass p : {pass::forward, pass::backward, pass::backward_input})
+    for (const pass p : passes_with_tensors)
       if ((p == pass::forward) == (o.pass == pass::forward)) {
         route(rank, o.chunk, p).channels.output = channel;
         route(peer, chunk_of(user, replica), p).channels.input = channel;
@@ -216,11 +223,12 @@ class message_routing {
   }
 
   // Gradients of replicas are sent as soon as the last W or B of the stage has run, those of tied stages after all replicas.
-  void find_exchanges(const std::vector<std::array<std::uint16_t, 2>>& tied) {
+  void find_exchanges(const std::vector<std::vector<std::uint16_t>>& tied) {
     if (s_.forward_only) return;
     if (s_.placement.replicas() == 2)
       for (std::uint32_t number = 0; number < s_.stages(); ++number) {  // 65536 stages do not end a 16-bit loop
         const auto stage = static_cast<std::uint16_t>(number);
+        if (s_.backward_of(stage) != stage_backward::full) continue;
         const std::uint32_t a = home(stage, 0), b = home(stage, 1);
         const std::uint8_t of_a = chunk_of(stage, 0), of_b = chunk_of(stage, 1);
         if (a == b) {
@@ -239,33 +247,51 @@ class message_routing {
       std::stable_sort(of.begin(), of.end(), [&](const gradient_exchange& x, const gradient_exchange& y) {
         return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
       });
-    for (const auto& [x, y] : tied) tie(x, y);
+    for (const auto& group : tied)
+      for (std::size_t n = 1; n < group.size(); ++n) tie(std::span(group).first(n), group[n]);
+    for (auto& of : tied_)
+      std::stable_sort(of.begin(), of.end(),
+                       [](const gradient_exchange& x, const gradient_exchange& y) { return x.round < y.round; });
   }
-  // A rank with one of the two stages has that stage's whole gradient by now and needs the other's. Each rank sends to a
-  // rank of its own if there are enough of them.
-  void tie(std::uint16_t x, std::uint16_t y) {
-    std::vector<std::uint32_t> with_x, with_y, with_both;
-    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
-      const auto once = [](std::vector<std::uint32_t>& to, std::uint32_t rank) {
-        if (std::find(to.begin(), to.end(), rank) == to.end()) to.push_back(rank);
-      };
-      once(hosts(home(x, replica), y) ? with_both : with_x, home(x, replica));
-      once(hosts(home(y, replica), x) ? with_both : with_y, home(y, replica));
-    }
-    for (const std::uint32_t rank : with_both)
-      tied_[rank].push_back({rank, rank, y, x, chunk_on(rank, y), chunk_on(rank, x)});
-    const auto of = [&](const std::vector<std::uint32_t>& ranks, std::size_t i) {
-      return ranks.empty() ? with_both[0] : ranks[std::min(i, ranks.size() - 1)];
+  // One round of a group: each holder of an earlier stage has the sum of all earlier ones by now and needs the gradient of
+  // `own`; each holder of `own` needs the sum. So all add up in the same order, and their sums are equal to the bit. Each rank
+  // sends to a rank of its own if there are enough of them.
+  void tie(std::span<const std::uint16_t> earlier, std::uint16_t own) {
+    struct holder {
+      std::uint32_t rank;
+      std::uint16_t stage;
+      bool operator==(const holder&) const = default;
     };
-    for (std::size_t i = 0; i < std::max(with_x.size(), with_y.size()); ++i) {
-      if (i < with_y.size()) send_tied(of(with_x, i), with_y[i], x, y);
-      if (i < with_x.size()) send_tied(of(with_y, i), with_x[i], y, x);
+    const auto round = static_cast<std::uint16_t>(earlier.size() - 1);
+    std::vector<holder> with_earlier, with_own, with_both;
+    const auto once = [](std::vector<holder>& to, holder h) {
+      if (std::find(to.begin(), to.end(), h) == to.end()) to.push_back(h);
+    };
+    for (std::uint32_t replica = 0; replica < s_.placement.replicas(); ++replica) {
+      for (const std::uint16_t stage : earlier)
+        once(hosts(home(stage, replica), own) ? with_both : with_earlier, {home(stage, replica), stage});
+      const std::uint32_t rank = home(own, replica);
+      if (std::none_of(earlier.begin(), earlier.end(), [&](std::uint16_t stage) { return hosts(rank, stage); }))
+        once(with_own, {rank, own});
     }
-  }
-  void send_tied(std::uint32_t from, std::uint32_t to, std::uint16_t stage, std::uint16_t own) {
-    const gradient_exchange e{from, to, stage, own, chunk_on(from, stage), chunk_on(to, own)};
-    tied_[e.from].push_back(e);
-    tied_[e.to].push_back(e);
+    for (const auto& [rank, stage] : with_both)
+      tied_[rank].push_back({rank, rank, own, stage, chunk_on(rank, own), chunk_on(rank, stage), round});
+    const auto of = [&](const std::vector<holder>& holders, std::size_t i, std::optional<std::uint16_t> stage) {
+      holder h = holders.empty() ? with_both[0] : holders[std::min(i, holders.size() - 1)];
+      h.stage = stage.value_or(h.stage);
+      return h;
+    };
+    const auto send = [&](holder from, holder to) {
+      const gradient_exchange e{
+          from.rank, to.rank, from.stage, to.stage, chunk_on(from.rank, from.stage), chunk_on(to.rank, to.stage),
+          round};
+      tied_[e.from].push_back(e);
+      tied_[e.to].push_back(e);
+    };
+    for (std::size_t i = 0; i < std::max(with_earlier.size(), with_own.size()); ++i) {
+      if (i < with_own.size()) send(of(with_earlier, i, std::nullopt), with_own[i]);
+      if (i < with_earlier.size()) send(of(with_own, i, own), with_earlier[i]);
+    }
   }
   std::size_t last_backward(std::uint32_t rank, std::uint16_t stage) const {
     std::size_t i = s_[rank].size();

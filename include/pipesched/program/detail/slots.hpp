@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "pipesched/core/ops.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/program/detail/ordering.hpp"
@@ -44,12 +45,13 @@ class slot_allocation {
         order_(order),
         p_(p),
         hosted_(hosted_stages(s_)),
+        recomputed_(s_),
         in_(p.channels.size()),
         out_(p.channels.size()) {}
 
   /// Numbers the buffers: first those of the channels, then those for messages that are needed at once, then local ones.
   void start(std::uint32_t rank) {
-    for (number_pool* pool : {&activations_, &contexts_, &local_}) pool->clear();
+    for (number_pool* pool : {&activations_, &contexts_, &kept_inputs_, &local_}) pool->clear();
     slots_of_.assign(hosted_[rank].size() * s_.micro, {});
     next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
@@ -88,6 +90,7 @@ class slot_allocation {
     pool_sizes& pools = p_.pools[rank];
     pools[pool::activation] = activations_.size();
     pools[pool::context] = contexts_.size();
+    pools[pool::kept_input] = kept_inputs_.size();
     pools[pool::tensor] = channel_buffers_ + local_.size();
     pools[pool::reduction] = reductions_;
     pools[pool::sent_gradient] = routing_.sent_gradients(rank);
@@ -126,7 +129,7 @@ class slot_allocation {
 
   // The slots of a stage and micro-batch: kept, and of what its F and its B or I read.
   struct stage_slots {
-    std::uint32_t activation = no_slot, context = no_slot;
+    std::uint32_t activation = no_slot, context = no_slot, kept_input = no_slot;
     std::array<std::uint32_t, 2> input = {no_slot, no_slot};
   };
 
@@ -147,12 +150,13 @@ class slot_allocation {
         to.input = of.input[o.pass != pass::forward];
         if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which ordering does not see
       }
-      if (properties(o.pass).takes_activation) {
-        to.activation = of.activation = activations_.take();
-        continue;
-      }
-      if (yields_input_gradient(o.pass)) of.context = contexts_.take();
-      to.activation = of.activation, to.context = of.context;
+      if (o.pass == pass::forward || recomputes(o.pass)) of.activation = activations_.take();
+      to.activation = of.activation;
+      if (o.pass == pass::forward && recomputed_(o)) to.kept_input = of.kept_input = kept_inputs_.take();
+      if (recomputes(o.pass)) to.kept_input = of.kept_input;
+      if (yields_input_gradient(o.pass) && s_.backward_of(o.stage) == stage_backward::full)
+        of.context = contexts_.take();
+      to.context = of.context;
     }
     for (std::size_t k = 0; k < ops.size(); ++k)
       if (ops[k].output < local_channel)
@@ -168,9 +172,10 @@ class slot_allocation {
         in_[ops[k].input].give(of.input);
       else if (ops[k].input == local_channel)
         local_.give(of.input - channel_buffers_);
-      const bool last = yields_weight_gradient(c[k].pass);
-      if (last || s_.forward_only) activations_.give(of.activation);
-      if (last) contexts_.give(of.context);
+      const op o = c[k];
+      if (s_.is_last(o) || (o.pass == pass::forward && of.kept_input != no_slot)) activations_.give(of.activation);
+      if (recomputes(o.pass)) kept_inputs_.give(of.kept_input);
+      if (yields_weight_gradient(o.pass)) contexts_.give(of.context);
     }
   }
 
@@ -179,12 +184,13 @@ class slot_allocation {
   const ordering& order_;
   program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
-  std::vector<incoming> in_;                        // by channel
-  std::vector<outgoing> out_;                       // by channel
+  recomputed_ops recomputed_;
+  std::vector<incoming> in_;   // by channel
+  std::vector<outgoing> out_;  // by channel
 
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
-  number_pool activations_, contexts_, local_;
+  number_pool activations_, contexts_, kept_inputs_, local_;
   std::vector<stage_slots> slots_of_;  // by chunk and micro-batch
 };
 

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -17,61 +16,12 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/simulate/detail/bound_unit.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
-
-// Tells if sums of some numbers are exact in a double in any order: the numbers must be multiples of one power of two.
-class exactness {
- public:
-  constexpr void note(double value) {
-    if (!(value > 0) || value > std::numeric_limits<double>::max()) return;
-    const auto bits = std::bit_cast<std::uint64_t>(value);
-    const int exponent = static_cast<int>(bits >> 52 & 0x7FF);
-    const std::uint64_t mantissa = (bits & 0xF'FFFF'FFFF'FFFF) | (exponent > 0 ? std::uint64_t{1} << 52 : 0);
-    const int scale = exponent > 0 ? exponent : 1;
-    lowest_ = std::min(lowest_, scale + static_cast<int>(std::countr_zero(mantissa)));
-    highest_ = std::max(highest_, scale + static_cast<int>(std::bit_width(mantissa)));
-  }
-  /// True if sums of up to `terms` of the numbers, and of their halves, are exact.
-  constexpr bool holds_for(double terms) const {
-    if (highest_ < lowest_) return true;
-    return highest_ - lowest_ + 1 + static_cast<int>(std::bit_width(static_cast<std::uint64_t>(terms))) <= 53;
-  }
-
- private:
-  int lowest_ = std::numeric_limits<int>::max(), highest_ = std::numeric_limits<int>::min();
-};
-
-// The ops of one stage and `count` micro-batches that cost the same.
-struct bound_unit {
-  std::uint32_t replica = 0, stage = 0, micro = 0;
-  double count = 1;
-
-  // By pass, over all cells of the class that hold the op, alone or with any partner on its rank.
-  struct least {
-    double alone = 0;  // duration in a cell of its own
-    double share = 0;  // the same, or half of a pair if that is less
-    double busy = 0;   // least duration of a cell
-    double step = 0;   // least time from the start of a cell until the next op of the chain can start, without transfer
-    double slack = 0;  // most time from the release of the output to the end of a cell
-
-    // Most time that a cell saves against its ops alone, by partner: F; B or I; W. The last: `alone` - duration with a W.
-    double with_F = 0, with_gradient = 0, with_W = 0, beside_W = 0;
-  };
-  std::array<least, 5> by_pass{};
-  double whole = 0;  // least time from the start of the backward to its end
-
-  double after_forward = 0, after_gradient = 0;  // transfers of the outputs
-
-  // Earliest start of F, earliest start of the backward, and least time after the release of this unit's output until the
-  // micro-batch has passed the stages that follow.
-  double head = 0, back = 0, tail = 0;
-
-  constexpr least& of(pass p) { return by_pass[static_cast<std::size_t>(p)]; }
-  constexpr const least& of(pass p) const { return by_pass[static_cast<std::size_t>(p)]; }
-};
 
 template <typename Costs>
 class bounds {
@@ -80,7 +30,11 @@ class bounds {
       : p_(where), micro_(micro), costs_(costs), class_(of), hosted_(where.ranks()) {
     passes_.push_back(pass::forward);
     if (!class_.forward_only) passes_.push_back(pass::backward);
-    if (!class_.forward_only && class_.split_backward)
+    const auto& backward = class_.backward;
+    while (chain_.first_trained < backward.size() && backward[chain_.first_trained] == stage_backward::none)
+      ++chain_.first_trained;
+    const bool frozen = std::find(backward.begin(), backward.end(), stage_backward::input) != backward.end();
+    if (!class_.forward_only && (class_.split_backward || frozen))
       passes_.insert(passes_.end(), {pass::backward_input, pass::backward_weight});
     if (micro_batches_alike(costs)) {
       for (std::uint32_t replica = 0; replica < p_.replicas(); ++replica)
@@ -90,13 +44,32 @@ class bounds {
     }
   }
 
+  /// Counts the recomputation of a schedule of the class, if none of its pairs can save that.
+  constexpr void add_recompute(const schedule& s) {
+    for (const pass_pair& p : class_.pairs.pairs())
+      if (recomputes(p.first) || recomputes(p.second)) return;
+    again_.assign(p_.ranks(), 0);
+    for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+      for (const cell& c : s[rank]) {
+        if (c.overlapped() || !recomputes(c[0].pass)) continue;
+        op kept = c[0];
+        kept.pass = without_recompute(kept.pass);
+        const double whole = noted(duration_of(costs_, rank, c));
+        const double own = kept == c[0] ? 0 : noted(duration_of(costs_, rank, cell(kept)));
+        again_[rank] += std::max(0.0, whole - own);
+      }
+  }
+
   constexpr lower_bound_result best() {
     for (const auto& hosted : hosted_) {
       for (std::size_t u : hosted) look_at_plain_cells(units_[u]);
+      if (class_.recompute && !class_.pairs.empty())
+        for (std::size_t a : hosted)
+          for (std::size_t b : hosted) look_at_recompute(units_[a], units_[b]);
       if (!class_.pairs.empty())
         for (std::size_t a : hosted)
           for (std::size_t b : hosted) look_at_pairs(units_[a], units_[b]);
-      for (std::size_t u : hosted) set_whole(units_[u]);
+      for (std::size_t u : hosted) set_frozen(units_[u]), set_whole(units_[u]);
     }
     for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) bound_chain(&units_[chain]);
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
@@ -121,12 +94,12 @@ class bounds {
   }
   // True if the output of the op goes to another rank.
   constexpr bool leaves(op o) const {
-    const auto out = output_of(o, p_.stages());
+    const auto out = output_of(o, chain_);
     return out && p_.rank_of(o.stage, o.micro) != p_.rank_of(receiver_of(*out), o.micro);
   }
   constexpr double transfer_after(op o) const {
     if (!leaves(o)) return 0;
-    const tensor_id out = *output_of(o, p_.stages());
+    const tensor_id out = *output_of(o, chain_);
     return noted(costs_.transfer(p_.rank_of(o.stage, o.micro), p_.rank_of(receiver_of(out), o.micro), out));
   }
   constexpr std::uint32_t rank_of(const cell& c) const { return p_.rank_of(c[0].stage, c[0].micro); }
@@ -139,37 +112,65 @@ class bounds {
   // Updates the least times of the cell's i-th op. If the op has no output, or the next op of the chain is on the same rank,
   // the next op starts after the cell, however early the output is released.
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
-    const double release = output_of(c[i], p_.stages()) ? noted(release_of(costs_, rank_of(c), c, i)) : duration;
+    const double release = output_of(c[i], chain_) ? noted(release_of(costs_, rank_of(c), c, i)) : duration;
     at.busy = std::min(at.busy, duration);
     at.share = std::min(at.share, duration / static_cast<double>(c.size()));
     at.step = std::min(at.step, leaves(c[i]) ? release : std::max(release, duration));
     at.slack = std::max(at.slack, duration - release);
   }
 
+  // Calls `f` for the passes in which an op of the class may be: itself, and where it may recompute inside.
+  template <typename F>
+  constexpr void for_each_form(pass p, F&& f) const {
+    f(p);
+    if (class_.recompute && with_recompute(p) != p) f(with_recompute(p));
+  }
+
   constexpr void look_at_plain_cells(bound_unit& u) {
     for (pass p : passes_) {
-      const op o = make(p, u);
       bound_unit::least& at = u.of(p);
-      at.alone = at.share = noted(duration_of(costs_, rank_of(o), o));
-      at.busy = at.step = std::numeric_limits<double>::max(), at.slack = 0;
-      look_at_cell(at, cell(o), 0, at.alone);
+      at.alone = at.share = at.busy = at.step = std::numeric_limits<double>::max(), at.slack = 0;
+      for_each_form(p, [&](pass form) { look_at_lone_cell(at, cell(make(form, u))); });
     }
     u.after_forward = transfer_after(make(pass::forward, u));
     if (!class_.forward_only) u.after_gradient = transfer_after(make(pass::backward, u));
+  }
+  constexpr void look_at_lone_cell(bound_unit::least& at, const cell& c) {
+    const double duration = noted(duration_of(costs_, rank_of(c), c));
+    at.alone = std::min(at.alone, duration), at.share = std::min(at.share, duration);
+    look_at_cell(at, c, 0, duration);
+  }
+
+  // The work of an R is not counted: an op beside it is alone in its cell.
+  constexpr void look_at_recompute(bound_unit& a, bound_unit& b) {
+    for (pass p : passes_)
+      for_each_form(p, [&](pass form) {
+        if (!class_.pairs.contains({form, pass::recompute})) return;
+        const op one = make(form, a), other = make(pass::recompute, b);
+        for (const bool first : {true, false}) {
+          const cell c = first ? cell(one, other) : cell(other, one);
+          const double duration = noted(duration_of(costs_, rank_of(c), c));
+          bound_unit::least& at = a.of(p);
+          at.alone = std::min(at.alone, duration), at.share = std::min(at.share, duration);
+          look_at_cell(at, c, first ? 0 : 1, duration);
+        }
+      });
   }
 
   // Takes in the cells with an op of a first and one of b second, and the reverse if the class allows either order.
   constexpr void look_at_pairs(bound_unit& a, bound_unit& b) {
     for (pass first : passes_)
-      for (pass second : passes_) {
-        if (!class_.pairs.contains({first, second})) continue;
-        if (!class_.either_order && first > second) continue;
-        const op one = make(first, a), other = make(second, b);
-        if (a.count == 1 && b.count == 1 &&
-            (one == other || depends(one, other, p_.stages()) || depends(other, one, p_.stages())))
-          continue;
-        look_at_pair(a.of(first), b.of(second), cell(one, other));
-      }
+      for (pass second : passes_)
+        for_each_form(first, [&](pass x) {
+          for_each_form(second, [&](pass y) {
+            if (!class_.pairs.contains({x, y}) || (!class_.either_order && x > y)) return;
+            const op one = make(x, a), other = make(y, b);
+            if (a.count == 1 && b.count == 1 &&
+                (one == other || depends(one, other, chain_) || depends(other, one, chain_)))
+              return;
+            look_at_pair(a.of(first), b.of(second), cell(one, other));
+          });
+        });
   }
 
   constexpr void look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
@@ -183,6 +184,15 @@ class bounds {
     };
     look_at_cell(a, c, 0, duration), save(a, c[1].pass);
     look_at_cell(b, c, 1, duration), save(b, c[0].pass);
+  }
+
+  // A frozen stage has an I in place of its backward, or nothing.
+  constexpr void set_frozen(bound_unit& u) const {
+    if (class_.backward.empty() || class_.backward[u.stage] == stage_backward::full) return;
+    const bound_unit::least input =
+        class_.backward[u.stage] == stage_backward::none ? bound_unit::least{} : u.of(pass::backward_input);
+    u.of(pass::backward) = u.of(pass::backward_input) = input;
+    u.of(pass::backward_weight) = {};
   }
 
   constexpr void set_whole(bound_unit& u) const {
@@ -265,7 +275,7 @@ class bounds {
 
   constexpr void bound_work(std::uint32_t rank, double head, charge who) {
     const auto& hosted = hosted_[rank];
-    double forwards = 0, gradients = 0, whole = 0;
+    double forwards = again_.empty() ? 0 : again_[rank], gradients = 0, whole = forwards;
     for (std::size_t i : hosted) {
       const bound_unit& u = units_[i];
       forwards += u.count * net(u, pass::forward, who, false);
@@ -305,10 +315,12 @@ class bounds {
 
   // Little's law: the lifetimes of all activations of a rank, divided by how many may live at a time.
   constexpr void bound_memory(std::uint32_t rank, double head) {
+    if (class_.recompute) return;  // what is recomputed is not kept all the time
     std::array<double, 2> lifetimes{}, stages{};
     for (std::size_t i : hosted_[rank]) {
       const bound_unit& u = units_[i];
-      const double lifetime = class_.forward_only ? u.of(pass::forward).busy : u.back - u.head + u.whole;
+      const bool kept = !class_.forward_only && u.stage >= chain_.first_trained;
+      const double lifetime = kept ? u.back - u.head + u.whole : u.of(pass::forward).busy;
       lifetimes[u.replica] += u.count * lifetime;
     }
     for (std::uint32_t replica = 0; replica < p_.replicas(); ++replica)
@@ -326,10 +338,10 @@ class bounds {
 
   // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact.
   constexpr void offer(double makespan, std::uint32_t rank, std::string_view reason) {
-    const double ops = static_cast<double>(p_.stages()) * micro_ * 3;
+    const double ops = static_cast<double>(p_.stages()) * micro_ * 4;
     if (!exact_.holds_for(2 * ops)) {
       const double path =
-          3 * static_cast<double>(micro_) * static_cast<double>(p_.stages()) / p_.ranks() + 4.0 * p_.stages();
+          4 * static_cast<double>(micro_) * static_cast<double>(p_.stages()) / p_.ranks() + 4.0 * p_.stages();
       makespan *= 1 - 8 * path * std::numeric_limits<double>::epsilon();
     }
     if (makespan > best_.makespan && makespan <= std::numeric_limits<double>::max()) best_ = {makespan, rank, reason};
@@ -339,9 +351,11 @@ class bounds {
   std::uint32_t micro_;
   const Costs& costs_;
   schedule_class class_;
+  stage_chain chain_{p_.stages()};
   std::vector<pass> passes_;                      // of the class
   std::vector<bound_unit> units_;                 // chain by chain, each stage by stage
   std::vector<std::vector<std::size_t>> hosted_;  // [rank]: units
+  std::vector<double> again_;                     // [rank]: time of what is recomputed; empty: not counted
   mutable exactness exact_;
   lower_bound_result best_;
 };
