@@ -133,7 +133,7 @@ study study_with_model(const arguments& args, named_schedule named) {
   return study_of(std::move(s), std::move(costs), std::move(convention), named.own_order);
 }
 
-// What a rank has for activations and running ops.
+// Bytes that each rank has for activations and running ops.
 std::vector<double> room_of(const memory_report& memory) {
   std::vector<double> room;
   for (const rank_memory& r : memory.ranks) room.push_back(std::max(0.0, r.limit - r.weights - r.buffers));

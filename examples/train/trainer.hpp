@@ -170,7 +170,7 @@ class trainer {
   std::vector<std::vector<Real>> buffers_;
   std::vector<Real> ends_;
   std::vector<std::vector<Real>> kept_inputs_;
-  std::vector<Real> again_;  // what a recomputation passes on, which nobody needs
+  std::vector<Real> again_;  // the output of a recomputation, which no op reads
   std::span<double> losses_;
   std::size_t micro_ = 0, step_ = 0;
   bool evaluates_ = false;

@@ -29,7 +29,7 @@ namespace {
 
 const schedule small = make_1f1b_schedule({.pp = 2, .micro = 4});
 
-// What is left after the F of every stage and micro-batch: 'R' if it is recomputed by an R, 'r' inside its backward.
+// By stage and micro-batch: 'R' if it is recomputed by an R, 'r' inside its backward.
 std::map<std::pair<std::uint32_t, std::uint32_t>, char> recomputed(const schedule& s) {
   std::map<std::pair<std::uint32_t, std::uint32_t>, char> found;
   for (const cell& c : s.cells.all())

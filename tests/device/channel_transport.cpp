@@ -76,7 +76,7 @@ struct job {
     threads.clear();
     return said;
   }
-  // A callback that returned earlier would let its rank go on, and the others with it, before they hear of the failure.
+  // If a callback returned earlier, its rank and the others could finish before they hear of the failure.
   void wait_for_the_others() const {
     while (ended + 1 < static_cast<int>(p.schedule.pp())) std::this_thread::yield();
   }

@@ -263,7 +263,7 @@ TEST_CASE("model: reported cases") {
 }
 
 TEST_CASE("costs_of: VGG-16 cut in four, whose messages take longer than its ops") {
-  model m{.time_unit = time_unit::ms};
+  model m{.time_unit = time_unit::ms, .layers = {}};
   const std::array forward{40.279, 58.897, 73.949, 78.749}, backward{24.613, 129.773, 147.911, 136.336},
       message{1644167168.0, 411041792.0, 411041792.0, 0.0};
   for (std::size_t i = 0; i < 4; ++i)

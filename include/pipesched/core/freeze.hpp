@@ -20,7 +20,7 @@
 namespace pipesched {
 
 /// Freezes the weights of these stages: the first ones of the model then need no backward and keep nothing, the others have
-/// an I alone, which replaces B and drops W. What is frozen already stays so.
+/// an I alone, which replaces B and drops W. Frozen stages stay frozen.
 /// @throws schedule_error also for a stage that does not exist, or if all stages are frozen: keep_forwards() does that
 constexpr schedule freeze(const schedule& s, std::span<const std::int64_t> stages) {
   require_valid(s);

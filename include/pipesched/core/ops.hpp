@@ -126,7 +126,7 @@ class recomputed_ops {
   std::vector<std::uint8_t> marks_;
 };
 
-// What is wrong with the backwards of a schedule's stages; empty if nothing is.
+// The fault of the backwards of a schedule's stages; empty without one.
 constexpr std::string fault_of_backwards(const schedule& s) {
   if (s.backward.empty()) return {};
   if (s.backward.size() != s.stages())

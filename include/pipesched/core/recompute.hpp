@@ -47,8 +47,8 @@ constexpr void require_choice(const schedule& s, const recompute_choice& which) 
 
 }  // namespace detail
 
-/// Recomputes the chosen activations: an R of its own, right before the cell of their B or I, or inside of that backward. What
-/// is recomputed already, and stages without a backward, stay as they are. Linear in the number of ops.
+/// Recomputes the chosen activations: an R of its own, right before the cell of their B or I, or inside of that backward.
+/// Stages without a backward, and activations that are recomputed already, stay as they are. Linear in the number of ops.
 /// @throws schedule_error if the schedule is not valid, if a stage does not exist, or unless 0 <= count <= of_every,
 /// of_every >= 1 and first_whole >= 0
 constexpr schedule recompute(const schedule& s, const recompute_choice& which = {}) {

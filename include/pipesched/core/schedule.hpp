@@ -25,8 +25,7 @@
 
 namespace pipesched {
 
-/// What a stage has after its F: nothing; a backward for inputs alone, since its weights are frozen; or a whole backward, in
-/// one piece or two.
+/// The backward of a stage: none; for inputs alone, since its weights are frozen; or full, in one op or two.
 enum class stage_backward : std::uint8_t { none, input, full };
 inline constexpr std::array<std::string_view, 3> stage_backward_names = {"none", "input", "full"};
 constexpr std::string_view to_string(stage_backward b) noexcept {
@@ -56,7 +55,7 @@ struct schedule {
   constexpr std::uint32_t pp() const noexcept { return placement.ranks(); }
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
 
-  /// What this schedule has of a stage's backward: none if it is forward only. @pre stage < stages()
+  /// The backward of a stage in this schedule: none if it is forward only. @pre stage < stages()
   constexpr stage_backward backward_of(std::uint32_t stage) const noexcept {
     if (forward_only) return stage_backward::none;
     return backward.empty() ? stage_backward::full : backward[stage];

@@ -54,7 +54,7 @@ constexpr std::optional<pass_pair> parse_pass_pair(std::string_view text) noexce
   if (p.first == pass::none || p.second == pass::none || !text.empty()) return std::nullopt;
   return p;
 }
-/// What parse_pass_pair() takes, in words.
+/// The texts that parse_pass_pair() takes, in words.
 inline constexpr std::string_view pass_pair_expected = "two of F, B, I, W, R, (RB), (RI)";
 
 namespace detail {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Where to recompute: each R into a stall before its backward, or beside another op.
+// Placement of recomputation: each R in a stall before its backward, or beside another op.
 
 #include <algorithm>
 #include <cstddef>

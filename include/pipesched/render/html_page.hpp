@@ -214,7 +214,7 @@ function memoryOf(s, r) {
   const row = s.rows[r];
   if (row.memory) return row.memory;
   const steps = [0, 0], share = m => 1 / s.hosted[m >= s.split ? 1 : 0][r]; let now = 0, peak = 0;  // 1: one micro-batch through the rank's share
-  // What an op of a pass keeps from its start (F, R) or its end (the others, negative where it frees).
+  // The memory that an op keeps from its start (F, R) or its end (the others, negative where it frees).
   const bytes = (p, st, m) => (s.lengths ? s.lengths[m] : 1) * s.memory[p][st], keeps = (p, st, m) => s.memory ? bytes(p, st, m) : p === "F" || p === "R" ? share(m) : p === "I" ? 0 : -share(m);
   const has = st => s.forwardOnly ? "none" : s.backward[st] || "full";
   let level = 0;

@@ -120,7 +120,7 @@ class memory_levels {
 
  private:
   constexpr std::int64_t weight(op o) const { return unit_.weight[s_.placement.replica_of(o.micro)]; }
-  // What the F of the op's stage and micro-batch leaves for its backward.
+  // The bytes that the F of the op's stage and micro-batch leaves for its backward.
   constexpr double kept_by(op o) const {
     if (s_.backward_of(o.stage) == stage_backward::none) return 0;
     return bytes_of(costs_, o, pass::forward) - (recomputed_(o) ? bytes_of(costs_, o, pass::recompute) : 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What bounds.hpp counts: the ops of one stage, and whether sums of their times are exact.
+// The ops of one stage as bounds.hpp counts them, and whether sums of their times are exact.
 
 #include <algorithm>
 #include <array>
