@@ -208,11 +208,11 @@ class verifier {
   }
   template <typename Name>
   constexpr void check_order(std::uint32_t rank, const Name& name, const places& at) {
-    const auto misordered = [&](pass first, std::size_t first_at, pass then, std::size_t then_at) {
-      if (first_at == 0 || then_at == 0 || first_at < then_at) return;
-      if (first_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
+    const auto misordered = [&](pass needed, std::size_t needed_at, pass then, std::size_t then_at) {
+      if (needed_at == 0 || then_at == 0 || needed_at < then_at) return;
+      if (needed_at == then_at) return;  // in one overlapped cell: reported by check_overlap()
       add(rule::order, rank, then_at - 1, [&] {
-        return concat({name(then), " before ", name(first), " in cell ", first_at - 1, "; expected after it"});
+        return concat({name(then), " before ", name(needed), " in cell ", needed_at - 1, "; expected after it"});
       });
     };
     const auto as_run = [&](pass p) { return at.recomputes_inside ? with_recompute(p) : p; };
