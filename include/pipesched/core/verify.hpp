@@ -54,6 +54,20 @@ class verifier {
 
  private:
   constexpr void check_rules();
+  // Of a stage and micro-batch, after the ops so far.
+  enum class state : std::uint8_t { nothing, has_forward, is_recomputed, has_input, complete, wrong };
+  constexpr state state_after(op o, state now) const {
+    using enum state;
+    const stage_backward has = s_.backward_of(o.stage);
+    switch (o.pass) {
+      case pass::forward: return now != nothing ? wrong : has == stage_backward::none ? complete : has_forward;
+      case pass::backward_weight: return now == has_input ? complete : wrong;
+      case pass::recompute: return now == has_forward ? is_recomputed : wrong;
+      default: break;
+    }
+    if (now != has_forward && (now != is_recomputed || recomputes(o.pass))) return wrong;
+    return yields_weight_gradient(o.pass) || has == stage_backward::input ? complete : has_input;
+  }
   constexpr bool all_ops_are_right() const;
 
   // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
@@ -314,7 +328,7 @@ constexpr void verifier::check_rules() {
     return;
   }
   if (!s_.backward.empty())
-    if (const std::string fault = fault_of_backwards(s_); !fault.empty())
+    if (std::string fault = fault_of_backwards(s_); !fault.empty())
       return add(rule::shape, 0, violation::no_cell, [&] { return fault; });
   // Every pair needs an op. With far fewer ops than pairs, as in a malformed file, no table is made for all pairs.
   const auto too_few = [&](std::size_t ops) { return std::uint64_t{s_.stages()} * s_.micro > 4 * ops + 4096; };
@@ -335,19 +349,7 @@ constexpr void verifier::check_rules() {
 
 // Most schedules are right, and one byte a pair proves it. False may also mean that a closer look is needed.
 constexpr bool verifier::all_ops_are_right() const {
-  enum state : std::uint8_t { nothing, has_forward, is_recomputed, has_input, complete, wrong };
-  const auto after = [&](op o, state now) {
-    const stage_backward has = s_.backward_of(o.stage);
-    switch (o.pass) {
-      case pass::forward: return now != nothing ? wrong : has == stage_backward::none ? complete : has_forward;
-      case pass::backward_weight: return now == has_input ? complete : wrong;
-      case pass::recompute: return now == has_forward ? is_recomputed : wrong;
-      default: break;
-    }
-    if (now != has_forward && (now != is_recomputed || recomputes(o.pass))) return wrong;
-    return yields_weight_gradient(o.pass) || has == stage_backward::input ? complete : has_input;
-  };
-  std::vector<state> states(std::size_t{s_.stages()} * s_.micro, nothing);
+  std::vector<state> states(std::size_t{s_.stages()} * s_.micro, state::nothing);
   std::size_t pairs = 0;
   for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
     for (const cell& c : s_[rank]) {
@@ -355,9 +357,9 @@ constexpr bool verifier::all_ops_are_right() const {
       for (const op o : c) {
         if (!is_in_range(o) || !is_at_home(rank, o)) return false;
         state& now = states[std::size_t{o.stage} * s_.micro + o.micro];
-        now = after(o, now);
-        if (now == wrong) return false;
-        pairs += now == complete;
+        now = state_after(o, now);
+        if (now == state::wrong) return false;
+        pairs += now == state::complete;
       }
     }
   return pairs == states.size();
