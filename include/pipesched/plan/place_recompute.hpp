@@ -81,9 +81,9 @@ class recompute_placement {
         before[*at].push_back(row[i]), room[*at] -= takes, now[i].reset();
         continue;
       }
-      for (std::size_t other = i; other-- > 0 && !has(row[other], again, pass::forward);)
-        if (now[other] && saves_beside(rank, *now[other], again, takes)) {
-          now[other] = cell((*now[other])[0], again), now[i].reset();
+      for (std::size_t after = i; after > 0 && !has(row[after - 1], again, pass::forward); --after)
+        if (auto& other = now[after - 1]; other && saves_beside(rank, *other, again, takes)) {
+          other = cell((*other)[0], again), now[i].reset();
           break;
         }
     }

@@ -53,6 +53,15 @@ struct cost_samples {
   }
 };
 
+// The time of R; if none was measured that of F, but at most that of a backward which recomputes inside.
+inline double time_of_recompute(cost_samples& samples, std::size_t stage, double forward) {
+  const auto of = [&](pass p) -> std::vector<double>& { return samples.of_pass[static_cast<std::size_t>(p)][stage]; };
+  double time = of(pass::recompute).empty() ? forward : median(of(pass::recompute));
+  for (const pass inside : {pass::recompute_backward, pass::recompute_backward_input})
+    if (!of(inside).empty()) time = std::min(time, median(of(inside)));
+  return time;
+}
+
 inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost_samples& samples) {
   const schedule& s = t.schedule;
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
@@ -101,12 +110,8 @@ inline stage_costs fit_costs(const timeline& t) {
     F.push_back(time(pass::forward)), B.push_back(time(pass::backward));
     I.push_back(time(pass::backward_input)), W.push_back(time(pass::backward_weight));
     if (F.back() == 0) F.back() = paired / 2;
-    R.push_back(time(pass::recompute));
-    any_again = any_again || ran(pass::recompute);
-    if (R.back() == 0) R.back() = F.back();
-    for (const pass inside : {pass::recompute_backward, pass::recompute_backward_input})
-      if (ran(inside)) R.back() = std::min(R.back(), time(inside));
-    any_again = any_again || R.back() != F.back();
+    R.push_back(detail::time_of_recompute(samples, stage, F.back()));
+    any_again = any_again || ran(pass::recompute) || R.back() != F.back();
     if (B.back() == 0) B.back() = std::max(0.0, time(pass::recompute_backward) - R.back());
     if (I.back() == 0) I.back() = std::max(0.0, time(pass::recompute_backward_input) - R.back());
     if (B.back() == 0 && I.back() == 0) B.back() = paired / 2;

@@ -206,7 +206,7 @@ class model_fitter {
       const std::size_t kind = kind_of(l);
       const auto time = [&](std::size_t k) { return times[k] ? std::optional((*times[k])[kind]) : std::nullopt; };
       if (const auto forward = time(0)) l.forward = *forward;
-      if (const auto recompute = time(4)) l.recompute = *recompute;
+      if (const auto recompute = time(4)) l.recompute = recompute;
       set_backward(l, time(3), time(1), time(2));
     }
     return fit;
