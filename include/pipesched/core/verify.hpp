@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/detail/op_states.hpp"
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/ops.hpp"
@@ -54,20 +55,6 @@ class verifier {
 
  private:
   constexpr void check_rules();
-  // Of a stage and micro-batch, after the ops so far.
-  enum class state : std::uint8_t { nothing, has_forward, is_recomputed, has_input, complete, wrong };
-  constexpr state state_after(op o, state now) const {
-    using enum state;
-    const stage_backward has = s_.backward_of(o.stage);
-    switch (o.pass) {
-      case pass::forward: return now != nothing ? wrong : has == stage_backward::none ? complete : has_forward;
-      case pass::backward_weight: return now == has_input ? complete : wrong;
-      case pass::recompute: return now == has_forward ? is_recomputed : wrong;
-      default: break;
-    }
-    if (now != has_forward && (now != is_recomputed || recomputes(o.pass))) return wrong;
-    return yields_weight_gradient(o.pass) || has == stage_backward::input ? complete : has_input;
-  }
   constexpr bool all_ops_are_right() const;
 
   // The cells of the ops of one (stage, micro): 1 + index, 0 if there is no such op.
@@ -349,15 +336,20 @@ constexpr void verifier::check_rules() {
 
 // Most schedules are right, and one byte a pair proves it. False may also mean that a closer look is needed.
 constexpr bool verifier::all_ops_are_right() const {
+  if (!s_.backward.empty()) return false;
+  using state = op_state;
+  const op_transitions to = transitions_of(s_.forward_only);
   std::vector<state> states(std::size_t{s_.stages()} * s_.micro, state::nothing);
   std::size_t pairs = 0;
   for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
     for (const cell& c : s_[rank]) {
       if (c.overlapped() && c[0].micro == c[1].micro) return false;
       for (const op o : c) {
-        if (!is_in_range(o) || !is_at_home(rank, o)) return false;
+        const auto p = static_cast<std::size_t>(o.pass);
+        if (p >= std::size(pass_table) || o.stage >= s_.stages() || o.micro >= s_.micro || !is_at_home(rank, o))
+          return false;
         state& now = states[std::size_t{o.stage} * s_.micro + o.micro];
-        now = state_after(o, now);
+        now = to[static_cast<std::size_t>(now)][p];
         if (now == state::wrong) return false;
         pairs += now == state::complete;
       }

@@ -150,11 +150,12 @@ class slot_allocation {
         to.input = of.input[o.pass != pass::forward];
         if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which ordering does not see
       }
-      if (o.pass == pass::forward || recomputes(o.pass)) of.activation = activations_.take();
+      const bool forward = o.pass == pass::forward, again = again_ && recomputes(o.pass);
+      if (forward || again) of.activation = activations_.take();
       to.activation = of.activation;
-      if (o.pass == pass::forward && recomputed_(o)) to.kept_input = of.kept_input = kept_inputs_.take();
-      if (recomputes(o.pass)) to.kept_input = of.kept_input;
-      if (yields_input_gradient(o.pass) && s_.backward_of(o.stage) == stage_backward::full)
+      if (again_ && forward && recomputed_(o)) to.kept_input = of.kept_input = kept_inputs_.take();
+      if (again) to.kept_input = of.kept_input;
+      if (yields_input_gradient(o.pass) && (all_full_ || s_.backward_of(o.stage) == stage_backward::full))
         of.context = contexts_.take();
       to.context = of.context;
     }
@@ -173,9 +174,11 @@ class slot_allocation {
       else if (ops[k].input == local_channel)
         local_.give(of.input - channel_buffers_);
       const op o = c[k];
-      if (s_.is_last(o) || (o.pass == pass::forward && of.kept_input != no_slot)) activations_.give(of.activation);
-      if (recomputes(o.pass)) kept_inputs_.give(of.kept_input);
-      if (yields_weight_gradient(o.pass)) contexts_.give(of.context);
+      const bool last = yields_weight_gradient(o.pass);
+      if (last || (!all_full_ && s_.is_last(o)) || (again_ && o.pass == pass::forward && of.kept_input != no_slot))
+        activations_.give(of.activation);
+      if (again_ && recomputes(o.pass)) kept_inputs_.give(of.kept_input);
+      if (last) contexts_.give(of.context);
     }
   }
 
@@ -185,8 +188,10 @@ class slot_allocation {
   program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   recomputed_ops recomputed_;
-  std::vector<incoming> in_;   // by channel
-  std::vector<outgoing> out_;  // by channel
+  bool again_ = recomputed_.any();                           // some op recomputes
+  bool all_full_ = !s_.forward_only && s_.backward.empty();  // no stage is frozen
+  std::vector<incoming> in_;                                 // by channel
+  std::vector<outgoing> out_;                                // by channel
 
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
