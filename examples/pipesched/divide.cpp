@@ -129,10 +129,7 @@ int divide(const arguments& args) {
     return 0;
   }
   const metrics measured = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
-  std::vector<double> bytes_of_rank;
-  for (std::uint32_t rank = 0; rank < d.schedule.pp(); ++rank)
-    bytes_of_rank.push_back(rank_at(m, rank).memory.value_or(std::numeric_limits<double>::infinity()));
-  const memory_report memory = fits(d.schedule, d.costs, bytes_of_rank);
+  const memory_report memory = fits(d.schedule, d.costs, memory_limits(m, d.schedule.pp()));
   write_output(to.file, to.format == "json" ? json_of(m, d, measured, memory).dump(2) + "\n"
                                             : text_of(m, f, d, measured, memory));
   return 0;

@@ -94,6 +94,19 @@ double cost_of(const arguments& args, std::string_view option, std::string_view 
                                  option, *args.text(option), value < 0 ? ", nearest 0" : ""));
 }
 
+// Whole numbers with commas between them; nothing for any other text.
+template <typename Number>
+std::optional<std::vector<Number>> numbers_in(std::string_view text) {
+  std::vector<Number> numbers;
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at <= end;) {
+    const auto [stop, error] = std::from_chars(at, end, numbers.emplace_back());
+    if (error != std::errc() || (stop != end && *stop != ',')) return std::nullopt;
+    at = stop + 1;
+  }
+  return numbers;
+}
+
 // The preset without its communication, which only an efficiency would use.
 stage_costs measured_deepseek_v3() {
   stage_costs costs = pipesched::deepseek_v3_costs();
@@ -200,16 +213,8 @@ bool transforms(const arguments& args) {
 }
 
 std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text) {
-  std::vector<std::int64_t> numbers;
-  const char* const end = text.data() + text.size();
-  for (const char* at = text.data(); at <= end;) {
-    const auto [stop, error] = std::from_chars(at, end, numbers.emplace_back());
-    if (error != std::errc() || (stop != end && *stop != ','))
-      throw schedule_error(
-          fmt::format("{} takes whole numbers such as 0,3; got {}", option, in_quotes(std::string(text))));
-    at = stop + 1;
-  }
-  return numbers;
+  if (auto numbers = numbers_in<std::int64_t>(text)) return *std::move(numbers);
+  throw schedule_error(fmt::format("{} takes whole numbers such as 0,3; got {}", option, in_quotes(std::string(text))));
 }
 
 pipesched::schedule transformed(const arguments& args, pipesched::schedule s, const stage_costs& costs) {
@@ -263,15 +268,11 @@ pipesched::partition partition_of_text(const std::string& text, const pipesched:
                                        const pipesched::placement& where) {
   if (text == "uniform") return pipesched::uniform_partition(m, where.stages());
   if (text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
-  pipesched::partition p;
-  const char* const end = text.data() + text.size();
-  for (const char* at = text.data(); at <= end;) {
-    const auto [stop, error] = std::from_chars(at, end, p.layers.emplace_back());
-    if (error != std::errc() || (stop != end && *stop != ','))
-      throw schedule_error(fmt::format(
-          "--partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got {}", in_quotes(text)));
-    at = stop + 1;
-  }
+  auto layers = numbers_in<std::uint32_t>(text);
+  if (!layers)
+    throw schedule_error(fmt::format(
+        "--partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got {}", in_quotes(text)));
+  pipesched::partition p{.layers = *std::move(layers)};
   pipesched::require_partition(p, m, where.stages());
   return p;
 }

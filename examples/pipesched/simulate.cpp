@@ -144,13 +144,8 @@ std::vector<double> room_of(const memory_report& memory) {
 // The limits of memory: of --memory, or of the model.
 std::vector<double> limits_of(const arguments& args, std::uint32_t ranks) {
   if (const auto memory = args.text("--memory")) return {bytes_of_text("--memory", *memory)};
-  std::vector<double> limits;
-  if (!args.has("--model")) return limits;
-  const model m = model_of(*args.text("--model"));
-  for (std::uint32_t rank = 0; rank < ranks; ++rank)
-    limits.push_back(rank_at(m, rank).memory.value_or(std::numeric_limits<double>::infinity()));
-  if (std::none_of(limits.begin(), limits.end(), [](double bytes) { return std::isfinite(bytes); })) limits.clear();
-  return limits;
+  const auto name = args.text("--model");
+  return name ? memory_limits(model_of(*name), ranks) : std::vector<double>();
 }
 
 }  // namespace

@@ -46,13 +46,12 @@ constexpr schedule freeze(const schedule& s, std::span<const std::int64_t> stage
           [&](op& o) {
             const stage_backward of = has[o.stage];
             if (o.pass == pass::forward || of == stage_backward::full) return true;
-            if (o.pass == pass::backward) o.pass = pass::backward_input;
-            if (o.pass == pass::recompute_backward) o.pass = pass::recompute_backward_input;
+            o.pass = detail::for_inputs(o.pass);
             return of == stage_backward::input && o.pass != pass::backward_weight;
           },
           put);
   });
-  if (std::find(has.begin(), has.end(), stage_backward::input) != has.end() || has[0] == stage_backward::none)
+  if (std::any_of(has.begin(), has.end(), [](stage_backward b) { return b != stage_backward::full; }))
     result.backward = std::move(has);
   return result;
 }

@@ -40,8 +40,7 @@ enum class pass : std::uint8_t {
 /// The properties of a pass. A new pass is a new row of the table below.
 struct pass_properties {
   std::string_view name = "?";
-  char letter = '?';              ///< of the op that it is, recomputation aside: B for RB
-  bool takes_activation = false;  ///< starts to keep the activation of its stage and micro-batch
+  char letter = '?';  ///< of the op that it is, recomputation aside: B for RB
   bool yields_input_gradient =
       false;  ///< makes the gradient for the previous stage, and a context for the weight gradient
   bool yields_weight_gradient = false;  ///< the last to use activation and context
@@ -49,13 +48,13 @@ struct pass_properties {
 };
 /// By pass.
 inline constexpr pass_properties pass_table[] = {{},
-                                                 {"F", 'F', true, false, false, false},
-                                                 {"B", 'B', false, true, true, false},
-                                                 {"I", 'I', false, true, false, false},
-                                                 {"W", 'W', false, false, true, false},
-                                                 {"R", 'R', false, false, false, true},
-                                                 {"RB", 'B', false, true, true, true},
-                                                 {"RI", 'I', false, true, false, true}};
+                                                 {"F", 'F', false, false, false},
+                                                 {"B", 'B', true, true, false},
+                                                 {"I", 'I', true, false, false},
+                                                 {"W", 'W', false, true, false},
+                                                 {"R", 'R', false, false, true},
+                                                 {"RB", 'B', true, true, true},
+                                                 {"RI", 'I', true, false, true}};
 
 constexpr const pass_properties& properties(pass p) noexcept {
   return pass_table[static_cast<std::size_t>(p) < std::size(pass_table) ? static_cast<std::size_t>(p) : 0];
@@ -132,6 +131,24 @@ class cell {
 static_assert(sizeof(op) == 8 && sizeof(cell) == 16);
 
 namespace detail {
+
+constexpr op with_pass(op o, pass p) noexcept {
+  o.pass = p;
+  return o;
+}
+
+/// I for B, RI for RB, and any other pass itself.
+constexpr pass for_inputs(pass p) noexcept {
+  return p == pass::backward             ? pass::backward_input
+         : p == pass::recompute_backward ? pass::recompute_backward_input
+                                         : p;
+}
+
+// The time of a pass where F = I = W = R = 1.
+constexpr std::uint32_t unit_duration(pass p) noexcept {
+  const pass own = without_recompute(p);
+  return (own == pass::backward ? 2u : 1u) + (own != p ? 1u : 0u);
+}
 
 // Filters a cell: `keep(op&)` may modify an op and says whether it stays; `put` gets the rest, if anything remains.
 template <typename Keep, typename Put>

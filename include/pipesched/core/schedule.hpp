@@ -41,6 +41,13 @@ struct stage_chain {
       : stages(count), first_trained(first) {}
 };
 
+/// The chain of as many stages with these backwards. Linear in the stages that are not trained.
+constexpr stage_chain chain_of(std::uint32_t stages, std::span<const stage_backward> backward) noexcept {
+  std::uint32_t first = 0;
+  while (first < backward.size() && backward[first] == stage_backward::none) ++first;
+  return {stages, first};
+}
+
 /// A range of rows, one per rank: `for (auto row : s)`, `s[rank]`, `s.size()`. All members may be read and changed;
 /// verify() checks the whole.
 struct schedule {
@@ -60,11 +67,7 @@ struct schedule {
     if (forward_only) return stage_backward::none;
     return backward.empty() ? stage_backward::full : backward[stage];
   }
-  constexpr stage_chain chain() const noexcept {
-    std::uint32_t first = 0;
-    while (first < backward.size() && backward[first] == stage_backward::none) ++first;
-    return {stages(), first};
-  }
+  constexpr stage_chain chain() const noexcept { return chain_of(stages(), backward); }
   /// True for the last op of its stage and micro-batch, after which its activation is not needed: B or W; F or I where no more
   /// comes. @pre o.stage < stages()
   constexpr bool is_last(op o) const noexcept {

@@ -44,11 +44,6 @@ constexpr schedule map_rows(const schedule& s, Edit&& edit) {
   return result;
 }
 
-constexpr op with_pass(op o, pass p) noexcept {
-  o.pass = p;
-  return o;
-}
-
 }  // namespace detail
 
 /// Splits every B into an I and, in the next cell, its W: (0F7;7B13) becomes (0F7;7I13) 7W13. An RB becomes an RI and its W.
@@ -57,11 +52,7 @@ constexpr schedule split_backward(const schedule& s) {
   return detail::map_rows(s, [](auto row, auto&& put) {
     for (cell c : row) {
       const cell before = c;
-      for (op& o : c)
-        if (o.pass == pass::backward)
-          o.pass = pass::backward_input;
-        else if (o.pass == pass::recompute_backward)
-          o.pass = pass::recompute_backward_input;
+      for (op& o : c) o.pass = detail::for_inputs(o.pass);
       put(c);
       for (op o : before)
         if (without_recompute(o.pass) == pass::backward) put(detail::with_pass(o, pass::backward_weight));
@@ -226,12 +217,6 @@ class pair_search {
   tensor_table<std::uint8_t> produced_;
   worklist runnable_;
 };
-
-// F = I = W = R = 1.
-constexpr std::uint64_t unit_duration(pass p) noexcept {
-  const pass own = without_recompute(p);
-  return (own == pass::backward ? 2u : 1u) + (own != p ? 1u : 0u);
-}
 
 // Finds pairs in order of time: both inputs must have arrived when the F can start.
 class timed_pair_search {

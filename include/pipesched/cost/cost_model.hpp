@@ -117,12 +117,10 @@ constexpr void require_cost(double value, std::string_view name, std::int64_t st
 // Bytes of an op, each 0 if the model does not know it.
 template <typename Costs>
 constexpr double bytes_of(const Costs& costs, op o, pass as) {
-  if constexpr (requires { costs.bytes(o); }) {
-    o.pass = as;
-    return costs.bytes(o);
-  } else {
+  if constexpr (requires { costs.bytes(o); })
+    return costs.bytes(with_pass(o, as));
+  else
     return 0;
-  }
 }
 template <typename Costs>
 constexpr double transient_of(const Costs& costs, op o) {

@@ -126,7 +126,8 @@ struct stage_costs {
       case pass::recompute: return recompute ? recompute[o.stage] : forward[o.stage];
       case pass::recompute_backward:
       case pass::recompute_backward_input:
-        return unit_duration(with_pass(o, without_recompute(o.pass))) + unit_duration(with_pass(o, pass::recompute));
+        return unit_duration(detail::with_pass(o, without_recompute(o.pass))) +
+               unit_duration(detail::with_pass(o, pass::recompute));
       case pass::none: break;
     }
     return 0;
@@ -151,7 +152,7 @@ struct stage_costs {
     if (const auto [inside, rest] = detail::split_recompute(c); inside > 0) {
       double duration = unit_duration(rest);
       for (const op o : c)
-        if (o.pass != without_recompute(o.pass)) duration += unit_duration(with_pass(o, pass::recompute));
+        if (o.pass != without_recompute(o.pass)) duration += unit_duration(detail::with_pass(o, pass::recompute));
       return duration;
     }
     const double b = unit_duration(c[1]);
@@ -316,11 +317,6 @@ struct stage_costs {
     for (const rank_link& link : links)
       if (link.from == from && link.to == to) return &link;
     return nullptr;
-  }
-
-  static constexpr op with_pass(op o, pass p) noexcept {
-    o.pass = p;
-    return o;
   }
 
   constexpr const pair_time* find_pair(const cell& c) const noexcept {

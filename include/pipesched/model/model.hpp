@@ -115,6 +115,18 @@ inline model_rank rank_at(const model& m, std::size_t rank) {
   return m.ranks.empty() ? model_rank{} : m.ranks[m.ranks.size() == 1 ? 0 : rank];
 }
 
+/// The memory of every rank, infinite for one without a limit; empty if no rank has one. @pre as for rank_at()
+inline std::vector<double> memory_limits(const model& m, std::size_t ranks) {
+  std::vector<double> limits;
+  bool any = false;
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    const std::optional<double> memory = rank_at(m, rank).memory;
+    limits.push_back(memory.value_or(std::numeric_limits<double>::infinity()));
+    any = any || memory;
+  }
+  return any ? limits : std::vector<double>();
+}
+
 /// One entry per layer, with a count of 1.
 inline std::vector<layer> expanded(const std::vector<layer>& layers) {
   std::vector<layer> all;

@@ -40,16 +40,8 @@ class recompute_placement {
 
  private:
   static bool is_lone_recompute(const cell& c) { return !c.overlapped() && c[0].pass == pass::recompute; }
-  static double makespan(const timeline& t) {
-    double end = 0;
-    for (const auto row : t.intervals)
-      if (!row.empty()) end = std::max(end, row.back().end);
-    return end;
-  }
-  bool has(const cell& c, op of, pass p) const {
-    return std::any_of(c.begin(), c.end(), [&](op o) {
-      return o.stage == of.stage && o.micro == of.micro && (p == pass::forward) == (o.pass == pass::forward);
-    });
+  static bool has_forward_of(const cell& c, op again) {
+    return std::any_of(c.begin(), c.end(), [&](op o) { return o == with_pass(again, pass::forward); });
   }
 
   // Tries the changes of a rank at once; true if the step gets shorter.
@@ -59,7 +51,7 @@ class recompute_placement {
     schedule other = t_.schedule;
     other.edit(rank, [&](std::vector<cell>& of) { of = std::move(row); });
     timeline then = simulate(std::move(other), costs_, verified);
-    if (!(makespan(then) < makespan(t_))) return false;
+    if (!(last_end(then) < last_end(t_))) return false;
     t_ = std::move(then);
     return true;
   }
@@ -81,7 +73,7 @@ class recompute_placement {
         before[*at].push_back(row[i]), room[*at] -= takes, now[i].reset();
         continue;
       }
-      for (std::size_t after = i; after > 0 && !has(row[after - 1], again, pass::forward); --after)
+      for (std::size_t after = i; after > 0 && !has_forward_of(row[after - 1], again); --after)
         if (auto& other = now[after - 1]; other && saves_beside(rank, *other, again, takes)) {
           other = cell((*other)[0], again), now[i].reset();
           break;
@@ -97,7 +89,7 @@ class recompute_placement {
   // The last cell after the F of `again` and not after i with that much room before it.
   std::optional<std::size_t> last_room(std::span<const cell> row, const std::vector<double>& room, std::size_t i,
                                        op again, double takes) const {
-    for (std::size_t at = i; at > 0 && !has(row[at - 1], again, pass::forward); --at)
+    for (std::size_t at = i; at > 0 && !has_forward_of(row[at - 1], again); --at)
       if (at < i && room[at] >= takes) return at;
     return std::nullopt;
   }
@@ -114,8 +106,8 @@ class recompute_placement {
 }  // namespace detail
 
 /// Moves every R that delays its backward into the nearest stall before that, or beside the nearest op before it with which the
-/// costs allow a pair and price it below the sum. The step is never longer than before; an activation that is made again earlier is
-/// kept longer. At most 8 simulations a rank.
+/// costs allow a pair and price it below the sum. The step is never longer than before; an activation that is made again earlier
+/// is kept longer. At most 8 simulations a rank.
 /// @throws schedule_error as simulate() does
 template <cost_model Costs>
 schedule place_recompute(const schedule& s, const Costs& costs) {

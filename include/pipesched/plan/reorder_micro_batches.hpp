@@ -46,11 +46,6 @@ template <cost_model Costs>
 requires requires(const Costs& costs, std::uint32_t micro) { costs.length_of(micro); }
 schedule reorder_micro_batches(const schedule& s, const Costs& costs) {
   timeline best = simulate(s, costs);
-  const auto makespan = [](const timeline& t) {
-    double end = 0;
-    for (const interval& i : t.intervals.all()) end = std::max(end, i.end);
-    return end;
-  };
   const std::uint32_t second = std::min(s.micro, s.placement.replica_begin(1));
   const auto up = detail::micro_batch_orders(costs, 0, second),
              down = detail::micro_batch_orders(costs, second, s.micro);
@@ -59,7 +54,7 @@ schedule reorder_micro_batches(const schedule& s, const Costs& costs) {
     for (cell& c : other.cells.all())
       for (op& o : c) o.micro = o.micro < second ? up[rule][o.micro] : down[rule][o.micro - second];
     timeline then = simulate(std::move(other), costs, verified);
-    if (makespan(then) < makespan(best)) best = std::move(then);
+    if (detail::last_end(then) < detail::last_end(best)) best = std::move(then);
   }
   return std::move(best.schedule);
 }

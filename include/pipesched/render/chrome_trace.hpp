@@ -19,6 +19,7 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/ops.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -172,7 +173,7 @@ class trace_writer {
 
   void write_activations(std::uint32_t rank) {
     const activation_unit& unit = units_[rank];
-    const no_bytes none;
+    const uniform_costs none;  // of bytes
     memory_levels memory(s_, recomputed_, unit, none);
     std::int64_t shown = 0;
     const auto sample = [&](double time, std::int64_t live) {

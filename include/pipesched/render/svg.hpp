@@ -150,7 +150,7 @@ class svg_writer {
     out_ += "</title>";
     const double left = x(when.start), right = x(when.end);
     // In a pair the width is divided: an F has one part, a B two, as in the papers.
-    const double first = parts_of(c[0].pass), second = c.overlapped() ? parts_of(c[1].pass) : 0;
+    const double first = unit_duration(c[0].pass), second = c.overlapped() ? unit_duration(c[1].pass) : 0;
     const double middle = c.overlapped() ? left + (right - left) * first / (first + second) : right;
     draw_parts(c[0], left, middle, y);
     if (c.overlapped()) {
@@ -160,17 +160,12 @@ class svg_writer {
     out_ += "</g>\n";
   }
 
-  static double parts_of(pass p) {
-    const pass own = without_recompute(p);
-    return (own == pass::backward ? 2 : 1) + (own != p ? 1 : 0);
-  }
   // A backward that recomputes inside begins with a part in the colour of R.
   void draw_parts(op o, double left, double right, double y) {
     if (o.pass == without_recompute(o.pass)) return draw_op(o, left, right, y);
-    const double again = left + (right - left) / parts_of(o.pass);
+    const double again = left + (right - left) / unit_duration(o.pass);
     rect("R", left, again, y, style_.row_height);
-    o.pass = without_recompute(o.pass);
-    draw_op(o, again, right, y);
+    draw_op(with_pass(o, without_recompute(o.pass)), again, right, y);
   }
 
   void draw_op(op o, double left, double right, double y) {

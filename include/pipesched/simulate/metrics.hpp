@@ -144,9 +144,6 @@ class memory_levels {
   double running_ = 0;  // bytes of the ops that run
 };
 
-// A cost model of no bytes.
-struct no_bytes {};
-
 // Metrics of one rank's row, without its bubble and its hosted stages.
 template <typename Costs>
 constexpr rank_metrics measure_row(const timeline& t, std::uint32_t rank, const recomputed_ops& recomputed,

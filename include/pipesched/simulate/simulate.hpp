@@ -165,7 +165,8 @@ constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
 /// The timeline of a schedule under these costs, from time 0. Default: every F, I and W lasts 1, a B 2, an overlapped cell
 /// the sum of its ops, a transfer 0. Exact as long as every time is a whole number below 2^53. On one rank an output is
 /// available at once, on another rank `transfer` later. A message that keeps its sender busy leaves after the cell, one after
-/// the other, and the next cell waits for it; its receiver may be busy for as long right before the cell that needs it. Linear in the number of ops.
+/// the other, and the next cell waits for it; its receiver may be busy for as long right before the cell that
+/// needs it. Linear in the number of ops.
 /// @throws schedule_error with the report of verify() if the schedule is not valid; if the costs' own check() refuses them;
 /// or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>

@@ -49,6 +49,14 @@ constexpr void require_intervals(const timeline& t) {
                                    " for ", s[rank].size(), " cells"}));
 }
 
+/// The makespan. Linear in the number of ranks. @pre each row is in the order of its times, as simulate() makes it
+constexpr double last_end(const timeline& t) {
+  double end = 0;
+  for (const auto row : t.intervals)
+    if (!row.empty()) end = std::max(end, row.back().end);
+  return end;
+}
+
 /// Refuses whatever the functions on timelines cannot take. @throws schedule_error unless there is one interval per cell, all
 /// times are finite, each end is at or after its start, and the schedule is valid. Linear in the number of ops.
 constexpr void require_timeline(const timeline& t) {

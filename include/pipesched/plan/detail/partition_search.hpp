@@ -54,8 +54,7 @@ class partition_search {
   /// @param anew  the schedule depends on the costs. All references must outlive this.
   partition_search(const model& m, const stage_sums& sums, const placement& where, maker make, bool anew)
       : m_(m), sums_(sums), where_(where), make_(std::move(make)), anew_(anew) {
-    for (std::size_t r = 0; r < where.ranks() && !m.ranks.empty(); ++r)
-      memory_.push_back(rank_at(m, r).memory.value_or(std::numeric_limits<double>::infinity()));
+    memory_ = memory_limits(m, where.ranks());
   }
 
   void run(std::uint64_t evaluations, std::uint64_t seed) {
@@ -100,15 +99,9 @@ class partition_search {
       simulate_again(*times_, costs);
     }
     spent_ += price, ++evaluations_;
-    return score{.excess = excess(costs), .makespan = last_end(), .work = squares_of_work(costs)};
+    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares_of_work(costs)};
   }
 
-  double last_end() const {
-    double end = 0;
-    for (const auto row : times_->intervals)
-      if (!row.empty()) end = std::max(end, row.back().end);
-    return end;
-  }
   double squares_of_work(const stage_costs& costs) const {
     std::vector<double> work(where_.ranks(), 0);
     for (std::uint32_t replica = 0; replica < where_.replicas(); ++replica)

@@ -30,10 +30,8 @@ class bounds {
       : p_(where), micro_(micro), costs_(costs), class_(of), hosted_(where.ranks()) {
     passes_.push_back(pass::forward);
     if (!class_.forward_only) passes_.push_back(pass::backward);
-    const auto& backward = class_.backward;
-    while (chain_.first_trained < backward.size() && backward[chain_.first_trained] == stage_backward::none)
-      ++chain_.first_trained;
-    const bool frozen = std::find(backward.begin(), backward.end(), stage_backward::input) != backward.end();
+    const bool frozen =
+        std::find(class_.backward.begin(), class_.backward.end(), stage_backward::input) != class_.backward.end();
     if (!class_.forward_only && (class_.split_backward || frozen))
       passes_.insert(passes_.end(), {pass::backward_input, pass::backward_weight});
     if (micro_batches_alike(costs)) {
@@ -52,8 +50,7 @@ class bounds {
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
       for (const cell& c : s[rank]) {
         if (c.overlapped() || !recomputes(c[0].pass)) continue;
-        op kept = c[0];
-        kept.pass = without_recompute(kept.pass);
+        const op kept = with_pass(c[0], without_recompute(c[0].pass));
         const double whole = noted(duration_of(costs_, rank, c));
         const double own = kept == c[0] ? 0 : noted(duration_of(costs_, rank, cell(kept)));
         again_[rank] += std::max(0.0, whole - own);
@@ -351,7 +348,7 @@ class bounds {
   std::uint32_t micro_;
   const Costs& costs_;
   schedule_class class_;
-  stage_chain chain_{p_.stages()};
+  stage_chain chain_ = chain_of(p_.stages(), class_.backward);
   std::vector<pass> passes_;                      // of the class
   std::vector<bound_unit> units_;                 // chain by chain, each stage by stage
   std::vector<std::vector<std::size_t>> hosted_;  // [rank]: units
