@@ -69,8 +69,8 @@ struct plan_limits {
 struct plan_result {
   pipesched::schedule schedule;
   double makespan = 0;
-  lower_bound_result bound{};             ///< for any schedule of the problem within the limits
-  std::string published{};                ///< the best family within the limits, empty if none is
+  lower_bound_result bound{};  ///< for any schedule of the problem within the limits
+  std::string published{};     ///< the best family within the limits, empty if none is
   double published_makespan = std::numeric_limits<double>::infinity();
   double evaluations = 0;
   std::uint64_t ops_simulated = 0;
@@ -143,7 +143,8 @@ class planner {
 
   bool is_allowed(const schedule& s, const metrics& m) const {
     for (const pass_pair p : schedule_class_of(s).pairs.pairs())
-      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)})) return false;
+      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)}))
+        return false;
     const memory_caps& caps = limits_.memory;
     for (std::size_t r = 0; r < m.ranks.size(); ++r) {
       if (caps.activations && m.ranks[r].peak_activations > *caps.activations * (1 + 1e-12)) return false;
@@ -272,8 +273,8 @@ class planner {
                                    " live activations per rank; nearest ", m.peak_activations}));
     for (std::size_t r = 0; r < m.ranks.size(); ++r)
       if (m.ranks[r].peak_bytes > limits_.memory.bytes[r])
-        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
-                                     r, "; nearest ", m.ranks[r].peak_bytes}));
+        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r],
+                                     " bytes on rank ", r, "; nearest ", m.ranks[r].peak_bytes}));
     throw schedule_error("plan() finds no schedule within the limits of memory");
   }
 
@@ -303,10 +304,10 @@ plan_result plan(const plan_problem& problem, const Costs& costs, const plan_lim
   check(limits.memory, where.ranks());
   for (const schedule& s : limits.starts) {
     require_valid(s);
-    if (s.micro != problem.micro || s.forward_only != problem.forward_only ||
-        !same_stages_on_ranks(s.placement, where))
-      throw schedule_error(detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ",
-                                           s.micro, " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
+    if (s.micro != problem.micro || s.forward_only != problem.forward_only || !same_stages_on_ranks(s.placement, where))
+      throw schedule_error(
+          detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ", s.micro,
+                          " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
   }
   return detail::planner(own, costs, limits).run();
 }

@@ -30,9 +30,10 @@ struct word_times {
 /// A cell of words as it ran.
 struct word_event {
   double start = 0, end = 0;
-  std::uint16_t kind = 0;            // a node's, if it is a W
+  std::uint16_t kind = 0;  // a node's, if it is a W
   bool weight = false;
-  std::array<std::uint32_t, 2> micros{};                 // by op, among those of its node
+  std::uint32_t place = 0;                                 // in its word; of a W, that of the cell to come
+  std::array<std::uint32_t, 2> micros{};                   // by op, among those of its node
   std::uint32_t cause_rank = 0, cause = word_event::self;  // the event that it waited for; self: the one before
   static constexpr std::uint32_t self = 0xFFFF'FFFF;
 };
@@ -40,8 +41,12 @@ struct word_event {
 class word_simulator {
  public:
   explicit word_simulator(const word_table& t)
-      : t_(&t), stride_(t.max_micros() + 1), arrivals_(2 * t.nodes().size() * stride_), queues_(2 * t.nodes().size()),
-        ranks_(t.ranks()), stack_(t.ranks()) {
+      : t_(&t),
+        stride_(t.max_micros() + 1),
+        arrivals_(2 * t.nodes().size() * stride_),
+        queues_(2 * t.nodes().size()),
+        ranks_(t.ranks()),
+        stack_(t.ranks()) {
     std::size_t most = 0;
     for (std::size_t r = 0; r < t.ranks(); ++r) {
       std::size_t micros = 0;
@@ -129,7 +134,8 @@ class word_simulator {
       }
       if constexpr (!Alike) exact_ = t_->exact(r, kind, micros);
       const word_cell& c = Alike ? kind : exact_;
-      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before)) run_weight<Record, Alike>(r, s);
+      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before))
+        run_weight<Record, Alike>(r, s);
       while (s.level + c.rise + c.transient > cap && s.delayed_begin < s.delayed_end)
         if (!run_weight<Record, Alike>(r, s)) return false;
       if (s.level + c.rise + c.transient > cap) {
@@ -169,7 +175,7 @@ class word_simulator {
     }
     s.free = start + c.duration;
     if constexpr (Record) {
-      word_event e{.start = start, .end = s.free, .kind = kind, .micros = micros};
+      word_event e{.start = start, .end = s.free, .kind = kind, .place = s.next, .micros = micros};
       if (cause != none) e.cause_rank = producers_[cause].first, e.cause = producers_[cause].second;
       events_[r].push_back(e);
     }
@@ -195,7 +201,7 @@ class word_simulator {
       return false;
     }
     if constexpr (Record) {
-      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true};
+      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true, .place = s.next};
       e.micros[0] = delayed_micros_[at];
       events_[r].push_back(e);
     }

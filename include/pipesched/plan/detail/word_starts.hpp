@@ -29,7 +29,9 @@ inline std::optional<words> repaired(const word_table& t, words w, std::uint64_t
     auto& row = w[rank];
     const std::size_t at = sim.position(rank);
     std::size_t i = at;
-    const auto has_backward = [&](const word_cell& c) { return !c.is_weight() && c.passes[c.size() - 1] != pass::forward; };
+    const auto has_backward = [&](const word_cell& c) {
+      return !c.is_weight() && c.passes[c.size() - 1] != pass::forward;
+    };
     const auto has_forward = [&](const word_cell& c) { return c.passes[0] == pass::forward; };
     if (at >= row.size() || !has_forward(t.kind(rank, row[at]))) return std::nullopt;
     while (i < row.size() && !has_backward(t.kind(rank, row[i]))) ++i;
