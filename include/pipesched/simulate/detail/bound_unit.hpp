@@ -49,8 +49,10 @@ struct bound_unit {
     double alone = 0;  // duration in a cell of its own
     double share = 0;  // the same, or half of a pair if that is less
     double busy = 0;   // least duration of a cell
-    double apart = 0;  // the same, of a cell without an F
     double step = 0;   // least time from the start of a cell until the next op of the chain can start, without transfer
+
+    // Least duration and step of a cell of an F and a backward, and of any other.
+    double paired_busy = 0, paired_step = 0, apart_busy = 0, apart_step = 0;
     double slack = 0;  // most time from the release of the output to the end of a cell
 
     // Most time that a cell saves against its ops alone, by partner: F; B or I; W. The last: `alone` - duration with a W.
