@@ -42,25 +42,25 @@ class lifetime_bound {
     for (std::size_t i = 0; i < units_.size(); ++i) lives_.push_back(life(i));
   }
 
-  /// True if no step takes `makespan` or less, by these weights of the ranks, if each has at least so many pairs.
-  constexpr bool impossible(double makespan, const std::vector<double>& weights,
-                            const std::vector<std::size_t>& pairs) {
-    double room = 0, needed = 0;
+  /// The shortest step, by these weights of the ranks, if each has at least so many pairs.
+  constexpr double least(const std::vector<double>& weights, const std::vector<std::size_t>& pairs) {
+    double room = 0, needed = 0;  // room: per time
     earlier_.assign(units_.size(), 0);
     for (std::size_t rank = 0; rank < hosted_.size(); ++rank) {
       if (weights[rank] == 0) continue;
-      room += weights[rank] * rooms_[rank].most * std::max(0.0, makespan - rooms_[rank].start);
-      needed += weights[rank] * rooms_[rank].ramps;
+      room += weights[rank] * rooms_[rank].most;
+      needed += weights[rank] * (rooms_[rank].ramps + rooms_[rank].most * rooms_[rank].start);
       for (std::size_t i : hosted_[rank]) {
         needed += weights[rank] * units_[i].count * lives_[i];
         if (units_[i].trained) earlier_[i] = weights[rank] * memory_[i].kept;
       }
     }
+    if (!(room > 0 && room < none)) return 0;
     for (std::size_t i = 0; i < units_.size(); ++i)
       if (i % stages_ != 0) earlier_[i] += earlier_[i - 1];  // of all stages up to its own
     for (std::size_t rank = 0; rank < hosted_.size(); ++rank)
       needed += least_cost(rank, weights[rank], static_cast<double>(pairs[rank]));
-    return needed > room * (1 + 1e-9);
+    return needed / room;
   }
 
  private:

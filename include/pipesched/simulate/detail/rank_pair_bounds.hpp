@@ -193,13 +193,15 @@ class rank_pair_bounds : protected rank_bounds {
     }
     std::vector<std::size_t> pairs(ranks, 0);
     std::size_t worst = 0;  // weights
+    double shortest = 0;    // of steps with so many pairs
     const auto impossible = [&](double makespan) {
       for (std::size_t r = 0; r < ranks; ++r)
         if (by_pairs_[r]) pairs[r] = by_pairs_[r]->least_pairs(makespan);
       if (std::find(pairs.begin(), pairs.end(), never_full) != pairs.end()) return true;
-      for (worst = 0; worst < weights.size(); ++worst)
-        if (bound.impossible(makespan, weights[worst], pairs)) return true;
-      return false;
+      shortest = 0;
+      for (std::size_t w = 0; w < weights.size(); ++w)
+        if (const double least = bound.least(weights[w], pairs); least > shortest) shortest = least, worst = w;
+      return shortest > makespan * (1 + 1e-9);
     };
     double low = best_.makespan, high = low * 1.02;
     if (!impossible(low)) return;
@@ -208,14 +210,22 @@ class rank_pair_bounds : protected rank_bounds {
       const double middle = (low + high) / 2;
       (impossible(middle) ? low : high) = middle;
     }
-    if (!impossible(low) || worst == weights.size()) return;
-    const auto rank = static_cast<std::size_t>(
-        std::find_if(weights[worst].begin(), weights[worst].end(), [](double w) { return w > 0; }) -
-        weights[worst].begin());
-    if (!offer(low * (1 - 1e-9), static_cast<std::uint32_t>(rank), reason)) return;
-    best_.min_pairs = static_cast<std::uint32_t>(pairs[rank]);
-    if (class_.memory_cap)
-      best_.max_live = static_cast<std::uint32_t>(live_activations(static_cast<std::uint32_t>(rank)));
+    // A step that is a little longer may need fewer pairs.
+    if (!impossible(low) || shortest == 0) return;
+    const std::vector<std::size_t> at_low = pairs;
+    const double exact = shortest;
+    const std::vector<double> of_ranks = weights[worst];
+    impossible(exact);
+    const double rounding = exact_.holds_for(16.0 * work_ops()) ? 0 : 1e-11;
+    if (!offer(pairs == at_low ? exact * (1 - rounding) : low * (1 - 1e-9), rank_of(of_ranks), reason)) return;
+    best_.min_pairs = static_cast<std::uint32_t>(at_low[best_.rank]);
+    if (class_.memory_cap) best_.max_live = static_cast<std::uint32_t>(live_activations(best_.rank));
+  }
+  // The first that has a weight.
+  static constexpr std::uint32_t rank_of(const std::vector<double>& weights) {
+    std::uint32_t rank = 0;
+    while (weights[rank] == 0) ++rank;
+    return rank;
   }
 
   std::vector<std::optional<pair_bounds>> by_pairs_;  // [rank]
