@@ -69,6 +69,7 @@ class bounds : private rank_pair_bounds {
       for (std::size_t u : hosted) set_frozen(units_[u]), set_whole(units_[u]), set_bytes(units_[u]);
     }
     for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_heads(&units_[chain]);
+    set_first_starts();
     for (const auto& hosted : hosted_) set_rests(hosted);
     for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_tails(&units_[chain]);
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
@@ -126,6 +127,8 @@ class bounds : private rank_pair_bounds {
     at.share = std::min(at.share, duration / static_cast<double>(c.size()));
     const double step = leaves(c[i]) ? release : std::max(release, duration);
     at.step = std::min(at.step, step);
+    if (std::all_of(c.begin(), c.end(), [](op o) { return o.pass == pass::forward || o.pass == pass::recompute; }))
+      at.forward_busy = std::min(at.forward_busy, duration), at.forward_step = std::min(at.forward_step, step);
     const bool paired = is_forward_backward(c);
     double &busy_so = paired ? at.paired_busy : at.apart_busy, &step_so = paired ? at.paired_step : at.apart_step;
     busy_so = std::min(busy_so, duration), step_so = std::min(step_so, step);
@@ -146,6 +149,8 @@ class bounds : private rank_pair_bounds {
             .share = never,
             .busy = never,
             .step = never,
+            .forward_busy = never,
+            .forward_step = never,
             .paired_busy = never,
             .paired_step = never,
             .apart_busy = never,

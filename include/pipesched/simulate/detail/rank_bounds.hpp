@@ -48,6 +48,32 @@ class rank_bounds {
     for (std::size_t s = last; s > 0; --s)
       stage[s - 1].back = stage[s].back + gradient_step(stage[s]) + stage[s].after_gradient;
   }
+  // Before the first backward of the step, no F shares its cell with a backward or a W.
+  constexpr void set_first_starts() {
+    double none_before = std::numeric_limits<double>::max();  // no backward starts earlier
+    const std::size_t last = p_.stages() - 1;
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) {
+      double end = 0;
+      for (std::size_t s = 0; s < last; ++s)
+        end += units_[chain + s].of(pass::forward).forward_step + units_[chain + s].after_forward;
+      none_before = std::min(none_before, end + units_[chain + last].of(pass::forward).forward_busy);
+    }
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) {
+      bound_unit* const stage = &units_[chain];
+      const auto after = [&](std::size_t s, double alone, double any) {
+        return std::min(stage[s].first_forward + alone, std::max(stage[s].first_forward, none_before) + any);
+      };
+      for (std::size_t s = 0; s < last; ++s) {
+        const bound_unit::least& F = stage[s].of(pass::forward);
+        stage[s + 1].first_forward = after(s, F.forward_step, F.step) + stage[s].after_forward;
+      }
+      const bound_unit::least& F = stage[last].of(pass::forward);
+      stage[last].first_backward = after(last, F.forward_busy, F.busy);
+      if (class_.forward_only) continue;
+      for (std::size_t s = last; s > 0; --s)
+        stage[s - 1].first_backward = stage[s].first_backward + gradient_step(stage[s]) + stage[s].after_gradient;
+    }
+  }
   // A backward takes its own time until the step ends. If it shares its cell with an F, the backward of that F is yet to come.
   constexpr void set_rests(const std::vector<std::size_t>& hosted) {
     if (class_.forward_only) return;
@@ -66,7 +92,7 @@ class rank_bounds {
   constexpr void set_tails(bound_unit* stage) {
     const std::size_t last = p_.stages() - 1;
     if (class_.forward_only) {
-      offer(stage[last].back, 0, "one micro-batch from end to end");
+      offer(stage[last].first_backward, 0, "one micro-batch from end to end");
       for (std::size_t s = last; s-- > 0;)
         stage[s].tail =
             stage[s].after_forward + (s + 1 == last ? stage[last].of(pass::forward).busy
@@ -77,7 +103,7 @@ class rank_bounds {
       stage[s].tail =
           stage[s].after_gradient + std::max(stage[s - 1].rest, gradient_step(stage[s - 1]) + stage[s - 1].tail);
     double end = 0;
-    for (std::size_t s = 0; s <= last; ++s) end = std::max(end, stage[s].back + stage[s].rest);
+    for (std::size_t s = 0; s <= last; ++s) end = std::max(end, stage[s].first_backward + stage[s].rest);
     offer(end, 0, "one micro-batch from end to end");
   }
   // Least time from the end of the unit's F to the start of its backward.
@@ -118,8 +144,7 @@ class rank_bounds {
   }
 
   constexpr void bound_rank(std::uint32_t rank) {
-    double head = std::numeric_limits<double>::max();
-    for (std::size_t u : hosted_[rank]) head = std::min(head, units_[u].head);
+    const double head = first_forward(rank);
     for (charge who : {charge::forward, charge::others, charge::halves, charge::shares}) {
       bound_work(rank, head, who);
       if (class_.pairs.empty()) break;  // no time can be saved
@@ -204,7 +229,7 @@ class rank_bounds {
 
   constexpr double first_forward(std::uint32_t rank) const {
     double first = std::numeric_limits<double>::max();
-    for (std::size_t i : hosted_[rank]) first = std::min(first, units_[i].head);
+    for (std::size_t i : hosted_[rank]) first = std::min(first, units_[i].first_forward);
     return first;
   }
 

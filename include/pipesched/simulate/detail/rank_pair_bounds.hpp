@@ -50,29 +50,38 @@ class rank_pair_bounds : protected rank_bounds {
     if (frame->full < never_full) best_.max_live = static_cast<std::uint32_t>(frame->full);
   }
 
-  // Lifetimes on all ranks together (T6), under the cap in activations and under the limits in bytes.
+  // Lifetimes on all ranks together (T6), by the memory that a rank has: activations of one stage, under the cap; bytes; and
+  // activations whose backward has not ended, as many as fit in bytes.
   constexpr void bound_lifetimes() {
-    // Units are stages of a replica, and nothing is recomputed: that is not kept all the time.
-    if (class_.recompute || units_.size() != std::size_t{p_.stages()} * p_.replicas()) return;
+    if (class_.recompute) return;  // what is recomputed is not kept all the time
     std::vector<rank_room> rooms(p_.ranks());
-    std::vector<unit_memory> memory(units_.size(), {1, 1});
+    std::vector<unit_memory> memory(units_.size());
+    const auto bound = [&](std::string_view reason) {
+      bound_lifetimes(lifetime_bound(units_, hosted_, p_.stages(), rooms, memory), reason);
+    };
     if (class_.memory_cap) {
-      for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank) rooms[rank] = room_of(rank);
-      bound_lifetimes(lifetime_bound(units_, hosted_, p_.stages(), rooms, memory),
-                      "lifetimes of activations, which pairs make longer, under the memory cap");
+      for (unit_memory& m : memory) m = {1, 1};
+      for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
+        rooms[rank] = room_for(live_activations(rank), rank, true);
+      bound("lifetimes of activations, which pairs make longer, under the memory cap");
     }
     const auto frees_all = [](const bound_unit& u) { return u.frees_all; };
     if (class_.memory_limits.empty() || !std::all_of(units_.begin(), units_.end(), frees_all)) return;
     for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].kept, units_[i].context};
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
       rooms[rank] = {byte_limit_of(class_, rank), first_forward(rank), 0};
-    bound_lifetimes(lifetime_bound(units_, hosted_, p_.stages(), rooms, memory),
-                    "lifetimes of activations in bytes, which pairs make longer, under the memory limits");
+    bound("lifetimes of activations in bytes, which pairs make longer, under the memory limits");
+    for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].trained ? 1.0 : 0.0, 0};
+    for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
+      if (rank_frame frame; byte_limit_of(class_, rank) < never)
+        rooms[rank] = room_for(std::max<std::size_t>(1, limit_bytes(frame, rank)), rank, false);
+    bound("lifetimes of activations until their backward, which pairs make longer, under the memory limits");
   }
 
   static constexpr double never = std::numeric_limits<double>::max();
 
  private:
+  static constexpr std::size_t max_units_of_lifetimes = 1024;
   static constexpr std::size_t never_full = std::numeric_limits<std::size_t>::max();
 
   // True if the class has cells of these two passes, which may recompute.
@@ -99,7 +108,7 @@ class rank_pair_bounds : protected rank_bounds {
     for (std::size_t i : hosted) {
       const bound_unit& u = units_[i];
       (u.trained ? trained : untrained) += static_cast<std::size_t>(u.count);
-      if (u.trained) frame.first_backward = std::min(frame.first_backward, u.back);
+      if (u.trained) frame.first_backward = std::min(frame.first_backward, u.first_backward);
       if (u.trained && comes_last(u, hosted))
         frame.after_gradient = std::min(frame.after_gradient, after_last_gradient(u, paired));
       if (is_highest(u, hosted)) frame.after_forward = std::min(frame.after_forward, after_last_forward(u));
@@ -163,17 +172,18 @@ class rank_pair_bounds : protected rank_bounds {
     return static_cast<std::size_t>(most * (1 + 1e-9));
   }
 
-  // In activations of one stage. The j-th of the first forwards starts after j - 1 others, and so with the last backwards.
-  constexpr rank_room room_of(std::uint32_t rank) const {
-    rank_room room{static_cast<double>(live_activations(rank)), first_forward(rank), 0};
+  // For so many activations of one stage, that are kept until their backward or until their W. The j-th of the first forwards
+  // starts after j - 1 others, and so with the last backwards.
+  constexpr rank_room room_for(std::size_t activations, std::uint32_t rank, bool until_weights) const {
+    rank_room room{static_cast<double>(activations), first_forward(rank), 0};
     double forward = never, backward = never, count = 0;
     for (std::size_t i : hosted_[rank]) {
       const bound_unit& u = units_[i];
       count += u.count, forward = std::min(forward, u.of(pass::forward).busy);
       if (!u.trained) backward = 0;
       if (u.whole_backward) backward = std::min(backward, u.of(pass::backward).busy);
-      if (u.input_backward)
-        backward = std::min(backward, u.of(u.split_backward ? pass::backward_weight : pass::backward_input).busy);
+      if (u.input_backward) backward = std::min(backward, u.of(pass::backward_input).busy);
+      if (u.split_backward && until_weights) backward = std::min(backward, u.of(pass::backward_weight).busy);
     }
     if (may_pair(pass::forward, pass::forward)) forward = 0;
     if (may_pair_backwards() || may_pair(pass::backward_weight, pass::backward_weight)) backward = 0;
@@ -192,10 +202,11 @@ class rank_pair_bounds : protected rank_bounds {
       weights.push_back(weights.back()), weights.back()[ranks - 1 - r] = 1;
     }
     std::vector<std::size_t> pairs(ranks, 0);
-    std::size_t worst = 0;  // weights
-    double shortest = 0;    // of steps with so many pairs
+    const bool few = units_.size() <= max_units_of_lifetimes;  // else the number of pairs is not looked for
+    std::size_t worst = 0;                                     // weights
+    double shortest = 0;                                       // of steps with so many pairs
     const auto impossible = [&](double makespan) {
-      for (std::size_t r = 0; r < ranks; ++r)
+      for (std::size_t r = 0; r < ranks && few; ++r)
         if (by_pairs_[r]) pairs[r] = by_pairs_[r]->least_pairs(makespan);
       if (std::find(pairs.begin(), pairs.end(), never_full) != pairs.end()) return true;
       shortest = 0;
