@@ -43,7 +43,8 @@ struct channel_transport_options {
   std::function<channel_options(const pipesched::channel&)>
       channel_of{};              ///< for each channel its own, instead of `channel`
   bool enlists_buffers = false;  ///< registers all buffers with the library; on all ranks or none
-  /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank).
+  /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank). prepare() refuses
+  /// one that does not fit the rank.
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
