@@ -199,6 +199,9 @@ TEST_CASE("lower bound: no valid order of any family beats it for random costs, 
       REQUIRE(bound.makespan <= m.makespan);
       c.memory_cap = m.peak_activations;
       REQUIRE(lower_bound(s.placement, s.micro, costs, c).makespan <= m.makespan);
+      const metrics with_bytes = measure(t, costs);
+      for (const rank_metrics& r : with_bytes.ranks) c.memory_limits.push_back(r.peak_bytes);
+      REQUIRE(lower_bound(s.placement, s.micro, costs, c).makespan <= m.makespan);
       REQUIRE(lower_bound(s.placement, s.micro, costs, {.forward_only = p.forward_only}).makespan <= bound.makespan);
       for (int tries = 0; tries < 8; ++tries) {  // another order of the same class
         schedule other = s;

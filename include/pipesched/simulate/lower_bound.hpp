@@ -33,6 +33,7 @@ template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t micro, const Costs& costs,
                                          const schedule_class& of) {
   detail::check_costs(costs, where.stages(), where.ranks(), micro);
+  detail::check_byte_limits(of, where.ranks());
   return detail::bounds(where, micro, costs, of).best();
 }
 
@@ -53,6 +54,29 @@ constexpr lower_bound_result lower_bound(const schedule& s, const Costs& costs) 
   detail::bounds all(s.placement, s.micro, costs, of);
   if (of.recompute) all.add_recompute(s);
   return all.best();
+}
+
+/// The bound in words: "rank 3: at most 12 pairs of a forward and a backward, as 8 forwards start before the first backward,
+/// which cannot begin before 836; forwards and gradients of the rank, its pairs, and their tail take until 3913.49".
+inline std::string describe_bound(const lower_bound_result& b) {
+  const auto number = [](double value) {
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "%.10g", value);
+    return std::string(text.data());
+  };
+  const std::string reason(b.reason);
+  if (b.forwards == 0)
+    return b.reason.find("rank") == b.reason.npos ? reason : "rank " + std::to_string(b.rank) + ": " + reason;
+  const auto count = [](std::uint32_t n, const std::string& what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+  };
+  std::string text = "rank " + std::to_string(b.rank) + ": ";
+  if (b.max_live > 0) text += "at most " + count(b.max_live, "activation") + " at a time; ";
+  if (b.max_pairs > 0) text += "at most " + count(b.max_pairs, "pair") + " of a forward and a backward, as ";
+  text += count(b.forwards, "forward") + (b.forwards == 1 ? " starts" : " start") +
+          " before the first backward, which cannot begin before " + number(b.first_backward) + "; " + reason +
+          " take until " + number(b.makespan);
+  return text;
 }
 
 /// "makespan 66, at least 63, gap 4.8 %".

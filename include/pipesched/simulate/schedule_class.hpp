@@ -4,6 +4,7 @@
 // Classes of schedules, by the cells that they may use, and what a lower bound says about one.
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/support/concat.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
@@ -24,6 +27,9 @@ struct schedule_class {
   bool recompute = false;                  ///< activations may be recomputed; the bound does not count that work
   std::vector<stage_backward> backward{};  ///< by stage; empty: all are full
   std::optional<double> memory_cap{};      ///< live activations per rank at a time, in shares as in rank_metrics
+  /// By rank, or one for all: bytes for what ops keep and what they need while they run, as rank_metrics::peak_bytes counts
+  /// them. Infinite or empty: no limit. The bytes of ops are those of the costs.
+  std::vector<double> memory_limits{};
 };
 
 /// The smallest class that holds the schedule, without a memory cap. Linear in the number of cells.
@@ -42,11 +48,38 @@ constexpr schedule_class schedule_class_of(const schedule& s) {
   return of;
 }
 
+namespace detail {
+
+/// The limit of a rank in bytes; infinite without one.
+constexpr double byte_limit_of(const schedule_class& of, std::uint32_t rank) {
+  const std::vector<double>& limits = of.memory_limits;
+  return limits.empty() ? std::numeric_limits<double>::infinity() : limits[limits.size() == 1 ? 0 : rank];
+}
+/// @throws schedule_error unless there is no limit, one, or one per rank, and none is negative
+constexpr void check_byte_limits(const schedule_class& of, std::uint32_t ranks) {
+  const std::vector<double>& limits = of.memory_limits;
+  if (limits.size() > 1 && limits.size() != ranks)
+    throw schedule_error(
+        concat({"there are ", limits.size(), " limits of memory; expected 1, or ", ranks, ", one per rank"}));
+  for (const double bytes : limits)
+    if (!(bytes >= 0))
+      throw schedule_error(concat({"a limit of memory is 0 bytes or more; got ", bytes, ", nearest 0"}));
+}
+
+}  // namespace detail
+
 /// A lower bound of makespans.
 struct lower_bound_result {
   double makespan = 0;
   std::uint32_t rank = 0;  ///< the rank that it comes from; 0 for one micro-batch end to end
-  std::string_view reason = "ops alone take no time";  ///< the bound that is largest
+  std::string_view reason =
+      "ops alone take no time";  ///< the bound that is largest; describe_bound() gives its numbers
+
+  // Of a bound by the pairs of a rank: the schedules that it is least for.
+  double first_backward = 0;    ///< no backward of the rank starts earlier
+  std::uint32_t forwards = 0;   ///< those that start before the first backward; 0: not a bound by pairs
+  std::uint32_t max_pairs = 0;  ///< most pairs of a forward and a backward then
+  std::uint32_t max_live = 0;   ///< most activations of one stage that the memory of the rank holds; 0: no limit
 
   /// Distance of a makespan from the bound: (of - bound) / bound; 0 if it is rounding alone, infinite above a bound of 0.
   constexpr double gap(double of) const noexcept { return of - makespan > 1e-9 * of ? (of - makespan) / makespan : 0; }

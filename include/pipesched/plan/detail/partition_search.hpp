@@ -27,24 +27,9 @@
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
+#include "pipesched/support/random_numbers.hpp"
 
 namespace pipesched::detail {
-
-/// Random numbers that are the same on every platform. Source: splitmix64, Steele, Lea and Flood, OOPSLA 2014.
-class random_numbers {
- public:
-  explicit random_numbers(std::uint64_t seed) : state_(seed) {}
-  /// From 0 to `end` - 1. @pre end > 0
-  std::size_t below(std::size_t end) {
-    std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return static_cast<std::size_t>((z ^ z >> 31) % end);
-  }
-
- private:
-  std::uint64_t state_;
-};
 
 class partition_search {
  public:

@@ -41,11 +41,15 @@ struct bound_unit {
   std::uint32_t replica = 0, stage = 0, micro = 0;
   double count = 1;
 
+  // The ops that its backward may have; none if it is not trained.
+  bool trained = true, whole_backward = true, input_backward = true, split_backward = true;
+
   // By pass, over all cells of the class that hold the op, alone or with any partner on its rank.
   struct least {
     double alone = 0;  // duration in a cell of its own
     double share = 0;  // the same, or half of a pair if that is less
     double busy = 0;   // least duration of a cell
+    double apart = 0;  // the same, of a cell without an F
     double step = 0;   // least time from the start of a cell until the next op of the chain can start, without transfer
     double slack = 0;  // most time from the release of the output to the end of a cell
 
@@ -54,6 +58,12 @@ struct bound_unit {
   };
   std::array<least, 5> by_pass{};
   double whole = 0;  // least time from the start of the backward to its end
+  double rest = 0;   // least time from the start of the backward to the end of the step, its tail aside
+
+  // Bytes: least that the F keeps for its backward, what an I leaves for its W, and least that F and a gradient need on top
+  // while they run. `frees_all`: a backward never frees more than its F kept.
+  double kept = 0, context = 0, forward_bytes = 0, gradient_bytes = 0;
+  bool frees_all = true, input_frees = true;
 
   double after_forward = 0, after_gradient = 0;  // transfers of the outputs
 

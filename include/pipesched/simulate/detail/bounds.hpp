@@ -19,15 +19,16 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
+#include "pipesched/simulate/detail/rank_bounds.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
 
 template <typename Costs>
-class bounds {
+class bounds : private rank_bounds {
  public:
   constexpr bounds(const placement& where, std::uint32_t micro, const Costs& costs, const schedule_class& of)
-      : p_(where), micro_(micro), costs_(costs), class_(of), hosted_(where.ranks()) {
+      : rank_bounds(where, micro, of), costs_(costs) {
     passes_.push_back(pass::forward);
     if (!class_.forward_only) passes_.push_back(pass::backward);
     const bool frozen =
@@ -58,19 +59,25 @@ class bounds {
   }
 
   constexpr lower_bound_result best() {
-    for (const auto& hosted : hosted_) {
+    for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank) {
+      const auto& hosted = hosted_[rank];
       for (std::size_t u : hosted) look_at_plain_cells(units_[u]);
       if (class_.recompute && !class_.pairs.empty())
         for (std::size_t a : hosted)
           for (std::size_t b : hosted) look_at_recompute(units_[a], units_[b]);
+      pairs_.emplace_back(hosted.size());
       if (!class_.pairs.empty())
-        for (std::size_t a : hosted)
-          for (std::size_t b : hosted) look_at_pairs(units_[a], units_[b]);
-      for (std::size_t u : hosted) set_frozen(units_[u]), set_whole(units_[u]);
+        for (std::size_t a = 0; a < hosted.size(); ++a)
+          for (std::size_t b = 0; b < hosted.size(); ++b) look_at_pairs(rank, a, b);
+      for (std::size_t u : hosted) set_frozen(units_[u]), set_whole(units_[u]), set_bytes(units_[u]);
     }
-    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) bound_chain(&units_[chain]);
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_heads(&units_[chain]);
+    for (const auto& hosted : hosted_) set_rests(hosted);
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_tails(&units_[chain]);
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
       if (!hosted_[rank].empty()) bound_rank(rank);
+    for (std::uint32_t rank = 0; rank < p_.ranks() && !class_.forward_only; ++rank)
+      if (!hosted_[rank].empty()) bound_pairs(rank);
     return best_;
   }
 
@@ -111,9 +118,11 @@ class bounds {
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
     const double release = output_of(c[i], chain_) ? noted(release_of(costs_, rank_of(c), c, i)) : duration;
     at.busy = std::min(at.busy, duration);
+    if (std::none_of(c.begin(), c.end(), [](op o) { return o.pass == pass::forward; }))
+      at.apart = std::min(at.apart, duration);
     at.share = std::min(at.share, duration / static_cast<double>(c.size()));
     at.step = std::min(at.step, leaves(c[i]) ? release : std::max(release, duration));
-    at.slack = std::max(at.slack, duration - release);
+    if (leaves(c[i])) at.slack = std::max(at.slack, duration - release);
   }
 
   // Calls `f` for the passes in which an op of the class may be: itself, and where it may recompute inside.
@@ -126,7 +135,7 @@ class bounds {
   constexpr void look_at_plain_cells(bound_unit& u) {
     for (pass p : passes_) {
       bound_unit::least& at = u.of(p);
-      at.alone = at.share = at.busy = at.step = std::numeric_limits<double>::max(), at.slack = 0;
+      at.alone = at.share = at.busy = at.apart = at.step = std::numeric_limits<double>::max(), at.slack = 0;
       for_each_form(p, [&](pass form) { look_at_lone_cell(at, cell(make(form, u))); });
     }
     u.after_forward = transfer_after(make(pass::forward, u));
@@ -155,7 +164,8 @@ class bounds {
   }
 
   // Takes in the cells with an op of a first and one of b second, and the reverse if the class allows either order.
-  constexpr void look_at_pairs(bound_unit& a, bound_unit& b) {
+  constexpr void look_at_pairs(std::uint32_t rank, std::size_t i, std::size_t j) {
+    bound_unit &a = units_[hosted_[rank][i]], &b = units_[hosted_[rank][j]];
     for (pass first : passes_)
       for (pass second : passes_)
         for_each_form(first, [&](pass x) {
@@ -165,12 +175,13 @@ class bounds {
             if (a.count == 1 && b.count == 1 &&
                 (one == other || depends(one, other, chain_) || depends(other, one, chain_)))
               return;
-            look_at_pair(a.of(first), b.of(second), cell(one, other));
+            const double duration = look_at_pair(a.of(first), b.of(second), cell(one, other));
+            if (pairs_counted_) pairs_[rank].note(first, i, second, j, duration);
           });
         });
   }
 
-  constexpr void look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
+  constexpr double look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
     const double duration = noted(duration_of(costs_, rank_of(c), c)), saving = a.alone + b.alone - duration;
     const auto save = [&](bound_unit::least& at, pass partner) {
       double& most = partner == pass::forward           ? at.with_F
@@ -181,180 +192,44 @@ class bounds {
     };
     look_at_cell(a, c, 0, duration), save(a, c[1].pass);
     look_at_cell(b, c, 1, duration), save(b, c[0].pass);
+    return duration;
   }
 
   // A frozen stage has an I in place of its backward, or nothing.
   constexpr void set_frozen(bound_unit& u) const {
-    if (class_.backward.empty() || class_.backward[u.stage] == stage_backward::full) return;
+    const stage_backward has = class_.forward_only       ? stage_backward::none
+                               : class_.backward.empty() ? stage_backward::full
+                                                         : class_.backward[u.stage];
+    u.trained = has != stage_backward::none, u.whole_backward = has == stage_backward::full;
+    u.split_backward = u.whole_backward && class_.split_backward;
+    u.input_backward = u.split_backward || has == stage_backward::input;
+    if (class_.forward_only || has == stage_backward::full) return;
     const bound_unit::least input =
         class_.backward[u.stage] == stage_backward::none ? bound_unit::least{} : u.of(pass::backward_input);
     u.of(pass::backward) = u.of(pass::backward_input) = input;
     u.of(pass::backward_weight) = {};
   }
 
-  constexpr void set_whole(bound_unit& u) const {
-    if (class_.forward_only) return;
-    u.whole = u.of(pass::backward).busy;
-    if (class_.split_backward)
-      u.whole = std::min(u.whole, u.of(pass::backward_input).busy + u.of(pass::backward_weight).busy);
+  constexpr void set_bytes(bound_unit& u) const {
+    if (!u.trained || class_.memory_limits.empty()) return;
+    const auto bytes = [&](pass p) { return bytes_of(costs_, make(p, u), p); };
+    const auto transient = [&](pass p) { return transient_of(costs_, make(p, u)); };
+    const double kept = bytes(pass::forward), left = u.split_backward ? kept + bytes(pass::backward_input) : 0;
+    u.kept = std::max(0.0, kept - (class_.recompute ? std::max(0.0, bytes(pass::recompute)) : 0));
+    u.context = std::max(0.0, left);
+    u.forward_bytes = std::max(0.0, transient(pass::forward));
+    u.gradient_bytes = std::numeric_limits<double>::max();
+    for (const pass p : {pass::backward, pass::backward_input})
+      if (p == pass::backward ? u.whole_backward : u.input_backward)
+        for_each_form(
+            p, [&](pass form) { u.gradient_bytes = std::min(u.gradient_bytes, std::max(0.0, transient(form))); });
+    u.frees_all = (!u.whole_backward || kept + bytes(pass::backward) >= -1e-9 * kept) &&
+                  (!u.split_backward || left + bytes(pass::backward_weight) >= -1e-9 * kept);
+    u.input_frees = left <= kept && (!u.whole_backward || bytes(pass::backward) <= 0);
   }
 
-  constexpr double gradient_step(const bound_unit& u) const {
-    const double whole = u.of(pass::backward).step;
-    return class_.split_backward ? std::min(whole, u.of(pass::backward_input).step) : whole;
-  }
-
-  // One micro-batch, forward through all stages and back, as fast as each op can be.
-  constexpr void bound_chain(bound_unit* stage) {
-    const std::size_t last = p_.stages() - 1;
-    for (std::size_t s = 0; s < last; ++s)
-      stage[s + 1].head = stage[s].head + stage[s].of(pass::forward).step + stage[s].after_forward;
-    const double turn = stage[last].head + stage[last].of(pass::forward).busy;
-    if (class_.forward_only) {
-      offer(turn, 0, "one micro-batch from end to end");
-      for (std::size_t s = last; s-- > 0;)
-        stage[s].tail =
-            stage[s].after_forward + (s + 1 == last ? stage[last].of(pass::forward).busy
-                                                    : stage[s + 1].of(pass::forward).step + stage[s + 1].tail);
-      return;
-    }
-    stage[last].back = turn;
-    for (std::size_t s = last; s > 0; --s)
-      stage[s - 1].back = stage[s].back + gradient_step(stage[s]) + stage[s].after_gradient;
-    for (std::size_t s = 1; s <= last; ++s)
-      stage[s].tail =
-          stage[s].after_gradient + std::max(stage[s - 1].whole, gradient_step(stage[s - 1]) + stage[s - 1].tail);
-    double end = 0;
-    for (std::size_t s = 0; s <= last; ++s) end = std::max(end, stage[s].back + stage[s].whole);
-    offer(end, 0, "one micro-batch from end to end");
-  }
-
-  // Attribution of the time that overlapped cells save. The saving of a pair is charged in full, to one op or in parts to
-  // both; or each op counts its least share of a cell, half of a pair.
-  enum class charge { forward, others, halves, shares };
-
-  // Least time that an op adds to the work of its rank. `weights`: true if W's are part of the work.
-  constexpr double net(const bound_unit& u, pass p, charge who, bool weights) const {
-    const bound_unit::least& at = u.of(p);
-    if (who == charge::shares) return at.share;
-    const double like = p == pass::forward ? at.with_F
-                        : weights          ? std::max(at.with_gradient, at.with_W)
-                                           : at.with_gradient;
-    const double unlike = p != pass::forward ? at.with_F
-                          : weights          ? std::max(at.with_gradient, at.with_W)
-                                             : at.with_gradient;
-    const bool pays = (who == charge::forward) == (p == pass::forward);
-    double saved = like / 2;
-    if (who == charge::halves)
-      saved = std::max(saved, unlike / 2);
-    else if (pays)
-      saved = std::max(saved, unlike);
-    return at.alone - (weights ? saved : std::max(saved, at.beside_W));
-  }
-
-  // The lowest stage of each chain on the rank is the one whose backward comes last, the highest the one whose forward does.
-  constexpr bool comes_last(const bound_unit& u, const std::vector<std::size_t>& hosted) const {
-    return std::none_of(hosted.begin(), hosted.end(), [&](std::size_t i) {
-      const bound_unit& other = units_[i];
-      return other.micro == u.micro && (class_.forward_only ? other.stage > u.stage : other.stage < u.stage);
-    });
-  }
-
-  constexpr void bound_rank(std::uint32_t rank) {
-    double head = std::numeric_limits<double>::max();
-    for (std::size_t u : hosted_[rank]) head = std::min(head, units_[u].head);
-    for (charge who : {charge::forward, charge::others, charge::halves, charge::shares}) {
-      bound_work(rank, head, who);
-      if (class_.pairs.empty()) break;  // no time can be saved
-    }
-    if (class_.memory_cap && *class_.memory_cap > 0) bound_memory(rank, head);
-  }
-
-  constexpr void bound_work(std::uint32_t rank, double head, charge who) {
-    const auto& hosted = hosted_[rank];
-    double forwards = again_.empty() ? 0 : again_[rank], gradients = 0, whole = forwards;
-    for (std::size_t i : hosted) {
-      const bound_unit& u = units_[i];
-      forwards += u.count * net(u, pass::forward, who, false);
-      if (class_.forward_only) continue;
-      double gradient = net(u, pass::backward, who, false);
-      if (class_.split_backward) {
-        gradient = std::min(gradient, net(u, pass::backward_input, who, false));
-        whole += u.count * (net(u, pass::forward, who, true) +
-                            std::min(net(u, pass::backward, who, true), net(u, pass::backward_input, who, true) +
-                                                                            net(u, pass::backward_weight, who, true)));
-      }
-      gradients += u.count * gradient;
-    }
-    double after = std::numeric_limits<double>::max();
-    for (std::size_t i : hosted)
-      if (comes_last(units_[i], hosted)) after = std::min(after, after_last(units_[i], who));
-    if (!class_.forward_only && class_.split_backward) {
-      offer(head + whole, rank, "head and work of the rank");
-      offer(head + forwards + gradients + after, rank, "head, forwards and gradients of the rank, and their tail");
-    } else {
-      offer(head + forwards + gradients + after, rank, "head, work and tail of the rank");
-    }
-  }
-
-  // Least time after the forwards and gradients of a rank, of which the unit's is the last. Its backward may be whole and
-  // take longer than the least gradient, or leave a W.
-  constexpr double after_last(const bound_unit& u, charge who) const {
-    const auto tail = [&](pass p) { return std::max(0.0, u.tail - u.of(p).slack); };
-    if (class_.forward_only) return tail(pass::forward);
-    const double whole = net(u, pass::backward, who, false) + tail(pass::backward);
-    if (!class_.split_backward) return tail(pass::backward);
-    const double split = net(u, pass::backward_input, who, false) +
-                         std::max(u.of(pass::backward_weight).busy, tail(pass::backward_input));
-    return std::min(whole, split) -
-           std::min(net(u, pass::backward, who, false), net(u, pass::backward_input, who, false));
-  }
-
-  // Little's law: the lifetimes of all activations of a rank, divided by how many may live at a time.
-  constexpr void bound_memory(std::uint32_t rank, double head) {
-    if (class_.recompute) return;  // what is recomputed is not kept all the time
-    std::array<double, 2> lifetimes{}, stages{};
-    for (std::size_t i : hosted_[rank]) {
-      const bound_unit& u = units_[i];
-      const bool kept = !class_.forward_only && u.stage >= chain_.first_trained;
-      const double lifetime = kept ? u.back - u.head + u.whole : u.of(pass::forward).busy;
-      lifetimes[u.replica] += u.count * lifetime;
-    }
-    for (std::uint32_t replica = 0; replica < p_.replicas(); ++replica)
-      for (std::uint16_t host : p_.rank_of_stage(replica)) stages[replica] += host == rank;
-    double bound = head;
-    for (std::size_t replica = 0; replica < 2; ++replica) {
-      if (stages[replica] == 0) continue;
-      double cap = *class_.memory_cap * stages[replica];  // in activations of one stage
-      const bool counted = stages[1 - replica] == 0 || stages[0] == stages[1];
-      if (counted && cap < 1e15) cap = static_cast<double>(static_cast<std::int64_t>(cap * (1 + 1e-12)));  // whole ones
-      if (cap > 0) bound += lifetimes[replica] / cap;
-    }
-    offer(bound, rank, "lifetimes of activations under the memory cap");
-  }
-
-  // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact.
-  constexpr void offer(double makespan, std::uint32_t rank, std::string_view reason) {
-    const double ops = static_cast<double>(p_.stages()) * micro_ * 4;
-    if (!exact_.holds_for(2 * ops)) {
-      const double path =
-          4 * static_cast<double>(micro_) * static_cast<double>(p_.stages()) / p_.ranks() + 4.0 * p_.stages();
-      makespan *= 1 - 8 * path * std::numeric_limits<double>::epsilon();
-    }
-    if (makespan > best_.makespan && makespan <= std::numeric_limits<double>::max()) best_ = {makespan, rank, reason};
-  }
-
-  const placement& p_;
-  std::uint32_t micro_;
   const Costs& costs_;
-  schedule_class class_;
-  stage_chain chain_ = chain_of(p_.stages(), class_.backward);
-  std::vector<pass> passes_;                      // of the class
-  std::vector<bound_unit> units_;                 // chain by chain, each stage by stage
-  std::vector<std::vector<std::size_t>> hosted_;  // [rank]: units
-  std::vector<double> again_;                     // [rank]: time of what is recomputed; empty: not counted
-  mutable exactness exact_;
-  lower_bound_result best_;
+  std::vector<pass> passes_;  // of the class
 };
 
 }  // namespace pipesched::detail

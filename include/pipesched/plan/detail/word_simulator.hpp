@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Simulation of words: counters instead of labels. W's go into the gaps in which they fit, run early where an F needs their
+// memory, and else at the end.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/plan/detail/word_table.hpp"
+
+namespace pipesched::detail {
+
+/// One word per rank: the kinds of its cells. Of the W's only those are there that run at a given place.
+using words = std::vector<std::vector<std::uint16_t>>;
+
+/// The end of the last rank, and the sum of the ends of all; infinite if a rank waits for ever or lacks memory.
+struct word_times {
+  double makespan = std::numeric_limits<double>::infinity(), ends = 0;
+};
+
+/// A cell of words as it ran.
+struct word_event {
+  double start = 0, end = 0;
+  std::uint16_t kind = 0;            // a node's, if it is a W
+  bool weight = false;
+  std::array<std::uint32_t, 2> micros{};                 // by op, among those of its node
+  std::uint32_t cause_rank = 0, cause = word_event::self;  // the event that it waited for; self: the one before
+  static constexpr std::uint32_t self = 0xFFFF'FFFF;
+};
+
+class word_simulator {
+ public:
+  explicit word_simulator(const word_table& t)
+      : t_(&t), stride_(t.max_micros() + 1), arrivals_(2 * t.nodes().size() * stride_), queues_(2 * t.nodes().size()),
+        ranks_(t.ranks()), stack_(t.ranks()) {
+    std::size_t most = 0;
+    for (std::size_t r = 0; r < t.ranks(); ++r) {
+      std::size_t micros = 0;
+      for (const std::uint16_t n : t.nodes_of(r)) micros += t.nodes()[n].micros;
+      most = std::max(most, micros);
+    }
+    delayed_.resize(t.ranks() * most), delayed_micros_.resize(t.ranks() * most), delayed_stride_ = most;
+  }
+
+  /// Neither allocates nor throws. Linear in the ops.
+  word_times run(const words& w) { return t_->alike() ? run_all<false, true>(w) : run_all<false, false>(w); }
+
+  /// The same, and keeps what each rank did. Only as far as it went, if a rank waits for ever.
+  word_times record(const words& w) {
+    events_.assign(w.size(), {});
+    producers_.assign(arrivals_.size(), {});
+    return t_->alike() ? run_all<true, true>(w) : run_all<true, false>(w);
+  }
+  /// By rank, in order. @pre record()
+  const std::vector<std::vector<word_event>>& events() const noexcept { return events_; }
+  /// The rank that lacked memory for its next cell in the last run; ranks() if none did.
+  std::size_t full_rank() const noexcept { return full_; }
+  /// The next cell of a rank, after the last run.
+  std::size_t position(std::size_t rank) const noexcept { return ranks_[rank].next; }
+
+ private:
+  struct queue {
+    std::uint32_t made = 0, taken = 0;
+    std::int32_t waiting = -1;  // rank
+  };
+  struct rank_state {
+    double free = 0, level = 0;
+    std::uint32_t next = 0, delayed_begin = 0, delayed_end = 0;
+  };
+
+  template <bool Record, bool Alike>
+  word_times run_all(const words& w) {
+    std::fill(queues_.begin(), queues_.end(), queue{});
+    std::fill(ranks_.begin(), ranks_.end(), rank_state{});
+    full_ = ranks_.size();
+    depth_ = 0;
+    for (std::size_t r = ranks_.size(); r-- > 0;) stack_[depth_++] = static_cast<std::uint32_t>(r);
+    while (depth_ > 0) {
+      const std::uint32_t r = stack_[--depth_];
+      if (!run_rank<Record, Alike>(r, w[r])) return {};
+    }
+    word_times times{.makespan = 0};
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      rank_state& s = ranks_[r];
+      if (s.next != w[r].size()) return {};
+      while (s.delayed_begin < s.delayed_end)
+        if (!run_weight<Record, Alike>(static_cast<std::uint32_t>(r), s)) return {};
+      times.makespan = std::max(times.makespan, s.free), times.ends += s.free;
+    }
+    return times;
+  }
+
+  // False if there is not enough memory.
+  template <bool Record, bool Alike>
+  bool run_rank(std::uint32_t r, const std::vector<std::uint16_t>& word) {
+    rank_state& s = ranks_[r];
+    const std::span<const word_cell> kinds = t_->kinds(r);
+    const double cap = t_->cap(r);
+    for (; s.next < word.size(); ++s.next) {
+      const word_cell& kind = kinds[word[s.next]];
+      if (kind.is_weight()) {
+        if (s.delayed_begin < s.delayed_end) run_weight<Record, Alike>(r, s);
+        continue;
+      }
+      std::array<std::uint32_t, 2> micros{};
+      double arrival = 0;
+      std::uint32_t cause = none;  // index of an arrival
+      for (std::size_t k = 0; k < 2; ++k) {
+        const std::uint16_t q = kind.takes[k];
+        if (q == word_cell::none) continue;
+        queue& from = queues_[q];
+        const std::uint32_t j = micros[k] = from.taken + (k == 1 && kind.takes[0] == q);
+        if (kind.is_source[k]) continue;
+        if (j >= from.made) {
+          from.waiting = static_cast<std::int32_t>(r);
+          return true;
+        }
+        const std::size_t at = q * stride_ + j;
+        if (arrivals_[at] > arrival) arrival = arrivals_[at], cause = static_cast<std::uint32_t>(at);
+      }
+      if constexpr (!Alike) exact_ = t_->exact(r, kind, micros);
+      const word_cell& c = Alike ? kind : exact_;
+      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before)) run_weight<Record, Alike>(r, s);
+      while (s.level + c.rise + c.transient > cap && s.delayed_begin < s.delayed_end)
+        if (!run_weight<Record, Alike>(r, s)) return false;
+      if (s.level + c.rise + c.transient > cap) {
+        full_ = r;
+        return false;
+      }
+      const double ready = s.free + c.before;
+      run_cell<Record, Alike>(r, s, c, word[s.next], std::max(arrival, ready), arrival > ready ? cause : none, micros);
+      if (s.level > cap) {
+        full_ = r;
+        return false;
+      }
+    }
+    return true;
+  }
+
+  template <bool Alike>
+  bool weight_fits(std::uint32_t r, const rank_state& s, double until) const {
+    const word_weight w = next_weight<Alike>(r, s);
+    return s.free + w.duration <= until && s.level + w.transient <= t_->cap(r);
+  }
+  template <bool Alike>
+  word_weight next_weight(std::uint32_t r, const rank_state& s) const {
+    const std::size_t at = r * delayed_stride_ + s.delayed_begin;
+    return Alike ? t_->weight(delayed_[at]) : t_->exact_weight(delayed_[at], delayed_micros_[at]);
+  }
+
+  template <bool Record, bool Alike>
+  void run_cell(std::uint32_t r, rank_state& s, const word_cell& c, std::uint16_t kind, double start,
+                std::uint32_t cause, std::array<std::uint32_t, 2> micros) {
+    s.level += c.rise - c.fall;
+    for (std::size_t k = 0; k < c.size(); ++k) {
+      ++queues_[c.takes[k]].taken;
+      if (c.delays[k] == word_cell::none) continue;
+      const std::size_t at = r * delayed_stride_ + s.delayed_end++;
+      delayed_[at] = c.delays[k], delayed_micros_[at] = micros[k];
+    }
+    s.free = start + c.duration;
+    if constexpr (Record) {
+      word_event e{.start = start, .end = s.free, .kind = kind, .micros = micros};
+      if (cause != none) e.cause_rank = producers_[cause].first, e.cause = producers_[cause].second;
+      events_[r].push_back(e);
+    }
+    s.free += c.after;
+    for (std::size_t k = 0; k < 2; ++k) {
+      const std::uint16_t q = c.gives[k];
+      if (q == word_cell::none) continue;
+      queue& to = queues_[q];
+      const std::size_t at = q * stride_ + to.made++;
+      arrivals_[at] = start + c.arrives[k];
+      if constexpr (Record) producers_[at] = {r, static_cast<std::uint32_t>(events_[r].size() - 1)};
+      if (to.waiting >= 0) stack_[depth_++] = static_cast<std::uint32_t>(std::exchange(to.waiting, -1));
+    }
+  }
+
+  // Runs the oldest W that is to come.
+  template <bool Record, bool Alike>
+  bool run_weight(std::uint32_t r, rank_state& s) {
+    const word_weight w = next_weight<Alike>(r, s);
+    const std::size_t at = r * delayed_stride_ + s.delayed_begin++;
+    if (s.level + w.transient > t_->cap(r)) {
+      full_ = r;
+      return false;
+    }
+    if constexpr (Record) {
+      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true};
+      e.micros[0] = delayed_micros_[at];
+      events_[r].push_back(e);
+    }
+    s.free += w.duration, s.level -= w.fall;
+    return true;
+  }
+
+  static constexpr std::uint32_t none = 0xFFFF'FFFF;
+
+  const word_table* t_;
+  std::size_t stride_ = 0, delayed_stride_ = 0;
+  std::vector<double> arrivals_;
+  std::vector<queue> queues_;
+  std::vector<rank_state> ranks_;
+  std::vector<std::uint32_t> stack_;
+  std::size_t depth_ = 0, full_ = 0;
+  std::vector<std::uint16_t> delayed_;  // [rank]: nodes whose W was or is to come, in order
+  std::vector<std::uint32_t> delayed_micros_;
+  word_cell exact_;
+  std::vector<std::vector<word_event>> events_;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> producers_;  // by arrival: rank and event
+};
+
+}  // namespace pipesched::detail

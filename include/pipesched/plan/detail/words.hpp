@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// From schedules to words and back.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/op.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/plan/detail/word_simulator.hpp"
+#include "pipesched/plan/detail/word_table.hpp"
+
+namespace pipesched::detail {
+
+// The kind of a lone op or of a pair, with the other form of the backward where this one is not used; `none` if no form is.
+inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t a) {
+  const std::uint16_t kind = t.find(rank, a);
+  return kind != word_cell::none || a % 3 == 0 ? kind : t.find(rank, a % 3 == 1 ? a + 1 : a - 1);
+}
+inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t a, std::size_t b) {
+  const auto forms = [](std::size_t o) {
+    return std::array<std::size_t, 2>{o, o % 3 == 0 ? o : o % 3 == 1 ? o + 1 : o - 1};
+  };
+  for (const std::size_t x : forms(a))
+    for (const std::size_t y : forms(b))
+      for (const bool swapped : {false, true})
+        if (const std::uint16_t kind = swapped ? t.find(rank, y, x) : t.find(rank, x, y); kind != word_cell::none)
+          return kind;
+  return word_cell::none;
+}
+
+/// The words of a schedule with the same placement and micro-batches: its rows without numbers and R's, and without W's
+/// unless they keep their places. A pair that may not be used becomes two cells.
+inline words words_of(const word_table& t, const schedule& s, bool keep_weights) {
+  words w(s.pp());
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
+    const auto local = t.nodes_of(rank);
+    for (const cell& c : s[rank]) {
+      std::array<std::size_t, 2> ops{};
+      std::size_t size = 0;
+      for (const op o : c) {
+        const pass p = without_recompute(o.pass);
+        if (p == pass::backward_weight && keep_weights) w[rank].push_back(t.weight_kind(rank));
+        if (p == pass::backward_weight || p == pass::recompute) continue;
+        const std::size_t node = s.placement.replica_of(o.micro) * s.stages() + o.stage;
+        std::size_t at = 0;
+        while (local[at] != node) ++at;
+        ops[size++] = 3 * at + (p == pass::forward ? 0u : p == pass::backward_input ? 1u : 2u);
+      }
+      const std::uint16_t both = size == 2 ? kind_of(t, rank, ops[0], ops[1]) : word_cell::none;
+      if (both != word_cell::none)
+        w[rank].push_back(both);
+      else
+        for (std::size_t k = 0; k < size; ++k) w[rank].push_back(kind_of(t, rank, ops[k]));
+      const bool is_split = size == 1 && ops[0] % 3 == 2 && t.kind(rank, w[rank].back()).passes[0] != pass::backward;
+      if (keep_weights && is_split) w[rank].push_back(t.weight_kind(rank));
+    }
+  }
+  return w;
+}
+
+/// The words of all ranks from those of a folded problem. @pre t.folded()
+inline words unfold(const word_table& t, words half) {
+  const std::size_t ranks = t.ranks();
+  half.resize(ranks);
+  for (std::size_t rank = 0; rank < ranks / 2; ++rank)
+    for (const std::uint16_t kind : half[rank]) half[ranks - 1 - rank].push_back(t.mirror_of(rank, kind));
+  return half;
+}
+
+/// The schedule that words stand for, W's where the simulator puts them. @pre the words run
+inline schedule schedule_of(const word_table& t, const words& w) {
+  word_simulator sim(t);
+  sim.record(w);
+  schedule s = t.shape();
+  std::vector<cell> row;
+  for (std::size_t rank = 0; rank < w.size(); ++rank) {
+    row.clear();
+    for (const word_event& e : sim.events()[rank]) {
+      if (e.weight) {
+        row.push_back(with_pass(t.op_at(e.kind, pass::forward, e.micros[0]), pass::backward_weight));
+        continue;
+      }
+      const word_cell& c = t.kind(rank, e.kind);
+      const op first = t.op_at(c.nodes[0], c.passes[0], e.micros[0]);
+      if (c.size() == 1)
+        row.push_back(first);
+      else
+        row.push_back(cell(first, t.op_at(c.nodes[1], c.passes[1], e.micros[1])));
+    }
+    s.cells.append(row);
+  }
+  return s;
+}
+
+}  // namespace pipesched::detail

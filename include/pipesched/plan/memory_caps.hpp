@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Limits of memory for plans.
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// The memory that a plan may use: one of the two, or none.
+struct memory_caps {
+  std::optional<double> activations{};  ///< live activations per rank at a time, in shares as in rank_metrics
+  /// By rank: bytes for what ops keep and what they need while they run, weights and buffers not counted; empty: no limit.
+  std::vector<double> bytes{};
+
+  bool empty() const noexcept { return !activations && bytes.empty(); }
+};
+
+/// @throws schedule_error if both are given, for a limit that is not more than 0, and for another number of limits than ranks
+inline void check(const memory_caps& caps, std::uint32_t ranks) {
+  using detail::concat;
+  if (caps.activations && !caps.bytes.empty())
+    throw schedule_error("a plan takes a limit in activations or limits in bytes; got both");
+  if (caps.activations && !(*caps.activations > 0))
+    throw schedule_error(
+        concat({"a limit of live activations is more than 0; got ", *caps.activations, ", nearest 1"}));
+  if (!caps.bytes.empty() && caps.bytes.size() != ranks)
+    throw schedule_error(concat({"there are ", caps.bytes.size(), " limits in bytes; expected ", ranks, ", one per rank"}));
+  for (const double bytes : caps.bytes)
+    if (!(bytes > 0)) throw schedule_error(concat({"a limit in bytes is more than 0; got ", bytes}));
+}
+
+}  // namespace pipesched

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A planner: the order of the cells of all ranks that makes a step as short as it can find, for a placement, costs and a limit
+// of memory, with a bound on what is possible.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/recompute.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/plan/detail/published.hpp"
+#include "pipesched/plan/detail/word_portfolio.hpp"
+#include "pipesched/plan/detail/word_simulator.hpp"
+#include "pipesched/plan/detail/word_starts.hpp"
+#include "pipesched/plan/detail/word_table.hpp"
+#include "pipesched/plan/detail/words.hpp"
+#include "pipesched/plan/memory_caps.hpp"
+#include "pipesched/simulate/lower_bound.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// The step to plan.
+struct plan_problem {
+  pipesched::placement placement{};
+  std::uint32_t micro = 0;
+  bool forward_only = false;
+  std::vector<bool> recomputed{};  ///< by stage: its backwards recompute inside, as RB or RI; empty: none
+};
+
+/// How far a search has come.
+struct plan_progress {
+  double evaluations = 0;
+  double makespan = 0;     ///< of the best so far
+  double lower_bound = 0;  ///< for any schedule of the problem
+};
+
+/// The limits of a plan, and how long plan() searches. The result depends on these numbers alone, never on time or threads,
+/// unless `progress` stops the search.
+struct plan_limits {
+  memory_caps memory{};
+  std::optional<pass_pair_set> pairs{};  ///< passes that may share a cell; default: those that the costs allow
+  /// Simulations of a whole step; one of a part costs its part of the ops.
+  std::uint64_t evaluations = 200'000;
+  std::uint64_t seed = 1;
+  unsigned threads = 1;
+  std::vector<schedule> starts{};  ///< to begin with, beside the families: same placement, micro-batches and passes
+  /// Called now and then by one thread at a time; false: stop with the best so far.
+  std::function<bool(const plan_progress&)> progress{};
+};
+
+/// The result of plan(): a valid schedule within the limits.
+struct plan_result {
+  pipesched::schedule schedule;
+  double makespan = 0;
+  lower_bound_result bound{};             ///< for any schedule of the problem within the limits
+  std::string published{};                ///< the best family within the limits, empty if none is
+  double published_makespan = std::numeric_limits<double>::infinity();
+  double evaluations = 0;
+  std::uint64_t ops_simulated = 0;
+};
+
+namespace detail {
+
+template <typename Costs>
+class planner {
+ public:
+  planner(const plan_problem& problem, const Costs& costs, const plan_limits& limits)
+      : problem_(problem), costs_(costs), limits_(limits), pairs_(pairs_of(costs, limits)) {}
+
+  plan_result run() {
+    const schedule shape = shape_for(problem_.micro);
+    word_table all(shape, costs_, pairs_, limits_.memory, problem_.recomputed);
+    ops_ = all.ops();
+    result_.bound = bound();
+    search_monitor monitor([this](std::uint64_t ops, double makespan) { return report(ops, makespan + added_); });
+    look_at_published(monitor);
+    search(all, monitor);
+    if (result_.schedule.cells.size() == 0) refuse(all);
+    result_.ops_simulated = monitor.ops();
+    result_.evaluations = evaluations(monitor.ops());
+    return std::move(result_);
+  }
+
+ private:
+  static pass_pair_set pairs_of(const Costs& costs, const plan_limits& limits) {
+    if (limits.pairs) return *limits.pairs;
+    if constexpr (requires { costs.may_overlap(); }) return costs.may_overlap();
+    return pass_pair_set::forward_with_backward();
+  }
+  schedule shape_for(std::uint32_t micro) const {
+    return {.name = "planned",
+            .placement = problem_.placement.for_micro(micro),
+            .micro = micro,
+            .forward_only = problem_.forward_only,
+            .cells = {}};
+  }
+  double evaluations(std::uint64_t ops) const { return static_cast<double>(ops) / static_cast<double>(ops_); }
+  bool report(std::uint64_t ops, double makespan) const {
+    if (!limits_.progress) return true;
+    return limits_.progress({.evaluations = evaluations(ops),
+                             .makespan = std::min(makespan, result_.makespan),
+                             .lower_bound = result_.bound.makespan});
+  }
+
+  lower_bound_result bound() const {
+    schedule_class of{.pairs = pairs_, .forward_only = problem_.forward_only};
+    of.memory_cap = limits_.memory.activations, of.memory_limits = limits_.memory.bytes;
+    of.recompute = !problem_.recomputed.empty();
+    return lower_bound(problem_.placement, problem_.micro, costs_, of);
+  }
+
+  // Every family for some placement, with what the problem recomputes.
+  std::vector<schedule> published(const placement& where, std::uint32_t micro) const {
+    std::optional<stage_costs> costs;
+    if constexpr (std::is_same_v<Costs, stage_costs>)
+      if (where.stages() == problem_.placement.stages()) costs = costs_;
+    std::vector<schedule> all =
+        published_schedules(where, micro, problem_.forward_only, costs, limits_.memory.activations);
+    recompute_choice which{.inside_backward = true};
+    for (std::size_t s = 0; s < problem_.recomputed.size(); ++s)
+      if (problem_.recomputed[s]) which.stages.push_back(static_cast<std::int64_t>(s));
+    if (!which.stages.empty() && !problem_.forward_only)
+      for (schedule& s : all) s = recompute(s, which);
+    return all;
+  }
+
+  bool is_allowed(const schedule& s, const metrics& m) const {
+    for (const pass_pair p : schedule_class_of(s).pairs.pairs())
+      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)})) return false;
+    const memory_caps& caps = limits_.memory;
+    for (std::size_t r = 0; r < m.ranks.size(); ++r) {
+      if (caps.activations && m.ranks[r].peak_activations > *caps.activations * (1 + 1e-12)) return false;
+      if (!caps.bytes.empty() && m.ranks[r].peak_bytes > caps.bytes[r] * (1 + 1e-12)) return false;
+    }
+    return true;
+  }
+  // Keeps a schedule if it is the shortest so far.
+  bool offer(schedule s, bool planned) {
+    const timeline t = simulate(std::move(s), costs_, verified);
+    const metrics m = measure(t, costs_, verified);
+    if (!is_allowed(t.schedule, m)) return false;
+    if (!planned && m.makespan < result_.published_makespan)
+      result_.published_makespan = m.makespan, result_.published = t.schedule.name.view();
+    if (result_.schedule.cells.size() == 0 || m.makespan < result_.makespan)
+      result_.makespan = m.makespan, result_.schedule = t.schedule;
+    return true;
+  }
+  void look_at_published(search_monitor& monitor) {
+    for (const schedule& s : limits_.starts) {
+      monitor.charge(ops_);
+      offer(s, true);
+    }
+    for (schedule& s : published(problem_.placement, problem_.micro)) {
+      monitor.charge(ops_);
+      offer(std::move(s), false);
+    }
+  }
+
+  // Words that run, the shortest first, of as many micro-batches as the table has.
+  std::vector<words> starts(const word_table& all, const word_table& part, search_monitor& monitor) const {
+    const schedule& shape = all.shape();
+    std::vector<schedule> from = published(shape.placement, shape.micro);
+    if (shape.micro == problem_.micro) from.insert(from.end(), limits_.starts.begin(), limits_.starts.end());
+    if (part.ranks() < all.ranks())
+      for (const schedule& s : published(placement::vee(shape.pp() / 2), shape.micro / 2))
+        from.push_back(twice_mirrored(s, shape.placement));
+    std::vector<std::pair<double, words>> found;
+    const auto add = [&](words w) {
+      w.resize(part.ranks());
+      std::uint64_t tries = 0;
+      std::optional<words> runs = repaired(part, std::move(w), tries);
+      monitor.charge(tries * part.ops());
+      if (!runs) return;
+      const word_times times = word_simulator(part).run(*runs);
+      const bool known = std::any_of(found.begin(), found.end(), [&](const auto& f) { return f.second == *runs; });
+      if (!known) found.push_back({times.makespan, std::move(*runs)});
+    };
+    for (const schedule& s : from)
+      for (const bool keep_weights : {false, true}) add(words_of(all, s, keep_weights));
+    add(one_at_a_time(all));
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<words> result;
+    for (auto& [makespan, w] : found) result.push_back(std::move(w));
+    return result;
+  }
+
+  // The micro-batches from which on a plan for fewer is made and then lengthened.
+  std::uint32_t short_micro() const {
+    const std::uint32_t replicas = problem_.placement.replicas();
+    const std::uint32_t few = 2 * problem_.placement.ranks() + 4;
+    if (!micro_batches_alike(costs_) || !limits_.starts.empty() || problem_.micro < few + 2 * replicas)
+      return problem_.micro;
+    return few - few % replicas + problem_.micro % replicas;
+  }
+
+  void search(const word_table& all, search_monitor& monitor) {
+    const std::optional<word_table> half = all.folded();
+    const word_table& part = half ? *half : all;
+    const std::uint32_t few = short_micro();
+    std::vector<words> from;
+    std::uint64_t left = limits_.evaluations * ops_;
+    const auto budget = [&](const word_table& t, double share) {
+      const std::uint64_t used = std::min(left, monitor.ops());
+      return static_cast<std::uint64_t>(share * static_cast<double>(left - used) / static_cast<double>(t.ops()));
+    };
+    if (few < problem_.micro) {
+      const word_table short_all(shape_for(few), costs_, pairs_, limits_.memory, problem_.recomputed);
+      const std::optional<word_table> short_half = short_all.folded();
+      const word_table& short_part = short_half ? *short_half : short_all;
+      std::vector<words> short_from = starts(short_all, short_part, monitor);
+      if (!short_from.empty() && short_part.ranks() == part.ranks()) {
+        word_portfolio portfolio(short_part, std::move(short_from), limits_.seed, limits_.threads, monitor);
+        portfolio.run(budget(short_part, 0.8));
+        std::uint64_t tries = 0;
+        const std::uint32_t more = (problem_.micro - few) / problem_.placement.replicas();
+        if (std::optional<words> w = lengthened(part, portfolio.best(), more, tries)) from.push_back(std::move(*w));
+        monitor.charge(tries * part.ops());
+      }
+    }
+    const bool has_long = !from.empty();
+    for (words& w : starts(all, part, monitor)) from.push_back(std::move(w));
+    if (from.empty()) return;
+    word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
+    portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
+    offer(schedule_of(all, half ? unfold(all, portfolio.best()) : portfolio.best()), true);
+  }
+
+  // Each micro-batch from end to end before the next: the least memory.
+  static words one_at_a_time(const word_table& t) {
+    words w(t.ranks());
+    for (std::size_t rank = 0; rank < t.ranks(); ++rank) {
+      const auto local = t.nodes_of(rank);
+      for (std::uint32_t j = 0; j < t.max_micros(); ++j)
+        for (std::uint16_t replica = 0; replica < 2; ++replica) {
+          const auto mine = [&](std::size_t i) {
+            return t.nodes()[local[i]].replica == replica && j < t.nodes()[local[i]].micros;
+          };
+          for (std::size_t i = 0; i < local.size(); ++i)
+            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i));
+          for (std::size_t i = local.size(); i-- > 0 && !t.forward_only();)
+            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + 1));
+        }
+    }
+    return w;
+  }
+
+  // The least memory with which some schedule runs, one micro-batch at a time.
+  [[noreturn]] void refuse(const word_table& all) const {
+    memory_caps none;
+    const word_table free(all.shape(), costs_, pairs_, none, problem_.recomputed);
+    const timeline t = simulate(schedule_of(free, one_at_a_time(free)), costs_, verified);
+    const metrics m = measure(t, costs_, verified);
+    if (limits_.memory.activations)
+      throw schedule_error(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
+                                   " live activations per rank; nearest ", m.peak_activations}));
+    for (std::size_t r = 0; r < m.ranks.size(); ++r)
+      if (m.ranks[r].peak_bytes > limits_.memory.bytes[r])
+        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
+                                     r, "; nearest ", m.ranks[r].peak_bytes}));
+    throw schedule_error("plan() finds no schedule within the limits of memory");
+  }
+
+  const plan_problem& problem_;
+  const Costs& costs_;
+  const plan_limits& limits_;
+  pass_pair_set pairs_;
+  std::uint64_t ops_ = 1;
+  double added_ = 0;  // what the micro-batches that are left out add to makespans
+  plan_result result_;
+};
+
+}  // namespace detail
+
+/// The shortest schedule found, never longer than any family of the library on the same placement within the same limits.
+/// Method: simulated annealing on rows without micro-batch numbers, from those families; a problem that is its own mirror
+/// image is halved; many micro-batches are planned as few, and the middle of their rows is repeated.
+/// @throws schedule_error as check() of the costs and of the caps do, for no micro-batches, and if not even one micro-batch at
+/// a time fits into the memory. Time: `evaluations` times a simulation of the step.
+template <cost_model Costs>
+plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {
+  const placement& where = problem.placement;
+  if (problem.micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+  plan_problem own = problem;
+  own.placement = where.for_micro(problem.micro);
+  detail::check_costs(costs, where.stages(), where.ranks(), problem.micro);
+  check(limits.memory, where.ranks());
+  for (const schedule& s : limits.starts) {
+    require_valid(s);
+    if (s.micro != problem.micro || s.forward_only != problem.forward_only ||
+        !same_stages_on_ranks(s.placement, where))
+      throw schedule_error(detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ",
+                                           s.micro, " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
+  }
+  return detail::planner(own, costs, limits).run();
+}
+
+}  // namespace pipesched

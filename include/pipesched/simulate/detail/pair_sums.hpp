@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Sums of the work of one rank, less what its overlapped pairs can save, by the number of pairs.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/op.hpp"
+#include "pipesched/simulate/detail/bound_unit.hpp"
+#include "pipesched/simulate/detail/pair_times.hpp"
+
+namespace pipesched::detail {
+
+/// The times and limits of a rank that its bounds start from.
+struct rank_frame {
+  double first_forward = 0;   // no forward starts earlier
+  double first_backward = 0;  // nor a backward
+  double after_gradient = 0;  // least time after the rank's last forward or gradient
+  double after_forward = 0;   // least time after its last forward
+
+  // Limits of the forwards that start before the first backward, of the gradients after the last forward, and of live
+  // activations, of one stage each.
+  std::size_t min_forwards = 1, max_forwards = 0, min_gradients = 1;
+  std::size_t max_live = 0;
+  double bytes = std::numeric_limits<double>::infinity();
+};
+
+/// The cells that a sum counts, by the ops in them, and their share in the mix.
+struct sum_weights {
+  double gradients = 0, work = 0, forwards = 0;  // sum: 1
+};
+
+/// One sum: of the durations of some cells of the rank, or of a mix of such sums.
+///  * gradients: of the cells with an F, B or I. They lie between first_forward and after_gradient before the end (T2).
+///  * work: of all cells (T3).
+///  * forwards: of the cells with an F. They end after_forward before the end (T4).
+/// All cells but k forwards start after the first backward. So a sum starts at first_forward with
+/// all cells and, without these k, at first_backward (T1: the rank idles if the k forwards are too short).
+/// When the last forward ends, some of the gradients and W's may be left: at most those of the activations that are alive, as
+/// many as the memory holds (T5), and no backward that shares its cell with an F.
+struct pair_sum {
+  double total = 0;       // of all ops alone, less what pairs without an F or without a backward can save
+  double tail = 0;        // after all of these cells; negative infinity: not known
+  double saved_by_B = 0;  // by a pair of F and B more than by one of F and I
+  sum_weights weights;
+  std::vector<double> first_forwards;  // [k]: most time of k forwards
+  std::vector<double> saved_by_pairs;  // [p]: most time that p pairs of F and backward save
+  std::vector<double> left;            // [x]: most time of what is left after the last F if x gradients are left
+
+  constexpr double at(const rank_frame& frame, std::size_t k, std::size_t forwards, std::size_t gradients,
+                      std::size_t p) const {
+    return std::max(start_of(frame, k) + tail, from_last_forward(frame, k, forwards, gradients, p)) + total -
+           saved_by_pairs[p];
+  }
+  constexpr double start_of(const rank_frame& frame, std::size_t k) const {
+    return std::max(frame.first_forward, frame.first_backward - first_forwards[k]);
+  }
+  // If all forwards start before the first backward, the idle time may follow the last one.
+  constexpr double from_last_forward(const rank_frame& frame, std::size_t k, std::size_t forwards,
+                                     std::size_t gradients, std::size_t p) const {
+    return (k < forwards ? start_of(frame, k) : frame.first_forward) + frame.after_forward -
+           left[std::min(left.size() - 1, gradients - std::min(gradients, p))];
+  }
+};
+
+/// Makes the sums of one rank.
+class pair_sum_maker {
+ public:
+  constexpr pair_sum_maker(const std::vector<bound_unit>& all, const std::vector<std::size_t>& hosted,
+                           const pair_times& times, const rank_frame& frame)
+      : times_(times), frame_(frame) {
+    for (std::size_t i : hosted) units_.push_back(&all[i]);
+    for (const bound_unit* u : units_) {
+      forwards_ += static_cast<std::size_t>(u->count);
+      if (u->trained) gradients_ += static_cast<std::size_t>(u->count);
+    }
+    for (const std::size_t other : {F, B, I, W})
+      for (const std::size_t p : {F, B, I, W})
+        if (!is_forward_backward(p, other) && times_.any(pass_of(p), pass_of(other))) other_pairs_ = true;
+  }
+
+  constexpr std::size_t forwards() const { return forwards_; }
+  constexpr std::size_t gradients() const { return gradients_; }
+
+  constexpr std::vector<pair_sum> make() {
+    std::vector<pair_sum> sums;
+    std::vector<sum_weights> mixes{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
+    if (other_pairs_) mixes.insert(mixes.end(), {{0.5, 0.5, 0}, {0.5, 0, 0.5}, {0, 0.5, 0.5}});
+    using order = std::array<std::size_t, 4>;
+    const std::array<order, 4> orders{order{F, B, I, W}, {W, F, B, I}, {B, I, F, W}, {B, I, W, F}};
+    for (const sum_weights& w : mixes) {
+      weights_ = w;
+      if (!other_pairs_) {
+        for (auto& of_pass : charged_) of_pass.assign(units_.size(), 0);
+        add(sums);
+        continue;
+      }
+      for (const bool halves : {true, false})
+        for (const order& o : orders) {
+          charge(halves, o);
+          add(sums);
+          if (halves) break;
+        }
+    }
+    return sums;
+  }
+
+ private:
+  enum index : std::size_t { F, B, I, W };  // of passes
+  static constexpr double never = -std::numeric_limits<double>::infinity();
+
+  static constexpr pass pass_of(std::size_t i) { return static_cast<pass>(i + 1); }
+  static constexpr bool is_forward_backward(std::size_t a, std::size_t b) {
+    return (a == F && (b == B || b == I)) || (b == F && (a == B || a == I));
+  }
+
+  // Ops that the stage has.
+  constexpr bool has(std::size_t p, std::size_t u) const {
+    const bound_unit& unit = *units_[u];
+    return p == F || (p == B   ? unit.trained && unit.whole_backward
+                      : p == I ? unit.trained && unit.input_backward
+                               : unit.split_backward);
+  }
+  constexpr double alone(std::size_t p, std::size_t u) const { return units_[u]->of(pass_of(p)).alone; }
+  constexpr double gradient(std::size_t u) const {
+    return std::min(has(B, u) ? alone(B, u) : pair_times::none, has(I, u) ? alone(I, u) : pair_times::none);
+  }
+  constexpr double weight_gradient(std::size_t u) const { return has(W, u) ? alone(W, u) : 0; }
+  constexpr double backward(std::size_t u) const {
+    return std::min(has(B, u) ? alone(B, u) : pair_times::none,
+                    has(I, u) ? alone(I, u) + weight_gradient(u) : pair_times::none);
+  }
+
+  // Least time that an op adds to the sum in a cell of its own. B, or I and W, add the same.
+  constexpr double counted(std::size_t p, std::size_t u) const {
+    if (p == F) return alone(F, u);
+    if (p == W) return weights_.work * weight_gradient(u);
+    return weights_.gradients * gradient(u) + weights_.work * (backward(u) - (p == I ? weight_gradient(u) : 0));
+  }
+  // Part of a cell's duration that the sum counts.
+  constexpr double share(std::size_t a, std::size_t b) const {
+    if (a == F || b == F) return 1;
+    return a == W && b == W ? weights_.work : weights_.gradients + weights_.work;
+  }
+  // Time that the sum saves by a cell of two ops.
+  constexpr double saving(std::size_t a, std::size_t u, std::size_t b, std::size_t v) const {
+    if (!times_.any(pass_of(a), pass_of(b)) || !has(a, u) || !has(b, v)) return never;
+    const double time = times_.of(pass_of(a), u, pass_of(b), v);
+    return time == pair_times::none ? never : counted(a, u) + counted(b, v) - share(a, b) * time;
+  }
+
+  // Charges the ops with what pairs save, those of F with a backward aside: the charges of two ops are together no less than
+  // their saving. So the savings of any pairs, disjoint as they are, are no more than the sum of all charges.
+  // First each op pays its largest saving, or half of it; then the passes in order lower theirs as far as the others allow.
+  constexpr void charge(bool halves, const std::array<std::size_t, 4>& order) {
+    for (auto& of_pass : charged_) of_pass.assign(units_.size(), 0);
+    const auto partners = [&](std::size_t a, std::size_t u, auto&& f) {
+      for (std::size_t b : {F, B, I, W}) {
+        if (is_forward_backward(a, b) || !times_.any(pass_of(a), pass_of(b))) continue;
+        for (std::size_t v = 0; v < units_.size(); ++v) f(saving(a, u, b, v), b, v);
+      }
+    };
+    std::array<std::vector<double>, 4> start = charged_;
+    for (std::size_t a : {F, B, I, W})
+      for (std::size_t u = 0; u < units_.size(); ++u)
+        partners(a, u, [&](double saved, std::size_t, std::size_t) {
+          start[a][u] = std::max(start[a][u], halves ? saved / 2 : saved);
+        });
+    charged_ = start;
+    for (std::size_t a : order)
+      for (std::size_t u = 0; u < units_.size(); ++u) {
+        double least = 0;
+        partners(a, u, [&](double saved, std::size_t b, std::size_t v) {
+          least = std::max(least, a == b && u == v ? saved / 2 : saved - charged_[b][v]);
+        });
+        charged_[a][u] = least;
+      }
+  }
+  // Charges of the backward of one micro-batch.
+  constexpr double charged_backward(std::size_t u) const {
+    return std::max(has(B, u) ? charged_[B][u] : 0,
+                    (has(I, u) ? charged_[I][u] : 0) + (has(W, u) ? charged_[W][u] : 0));
+  }
+
+  // Saving of a pair of F and backward beyond the charges of its ops, which are not due then.
+  constexpr double net(std::size_t backward_pass, std::size_t u, std::size_t v) const {
+    const double saved = saving(F, u, backward_pass, v);
+    if (saved == never) return never;
+    const double still_due = backward_pass == I && has(W, v) ? charged_[W][v] : 0;
+    return saved - charged_[F][u] - (charged_backward(v) - still_due);
+  }
+
+  // Adds the sums of the present mix and charges.
+  constexpr void add(std::vector<pair_sum>& sums) {
+    pair_sum s;
+    s.weights = weights_;
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      double of_one = counted(F, u) - charged_[F][u];
+      if (units_[u]->trained) of_one += counted(has(B, u) ? B : I, u) - charged_backward(u);
+      if (units_[u]->trained && !has(B, u)) of_one += counted(W, u);
+      s.total += units_[u]->count * of_one;
+    }
+    s.tail = weights_.gradients * frame_.after_gradient;
+    if (weights_.forwards > 0) s.tail = never;
+    s.first_forwards = prefix_sums([&](std::size_t u) { return std::max(0.0, counted(F, u) - charged_[F][u]); },
+                                   [](const bound_unit&) { return true; });
+    s.left = left_after_last_forward();
+    const bool with_B = times_.any(pass::forward, pass::backward),
+               with_I = times_.any(pass::forward, pass::backward_input);
+    s.saved_by_pairs = {0};
+    if (!with_B && !with_I) {
+      sums.push_back(std::move(s));
+      return;
+    }
+    if (with_B != with_I || units_.size() > 1) add_with_pairs(sums, s, with_B, with_I, false);
+    if (with_B && with_I) add_with_pairs(sums, s, false, true, true);
+    if (with_B && with_I && units_.size() > 1) add_with_pairs(sums, s, true, false, true);
+  }
+
+  // The most that p pairs save, by prices of their two ops which are together no less than any pair's saving. Prices may be
+  // negative. `other`: a pair of the other backward costs as much more as its saving may be above the prices.
+  constexpr void add_with_pairs(std::vector<pair_sum>& sums, pair_sum s, bool with_B, bool with_I, bool other) {
+    const auto saved = [&](std::size_t u, std::size_t v) {
+      return std::max(with_B ? net(B, u, v) : never, with_I ? net(I, u, v) : never);
+    };
+    const std::size_t n = units_.size();
+    std::vector<double> of_F(n, never), of_backward(n, never);
+    const auto for_each = [&](auto&& f) {
+      for (std::size_t u = 0; u < n; ++u)
+        for (std::size_t v = 0; v < n; ++v) f(u, v);
+    };
+    for_each([&](std::size_t u, std::size_t v) { of_F[u] = std::max(of_F[u], saved(u, v)); });
+    for_each([&](std::size_t u, std::size_t v) {
+      if (saved(u, v) > never) of_backward[v] = std::max(of_backward[v], saved(u, v) - of_F[u]);
+    });
+    of_F.assign(n, never);
+    for_each([&](std::size_t u, std::size_t v) {
+      if (saved(u, v) > never) of_F[u] = std::max(of_F[u], saved(u, v) - of_backward[v]);
+    });
+    double more = never;
+    if (other)
+      for_each([&](std::size_t u, std::size_t v) {
+        const double of_other = net(with_B ? I : B, u, v);
+        if (of_other > never) more = std::max(more, of_other - of_F[u] - of_backward[v]);
+      });
+    if (other && !(more > never && more < pair_times::none)) return;
+    const std::vector<double> forwards =
+        prefix_sums([&](std::size_t u) { return of_F[u]; }, [](const bound_unit&) { return true; });
+    const std::vector<double> backwards =
+        prefix_sums([&](std::size_t u) { return of_backward[u]; }, [](const bound_unit& u) { return u.trained; });
+    s.saved_by_pairs.clear();
+    for (std::size_t p = 0; p < std::min(forwards.size(), backwards.size()); ++p)
+      s.saved_by_pairs.push_back(forwards[p] + backwards[p] + (other && with_B ? static_cast<double>(p) * more : 0));
+    s.saved_by_B = !other ? 0 : with_B ? -more : more;
+    sums.push_back(std::move(s));
+  }
+
+  // [n]: the sum of the n largest values, each as often as its unit has micro-batches; negative infinities left out.
+  template <typename Value, typename Filter>
+  constexpr std::vector<double> prefix_sums(const Value& value, const Filter& filter) const {
+    std::vector<std::pair<double, std::size_t>> values;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      if (filter(*units_[u]) && value(u) > never)
+        values.push_back({value(u), static_cast<std::size_t>(units_[u]->count)});
+    std::sort(values.begin(), values.end(), std::greater<>());
+    std::vector<double> sums{0};
+    for (const auto& [one, count] : values)
+      for (std::size_t i = 0; i < count; ++i) sums.push_back(sums.back() + one);
+    return sums;
+  }
+
+  // [x]: most time of what is left after the last F, x backwards that have not begun or fewer, and W's.
+  constexpr std::vector<double> left_after_last_forward() const {
+    const auto trained = [](const bound_unit& u) { return u.trained; };
+    const auto of_whole = [&](std::size_t u) {
+      return std::max(0.0, counted(has(B, u) ? B : I, u) + (has(B, u) ? 0 : counted(W, u)) - charged_backward(u));
+    };
+    const auto of_weight = [&](std::size_t u) { return has(W, u) ? std::max(0.0, counted(W, u) - charged_[W][u]) : 0; };
+    const std::vector<double> whole = prefix_sums(of_whole, trained), weights = prefix_sums(of_weight, trained);
+    const std::size_t live = std::min(frame_.max_live, gradients_);
+    std::vector<double> left;
+    for (std::size_t x = 0; x <= live; ++x) left.push_back(whole[x] + weights[live - x]);
+    if (frame_.bytes < std::numeric_limits<double>::max()) {
+      const std::vector<double> under_bytes = left_under_bytes(whole, of_weight);
+      left.resize(std::min(left.size(), under_bytes.size()));
+      for (std::size_t x = 0; x < left.size(); ++x) left[x] = std::min(left[x], under_bytes[x]);
+    }
+    for (std::size_t x = 1; x < left.size(); ++x) left[x] = std::max(left[x], left[x - 1]);
+    return left;
+  }
+  // The same under a limit of bytes: the backwards take the fewest bytes, the W's the room that is left, at most so many as
+  // fit. In parts where stages differ; else whole ones, which is made concave in x.
+  template <typename Weight>
+  constexpr std::vector<double> left_under_bytes(const std::vector<double>& whole, const Weight& of_weight) const {
+    std::vector<std::array<double, 3>> kept, contexts;  // in order: bytes of one, their number; value of one
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      if (!units_[u]->trained) continue;
+      kept.push_back({units_[u]->kept, units_[u]->count, 0});
+      contexts.push_back({units_[u]->context, units_[u]->count, of_weight(u)});
+    }
+    const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto& k) { return k[0] == kept[0][0]; }) &&
+                       std::all_of(contexts.begin(), contexts.end(),
+                                   [&](const auto& c) { return c[0] == contexts[0][0] && c[2] == contexts[0][2]; });
+    std::sort(kept.begin(), kept.end());
+    std::sort(contexts.begin(), contexts.end(), [](const auto& a, const auto& b) { return a[2] * b[0] > b[2] * a[0]; });
+    const auto best_weights = [&](double bytes) {
+      double value = 0;
+      for (const auto& [size, count, worth] : contexts) {
+        double fit = size > 0 ? std::min(count, bytes / size) : count;
+        if (alike && size > 0) fit = std::min(count, static_cast<double>(static_cast<std::uint64_t>(fit)));
+        value += fit * worth, bytes = std::max(0.0, bytes - fit * size);
+      }
+      return value;
+    };
+    std::vector<double> left;
+    double bytes = frame_.bytes;
+    std::size_t x = 0;
+    for (const auto& [size, count, unused] : kept)
+      for (double i = 0; i < count; ++i, ++x, bytes -= size) {
+        if (bytes < 0) return concave(left);
+        left.push_back(whole[x] + best_weights(bytes));
+      }
+    if (bytes >= 0) left.push_back(whole[x] + best_weights(bytes));
+    return concave(left);
+  }
+  // The least concave sequence that is nowhere less.
+  static constexpr std::vector<double> concave(const std::vector<double>& values) {
+    std::vector<std::size_t> hull;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto below = [&](std::size_t a, std::size_t b) {  // b is not above the line from a to i
+        return (values[b] - values[a]) * static_cast<double>(i - a) <=
+               (values[i] - values[a]) * static_cast<double>(b - a);
+      };
+      while (hull.size() > 1 && below(hull[hull.size() - 2], hull.back())) hull.pop_back();
+      hull.push_back(i);
+    }
+    std::vector<double> all = values;
+    for (std::size_t h = 1; h < hull.size(); ++h)
+      for (std::size_t i = hull[h - 1] + 1; i < hull[h]; ++i)
+        all[i] = values[hull[h - 1]] + (values[hull[h]] - values[hull[h - 1]]) * static_cast<double>(i - hull[h - 1]) /
+                                           static_cast<double>(hull[h] - hull[h - 1]);
+    return all;
+  }
+
+  std::vector<const bound_unit*> units_;
+  const pair_times& times_;
+  rank_frame frame_;
+  std::size_t forwards_ = 0, gradients_ = 0;
+  bool other_pairs_ = false;  // than those of F with a backward
+  sum_weights weights_;
+  std::array<std::vector<double>, 4> charged_{};  // [pass][unit]
+};
+
+}  // namespace pipesched::detail
