@@ -751,17 +751,18 @@ TEST_CASE("channels: a rank captures its step alone, and calls nothing forbidden
   for (const family& of : families) {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 8}));
-    lone_rank alone(p);
     const auto refusal = [&](const run_options& options, const std::string& why) {
+      lone_rank refused(p);  // whose job has failed then
       return refusal_of([&] {
-        lone_transport t = alone.transport(alone.library(why));
-        run(p, 1, alone.trainer, t, options);
+        lone_transport t = refused.transport(refused.library(why));
+        run(p, 1, refused.trainer, t, options);
       });
     };
     CHECK(refusal({.steps = 2, .record = true, .graph = true}, "") ==
           "the cells of a graph cannot be measured; record a step without one");
     CHECK(refusal({.steps = 2, .graph = true}, "it is too old") == "no graph: it is too old");
 
+    lone_rank alone(p);
     lone_transport t = alone.transport(alone.library());
     run(p, 1, alone.trainer, t, {.steps = 4, .graph = true});
     run(p, 1, alone.trainer, t);  // and not captured, again
