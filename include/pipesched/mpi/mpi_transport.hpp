@@ -226,9 +226,11 @@ class mpi_transport {
       listen();
       return false;
     };
+    const auto start = clock::now();
     if (detail::wait_within(time_limit_ / 2, ends, false)) return;
     notices_->report_position(place(), progress_state::waits);
-    if (!detail::wait_within(time_limit_ / 2, ends, false)) fail("nothing came within the time limit\n" + positions());
+    if (!detail::wait_within(time_limit_ - (clock::now() - start), ends, false))
+      fail("nothing came within the time limit\n" + positions());
   }
   void report(std::string_view cause) {
     if (!aborted()) notices_->report_failure(detail::concat({place(), ": ", cause}));
