@@ -1,6 +1,7 @@
 # Tests of every README.md of the tree.
 #
-#   ```cpp     a whole program: it compiles; where a ```text block follows directly, that is what it prints
+#   ```cpp     a whole program: it compiles, where there is MPI if it includes mpi/; where a ```text block follows directly, that is
+#              what it prints
 #   ```cuda    a whole source file: it compiles where there is a CUDA toolkit (tests/cuda)
 #   ```text    that begins with "$ ": a session in a shell: each line after "$ " is a command, the lines below it are its output, in
 #              which "..." alone on a line stands for any lines. All sessions of a README share one empty folder, in which include/
@@ -14,8 +15,16 @@ include(${PROJECT_SOURCE_DIR}/cmake/readme_blocks.cmake)
 readme_blocks(cpp cpp blocks)
 foreach(block IN LISTS blocks)
   cmake_path(GET block STEM name)
+  file(STRINGS ${block} mpi REGEX "pipesched/mpi/")
+  if(mpi AND NOT MPI_CXX_FOUND)
+    continue()
+  endif()
   add_executable(readme_${name} ${block})
-  target_link_libraries(readme_${name} PRIVATE pipesched_dev)
+  target_link_libraries(readme_${name} PRIVATE pipesched_dev pipesched_launch)
+  if(mpi)
+    target_link_libraries(readme_${name} PRIVATE pipesched_mpi)
+    target_compile_definitions(readme_${name} PRIVATE OMPI_SKIP_MPICXX)
+  endif()
   target_compile_options(readme_${name} PRIVATE -O0)
   if(EXISTS ${block}.expected)
     add_test(NAME readme_${name} COMMAND bash -c "diff ${block}.expected <($<TARGET_FILE:readme_${name}>)")

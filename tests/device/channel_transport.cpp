@@ -493,6 +493,54 @@ TEST_CASE("channels: a job that cannot be is refused") {
         "a time limit is above 0 and at most 1e9 seconds; got -1");
 }
 
+TEST_CASE(
+    "channels: a launch order of the user's own is taken if it fits the rank, and refused in one sentence if not") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  // Rank 1 receives an activation and sends a gradient for each micro-batch.
+  const auto refusal = [&](auto&& change) {
+    channel_transport_options options{.time_limit = std::chrono::seconds(20)};
+    options.order = [&](const program& of, std::uint32_t rank) {
+      std::vector<launch> order = launch_order(of, rank);
+      if (rank == 1) change(order);
+      return order;
+    };
+    job j(p, 1, 1, options);
+    return j.train(1)[1];
+  };
+  const auto is_send = [&](const launch& l) { return p.actions[1][l.action].kind == action_kind::send; };
+  const std::string begin = "the launch order of rank 1 ", end = "; launch_order(program, rank) returns one that fits";
+  CHECK(refusal([](auto&) {}) == "");
+  CHECK(refusal([](auto& order) { order.pop_back(); }) == begin + "has 7 launches for 8 messages" + end);
+  CHECK(refusal([](auto& order) { order.clear(); }) == begin + "has 0 launches for 8 messages" + end);
+  CHECK(refusal([](auto& order) { order[0].action = 99; }) == begin + "names action 99, which is not a message" + end);
+  CHECK(refusal([&](auto& order) {
+          for (std::uint32_t n = 0; n < p.actions[1].size(); ++n)
+            if (p.actions[1][n].kind == action_kind::compute) order[0].action = n;
+        }).find(", which is not a message; ") != std::string::npos);
+  CHECK(refusal([](auto& order) { order[1] = order[0]; }) ==
+        begin + "has activation 0F0 from rank 0 twice, or after a later message of its channel" + end);
+  for (const bool sends : {false, true})
+    CHECK(refusal([&](auto& order) {
+            const auto of_channel = [&](const launch& l) { return is_send(l) == sends; };
+            const auto first = std::ranges::find_if(order, of_channel);
+            std::swap(first->action, std::find_if(first + 1, order.end(), of_channel)->action);
+          })
+              .find(begin +
+                    (sends ? "starts gradient 1B1 to rank 0 before action "
+                           : "has activation 0F0 from rank 0 twice, or after a later message of its channel")) == 0);
+  CHECK(refusal([](auto& order) { order[0].issue_before = 0; }) ==
+        detail::concat(
+            {begin, "starts activation 0F0 from rank 0 before action 0, not 1 to ", p.actions[1].size(), end}));
+  CHECK(refusal([&](auto& order) { order.back().issue_before = 99; }).find(" before action 99, not ") !=
+        std::string::npos);
+  CHECK(refusal([&](auto& order) {
+          for (launch& l : order) l.issue_before = static_cast<std::uint32_t>(p.actions[1].size());
+        }).find("starts activation 0F0 from rank 0 before action ") != std::string::npos);
+  CHECK(refusal([&](auto& order) {
+          order[0].issue_before = order[1].issue_before + 1;
+        }).find("the launch order of rank 1 starts ") == 0);
+}
+
 TEST_CASE("channels: two pipelines share a job with a process in none, each with its own processes") {
   const program p = lower(make_dualpipe_schedule({.pp = 2, .micro = 4}));
   const std::vector<std::vector<std::uint32_t>> processes = {{4, 1}, {0, 3}};
@@ -703,17 +751,18 @@ TEST_CASE("channels: a rank captures its step alone, and calls nothing forbidden
   for (const family& of : families) {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 8}));
-    lone_rank alone(p);
     const auto refusal = [&](const run_options& options, const std::string& why) {
+      lone_rank refused(p);  // whose job has failed then
       return refusal_of([&] {
-        lone_transport t = alone.transport(alone.library(why));
-        run(p, 1, alone.trainer, t, options);
+        lone_transport t = refused.transport(refused.library(why));
+        run(p, 1, refused.trainer, t, options);
       });
     };
     CHECK(refusal({.steps = 2, .record = true, .graph = true}, "") ==
           "the cells of a graph cannot be measured; record a step without one");
     CHECK(refusal({.steps = 2, .graph = true}, "it is too old") == "no graph: it is too old");
 
+    lone_rank alone(p);
     lone_transport t = alone.transport(alone.library());
     run(p, 1, alone.trainer, t, {.steps = 4, .graph = true});
     run(p, 1, alone.trainer, t);  // and not captured, again

@@ -166,6 +166,11 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
                                                                                     {"n[3", "n3"},
                                                                                     {"r[1-2]n[3-4],x", "r1n3"},
                                                                                     {"n[", "n"},
+                                                                                    {"[[", ""},
+                                                                                    {"[", ""},
+                                                                                    {"", ""},
+                                                                                    {"]a", "a"},
+                                                                                    {"n[[1-2]]x", "n1x"},
                                                                                     {"r[4]n[3", "r4n3"}})
     CHECK(detail::first_host(list) == first);
 }
@@ -276,12 +281,23 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
 
   CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = port}, limit); }) ==
         detail::concat({"process 1 cannot reach process 0 at 127.0.0.1 port ", port, " within the time limit"}));
-  const tcp_coordinator holder({.rank = 0, .size = 1, .port = port}, limit);
-  CHECK(refusal_of([&] { tcp_coordinator({.rank = 0, .size = 1, .port = port}, limit); }) ==
+  const tcp_coordinator holder({.rank = 0, .size = 2, .port = port}, limit);
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 0, .size = 2, .port = port}, limit); }) ==
         detail::concat({"process 0 cannot listen at 127.0.0.1 port ", port,
                         ": Address already in use; MASTER_ADDR is an address of its host, PIPESCHED_LISTEN another one "
                         "to listen on, "
                         "MASTER_PORT a free port"}));
+}
+
+TEST_CASE("tcp coordinator: a process that is alone listens on no port, whether or not another program does") {
+  const std::uint16_t port = free_port();
+  tcp_coordinator first({.rank = 0, .size = 1, .port = port}), second({.rank = 0, .size = 1, .port = port});
+  CHECK(first.broadcast("a") == "a");
+  CHECK(gather(second, "b") == std::vector<std::string>{"b"});
+  const socket_handle s(::socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET, address.sin_port = htons(port), address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(::bind(s.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
 }
 
 TEST_CASE("tcp coordinator: a host name that is unknown is reported as such, and a host need not know its own") {

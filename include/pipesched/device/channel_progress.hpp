@@ -5,9 +5,11 @@
 // the messages of every channel that have moved. Written by the rank's thread and the device, read by the watchdog, which
 // calls no function of the device.
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 #include <span>
 #include <string>
@@ -19,8 +21,43 @@
 #include "pipesched/program/describe.hpp"
 #include "pipesched/program/launch_order.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched::detail {
+
+/// @throws schedule_error unless these start every message of a rank once, after the action that posts it and before the one
+/// that waits for it, and those of a channel in their order. Whether all ranks have one order is not seen here
+inline void require_launches(const program& p, std::uint32_t rank, std::span<const launch> launches) {
+  const std::span<const action> row = p.actions[rank];
+  const auto refuse = [&](std::initializer_list<piece> fault) {
+    throw schedule_error(concat({"the launch order of rank ", rank, " ", concat(fault),
+                                 "; launch_order(program, rank) ", "returns one that fits"}));
+  };
+  const auto messages = static_cast<std::size_t>(std::ranges::count_if(row, is_message));
+  if (launches.size() != messages) refuse({"has ", launches.size(), " launches for ", messages, " messages"});
+  std::vector<std::uint32_t> last(p.channels.size(), no_slot), starts(row.size(), 0);  // by channel; by action
+  std::uint32_t before = 0;
+  for (const launch& l : launches) {
+    if (l.action >= row.size() || !is_message(row[l.action]))
+      refuse({"names action ", l.action, ", which is not a message"});
+    const action& a = row[l.action];
+    if (std::uint32_t& previous = last[a.channel]; previous != no_slot && previous >= l.action)
+      refuse({"has ", describe(p, a), " twice, or after a later message of its channel"});
+    const std::uint32_t earliest = std::max(before, l.action + 1);
+    if (l.issue_before < earliest || l.issue_before > row.size())
+      refuse({"starts ", describe(p, a), " before action ", l.issue_before, ", not ", earliest, " to ", row.size()});
+    last[a.channel] = l.action, starts[l.action] = before = l.issue_before;
+  }
+  std::vector<std::uint32_t> posts(p.pools[rank].buffers(), no_slot);  // by buffer: its last message
+  for (std::uint32_t n = 0; n < row.size(); ++n) {
+    if (is_message(row[n])) posts[row[n].buffer] = n;
+    for_each_awaited(p, rank, row[n], [&](std::uint32_t buffer) {
+      if (posts[buffer] != no_slot && starts[posts[buffer]] > n)
+        refuse({"starts ", describe(p, row[posts[buffer]]), " before action ", starts[posts[buffer]],
+                ", though action ", n, " waits for it"});
+    });
+  }
+}
 
 template <device_runtime R>
 class channel_progress {
@@ -36,8 +73,9 @@ class channel_progress {
 
   channel_progress(R runtime, std::uint32_t rank) : runtime_(std::move(runtime)), rank_(rank) {}
 
-  /// @throws device_error
+  /// @throws device_error; schedule_error for launches that do not fit the program
   void prepare(const program& p, std::vector<launch> launches, int device, const auto& where) {
+    require_launches(p, rank_, launches);
     device_counters<R> counters(runtime_, device, p.channels.size(), where);
     const std::lock_guard lock(mutex_);
     program_ = &p, launches_ = std::move(launches), counters_ = std::move(counters);

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -29,7 +28,7 @@
 #include "pipesched/device/handle.hpp"
 #include "pipesched/device/message_library.hpp"
 #include "pipesched/device/runtime.hpp"
-#include "pipesched/execute/transport.hpp"
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/launch/coordinator.hpp"
 #include "pipesched/program/launch_order.hpp"
 #include "pipesched/program/program.hpp"
@@ -44,7 +43,8 @@ struct channel_transport_options {
   std::function<channel_options(const pipesched::channel&)>
       channel_of{};              ///< for each channel its own, instead of `channel`
   bool enlists_buffers = false;  ///< registers all buffers with the library; on all ranks or none
-  /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank).
+  /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank). prepare() refuses
+  /// one that does not fit the rank.
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
@@ -68,25 +68,16 @@ namespace detail {
 /// Runs each task in a thread of its own. False if some have not ended within the limit, which continue by themselves, or if
 /// there is no thread.
 inline bool run_within(std::chrono::duration<double> limit, std::vector<std::function<void()>> tasks) try {
-  struct state {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::size_t left = 0;
-  };
-  const auto shared = std::make_shared<state>();
-  shared->left = tasks.size();
+  const auto left = std::make_shared<std::atomic<std::size_t>>(tasks.size());
   for (std::function<void()>& task : tasks)
-    std::thread([shared, task = std::move(task)] {
+    std::thread([left, task = std::move(task)] {
       try {
         task();
       } catch (...) {  // whatever a callback throws, the others run
       }
-      const std::lock_guard lock(shared->mutex);
-      --shared->left;
-      shared->changed.notify_all();
+      --*left;
     }).detach();
-  std::unique_lock lock(shared->mutex);
-  return shared->changed.wait_for(lock, limit, [&] { return shared->left == 0; });
+  return wait_within(limit, [&] { return *left == 0; });
 } catch (const std::system_error&) {
   return false;
 }
@@ -200,20 +191,20 @@ class channel_set {
 
   /// No message starts any more, and all processes hear why. The first failure of the job is the cause.
   void abort(std::string text) {
-    if (stopped_.exchange(true)) return;
+    if (!cause_.claim(text, here)) return;
     try {
       text = job_.report_failure(text);
     } catch (...) {  // of a job that cannot: what has failed here is known
     }
-    publish(std::move(text));
+    cause_.set(std::move(text), here);
   }
   /// The same if another process has reported a failure. Returns stopped().
   bool hear() {
     const auto failed = job_.failure();
     if (!failed || stopped()) return stopped();
-    const std::string here = progress_.device_place();
-    std::string text = failed->find(here) == std::string::npos ? concat({*failed, "\nthis is ", here}) : *failed;
-    if (!stopped_.exchange(true)) publish(std::move(text));
+    const std::string place = progress_.device_place();
+    const bool is_known = failed->find(place) != std::string::npos;
+    cause_.set(is_known ? *failed : concat({*failed, "\nthis is ", place}), elsewhere);
     return true;
   }
   /// If a message fails because another process ends, the notice of that may come a little later.
@@ -225,27 +216,28 @@ class channel_set {
   /// one may wait for another. Once. @pre stopped()
   void end_messages() {
     if (options_.on_failure &&
-        !run_within(options_.abort_limit, {[call = options_.on_failure, cause = cause_text()] { call(cause); }}))
+        !run_within(options_.abort_limit, {[call = options_.on_failure, text = cause()] { call(text); }}))
       end_process("on_failure() has not returned");
     if (!abort_within_limit(connected())) end_process("its messages have not ended");
   }
-  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
-  bool aborted() const { return aborted_.load(std::memory_order_acquire); }
+  bool stopped() const { return cause_.is_known(); }
+  bool aborted() const { return cause_.is_final(); }
   /// True if something of these channels is still at work after the last resort.
   bool is_stuck() const { return stuck_.load(); }
-  const std::string& cause() const { return cause_; }
+  /// @pre stopped(). Waits until the thread that has stopped the messages knows the first failure of the job, at most a minute
+  const std::string& cause() const { return cause_.text(std::chrono::minutes(1)); }
   /// For the rank's own thread, which ends with it.
   void require_going() const {
     if (!stopped()) return;
     progress_.set_phase(channel_progress<R>::phase::between_steps);
-    throw pipeline_aborted("aborted: " + cause_text());
+    throw pipeline_aborted("aborted: " + cause());
   }
 
   /// The last resort. @param what  "its messages have not ended"
   void end_process(std::string_view what) {
     stuck_.store(true);
-    options_.last_resort(concat({what, " within ", options_.abort_limit.count(),
-                                 " seconds after a failure; ending the process: ", cause_text()}));
+    options_.last_resort(concat(
+        {what, " within ", options_.abort_limit.count(), " seconds after a failure; ending the process: ", cause()}));
   }
 
   /// The error of a message in progress; empty without one.
@@ -278,6 +270,8 @@ class channel_set {
   }
 
  private:
+  enum failed_where : std::uint8_t { here, elsewhere };
+
   // A call of the library: never two at a time, and none once the messages have been stopped.
   template <typename Call>
   void call(std::string_view name, Call&& of_library) {
@@ -308,15 +302,6 @@ class channel_set {
     for (const communicator c : all) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
     return run_within(options_.abort_limit, std::move(aborts));
   }
-  void publish(std::string cause) {
-    cause_ = std::move(cause);
-    aborted_.store(true, std::memory_order_release);
-  }
-  // The thread that has stopped the messages is about to say why.
-  const std::string& cause_text() const {
-    while (!aborted()) std::this_thread::yield();
-    return cause_;
-  }
 
   L library_;
   coordinator& job_;
@@ -326,8 +311,8 @@ class channel_set {
   std::vector<own_channel*> by_channel_;  // of the program; none where it is not of this rank
   std::vector<std::uint32_t> order_;
   std::mutex mutex_;  // of the library, the list of channels and their communicators
-  std::atomic<bool> stopped_{false}, aborted_{false}, stuck_{false};
-  std::string cause_;
+  first_cause cause_;
+  std::atomic<bool> stuck_{false};
 };
 
 }  // namespace detail

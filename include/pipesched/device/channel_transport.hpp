@@ -21,7 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <exception>
+#include <memory>
 #include <set>
 #include <span>
 #include <string>
@@ -34,8 +34,8 @@
 #include "pipesched/device/channel_watchdog.hpp"
 #include "pipesched/device/clock.hpp"
 #include "pipesched/device/graph.hpp"
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/execute/trainer.hpp"
-#include "pipesched/execute/transport.hpp"
 #include "pipesched/program/launch_order.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -78,10 +78,7 @@ class channel_transport {
   /// at most three times the abort limit, then the last resort.
   ~channel_transport() {
     try {
-      if (std::uncaught_exceptions() > exceptions_)
-        abort("it left with an exception");
-      else if (!finished_)
-        abort("it left before the end of its step");
+      if (const std::string_view cause = departure_.cause(); !cause.empty()) abort(cause);
       watchdog_.stop();
       if (!channels_.stopped()) channels_.close();
     } catch (...) {  // no memory for a text
@@ -117,7 +114,7 @@ class channel_transport {
     channels_.require_going();
     if (action == 0) {
       for (buffer& b : buffers_) b.message = message_state::none;  // of a step that was not finished
-      finished_ = false;
+      departure_.in_step = true;
       progress_.begin(0);
     }
     progress_.at(action);
@@ -139,7 +136,7 @@ class channel_transport {
   void finish() {
     on_action(static_cast<std::uint32_t>(row().size()));
     for (std::uint32_t n = 0; n < buffers_.size(); ++n) wait(n);
-    finished_ = true;
+    departure_.in_step = false;
   }
   /// Waits until the device has finished the step: the only wait for a device. @throws device_error if the device
   /// has failed; pipeline_aborted if another rank has, a message has, or nothing moved within the time limit
@@ -165,20 +162,15 @@ class channel_transport {
   void read_clock(std::span<interval> cells) { clock_.read(cells, here()); }
 
   /// A step of this rank as a graph, which goes before the transport. All ranks launch theirs together.
-  class captured_step {
-   public:
-    void launch() {
-      transport_->progress_.at(static_cast<std::uint32_t>(transport_->row().size()));
-      transport_->progress_.begin(static_cast<std::uint32_t>(transport_->launches().size()));
-      graph_.launch();
-    }
+  struct captured_step {
+    channel_transport* transport;
+    step_graph<R> graph;
 
-   private:
-    friend class channel_transport;
-    captured_step(channel_transport& transport, step_graph<R> graph)
-        : transport_(&transport), graph_(std::move(graph)) {}
-    channel_transport* transport_;
-    step_graph<R> graph_;
+    void launch() {
+      transport->progress_.at(static_cast<std::uint32_t>(transport->row().size()));
+      transport->progress_.begin(static_cast<std::uint32_t>(transport->launches().size()));
+      graph.launch();
+    }
   };
   /// @throws schedule_error, with the reason, where a step cannot be captured; whatever enqueue() throws
   template <typename Enqueue>
@@ -187,21 +179,18 @@ class channel_transport {
       throw schedule_error("no graph: " + why);
     meet();
     progress_.set_phase(phase::captures);
-    try {
-      captured_step captured(*this, step_graph<R>(runtime_, std::span(&where_, 1), enqueue));
-      progress_.set_phase(phase::between_steps);
-      return captured;
-    } catch (...) {
-      progress_.set_phase(phase::between_steps), finished_ = true;
-      throw;
-    }
+    const auto end = [](channel_transport* of) {
+      of->progress_.set_phase(phase::between_steps), of->departure_.in_step = false;
+    };
+    const std::unique_ptr<channel_transport, decltype(end)> at_the_end(this);
+    return captured_step{this, step_graph<R>(runtime_, std::span(&where_, 1), enqueue)};
   }
 
   /// Stops all ranks, unless one has already; its messages end soon after.
   void abort(std::string_view cause) {
     progress_.set_phase(phase::between_steps);
     channels_.abort(detail::concat({here()(), ": ", cause}));
-    finished_ = true;
+    departure_.in_step = false;
   }
   bool aborted() const { return channels_.aborted(); }
   /// The rank that failed first, its place, and the text. @pre aborted()
@@ -359,8 +348,7 @@ class channel_transport {
   detail::channel_set<R, L> channels_;
   detail::rank_clock<R> clock_;
   std::vector<buffer> buffers_;
-  bool finished_ = true;
-  int exceptions_ = std::uncaught_exceptions();
+  detail::departure departure_;
   detail::channel_watchdog<R, L> watchdog_;  // last: it uses all of these
 };
 

@@ -19,7 +19,6 @@
 #include <string_view>
 
 #include "pipesched/device/peer_transport.hpp"
-#include "pipesched/device/pick_device.hpp"
 #include "pipesched/device/runtime.hpp"
 #include "pipesched/device/side_stream.hpp"
 #include "pipesched/execute/run.hpp"
@@ -112,7 +111,7 @@ struct runtime {
 };
 static_assert(device_runtime<runtime>);
 
-/// pick_device() of device/pick_device.hpp, for CUDA.
+/// pick_device() of device/runtime.hpp, for CUDA.
 inline int pick_device(const launch_environment& job) { return pipesched::pick_device(runtime(), job); }
 
 /// The effect of CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) on so many streams of a process; empty if each has a queue

@@ -16,7 +16,6 @@
 #include <string_view>
 
 #include "pipesched/device/peer_transport.hpp"
-#include "pipesched/device/pick_device.hpp"
 #include "pipesched/device/runtime.hpp"
 #include "pipesched/device/side_stream.hpp"
 #include "pipesched/execute/run.hpp"
@@ -100,7 +99,7 @@ struct runtime {
 };
 static_assert(device_runtime<runtime>);
 
-/// pick_device() of device/pick_device.hpp, for HIP.
+/// pick_device() of device/runtime.hpp, for HIP.
 inline int pick_device(const launch_environment& job) { return pipesched::pick_device(runtime(), job); }
 
 using stream = device_handle<runtime, hipStream_t>;

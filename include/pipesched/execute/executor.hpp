@@ -3,6 +3,7 @@
 
 // One rank's actions: posts its receives, waits for the inputs of a cell, calls the trainer, posts its sends.
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -25,32 +26,32 @@ namespace pipesched::detail {
 template <typename Trainer>
 void require_trainer(const program& p, std::uint32_t rank) {
   check_trainer<Trainer>();
-  const auto needs = [&](op o, std::string_view function, std::string_view hint) {
-    throw schedule_error(concat({"the trainer has no ", function, ", which ", to_string(o), " needs", hint}));
+  struct callback {
+    bool exists;
+    std::string_view function, hint;
+    bool (*needs)(pass);
   };
-  if constexpr (!trainer_has::backward<Trainer> || !trainer_has::backward_input<Trainer> ||
-                !trainer_has::backward_weight<Trainer> || !trainer_has::recompute<Trainer>)
-    for (const cell& c : p.schedule[rank])
-      for (op o : c) {
-        if (recomputes(o.pass) && !trainer_has::recompute<Trainer>)
-          needs(o, "recompute", "; keep_activations() makes a schedule that recomputes nothing");
-        const pass own = without_recompute(o.pass);
-        if (own == pass::backward && !trainer_has::backward<Trainer>)
-          needs(o, "backward", "; split_backward() makes I and W of B");
-        if (own == pass::backward_input && !trainer_has::backward_input<Trainer>)
-          needs(o, "backward_input", "; merge_backward() makes B of I and W");
-        if (o.pass == pass::backward_weight && !trainer_has::backward_weight<Trainer>)
-          needs(o, "backward_weight", "; merge_backward() makes B of I and W");
-      }
-  if constexpr (!trainer_has::reductions<Trainer>) {
-    const std::string missing = trainer_has::weight_gradient<Trainer> ? "reduce"
-                                : trainer_has::reduce<Trainer>        ? "weight_gradient"
-                                                                      : "weight_gradient, reduce";
-    for (const action& a : p.actions[rank])
-      if (is_weight_gradient(a))
-        throw schedule_error(
-            concat({"the trainer has no ", missing, ", which the reduction of stage ", a.what.stage, " needs"}));
-  }
+  constexpr std::string_view merge = "; merge_backward() makes B of I and W";
+  constexpr callback callbacks[] = {
+      {trainer_has::recompute<Trainer>, "recompute", "; keep_activations() makes a schedule that recomputes nothing",
+       [](pass of) { return recomputes(of); }},
+      {trainer_has::backward<Trainer>, "backward", "; split_backward() makes I and W of B",
+       [](pass of) { return without_recompute(of) == pass::backward; }},
+      {trainer_has::backward_input<Trainer>, "backward_input", merge,
+       [](pass of) { return without_recompute(of) == pass::backward_input; }},
+      {trainer_has::backward_weight<Trainer>, "backward_weight", merge,
+       [](pass of) { return of == pass::backward_weight; }}};
+  for (const callback& c : callbacks)
+    for (const cell& all : p.schedule[rank])
+      for (op o : all)
+        if (!c.exists && c.needs(o.pass))
+          throw schedule_error(concat({"the trainer has no ", c.function, ", which ", to_string(o), " needs", c.hint}));
+  const auto reduction = std::ranges::find_if(p.actions[rank], is_weight_gradient);
+  if (trainer_has::reductions<Trainer> || reduction == p.actions[rank].end()) return;
+  throw schedule_error(concat({"the trainer has no ", trainer_has::weight_gradient<Trainer> ? "" : "weight_gradient",
+                               trainer_has::weight_gradient<Trainer> || trainer_has::reduce<Trainer> ? "" : ", ",
+                               trainer_has::reduce<Trainer> ? "" : "reduce", ", which the reduction of stage ",
+                               reduction->what.stage, " needs"}));
 }
 
 template <typename Trainer>
@@ -111,8 +112,10 @@ template <typename Trainer, typename Transport>
 class rank_executor {
  public:
   /// @throws schedule_error if rank, trainer or transport do not fit the program
-  rank_executor(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport)
-      : p_(p), rank_(rank), trainer_(trainer), transport_(transport) {
+  /// @param measured  for the times of the cells while the clock runs
+  rank_executor(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
+                std::span<interval> measured = {})
+      : p_(p), rank_(rank), trainer_(trainer), transport_(transport), measured_(measured) {
     check_transport<Transport>();
     require_rank(p, rank);
     if constexpr (requires { transport.rank(); })
@@ -130,8 +133,31 @@ class rank_executor {
     return [this](const action& a) { return message_memory(trainer_, p_, rank_, a); };
   }
 
-  /// Measures the cells from now on by this thread's clock, in seconds since `zero`; not at all if `into` is empty.
-  void record(std::span<interval> into, std::chrono::steady_clock::time_point zero) { record_ = into, zero_ = zero; }
+  void prepare() {
+    if constexpr (requires { transport_.prepare(p_, memory()); }) transport_.prepare(p_, memory());
+  }
+  void synchronize() {
+    if constexpr (requires { transport_.synchronize(); }) transport_.synchronize();
+  }
+
+  /// Makes what the clock of a device needs and waits for the device, so that all clocks can start at one time.
+  void make_clock() {
+    if constexpr (has_clock) transport_.start_clock();
+    synchronize();
+  }
+  /// Measures the cells from now on: by the device's clock, or by this thread's in seconds since `zero`.
+  void start_clock(std::chrono::steady_clock::time_point zero) {
+    if constexpr (has_clock)
+      transport_.start_clock();
+    else
+      zero_ = zero, records_ = true;
+  }
+  void stop_clock() {
+    if constexpr (has_clock)
+      transport_.read_clock(measured_);
+    else
+      records_ = false;
+  }
 
   /// Runs all actions of a step.
   void run() {
@@ -169,15 +195,13 @@ class rank_executor {
   }
 
  private:
+  static constexpr bool has_clock = requires(Transport & t) { t.start_clock(); };
+
   template <typename Call>
   void call_hook(std::string_view name, std::size_t step, Call&& call) {
     const auto hook = [&] { return concat({name, "(", step, ")"}); };
-    call_trainer(
-        rank_,
-        [&] {
-          return concat({"rank ", rank_, " at ", hook()});
-        },
-        call, hook);
+    const auto at = [&] { return concat({"rank ", rank_, " at ", hook()}); };
+    call_trainer(rank_, at, call, hook);
   }
   auto place(std::uint32_t n) const {
     return [this, n] { return describe(p_, rank_, n); };
@@ -190,11 +214,11 @@ class rank_executor {
   void compute(std::uint32_t n, const action& a) {
     const std::uint32_t index = a.index;
     wait_for_messages(a);
-    if (!record_.empty()) record_[index].start = now();
+    if (records_) measured_[index].start = now();
     if constexpr (requires { transport_.begin_cell(index); }) transport_.begin_cell(index);
     call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], slots_[index]); });
     if constexpr (requires { transport_.end_cell(index); }) transport_.end_cell(index);
-    if (!record_.empty()) record_[index].end = now();
+    if (records_) measured_[index].end = now();
   }
   void accumulate(std::uint32_t n, const action& a) {
     if constexpr (trainer_has::reductions<Trainer>) {
@@ -211,7 +235,8 @@ class rank_executor {
   std::span<const std::array<op_slots, 2>> slots_;
   Trainer& trainer_;
   Transport& transport_;
-  std::span<interval> record_;
+  std::span<interval> measured_;
+  bool records_ = false;
   std::chrono::steady_clock::time_point zero_{};
 };
 

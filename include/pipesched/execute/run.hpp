@@ -3,19 +3,18 @@
 
 // The driver: run() runs the steps of one rank, run_all() those of all ranks of a process.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <exception>
+#include <future>
+#include <memory>
 #include <span>
 #include <string>
-#include <string_view>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
 #include "pipesched/execute/executor.hpp"
-#include "pipesched/execute/round_robin.hpp"
 #include "pipesched/execute/steps.hpp"
 #include "pipesched/execute/trainer.hpp"
 #include "pipesched/execute/transport.hpp"
@@ -30,37 +29,26 @@ namespace detail {
 
 // All ranks of a world, each in a thread. @throws what the first rank that failed has thrown, once all threads have ended
 template <typename Ranks, typename World>
-void run_in_threads(const program& p, Ranks& ranks, World& world, const run_options& o, timeline& measured) {
-  std::vector<std::exception_ptr> errors(ranks.size());
+void run_in_threads(const program& p, Ranks& ranks, World& world, const run_options& o) {
+  std::vector<std::future<void>> ends;
   const auto run_rank = [&](std::uint32_t r) {
-    try {
-      run_steps(p, ranks[r], o, o.record ? measured[r] : std::span<interval>());
-    } catch (...) {
-      errors[r] = std::current_exception();
-      world.abort(r, text_of_exception());
-    }
+    const auto run = [&] {
+      std::span own(&ranks[r], 1);
+      step_loop(p, own, world).run(o);
+    };
+    or_abort(run, [&](const std::string& text) { world.abort(r, text); });
   };
-  {
-    std::vector<std::jthread> threads;
-    try {
-      for (std::uint32_t r = 0; r < ranks.size(); ++r) threads.emplace_back(run_rank, r);
-    } catch (const std::exception& e) {
-      world.abort(static_cast<std::uint32_t>(threads.size()), concat({"no thread: ", e.what()}));
-      threads.clear();
-      throw;
-    }
-  }
-  if (!world.aborted()) return;
-  if (errors[world.culprit()]) std::rethrow_exception(errors[world.culprit()]);
-  for (const std::exception_ptr& error : errors)
-    if (error) std::rethrow_exception(error);
+  const auto start = [&] {
+    for (std::uint32_t r = 0; r < ranks.size(); ++r) ends.push_back(std::async(std::launch::async, run_rank, r));
+  };
+  or_abort(start, [&](const std::string& text) {
+    world.abort(static_cast<std::uint32_t>(ends.size()), "no thread: " + text);
+  });
+  for (const std::future<void>& end : ends) end.wait();
+  if (world.aborted()) ends[world.culprit()].get();
+  for (std::future<void>& end : ends)
+    if (end.valid()) end.get();
 }
-
-template <typename World>
-struct forget_program {
-  World& world;
-  ~forget_program() { world.forget_program(); }
-};
 
 // The trainer at a place of a container of trainers, or of pointers to them.
 template <typename Trainers>
@@ -84,16 +72,16 @@ auto& trainer_at(Trainers& trainers, std::size_t rank) {
 template <typename Trainer, transport Transport>
 std::vector<interval> run(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
                           const run_options& options = {}) {
-  try {
+  std::vector<interval> measured;
+  const auto run_own = [&] {
     detail::require_options<Transport>(options);
-    detail::rank_executor<Trainer, Transport> own(p, rank, trainer, transport);
-    std::vector<interval> measured(options.record ? p.schedule[rank].size() : 0);
-    detail::run_steps(p, own, options, measured);
-    return measured;
-  } catch (...) {
-    if constexpr (requires { transport.abort(std::string_view()); }) transport.abort(detail::text_of_exception());
-    throw;
-  }
+    detail::require_rank(p, rank);
+    if (options.record) measured.resize(p.schedule[rank].size());
+    std::array own{detail::rank_executor(p, rank, trainer, transport, measured)};
+    detail::step_loop(p, own, transport).run(options);
+  };
+  detail::or_abort(run_own, [&](const std::string& text) { detail::abort_transport(transport, text); });
+  return measured;
 }
 
 /// Runs steps of all ranks of this process, as run() does, with a thread a rank. Returns the timeline of the last step; its
@@ -111,24 +99,26 @@ timeline run_all(const program& p, Trainers& trainers, World& world, const run_o
     throw schedule_error(
         detail::concat({"a program of ", p.actions.size(), " ranks needs as many trainers; got ", trainers.size()}));
   for (std::uint32_t r = 0; r < p.actions.size(); ++r) detail::require_trainer<trainer_type>(p, r);
-  const detail::forget_program<World> at_the_end{world};
+  const auto forget = [](World* of) { of->forget_program(); };
+  const std::unique_ptr<World, decltype(forget)> at_the_end(&world);
   world.prepare(p);
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
   std::deque<transport_type> transports;
   std::deque<detail::rank_executor<trainer_type, transport_type>> ranks;
   for (std::uint32_t r = 0; r < p.actions.size(); ++r)
-    ranks.emplace_back(p, r, detail::trainer_at(trainers, r), transports.emplace_back(world, r));
-  try {
+    ranks.emplace_back(p, r, detail::trainer_at(trainers, r), transports.emplace_back(world, r),
+                       options.record ? measured[r] : std::span<interval>());
+  const auto run_ranks = [&] {
     if (options.one_thread || options.graph)
-      detail::round_robin(p, ranks, world).run(options, measured);
+      detail::step_loop(p, ranks, world).run(options);
     else
-      detail::run_in_threads(p, ranks, world, options, measured);
-  } catch (...) {
-    world.abort(0, detail::text_of_exception());  // a failure of no rank, as of a graph; the first is kept
+      detail::run_in_threads(p, ranks, world, options);
+  };
+  detail::or_abort(run_ranks, [&](const std::string& text) {
+    world.abort(0, text);  // a failure of no rank, as of a graph; the first is kept
     if constexpr (requires { world.drain(); }) world.drain();
-    throw;
-  }
+  });
   return measured;
 }
 

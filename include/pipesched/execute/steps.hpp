@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The steps of one rank, and what the drivers of run.hpp share.
+// The steps of the ranks that one thread runs: a single one, or all of a process by turns. By turns, a rank runs until it would
+// have to wait for another one. As sends and receives do not wait, a program that verify() passes ends. This is for devices,
+// whose work is only put into streams: needed where a step is captured into a graph, and enough where the host has time to
+// spare.
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
-#include <span>
+#include <string>
+#include <vector>
 
+#include "pipesched/execute/trainer.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/simulate/timeline.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
@@ -43,70 +48,117 @@ void require_options(const run_options& o) {
     throw schedule_error("the cells of a graph cannot be measured; record a step without one");
 }
 
-template <typename Rank>
-void synchronize(Rank& rank) {
-  if constexpr (requires { rank.transport().synchronize(); }) rank.transport().synchronize();
-}
-/// Makes what the clock of a device needs and waits for the device, so that all clocks can start at one time.
-template <typename Rank>
-void make_clock(Rank& rank) {
-  if constexpr (requires { rank.transport().start_clock(); }) rank.transport().start_clock();
-  synchronize(rank);
-}
-template <typename Rank>
-void start_clock(Rank& rank, std::span<interval> into) {
-  make_clock(rank);
-  auto zero = std::chrono::steady_clock::now();
-  if constexpr (requires { rank.transport().meet(); }) zero = rank.transport().meet();
-  if constexpr (requires { rank.transport().start_clock(); })
-    rank.transport().start_clock();
-  else
-    rank.record(into, zero);
-}
-template <typename Rank>
-void stop_clock(Rank& rank, std::span<interval> into) {
-  if constexpr (requires { rank.transport().read_clock(into); })
-    rank.transport().read_clock(into);
-  else
-    rank.record({}, {});
-}
-template <typename Target, typename Enqueue>
-auto capture(Target& target, Enqueue&& enqueue) {
-  if constexpr (captures<Target>) {
-    return target.capture(enqueue);
-  } else {
-    struct none {  // unreachable: require_options() refuses it
-      void launch() {}
-    };
-    return none{};
+/// Calls `f()`. If it throws, `abort(text)` hears the text of the exception before anyone else.
+template <typename F, typename Abort>
+decltype(auto) or_abort(F&& f, Abort&& abort) {
+  try {
+    return f();
+  } catch (...) {
+    abort(text_of_exception());
+    throw;
   }
 }
 
-template <typename Rank>
-void run_steps(const program& p, Rank& rank, const run_options& o, std::span<interval> measured) {
-  auto& transport = rank.transport();
-  if constexpr (requires { transport.select_device(); }) transport.select_device();
-  if constexpr (requires { transport.prepare(p, rank.memory()); }) transport.prepare(p, rank.memory());
-  const std::size_t end = o.first_step + o.steps;
-  std::size_t step = o.first_step;
-  for (; step < end && !(o.graph && step > o.first_step); ++step) {
-    const bool records = o.record && step + 1 == end;
-    rank.begin_step(step);
-    if (records) start_clock(rank, measured);
-    rank.run();
-    synchronize(rank);
-    if (records) stop_clock(rank, measured);
-    rank.end_step(step);
-  }
-  if (step < end)
-    for (auto graph = capture(transport, [&] { rank.run(); }); step < end; ++step) {
-      rank.begin_step(step);
-      graph.launch();
-      synchronize(rank);
-      rank.end_step(step);
-    }
-  if constexpr (requires { transport.leave(); }) transport.leave();
+template <typename Transport>
+void abort_transport(Transport& transport, const std::string& cause) {
+  if constexpr (requires { transport.abort(cause); }) transport.abort(cause);
 }
+
+/// @param Ranks   rank_executors, by pipeline rank if there are several
+/// @param Target  captures the graph: the transport of a single rank, or the world of all
+template <typename Ranks, typename Target>
+class step_loop {
+ public:
+  step_loop(const program& p, Ranks& ranks, Target& target) : p_(p), ranks_(ranks), target_(target) {}
+
+  /// @throws whatever a rank throws, once its transport has heard of it
+  void run(const run_options& o) {
+    for_each([&](auto& rank) { rank.prepare(); });
+    const std::size_t end = o.first_step + o.steps;
+    std::size_t step = o.first_step;
+    for (; step < end && !(o.graph && step > o.first_step); ++step) {
+      const bool records = o.record && step + 1 == end;
+      for_each([&](auto& rank) { rank.begin_step(step); });
+      if (records) start_clocks();
+      run_step();
+      finish_step(step, records);
+    }
+    if constexpr (captures<Target>)
+      if (step < end)
+        for (auto graph = target_.capture([&] { run_step(); }); step < end; ++step) {
+          for_each([&](auto& rank) { rank.begin_step(step); });
+          graph.launch();
+          finish_step(step, false);
+        }
+    for_each([](auto& rank) {
+      if constexpr (requires { rank.transport().leave(); }) rank.transport().leave();
+    });
+  }
+
+ private:
+  // Calls `f(rank)` for all ranks, each with its device.
+  template <typename F>
+  void for_each(F&& f) {
+    for (auto& rank : ranks_) with(rank, [&] { f(rank); });
+  }
+  template <typename Rank, typename F>
+  void with(Rank& rank, F&& f) {
+    const auto call = [&] {
+      if constexpr (requires { rank.transport().select_device(); }) rank.transport().select_device();
+      f();
+    };
+    or_abort(call, [&](const std::string& text) {
+      if (ranks_.size() > 1) abort_transport(rank.transport(), text);  // that of a single rank is for its driver
+    });
+  }
+
+  // All clocks start at one time, once their devices are through with what the hooks have put into streams.
+  void start_clocks() {
+    for_each([](auto& rank) { rank.make_clock(); });
+    auto zero = std::chrono::steady_clock::now();
+    for_each([&](auto& rank) {
+      if constexpr (requires { rank.transport().meet(); })
+        if (ranks_.size() == 1) zero = rank.transport().meet();
+    });
+    for_each([&](auto& rank) { rank.start_clock(zero); });
+  }
+  void finish_step(std::size_t step, bool records) {
+    for_each([](auto& rank) { rank.synchronize(); });
+    for_each([&](auto& rank) {
+      if (records) rank.stop_clock();
+      rank.end_step(step);
+    });
+  }
+
+  void run_step() {
+    if constexpr (requires { ranks_[0].transport().is_done(0); })
+      if (ranks_.size() > 1) return run_by_turns();
+    for_each([](auto& rank) { rank.run(); });
+  }
+  void run_by_turns() {
+    std::vector<std::uint32_t> next(ranks_.size(), 0);
+    std::size_t left = p_.actions.all().size();
+    while (left > 0) {
+      const std::size_t before = left;
+      for (auto& rank : ranks_) {
+        std::uint32_t& n = next[rank.rank()];
+        const auto can_continue = [&] { return n < rank.actions().size() && !rank.waits(n); };
+        if (!can_continue()) continue;
+        with(rank, [&] {
+          for (; can_continue(); ++n, --left) rank.run(n);
+        });
+      }
+      if (left == before) throw schedule_error("no rank can continue; verify() says why");
+    }
+    for (const auto& rank : ranks_)
+      if (rank.waits_at_end()) throw schedule_error("a message has no other side; verify() says which");
+    for_each([](auto& rank) { rank.transport().finish(); });
+  }
+
+  const program& p_;
+  Ranks& ranks_;
+  Target& target_;
+};
 
 }  // namespace detail
 

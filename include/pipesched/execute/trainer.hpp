@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "pipesched/core/op.hpp"
-#include "pipesched/execute/transport.hpp"
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/concat.hpp"
 
@@ -36,9 +36,9 @@ struct reduction {
 };
 
 /// The functions of a trainer. `forward`, `buffer` and a backward, whole or in two halves, are always needed: `backward` if the
-/// program has a B, `backward_input` and `backward_weight` if it has an I; `recompute` if it recomputes; `weight_gradient` and `reduce` if it has reductions. `overlapped` is called for a cell of
-/// two ops if there is one; otherwise they run one after the other, forwards first. A member that has one of these names but
-/// cannot be called like this does not compile.
+/// program has a B, `backward_input` and `backward_weight` if it has an I; `recompute` if it recomputes; `weight_gradient` and
+/// `reduce` if it has reductions. `overlapped` is called for a cell of two ops if there is one; otherwise they run one after the
+/// other, forwards first. A member that has one of these names but cannot be called like this does not compile.
 ///
 ///   void forward(task)                    reads buffer slots.input, fills slots.activation, writes buffer slots.output; if
 ///                                         there is a slots.kept_input, that is all that stays

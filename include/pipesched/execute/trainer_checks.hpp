@@ -20,80 +20,50 @@ struct callback_names {
 /// A name is ambiguous here if T has a member of that name, whatever its signature and however often it is overloaded.
 template <typename T>
 struct with_callback_names : T, callback_names {};
-/// Can a class derive from T? The members of a final class cannot be seen like this, and are not checked.
+/// The members of a final class cannot be seen like this, and are not checked.
 template <typename T>
-concept derivable = std::is_class_v<T> && !std::is_final_v<T>;
+using names_of = std::conditional_t<std::is_class_v<T> && !std::is_final_v<T>, with_callback_names<T>, callback_names>;
 
-#define PIPESCHED_NAMES(function)                        \
-  template <typename T>                                  \
-  concept names_##function = derivable<T> && !requires { \
-    &with_callback_names<T>::function;                   \
-  }
-PIPESCHED_NAMES(backward);
-PIPESCHED_NAMES(backward_input);
-PIPESCHED_NAMES(backward_weight);
-PIPESCHED_NAMES(overlapped);
-PIPESCHED_NAMES(weight_gradient);
-PIPESCHED_NAMES(reduce);
-PIPESCHED_NAMES(begin_step);
-PIPESCHED_NAMES(end_step);
-PIPESCHED_NAMES(begin_cell);
-PIPESCHED_NAMES(end_cell);
-PIPESCHED_NAMES(abort);
-PIPESCHED_NAMES(leave);
-PIPESCHED_NAMES(synchronize);
-#undef PIPESCHED_NAMES
+#define PIPESCHED_CHECK(of, callable, function, signature) \
+  static_assert(                                           \
+      callable || requires { &names_of<T>::function; },    \
+      "the " of " has a member " #function " that cannot be called as: " signature)
 
 /// Checks the functions of a trainer.
 template <typename T>
 constexpr void check_trainer() {
-  static_assert(trainer_has::forward<T>, "a trainer needs: void forward(pipesched::task)");
-  static_assert(trainer_has::backward<T> || !names_backward<T>,
-                "the trainer has a member backward that cannot be called as: void backward(pipesched::task)");
+  using namespace trainer_has;
+  static_assert(forward<T>, "a trainer needs: void forward(pipesched::task)");
+  static_assert(buffer<T>, "a trainer needs: std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t)");
   static_assert(
-      trainer_has::backward_input<T> || !names_backward_input<T>,
-      "the trainer has a member backward_input that cannot be called as: void backward_input(pipesched::task)");
-  static_assert(
-      trainer_has::backward_weight<T> || !names_backward_weight<T>,
-      "the trainer has a member backward_weight that cannot be called as: void backward_weight(pipesched::task)");
-  static_assert(trainer_has::backward<T> || (trainer_has::backward_input<T> && trainer_has::backward_weight<T>) ||
-                    names_backward<T>,
-                "a trainer needs: void backward(pipesched::task); or void backward_input(pipesched::task) and "
-                "void backward_weight(pipesched::task); or all three");
-  static_assert(trainer_has::buffer<T>,
-                "a trainer needs: std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t)");
-  static_assert(trainer_has::overlapped<T> || !names_overlapped<T>,
-                "the trainer has a member overlapped that cannot be called as: void overlapped(pipesched::task, "
-                "pipesched::task)");
-  static_assert(trainer_has::weight_gradient<T> || !names_weight_gradient<T>,
-                "the trainer has a member weight_gradient that cannot be called as: std::span<std::byte> "
-                "weight_gradient(std::uint32_t)");
-  static_assert(trainer_has::reduce<T> || !names_reduce<T>,
-                "the trainer has a member reduce that cannot be called as: void reduce(pipesched::reduction)");
-  static_assert(trainer_has::begin_step<T> || !names_begin_step<T>,
-                "the trainer has a member begin_step that cannot be called as: void begin_step(std::size_t)");
-  static_assert(trainer_has::end_step<T> || !names_end_step<T>,
-                "the trainer has a member end_step that cannot be called as: void end_step(std::size_t)");
+      backward<T> || (backward_input<T> && backward_weight<T>) || !requires { &names_of<T>::backward; },
+      "a trainer needs: void backward(pipesched::task); or void backward_input(pipesched::task) and "
+      "void backward_weight(pipesched::task); or all three");
+  PIPESCHED_CHECK("trainer", backward<T>, backward, "void backward(pipesched::task)");
+  PIPESCHED_CHECK("trainer", backward_input<T>, backward_input, "void backward_input(pipesched::task)");
+  PIPESCHED_CHECK("trainer", backward_weight<T>, backward_weight, "void backward_weight(pipesched::task)");
+  PIPESCHED_CHECK("trainer", overlapped<T>, overlapped, "void overlapped(pipesched::task, pipesched::task)");
+  PIPESCHED_CHECK("trainer", weight_gradient<T>, weight_gradient,
+                  "std::span<std::byte> weight_gradient(std::uint32_t)");
+  PIPESCHED_CHECK("trainer", reduce<T>, reduce, "void reduce(pipesched::reduction)");
+  PIPESCHED_CHECK("trainer", begin_step<T>, begin_step, "void begin_step(std::size_t)");
+  PIPESCHED_CHECK("trainer", end_step<T>, end_step, "void end_step(std::size_t)");
 }
 
 /// Checks the functions of a transport that are called only if it has them.
 template <typename T>
 constexpr void check_transport() {
-  static_assert(
-      !names_begin_cell<T> || requires(T & t, const std::uint32_t n) { t.begin_cell(n); },
-      "the transport has a member begin_cell that cannot be called as: void begin_cell(std::uint32_t)");
-  static_assert(
-      !names_end_cell<T> || requires(T & t, const std::uint32_t n) { t.end_cell(n); },
-      "the transport has a member end_cell that cannot be called as: void end_cell(std::uint32_t)");
-  static_assert(
-      !names_abort<T> || requires(T & t, const std::string_view cause) { t.abort(cause); },
-      "the transport has a member abort that cannot be called as: void abort(std::string_view)");
-  static_assert(
-      !names_leave<T> || requires(T & t) { t.leave(); },
-      "the transport has a member leave that cannot be called as: void leave()");
-  static_assert(
-      !names_synchronize<T> || requires(T & t) { t.synchronize(); },
-      "the transport has a member synchronize that cannot be called as: void synchronize()");
+  constexpr bool has_abort = requires(T & t, const std::string_view cause) { t.abort(cause); };
+  constexpr bool has_begin_cell = requires(T & t, const std::uint32_t n) { t.begin_cell(n); };
+  constexpr bool has_end_cell = requires(T & t, const std::uint32_t n) { t.end_cell(n); };
+  PIPESCHED_CHECK("transport", has_begin_cell, begin_cell, "void begin_cell(std::uint32_t)");
+  PIPESCHED_CHECK("transport", has_end_cell, end_cell, "void end_cell(std::uint32_t)");
+  PIPESCHED_CHECK("transport", has_abort, abort, "void abort(std::string_view)");
+  PIPESCHED_CHECK(
+      "transport", requires(T & t) { t.leave(); }, leave, "void leave()");
+  PIPESCHED_CHECK(
+      "transport", requires(T & t) { t.synchronize(); }, synchronize, "void synchronize()");
 }
+#undef PIPESCHED_CHECK
 
 }  // namespace pipesched::detail

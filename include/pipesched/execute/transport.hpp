@@ -3,16 +3,15 @@
 
 // A transport moves the messages of one rank. The library has some: threads of a process, MPI, GPUs of a process, NCCL.
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
 #include <string>
-#include <thread>
 
+#include "pipesched/execute/failure.hpp"
+#include "pipesched/program/describe.hpp"
 #include "pipesched/program/program.hpp"
-#include "pipesched/support/error.hpp"
+#include "pipesched/support/concat.hpp"
 
 namespace pipesched {
 
@@ -51,33 +50,13 @@ concept transport = requires(T& t, const action& a, const std::span<std::byte> b
   t.finish();
 };
 
-/// On every rank but the one that failed first: which one that was, where, and why.
-struct pipeline_aborted : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 namespace detail {
 
-/// The time limit itself. @throws schedule_error unless it is above 0 and at most 1e9 seconds
-inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<double> limit) {
-  if (!(limit.count() > 0 && limit.count() <= 1e9))
-    throw schedule_error(concat({"a time limit is above 0 and at most 1e9 seconds; got ", limit.count()}));
-  return limit;
-}
-
-/// Asks again and again until it is done, at most so long, and asks at least once. False if the time is up.
-template <typename Done>
-bool wait_within(std::chrono::duration<double> limit, Done&& done) {
-  const auto start = std::chrono::steady_clock::now();
-  while (!done()) {
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
-    if (waited > limit) return false;
-    if (waited < std::chrono::milliseconds(1))
-      std::this_thread::yield();
-    else
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-  return true;
+/// describe_waiting() of a rank that may have no program yet.
+template <typename IsPending>
+std::string place_of(const program* p, std::uint32_t rank, std::size_t at, IsPending&& is_pending) {
+  if (p == nullptr) return concat({"rank ", rank, " at its start"});
+  return describe_waiting(*p, rank, at, is_pending);
 }
 
 }  // namespace detail

@@ -19,18 +19,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <exception>
+#include <initializer_list>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/execute/transport.hpp"
-#include "pipesched/program/describe.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -62,7 +60,7 @@ class basic_world {
     if (p.actions.size() != at_.size())
       throw schedule_error(detail::concat(
           {"a program of ", p.actions.size(), " ranks needs a world of as many; this one has ", at_.size()}));
-    if (aborted()) throw pipeline_aborted("aborted by " + cause());
+    if (aborted()) give_up();
     program_ = &p;
     const std::vector<std::size_t> in_flight = messages_in_flight(p);
     channels_.clear(), buffers_.clear();
@@ -76,19 +74,15 @@ class basic_world {
   std::size_t size() const { return at_.size(); }
 
   /// Stops all ranks. The first cause is kept.
-  void abort(std::uint32_t rank, std::string_view cause) { stop(rank, cause, state::aborted); }
-  bool aborted() const { return state_.load(std::memory_order_acquire) != state::runs; }
+  void abort(std::uint32_t rank, std::string_view cause) {
+    cause_.set(detail::concat({place(rank), ": ", cause}), rank);
+  }
+  bool aborted() const { return cause_.is_known(); }
   /// The rank, its op, and the text. Waits, at most a second, where a rank has left with an exception whose text is not
   /// known yet. @pre aborted()
-  const std::string& cause() const {
-    const auto known = [this] { return state_.load(std::memory_order_acquire) != state::leaving; };
-    if (detail::wait_within(std::chrono::seconds(1), known)) return cause_;
-    const std::lock_guard lock(mutex_);
-    state_.store(state::aborted);
-    return cause_;
-  }
+  const std::string& cause() const { return cause_.text(std::chrono::seconds(1)); }
   /// The rank that failed first. @pre aborted()
-  std::uint32_t culprit() const { return culprit_; }
+  std::uint32_t culprit() const { return cause_.by(); }
 
   /// The place of every rank, and the message it waits for if it waits for one.
   std::string positions() const {
@@ -139,23 +133,13 @@ class basic_world {
     return counts;
   }
 
-  // leaving: a rank's transport has gone with an exception, whose text its thread may still report.
-  enum class state : std::uint8_t { runs, leaving, aborted };
-  void stop(std::uint32_t rank, std::string_view cause, state then) {
-    const std::lock_guard lock(mutex_);
-    const state now = state_.load(std::memory_order_relaxed);
-    if (now == state::aborted || (now == state::leaving && (then == now || rank != culprit_))) return;
-    cause_ = detail::concat({place(rank), ": ", cause});
-    culprit_ = rank;
-    state_.store(then, std::memory_order_release);
-  }
-
+  [[noreturn]] void give_up() const { throw pipeline_aborted("aborted by " + cause()); }
   std::string place(std::uint32_t rank) const {
-    if (program_ == nullptr) return detail::concat({"rank ", rank, " at its start"});
-    return describe_waiting(*program_, rank, at_[rank].action.load(std::memory_order_relaxed), [&](std::uint32_t n) {
+    const auto is_pending = [&](std::uint32_t n) {
       const buffer& b = buffers_[rank][n];
       return b.done.load(std::memory_order_relaxed) != b.posted.load(std::memory_order_relaxed);
-    });
+    };
+    return detail::place_of(program_, rank, at_[rank].action.load(std::memory_order_relaxed), is_pending);
   }
 
   std::chrono::duration<double> time_limit_;
@@ -165,10 +149,7 @@ class basic_world {
   std::vector<std::unique_ptr<buffer[]>> buffers_;  // by rank
   std::atomic<std::uint32_t> arrived_{0}, meetings_{0};
   std::chrono::steady_clock::time_point met_{};  // of the last meeting
-  mutable std::atomic<state> state_{state::runs};
-  mutable std::mutex mutex_;  // of cause_ until the state is aborted; messages do not take it
-  std::string cause_;
-  std::uint32_t culprit_ = 0;
+  detail::first_cause cause_;
   CopyEngine engine_;
 };
 
@@ -189,10 +170,11 @@ class world_transport {
   world_transport& operator=(const world_transport&) = delete;
   /// A rank that leaves in the middle of a step stops the others.
   ~world_transport() {
-    const bool thrown = std::uncaught_exceptions() > exceptions_;
-    if (thrown || !finished_)
-      world_.stop(rank_, thrown ? "it left with an exception" : "it left before the end of its step",
-                  thrown ? world::state::leaving : world::state::aborted);
+    const std::string_view cause = departure_.cause();
+    if (departure_.is_thrown())  // its thread may still report the text
+      world_.cause_.claim(detail::concat({world_.place(rank_), ": ", cause}), rank_);
+    else if (!cause.empty())
+      world_.abort(rank_, cause);
   }
 
   std::uint32_t rank() const { return rank_; }
@@ -204,9 +186,9 @@ class world_transport {
     buffers_ = {world_.buffers_[rank_].get(), p.pools[rank_].buffers()};
   }
   void on_action(std::uint32_t n) {
-    finished_ = false;
+    departure_.in_step = true;
     world_.at_[rank_].action.store(n, std::memory_order_relaxed);
-    if (world_.aborted()) give_up();
+    if (world_.aborted()) world_.give_up();
   }
   void post_receive(const action& a, std::span<std::byte> bytes) {
     const message_side side = post(a.buffer, bytes.data());
@@ -241,7 +223,7 @@ class world_transport {
     const program& p = *world_.program_;
     on_action(static_cast<std::uint32_t>(p.actions[rank_].size()));
     for (std::uint32_t n = 0; n < buffers_.size(); ++n) wait(n);
-    finished_ = true;
+    departure_.in_step = false;
   }
 
   /// @throws pipeline_aborted if another rank has failed
@@ -257,7 +239,7 @@ class world_transport {
   }
   void abort(std::string_view cause) {
     world_.abort(rank_, cause);
-    finished_ = true;
+    departure_.in_step = false;
   }
 
  protected:
@@ -265,16 +247,13 @@ class world_transport {
   /// Until `done()`, at most the time limit, and only as long as no rank has failed.
   template <typename Done>
   void wait_until(Done&& done, std::string_view what) {
-    const auto start = std::chrono::steady_clock::now();
-    for (std::uint64_t round = 0; !done(); ++round) {
-      if (world_.aborted()) give_up();
-      if (round < 64) continue;
-      std::this_thread::yield();
-      if (round % 64 == 0 && std::chrono::steady_clock::now() - start > world_.time_limit_) {
-        world_.abort(rank_, detail::concat({what, " within the time limit\n", world_.positions()}));
-        give_up();
-      }
-    }
+    const auto ends = [&] {
+      if (done()) return true;
+      if (world_.aborted()) world_.give_up();
+      return false;
+    };
+    if (!detail::wait_within(world_.time_limit_, ends, false))
+      fail({what, " within the time limit\n", world_.positions()});
   }
   auto where() const {
     return [this] { return world_.place(rank_); };
@@ -307,15 +286,13 @@ class world_transport {
   }
   [[noreturn]] void fail(std::initializer_list<detail::piece> text) {
     world_.abort(rank_, detail::concat(text));
-    give_up();
+    world_.give_up();
   }
-  [[noreturn]] void give_up() const { throw pipeline_aborted("aborted by " + world_.cause()); }
 
   world& world_;
   std::uint32_t rank_;
   std::span<buffer> buffers_{};
-  bool finished_ = true;
-  int exceptions_ = std::uncaught_exceptions();
+  detail::departure departure_;
 };
 
 }  // namespace pipesched

@@ -2,7 +2,8 @@
 #pragma once
 
 // A coordinator lets the processes of a job find each other at the start, and hear of a failure later. The
-// transports know this interface alone. tcp_coordinator.hpp implements it over TCP, mpi/mpi_coordinator.hpp over MPI.
+// transports know this interface alone. tcp_coordinator.hpp implements it over TCP, store_coordinator.hpp over a store of the
+// user's, mpi/mpi_coordinator.hpp over MPI.
 
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,9 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "pipesched/execute/failure.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
@@ -39,12 +43,20 @@ class coordinator {
   virtual std::uint32_t rank() const = 0;
   virtual std::uint32_t size() const = 0;
 
-  /// Collective: returns what process 0 has given, after all processes have called it.
-  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit
-  virtual std::string broadcast(std::string_view mine) = 0;
   /// Collective: sends each parcel to the process that it names, and returns those that were sent to this process, each
-  /// with the number of its sender, in ascending order. @throws pipeline_aborted as broadcast() does
+  /// with the number of its sender, in ascending order, after all processes have called it.
+  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit
   virtual std::vector<parcel> exchange(std::span<const parcel> mine) = 0;
+  /// Collective: returns what process 0 has given, after all processes have called it. @throws as exchange() does
+  virtual std::string broadcast(std::string_view mine) {
+    std::string text(mine);
+    for (std::uint64_t have = 1; have < size(); have *= 2) {  // the first so many processes have it
+      std::vector<parcel> next;
+      if (rank() < have && rank() + have < size()) next.push_back({static_cast<std::uint32_t>(rank() + have), text});
+      for (parcel& given : exchange(next)) text = std::move(given.text);
+    }
+    return text;
+  }
 
   /// Reports to all processes that this one has failed. Returns the first failure of the job, which may be another's, with
   /// the positions of the processes that have reported a stall.
@@ -54,6 +66,20 @@ class coordinator {
   virtual void report_position(std::string_view position, progress_state state) = 0;
   /// The first failure that this process has heard of, its own included. Never waits.
   virtual std::optional<std::string> failure() = 0;
+
+ protected:
+  void require_process(std::uint32_t r) const {
+    if (r >= size()) throw schedule_error(detail::concat({"a job of ", size(), " processes has no process ", r}));
+  }
+  /// @throws pipeline_aborted once a process has failed
+  void require_going() {
+    if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
+  }
+  /// Ends a collective call in which others have not taken part. @throws pipeline_aborted
+  void fail_late() {
+    report_failure(detail::concat({"process ", rank(), " waits for the others, and not all came in time"}));
+    require_going();
+  }
 };
 
 /// The failure of a process that is stalled at a place.

@@ -4,20 +4,13 @@
 // The launch environment: the number of this process, the number of processes and the address of process 0, from the
 // variables that launchers set: torchrun, mpirun of Open MPI, MPICH and Intel MPI, srun. One binary runs under all of them.
 //
-//   what         torchrun            Open MPI                     MPICH, Intel     srun
-//   rank         RANK                OMPI_COMM_WORLD_RANK         PMI_RANK         SLURM_PROCID
-//   size         WORLD_SIZE          OMPI_COMM_WORLD_SIZE         PMI_SIZE         SLURM_STEP_NUM_TASKS
-//   local rank   LOCAL_RANK          OMPI_COMM_WORLD_LOCAL_RANK   MPI_LOCALRANKID  SLURM_LOCALID
-//   local size   LOCAL_WORLD_SIZE    OMPI_COMM_WORLD_LOCAL_SIZE   MPI_LOCALNRANKS
-//   token        TORCHELASTIC_RUN_ID PMIX_NAMESPACE               -                SLURM_JOB_ID.SLURM_STEP_ID
-//   address      MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
-//   port         MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
+//   address   MASTER_ADDR under any of them; else the first host of SLURM_STEP_NODELIST; else this host, if all are on it
+//   port      MASTER_PORT under any of them; else 20000 + SLURM_JOB_ID % 10000; else 29500
 //
+// The other variables are in the table `launchers`. The first one with rank, size and local rank is taken; else the first with
+// a rank and a size. If torchrun's agent listens at MASTER_PORT itself (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 // A launcher's token keeps jobs apart, but can be guessed: PIPESCHED_TOKEN, the same for all processes, is taken instead.
-// The first column with rank, size and local rank is taken; else the first with a rank and a size. If torchrun's agent
-// listens at MASTER_PORT itself (TORCHELASTIC_USE_AGENT_STORE), the next port is used.
 
-#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -42,20 +35,103 @@ struct launch_environment {
 
 namespace detail {
 
+/// The names of a launcher's variables; empty: it has none. srun's token is SLURM_JOB_ID.SLURM_STEP_ID.
+struct launcher_names {
+  const char *launcher, *rank, *size, *local_rank, *local_size, *token;
+};
+inline constexpr launcher_names launchers[] = {
+    {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"},
+    {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+     "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"},
+    {"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", ""},
+    {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_JOB_ID"},
+};
+
+/// The variables of an environment. @param Get  from a name to its value, nullptr if it has none
+template <typename Get>
+struct variables {
+  Get& get;
+
+  std::optional<std::string> text(const char* name) const {
+    const char* const value = *name == 0 ? nullptr : get(name);
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  }
+  /// @throws schedule_error for another text than a number up to `max`
+  template <typename Number>
+  std::optional<Number> number(const char* name, Number max) const {
+    const auto value = text(name);
+    if (!value) return std::nullopt;
+    Number n = 0;
+    const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), n);
+    if (error != std::errc{} || end != value->data() + value->size() || n > max)
+      throw schedule_error(concat({name, " is a number from 0 to ", max, "; got \"", *value, "\""}));
+    return n;
+  }
+  /// Nothing where no launcher is known.
+  const launcher_names* find_launcher() const {
+    for (const bool whole : {true, false})
+      for (const launcher_names& of : launchers)
+        if (text(of.rank) && text(of.size) && (!whole || text(of.local_rank))) return &of;
+    return nullptr;
+  }
+};
+
 /// The first host of a list as Slurm has it: "node7", "node[03-09,12]", "gpu-a[1-2],gpu-b3", "r[1-2]n[3-4]".
 inline std::string first_host(std::string_view list) {
   std::string host;
-  while (!list.empty() && list[0] != ',') {
-    if (list[0] != '[') {
-      host += list[0];
-      list.remove_prefix(1);
-      continue;
-    }
-    list.remove_prefix(1);
-    host += list.substr(0, list.find_first_of("-,]"));
-    list.remove_prefix(std::min(list.find(']'), list.size() - 1) + 1);
+  bool in_brackets = false, is_later = false;  // later: one of the brackets' numbers after the first
+  for (const char c : list) {
+    if (c == '[' || c == ']')
+      in_brackets = c == '[', is_later = false;
+    else if (in_brackets && (c == '-' || c == ','))
+      is_later = true;
+    else if (c == ',')
+      break;
+    else if (!is_later)
+      host += c;
   }
   return host;
+}
+
+/// Reads the part of a process in its job. Returns the number of processes that are known to be on this host.
+template <typename Get>
+std::uint32_t read_process(const variables<Get>& of, const launcher_names& names, launch_environment& e) {
+  constexpr std::uint32_t max = 1'000'000;
+  e.launcher = names.launcher;
+  e.rank = *of.number(names.rank, max), e.size = *of.number(names.size, max);
+  if (e.rank >= e.size)
+    throw schedule_error(concat({names.rank, " is below ", names.size, ", which is ", e.size, "; got ", e.rank}));
+  e.local_rank = of.number(names.local_rank, max).value_or(e.rank);
+  e.token = of.text(names.token).value_or("");
+  if (e.launcher == "srun") e.token += "." + of.text("SLURM_STEP_ID").value_or("");
+  return of.number(names.local_size, max).value_or(1);
+}
+
+template <typename Get>
+std::string read_address(const variables<Get>& of, const launch_environment& e, std::uint32_t here) {
+  const auto address = of.text("MASTER_ADDR"), hosts = of.text("SLURM_STEP_NODELIST");
+  const bool by_slurm = e.launcher == "srun" && hosts;
+  if (!address && !by_slurm && here < e.size)
+    throw schedule_error(concat({"MASTER_ADDR, the host of process 0, is needed by ", e.size, " processes of which ",
+                                 here, here == 1 ? " is" : " are", " known to be here"}));
+  const std::string host = address ? *address : by_slurm ? first_host(*hosts) : e.address;
+  if (host.empty())
+    throw schedule_error("MASTER_ADDR or SLURM_STEP_NODELIST has the host of process 0; got an empty name");
+  return host;
+}
+
+template <typename Get>
+std::uint16_t read_port(const variables<Get>& of, const launch_environment& e) {
+  std::uint16_t port = e.port;
+  if (const auto given = of.number("MASTER_PORT", std::uint16_t{65535}))
+    port = *given;
+  else if (const auto job = of.number("SLURM_JOB_ID", ~std::uint64_t{0}))
+    port = static_cast<std::uint16_t>(20000 + *job % 10000);
+  if (of.text("TORCHELASTIC_USE_AGENT_STORE") == "True" && ++port == 0)
+    throw schedule_error("MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
+  if (port == 0 && e.size > 1)
+    throw schedule_error("MASTER_PORT is from 1 to 65535 where there is more than one process; got 0");
+  return port;
 }
 
 }  // namespace detail
@@ -64,73 +140,18 @@ inline std::string first_host(std::string_view list) {
 /// @throws schedule_error for values that are not numbers or out of range, and if several hosts have no MASTER_ADDR
 template <typename Get>
 launch_environment read_launch_environment(Get&& get) {
-  struct names {
-    const char *launcher, *rank, *size, *local_rank, *local_size, *token;
-  };
-  constexpr names known[] = {
-      {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"},
-      {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
-       "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"},
-      {"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", ""},
-      {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_JOB_ID"},
-  };
-  const auto text = [&](const char* name) -> std::optional<std::string> {
-    const char* const value = *name == 0 ? nullptr : get(name);
-    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
-  };
-  const auto number = [&](const char* name, std::uint64_t most) -> std::optional<std::uint64_t> {
-    const auto value = text(name);
-    if (!value) return std::nullopt;
-    std::uint64_t n = 0;
-    const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), n);
-    if (error != std::errc{} || end != value->data() + value->size() || n > most)
-      throw schedule_error(detail::concat({name, " is a number from 0 to ", most, "; got \"", *value, "\""}));
-    return n;
-  };
-  constexpr std::uint64_t max_processes = 1'000'000;
+  const detail::variables<Get> of{get};
   launch_environment e;
-  std::uint32_t local_size = 1;
-  const names* taken = nullptr;
-  for (const bool whole : {true, false})
-    for (const names& of : known)
-      if (taken == nullptr && text(of.rank) && text(of.size) && (!whole || text(of.local_rank))) taken = &of;
-  if (taken != nullptr) {
-    const names& of = *taken;
-    const auto rank = number(of.rank, max_processes), size = number(of.size, max_processes);
-    if (*rank >= *size)
-      throw schedule_error(detail::concat({of.rank, " is below ", of.size, ", which is ", *size, "; got ", *rank}));
-    e.launcher = of.launcher;
-    e.rank = static_cast<std::uint32_t>(*rank), e.size = static_cast<std::uint32_t>(*size);
-    e.local_rank = static_cast<std::uint32_t>(number(of.local_rank, max_processes).value_or(*rank));
-    local_size = static_cast<std::uint32_t>(number(of.local_size, max_processes).value_or(1));
-    e.token = text(of.token).value_or("");
-    if (e.launcher == "srun") e.token += "." + text("SLURM_STEP_ID").value_or("");
-  }
-  if (const auto token = text("PIPESCHED_TOKEN")) e.token = *token;
+  const detail::launcher_names* const launcher = of.find_launcher();
+  const std::uint32_t here = launcher == nullptr ? 1 : detail::read_process(of, *launcher, e);
+  e.token = of.text("PIPESCHED_TOKEN").value_or(e.token);
   constexpr std::size_t max_token = 256;
   if (e.token.size() > max_token)
     throw schedule_error(
         detail::concat({"PIPESCHED_TOKEN has at most ", max_token, " characters; got ", e.token.size()}));
-  e.listen = text("PIPESCHED_LISTEN").value_or("");
-  const auto hosts = text("SLURM_STEP_NODELIST");
-  if (const auto address = text("MASTER_ADDR"))
-    e.address = *address;
-  else if (e.launcher == "srun" && hosts)
-    e.address = detail::first_host(*hosts);
-  else if (local_size < e.size)
-    throw schedule_error(
-        detail::concat({"MASTER_ADDR, the host of process 0, is needed by ", e.size, " processes of which ", local_size,
-                        local_size == 1 ? " is" : " are", " known to be here"}));
-  if (e.address.empty())
-    throw schedule_error("MASTER_ADDR or SLURM_STEP_NODELIST has the host of process 0; got an empty name");
-  if (const auto port = number("MASTER_PORT", 65535))
-    e.port = static_cast<std::uint16_t>(*port);
-  else if (const auto job = number("SLURM_JOB_ID", ~std::uint64_t{0}))
-    e.port = static_cast<std::uint16_t>(20000 + *job % 10000);
-  if (text("TORCHELASTIC_USE_AGENT_STORE") == "True" && ++e.port == 0)
-    throw schedule_error("MASTER_PORT is at most 65534 where the launcher listens there itself; got 65535");
-  if (e.port == 0 && e.size > 1)
-    throw schedule_error("MASTER_PORT is from 1 to 65535 where there is more than one process; got 0");
+  e.listen = of.text("PIPESCHED_LISTEN").value_or("");
+  e.address = detail::read_address(of, e, here);
+  e.port = detail::read_port(of, e);
   return e;
 }
 /// Of this process. @throws schedule_error

@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/transport.hpp"
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/launch/coordinator.hpp"
-#include "pipesched/launch/detail/parcels.hpp"
+#include "pipesched/launch/detail/texts.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
@@ -32,7 +32,7 @@ struct key_value_store {
   std::function<bool(const std::string& key, std::chrono::duration<double> limit)> wait;
 };
 
-/// Every collective call takes a few keys per process; process 0 collects and distributes.
+/// Every exchange takes a few keys per process; process 0 collects and distributes.
 class store_coordinator : public coordinator {
  public:
   /// @param prefix  of all keys; no other job of the store has the same. @throws schedule_error unless rank < size and the
@@ -45,26 +45,15 @@ class store_coordinator : public coordinator {
         size_(size),
         limit_(detail::checked_time_limit(time_limit)),
         prefix_(std::move(prefix)) {
-    if (rank >= size) throw schedule_error(detail::concat({"a job of ", size, " processes has no process ", rank}));
+    require_process(rank);
   }
 
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t size() const override { return size_; }
 
-  std::string broadcast(std::string_view mine) override {
-    const std::string round = next_round();
-    store_.set(key({round, "from", rank_}), std::string(mine));
-    if (rank_ == 0) {
-      for (std::uint32_t r = 1; r < size_; ++r) await(key({round, "from", r}));
-      store_.set(key({round, "all"}), std::string(mine));
-    }
-    return await(key({round, "all"}));
-  }
   std::vector<parcel> exchange(std::span<const parcel> mine) override {
-    const std::string round = next_round();
-    for (const parcel& p : mine)
-      if (p.rank >= size_)
-        throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", p.rank}));
+    const std::string round = std::to_string(rounds_++);
+    for (const parcel& p : mine) require_process(p.rank);
     store_.set(key({round, "from", rank_}), detail::pack(mine));
     if (rank_ == 0) distribute(round);
     return parcels_of(await(key({round, "to", rank_})));
@@ -73,7 +62,8 @@ class store_coordinator : public coordinator {
   std::string report_failure(std::string_view cause) override {
     if (const auto first = failure()) return *first;
     store_.set(key({"failure"}), std::string(cause));  // of two at the same time the later one
-    return heard(store_.get(key({"failure"})));
+    failure_.set(store_.get(key({"failure"})));
+    return failure_.text();
   }
   /// A job that is stalled fails, whether or not a process is between steps: positions are not passed.
   void report_position(std::string_view position, progress_state state) override {
@@ -82,26 +72,25 @@ class store_coordinator : public coordinator {
   std::optional<std::string> failure() override {
     const std::lock_guard lock(mutex_);
     const auto now = std::chrono::steady_clock::now();
-    if (failure_ || now - asked_ < std::chrono::milliseconds(200)) return failure_;
-    asked_ = now;
-    if (store_.wait(key({"failure"}), {})) failure_ = store_.get(key({"failure"}));
-    return failure_;
+    if (!failure_.is_known() && now - asked_ > std::chrono::milliseconds(200)) {
+      asked_ = now;
+      if (store_.wait(key({"failure"}), {})) failure_.set(store_.get(key({"failure"})));
+    }
+    return failure_.get();
   }
 
  private:
-  std::string next_round() { return detail::concat({rounds_++}); }
   std::string key(std::initializer_list<detail::piece> parts) const {
     std::string text = prefix_;
-    for (const detail::piece& part : parts) text.append("/").append(detail::concat({part}));
+    for (const detail::piece& part : parts) detail::append(text, {"/", part});
     return text;
   }
   // The value of a key, once it is set. @throws pipeline_aborted if a process fails, or after the time limit
   std::string await(const std::string& what) {
     const auto start = std::chrono::steady_clock::now();
     while (!store_.wait(what, std::min<std::chrono::duration<double>>(limit_, std::chrono::milliseconds(500)))) {
-      if (std::chrono::steady_clock::now() - start > limit_)
-        report_failure(detail::concat({"process ", rank_, " waits for the others, and not all came in time"}));
-      if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
+      if (std::chrono::steady_clock::now() - start > limit_) fail_late();
+      require_going();
     }
     return store_.get(what);
   }
@@ -116,19 +105,14 @@ class store_coordinator : public coordinator {
     if (!parcels) throw pipeline_aborted("aborted: a key of this job has a value of another program");
     return *std::move(parcels);
   }
-  std::string heard(std::string cause) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::move(cause);
-    return *failure_;
-  }
 
   key_value_store store_;
   std::uint32_t rank_, size_;
   std::chrono::duration<double> limit_;
   std::string prefix_;
   std::uint64_t rounds_ = 0;
-  std::mutex mutex_;  // of the two below
-  std::optional<std::string> failure_;
+  detail::first_cause failure_;
+  std::mutex mutex_;  // of the time
   std::chrono::steady_clock::time_point asked_{};
 };
 

@@ -11,9 +11,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <concepts>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -27,10 +29,11 @@
 #include <utility>
 #include <vector>
 
-#include "pipesched/execute/transport.hpp"
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/launch/coordinator.hpp"
 #include "pipesched/launch/detail/connection.hpp"
 #include "pipesched/launch/detail/job.hpp"
+#include "pipesched/launch/detail/texts.hpp"
 #include "pipesched/launch/environment.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -49,7 +52,7 @@ class tcp_coordinator : public coordinator {
       : rank_(e.rank), size_(e.size), limit_(detail::checked_time_limit(time_limit)), token_(e.token) {
     require_process(rank_);
     if (rank_ == 0)
-      listen(e.listen.empty() ? e.address : e.listen, e.port);
+      lead(e.listen.empty() ? e.address : e.listen, e.port);
     else
       connect(e.address, e.port, "MASTER_ADDR is the name or address of its host");
     start();
@@ -66,25 +69,22 @@ class tcp_coordinator : public coordinator {
     require_process(rank_);
     struct {
       std::array<char, 256> host{};
-      std::array<std::uint32_t, 4> token{};
-      std::uint16_t port = 0;
+      std::array<char, 16> token{};
+      std::uint16_t port = 0;  // 0: process 0 cannot listen
     } where;
     std::exception_ptr error;
-    if (rank == 0) {
-      try {
+    if (rank == 0) try {
         std::random_device random;
-        for (std::uint32_t& word : where.token) word = random();
-        listen("", 0);
+        for (char& byte : where.token) byte = static_cast<char>(random());
+        where.port = lead("", 0);
         ::gethostname(where.host.data(), where.host.size() - 1);
-        where.port = acceptors_.front().local_endpoint().port();
       } catch (...) {
         error = std::current_exception();
       }
-    }
     broadcast(std::as_writable_bytes(std::span(&where, 1)));
     if (error) std::rethrow_exception(error);
-    if (where.port == 0) throw schedule_error("process 0 cannot listen");
-    for (std::uint32_t word : where.token) token_ += std::to_string(word) + '.';
+    token_.assign(where.token.begin(), where.token.end());
+    if (rank != 0 && where.port == 0) throw schedule_error("process 0 cannot listen");
     if (rank != 0) connect(where.host.data(), where.port, "every host of the job has to know it");
     start();
   }
@@ -93,8 +93,7 @@ class tcp_coordinator : public coordinator {
   /// Process 0 waits, within the time limit, until all others have left.
   ~tcp_coordinator() override {
     try {
-      if (std::uncaught_exceptions() > exceptions_)
-        report_failure(detail::concat({"process ", rank_, " left with an exception"}));
+      if (leaves_.is_thrown()) report_failure(detail::concat({"process ", rank_, " left with an exception"}));
       post(detail::frame::leave, "");
       std::unique_lock lock(mutex_);
       changed_.wait_for(lock, rank_ == 0 ? limit_ : limit_ / 4, [&] { return over_; });
@@ -106,24 +105,35 @@ class tcp_coordinator : public coordinator {
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t size() const override { return size_; }
 
-  std::string broadcast(std::string_view mine) override { return share(detail::frame::broadcast, std::string(mine)); }
   std::vector<parcel> exchange(std::span<const parcel> mine) override {
     for (const parcel& p : mine) require_process(p.rank);
-    auto received = detail::unpack(share(detail::frame::exchange, detail::pack(mine))).value();
+    require_going();
+    std::string text = detail::pack(mine);
+    if (text.size() > detail::max_frame)
+      throw schedule_error(
+          detail::concat({"processes share at most ", detail::max_frame, " bytes each; got ", text.size()}));
+    post(detail::frame::exchange, std::move(text));
+    std::unique_lock lock(mutex_);
+    const bool in_time = changed_.wait_for(lock, limit_, [&] { return result_ || failure_.is_known(); });
+    std::optional<std::string> result = std::exchange(result_, std::nullopt);
+    lock.unlock();
+    if (!in_time) fail_late();
+    if (!result) require_going();
+    auto received = detail::unpack(*result).value();
     std::ranges::stable_sort(received, {}, &parcel::rank);  // they are in the order in which their senders came
     return received;
   }
   std::string report_failure(std::string_view cause) override {
     post(detail::frame::failure, std::string(cause.substr(0, std::size_t{1} << 16)));
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return failure_.has_value(); });
-    set_failure(std::string(cause));  // if process 0 does not answer
-    return *failure_;
+    changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return failure_.is_known(); });
+    failure_.set(std::string(cause));  // if process 0 does not answer
+    return failure_.text();
   }
   void report_position(std::string_view position, progress_state state) override {
     const std::lock_guard lock(mutex_);
     const bool is_pending = !position_.empty();
-    position_.assign(1, static_cast<char>(state)).append(position.substr(0, std::size_t{1} << 12));
+    position_ = detail::pack(position.substr(0, std::size_t{1} << 12), state);
     if (is_pending) return;  // the latest is sent, soon or before any other frame
     asio::post(io_, [this] {
       timer_.expires_after(std::chrono::milliseconds(50));
@@ -132,18 +142,12 @@ class tcp_coordinator : public coordinator {
       });
     });
   }
-  std::optional<std::string> failure() override {
-    const std::lock_guard lock(mutex_);
-    return failure_;
-  }
+  std::optional<std::string> failure() override { return failure_.get(); }
 
  private:
   using clock = std::chrono::steady_clock;
   using tcp = asio::ip::tcp;
 
-  void require_process(std::uint32_t r) const {
-    if (r >= size_) throw schedule_error(detail::concat({"a job of ", size_, " processes has no process ", r}));
-  }
   tcp::resolver::results_type resolve(const std::string& host, std::uint16_t port, std::error_code& error) {
     tcp::resolver resolver(io_);
     const std::string service = std::to_string(port);
@@ -155,11 +159,20 @@ class tcp_coordinator : public coordinator {
     return found;
   }
 
-  // @param host  whose addresses to listen on; empty: all interfaces
-  void listen(const std::string& host, std::uint16_t port) {
+  // Process 0. Returns the port at which it listens; a process alone does not listen, and gets the port that it asked for.
+  std::uint16_t lead(const std::string& host, std::uint16_t port) {
+    job_.emplace(size_).join(0, size_, [this](detail::frame f) { take(std::move(f)); });
+    send_ = [this](detail::frame f) { job_->take(0, std::move(f)); };
+    if (size_ == 1) return port;
     rlimit files{};  // one for every process
     if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max)
       files.rlim_cur = files.rlim_max, ::setrlimit(RLIMIT_NOFILE, &files);
+    listen(host, port);
+    for (tcp::acceptor& a : acceptors_) accept(a);
+    return acceptors_.front().local_endpoint().port();
+  }
+  // @param host  whose addresses to listen on; empty: all interfaces
+  void listen(const std::string& host, std::uint16_t port) {
     std::vector<tcp::endpoint> places = {{tcp::v6(), port}, {tcp::v4(), port}};
     std::error_code error;
     if (!host.empty()) {
@@ -181,9 +194,6 @@ class tcp_coordinator : public coordinator {
       throw schedule_error(detail::concat({"process 0 cannot listen at ", host, " port ", port, ": ", error.message(),
                                            "; MASTER_ADDR is an address of its host, PIPESCHED_LISTEN another one to "
                                            "listen on, MASTER_PORT a free port"}));
-    job_.emplace(size_).join(0, size_, [this](detail::frame f) { take(std::move(f)); });
-    send_ = [this](detail::frame f) { job_->take(0, std::move(f)); };
-    for (tcp::acceptor& a : acceptors_) accept(a);
   }
 
   // @param hint  for a host name that is unknown
@@ -215,10 +225,13 @@ class tcp_coordinator : public coordinator {
     const auto server = std::make_shared<detail::connection>(std::move(socket));
     server->on_frame = [this](detail::frame f) { return take(std::move(f)); };
     send_ = [server](const detail::frame& f) { server->send(f); };
-    const parcel greeting[] = {{rank_, detail::magic}, {size_, token_}};
-    send_({detail::frame::greeting, detail::pack(greeting)});
+    send_({detail::frame::greeting, greeting(rank_, size_)});
     server->read();
     return true;
+  }
+  std::string greeting(std::uint32_t rank, std::uint32_t size) const {
+    const parcel words[] = {{rank, "pipesched"}, {size, token_}};
+    return detail::pack(words);
   }
 
   void start() {
@@ -242,10 +255,11 @@ class tcp_coordinator : public coordinator {
       if (rank) return job_->take(*rank, std::move(f));
       const auto said = detail::unpack(f.text);
       if (f.is != detail::frame::greeting || !said || said->size() != 2) return false;
-      if (said->front().text != detail::magic || said->back().text != token_) return false;
+      const std::uint32_t process = said->front().rank, size = said->back().rank;
+      if (f.text != greeting(process, size)) return false;  // of another job, or a stranger
       c->longest = detail::max_frame;
       const auto send = [c = c->shared_from_this()](const detail::frame& to) { c->send(to); };
-      if (job_->join(said->front().rank, said->back().rank, send)) rank = said->front().rank;
+      if (job_->join(process, size, send)) rank = process;
       return true;
     };
     with->read();
@@ -261,17 +275,11 @@ class tcp_coordinator : public coordinator {
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
     switch (f.is) {
-      case detail::frame::broadcast:
       case detail::frame::exchange: result_ = std::move(f.text); return true;
-      case detail::frame::failure: set_failure(std::move(f.text)); return true;
-      case detail::frame::end: over_ = true, set_failure("process 0 is gone"); return false;
-      default: set_failure("what listens at " + where_ + " is not process 0 of this job"); return false;
+      case detail::frame::failure: failure_.set(std::move(f.text)); return true;
+      case detail::frame::end: over_ = true, failure_.set("process 0 is gone"); return false;
+      default: failure_.set("what listens at " + where_ + " is not process 0 of this job"); return false;
     }
-  }
-
-  // In any thread, with the mutex locked.
-  void set_failure(std::string cause) {
-    if (!failure_) failure_ = std::move(cause);
   }
 
   // In the threads of the caller.
@@ -281,41 +289,25 @@ class tcp_coordinator : public coordinator {
       send_(std::move(f));
     });
   }
-  // Gives a text to a broadcast or an exchange, and returns the result.
-  std::string share(detail::frame::kind round, std::string mine) {
-    if (const auto cause = failure()) throw pipeline_aborted("aborted: " + *cause);
-    if (mine.size() > detail::max_frame)
-      throw schedule_error(
-          detail::concat({"processes share at most ", detail::max_frame, " bytes each; got ", mine.size()}));
-    post(round, std::move(mine));
-    std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, limit_, [&] { return result_ || failure_; })) {
-      lock.unlock();
-      report_failure(detail::concat({"process ", rank_, " waits for the others, and not all came in time"}));
-      lock.lock();
-    }
-    if (!result_) throw pipeline_aborted("aborted: " + *failure_);
-    return *std::exchange(result_, std::nullopt);
-  }
 
   std::uint32_t rank_, size_;
   seconds limit_;
   std::string token_, where_;
-  int exceptions_ = std::uncaught_exceptions();
+  detail::departure leaves_;
 
   std::mutex mutex_;  // of what callers and the thread of io_ share: down to over_
   std::condition_variable changed_;
-  std::optional<std::string> result_;  // of the broadcast or exchange in progress
-  std::optional<std::string> failure_;
+  std::optional<std::string> result_;  // of the exchange in progress
+  detail::first_cause failure_;
   std::string position_;  // not sent yet, after its state
   bool over_ = false;     // the connection to process 0 has ended; on process 0: all others have gone
 
   asio::io_context io_;
-  asio::steady_timer timer_{io_};         // of the position
-  std::vector<tcp::acceptor> acceptors_;  // process 0
-  std::optional<detail::job> job_;        // process 0
-  detail::job::sender send_;              // of frames to process 0, in the thread of io_
-  std::jthread thread_;                   // last: it uses all of these
+  asio::steady_timer timer_{io_};        // of the position
+  std::deque<tcp::acceptor> acceptors_;  // process 0
+  std::optional<detail::job> job_;       // process 0
+  detail::job::sender send_;             // of frames to process 0, in the thread of io_
+  std::jthread thread_;                  // last: it uses all of these
 };
 
 }  // namespace pipesched

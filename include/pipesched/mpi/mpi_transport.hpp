@@ -22,7 +22,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <limits>
 #include <memory>
 #include <span>
@@ -32,10 +31,11 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/execute/failure.hpp"
 #include "pipesched/execute/transport.hpp"
+#include "pipesched/launch/coordinator.hpp"
 #include "pipesched/mpi/detail/notices.hpp"
 #include "pipesched/mpi/mpi_error.hpp"
-#include "pipesched/program/describe.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -58,8 +58,7 @@ class mpi_transport {
     if (block_ < 1 || block_ > static_cast<std::size_t>(std::numeric_limits<int>::max()))
       throw schedule_error(detail::concat({"a block has 1 to 2147483647 bytes; got ", block_}));
     notices_ = std::make_unique<detail::mpi_notices>(communicator);
-    detail::require_mpi(MPI_Comm_dup(communicator, &data_), "MPI_Comm_dup");
-    MPI_Comm_set_errhandler(data_, MPI_ERRORS_RETURN);
+    data_ = detail::duplicate(communicator);
     MPI_Type_contiguous(static_cast<int>(block_), MPI_BYTE, &block_type_);
     MPI_Type_commit(&block_type_);
     rank_ = notices_->rank();
@@ -69,9 +68,8 @@ class mpi_transport {
   /// A rank that leaves in the middle of a step stops the others, as abort() does. The communicators are not freed after a
   /// failure.
   ~mpi_transport() {
-    const bool thrown = std::uncaught_exceptions() > exceptions_;
     try {
-      if (thrown || !finished_) abort(thrown ? "it left with an exception" : "it left before the end of its step");
+      if (const std::string_view cause = departure_.cause(); !cause.empty()) abort(cause);
       settle();
     } catch (...) {  // no memory for a text
     }
@@ -105,7 +103,7 @@ class mpi_transport {
     transfers_.assign(p.pools[rank_].buffers(), {});
   }
   void on_action(std::uint32_t n) {
-    at_ = n, finished_ = false;
+    at_ = n, departure_.in_step = true;
     listen();
   }
   void post_receive(const action& a, std::span<std::byte> bytes) {
@@ -121,7 +119,7 @@ class mpi_transport {
   void finish() {
     on_action(static_cast<std::uint32_t>(program_->actions[rank_].size()));
     for (std::uint32_t n = 0; n < transfers_.size(); ++n) wait(n);
-    finished_ = true;
+    departure_.in_step = false;
   }
 
   /// Blocks until all ranks are here. @throws pipeline_aborted if a rank has failed or does not come within the time limit
@@ -223,17 +221,16 @@ class mpi_transport {
   }
   template <typename Done>
   void wait_until(Done&& done) {
-    if (done()) return;
-    const auto start = clock::now();
-    bool reported = false;
-    for (std::uint64_t round = 1; !done(); ++round) {
+    const auto ends = [&] {
+      if (done()) return true;
       listen();
-      if (round < 64) continue;
-      std::this_thread::yield();
-      const std::chrono::duration<double> waited = clock::now() - start;
-      if (!reported && waited > time_limit_ / 2) notices_->report_position(place()), reported = true;
-      if (waited > time_limit_) fail("nothing came within the time limit\n" + positions());
-    }
+      return false;
+    };
+    const auto start = clock::now();
+    if (detail::wait_within(time_limit_ / 2, ends, false)) return;
+    notices_->report_position(place(), progress_state::waits);
+    if (!detail::wait_within(time_limit_ - (clock::now() - start), ends, false))
+      fail("nothing came within the time limit\n" + positions());
   }
   void report(std::string_view cause) {
     if (!aborted()) notices_->report_failure(detail::concat({place(), ": ", cause}));
@@ -249,16 +246,16 @@ class mpi_transport {
   }
 
   std::string place() const {
-    if (program_ == nullptr) return detail::concat({"rank ", rank_, " at its start"});
-    return describe_waiting(*program_, rank_, at_, [&](std::uint32_t n) { return !transfers_[n].done(); });
+    const auto is_pending = [&](std::uint32_t n) { return !transfers_[n].done(); };
+    return detail::place_of(program_, rank_, at_, is_pending);
   }
   // All ranks that wait, as they report half-way to the time limit, after the numbers of the others.
   std::string positions() {
     std::string waiting, silent;
-    const auto all = notices_->positions();
+    const auto& all = notices_->positions().all();
     for (std::uint32_t r = 0; r < all.size(); ++r)
-      if (!all[r].text.empty() && clock::now() - all[r].when < time_limit_)
-        waiting += all[r].text + "\n";
+      if (!all[r].place.empty() && clock::now() - all[r].when < time_limit_)
+        waiting += all[r].place + "\n";
       else
         silent += detail::concat({" ", r});
     return silent.empty() ? waiting : detail::concat({"not waiting, or gone:", silent, "\n", waiting});
@@ -306,9 +303,8 @@ class mpi_transport {
   std::vector<transfer> transfers_;  // by buffer
   bool agrees_ = false;              // takes part in an agreement
   bool refused_ = false;             // all ranks have refused the program
-  bool finished_ = true;             // no step is in progress
   bool settled_ = false, clean_ = false;
-  int exceptions_ = std::uncaught_exceptions();
+  detail::departure departure_;
 };
 
 static_assert(transport<mpi_transport>);

@@ -27,7 +27,6 @@
 namespace pipesched::detail {
 
 inline constexpr std::size_t max_frame = std::size_t{1} << 28, max_greeting = 512;
-inline constexpr const char* magic = "pipesched";  ///< The first word of a greeting.
 
 /// On the wire a frame is the length of its text (4 bytes, in this machine's order), its kind and the text.
 inline std::string wire_of(frame::kind kind, std::string_view text) {
@@ -38,33 +37,29 @@ inline std::string wire_of(frame::kind kind, std::string_view text) {
   return bytes.append(text);
 }
 
-/// Notices are small and urgent; a host that has disappeared is noticed within some twenty seconds.
-inline void prepare(asio::ip::tcp::socket& socket) {
-  const auto set = [&](int level, int name, int value) {
-    ::setsockopt(socket.native_handle(), level, name, &value, sizeof value);
-  };
-  set(IPPROTO_TCP, TCP_NODELAY, 1);
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 5), set(IPPROTO_TCP, TCP_KEEPINTVL, 5), set(IPPROTO_TCP, TCP_KEEPCNT, 3);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 20000);
-}
-
 /// All functions run in the thread of the socket's io_context. It lives as long as an operation of it is pending.
 class connection : public std::enable_shared_from_this<connection> {
  public:
   std::size_t longest = max_frame;  ///< longest text that is read
-  std::function<bool(frame)>
-      on_frame;  ///< false: the connection is closed. At last frame::end, whichever end closes it
+  /// False: the connection is closed. At last frame::end, whichever end closes it.
+  std::function<bool(frame)> on_frame;
 
-  explicit connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) { prepare(socket_); }
+  /// Notices are small and urgent; a host that has disappeared is noticed within some twenty seconds.
+  explicit connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {
+    constexpr int options[][3] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
+                                  {IPPROTO_TCP, TCP_KEEPIDLE, 5}, {IPPROTO_TCP, TCP_KEEPINTVL, 5},
+                                  {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 20000}};
+    for (const auto& [level, name, value] : options)
+      ::setsockopt(socket_.native_handle(), level, name, &value, sizeof value);
+  }
 
   void read() {
-    const std::array head = {asio::buffer(&length_, sizeof length_), asio::buffer(&kind_, sizeof kind_)};
+    const std::array head = {asio::buffer(&length_, sizeof length_), asio::buffer(&in_.is, sizeof in_.is)};
     asio::async_read(socket_, head, [self = shared_from_this()](std::error_code error, std::size_t) {
       if (error || self->length_ > self->longest) return self->close();
-      self->text_.resize(self->length_);
-      asio::async_read(self->socket_, asio::buffer(self->text_), [self](std::error_code failed, std::size_t) {
-        if (failed || !self->on_frame({self->kind_, std::exchange(self->text_, {})})) return self->close();
+      self->in_.text.resize(self->length_);
+      asio::async_read(self->socket_, asio::buffer(self->in_.text), [self](std::error_code failed, std::size_t) {
+        if (failed || !self->on_frame(std::exchange(self->in_, {}))) return self->close();
         self->read();
       });
     });
@@ -77,12 +72,12 @@ class connection : public std::enable_shared_from_this<connection> {
 
  private:
   void write() {
-    const auto bytes = asio::buffer(out_.front());
-    asio::async_write(socket_, bytes, [self = shared_from_this()](std::error_code error, std::size_t) {
-      if (error) return self->close();
-      self->out_.pop_front();
-      if (!self->out_.empty()) self->write();
-    });
+    asio::async_write(socket_, asio::buffer(out_.front()),
+                      [self = shared_from_this()](std::error_code error, std::size_t) {
+                        if (error) return self->close();
+                        self->out_.pop_front();
+                        if (!self->out_.empty()) self->write();
+                      });
   }
   void close() {
     if (!socket_.is_open()) return;
@@ -94,8 +89,7 @@ class connection : public std::enable_shared_from_this<connection> {
 
   asio::ip::tcp::socket socket_;
   std::uint32_t length_ = 0;
-  frame::kind kind_{};
-  std::string text_;
+  frame in_{};
   std::deque<std::string> out_;
 };
 

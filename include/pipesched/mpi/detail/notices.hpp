@@ -6,9 +6,7 @@
 
 #include <mpi.h>
 
-#include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -17,31 +15,39 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/execute/failure.hpp"
+#include "pipesched/launch/coordinator.hpp"
+#include "pipesched/launch/detail/texts.hpp"
 #include "pipesched/mpi/mpi_error.hpp"
 
 namespace pipesched::detail {
+
+/// A communicator of the library's own, whose errors are returned. Collective. @throws mpi_error
+inline MPI_Comm duplicate(MPI_Comm communicator) {
+  MPI_Comm made = MPI_COMM_NULL;
+  require_mpi(MPI_Comm_dup(communicator, &made), "MPI_Comm_dup");
+  MPI_Comm_set_errhandler(made, MPI_ERRORS_RETURN);
+  return made;
+}
+inline std::uint32_t size_of(MPI_Comm communicator) {
+  int size = 0;
+  MPI_Comm_size(communicator, &size);
+  return static_cast<std::uint32_t>(size);
+}
 
 /// Construction is collective. After a failure, MPI may still read from this object when its owner ends: then the owner leaks
 /// it. Otherwise the owner calls free(). Called by one thread at a time.
 class mpi_notices {
  public:
-  using clock = std::chrono::steady_clock;
-  /// The last position that a rank has reported.
-  struct position {
-    std::string text{};
-    clock::time_point when{};
-  };
   /// Longer texts are cut. Short messages go at once, whether or not their receiver looks for them.
   static constexpr std::size_t max_text = 2000;
 
-  explicit mpi_notices(MPI_Comm communicator) {
-    require_mpi(MPI_Comm_dup(communicator, &communicator_), "MPI_Comm_dup");
-    MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
-    int rank = 0, size = 0;
-    MPI_Comm_rank(communicator_, &rank), MPI_Comm_size(communicator_, &size);
+  explicit mpi_notices(MPI_Comm communicator)
+      : communicator_(duplicate(communicator)), positions_(size_of(communicator)) {
+    int rank = 0;
+    MPI_Comm_rank(communicator_, &rank);
     rank_ = static_cast<std::uint32_t>(rank);
-    positions_.resize(static_cast<std::size_t>(size));
-    requests_.resize(2 * positions_.size(), MPI_REQUEST_NULL);
+    requests_.resize(2 * positions_.all().size(), MPI_REQUEST_NULL);
   }
   mpi_notices(const mpi_notices&) = delete;
   mpi_notices& operator=(const mpi_notices&) = delete;
@@ -52,29 +58,29 @@ class mpi_notices {
   }
 
   std::uint32_t rank() const { return rank_; }
-  std::uint32_t size() const { return static_cast<std::uint32_t>(positions_.size()); }
+  std::uint32_t size() const { return static_cast<std::uint32_t>(positions_.all().size()); }
 
   /// The first failure that this rank has heard of, its own included.
-  const std::optional<std::string>& failure() {
+  std::optional<std::string> failure() {
     receive();
-    return failure_;
+    return failure_.get();
   }
   /// The last position of each rank, as far as this rank has heard.
-  std::span<const position> positions() {
+  const position_board& positions() {
     receive();
     return positions_;
   }
 
   /// Sends a failure of this rank to all others, unless one is known. Returns the first.
-  const std::string& report_failure(std::string_view cause) {
-    if (failure()) return *failure_;
-    failure_ = std::string(cause);
-    send(kind::failure, cause);
-    return *failure_;
+  const std::string& report_failure(const std::string& cause) {
+    receive();
+    if (failure_.set(cause)) send(kind::failure, cause);
+    return failure_.text();
   }
   /// Sends the position of this rank to all others. False if it is not sent because the last one is still on its way.
-  bool report_position(std::string_view text) {
-    positions_[rank_] = {std::string(text), clock::now()};
+  bool report_position(std::string_view place, progress_state state) {
+    const std::string text = pack(place, state);
+    positions_.set(rank_, text);
     return send(kind::position, text);
   }
   /// True once the failure of this rank, if it has reported one, has gone to all others.
@@ -126,16 +132,16 @@ class mpi_notices {
       std::string text(static_cast<std::size_t>(length), ' ');
       if (MPI_Recv(text.data(), length, MPI_BYTE, from, tag, communicator_, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
       if (static_cast<kind>(tag) == kind::position)
-        positions_[static_cast<std::size_t>(from)] = {std::move(text), clock::now()};
-      else if (!failure_)
-        failure_ = std::move(text);
+        positions_.set(static_cast<std::uint32_t>(from), text);
+      else
+        failure_.set(std::move(text));
     }
   }
 
-  MPI_Comm communicator_ = MPI_COMM_NULL;
+  MPI_Comm communicator_;
   std::uint32_t rank_ = 0;
-  std::vector<position> positions_;  // by rank
-  std::optional<std::string> failure_;
+  position_board positions_;
+  first_cause failure_;
   std::array<std::string, 2> sent_;    // by kind
   std::vector<MPI_Request> requests_;  // by kind and rank
   std::array<std::uint64_t, 3> given_{}, agreed_{};
