@@ -21,7 +21,7 @@ namespace pipesched::detail {
 class word_search {
  public:
   /// @pre the words run. @param t  must outlive this. @param weights  W's are given places, too, in this many of 24 moves
-  word_search(const word_table& t, words start, std::uint64_t seed, std::size_t weights = 0)
+  word_search(const word_table& t, word_rows start, std::uint64_t seed, std::size_t weights = 0)
       : t_(&t), sim_(t), now_(std::move(start)), weights_(t.forward_only() ? 0 : weights), random_(seed) {
     for (std::size_t r = 0; r < t.ranks(); ++r)
       for (const word_cell& c : t.kinds(r))
@@ -32,7 +32,7 @@ class word_search {
     find_critical();
   }
 
-  const words& best() const noexcept { return best_; }
+  const word_rows& best() const noexcept { return best_; }
   double best_score() const noexcept { return best_score_; }
 
   /// Anneals for some evaluations, from one temperature to another, in parts of the longest F. Simulations of any kind count.
@@ -252,8 +252,8 @@ class word_search {
 
   const word_table* t_;
   word_simulator sim_;
-  words now_, best_;
-  words before_;                      // by rank, of those that changed
+  word_rows now_, best_;
+  word_rows before_;                  // by rank, of those that changed
   std::vector<std::size_t> changed_;  // ranks
   std::size_t weights_ = 0;
   double score_ = 0, best_score_ = 0, best_makespan_ = 0, unit_ = 0;

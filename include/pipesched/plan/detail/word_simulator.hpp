@@ -20,7 +20,7 @@
 namespace pipesched::detail {
 
 /// One word per rank: the kinds of its cells. Of the W's only those are there that run at a given place.
-using words = std::vector<std::vector<std::uint16_t>>;
+using word_rows = std::vector<std::vector<std::uint16_t>>;
 
 /// The end of the last rank, and the sum of the ends of all; infinite if a rank waits for ever or lacks memory.
 struct word_times {
@@ -57,10 +57,10 @@ class word_simulator {
   }
 
   /// Neither allocates nor throws. Linear in the ops.
-  word_times run(const words& w) { return t_->alike() ? run_all<false, true>(w) : run_all<false, false>(w); }
+  word_times run(const word_rows& w) { return t_->alike() ? run_all<false, true>(w) : run_all<false, false>(w); }
 
   /// The same, and keeps what each rank did. Only as far as it went, if a rank waits for ever.
-  word_times record(const words& w) {
+  word_times record(const word_rows& w) {
     events_.assign(w.size(), {});
     producers_.assign(arrivals_.size(), {});
     return t_->alike() ? run_all<true, true>(w) : run_all<true, false>(w);
@@ -83,7 +83,7 @@ class word_simulator {
   };
 
   template <bool Record, bool Alike>
-  word_times run_all(const words& w) {
+  word_times run_all(const word_rows& w) {
     std::fill(queues_.begin(), queues_.end(), queue{});
     std::fill(ranks_.begin(), ranks_.end(), rank_state{});
     full_ = ranks_.size();
