@@ -256,7 +256,7 @@ class planner {
           for (std::size_t i = 0; i < local.size(); ++i)
             if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i));
           for (std::size_t i = local.size(); i-- > 0 && !t.forward_only();)
-            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + 1));
+            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + 1)), w[rank].push_back(t.weight_kind(rank));
         }
     }
     return w;
