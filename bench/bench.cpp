@@ -24,6 +24,8 @@
 #include <pipesched/io/json.hpp>
 #include <pipesched/model/presets.hpp>
 #include <pipesched/pipesched.hpp>
+#include <pipesched/plan/cell_plan.hpp>
+#include <pipesched/plan/cell_presets.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/program/launch_order.hpp>
 #include <pipesched/program/lower.hpp>
@@ -31,6 +33,7 @@
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/render/svg.hpp>
+#include <pipesched/support/random_numbers.hpp>
 #include <sstream>
 #include <streambuf>
 #include <string>
@@ -179,6 +182,26 @@ void dividing(benchmark::State& state, const family& f, const schedule_params& p
   std::uint64_t evaluations = 0;
   for (auto _ : state) evaluations += divide(m, f, p, {.evaluations = 500}).evaluations;
   state.SetItemsProcessed(static_cast<std::int64_t>(evaluations * ops_of(f.make(p))));
+}
+// The insides of cells: 600 of F and B with that many layers like DeepSeek-V3's, each task 0.5 to 1.5 times as long. One item is
+// one cell; `gap` is the largest, in percent.
+void planning_cells(benchmark::State& state) {
+  detail::random_numbers random(1);
+  std::vector<std::array<op_tasks, 2>> cells;
+  for (int i = 0; i < 600; ++i) {
+    std::vector<layer_tasks> layers(static_cast<std::size_t>(state.range(0)), deepseek_v3_layer_tasks());
+    for (layer_tasks& l : layers) {
+      for (auto* chain : {&l.forward, &l.backward})
+        for (cell_task& t : *chain) t.duration *= 0.5 + random.unit();
+      for (movable_task& t : l.weight) t.duration *= 0.5 + random.unit();
+    }
+    cells.push_back({tasks_of(layers, pass::forward), tasks_of(layers, pass::backward)});
+  }
+  double gap = 0;
+  for (auto _ : state)
+    for (const auto& [a, b] : cells) gap = std::max(gap, cell_plan(a, b).gap());
+  count(state, cells.size());
+  state.counters["gap"] = 100 * gap;
 }
 void checking(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
@@ -331,6 +354,7 @@ void register_all() {
     RegisterBenchmark("in_process/memcpy", copying)->Arg(size);
   }
   RegisterBenchmark("in_process/two_threads", crossing_threads)->UseRealTime();
+  RegisterBenchmark("cell_plan/layers", planning_cells)->Arg(2)->Arg(4)->Unit(benchmark::kMillisecond);
   const schedule_params middle{.pp = 32, .micro = 256};
   for (const family& f : families)
     RegisterBenchmark(name("generate", f.name, middle).c_str(), generate, f, middle)->Unit(benchmark::kMillisecond);

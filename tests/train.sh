@@ -34,6 +34,20 @@ if ! grep -q '^last step: measured [0-9.]* ms, simulated with the fitted costs [
    ! grep -q '^dualpipev: [0-9.]* ms with these costs' <<<"$out"; then
   echo "FAILED: --predict: $out"; failures=$((failures + 1))
 fi
+out=$("$train" --schedule zbv --pp 2 --micro 4 --steps 6 --layers 4 --width 16 --context 16 --partition 3,0,2,1 --one-thread --check --fit 2)
+difference=$(sed -n 's/.*largest relative difference of a step.s loss \([^ ]*\)$/\1/p' <<<"$out")
+if ! awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }" ||
+   ! grep -q '^costs of layers in ms, fitted to 2 steps and measured alone$' <<<"$out" ||
+   [ "$(grep -cE '^(embedding|block|head) +[FIW] +[0-9.]+ +[0-9.]+ +[+-][0-9.]+ %$' <<<"$out")" != 9 ]; then
+  echo "FAILED: --partition and --fit: $out"; failures=$((failures + 1))
+fi
+for layers in '0,3,3,0:the first stage has the embedding; got 0 layers for it, nearest 1' \
+              '3,3:a partition of 2 stages; expected 4' '3,3,3,3:a partition of 12 layers; the model has 6'; do
+  if "$train" --schedule zbv --pp 2 --micro 4 --layers 4 --partition "${layers%%:*}" >out 2>err || [ $? -ne 2 ] ||
+     [ "$(cat err)" != "train: ${layers#*:}" ]; then
+    echo "FAILED: --partition ${layers%%:*}: $(cat err)"; failures=$((failures + 1))
+  fi
+done
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # for containers, which run as root
 refusal=$("$train" --transport mpi --html x 2>&1 || true)
 if command -v mpirun >/dev/null && [[ $refusal != *"without MPI"* ]]; then

@@ -17,6 +17,7 @@ inline const std::vector<std::string_view> lower_formats = {"json", "csv"};
 inline const std::vector<std::string_view> simulate_formats = {"text", "json", "svg", "html", "trace"};
 inline const std::vector<std::string_view> divide_formats = {"text", "json", "layout"};
 inline const std::vector<std::string_view> model_formats = {"text", "json"};
+inline const std::vector<std::string_view> plan_formats = {"text", "json", "svg", "csv"};
 inline const std::vector<std::string_view> compare_formats = {"text", "json", "html"};
 
 int generate(const arguments& args);
@@ -26,6 +27,8 @@ int lower(const arguments& args);
 int simulate(const arguments& args);
 int compare(const arguments& args);
 int divide(const arguments& args);
+int plan(const arguments& args);
+const std::vector<option>& plan_options();
 int show_model(const arguments& args);
 int list(const arguments& args);
 

@@ -39,6 +39,7 @@ struct row {
   nlohmann::ordered_json json;
   std::optional<double> uniform_makespan{};  // with a model: under the uniform partition
   std::optional<html_panel> panel{};
+  std::optional<noisy_makespan> noise{};
 };
 
 struct omission {
@@ -126,13 +127,16 @@ struct contents {
       weights = weights || r.measured.weight_bytes > 0;
       copies = copies || r.measured.parameter_copies != 1;
       uniform = uniform || r.uniform_makespan;
+      noise = noise || r.noise;
     }
     copies = copies && !weights;
     idle = !bytes && !weights;
+    bubble = span = !noise;  // 80 columns
+    formulas = formulas && bubble, failing_formulas = failing_formulas && bubble;
   }
 
   bool idle = false, formulas = false, failing_formulas = false, bytes = false, weights = false, copies = false,
-       uniform = false;
+       uniform = false, noise = false, bubble = true, span = true;
 };
 
 struct column {
@@ -156,9 +160,13 @@ std::vector<column> columns_of(const std::vector<row>& rows, int digits, bool wi
   add("schedule", [](const row& r) { return r.name; });
   add("makespan", [&](const row& r) { return number(r.measured.makespan); });
   if (has.uniform) add("uniform", [&](const row& r) { return number(*r.uniform_makespan); });
-  if (with_span) add("span", [&](const row& r) { return number(r.measured.span); });
+  if (has.noise) {
+    add("mean", [&](const row& r) { return number(r.noise->mean); });
+    add("95 %", [&](const row& r) { return number(r.noise->percentile_95); });
+  }
+  if (has.span && with_span) add("span", [&](const row& r) { return number(r.measured.span); });
   if (has.idle) add("idle", [&](const row& r) { return percent(r.measured.bubble, r); });
-  add("bubble", [&](const row& r) { return percent(r.measured.max_bubble, r); });
+  if (has.bubble) add("bubble", [&](const row& r) { return percent(r.measured.max_bubble, r); });
   if (has.formulas)
     add("formula", [&](const row& r) {
       return r.formula ? percent(r.formula->bubble, r) + (r.formula->holds() ? " " : "*") : "";
@@ -234,27 +242,37 @@ std::string convention_of(const stage_costs& given, std::int64_t pp, const std::
   return text;
 }
 
+// The meaning of the columns. @pre not empty
+std::string legend_of(const std::vector<row>& rows) {
+  const contents has(rows);
+  std::string text = "makespan: last end from 0";
+  text += has.span ? "; span: longest from first start to last end of a rank\n" : "\n";
+  if (has.noise) {
+    text += wrapped("mean, 95 %: average makespan, and the one that 95 % of the draws do not exceed; " +
+                    describe(rows[0].noise->options));
+    text += '\n';
+  }
+  if (has.uniform) text += "uniform: makespan with as many layers on every stage\n";
+  if (has.idle) text += "idle: mean over the ranks";
+  if (has.idle) text += has.bubble ? "; idle, bubble and formula in % of the makespan\n" : ", in % of the makespan\n";
+  if (has.bubble) text += "bubble: idle time of the rank that idles longest";
+  if (has.bubble) text += has.formulas ? "; formula: as published\n" : "\n";
+  if (has.failing_formulas) text += "* an assumption of the formula fails here: believe the simulated bubble\n";
+  text +=
+      "bound: no order of such cells is shorter; gap: (makespan - bound) / bound in %\n"
+      "peak: activations; 1 is one micro-batch through a rank's whole share\n";
+  if (has.copies) text += "copies: of the parameters of a rank's share, held by one rank\n";
+  if (has.bytes) text += "bytes: of activations, the highest peak of a rank; k = 1000\n";
+  if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, highest per rank\n";
+  return text;
+}
+
 std::string text_of(const std::vector<row>& rows, const std::vector<omission>& omitted, const schedule_params& p,
                     const std::string& convention, const std::string& notes) {
   std::string text = wrapped(fmt::format("{} ranks, {} micro-batches{}; {}", p.pp, p.micro,
                                          p.forward_only ? ", forward only" : "", convention));
   text += '\n' + notes;
-  if (!rows.empty()) {
-    const contents has(rows);
-    text += table_of(rows);
-    text += "makespan: last end from 0; span: longest from first start to last end of a rank\n";
-    if (has.uniform) text += "uniform: makespan with as many layers on every stage\n";
-    if (has.idle) text += "idle: mean over the ranks; idle, bubble and formula in % of the makespan\n";
-    text += "bubble: idle time of the rank that idles longest";
-    text += has.formulas ? "; formula: as published\n" : "\n";
-    if (has.failing_formulas) text += "* an assumption of the formula fails here: believe the simulated bubble\n";
-    text +=
-        "bound: no order of such cells is shorter; gap: (makespan - bound) / bound in %\n"
-        "peak: activations; 1 is one micro-batch through a rank's whole share\n";
-    if (has.copies) text += "copies: of the parameters of a rank's share, held by one rank\n";
-    if (has.bytes) text += "bytes: of activations, the highest peak of a rank; k = 1000\n";
-    if (has.weights) text += "weights: bytes of parameters, gradients and optimizer state, highest per rank\n";
-  }
+  if (!rows.empty()) text += table_of(rows) + legend_of(rows);
   for (const omission& o : omitted) text += wrapped(line_of(o)) + '\n';
   return text;
 }
@@ -281,8 +299,14 @@ std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted
 class comparison {
  public:
   comparison(const arguments& args, const schedule_params& p, const stage_costs& costs, const std::optional<model>& m,
-             bool keeps_timelines, double budget)
-      : args_(args), p_(p), costs_(costs), model_(m), keeps_timelines_(keeps_timelines), budget_(budget) {}
+             const std::optional<noise_options>& noise, bool keeps_timelines, double budget)
+      : args_(args),
+        p_(p),
+        costs_(costs),
+        model_(m),
+        noise_(noise),
+        keeps_timelines_(keeps_timelines),
+        budget_(budget) {}
 
   void add(const family& f) {
     const schedule_params p = keep_taken(p_, f.limits);
@@ -300,12 +324,14 @@ class comparison {
       study of = divided ? study_of(std::move(s), divided->costs, "layers per stage: " + to_string(divided->partition),
                                     own_order)
                          : study_of(std::move(s), costs_, own_order);
+      if (noise_) of.noise = noise_of(of, *noise_);
       if (!divided) unused_.push_back(unused_costs(of.times.schedule, costs_));
       row r{.name = std::string(f.name),
             .measured = of.measured,
             .bound = of.bound,
             .formula = of.formula,
-            .json = tool::json_of(of)};
+            .json = tool::json_of(of),
+            .noise = of.noise};
       r.measured.ranks.clear();
       if (divided) {
         r.uniform_makespan = divided->uniform_makespan;
@@ -351,6 +377,7 @@ class comparison {
   const schedule_params& p_;
   const stage_costs& costs_;
   const std::optional<model>& model_;
+  const std::optional<noise_options>& noise_;
   bool keeps_timelines_;
   double budget_;
   std::vector<std::vector<std::string>> unused_;  // by family
@@ -362,6 +389,7 @@ int compare(const arguments& args) {
   const output to = output_of(args, "compare", compare_formats);
   const std::vector<const family*> chosen = families_of(args);
   const schedule_params p = params_of(args, "compare");
+  const std::optional<noise_options> noise = noise_of(args, to.format);
   const stage_costs costs = costs_of(args);
   std::optional<model> layers;
   if (const auto name = args.text("--model")) {
@@ -373,7 +401,7 @@ int compare(const arguments& args) {
   const std::string convention = layers ? fmt::format("{} layers, each family with the best partition found{}",
                                                       layer_count(*layers), unit_after("; ", *layers))
                                         : convention_of(costs, p.pp, chosen);
-  comparison all(args, p, costs, layers, to.format == "html", memory_budget(args, default_memory));
+  comparison all(args, p, costs, layers, noise, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
     for (std::size_t i = 0; i < chosen.size(); ++i) {

@@ -260,6 +260,38 @@ const std::vector<option>& model_options() {
   return options;
 }
 
+const std::vector<option>& draw_options() {
+  static const std::vector<option> options = {
+      {"--noise", "X", "each cell longer by a random share from 0 to X: 0.05 is up to 5 %; 0 or more"},
+      {"--draws", "N", "with --noise: random steps to simulate, 1 to 10000000"},
+      {"--seed", "N", "of the random shares: 0 or more; default 1"},
+  };
+  return options;
+}
+
+std::optional<pipesched::noise_options> noise_of(const arguments& args, std::string_view format) {
+  if (!args.has("--noise")) {
+    for (const std::string_view option : {"--draws", "--seed"})
+      if (args.has(option)) throw schedule_error(fmt::format("{} goes with --noise", option));
+    return std::nullopt;
+  }
+  const double noise = *args.number("--noise");
+  if (!(noise >= 0 && std::isfinite(noise)))
+    throw schedule_error(fmt::format("--noise takes a finite share, 0 or more, such as 0.05; got {}{}",
+                                     *args.text("--noise"), noise < 0 ? ", nearest 0" : ""));
+  if (!args.has("--draws")) throw schedule_error("--noise goes with --draws, a number of random steps such as 1000");
+  const std::int64_t draws = *args.whole_number("--draws");
+  if (draws < 1 || draws > pipesched::max_draws)
+    throw schedule_error(fmt::format("--draws takes 1 to {}; got {}, nearest {}", pipesched::max_draws, draws,
+                                     draws < 1 ? 1 : pipesched::max_draws));
+  const std::int64_t seed = args.whole_number("--seed").value_or(1);
+  if (seed < 0) throw schedule_error(fmt::format("--seed takes 0 or more; got {}, nearest 0", seed));
+  if (format != "text" && format != "json")
+    throw schedule_error(fmt::format("--noise is for --format text and json; got --format {}", format));
+  return pipesched::noise_options{
+      .noise = noise, .draws = static_cast<std::uint32_t>(draws), .seed = static_cast<std::uint64_t>(seed)};
+}
+
 pipesched::divide_limits divide_limits_of(const pipesched::family& f) {
   return {.evaluations = f.limits.takes.contains(parameter::costs) ? 2'000u : 20'000u};
 }

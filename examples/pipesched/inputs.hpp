@@ -4,12 +4,14 @@
 // Meaning of the options: parameters of families, costs, and the output.
 
 #include <cstdint>
+#include <optional>
 #include <pipesched/core/placement.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/model/model.hpp>
 #include <pipesched/model/partition.hpp>
 #include <pipesched/plan/divide.hpp>
+#include <pipesched/simulate/noise.hpp>
 #include <pipesched/support/error.hpp>
 #include <string>
 #include <string_view>
@@ -58,6 +60,14 @@ std::string unit_after(std::string_view separator, const pipesched::model& m);
 
 /// --model and --partition.
 const std::vector<option>& model_options();
+
+/// --noise, --draws and --seed.
+const std::vector<option>& draw_options();
+
+/// The noise that the options ask for, or nothing.
+/// @param format  of the output: text or json, if there is noise
+/// @throws schedule_error if an option is missing or has a value that makes no sense
+std::optional<pipesched::noise_options> noise_of(const arguments& args, std::string_view format);
 
 /// The length of a search for the best partition: shorter for a family that is made anew for each.
 pipesched::divide_limits divide_limits_of(const pipesched::family& f);

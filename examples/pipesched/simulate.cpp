@@ -69,6 +69,14 @@ std::string text_of(const study& of, const text_style& style) {
         of.formula->formula, of.formula->bubble,
         of.formula->holds() ? "" : fmt::format(" (assumes {}: not so here)", of.formula->fails), m.max_bubble,
         m.bubble);
+  if (of.noise) {
+    const noisy_makespan& n = *of.noise;
+    text += fmt::format(
+        "noise: {}: makespan {:.6g} on average ({:+.2f} %), standard deviation {:.3g}, median {:.6g}, 5 % of the draws "
+        "at most {:.6g}, 95 % at most {:.6g}\n",
+        describe(n.options), n.mean, n.exact > 0 ? 100 * (n.mean - n.exact) / n.exact : 0, n.standard_deviation,
+        n.median, n.percentile_5, n.percentile_95);
+  }
   text += '\n' + render_text(of.times, style) + '\n' + table_of(m, of.memory);
   text += "peak: activations; 1 is one micro-batch through a rank's whole share";
   text += of.memory ? "; bytes: weights, activations at their peak, and buffers\n" : "\n";
@@ -157,6 +165,7 @@ int simulate(const arguments& args) {
   if (with_model && gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
   if (!with_model && args.has("--partition")) throw schedule_error("--partition goes with --model");
   const output to = output_of(args, "simulate", simulate_formats);
+  const std::optional<noise_options> noise = noise_of(args, to.format);
   const stage_costs costs = costs_of(args);
   named_schedule named = schedule_of(args, costs, to.format);
   if (const report r = verify(named.plan); !r) {
@@ -171,6 +180,7 @@ int simulate(const arguments& args) {
   study of =
       with_model ? study_with_model(args, std::move(named)) : study_of(std::move(named.plan), costs, named.own_order);
   of.memory = memory_of(of, limits_of(args, of.times.schedule.pp()));
+  if (noise) of.noise = noise_of(of, *noise);
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));

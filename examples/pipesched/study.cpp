@@ -2,6 +2,8 @@
 
 #include "study.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/dependencies.hpp>
@@ -138,6 +140,15 @@ std::optional<memory_report> memory_of(const study& of, const std::vector<double
   return fits(lower(of.times.schedule, {}, verified), c, limits);
 }
 
+noisy_makespan noise_of(const study& of, const noise_options& options) {
+  return simulate_noise(of.times.schedule, of.costs, options, verified);
+}
+
+std::string describe(const noise_options& options) {
+  return fmt::format("each cell up to {:.6g} % longer, {} {}, seed {}", 100 * options.noise, options.draws,
+                     options.draws == 1 ? "draw" : "draws", options.seed);
+}
+
 std::string note_on_unused(const std::vector<std::string>& names) {
   return names.empty() ? std::string() : "not used here: " + list_of({names.begin(), names.end()}, "and");
 }
@@ -172,6 +183,17 @@ nlohmann::ordered_json json_of(const rank_metrics& r) {
           {"overlapped_fraction", r.overlapped_fraction}};
 }
 
+nlohmann::ordered_json json_of(const noisy_makespan& n) {
+  return {{"noise", n.options.noise},
+          {"draws", n.options.draws},
+          {"seed", n.options.seed},
+          {"mean", n.mean},
+          {"standard_deviation", n.standard_deviation},
+          {"percentile_5", n.percentile_5},
+          {"median", n.median},
+          {"percentile_95", n.percentile_95}};
+}
+
 nlohmann::ordered_json json_of(const closed_form& f) {
   nlohmann::ordered_json j = {
       {"formula", f.formula}, {"bubble", f.bubble},   {"peak_activations", whole_or_real(f.peak_activations)},
@@ -204,6 +226,7 @@ nlohmann::ordered_json json_of(const study& of) {
   j["parameter_copies"] = m.parameter_copies;
   j["weight_bytes"] = m.weight_bytes;
   j["overlapped_fraction"] = m.overlapped_fraction;
+  if (of.noise) j["noise"] = json_of(*of.noise);
   return j;
 }
 

@@ -11,6 +11,7 @@
 #include <pipesched/program/fits.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>
+#include <pipesched/simulate/noise.hpp>
 #include <pipesched/simulate/timeline.hpp>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct study {
   pipesched::lower_bound_result bound;
   std::optional<pipesched::closed_form> formula;
   std::optional<pipesched::memory_report> memory{};  ///< if the costs know any bytes, or limits are given
+  std::optional<pipesched::noisy_makespan> noise{};  ///< if asked for
 };
 
 /// The memory of a study, against a limit for all ranks, one per rank, or none. Nothing if there are neither bytes nor limits.
@@ -37,6 +39,12 @@ study study_of(pipesched::schedule s, const pipesched::stage_costs& given, bool 
 
 /// The same with costs per stage and what to say of them. @pre verify(s) is true
 study study_of(pipesched::schedule s, pipesched::stage_costs costs, std::string convention, bool own_order);
+
+/// The makespan of a study under noise.
+pipesched::noisy_makespan noise_of(const study& of, const pipesched::noise_options& options);
+
+/// "each cell up to 5 % longer, 1000 draws, seed 1".
+std::string describe(const pipesched::noise_options& options);
 
 /// The names, as in JSON, of the costs given that no cell or message of the schedule has a use for.
 std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesched::stage_costs& given);

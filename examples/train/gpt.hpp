@@ -4,8 +4,8 @@
 // A small GPT, cut into stages. Every layer has a forward and a backward in two halves: backward_input (I) computes the
 // gradient of the input and stores a context; backward_weight (W) later uses the context to add the weight gradients.
 //
-//   embedding    stage 0: the sum of a character's and a position's embedding
-//   block        x += projection(attention(norm(x))), x += down(gelu(up(norm(x)))); spread evenly over the stages
+//   embedding    first stage: the sum of a character's and a position's embedding
+//   block        x += projection(attention(norm(x))), x += down(gelu(up(norm(x))))
 //   head         last stage: norm, one linear layer, cross entropy averaged over the characters of a micro-batch
 //
 // Matrices are dense and row-major, with one row per character. Functions accumulate into their outputs unless they say
@@ -78,9 +78,10 @@ void zero(Range&& of) {
 /// Replaces n numbers by their softmax.
 template <typename Real>
 void softmax(Real* x, std::size_t n) {
+  using std::exp;
   const Real most = *std::max_element(x, x + n);
   Real sum = 0;
-  for (std::size_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - most);
+  for (std::size_t i = 0; i < n; ++i) sum += x[i] = exp(x[i] - most);
   for (std::size_t i = 0; i < n; ++i) x[i] /= sum;
 }
 
@@ -150,12 +151,13 @@ struct layer_norm {
                     inverse = matrix<Real>(s, 1);  // the result; 1 / deviation of each row
 
   void forward(const Real* x) {  // writes y
+    using std::sqrt;
     const auto width = static_cast<Real>(s.width);
     for (std::size_t r = 0; r < s.rows(); ++r, x += s.width) {
       Real mean = 0, variance = 0;
       for (std::size_t i = 0; i < s.width; ++i) mean += x[i] / width;
       for (std::size_t i = 0; i < s.width; ++i) variance += (x[i] - mean) * (x[i] - mean) / width;
-      inverse[r] = 1 / std::sqrt(variance + Real(1e-5));
+      inverse[r] = 1 / sqrt(variance + Real(1e-5));
       for (std::size_t i = 0; i < s.width; ++i) y[r * s.width + i] = (x[i] - mean) * inverse[r];
     }
   }
@@ -208,7 +210,10 @@ class attention {
   }
 
  private:
-  Real scale() const { return 1 / std::sqrt(static_cast<Real>(size_)); }
+  Real scale() const {
+    using std::sqrt;
+    return 1 / sqrt(static_cast<Real>(size_));
+  }
   std::size_t at(std::size_t row, std::size_t which, std::size_t head) const {
     return (row * 3 + which) * s_.width + head * size_;
   }
@@ -251,6 +256,7 @@ class block {
         between_(s.rows() * s.width) {}
 
   void forward(activation& kept, Real* x) const {  // updates x in place: both halves are residual
+    using std::erf, std::exp;
     kept.norm1.forward(x);
     zero(kept.qkv), zero(kept.mixed);
     qkv_.forward(kept.norm1.y.data(), kept.qkv.data(), rows_);
@@ -261,8 +267,8 @@ class block {
     up_.forward(kept.norm2.y.data(), kept.gelu.data(), rows_);
     for (std::size_t i = 0; i < kept.gelu.size(); ++i) {
       const Real v = kept.gelu[i],
-                 below = (1 + std::erf(v * Real(0.70710678118654752))) / 2;  // normal distribution function
-      kept.slope[i] = below + v * std::exp(-v * v / 2) * Real(0.39894228040143268);
+                 below = (1 + erf(v * Real(0.70710678118654752))) / 2;  // normal distribution function
+      kept.slope[i] = below + v * exp(-v * v / 2) * Real(0.39894228040143268);
       kept.gelu[i] = v * below;
     }
     down_.forward(kept.gelu.data(), x, rows_);
@@ -298,17 +304,16 @@ class block {
   std::vector<Real> between_;  // gradient between two layers, in I
 };
 
-/// A stage of the model. Stage `s` of `stages` has the blocks from layers * s / stages to layers * (s + 1) / stages - 1.
+/// The layers of a stage: the blocks from `begin` to `end` - 1, the embedding in the first stage and the head in the last.
+struct stage_place {
+  std::size_t begin, end;
+  bool first, last;
+};
+
+/// A stage of the model.
 template <typename Real>
 class stage {
  public:
-  struct place {
-    std::size_t number, of;
-    bool first() const { return number == 0; }
-    bool last() const { return number + 1 == of; }
-    std::size_t begin(const model_sizes& s) const { return s.layers * number / of; }
-    std::size_t end(const model_sizes& s) const { return s.layers * (number + 1) / of; }
-  };
   // Memory for the activation (stored by F) and the context (stored by I) of a stage with at most `max_blocks` blocks.
   struct activation {
     activation(const model_sizes& of, std::size_t max_blocks) : s(of), blocks(max_blocks) {}
@@ -329,15 +334,14 @@ class stage {
   };
 
   /// Weights depend on the seed and the layer alone, so the model is the same for any number of stages.
-  stage(const model_sizes& s, place at, std::uint64_t seed) : s_(s), at_(at) {
+  stage(const model_sizes& s, const stage_place& at, std::uint64_t seed) : s_(s), at_(at) {
     const auto random = [&](std::size_t layer) { return std::mt19937_64(seed * 1000003 + layer); };
-    if (at.first()) {
+    if (at.first) {
       auto of_embedding = random(0);
       embedding_.emplace(store_, (s.vocabulary + s.context) * s.width).randomize(of_embedding, 0.5);
     }
-    for (std::size_t layer = at.begin(s); layer < at.end(s); ++layer)
-      blocks_.emplace_back(store_, s, random(layer + 1));
-    if (at.last()) {
+    for (std::size_t layer = at.begin; layer < at.end; ++layer) blocks_.emplace_back(store_, s, random(layer + 1));
+    if (at.last) {
       auto of_head = random(s.layers + 1);
       head_.emplace(store_, s.width, s.vocabulary, of_head,
                     0.3);  // small weights: the first loss is near ln(vocabulary)
@@ -346,13 +350,14 @@ class stage {
   stage(const stage&) = delete;  // its layers refer to its store
   stage& operator=(const stage&) = delete;
 
-  bool last() const { return at_.last(); }
+  bool reads_characters() const { return at_.first || at_.last; }
+  bool last() const { return at_.last; }
   std::size_t parameters() const { return store_.values.size(); }
   weight_store<Real>& store() { return store_; }
 
   /// F: reads kept.tokens (stage 0) or x, and writes x. Returns the loss of the micro-batch on the last stage, else 0.
   double forward(activation& kept, std::span<Real> x) const {
-    if (at_.first()) {
+    if (at_.first) {
       zero(x);
       each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
         add(embedding_->values() + character * s_.width, &x[row * s_.width], s_.width);
@@ -360,7 +365,7 @@ class stage {
       });
     }
     for (std::size_t i = 0; i < blocks_.size(); ++i) blocks_[i].forward(kept.each[i], x.data());
-    if (!at_.last()) return 0;
+    if (!at_.last) return 0;
     kept.norm.forward(x.data());
     zero(kept.probabilities);
     head_->forward(kept.norm.y.data(), kept.probabilities.data(), s_.rows());
@@ -374,7 +379,7 @@ class stage {
 
   /// I: replaces the gradient of the stage's output in d by that of its input. The last stage starts from the loss.
   void backward_input(const activation& kept, context& due, std::span<Real> d) {
-    if (at_.last()) {
+    if (at_.last) {
       due.scores = kept.probabilities;  // equal sizes: no allocation
       each_character(kept, [&](std::size_t row, std::size_t, std::size_t, std::size_t target) {
         due.scores[row * s_.vocabulary + target] -= 1;
@@ -385,14 +390,14 @@ class stage {
       kept.norm.backward_input(due.norm.data(), d.data());
     }
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_input(kept.each[i], due.each[i], d.data());
-    if (at_.first()) std::copy(d.begin(), d.end(), due.embedded.begin());
+    if (at_.first) std::copy(d.begin(), d.end(), due.embedded.begin());
   }
 
   /// W: accumulates the weight gradients. B is I followed by W.
   void backward_weight(const activation& kept, const context& due) {
-    if (at_.last()) head_->backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
+    if (at_.last) head_->backward_weight(kept.norm.y.data(), due.scores.data(), s_.rows());
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i].backward_weight(kept.each[i], due.each[i]);
-    if (!at_.first()) return;
+    if (!at_.first) return;
     each_character(kept, [&](std::size_t row, std::size_t character, std::size_t position, std::size_t) {
       add(&due.embedded[row * s_.width], embedding_->gradients() + character * s_.width, s_.width);
       add(&due.embedded[row * s_.width], embedding_->gradients() + position * s_.width, s_.width);
@@ -411,7 +416,7 @@ class stage {
   }
 
   model_sizes s_;
-  place at_;
+  stage_place at_;
   weight_store<Real> store_;
   std::optional<weights<Real>> embedding_;  // characters first, then positions
   std::vector<block<Real>> blocks_;
@@ -426,13 +431,14 @@ class adam {
 
   /// Applies one update with gradients * scale, then sets the gradients to 0.
   void step(weight_store<Real>& store, double scale, double rate) {
+    using std::sqrt;
     const double mean_bias = 1 - std::pow(0.9, ++steps_), square_bias = 1 - std::pow(0.99, steps_);
     const Real factor = static_cast<Real>(rate / mean_bias), unbias = static_cast<Real>(1 / square_bias);
     for (std::size_t i = 0; i < mean_.size(); ++i) {
       const Real g = store.gradients[i] * static_cast<Real>(scale);
       mean_[i] += (g - mean_[i]) * Real(0.1);
       square_[i] += (g * g - square_[i]) * Real(0.01);
-      store.values[i] -= factor * mean_[i] / (std::sqrt(square_[i] * unbias) + Real(1e-8));
+      store.values[i] -= factor * mean_[i] / (sqrt(square_[i] * unbias) + Real(1e-8));
     }
     zero(store.gradients);
   }

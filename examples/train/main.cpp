@@ -4,6 +4,7 @@
 //   train                                                  ZB-V on 4 ranks, 8 micro-batches, 100 steps
 //   train --schedule dualpipe --pp 4 --check --evaluate    compare with one device, then evaluate on held-out text
 //   train --html last_step.html                            draw the measured timeline of the last step
+//   train --pp 2 --one-thread --fit 20                     costs of layers from measured steps, beside those of each alone
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/simulate/fit_costs.hpp>
+#include <pipesched/simulate/fit_model.hpp>
 #include <string>
 #include <vector>
 
@@ -53,8 +55,10 @@ struct options {
   std::size_t steps = 100;
   std::uint64_t seed = 1;
   double rate = 0.003;
-  bool check = false, evaluate = false;
+  bool check = false, evaluate = false, one_thread = false;
   std::string recompute = "none";
+  partition layers{};  // per stage; empty: uniform
+  std::size_t fit = 0;
 };
 
 std::string read_headers(const std::string& folder) {
@@ -78,7 +82,7 @@ double mean(std::span<const double> v) {
 
 /// Runs the same steps on one device, as a reference. Returns the loss of each step.
 std::vector<double> on_one_device(const options& o, const train::text& data) {
-  train::stage<real> model(o.model, {0, 1}, o.seed);
+  train::stage<real> model(o.model, {.begin = 0, .end = o.model.layers, .first = true, .last = true}, o.seed);
   train::adam<real> optimizer(model.parameters());
   train::stage<real>::activation kept(o.model, o.model.layers);
   train::stage<real>::context due(o.model, o.model.layers);
@@ -134,6 +138,42 @@ void predict(const options& o, const timeline& last) {
                measure(simulate(make_schedule(name, keep_taken(o.plan, find_family(name).limits)), costs)).makespan);
 }
 
+/// The timeline of several runs of one program, with the shortest time of every cell, which no other process has delayed.
+timeline shortest(std::span<const timeline> measured) {
+  timeline t = measured[0];
+  for (const timeline& other : measured)
+    for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank)
+      for (std::size_t i = 0; i < t[rank].size(); ++i)
+        t.intervals[rank][i].end =
+            t[rank][i].start + std::min(t[rank][i].end - t[rank][i].start, other[rank][i].end - other[rank][i].start);
+  return t;
+}
+
+/// Prints costs of layers fitted to measured steps, beside those of each layer alone.
+void fit_layers(const options& o, const std::vector<timeline>& measured, const partition& layers) {
+  const timeline times[] = {shortest(measured)};
+  const model_fit fit = fit_model(times, std::span(&layers, 1), train::layers_of(o.model));
+  const auto now = [] { return 1000 * seconds(steady_clock::now().time_since_epoch()).count(); };
+  const model alone = train::costs_alone<real>(o.model, o.seed, measured.size(), now);
+  fmt::print("costs of layers in ms, fitted to {} steps and measured alone\n", measured.size());
+  for (std::size_t i = 0; i < alone.layers.size(); ++i) {
+    const layer &got = fit.fitted.layers[i], &expected = alone.layers[i];
+    const auto print = [&](char letter, double time, double by_itself) {
+      fmt::print("{:<9} {}  {:8.4f} {:8.4f}  {:+.1f} %\n", got.kind, letter, time, by_itself,
+                 by_itself > 0 ? 100 * (time / by_itself - 1) : 0);
+    };
+    print('F', got.forward, expected.forward);
+    if (got.backward) {
+      print('B', *got.backward, expected.backward_times().whole);
+    } else {
+      print('I', got.backward_times().input, expected.backward_times().input);
+      print('W', got.backward_times().weight, expected.backward_times().weight);
+    }
+  }
+  for (const std::vector<std::string>& alike : fit.alike)
+    fmt::print("these steps do not tell apart {}\n", fmt::join(alike, " and "));
+}
+
 /// Trains, evaluates and prints.
 /// @param own_rank   of this process; none if it has all ranks
 /// @param run_steps  `run_steps(program, trainers, options)` runs steps of the ranks of this process
@@ -176,7 +216,7 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
   std::deque<train::trainer<real>> trainers;
   const std::uint32_t last_rank = s.placement.rank_of_stage(0).back();
   for (std::uint32_t rank = own_rank.value_or(0); rank < (own_rank ? *own_rank + 1 : s.pp()); ++rank) {
-    trainers.emplace_back(programs, rank, train::settings{sizes, &data, o.seed, o.rate});
+    trainers.emplace_back(programs, rank, train::settings{sizes, &data, o.seed, o.rate, o.layers});
     if (own_rank || rank == last_rank) trainers.back().after_step = report;
   }
   const auto run_program = [&](const program& p, std::span<double> losses_of_micro, const run_options& options) {
@@ -207,17 +247,26 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
   if (record) last = scaled(starting_at_zero(std::move(last)), 1000);
   if (!o.predict.empty()) predict(o, last);
   if (!o.html.empty()) write_page(o.html, std::move(last));
+  if (o.fit == 0) return;
+  for (auto& trainer : trainers) trainer.after_step = {};
+  std::vector<timeline> measured;
+  std::vector<double> unused(s.micro);
+  for (std::size_t step = 0; step < o.fit; ++step)
+    measured.push_back(scaled(run_program(training, unused, {.record = true}), 1000));
+  fit_layers(with_text, measured,
+             o.layers.layers.empty() ? uniform_partition(train::layers_of(sizes), s.stages()) : o.layers);
 }
 
 void require(bool holds, const std::string& otherwise) {
   if (!holds) throw schedule_error(otherwise);
 }
 
-/// Runs all ranks as threads.
+/// Runs all ranks as threads, or by turns on this one.
 void run_in_threads(const options& o) {
   std::optional<thread_world> world;
-  const auto run_steps = [&](const program& p, auto& trainers, const run_options& options) {
+  const auto run_steps = [&](const program& p, auto& trainers, run_options options) {
     if (!world) world.emplace(p.schedule.pp());
+    options.one_thread = o.one_thread;
     return run_all(p, trainers, *world, options);
   };
   train_model(o, std::nullopt, run_steps, [](std::span<double>) {});
@@ -282,6 +331,13 @@ int main(int argc, char** argv) {
     app.add_option("--predict", o.predict,
                    "predict the time of schedules a,b,c with as many stages, from the last step")
         ->delimiter(',');
+    app.add_option(
+           "--partition", o.layers.layers,
+           "layers per stage, with the embedding in the first and the head in the last: 3,2,2,3; default uniform")
+        ->delimiter(',');
+    app.add_option("--fit", o.fit,
+                   "fit costs of layers to so many more steps, and print them beside those of each layer alone");
+    app.add_flag("--one-thread", o.one_thread, "run all ranks by turns on one thread, so that none disturbs another");
     app.add_flag("--check", o.check, "also run the same steps on one device and compare the losses");
     app.add_flag("--evaluate", o.evaluate, "print the loss on held-out text at the end");
     try {
@@ -294,8 +350,8 @@ int main(int argc, char** argv) {
 #ifndef PIPESCHED_HAS_MPI
     require(o.transport == "threads", "--transport mpi: this program was built without MPI");
 #endif
-    require(o.transport == "threads" || (o.html.empty() && o.predict.empty()),
-            "--html and --predict need all ranks in one process: --transport threads");
+    require(o.transport == "threads" || (o.html.empty() && o.predict.empty() && o.fit == 0 && !o.one_thread),
+            "--html, --predict, --fit and --one-thread need all ranks in one process: --transport threads");
     const std::pair<const char*, std::size_t> numbers[] = {
         {"layers", m.layers}, {"width", m.width}, {"heads", m.heads}, {"context", m.context}, {"batch", m.batch}};
     for (const auto& [name, value] : numbers)
@@ -303,6 +359,7 @@ int main(int argc, char** argv) {
               fmt::format("--{} must be from 1 to 4096; got {}, nearest {}", name, value, value < 1 ? 1 : 4096));
     require(o.steps >= 1 && o.steps <= 1'000'000,
             fmt::format("--steps must be from 1 to 1000000; got {}, nearest {}", o.steps, o.steps < 1 ? 1 : 1000000));
+    require(o.fit <= 1000, fmt::format("--fit must be at most 1000; got {}, nearest 1000", o.fit));
     require(o.plan.pp <= 256, fmt::format("--pp must be at most 256; got {}, nearest 256", o.plan.pp));
     require(m.width % m.heads == 0,
             fmt::format("--width must be a multiple of --heads; got {} and {}", m.width, m.heads));

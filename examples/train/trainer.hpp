@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "gpt.hpp"
+#include "layers.hpp"
 
 namespace train {
 
@@ -56,23 +57,29 @@ struct settings {
   model_sizes sizes;
   const text* data = nullptr;
   std::uint64_t seed = 1;
-  double rate = 0.003;  ///< of learning
+  double rate = 0.003;               ///< of learning
+  pipesched::partition partition{};  ///< of layers_of(sizes); empty: the uniform one
 };
 
 template <typename Real>
 class trainer {
  public:
   /// @param programs  all that it will run
+  /// @throws schedule_error if the partition does not fit the model and the stages
   trainer(std::span<const pipesched::program> programs, std::uint32_t rank, const settings& with)
       : with_(with), ends_(tensor_size()) {
     const pipesched::placement& where = programs.front().schedule.placement;
     numbers_ = where.stages_of(rank);
+    const pipesched::partition layers = with.partition.layers.empty()
+                                            ? pipesched::uniform_partition(layers_of(with.sizes), where.stages())
+                                            : with.partition;
+    require_layers(layers, with.sizes, where.stages());
     std::size_t max_blocks = 0;  // of a stage; a slot may hold any of them
     for (const std::size_t number : numbers_) {
-      const typename stage<Real>::place at{number, where.stages()};
+      const stage_place at = place_of(layers, number);
       stages_.push_back(std::make_unique<stage<Real>>(with.sizes, at, with.seed));
       optimizers_.emplace_back(stages_.back()->parameters());
-      max_blocks = std::max(max_blocks, at.end(with.sizes) - at.begin(with.sizes));
+      max_blocks = std::max(max_blocks, at.end - at.begin);
     }
     pipesched::pool_sizes pools;
     for (const pipesched::program& p : programs) {
@@ -107,7 +114,7 @@ class trainer {
 
   void forward(pipesched::task t) {
     auto& kept = kept_[t.slots.activation];
-    with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
+    draw_characters(t, kept);
     const std::span<Real> x = moved(t);
     if (t.slots.kept_input != pipesched::no_slot) std::ranges::copy(x, kept_inputs_[t.slots.kept_input].begin());
     const double loss = stage_of(t).forward(kept, x);
@@ -115,7 +122,7 @@ class trainer {
   }
   void recompute(pipesched::task t) {
     auto& kept = kept_[t.slots.activation];
-    with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
+    draw_characters(t, kept);
     std::ranges::copy(kept_inputs_[t.slots.kept_input], again_.begin());
     stage_of(t).forward(kept, again_);
   }
@@ -143,6 +150,9 @@ class trainer {
 
  private:
   stage<Real>& stage_of(const pipesched::task& t) { return *stages_[t.what.chunk]; }
+  void draw_characters(const pipesched::task& t, typename stage<Real>::activation& kept) {
+    if (stage_of(t).reads_characters()) with_.data->draw(step_, t.what.micro, evaluates_, with_.sizes, kept.tokens);
+  }
   std::size_t tensor_size() const { return with_.sizes.rows() * with_.sizes.width; }
   // Numbers in a message. Weight gradients are those of this rank's stages.
   std::size_t size_of(pipesched::tensor_id message) const {

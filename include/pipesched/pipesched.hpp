@@ -10,6 +10,7 @@
 //   families by name         generate/families.hpp, generate/recognize.hpp, support/nearest_name.hpp
 //   formulas of schedules    simulate/closed_form_of.hpp
 //   costs from a timeline    simulate/fit_costs.hpp, simulate/fit_model.hpp
+//   makespans under noise    simulate/noise.hpp
 //   transforms of schedules  core/transform.hpp, core/recompute.hpp, core/freeze.hpp
 //   models of layers         model/
 //   plans                    plan/

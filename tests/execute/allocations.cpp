@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A step over threads neither allocates nor locks: operator new and pthread_mutex_lock count their calls. One
-// program of its own, as both are replaced in all of it. Exits with 0 if both counts are 0, and if the counters do count.
+// A step over threads neither allocates nor locks, and a draw of simulate_noise() does not allocate: operator new and
+// pthread_mutex_lock count their calls. One program of its own, as both are replaced in all of it. Exits with 0 if both counts
+// are 0, and if the counters do count.
 
 #include <pthread.h>
 
@@ -14,10 +15,12 @@
 #include <thread>
 #include <vector>
 
+#include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/execute/run.hpp"
 #include "pipesched/execute/thread_transport.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
+#include "pipesched/simulate/noise.hpp"
 #include "support/tanh_model.hpp"
 
 namespace {
@@ -60,6 +63,14 @@ struct counted_trainer : tests::tanh_model<double>::trainer {
   }
 };
 
+// Allocations of so many draws.
+int allocations_of(const schedule& s, std::uint32_t draws) {
+  allocations = 0, counts = true;
+  simulate_noise(s, stage_costs{.transfer_time = 1, .transfers_busy = link_busy::both}, {.draws = draws}, verified);
+  counts = false;
+  return allocations;
+}
+
 int main() {
   int failures = 0;
   for (const family& f : families)
@@ -76,6 +87,14 @@ int main() {
       std::printf("FAILED: %s: %d allocations, %d locks\n", f.name.data(), allocations.load(), locks.load());
       ++failures;
     }
+  for (const family& f : families) {
+    const schedule s = f.make({.pp = 4, .micro = 8});
+    const int few = allocations_of(s, 2), many = allocations_of(s, 200);
+    if (few == many) continue;
+    std::printf("FAILED: %s: %d allocations for 2 draws, %d for 200\n", f.name.data(), few, many);
+    ++failures;
+  }
+  allocations = locks = 0;
   counts = true;
   {
     std::mutex mutex;

@@ -33,10 +33,10 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 
-std::deque<model::trainer> trained(const program& p) {
-  std::deque<model::trainer> trainers;
+std::deque<small_model::trainer> trained(const program& p) {
+  std::deque<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) trainers.emplace_back(p, rank);
   thread_world world(p.schedule.pp());
   run_all(p, trainers, world);
@@ -170,13 +170,13 @@ TEST_CASE("recompute: every family trains as without, to the bit, and what is fr
     const program of = lower(other, {.depth = p.micro % 2 == 0 ? 4u : 1u});
     REQUIRE(to_string(verify(of)) == "");
     const auto whole = trained(lower(s)), got = trained(of);
-    const auto order = [&](const schedule& x) { return model::orders_of(x); };
+    const auto order = [&](const schedule& x) { return small_model::orders_of(x); };
     for (std::size_t rank = 0; rank < got.size(); ++rank) {
       REQUIRE(got[rank].losses == whole[rank].losses);
       for (std::size_t chunk = 0; chunk < got[rank].layers.size(); ++chunk) {
         const std::uint16_t stage = got[rank].stages[chunk];
         if (other.backward_of(stage) != stage_backward::full)
-          REQUIRE(got[rank].layers[chunk].gradient == model::matrix{});
+          REQUIRE(got[rank].layers[chunk].gradient == small_model::matrix{});
         else if (order(other)[stage] == order(s)[stage])
           REQUIRE(got[rank].layers[chunk].gradient == whole[rank].layers[chunk].gradient);
       }
@@ -235,7 +235,7 @@ TEST_CASE("recompute: the example's model has the same losses and takes the byte
         for (std::uint32_t rank = 0; rank < 2; ++rank)
           REQUIRE(trainers[rank].bytes.most == foretold.ranks[rank].activations);
       });
-      const auto same_order = model::orders_of(other) == model::orders_of(s);
+      const auto same_order = small_model::orders_of(other) == small_model::orders_of(s);
       if (same_order) REQUIRE(got == losses(plain));
     }
   CHECK(recomputing > 10);

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "support/families.hpp"
 
@@ -47,6 +48,41 @@ TEST_CASE("gpt: selective recomputation, section 5 of arXiv 2205.05198") {
   CHECK(mtnlg.layer_activations == 2048.0 * 20480 * (34 + 64));
   CHECK(rounded(gpt3.recomputed_share, 0.01) == doctest::Approx(0.70));
   CHECK(rounded(mtnlg.recomputed_share, 0.01) == doctest::Approx(0.65));
+  // As printed, with the attention counted three times; in truth it is a third of that.
+  CHECK(rounded(3 * gpt3.recomputed_operations / gpt3.operations, 0.001) == doctest::Approx(0.027));
+  CHECK(rounded(3 * mtnlg.recomputed_operations / mtnlg.operations, 0.001) == doctest::Approx(0.016));
+  CHECK(rounded(gpt3.recomputed_operations / gpt3.operations, 0.001) == doctest::Approx(0.009));
+  CHECK(rounded(mtnlg.recomputed_operations / mtnlg.operations, 0.001) == doctest::Approx(0.005));
+  for (const gpt_totals& t : {gpt3, mtnlg}) CHECK(t.recomputed_operations < t.recomputed_overhead * t.operations);
+}
+
+TEST_CASE("gpt: utilization of A100s, tables 3 and 5 of arXiv 2205.05198") {
+  struct row {
+    double seconds, batch, gpus, of_model, of_hardware;  // percent of 312e12 operations a second
+    gpt_sizes sizes;
+  };
+  for (const row& r : {row{1.10, 1, 8, 41.5, 43.7, {.layers = 48, .hidden = 6144, .heads = 64, .micro_batch = 4}},
+                       {13.75, 64, 64, 51.4, 52.8, {.layers = 96, .hidden = 12288, .heads = 96}},
+                       {37.83, 280, 280, 56.0, 57.0, {.layers = 105, .hidden = 20480, .heads = 128}},
+                       {71.49, 512, 512, 56.3, 57.0, {.layers = 128, .hidden = 25600, .heads = 160}}}) {
+    CAPTURE(r.gpus);
+    const gpt_totals t = totals_of(r.sizes);
+    const auto percent = [&](double operations, double seconds) {
+      return rounded(100 * r.batch * operations / (seconds * r.gpus * 312e12), 0.1);
+    };
+    // A time is printed to 0.01 s: it may be half of that more or less, which only matters in the first row.
+    for (const auto& [operations, printed] :
+         {std::pair(t.operations, r.of_model), std::pair(t.operations + 3 * t.recomputed_operations, r.of_hardware)}) {
+      CHECK(percent(operations, r.seconds + 0.005) <= printed + 1e-9);
+      CHECK(percent(operations, r.seconds - 0.005) >= printed - 1e-9);
+      if (r.seconds > 10) CHECK(percent(operations, r.seconds) == doctest::Approx(printed));
+    }
+  }
+}
+
+TEST_CASE("gpt: outputs of the micro-batches on the first of 35 ranks, appendix B of arXiv 2205.05198") {
+  const model mtnlg = gpt_model({.layers = 105, .hidden = 20480, .heads = 128});
+  CHECK(rounded(35 * mtnlg.layers[1].message / (1 << 30), 0.01) == doctest::Approx(2.73));  // GiB
 }
 
 TEST_CASE("gpt: the model's layers add up to the totals") {

@@ -303,6 +303,13 @@ class fuzzer {
          {"--forward", "--backward", "--backward-input", "--backward-weight", "--overlapped", "--transfer"})
       if (chance(8)) add(to, option, real_number());
   }
+  void add_noise(words& to) {
+    static const words draws = {"1", "7", "200", "0", "-1", "1.5", "10000001"};
+    if (!chance(6)) return;
+    add(to, "--noise", real_number());
+    if (!chance(20)) add(to, "--draws", pick(draws));
+    if (chance(3)) add(to, "--seed", whole_number());
+  }
   // A format, a file, both that agree, or both at random.
   void add_output(words& to, const words& formats) {
     const std::string& format = pick(formats);
@@ -340,18 +347,18 @@ class fuzzer {
         break;
       case 4:
         c = {"simulate", "--family", family()};
-        add_sizes(c), add_parameters(c), add_costs(c);
+        add_sizes(c), add_parameters(c), add_costs(c), add_noise(c);
         add_output(c, {"text", "json", "svg", "html", "trace"});
         break;
       case 5:
         c = {"simulate", file()};
-        add_costs(c);
+        add_costs(c), add_noise(c);
         add_output(c, {"text", "json", "svg", "html", "trace"});
         if (chance(10)) add_sizes(c);
         break;
       case 6:
         c = {"compare"};
-        add_sizes(c), add_parameters(c), add_costs(c);
+        add_sizes(c), add_parameters(c), add_costs(c), add_noise(c);
         if (!chance(4)) add(c, "--families", family() + "," + family());
         add_output(c, {"text", "json", "html"});
         break;

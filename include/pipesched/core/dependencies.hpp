@@ -10,6 +10,7 @@
 //
 // Dependencies inside a stage stay on one rank. An op has at most one dependency between stages, which may cross ranks.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -100,6 +101,7 @@ class tensor_table {
   constexpr tensor_table(const schedule& s, T initial)
       : micro_(s.micro), gradients_(std::size_t{s.stages()} * s.micro), values_(2 * gradients_, initial) {}
 
+  constexpr void fill(T value) noexcept { std::fill(values_.begin(), values_.end(), value); }
   constexpr T& operator[](tensor_id t) noexcept { return values_[at(t)]; }
   constexpr const T& operator[](tensor_id t) const noexcept { return values_[at(t)]; }
 

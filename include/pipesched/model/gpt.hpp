@@ -33,6 +33,10 @@ struct gpt_totals {
   double layer_activations;    ///< bytes of one layer: Bsh (34 + 5as/h), or 34 Bsh
   double recomputed_share;     ///< part of a layer's activations that selective recomputation does not keep
   double recomputed_overhead;  ///< its operations, as a part of those of a layer
+  /// Its operations in all layers: 4Bs^2hl, one more forward of the attention. Equation 8 of arXiv 2205.05198 counts three times
+  /// as many, 12Bs^2hl, and the overheads printed there follow from that. Its authors confirm the error in NVIDIA/Megatron-LM,
+  /// issue 523.
+  double recomputed_operations;
 };
 
 namespace detail {
@@ -62,7 +66,8 @@ inline gpt_totals totals_of(const gpt_sizes& g) {
           .operations = 72 * b * s * l * h * h * (1 + s / (6 * h) + v / (12 * l * h)),
           .layer_activations = b * s * h * (34 + (g.selective_recomputation ? 0 : scores)),
           .recomputed_share = scores / (34 + scores),
-          .recomputed_overhead = (4 * b * s * s * h) / (3 * (24 * b * s * h * h + 4 * b * s * s * h))};
+          .recomputed_overhead = (4 * b * s * s * h) / (3 * (24 * b * s * h * h + 4 * b * s * s * h)),
+          .recomputed_operations = 4 * b * s * s * h * l};
 }
 
 /// A layer of the kind "embedding", g.layers of "block", and one of "head", on one of the tensor-parallel ranks. A block's I has

@@ -69,8 +69,8 @@ struct plan_limits {
 struct plan_result {
   pipesched::schedule schedule;
   double makespan = 0;
-  lower_bound_result bound{};             ///< for any schedule of the problem within the limits
-  std::string published{};                ///< the best family within the limits, empty if none is
+  lower_bound_result bound{};  ///< for any schedule of the problem within the limits
+  std::string published{};     ///< the best family within the limits, empty if none is
   double published_makespan = std::numeric_limits<double>::infinity();
   double evaluations = 0;
   std::uint64_t ops_simulated = 0;
@@ -143,7 +143,8 @@ class planner {
 
   bool is_allowed(const schedule& s, const metrics& m) const {
     for (const pass_pair p : schedule_class_of(s).pairs.pairs())
-      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)})) return false;
+      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)}))
+        return false;
     const memory_caps& caps = limits_.memory;
     for (std::size_t r = 0; r < m.ranks.size(); ++r) {
       if (caps.activations && m.ranks[r].peak_activations > *caps.activations * (1 + 1e-12)) return false;
@@ -174,18 +175,18 @@ class planner {
   }
 
   // Words that run, the shortest first, of as many micro-batches as the table has.
-  std::vector<words> starts(const word_table& all, const word_table& part, search_monitor& monitor) const {
+  std::vector<word_rows> starts(const word_table& all, const word_table& part, search_monitor& monitor) const {
     const schedule& shape = all.shape();
     std::vector<schedule> from = published(shape.placement, shape.micro);
     if (shape.micro == problem_.micro) from.insert(from.end(), limits_.starts.begin(), limits_.starts.end());
     if (part.ranks() < all.ranks())
       for (const schedule& s : published(placement::vee(shape.pp() / 2), shape.micro / 2))
         from.push_back(twice_mirrored(s, shape.placement));
-    std::vector<std::pair<double, words>> found;
-    const auto add = [&](words w) {
+    std::vector<std::pair<double, word_rows>> found;
+    const auto add = [&](word_rows w) {
       w.resize(part.ranks());
       std::uint64_t tries = 0;
-      std::optional<words> runs = repaired(part, std::move(w), tries);
+      std::optional<word_rows> runs = repaired(part, std::move(w), tries);
       monitor.charge(tries * part.ops());
       if (!runs) return;
       const word_times times = word_simulator(part).run(*runs);
@@ -196,7 +197,7 @@ class planner {
       for (const bool keep_weights : {false, true}) add(words_of(all, s, keep_weights));
     add(one_at_a_time(all));
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::vector<words> result;
+    std::vector<word_rows> result;
     for (auto& [makespan, w] : found) result.push_back(std::move(w));
     return result;
   }
@@ -214,7 +215,7 @@ class planner {
     const std::optional<word_table> half = all.folded();
     const word_table& part = half ? *half : all;
     const std::uint32_t few = short_micro();
-    std::vector<words> from;
+    std::vector<word_rows> from;
     std::uint64_t left = limits_.evaluations * ops_;
     const auto budget = [&](const word_table& t, double share) {
       const std::uint64_t used = std::min(left, monitor.ops());
@@ -224,18 +225,18 @@ class planner {
       const word_table short_all(shape_for(few), costs_, pairs_, limits_.memory, problem_.recomputed);
       const std::optional<word_table> short_half = short_all.folded();
       const word_table& short_part = short_half ? *short_half : short_all;
-      std::vector<words> short_from = starts(short_all, short_part, monitor);
+      std::vector<word_rows> short_from = starts(short_all, short_part, monitor);
       if (!short_from.empty() && short_part.ranks() == part.ranks()) {
         word_portfolio portfolio(short_part, std::move(short_from), limits_.seed, limits_.threads, monitor);
         portfolio.run(budget(short_part, 0.8));
         std::uint64_t tries = 0;
         const std::uint32_t more = (problem_.micro - few) / problem_.placement.replicas();
-        if (std::optional<words> w = lengthened(part, portfolio.best(), more, tries)) from.push_back(std::move(*w));
+        if (std::optional<word_rows> w = lengthened(part, portfolio.best(), more, tries)) from.push_back(std::move(*w));
         monitor.charge(tries * part.ops());
       }
     }
     const bool has_long = !from.empty();
-    for (words& w : starts(all, part, monitor)) from.push_back(std::move(w));
+    for (word_rows& w : starts(all, part, monitor)) from.push_back(std::move(w));
     if (from.empty()) return;
     word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
     portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
@@ -243,8 +244,8 @@ class planner {
   }
 
   // Each micro-batch from end to end before the next: the least memory.
-  static words one_at_a_time(const word_table& t) {
-    words w(t.ranks());
+  static word_rows one_at_a_time(const word_table& t) {
+    word_rows w(t.ranks());
     for (std::size_t rank = 0; rank < t.ranks(); ++rank) {
       const auto local = t.nodes_of(rank);
       for (std::uint32_t j = 0; j < t.max_micros(); ++j)
@@ -272,8 +273,8 @@ class planner {
                                    " live activations per rank; nearest ", m.peak_activations}));
     for (std::size_t r = 0; r < m.ranks.size(); ++r)
       if (m.ranks[r].peak_bytes > limits_.memory.bytes[r])
-        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
-                                     r, "; nearest ", m.ranks[r].peak_bytes}));
+        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r],
+                                     " bytes on rank ", r, "; nearest ", m.ranks[r].peak_bytes}));
     throw schedule_error("plan() finds no schedule within the limits of memory");
   }
 
@@ -303,10 +304,10 @@ plan_result plan(const plan_problem& problem, const Costs& costs, const plan_lim
   check(limits.memory, where.ranks());
   for (const schedule& s : limits.starts) {
     require_valid(s);
-    if (s.micro != problem.micro || s.forward_only != problem.forward_only ||
-        !same_stages_on_ranks(s.placement, where))
-      throw schedule_error(detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ",
-                                           s.micro, " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
+    if (s.micro != problem.micro || s.forward_only != problem.forward_only || !same_stages_on_ranks(s.placement, where))
+      throw schedule_error(
+          detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ", s.micro,
+                          " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
   }
   return detail::planner(own, costs, limits).run();
 }

@@ -95,25 +95,41 @@ class small_least_squares {
     groups.push_back(std::move(group));
   }
 
-  // The normal equations, with a very small pull towards the ratios.
+  // Each round solves the normal equations with a very small pull towards the result of the round before, which moves only what
+  // they leave open: the first one towards the ratios, the others to where the pull no longer matters.
   std::vector<double> solve(const std::vector<bool>& fixed) const {
-    const std::size_t n = ratios_.size();
-    std::vector<std::vector<double>> a(n, std::vector<double>(n + 1, 0));
-    double along = 0, square = 0, largest = 0;
+    constexpr int rounds = 3;
+    std::vector<double> x = scaled_ratios();
+    for (int round = 0; round < rounds; ++round) x = solve_near(x, fixed);
+    return x;
+  }
+  // The multiple of the ratios that fits best.
+  std::vector<double> scaled_ratios() const {
+    double along = 0, square = 0;
     for (std::size_t r = 0; r < rows_.size(); ++r) {
       double of_ratios = 0;
+      for (std::size_t i = 0; i < ratios_.size(); ++i) of_ratios += rows_[r][i] * ratios_[i];
+      along += of_ratios * values_[r], square += of_ratios * of_ratios;
+    }
+    std::vector<double> scaled = ratios_;
+    for (double& ratio : scaled) ratio *= square > 0 ? along / square : 0;
+    return scaled;
+  }
+  std::vector<double> solve_near(const std::vector<double>& target, const std::vector<bool>& fixed) const {
+    const std::size_t n = ratios_.size();
+    std::vector<std::vector<double>> a(n, std::vector<double>(n + 1, 0));
+    double largest = 0;
+    for (std::size_t r = 0; r < rows_.size(); ++r)
       for (std::size_t i = 0; i < n; ++i) {
-        of_ratios += rows_[r][i] * ratios_[i];
         for (std::size_t k = 0; k < n; ++k) a[i][k] += rows_[r][i] * rows_[r][k];
         a[i][n] += rows_[r][i] * values_[r];
       }
-      along += of_ratios * values_[r], square += of_ratios * of_ratios;
-    }
     for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, a[i][i]);
-    const double pull = std::max(largest, 1.0) * 1e-10, scale = square > 0 ? along / square : 0;
+    const double pull = std::max(largest, 1.0) * 1e-10;
+    for (std::size_t i = 0; i < n; ++i) a[i][i] += pull, a[i][n] += pull * target[i];
     for (std::size_t i = 0; i < n; ++i) {
-      a[i][i] += pull, a[i][n] += pull * scale * ratios_[i];
       if (!fixed[i]) continue;
+      for (std::vector<double>& row : a) row[i] = 0;  // no other row takes part: the result is 0 to the bit
       a[i].assign(n + 1, 0);
       a[i][i] = 1;
     }

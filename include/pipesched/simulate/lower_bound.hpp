@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
@@ -56,40 +57,50 @@ constexpr lower_bound_result lower_bound(const schedule& s, const Costs& costs) 
   return all.best();
 }
 
-/// The bound in words: "rank 3: at most 12 pairs of a forward and a backward, as 8 forwards start before the first backward,
-/// which cannot begin before 836; forwards and gradients of the rank, its pairs, and their tail take until 3913.49".
+namespace detail {
+
+inline std::string number_text(double value) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.10g", value);
+  return text.data();
+}
+inline std::string count_text(std::uint32_t n, std::string_view what) {
+  return std::to_string(n) + " " + std::string(what) + (n == 1 ? "" : "s");
+}
+
+}  // namespace detail
+
+/// The bound in words, with its numbers: "rank 3: no backward can begin before 1113.95; 8 forwards begin before it, so at most
+/// 12 pairs of a forward and a backward are possible; forwards and gradients of the rank, its pairs, and their tail".
 inline std::string describe_bound(const lower_bound_result& b) {
-  const auto number = [](double value) {
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "%.10g", value);
-    return std::string(text.data());
-  };
-  const std::string reason(b.reason);
-  if (b.forwards == 0)
-    return b.reason.find("rank") == b.reason.npos ? reason : "rank " + std::to_string(b.rank) + ": " + reason;
-  const auto count = [](std::uint32_t n, const std::string& what) {
-    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
-  };
-  std::string text = "rank " + std::to_string(b.rank) + ": ";
-  if (b.max_live > 0) text += "at most " + count(b.max_live, "activation") + " at a time; ";
-  if (b.max_pairs > 0) text += "at most " + count(b.max_pairs, "pair") + " of a forward and a backward, as ";
-  text += count(b.forwards, "forward") + (b.forwards == 1 ? " starts" : " start") +
-          " before the first backward, which cannot begin before " + number(b.first_backward) + "; " + reason +
-          " take until " + number(b.makespan);
-  return text;
+  using detail::count_text, detail::number_text;
+  const bool of_rank = b.max_live > 0 || b.reason.find("rank") != b.reason.npos;
+  std::string text;
+  if (of_rank) text += "rank " + std::to_string(b.rank) + ": ";
+  if (b.max_live > 0) text += "at most " + count_text(b.max_live, "activation") + " fit; ";
+  if (b.forwards > 0) {
+    text += "no backward can begin before " + number_text(b.first_backward) + "; " + count_text(b.forwards, "forward") +
+            (b.forwards == 1 ? " begins" : " begin") + " before it";
+    if (b.max_pairs > 0)
+      text += ", so at most " + count_text(b.max_pairs, "pair") + " of a forward and a backward " +
+              (b.max_pairs == 1 ? "is" : "are") + " possible";
+    text += "; ";
+  } else if (of_rank && b.first_forward > 0) {
+    text += "no forward can begin before " + number_text(b.first_forward) + "; ";
+  }
+  if (b.min_pairs > 0)
+    text += "at least " + count_text(b.min_pairs, "pair") + (b.min_pairs == 1 ? " is" : " are") +
+            " needed to end in time; ";
+  return text + std::string(b.reason);
 }
 
 /// "makespan 66, at least 63, gap 4.8 %".
 inline std::string format_optimality_gap(double makespan, const lower_bound_result& bound) {
-  const auto number = [](double value) {
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "%.10g", value);
-    return std::string(text.data());
-  };
+  using detail::number_text;
   std::array<char, 32> gap{"infinite"};
   if (bound.makespan > 0 || bound.gap(makespan) == 0)
     std::snprintf(gap.data(), gap.size(), "%.1f %%", 100 * bound.gap(makespan));
-  return "makespan " + number(makespan) + ", at least " + number(bound.makespan) + ", gap " + gap.data();
+  return "makespan " + number_text(makespan) + ", at least " + number_text(bound.makespan) + ", gap " + gap.data();
 }
 
 }  // namespace pipesched

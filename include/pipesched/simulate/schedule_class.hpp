@@ -75,11 +75,14 @@ struct lower_bound_result {
   std::string_view reason =
       "ops alone take no time";  ///< the bound that is largest; describe_bound() gives its numbers
 
-  // Of a bound by the pairs of a rank: the schedules that it is least for.
+  double first_forward = 0;  ///< of a bound of one rank: no forward of the rank starts earlier
+
+  // Of a bound by pairs, for the schedules that it is least for; 0 where it says nothing of them.
   double first_backward = 0;    ///< no backward of the rank starts earlier
-  std::uint32_t forwards = 0;   ///< those that start before the first backward; 0: not a bound by pairs
+  std::uint32_t forwards = 0;   ///< those of the rank that start before its first backward
   std::uint32_t max_pairs = 0;  ///< most pairs of a forward and a backward then
-  std::uint32_t max_live = 0;   ///< most activations of one stage that the memory of the rank holds; 0: no limit
+  std::uint32_t min_pairs = 0;  ///< fewest pairs with which the rank can end in time
+  std::uint32_t max_live = 0;   ///< most activations of one stage that the memory of the rank holds
 
   /// Distance of a makespan from the bound: (of - bound) / bound; 0 if it is rounding alone, infinite above a bound of 0.
   constexpr double gap(double of) const noexcept { return of - makespan > 1e-9 * of ? (of - makespan) / makespan : 0; }

@@ -69,7 +69,9 @@ class simulation {
   constexpr simulation(timeline& t, const Costs& costs)
       : t_(t), s_(t.schedule), costs_(costs), arrival_(s_, absent), done_(s_.pp(), 0) {}
 
+  /// Overwrites the intervals. A second run, for costs that have changed since, allocates nothing.
   constexpr void run() {
+    if (std::exchange(has_run_, true)) arrival_.fill(absent), std::fill(done_.begin(), done_.end(), 0);
     for (std::uint32_t rank = s_.pp(); rank-- > 0;) runnable_.push_back(rank);
     while (!runnable_.empty()) {
       const std::uint32_t rank = runnable_.back();
@@ -139,6 +141,7 @@ class simulation {
   tensor_table<double> arrival_;
   std::vector<std::size_t> done_;
   std::vector<std::uint32_t> runnable_;
+  bool has_run_ = false;
 };
 
 }  // namespace detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The library's families on a given placement, as starts of a search and as what a plan must not fall behind.
+// The library's families on a given placement, as starts of a search and as what a plan must not be longer than.
 
 #include <cstdint>
 #include <optional>

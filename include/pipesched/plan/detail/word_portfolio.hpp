@@ -22,7 +22,7 @@
 
 namespace pipesched::detail {
 
-/// Counts what a search has simulated, in ops, and asks now and then whether it shall go on.
+/// Counts what a search has simulated, in ops, and asks now and then whether it shall continue.
 class search_monitor {
  public:
   /// @param report  gets the ops so far and the best makespan; false: stop. Called by one thread at a time
@@ -48,7 +48,7 @@ class search_monitor {
 
 // One annealing.
 struct word_chain {
-  const words* start = nullptr;
+  const word_rows* start = nullptr;
   double hot = 0, cold = 0;
   std::size_t weights = 0;
   std::uint64_t evaluations = 0, seed = 0;
@@ -69,22 +69,22 @@ void run_on_threads(std::size_t count, unsigned threads, Work&& work) {
 class word_portfolio {
  public:
   /// @pre there is a start, and all run. The best come first.
-  word_portfolio(const word_table& t, std::vector<words> starts, std::uint64_t seed, unsigned threads,
+  word_portfolio(const word_table& t, std::vector<word_rows> starts, std::uint64_t seed, unsigned threads,
                  search_monitor& monitor)
       : t_(&t), starts_(std::move(starts)), seed_(seed), threads_(threads), monitor_(&monitor) {
     best_ = starts_.front();
     best_score_ = word_search(t, best_, seed).best_score();
   }
 
-  const words& best() const noexcept { return best_; }
+  const word_rows& best() const noexcept { return best_; }
 
   /// @param heat  factor on all temperatures
   void run(std::uint64_t evaluations, double heat = 1) {
     const auto share = [&](double part) { return static_cast<std::uint64_t>(part * static_cast<double>(evaluations)); };
     const auto ops = static_cast<double>(t_->ops());
     // A chain is worth its while from some 150 evaluations per op on, and more where there are many.
-    const auto count = static_cast<std::size_t>(std::clamp<double>(
-        static_cast<double>(share(0.6)) / (ops * (120 + ops / 5)), 1, chains_.size()));
+    const auto count = static_cast<std::size_t>(
+        std::clamp<double>(static_cast<double>(share(0.6)) / (ops * (120 + ops / 5)), 1, chains_.size()));
     const double per_op = static_cast<double>(share(0.6) / count) / static_cast<double>(t_->ops());
     heat *= std::clamp(std::sqrt(per_op / 150), 0.15, 1.0);
     std::vector<word_chain> all;
@@ -97,7 +97,7 @@ class word_portfolio {
                      .seed = next_seed()});
     run(all);
     for (const double hot : {0.03, 0.015}) {
-      const words from = best_;
+      const word_rows from = best_;
       const std::size_t warm = std::max<std::size_t>(1, count / 2);
       all.clear();
       for (std::size_t i = 0; i < warm; ++i)
@@ -130,7 +130,7 @@ class word_portfolio {
 
   void run(const std::vector<word_chain>& all) {
     struct result {
-      words best;
+      word_rows best;
       double score = 0;
     };
     std::vector<result> results(all.size());
@@ -149,11 +149,11 @@ class word_portfolio {
   }
 
   const word_table* t_;
-  std::vector<words> starts_;
+  std::vector<word_rows> starts_;
   std::uint64_t seed_;
   unsigned threads_;
   search_monitor* monitor_;
-  words best_;
+  word_rows best_;
   double best_score_ = 0;
 };
 

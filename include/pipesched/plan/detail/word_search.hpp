@@ -21,18 +21,18 @@ namespace pipesched::detail {
 class word_search {
  public:
   /// @pre the words run. @param t  must outlive this. @param weights  W's are given places, too, in this many of 24 moves
-  word_search(const word_table& t, words start, std::uint64_t seed, std::size_t weights = 0)
+  word_search(const word_table& t, word_rows start, std::uint64_t seed, std::size_t weights = 0)
       : t_(&t), sim_(t), now_(std::move(start)), weights_(t.forward_only() ? 0 : weights), random_(seed) {
     for (std::size_t r = 0; r < t.ranks(); ++r)
       for (const word_cell& c : t.kinds(r))
         if (!c.is_weight() && c.passes[0] == pass::forward) unit_ = std::max(unit_, c.size() == 1 ? c.duration : 0);
     const word_times times = sim_.run(now_);
     score_ = score(times);
-    best_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
+    best_ = before_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
     find_critical();
   }
 
-  const words& best() const noexcept { return best_; }
+  const word_rows& best() const noexcept { return best_; }
   double best_score() const noexcept { return best_score_; }
 
   /// Anneals for some evaluations, from one temperature to another, in parts of the longest F. Simulations of any kind count.
@@ -63,7 +63,7 @@ class word_search {
         if (score_ < best_score_) best_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
         if (++accepted % 50 == 0) find_critical();
       } else {
-        now_[changed_].swap(before_);
+        undo();
       }
     }
     go_on(evaluations_ - reported, best_makespan_);
@@ -82,14 +82,9 @@ class word_search {
     for (std::size_t r = 0; r < events.size(); ++r)
       if (!events[r].empty() && (events[rank].empty() || events[r].back().end > events[rank].back().end)) rank = r;
     if (events[rank].empty()) return;
-    index_.assign(events.size(), {});
-    for (std::size_t r = 0; r < events.size(); ++r) {
-      std::uint32_t cells = 0;
-      for (const word_event& e : events[r]) index_[r].push_back(cells), cells += !e.weight;
-    }
     for (std::size_t i = events[rank].size() - 1;;) {
       const word_event& e = events[rank][i];
-      critical_.push_back({static_cast<std::uint32_t>(rank), index_[rank][i]});
+      critical_.push_back({static_cast<std::uint32_t>(rank), e.place});
       if (e.cause != word_event::self)
         rank = e.cause_rank, i = e.cause;
       else if (i > 0)
@@ -116,11 +111,20 @@ class word_search {
     return static_cast<std::size_t>(std::clamp<std::int64_t>(at, 0, static_cast<std::int64_t>(size) - 1));
   }
 
-  // Changes one row; false if nothing came of it.
+  // Keeps a row as it is, for undo().
+  std::vector<std::uint16_t>& change(std::size_t r) {
+    if (std::find(changed_.begin(), changed_.end(), r) == changed_.end()) changed_.push_back(r), before_[r] = now_[r];
+    return now_[r];
+  }
+  void undo() {
+    for (const std::size_t r : changed_) now_[r].swap(before_[r]);
+  }
+
+  // Changes a row or more; false if nothing came of it.
   bool move() {
     const auto [r, i] = pick();
-    auto& row = now_[r];
-    before_ = row, changed_ = r;
+    changed_.clear();
+    auto& row = change(r);
     if (row.size() < 2) return false;
     if (t_->kind(r, row[i]).is_weight()) {
       if (random_.below(2) != 0) return shift(row, i);
@@ -129,7 +133,8 @@ class word_search {
     }
     const std::size_t what = random_.below(24 + weights_);
     const bool pair = t_->kind(r, row[i]).size() == 2;
-    if (what < 9) return shift(row, i);
+    if (what < 7) return shift(row, i);
+    if (what < 9) return shift_along(r, i);
     if (what < 12) return pair ? separate(row, r, i) : join(row, r, i);
     if (what < 19) return exchange(row, r, i);
     if (what < 24) return change_form(row, r, i);
@@ -148,6 +153,44 @@ class word_search {
       std::rotate(at(i), at(i + 1), at(j + 1));
     else
       std::rotate(at(j), at(i), at(i + 1));
+    return true;
+  }
+
+  // Moves the cell of an op, and those of the same micro-batch on the stages that follow.
+  bool shift_along(std::size_t r, std::size_t i) {
+    const word_cell& c = t_->kind(r, now_[r][i]);
+    const std::size_t k = random_.below(c.size());
+    std::uint16_t node = c.nodes[k];
+    const bool forward = c.passes[k] == pass::forward;
+    const auto is_same = [&](const word_cell& other, std::size_t l) {
+      return other.nodes[l] == node && (other.passes[l] == pass::forward) == forward;
+    };
+    std::size_t before = 0;  // earlier micro-batches
+    for (std::size_t at = 0; at < i; ++at) {
+      const word_cell& other = t_->kind(r, now_[r][at]);
+      for (std::size_t l = 0; l < other.size(); ++l) before += is_same(other, l);
+    }
+    if (k == 1 && is_same(c, 0)) ++before;
+    const auto by = static_cast<std::int64_t>(1 + random_.below(3)) * (random_.below(2) == 0 ? 1 : -1);
+    for (std::size_t stages = 2 + random_.below(t_->nodes().size()); stages > 0; --stages) {
+      const std::size_t rank = t_->nodes()[node].rank;
+      auto& row = change(rank);
+      std::size_t at = 0, seen = 0;
+      for (; at < row.size(); ++at) {
+        const word_cell& other = t_->kind(rank, row[at]);
+        for (std::size_t l = 0; l < other.size(); ++l) seen += is_same(other, l);
+        if (seen > before) break;
+      }
+      if (at == row.size()) break;
+      const word_cell& found = t_->kind(rank, row[at]);
+      const std::size_t l = is_same(found, 0) ? 0 : 1;
+      const std::uint16_t next = found.gives[l];
+      rotate(row, at,
+             static_cast<std::size_t>(
+                 std::clamp<std::int64_t>(static_cast<std::int64_t>(at) + by, 0, std::ssize(row) - 1)));
+      if (next == word_cell::none || (next % 2 == 0) != forward) break;
+      node = static_cast<std::uint16_t>(next / 2);
+    }
     return true;
   }
 
@@ -209,14 +252,14 @@ class word_search {
 
   const word_table* t_;
   word_simulator sim_;
-  words now_, best_;
-  std::vector<std::uint16_t> before_;
-  std::size_t changed_ = 0, weights_ = 0;
+  word_rows now_, best_;
+  word_rows before_;                  // by rank, of those that changed
+  std::vector<std::size_t> changed_;  // ranks
+  std::size_t weights_ = 0;
   double score_ = 0, best_score_ = 0, best_makespan_ = 0, unit_ = 0;
   std::uint64_t evaluations_ = 0;
   random_numbers random_;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> critical_;  // rank and place in its word
-  std::vector<std::vector<std::uint32_t>> index_;                   // [rank][event]: the place of its cell or the next
 };
 
 }  // namespace pipesched::detail

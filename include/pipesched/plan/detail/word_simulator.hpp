@@ -20,7 +20,7 @@
 namespace pipesched::detail {
 
 /// One word per rank: the kinds of its cells. Of the W's only those are there that run at a given place.
-using words = std::vector<std::vector<std::uint16_t>>;
+using word_rows = std::vector<std::vector<std::uint16_t>>;
 
 /// The end of the last rank, and the sum of the ends of all; infinite if a rank waits for ever or lacks memory.
 struct word_times {
@@ -30,9 +30,10 @@ struct word_times {
 /// A cell of words as it ran.
 struct word_event {
   double start = 0, end = 0;
-  std::uint16_t kind = 0;            // a node's, if it is a W
+  std::uint16_t kind = 0;  // a node's, if it is a W
   bool weight = false;
-  std::array<std::uint32_t, 2> micros{};                 // by op, among those of its node
+  std::uint32_t place = 0;                                 // in its word; of a W, that of the cell to come
+  std::array<std::uint32_t, 2> micros{};                   // by op, among those of its node
   std::uint32_t cause_rank = 0, cause = word_event::self;  // the event that it waited for; self: the one before
   static constexpr std::uint32_t self = 0xFFFF'FFFF;
 };
@@ -40,8 +41,12 @@ struct word_event {
 class word_simulator {
  public:
   explicit word_simulator(const word_table& t)
-      : t_(&t), stride_(t.max_micros() + 1), arrivals_(2 * t.nodes().size() * stride_), queues_(2 * t.nodes().size()),
-        ranks_(t.ranks()), stack_(t.ranks()) {
+      : t_(&t),
+        stride_(t.max_micros() + 1),
+        arrivals_(2 * t.nodes().size() * stride_),
+        queues_(2 * t.nodes().size()),
+        ranks_(t.ranks()),
+        stack_(t.ranks()) {
     std::size_t most = 0;
     for (std::size_t r = 0; r < t.ranks(); ++r) {
       std::size_t micros = 0;
@@ -52,10 +57,10 @@ class word_simulator {
   }
 
   /// Neither allocates nor throws. Linear in the ops.
-  word_times run(const words& w) { return t_->alike() ? run_all<false, true>(w) : run_all<false, false>(w); }
+  word_times run(const word_rows& w) { return t_->alike() ? run_all<false, true>(w) : run_all<false, false>(w); }
 
   /// The same, and keeps what each rank did. Only as far as it went, if a rank waits for ever.
-  word_times record(const words& w) {
+  word_times record(const word_rows& w) {
     events_.assign(w.size(), {});
     producers_.assign(arrivals_.size(), {});
     return t_->alike() ? run_all<true, true>(w) : run_all<true, false>(w);
@@ -78,7 +83,7 @@ class word_simulator {
   };
 
   template <bool Record, bool Alike>
-  word_times run_all(const words& w) {
+  word_times run_all(const word_rows& w) {
     std::fill(queues_.begin(), queues_.end(), queue{});
     std::fill(ranks_.begin(), ranks_.end(), rank_state{});
     full_ = ranks_.size();
@@ -129,7 +134,8 @@ class word_simulator {
       }
       if constexpr (!Alike) exact_ = t_->exact(r, kind, micros);
       const word_cell& c = Alike ? kind : exact_;
-      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before)) run_weight<Record, Alike>(r, s);
+      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before))
+        run_weight<Record, Alike>(r, s);
       while (s.level + c.rise + c.transient > cap && s.delayed_begin < s.delayed_end)
         if (!run_weight<Record, Alike>(r, s)) return false;
       if (s.level + c.rise + c.transient > cap) {
@@ -169,7 +175,7 @@ class word_simulator {
     }
     s.free = start + c.duration;
     if constexpr (Record) {
-      word_event e{.start = start, .end = s.free, .kind = kind, .micros = micros};
+      word_event e{.start = start, .end = s.free, .kind = kind, .place = s.next, .micros = micros};
       if (cause != none) e.cause_rank = producers_[cause].first, e.cause = producers_[cause].second;
       events_[r].push_back(e);
     }
@@ -195,7 +201,7 @@ class word_simulator {
       return false;
     }
     if constexpr (Record) {
-      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true};
+      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true, .place = s.next};
       e.micros[0] = delayed_micros_[at];
       events_[r].push_back(e);
     }

@@ -18,8 +18,8 @@
 namespace pipesched::detail {
 
 /// Words that run within the memory: where an F does not fit, the next backward of its rank comes first. Nothing if that ends
-/// in a circle. Counts its simulations in `evaluations`.
-inline std::optional<words> repaired(const word_table& t, words w, std::uint64_t& evaluations) {
+/// in a cycle. Counts its simulations in `evaluations`.
+inline std::optional<word_rows> repaired(const word_table& t, word_rows w, std::uint64_t& evaluations) {
   word_simulator sim(t);
   for (std::size_t tries = 0; tries < 4 * t.ops(); ++tries) {
     ++evaluations;
@@ -29,7 +29,9 @@ inline std::optional<words> repaired(const word_table& t, words w, std::uint64_t
     auto& row = w[rank];
     const std::size_t at = sim.position(rank);
     std::size_t i = at;
-    const auto has_backward = [&](const word_cell& c) { return !c.is_weight() && c.passes[c.size() - 1] != pass::forward; };
+    const auto has_backward = [&](const word_cell& c) {
+      return !c.is_weight() && c.passes[c.size() - 1] != pass::forward;
+    };
     const auto has_forward = [&](const word_cell& c) { return c.passes[0] == pass::forward; };
     if (at >= row.size() || !has_forward(t.kind(rank, row[at]))) return std::nullopt;
     while (i < row.size() && !has_backward(t.kind(rank, row[i]))) ++i;
@@ -72,16 +74,16 @@ inline std::size_t balanced_part(const word_table& t, std::size_t rank, const st
 /// Words for more micro-batches: a part of every row's middle is repeated, at the place where the result is shortest. Nothing
 /// if no place will do.
 /// @param t      the longer problem, of which the words have `more` micro-batches per node too few
-inline std::optional<words> lengthened(const word_table& t, const words& w, std::uint32_t more,
-                                       std::uint64_t& evaluations) {
+inline std::optional<word_rows> lengthened(const word_table& t, const word_rows& w, std::uint32_t more,
+                                           std::uint64_t& evaluations) {
   word_simulator sim(t);
-  std::optional<words> best;
+  std::optional<word_rows> best;
   double shortest = std::numeric_limits<double>::infinity();
   constexpr std::size_t places = 48;
   for (const std::size_t times : {std::size_t{1}, std::size_t{2}}) {
     if (more % times != 0) continue;
     for (std::size_t place = 0; place < places; ++place) {
-      words longer(w.size());
+      word_rows longer(w.size());
       bool complete = true;
       for (std::size_t r = 0; r < w.size() && complete; ++r) {
         std::size_t begin = w[r].size() * (place + 4) / (places + 8), length = 0;

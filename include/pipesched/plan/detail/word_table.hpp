@@ -43,12 +43,12 @@ struct word_cell {
   static constexpr std::uint16_t none = 0xFFFF;
 
   double duration = 0;
-  double before = 0, after = 0;    // time that messages keep the rank busy
-  std::array<double, 2> arrives{};  // of the outputs
+  double before = 0, after = 0;                                       // time that messages keep the rank busy
+  std::array<double, 2> arrives{};                                    // of the outputs
   std::array<std::uint16_t, 2> takes{none, none}, gives{none, none};  // queues; those that it takes count its ops, too
   std::array<bool, 2> is_source{};                                    // F's of the first stage, which wait for nothing
   std::array<std::uint16_t, 2> delays{none, none};                    // nodes whose W is to come
-  double rise = 0, transient = 0, fall = 0;                           // of memory: at the start, while it runs, at the end
+  double rise = 0, transient = 0, fall = 0;  // of memory: at the start, while it runs, at the end
 
   std::array<std::uint16_t, 2> nodes{none, none};
   std::array<pass, 2> passes{pass::none, pass::none};
@@ -93,12 +93,15 @@ class word_table {
       std::iota(order_[replica].begin(), order_[replica].end(), replica == 0 ? 0 : second);
     }
     if (!micro_batches_alike(costs)) {
-      exact_cell_ = [&costs](const word_table& t, std::uint32_t rank, const cell& c) { return t.price(rank, c, costs); };
+      exact_cell_ = [&costs](const word_table& t, std::uint32_t rank, const cell& c) {
+        return t.price(rank, c, costs);
+      };
       exact_weight_ = [&costs](const word_table& t, std::uint16_t node, std::uint32_t j) {
         return t.price_weight(node, j, costs);
       };
     }
-    for (std::uint16_t n = 0; n < nodes_.size(); ++n) weights_.push_back(nodes_[n].micros == 0 ? word_weight{} : price_weight(n, 0, costs));
+    for (std::uint16_t n = 0; n < nodes_.size(); ++n)
+      weights_.push_back(nodes_[n].micros == 0 ? word_weight{} : price_weight(n, 0, costs));
     for (std::uint32_t rank = 0; rank < where.ranks(); ++rank) {
       caps_.push_back(by_bytes_          ? caps.bytes[rank] * (1 + 1e-12)
                       : caps.activations ? *caps.activations * static_cast<double>(units_[rank].share) * (1 + 1e-12)
@@ -123,7 +126,8 @@ class word_table {
   bool alike() const noexcept { return !exact_cell_; }
   word_cell exact(std::uint32_t rank, const word_cell& c, std::array<std::uint32_t, 2> micros) const {
     const op first = op_at(c.nodes[0], c.passes[0], micros[0]);
-    return exact_cell_(*this, rank, c.size() == 1 ? cell(first) : cell(first, op_at(c.nodes[1], c.passes[1], micros[1])));
+    return exact_cell_(*this, rank,
+                       c.size() == 1 ? cell(first) : cell(first, op_at(c.nodes[1], c.passes[1], micros[1])));
   }
   word_weight exact_weight(std::uint16_t node, std::uint32_t j) const { return exact_weight_(*this, node, j); }
   /// The micro-batches of a replica in the order in which all its stages run them.
@@ -239,8 +243,7 @@ class word_table {
     const std::uint32_t micros = replica == 0 ? second : shape_.micro - second;
     const std::uint32_t rank = where.rank_of_stage(replica)[stage];
     locals_[rank].push_back(static_cast<std::uint16_t>(nodes_.size()));
-    nodes_.push_back(
-        {static_cast<std::uint16_t>(replica), static_cast<std::uint16_t>(stage), rank, micros});
+    nodes_.push_back({static_cast<std::uint16_t>(replica), static_cast<std::uint16_t>(stage), rank, micros});
   }
 
   template <typename Costs>
@@ -341,10 +344,10 @@ class word_table {
   word_weight price_weight(std::uint16_t node, std::uint32_t j, const Costs& costs) const {
     if (forward_only()) return {};
     const op w = with_pass(op_at(node, pass::forward, j), pass::backward_weight);
-    return {.duration = duration_of(costs, nodes_[node].rank, cell(w)),
-            .transient = by_bytes_ ? transient_of(costs, w) : 0,
-            .fall = by_bytes_ ? -bytes_of(costs, w, pass::backward_weight)
-                              : -activations_of(node, pass::backward_weight)};
+    return {
+        .duration = duration_of(costs, nodes_[node].rank, cell(w)),
+        .transient = by_bytes_ ? transient_of(costs, w) : 0,
+        .fall = by_bytes_ ? -bytes_of(costs, w, pass::backward_weight) : -activations_of(node, pass::backward_weight)};
   }
 
   schedule shape_;  // without cells
@@ -358,7 +361,8 @@ class word_table {
   std::vector<std::vector<std::uint16_t>> lone_, pairs_;  // [rank][op], [rank][op x op]
   std::vector<word_weight> weights_;
   std::array<std::vector<std::uint32_t>, 2> order_;
-  std::function<word_cell(const word_table&, std::uint32_t, const cell&)> exact_cell_;  // empty: micro-batches are alike
+  std::function<word_cell(const word_table&, std::uint32_t, const cell&)>
+      exact_cell_;  // empty: micro-batches are alike
   std::function<word_weight(const word_table&, std::uint16_t, std::uint32_t)> exact_weight_;
 };
 

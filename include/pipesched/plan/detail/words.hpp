@@ -35,8 +35,8 @@ inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t 
 
 /// The words of a schedule with the same placement and micro-batches: its rows without numbers and R's, and without W's
 /// unless they keep their places. A pair that may not be used becomes two cells.
-inline words words_of(const word_table& t, const schedule& s, bool keep_weights) {
-  words w(s.pp());
+inline word_rows words_of(const word_table& t, const schedule& s, bool keep_weights) {
+  word_rows w(s.pp());
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
     const auto local = t.nodes_of(rank);
     for (const cell& c : s[rank]) {
@@ -64,7 +64,7 @@ inline words words_of(const word_table& t, const schedule& s, bool keep_weights)
 }
 
 /// The words of all ranks from those of a folded problem. @pre t.folded()
-inline words unfold(const word_table& t, words half) {
+inline word_rows unfold(const word_table& t, word_rows half) {
   const std::size_t ranks = t.ranks();
   half.resize(ranks);
   for (std::size_t rank = 0; rank < ranks / 2; ++rank)
@@ -73,7 +73,7 @@ inline words unfold(const word_table& t, words half) {
 }
 
 /// The schedule that words stand for, W's where the simulator puts them. @pre the words run
-inline schedule schedule_of(const word_table& t, const words& w) {
+inline schedule schedule_of(const word_table& t, const word_rows& w) {
   word_simulator sim(t);
   sim.record(w);
   schedule s = t.shape();

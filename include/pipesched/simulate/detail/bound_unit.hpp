@@ -49,8 +49,12 @@ struct bound_unit {
     double alone = 0;  // duration in a cell of its own
     double share = 0;  // the same, or half of a pair if that is less
     double busy = 0;   // least duration of a cell
-    double apart = 0;  // the same, of a cell without an F
     double step = 0;   // least time from the start of a cell until the next op of the chain can start, without transfer
+
+    // Least duration and step of a cell that holds forwards alone.
+    double forward_busy = 0, forward_step = 0;
+    // Least duration and step of a cell of an F and a backward, and of any other.
+    double paired_busy = 0, paired_step = 0, apart_busy = 0, apart_step = 0;
     double slack = 0;  // most time from the release of the output to the end of a cell
 
     // Most time that a cell saves against its ops alone, by partner: F; B or I; W. The last: `alone` - duration with a W.
@@ -67,9 +71,11 @@ struct bound_unit {
 
   double after_forward = 0, after_gradient = 0;  // transfers of the outputs
 
-  // Earliest start of F, earliest start of the backward, and least time after the release of this unit's output until the
-  // micro-batch has passed the stages that follow.
+  // Least time from the start of the micro-batch to the start of this F and of this backward, and after the release of this
+  // unit's output until the micro-batch has passed the stages that follow.
   double head = 0, back = 0, tail = 0;
+  // Earliest start of F and of the backward in the step.
+  double first_forward = 0, first_backward = 0;
 
   constexpr least& of(pass p) { return by_pass[static_cast<std::size_t>(p)]; }
   constexpr const least& of(pass p) const { return by_pass[static_cast<std::size_t>(p)]; }

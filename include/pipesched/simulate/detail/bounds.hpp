@@ -19,16 +19,16 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
-#include "pipesched/simulate/detail/rank_bounds.hpp"
+#include "pipesched/simulate/detail/rank_pair_bounds.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
 
 template <typename Costs>
-class bounds : private rank_bounds {
+class bounds : private rank_pair_bounds {
  public:
   constexpr bounds(const placement& where, std::uint32_t micro, const Costs& costs, const schedule_class& of)
-      : rank_bounds(where, micro, of), costs_(costs) {
+      : rank_pair_bounds(where, micro, of), costs_(costs) {
     passes_.push_back(pass::forward);
     if (!class_.forward_only) passes_.push_back(pass::backward);
     const bool frozen =
@@ -59,25 +59,25 @@ class bounds : private rank_bounds {
   }
 
   constexpr lower_bound_result best() {
-    for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank) {
-      const auto& hosted = hosted_[rank];
+    for (const auto& hosted : hosted_) {
       for (std::size_t u : hosted) look_at_plain_cells(units_[u]);
       if (class_.recompute && !class_.pairs.empty())
         for (std::size_t a : hosted)
           for (std::size_t b : hosted) look_at_recompute(units_[a], units_[b]);
-      pairs_.emplace_back(hosted.size());
-      if (!class_.pairs.empty())
-        for (std::size_t a = 0; a < hosted.size(); ++a)
-          for (std::size_t b = 0; b < hosted.size(); ++b) look_at_pairs(rank, a, b);
+      for_each_pair(hosted, [&](bound_unit& a, std::size_t, pass first, bound_unit& b, std::size_t, pass second,
+                                const cell& c) { look_at_pair(a.of(first), b.of(second), c); });
       for (std::size_t u : hosted) set_frozen(units_[u]), set_whole(units_[u]), set_bytes(units_[u]);
     }
     for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_heads(&units_[chain]);
+    set_first_starts();
     for (const auto& hosted : hosted_) set_rests(hosted);
     for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) set_tails(&units_[chain]);
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
       if (!hosted_[rank].empty()) bound_rank(rank);
-    for (std::uint32_t rank = 0; rank < p_.ranks() && !class_.forward_only; ++rank)
-      if (!hosted_[rank].empty()) bound_pairs(rank);
+    if (class_.forward_only) return best_;
+    for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
+      if (!hosted_[rank].empty() && may_hold_pairs(hosted_[rank].size())) bound_pairs(rank, pairs_of(hosted_[rank]));
+    bound_lifetimes();
     return best_;
   }
 
@@ -113,15 +113,25 @@ class bounds : private rank_bounds {
     return value;
   }
 
+  static constexpr bool is_forward_backward(const cell& c) {
+    if (!c.overlapped()) return false;
+    const std::size_t F = c[0].pass == pass::forward ? 0 : 1;
+    return c[F].pass == pass::forward && yields_input_gradient(c[1 - F].pass);
+  }
+
   // Updates the least times of the cell's i-th op. If the op has no output, or the next op of the chain is on the same rank,
   // the next op starts after the cell, however early the output is released.
   constexpr void look_at_cell(bound_unit::least& at, const cell& c, std::size_t i, double duration) {
     const double release = output_of(c[i], chain_) ? noted(release_of(costs_, rank_of(c), c, i)) : duration;
     at.busy = std::min(at.busy, duration);
-    if (std::none_of(c.begin(), c.end(), [](op o) { return o.pass == pass::forward; }))
-      at.apart = std::min(at.apart, duration);
     at.share = std::min(at.share, duration / static_cast<double>(c.size()));
-    at.step = std::min(at.step, leaves(c[i]) ? release : std::max(release, duration));
+    const double step = leaves(c[i]) ? release : std::max(release, duration);
+    at.step = std::min(at.step, step);
+    if (std::all_of(c.begin(), c.end(), [](op o) { return o.pass == pass::forward || o.pass == pass::recompute; }))
+      at.forward_busy = std::min(at.forward_busy, duration), at.forward_step = std::min(at.forward_step, step);
+    const bool paired = is_forward_backward(c);
+    double &busy_so = paired ? at.paired_busy : at.apart_busy, &step_so = paired ? at.paired_step : at.apart_step;
+    busy_so = std::min(busy_so, duration), step_so = std::min(step_so, step);
     if (leaves(c[i])) at.slack = std::max(at.slack, duration - release);
   }
 
@@ -135,7 +145,16 @@ class bounds : private rank_bounds {
   constexpr void look_at_plain_cells(bound_unit& u) {
     for (pass p : passes_) {
       bound_unit::least& at = u.of(p);
-      at.alone = at.share = at.busy = at.apart = at.step = std::numeric_limits<double>::max(), at.slack = 0;
+      at = {.alone = never,
+            .share = never,
+            .busy = never,
+            .step = never,
+            .forward_busy = never,
+            .forward_step = never,
+            .paired_busy = never,
+            .paired_step = never,
+            .apart_busy = never,
+            .apart_step = never};
       for_each_form(p, [&](pass form) { look_at_lone_cell(at, cell(make(form, u))); });
     }
     u.after_forward = transfer_after(make(pass::forward, u));
@@ -163,25 +182,41 @@ class bounds : private rank_bounds {
       });
   }
 
-  // Takes in the cells with an op of a first and one of b second, and the reverse if the class allows either order.
-  constexpr void look_at_pairs(std::uint32_t rank, std::size_t i, std::size_t j) {
-    bound_unit &a = units_[hosted_[rank][i]], &b = units_[hosted_[rank][j]];
-    for (pass first : passes_)
-      for (pass second : passes_)
-        for_each_form(first, [&](pass x) {
-          for_each_form(second, [&](pass y) {
-            if (!class_.pairs.contains({x, y}) || (!class_.either_order && x > y)) return;
-            const op one = make(x, a), other = make(y, b);
-            if (a.count == 1 && b.count == 1 &&
-                (one == other || depends(one, other, chain_) || depends(other, one, chain_)))
-              return;
-            const double duration = look_at_pair(a.of(first), b.of(second), cell(one, other));
-            if (pairs_counted_) pairs_[rank].note(first, i, second, j, duration);
-          });
-        });
+  // Calls `f` with the overlapped cells of the units of a rank: an op of a first and one of b second, and the reverse if the
+  // class allows either order.
+  template <typename F>
+  constexpr void for_each_pair(const std::vector<std::size_t>& hosted, F&& f) {
+    if (class_.pairs.empty()) return;
+    for (std::size_t i = 0; i < hosted.size(); ++i)
+      for (std::size_t j = 0; j < hosted.size(); ++j)
+        for (pass first : passes_)
+          for (pass second : passes_)
+            for_each_form(first, [&](pass x) {
+              for_each_form(second, [&](pass y) {
+                if (!class_.pairs.contains({x, y}) || (!class_.either_order && x > y)) return;
+                bound_unit &a = units_[hosted[i]], &b = units_[hosted[j]];
+                const op one = make(x, a), other = make(y, b);
+                if (a.count == 1 && b.count == 1 &&
+                    (one == other || depends(one, other, chain_) || depends(other, one, chain_)))
+                  return;
+                f(a, i, first, b, j, second, cell(one, other));
+              });
+            });
   }
 
-  constexpr double look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
+  // The durations of a rank's overlapped cells, if they are not too many to hold.
+  constexpr pair_times pairs_of(const std::vector<std::size_t>& hosted) {
+    pair_times pairs(hosted.size());
+    for_each_pair(hosted, [&](bound_unit&, std::size_t i, pass first, bound_unit&, std::size_t j, pass second,
+                              const cell& c) { pairs.note(first, i, second, j, duration_of(costs_, rank_of(c), c)); });
+    return pairs;
+  }
+  constexpr bool may_hold_pairs(std::size_t units) const {
+    return static_cast<double>(units) * static_cast<double>(units) * static_cast<double>(class_.pairs.pairs().size()) <
+           2e7;
+  }
+
+  constexpr void look_at_pair(bound_unit::least& a, bound_unit::least& b, const cell& c) {
     const double duration = noted(duration_of(costs_, rank_of(c), c)), saving = a.alone + b.alone - duration;
     const auto save = [&](bound_unit::least& at, pass partner) {
       double& most = partner == pass::forward           ? at.with_F
@@ -192,7 +227,6 @@ class bounds : private rank_bounds {
     };
     look_at_cell(a, c, 0, duration), save(a, c[1].pass);
     look_at_cell(b, c, 1, duration), save(b, c[0].pass);
-    return duration;
   }
 
   // A frozen stage has an I in place of its backward, or nothing.
@@ -224,7 +258,7 @@ class bounds : private rank_bounds {
         for_each_form(
             p, [&](pass form) { u.gradient_bytes = std::min(u.gradient_bytes, std::max(0.0, transient(form))); });
     u.frees_all = (!u.whole_backward || kept + bytes(pass::backward) >= -1e-9 * kept) &&
-                  (!u.split_backward || left + bytes(pass::backward_weight) >= -1e-9 * kept);
+                  (!u.split_backward || (left >= 0 && left + bytes(pass::backward_weight) >= -1e-9 * kept));
     u.input_frees = left <= kept && (!u.whole_backward || bytes(pass::backward) <= 0);
   }
 

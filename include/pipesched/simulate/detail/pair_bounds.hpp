@@ -38,13 +38,40 @@ class pair_bounds {
     best_ = {.makespan = std::numeric_limits<double>::infinity()};
     enough_ = enough;
     const std::size_t first = std::min(frame_.min_forwards, forwards_), last = std::min(frame_.max_forwards, forwards_);
-    if (last == forwards_) look_at(last, last);
-    if (first < forwards_) search(first, std::min(last, forwards_ - 1));
+    if (last == forwards_ || last == frame_.full) look_at(last, last);
+    const std::size_t end = std::min(last + 1, std::min(forwards_, frame_.full));
+    if (first < end) search(first, end - 1);
     if (best_.makespan > enough) best_.reason = reason();
     return best_;
   }
 
+  /// The fewest pairs with which the rank may end in time.
+  constexpr std::size_t least_pairs(double makespan) {
+    const std::size_t last = std::min(frame_.max_forwards, forwards_);
+    std::size_t least = std::numeric_limits<std::size_t>::max();
+    if (last == forwards_ || last == frame_.full) least = least_pairs(makespan, last);
+    const std::size_t end = std::min(last + 1, std::min(forwards_, frame_.full));
+    if (end > 0) least = std::min(least, least_pairs(makespan, end - 1));  // the sums are no less for fewer forwards
+    return least;
+  }
+
  private:
+  // For k forwards before the first backward. None if the rank cannot end in time.
+  constexpr std::size_t least_pairs(double makespan, std::size_t forwards) {
+    const std::size_t best = least_over_pairs(forwards, 0).pairs;
+    const auto in_time = [&](std::size_t p) { return at(forwards, p) <= makespan * (1 + 1e-9); };
+    if (!in_time(best)) return std::numeric_limits<std::size_t>::max();
+    std::size_t low = 0, high = best;
+    while (low < high) {
+      const std::size_t middle = low + (high - low) / 2;
+      if (in_time(middle))
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return low;
+  }
+
   struct line {
     double at_0 = 0, slope = 0;  // by j
   };

@@ -29,6 +29,7 @@ struct rank_frame {
   // activations, of one stage each.
   std::size_t min_forwards = 1, max_forwards = 0, min_gradients = 1;
   std::size_t max_live = 0;
+  std::size_t full = std::numeric_limits<std::size_t>::max();  // forwards that leave no room for one more
   double bytes = std::numeric_limits<double>::infinity();
 };
 
@@ -62,11 +63,13 @@ struct pair_sum {
   constexpr double start_of(const rank_frame& frame, std::size_t k) const {
     return std::max(frame.first_forward, frame.first_backward - first_forwards[k]);
   }
-  // If all forwards start before the first backward, the idle time may follow the last one.
+  // If all forwards start before the first backward, the idle time may follow the last one. If those that do fill the memory,
+  // the first backward ends before the next forward starts, and is in no pair with one.
   constexpr double from_last_forward(const rank_frame& frame, std::size_t k, std::size_t forwards,
                                      std::size_t gradients, std::size_t p) const {
+    const std::size_t done = std::min(gradients, p + (k == frame.full));
     return (k < forwards ? start_of(frame, k) : frame.first_forward) + frame.after_forward -
-           left[std::min(left.size() - 1, gradients - std::min(gradients, p))];
+           left[std::min(left.size() - 1, gradients - done)];
   }
 };
 
@@ -102,12 +105,13 @@ class pair_sum_maker {
         add(sums);
         continue;
       }
-      for (const bool halves : {true, false})
-        for (const order& o : orders) {
-          charge(halves, o);
-          add(sums);
-          if (halves) break;
-        }
+      std::vector<std::array<std::vector<double>, 4>> seen;
+      for (std::size_t k = 0; k <= orders.size(); ++k) {
+        charge(k == 0, orders[k == 0 ? 0 : k - 1]);
+        if (std::find(seen.begin(), seen.end(), charged_) != seen.end()) continue;
+        seen.push_back(charged_);
+        add(sums);
+      }
     }
     return sums;
   }
@@ -199,6 +203,11 @@ class pair_sum_maker {
 
   // Adds the sums of the present mix and charges.
   constexpr void add(std::vector<pair_sum>& sums) {
+    const std::size_t n = units_.size();
+    for (const std::size_t p : {B, I}) {
+      nets_[p].assign(times_.any(pass::forward, pass_of(p)) ? n * n : 0, never);
+      for (std::size_t k = 0; k < nets_[p].size(); ++k) nets_[p][k] = net(p, k / n, k % n);
+    }
     pair_sum s;
     s.weights = weights_;
     for (std::size_t u = 0; u < units_.size(); ++u) {
@@ -212,8 +221,9 @@ class pair_sum_maker {
     s.first_forwards = prefix_sums([&](std::size_t u) { return std::max(0.0, counted(F, u) - charged_[F][u]); },
                                    [](const bound_unit&) { return true; });
     s.left = left_after_last_forward();
-    const bool with_B = times_.any(pass::forward, pass::backward),
-               with_I = times_.any(pass::forward, pass::backward_input);
+    const auto exists = [](double saved) { return saved > never; };
+    const bool with_B = std::any_of(nets_[B].begin(), nets_[B].end(), exists),
+               with_I = std::any_of(nets_[I].begin(), nets_[I].end(), exists);
     s.saved_by_pairs = {0};
     if (!with_B && !with_I) {
       sums.push_back(std::move(s));
@@ -227,10 +237,10 @@ class pair_sum_maker {
   // The most that p pairs save, by prices of their two ops which are together no less than any pair's saving. Prices may be
   // negative. `other`: a pair of the other backward costs as much more as its saving may be above the prices.
   constexpr void add_with_pairs(std::vector<pair_sum>& sums, pair_sum s, bool with_B, bool with_I, bool other) {
-    const auto saved = [&](std::size_t u, std::size_t v) {
-      return std::max(with_B ? net(B, u, v) : never, with_I ? net(I, u, v) : never);
-    };
     const std::size_t n = units_.size();
+    const auto saved = [&](std::size_t u, std::size_t v) {
+      return std::max(with_B ? nets_[B][u * n + v] : never, with_I ? nets_[I][u * n + v] : never);
+    };
     std::vector<double> of_F(n, never), of_backward(n, never);
     const auto for_each = [&](auto&& f) {
       for (std::size_t u = 0; u < n; ++u)
@@ -247,7 +257,7 @@ class pair_sum_maker {
     double more = never;
     if (other)
       for_each([&](std::size_t u, std::size_t v) {
-        const double of_other = net(with_B ? I : B, u, v);
+        const double of_other = nets_[with_B ? I : B][u * n + v];
         if (of_other > never) more = std::max(more, of_other - of_F[u] - of_backward[v]);
       });
     if (other && !(more > never && more < pair_times::none)) return;
@@ -356,6 +366,7 @@ class pair_sum_maker {
   bool other_pairs_ = false;  // than those of F with a backward
   sum_weights weights_;
   std::array<std::vector<double>, 4> charged_{};  // [pass][unit]
+  std::array<std::vector<double>, 4> nets_{};     // [B or I][unit of F * units + unit of backward]: see net()
 };
 
 }  // namespace pipesched::detail

@@ -10,15 +10,12 @@
 #include <cstdint>
 #include <limits>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
-#include "pipesched/simulate/detail/pair_bounds.hpp"
-#include "pipesched/simulate/detail/pair_times.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
@@ -51,6 +48,32 @@ class rank_bounds {
     for (std::size_t s = last; s > 0; --s)
       stage[s - 1].back = stage[s].back + gradient_step(stage[s]) + stage[s].after_gradient;
   }
+  // Before the first backward of the step, no F shares its cell with a backward or a W.
+  constexpr void set_first_starts() {
+    double none_before = std::numeric_limits<double>::max();  // no backward starts earlier
+    const std::size_t last = p_.stages() - 1;
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) {
+      double end = 0;
+      for (std::size_t s = 0; s < last; ++s)
+        end += units_[chain + s].of(pass::forward).forward_step + units_[chain + s].after_forward;
+      none_before = std::min(none_before, end + units_[chain + last].of(pass::forward).forward_busy);
+    }
+    for (std::size_t chain = 0; chain < units_.size(); chain += p_.stages()) {
+      bound_unit* const stage = &units_[chain];
+      const auto after = [&](std::size_t s, double alone, double any) {
+        return std::min(stage[s].first_forward + alone, std::max(stage[s].first_forward, none_before) + any);
+      };
+      for (std::size_t s = 0; s < last; ++s) {
+        const bound_unit::least& F = stage[s].of(pass::forward);
+        stage[s + 1].first_forward = after(s, F.forward_step, F.step) + stage[s].after_forward;
+      }
+      const bound_unit::least& F = stage[last].of(pass::forward);
+      stage[last].first_backward = after(last, F.forward_busy, F.busy);
+      if (class_.forward_only) continue;
+      for (std::size_t s = last; s > 0; --s)
+        stage[s - 1].first_backward = stage[s].first_backward + gradient_step(stage[s]) + stage[s].after_gradient;
+    }
+  }
   // A backward takes its own time until the step ends. If it shares its cell with an F, the backward of that F is yet to come.
   constexpr void set_rests(const std::vector<std::size_t>& hosted) {
     if (class_.forward_only) return;
@@ -61,7 +84,7 @@ class rank_bounds {
       bound_unit& u = units_[i];
       if (!u.trained) continue;
       const bound_unit::least& backward = u.of(pass::backward);
-      u.rest = std::min(backward.apart, backward.busy + after_forward);
+      u.rest = std::min(backward.apart_busy, backward.busy + after_forward);
       if (u.split_backward)
         u.rest = std::min(u.rest, u.of(pass::backward_input).busy + u.of(pass::backward_weight).busy);
     }
@@ -69,7 +92,7 @@ class rank_bounds {
   constexpr void set_tails(bound_unit* stage) {
     const std::size_t last = p_.stages() - 1;
     if (class_.forward_only) {
-      offer(stage[last].back, 0, "one micro-batch from end to end");
+      offer(stage[last].first_backward, 0, "one micro-batch from end to end");
       for (std::size_t s = last; s-- > 0;)
         stage[s].tail =
             stage[s].after_forward + (s + 1 == last ? stage[last].of(pass::forward).busy
@@ -80,7 +103,7 @@ class rank_bounds {
       stage[s].tail =
           stage[s].after_gradient + std::max(stage[s - 1].rest, gradient_step(stage[s - 1]) + stage[s - 1].tail);
     double end = 0;
-    for (std::size_t s = 0; s <= last; ++s) end = std::max(end, stage[s].back + stage[s].rest);
+    for (std::size_t s = 0; s <= last; ++s) end = std::max(end, stage[s].first_backward + stage[s].rest);
     offer(end, 0, "one micro-batch from end to end");
   }
   // Least time from the end of the unit's F to the start of its backward.
@@ -121,8 +144,7 @@ class rank_bounds {
   }
 
   constexpr void bound_rank(std::uint32_t rank) {
-    double head = std::numeric_limits<double>::max();
-    for (std::size_t u : hosted_[rank]) head = std::min(head, units_[u].head);
+    const double head = first_forward(rank);
     for (charge who : {charge::forward, charge::others, charge::halves, charge::shares}) {
       bound_work(rank, head, who);
       if (class_.pairs.empty()) break;  // no time can be saved
@@ -170,101 +192,6 @@ class rank_bounds {
            std::min(net(u, pass::backward, who, false), net(u, pass::backward_input, who, false));
   }
 
-  // True if the micro-batches of the unit pass no stage after it on its rank.
-  constexpr bool is_highest(const bound_unit& u, const std::vector<std::size_t>& hosted) const {
-    return std::none_of(hosted.begin(), hosted.end(),
-                        [&](std::size_t i) { return units_[i].micro == u.micro && units_[i].stage > u.stage; });
-  }
-
-  // Least time after the last of all cells of a rank with an F or a gradient. That is the unit's gradient, as each F of a
-  // trained stage has its own after it: B or I alone, or paired with another gradient or W, with the tail of either. A B takes
-  // longer than the least gradient, and an I leaves a W.
-  constexpr double after_last_gradient(const bound_unit& u, bool paired) const {
-    const bound_unit::least &B = u.of(pass::backward), &I = u.of(pass::backward_input),
-                            &W = u.of(pass::backward_weight);
-    double after = std::numeric_limits<double>::max();
-    const double least = std::min(u.whole_backward ? B.alone : after, u.input_backward ? I.alone : after);
-    if (u.whole_backward) after = std::max(0.0, u.tail - B.slack) + (paired ? 0 : B.alone - least);
-    if (u.input_backward)
-      after =
-          std::min(after, std::max(u.split_backward ? W.busy : 0.0, u.tail - I.slack) + (paired ? 0 : I.alone - least));
-    return after;
-  }
-  // Least time after the end of the rank's last F, if the unit has it: until its own backward starts, and from then on.
-  constexpr double after_last_forward(const bound_unit& u) const {
-    return u.trained ? turn(u) + std::max(u.rest, gradient_step(u) + u.tail) : 0;
-  }
-
-  // Pairs, and the idle time before the first backward.
-  constexpr void bound_pairs(std::uint32_t rank) {
-    const auto& hosted = hosted_[rank];
-    constexpr double never = std::numeric_limits<double>::max();
-    rank_frame frame{.first_forward = never, .first_backward = never, .after_gradient = never, .after_forward = never};
-    std::size_t trained = 0, untrained = 0;
-    bool paired = false;
-    for (const pass a : {pass::backward, pass::backward_input})
-      for (const pass b : {pass::backward, pass::backward_input, pass::backward_weight})
-        paired = paired || pairs_[rank].any(a, b);
-    for (std::size_t i : hosted) {
-      const bound_unit& u = units_[i];
-      frame.first_forward = std::min(frame.first_forward, u.head);
-      (u.trained ? trained : untrained) += static_cast<std::size_t>(u.count);
-      if (u.trained) frame.first_backward = std::min(frame.first_backward, u.back);
-      if (u.trained && comes_last(u, hosted))
-        frame.after_gradient = std::min(frame.after_gradient, after_last_gradient(u, paired));
-      if (is_highest(u, hosted)) frame.after_forward = std::min(frame.after_forward, after_last_forward(u));
-    }
-    if (trained == 0) return;
-    if (untrained > 0) frame.after_gradient = 0, frame.min_gradients = 0;  // the last cell may be an F
-    frame.max_live = trained;
-    if (class_.memory_cap && !class_.recompute) frame.max_live = std::min(frame.max_live, live_activations(rank));
-    frame.max_forwards = std::max(frame.min_forwards, std::min(frame.max_live, limit_bytes(frame, rank)) + untrained);
-    pair_sum_maker maker(units_, hosted, pairs_[rank], frame);
-    pair_bounds bound(frame, maker.make(), maker.forwards(), maker.gradients());
-    double work = frame.first_backward + frame.after_forward + frame.after_gradient;
-    for (std::size_t i : hosted)
-      for (const pass p : {pass::forward, pass::backward, pass::backward_input, pass::backward_weight})
-        if (units_[i].of(p).alone < never) work += units_[i].count * units_[i].of(p).alone;
-    const pair_bounds::result found = bound.least(best_.makespan);
-    const double rounding =
-        exact_.holds_for(16.0 * work_ops()) ? 0 : 8 * path() * std::numeric_limits<double>::epsilon() * work;
-    const double before = best_.makespan;
-    offer(found.makespan - rounding, rank, found.reason);
-    if (best_.makespan == before) return;
-    best_.first_backward = frame.first_backward;
-    best_.forwards = static_cast<std::uint32_t>(found.forwards);
-    best_.max_pairs = static_cast<std::uint32_t>(found.max_pairs);
-    if (frame.max_forwards < trained + untrained)
-      best_.max_live = static_cast<std::uint32_t>(frame.max_forwards - untrained);
-  }
-
-  // Sets the most bytes of activations when the last F has ended, and returns the most forwards before the first backward. When
-  // one of them or that backward starts, all of them are kept, and it needs its own bytes on top.
-  constexpr std::size_t limit_bytes(rank_frame& frame, std::uint32_t rank) const {
-    constexpr double unlimited = std::numeric_limits<double>::max();
-    const double limit = byte_limit_of(class_, rank) * (1 + 1e-9);
-    if (!(limit < unlimited)) return std::numeric_limits<std::size_t>::max() / 4;
-    std::vector<std::pair<double, double>> kept;  // and how often
-    double of_forward = unlimited, of_gradient = unlimited;
-    bool frees_all = true, input_frees = true;
-    for (std::size_t i : hosted_[rank]) {
-      const bound_unit& u = units_[i];
-      of_forward = std::min(of_forward, u.trained ? u.forward_bytes : 0);
-      if (!u.trained) continue;
-      of_gradient = std::min(of_gradient, u.gradient_bytes);
-      kept.push_back({u.kept, u.count});
-      frees_all = frees_all && u.frees_all, input_frees = input_frees && u.input_frees;
-    }
-    if (frees_all) frame.bytes = limit - (input_frees ? of_forward : 0);
-    double left = limit - std::max(of_forward, of_gradient), most = 0;
-    std::sort(kept.begin(), kept.end());
-    for (const auto& [bytes, count] : kept) {
-      const double fit = bytes > 0 ? std::min(count, std::max(0.0, left / bytes)) : count;
-      most += fit, left -= fit * bytes;
-    }
-    return static_cast<std::size_t>(most * (1 + 1e-9));
-  }
-
   // Most live activations of one stage on the rank under the cap.
   constexpr std::size_t live_activations(std::uint32_t rank) const {
     std::size_t stages = 0;
@@ -300,11 +227,19 @@ class rank_bounds {
     offer(bound, rank, "lifetimes of activations under the memory cap");
   }
 
-  // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact.
-  constexpr void offer(double makespan, std::uint32_t rank, std::string_view reason) {
+  constexpr double first_forward(std::uint32_t rank) const {
+    double first = std::numeric_limits<double>::max();
+    for (std::size_t i : hosted_[rank]) first = std::min(first, units_[i].first_forward);
+    return first;
+  }
+
+  // Lowers a bound by the rounding of its sums and of the simulation, unless they are exact. True if it is the largest so far.
+  constexpr bool offer(double makespan, std::uint32_t rank, std::string_view reason) {
     if (!exact_.holds_for(2 * work_ops())) makespan *= 1 - 8 * path() * std::numeric_limits<double>::epsilon();
-    if (makespan > best_.makespan && makespan <= std::numeric_limits<double>::max())
-      best_ = {.makespan = makespan, .rank = rank, .reason = reason};
+    if (!(makespan > best_.makespan && makespan <= std::numeric_limits<double>::max())) return false;
+    best_ = {.makespan = makespan, .rank = rank, .reason = reason};
+    if (!hosted_[rank].empty()) best_.first_forward = first_forward(rank);
+    return true;
   }
 
   // Ops of a step, and about as many as the longest path through it has.
@@ -320,8 +255,6 @@ class rank_bounds {
   std::vector<bound_unit> units_;                 // chain by chain, each stage by stage
   std::vector<std::vector<std::size_t>> hosted_;  // [rank]: units
   std::vector<double> again_;                     // [rank]: time of what is recomputed; empty: not counted
-  std::vector<pair_times> pairs_;                 // [rank]
-  bool pairs_counted_ = true;
   mutable exactness exact_;
   lower_bound_result best_;
 };

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+// The command plan.
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <pipesched/cost/split_costs.hpp>
+#include <pipesched/generate/families.hpp>
+#include <pipesched/io/json.hpp>
+#include <pipesched/plan/pareto.hpp>
+#include <pipesched/plan/plan.hpp>
+#include <pipesched/render/svg.hpp>
+#include <pipesched/render/text.hpp>
+#include <pipesched/simulate/metrics.hpp>
+#include <pipesched/simulate/simulate.hpp>
+#include <pipesched/support/nearest_name.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "commands.hpp"
+#include "files.hpp"
+#include "inputs.hpp"
+#include "study.hpp"
+
+namespace tool {
+
+using namespace pipesched;
+
+namespace {
+
+std::int64_t whole(const arguments& args, std::string_view name, std::int64_t least, std::int64_t most,
+                   std::optional<std::int64_t> otherwise) {
+  const auto given = args.whole_number(name);
+  if (!given && !otherwise) throw schedule_error(fmt::format("plan needs {}", name));
+  const std::int64_t value = given ? *given : *otherwise;
+  if (value < least || value > most)
+    throw schedule_error(
+        fmt::format("{} takes {} to {}; got {}, nearest {}", name, least, most, value, value < least ? least : most));
+  return value;
+}
+
+placement placement_of(const arguments& args, std::int64_t pp, std::int64_t micro) {
+  const auto name = args.text("--placement"), family_name = args.text("--family");
+  const auto chunks = args.whole_number("--chunks");
+  if (name && family_name) throw schedule_error("plan takes --placement or --family; got both");
+  if (family_name) {
+    const family& f = find_family(*family_name);
+    schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
+    if (chunks && f.limits.takes.contains(parameter::waves)) p.chunks.reset(), p.waves = *chunks / 2;
+    require(f, p);
+    return f.place(p);
+  }
+  const std::string kind = name.value_or(chunks.value_or(1) > 1 ? "looped" : "linear");
+  for (std::size_t k = 0; k + 1 < std::size(placement_kind_names); ++k) {
+    if (kind != placement_kind_names[k]) continue;
+    const auto which = static_cast<placement_kind>(k);
+    const std::int64_t per_rank = which == placement_kind::linear || which == placement_kind::bidirectional ? 1 : 2;
+    if (chunks && which != placement_kind::looped && which != placement_kind::wave && *chunks != per_rank)
+      throw schedule_error(fmt::format("a placement of kind {} has --chunks {}; got {}", kind, per_rank, *chunks));
+    return placement::of_kind(which, pp, pp * chunks.value_or(per_rank), micro);
+  }
+  throw schedule_error(fmt::format("--placement takes linear, looped, vee, wave or bidirectional; got \"{}\"", kind));
+}
+
+pass_pair_set pairs_of(const arguments& args, const stage_costs& costs) {
+  const auto text = args.text("--pairs");
+  if (!text) return costs.may_overlap();
+  pass_pair_set set;
+  if (*text == "none") return set;
+  if (*text == "any") {
+    const pass all[] = {pass::forward, pass::backward, pass::backward_input};
+    for (const pass a : all)
+      for (const pass b : all) set.insert({a, b});
+    return set;
+  }
+  for (std::size_t begin = 0; begin <= text->size();) {
+    const std::size_t end = std::min(text->find(',', begin), text->size());
+    const std::string one = text->substr(begin, end - begin);
+    const auto pair = parse_pass_pair(one);
+    const auto is_planned = [](pass p) {
+      return p == pass::forward || p == pass::backward || p == pass::backward_input;
+    };
+    if (!pair || !is_planned(pair->first) || !is_planned(pair->second))
+      throw schedule_error(
+          fmt::format("--pairs takes pairs of F, B and I with commas between them, any or none; got \"{}\"", one));
+    set.insert(*pair);
+    begin = end + 1;
+  }
+  return set;
+}
+
+// A line on standard error that is written over, if that is a terminal.
+class progress_line {
+ public:
+  bool operator()(const plan_progress& p, std::uint64_t evaluations) {
+    const auto part = static_cast<int>(100 * p.evaluations / static_cast<double>(evaluations));
+    if (!shown_ || part == last_) return true;
+    last_ = part;
+    std::fputs(fmt::format("\r{:3} %  makespan {:.10g}  at least {:.10g}  ", part, p.makespan, p.lower_bound).c_str(),
+               stderr);
+    return true;
+  }
+  ~progress_line() {
+    if (last_ >= 0) std::fputs("\r\x1b[K", stderr);
+  }
+
+ private:
+  bool shown_ = isatty(STDERR_FILENO) != 0;
+  int last_ = -1;
+};
+
+std::string percent(double part) { return std::isfinite(part) ? fmt::format("{:.2f} %", 100 * part) : "-"; }
+
+std::string row_of(const plan_result& p, const stage_costs& costs) {
+  const double peak = measure(simulate(p.schedule, costs, verified), costs, verified).peak_activations;
+  const bool known = std::isfinite(p.published_makespan);
+  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", peak, p.makespan, p.bound.makespan,
+                     percent(p.bound.gap(p.makespan)), known ? percent(1 - p.makespan / p.published_makespan) : "-",
+                     known ? fmt::format("{} {:.8g}", p.published, p.published_makespan) : "no family fits");
+}
+
+nlohmann::ordered_json json_of(const plan_result& p, const stage_costs& costs) {
+  nlohmann::ordered_json j = {{"makespan", p.makespan},
+                              {"lower_bound", p.bound.makespan},
+                              {"gap", p.bound.gap(p.makespan)},
+                              {"evaluations", p.evaluations},
+                              {"ops_simulated", p.ops_simulated}};
+  j["peak_activations"] = measure(simulate(p.schedule, costs, verified), costs, verified).peak_activations;
+  if (std::isfinite(p.published_makespan)) j["published"] = {{"name", p.published}, {"makespan", p.published_makespan}};
+  j["schedule"] = p.schedule;
+  return j;
+}
+
+// The limits of a front: whole numbers around those that the published families need, eight at most.
+std::vector<double> caps_of(const placement& where) {
+  const std::uint32_t pp = where.ranks(), least = std::max(1u, pp / 2), most = pp + 4,
+                      step = std::max(1u, (most - least + 7) / 8);
+  std::vector<double> caps;
+  for (std::uint32_t cap = most;; cap -= step) {
+    caps.push_back(cap);
+    if (cap < least + step) break;
+  }
+  return caps;
+}
+
+}  // namespace
+
+const std::vector<option>& plan_options() {
+  static const std::vector<option> all = {
+      {"--pp", "N", "pipeline ranks: 1 to 4096"},
+      {"--micro", "N", "micro-batches per step"},
+      {"--placement", "KIND", "linear, looped, vee, wave or bidirectional; default linear, with --chunks looped"},
+      {"--family", "FAMILY", "the placement of a family instead; see pipesched list"},
+      {"--chunks", "N", "stages per rank on a looped or wave placement"},
+      {"--forward-only", "", "evaluation: no backwards"},
+      {"--pairs", "A,B", "passes that may share a cell: FB,FI,FF,..., any or none; default: those of the costs"},
+      {"--memory-limit", "X", "live activations per rank, in shares; default: no limit"},
+      {"--pareto", "", "plans for several limits of memory; --evaluations are for all together"},
+      {"--evaluations", "N", "simulations of the step to spend; default 200000"},
+      {"--seed", "N", "of the search: 0 or more; default 1"},
+      {"--threads", "N", "1 to 256; the plan does not depend on it; default 1"}};
+  return all;
+}
+
+int plan(const arguments& args) {
+  const output to = output_of(args, "plan", plan_formats);
+  const std::int64_t pp = whole(args, "--pp", 1, 4096, {}), micro = whole(args, "--micro", 1, 1 << 20, {});
+  const plan_problem problem{.placement = placement_of(args, pp, micro),
+                             .micro = static_cast<std::uint32_t>(micro),
+                             .forward_only = args.has("--forward-only")};
+  const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
+  progress_line line;
+  plan_limits limits{.pairs = pairs_of(args, costs),
+                     .evaluations = static_cast<std::uint64_t>(whole(args, "--evaluations", 1, 1LL << 40, 200'000)),
+                     .seed = static_cast<std::uint64_t>(whole(args, "--seed", 0, 1LL << 53, 1)),
+                     .threads = static_cast<unsigned>(whole(args, "--threads", 1, 256, 1))};
+  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
+  std::vector<pareto_point> front;
+  if (args.has("--pareto")) {
+    if (args.has("--memory-limit")) throw schedule_error("plan takes --memory-limit or --pareto; got both");
+    if (to.format == "csv" || to.format == "svg")
+      throw schedule_error(fmt::format("plan --pareto writes text or json; got --format {}", to.format));
+    front = pareto(problem, costs, caps_of(problem.placement), limits);
+  } else {
+    limits.memory.activations = args.number("--memory-limit");
+    front.push_back({0, pipesched::plan(problem, costs, limits)});
+  }
+  const plan_result& best = front.back().plan;
+  if (to.format == "csv") {
+    write_csv(to.file, best.schedule);
+  } else if (to.format == "svg") {
+    write_output(to.file, render_svg(simulate(best.schedule, costs, verified)));
+  } else if (to.format == "json") {
+    nlohmann::ordered_json j = json_of(best, costs);
+    if (args.has("--pareto")) {
+      j = {{"points", nlohmann::ordered_json::array()}};
+      for (const pareto_point& p : front) {
+        j["points"].push_back({{"memory_limit", p.cap}});
+        j["points"].back().update(json_of(p.plan, costs));
+      }
+    }
+    write_output(to.file, j.dump(2) + "\n");
+  } else {
+    std::string text = fmt::format(
+        "{} placement, {} ranks, {} stages, {} micro-batches{}; {}\n\n{:>8} {:>12} {:>12} {:>8} "
+        "{:>9} {}\n",
+        to_string(problem.placement.kind()), pp, problem.placement.stages(), micro,
+        problem.forward_only ? ", forward only" : "", describe_split(given, problem.placement), "peak", "makespan",
+        "at least", "gap", "gain", "over the best family");
+    double evaluations = 0;
+    for (const pareto_point& p : front) text += row_of(p.plan, costs), evaluations += p.plan.evaluations;
+    text += fmt::format("\n{:.0f} evaluations; bound: {}\n\n{}", evaluations, best.bound.reason,
+                        render_text(simulate(best.schedule, costs, verified), style_of(to)));
+    write_output(to.file, text);
+  }
+  return 0;
+}
+
+}  // namespace tool

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A picture of the inside of a cell as text: one line per resource.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "pipesched/plan/cell_tasks.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+/// Both resources of a planned cell, drawn to scale: "|" and as much of its name as fits for each task, blanks where the
+/// resource is idle. Linear.
+/// @param columns  of the longest line without its label, 8 or more
+/// @throws schedule_error for fewer columns. @pre cell was planned for these ops
+inline std::string render_cell(const planned_cell& cell, const op_tasks& a, const op_tasks& b,
+                               std::size_t columns = 100) {
+  if (columns < 8)
+    throw schedule_error(detail::concat({"render_cell() takes 8 columns or more; got ", columns, ", nearest 8"}));
+  const std::array ops{&a, &b};
+  const double scale = cell.length > 0 ? static_cast<double>(columns - 1) / cell.length : 0;
+  const auto column = [&](double time) { return static_cast<std::size_t>(std::lround(time * scale)); };
+  std::array<std::string, 2> lines{std::string(columns, ' '), std::string(columns, ' ')};
+  for (const timed_task& t : cell.tasks) {
+    const auto& [op, movable, index] = t.task;
+    std::string& line =
+        lines[static_cast<std::size_t>(movable ? ops[op]->movable[index].resource : ops[op]->chain[index].resource)];
+    const std::string_view name = movable ? ops[op]->movable[index].name : ops[op]->chain[index].name;
+    const std::size_t begin = column(t.start), end = column(t.end);
+    for (std::size_t i = begin + 1; i < end; ++i) line[i] = i - begin <= name.size() ? name[i - begin - 1] : '-';
+    line[begin] = '|', line[end] = '|';
+  }
+  std::string text;
+  for (const cell_resource r : {cell_resource::compute, cell_resource::communication}) {
+    std::string line =
+        std::string(to_string(r)) + std::string(14 - to_string(r).size(), ' ') + lines[static_cast<std::size_t>(r)];
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + '\n';
+  }
+  return text;
+}
+
+}  // namespace pipesched
