@@ -24,10 +24,9 @@ struct with_callback_names : T, callback_names {};
 template <typename T>
 using names_of = std::conditional_t<std::is_class_v<T> && !std::is_final_v<T>, with_callback_names<T>, callback_names>;
 
-#define PIPESCHED_CHECK(of, callable, function, signature) \
-  static_assert(                                           \
-      callable || requires { &names_of<T>::function; },    \
-      "the " of " has a member " #function " that cannot be called as: " signature)
+#define PIPESCHED_CHECK(of, callable, function, signature)          \
+  static_assert((callable) || requires { &names_of<T>::function; }, \
+                "the " of " has a member " #function " that cannot be called as: " signature)
 
 /// Checks the functions of a trainer.
 template <typename T>
