@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+
+#include "pipesched/plan/plan.hpp"
+
+#include <doctest/doctest.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/cost/presets.hpp"
+#include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/plan/pareto.hpp"
+#include "pipesched/plan/refill.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+
+using namespace pipesched;
+
+namespace {
+
+const plan_problem dualpipe_8x20{.placement = placement::bidirectional(8, 20), .micro = 20};
+const stage_costs unit{.forward = 1, .backward_input = 1, .backward_weight = 1};
+
+metrics measured(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs), costs); }
+
+}  // namespace
+
+TEST_CASE("plan: DeepSeek-V3's costs on 8 ranks, 20 micro-batches, with DualPipe's memory") {
+  const stage_costs costs = deepseek_v3_costs();
+  for (const std::uint64_t seed : {1, 2}) {
+    CAPTURE(seed);
+    const plan_result p =
+        plan(dualpipe_8x20, costs, {.memory = {.activations = 9}, .evaluations = 100'000, .seed = seed});
+    CHECK(p.makespan <= 3930.90);
+    CHECK(p.bound.makespan >= 3913.4);
+    CHECK(p.bound.makespan <= p.makespan);
+    CHECK(p.published == "dualpipe");
+    CHECK(p.published_makespan == doctest::Approx(4088.30));
+    CHECK(p.evaluations <= 100'100);
+    CHECK(verify(p.schedule));
+    CHECK(measured(p.schedule, costs).makespan == p.makespan);
+    CHECK(measured(p.schedule, costs).peak_activations <= 9);
+  }
+}
+
+TEST_CASE("plan: with unit costs and 6, 7 and 8 activations a plan meets its bound") {
+  for (const double cap : {6.0, 7.0, 8.0}) {
+    CAPTURE(cap);
+    const plan_result p = plan(dualpipe_8x20, unit, {.memory = {.activations = cap}, .evaluations = 200'000});
+    CHECK(p.makespan == 71 - cap);
+    CHECK(p.bound.makespan <= p.makespan);
+    CHECK(measured(p.schedule, unit).peak_activations <= cap);
+  }
+}
+
+TEST_CASE("plan: a plan is valid, within its limits, never longer than a family and never below the bound") {
+  for (const auto& where : {placement::linear(3), placement::vee(2), placement::looped(2, 2),
+                            placement::bidirectional(4, 6), placement::wave(2, 2), placement::looped(3, 2)})
+    for (const bool forward_only : {false, true})
+      for (const int kind : {0, 1, 2, 3}) {
+        CAPTURE(to_string(where.kind()));
+        CAPTURE(forward_only);
+        CAPTURE(kind);
+        stage_costs costs{.forward = 3, .backward_input = 4, .backward_weight = 2, .overlapped = 8, .transfer_time = 1};
+        if (kind == 1) costs.micro_batches = {1, 2, 0.5, 1, 3, 1};
+        if (kind == 2) costs.rank_speeds.assign(where.ranks(), 1), costs.rank_speeds[0] = 0.5;
+        if (kind == 3) costs.transfers_busy = link_busy::both;
+        const plan_problem problem{.placement = where, .micro = 6, .forward_only = forward_only};
+        for (const std::optional<double> cap : {std::optional<double>(), std::optional<double>(3)}) {
+          const plan_limits limits{.memory = {.activations = cap}, .evaluations = 300};
+          const plan_result p = plan(problem, costs, limits);
+          CHECK(verify(p.schedule));
+          const metrics m = measured(p.schedule, costs);
+          CHECK(m.makespan == p.makespan);
+          CHECK(m.makespan >= p.bound.makespan * (1 - 1e-12));
+          CHECK(m.makespan <= p.published_makespan);
+          if (cap) CHECK(m.peak_activations <= *cap);
+          plan_limits threads = limits;
+          threads.threads = 3;
+          CHECK(plan(problem, costs, threads).schedule == p.schedule);
+        }
+      }
+}
+
+TEST_CASE("plan: the words of every family run as long as the plan's own simulation says") {
+  stage_costs costs{.forward = 3, .backward_input = 4, .backward_weight = 2, .overlapped = 8, .transfer_time = 1};
+  for (const int kind : {0, 1, 2}) {
+    if (kind == 1) costs.micro_batches = {1, 2, 0.5, 1, 3, 1, 2, 1};
+    if (kind == 2) costs.transfers_busy = link_busy::sender;
+    for (const auto& where :
+         {placement::linear(4), placement::vee(2), placement::looped(2, 2), placement::bidirectional(4, 8)})
+      for (const schedule& s : detail::published_schedules(where, 8, false, {}, {})) {
+        CAPTURE(s.name.view());
+        CAPTURE(kind);
+        schedule shape = s;
+        shape.cells = {};
+        const detail::word_table t(shape, costs, pass_pair_set::forward_with_backward(), {});
+        for (const bool keep_weights : {false, true}) {
+          const detail::word_rows w = detail::words_of(t, s, keep_weights);
+          const schedule back = detail::schedule_of(t, w);
+          REQUIRE(verify(back));
+          CHECK(measured(back, costs).makespan == detail::word_simulator(t).run(w).makespan);
+        }
+        if (const auto half = t.folded()) {
+          detail::word_rows w = detail::words_of(t, s, false);
+          w.resize(half->ranks());
+          const double makespan = detail::word_simulator(*half).run(w).makespan;
+          CHECK(detail::word_simulator(t).run(detail::unfold(t, w)).makespan == makespan);
+        }
+      }
+  }
+}
+
+TEST_CASE("plan: limits in bytes, recomputed stages, starts, and a search that is stopped") {
+  stage_costs costs{.forward = 2, .backward_input = 2, .backward_weight = 1, .recompute = 1};
+  costs.kept_by_forward = 10, costs.kept_input = 1, costs.transient_backward = 3;
+  const plan_problem problem{.placement = placement::linear(4), .micro = 8};
+  const std::vector<double> bytes(4, 25);
+  const plan_result p = plan(problem, costs, {.memory = {.bytes = bytes}, .evaluations = 2000});
+  for (const rank_metrics& r : measured(p.schedule, costs).ranks) CHECK(r.peak_bytes <= 25);
+  plan_problem again = problem;
+  again.recomputed.assign(4, true);
+  const plan_result r = plan(again, costs, {.memory = {.bytes = bytes}, .evaluations = 2000});
+  CHECK(r.makespan < p.makespan);
+  for (const rank_metrics& m : measured(r.schedule, costs).ranks) CHECK(m.peak_bytes <= 25);
+  CHECK(plan(problem, costs, {.memory = {.bytes = bytes}, .evaluations = 1, .starts = {p.schedule}}).makespan ==
+        p.makespan);
+  int calls = 0;
+  const plan_result stopped =
+      plan(dualpipe_8x20, unit, {.evaluations = 1'000'000, .progress = [&](const plan_progress& at) {
+                                   CHECK(at.makespan >= at.lower_bound);
+                                   return ++calls < 3;
+                                 }});
+  CHECK(stopped.evaluations < 500'000);
+  CHECK(verify(stopped.schedule));
+}
+
+TEST_CASE("plan: bad limits are refused with the nearest legal value") {
+  const plan_problem problem{.placement = placement::linear(4), .micro = 8};
+  const auto refusal = [&](const plan_problem& of, const plan_limits& limits) {
+    try {
+      (void)plan(of, unit, limits);
+    } catch (const schedule_error& e) {
+      return std::string(e.what());
+    }
+    return std::string("taken");
+  };
+  CHECK(refusal(problem, {.memory = {.activations = 0.5}}) ==
+        "plan() finds no schedule with at most 0.5 live activations per rank; nearest 1");
+  CHECK(refusal(problem, {.memory = {.activations = 0}}) ==
+        "a limit of live activations is more than 0; got 0, nearest 1");
+  CHECK(refusal(problem, {.memory = {.activations = 1, .bytes = {1, 1, 1, 1}}}) ==
+        "a plan takes a limit in activations or limits in bytes; got both");
+  CHECK(refusal(problem, {.memory = {.bytes = {1}}}) == "there are 1 limits in bytes; expected 4, one per rank");
+  CHECK(refusal({.placement = placement::linear(4), .micro = 0}, {}) ==
+        "plan() needs at least 1 micro-batch; got 0, nearest 1");
+  CHECK(refusal(problem, {.starts = {make_dualpipe_schedule({.pp = 4, .micro = 8})}})
+            .starts_with("plan() starts from schedules of its own problem; got dualpipe with 8 micro-batches"));
+}
+
+TEST_CASE("refill: DualPipe's W's in its stalls") {
+  const stage_costs costs = deepseek_v3_costs();
+  const auto refilled = [&](std::int64_t pp, std::int64_t micro) {
+    const schedule s = refill(make_dualpipe_schedule({.pp = pp, .micro = micro}), costs);
+    CHECK(verify(s));
+    CHECK(measured(s, costs).peak_activations <= static_cast<double>(pp + 1));
+    return measured(s, costs).makespan;
+  };
+  CHECK(refilled(8, 20) == doctest::Approx(4026.73).epsilon(1e-6));
+  CHECK(refilled(16, 64) == doctest::Approx(11250.84).epsilon(1e-6));
+  CHECK(refilled(32, 128) == doctest::Approx(22712.28).epsilon(1e-6));
+}
+
+TEST_CASE("pareto: more memory is never worse") {
+  const auto front = pareto(dualpipe_8x20, deepseek_v3_costs(), {9, 6, 12, 7}, {.evaluations = 100'000});
+  REQUIRE(front.size() == 4);
+  for (std::size_t i = 1; i < front.size(); ++i) {
+    CHECK(front[i - 1].cap < front[i].cap);
+    CHECK(front[i].plan.makespan <= front[i - 1].plan.makespan);
+    CHECK(front[i].plan.bound.makespan <= front[i].plan.makespan);
+  }
+}
