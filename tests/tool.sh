@@ -69,7 +69,7 @@ expect "a leading zero is no octal" 0 '1f1b: 10 ranks,.*' '' "$tool" generate 1f
 expect "no number" 2 '' 'pipesched: [^~]*--pp[^~]*~' "$tool" generate gpipe --pp four --micro 4
 expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; did you mean dualpipe\?~' "$tool" generate dualpip --pp 4 --micro 4
 expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
-expect "nothing asked" 2 '' 'pipesched: expected a command: generate, verify, convert, lower, simulate, compare, divide, model or list; see pipesched --help~' "$tool"
+expect "nothing asked" 2 '' 'pipesched: expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, model or list; see pipesched --help~' "$tool"
 expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
 
 # PyTorch's CSV

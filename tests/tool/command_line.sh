@@ -35,8 +35,8 @@ exactly "version" 0 "pipesched $(sed -n 's/^#define PIPESCHED_VERSION_\(MAJOR\|M
   "$sections/../../include/pipesched/version.hpp" | paste -sd.)" "" "$tool" --version
 
 # Commands
-refused 'expected a command: generate, verify, convert, lower, simulate, compare, divide, model or list; see pipesched --help'
-refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare, divide, model or list' foo
+refused 'expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, model or list; see pipesched --help'
+refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare, divide, plan, model or list' foo
 refused 'no command is called "generat"; did you mean generate?' generat
 refused 'no command is called "sim"; did you mean simulate?' sim
 refused 'no command is called "--versio"; did you mean --version?' --versio
@@ -60,7 +60,7 @@ refused 'generate takes no option "--foward"; did you mean --forward?' generate 
 refused 'generate takes no option "--xyz"; see pipesched help generate' generate 1f1b --xyz
 refused 'generate takes no option "-pp"; did you mean --pp?' generate 1f1b -pp 2
 refused 'verify takes no option "--depth"; it is an option of lower' verify 1f1b.json --depth 2
-refused 'compare takes no option "--colour"; it is an option of generate and simulate' compare --pp 2 --micro 2 --colour never
+refused 'compare takes no option "--colour"; it is an option of generate, simulate and plan' compare --pp 2 --micro 2 --colour never
 refused '--pp takes a value, N; got none' generate 1f1b --micro 2 --pp
 refused '--pp takes a value, N; got the option --micro' generate 1f1b --pp --micro 2
 refused '--pp is given twice, as "2" and "3"; expected once' generate 1f1b --pp 2 --pp=3 --micro 2
@@ -113,10 +113,10 @@ exactly "costs that a search does not use are named" 0 "" "pipesched: costs not 
   "$tool" generate zb_greedy --pp 2 --micro 2 --overlapped 3 -o /dev/null
 
 # Help
-width=$(for c in generate verify convert lower simulate compare list; do "$tool" help $c; "$tool" $c --help; done | wc -L)
+width=$(for c in generate verify convert lower simulate compare divide plan model list; do "$tool" help $c; "$tool" $c --help; done | wc -L)
 check "help fits 80 columns" [ "$width" -le 80 ]
 check "help fits 80 columns" [ "$("$tool" --help | wc -L)" -le 80 ]
-for c in generate verify convert lower simulate compare list; do
+for c in generate verify convert lower simulate compare divide plan model list; do
   check "help $c: the same both ways" [ "$("$tool" help $c)" = "$("$tool" $c --help)" ]
   check "help $c ends with examples" bash -c "'$tool' help $c | tail -n 1 | grep -q '^  pipesched $c'"
   check "help $c: its options are in one column" bash -c "

@@ -39,7 +39,7 @@ inline std::vector<schedule_params> parameters_for(const family& f, const placem
   vary(parameter::overlap, [](schedule_params& o) { o.overlap = true; });
   vary(parameter::extra_warm_up, [](schedule_params& o) { o.extra_warm_up = true; });
   vary(parameter::group_size, [&](schedule_params& o) { o.group_size = pp + 1; });
-  if (memory_limit) vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = *memory_limit; });
+  if (memory_limit) vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = memory_limit; });
   vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = 2.0 * static_cast<double>(pp); });
   return all;
 }

@@ -85,7 +85,7 @@ class word_portfolio {
     // A chain is worth its while from some 150 evaluations per op on, and more where there are many.
     const auto count = static_cast<std::size_t>(
         std::clamp<double>(static_cast<double>(share(0.6)) / (ops * (120 + ops / 5)), 1, chains_.size()));
-    const double per_op = static_cast<double>(share(0.6) / count) / static_cast<double>(t_->ops());
+    const double per_op = static_cast<double>(share(0.6)) / static_cast<double>(count) / ops;
     heat *= std::clamp(std::sqrt(per_op / 150), 0.15, 1.0);
     std::vector<word_chain> all;
     for (std::size_t i = 0; i < count; ++i)

@@ -100,8 +100,8 @@ class word_table {
         return t.price_weight(node, j, costs);
       };
     }
-    for (std::uint16_t n = 0; n < nodes_.size(); ++n)
-      weights_.push_back(nodes_[n].micros == 0 ? word_weight{} : price_weight(n, 0, costs));
+    for (std::size_t n = 0; n < nodes_.size(); ++n)
+      weights_.push_back(nodes_[n].micros == 0 ? word_weight{} : price_weight(static_cast<std::uint16_t>(n), 0, costs));
     for (std::uint32_t rank = 0; rank < where.ranks(); ++rank) {
       caps_.push_back(by_bytes_          ? caps.bytes[rank] * (1 + 1e-12)
                       : caps.activations ? *caps.activations * static_cast<double>(units_[rank].share) * (1 + 1e-12)
@@ -142,7 +142,7 @@ class word_table {
   /// Number of F's and backwards of all micro-batches.
   std::size_t ops() const noexcept {
     std::size_t sum = 0;
-    for (const word_node& n : nodes_) sum += n.micros * (shape_.forward_only ? 1u : 2u);
+    for (const word_node& n : nodes_) sum += std::size_t{n.micros} * (shape_.forward_only ? 1u : 2u);
     return sum;
   }
   const schedule& shape() const noexcept { return shape_; }
@@ -218,8 +218,9 @@ class word_table {
           if (image == word_cell::none || !kinds_[rank][i].costs_as(kinds_[ranks() - 1 - rank][image])) return false;
         }
     }
-    for (std::uint16_t n = 0; n < nodes_.size(); ++n)
-      if (!(weights_[n] == weights_[mirror(n)]) || (!alike() && !ops_are_symmetric(n))) return false;
+    for (std::size_t n = 0; n < nodes_.size(); ++n)
+      if (!(weights_[n] == weights_[mirror(n)]) || (!alike() && !ops_are_symmetric(static_cast<std::uint16_t>(n))))
+        return false;
     return true;
   }
   bool ops_are_symmetric(std::uint16_t node) const {

@@ -33,33 +33,37 @@ inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t 
   return word_cell::none;
 }
 
+// Appends the kinds of a cell to the word of its rank.
+inline void append_kinds(std::vector<std::uint16_t>& row, const word_table& t, const schedule& s, std::uint32_t rank,
+                         const cell& c, bool keep_weights) {
+  const auto local = t.nodes_of(rank);
+  std::array<std::size_t, 2> ops{};
+  std::size_t size = 0;
+  for (const op o : c) {
+    const pass p = without_recompute(o.pass);
+    if (p == pass::backward_weight && keep_weights) row.push_back(t.weight_kind(rank));
+    if (p == pass::backward_weight || p == pass::recompute) continue;
+    const std::size_t node = std::size_t{s.placement.replica_of(o.micro)} * s.stages() + o.stage;
+    std::size_t at = 0;
+    while (local[at] != node) ++at;
+    ops[size++] = 3 * at + (p == pass::forward ? 0u : p == pass::backward_input ? 1u : 2u);
+  }
+  if (size == 0) return;
+  const std::uint16_t both = size == 2 ? kind_of(t, rank, ops[0], ops[1]) : word_cell::none;
+  if (both != word_cell::none)
+    row.push_back(both);
+  else
+    for (std::size_t k = 0; k < size; ++k) row.push_back(kind_of(t, rank, ops[k]));
+  const bool is_split = size == 1 && ops[0] % 3 == 2 && t.kind(rank, row.back()).passes[0] != pass::backward;
+  if (keep_weights && is_split) row.push_back(t.weight_kind(rank));
+}
+
 /// The words of a schedule with the same placement and micro-batches: its rows without numbers and R's, and without W's
 /// unless they keep their places. A pair that may not be used becomes two cells.
 inline word_rows words_of(const word_table& t, const schedule& s, bool keep_weights) {
   word_rows w(s.pp());
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
-    const auto local = t.nodes_of(rank);
-    for (const cell& c : s[rank]) {
-      std::array<std::size_t, 2> ops{};
-      std::size_t size = 0;
-      for (const op o : c) {
-        const pass p = without_recompute(o.pass);
-        if (p == pass::backward_weight && keep_weights) w[rank].push_back(t.weight_kind(rank));
-        if (p == pass::backward_weight || p == pass::recompute) continue;
-        const std::size_t node = s.placement.replica_of(o.micro) * s.stages() + o.stage;
-        std::size_t at = 0;
-        while (local[at] != node) ++at;
-        ops[size++] = 3 * at + (p == pass::forward ? 0u : p == pass::backward_input ? 1u : 2u);
-      }
-      const std::uint16_t both = size == 2 ? kind_of(t, rank, ops[0], ops[1]) : word_cell::none;
-      if (both != word_cell::none)
-        w[rank].push_back(both);
-      else
-        for (std::size_t k = 0; k < size; ++k) w[rank].push_back(kind_of(t, rank, ops[k]));
-      const bool is_split = size == 1 && ops[0] % 3 == 2 && t.kind(rank, w[rank].back()).passes[0] != pass::backward;
-      if (keep_weights && is_split) w[rank].push_back(t.weight_kind(rank));
-    }
-  }
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
+    for (const cell& c : s[rank]) append_kinds(w[rank], t, s, rank, c, keep_weights);
   return w;
 }
 
