@@ -138,7 +138,7 @@ struct layout_fault {
   std::string text;
 };
 
-// The first fault of the letters of the stages. An E or L that is missing is none.
+// The first fault of the letters of the stages; a missing E or L is no fault.
 inline std::optional<layout_fault> fault_of(const std::vector<std::string>& stages, std::size_t ranks) {
   std::size_t all = 0, at = 0;
   for (const std::string& letters : stages) all += letters.size();
@@ -178,7 +178,7 @@ inline std::string shortened(const std::string& letters) {
 
 }  // namespace detail
 
-/// The partition that a layout describes. Where the first layer of the model is no embedding, an E may come first, and an L
+/// The partition that a layout describes. An E may come first where the first layer of the model is no embedding, and an L
 /// last where its last one is no head; these stand for layers that cost nothing.
 /// @throws schedule_error, with the column, if the text is not a layout; if its layers are not those of the model, or its
 /// stages not those of the placement; if Megatron-LM refuses it, as to_layout() has it; unless the placement is linear or
