@@ -47,7 +47,11 @@ std::string text_of(const model& m, const family& f, const division& d, const me
   std::string text = fmt::format("{}: {} layers on {} stages, {} ranks, {} micro-batches{}\n", f.name, layer_count(m),
                                  s.stages(), s.pp(), s.micro, s.forward_only ? ", forward only" : "");
   text += fmt::format("layers per stage: {}\n", to_string(d.partition));
-  if (has_layout(s.placement)) text += fmt::format("layout: {}\n", to_layout(d.partition, m, s.placement));
+  if (has_layout(s.placement)) {
+    const std::string refusal = layout_refusal(d.partition, m, s.placement);
+    text += refusal.empty() ? fmt::format("layout: {}\n", to_layout(d.partition, m, s.placement))
+                            : fmt::format("no {}\n", refusal);
+  }
   text += fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
                       d.uniform_makespan, unit, d.uniform_makespan / d.makespan);
   text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n",
@@ -71,7 +75,8 @@ std::string text_of(const model& m, const family& f, const division& d, const me
 nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured,
                                const memory_report& memory) {
   nlohmann::ordered_json j = {{"partition", d.partition.layers}};
-  if (has_layout(d.schedule.placement)) j["layout"] = to_layout(d.partition, m, d.schedule.placement);
+  if (layout_refusal(d.partition, m, d.schedule.placement).empty())
+    j["layout"] = to_layout(d.partition, m, d.schedule.placement);
   j["makespan"] = d.makespan, j["uniform_makespan"] = d.uniform_makespan;
   j["lower_bound"] = d.lower_bound, j["partition_bound"] = d.partition_bound.makespan;
   j["fits"] = d.fits, j["evaluations"] = d.evaluations;

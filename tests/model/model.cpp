@@ -205,12 +205,30 @@ TEST_CASE("layout: Megatron's text and back") {
   CHECK(parse_layout("Et*3||*3,L", bare, placement::linear(5)).layers == std::vector<std::uint32_t>{3, 0, 0, 0, 0});
 }
 
-TEST_CASE("layout: every partition of a small model comes back, on linear and looped placements") {
+namespace {
+
+// All layers of the kind "mtp" on one stage, the last of its rank.
+bool mtp_is_in_place(const partition& p, const model& m, const placement& where) {
+  const std::vector<layer> layers = expanded(m.layers);
+  const std::vector<std::size_t> first = first_layers(p);
+  std::size_t stages_with_mtp = 0;
+  for (std::size_t s = 0; s < p.stages(); ++s) {
+    bool any = false;
+    for (std::size_t i = first[s]; i < first[s + 1]; ++i) any = any || layers[i].kind == "mtp";
+    if (any && s + where.ranks() < p.stages()) return false;
+    stages_with_mtp += any;
+  }
+  return stages_with_mtp <= 1;
+}
+
+}  // namespace
+
+TEST_CASE("layout: every partition that Megatron-LM takes comes back, on linear and looped placements") {
   const std::vector<model> models = {
       {.layers = {{.kind = "embedding"}, {.count = 5}, {.kind = "head"}}},
       {.layers = {{.kind = "dense", .count = 2}, {.kind = "moe", .count = 3}}},
       {.layers = {{.kind = "embedding"}, {.count = 3}, {.kind = "mtp", .count = 2}, {.kind = "head"}}}};
-  int tried = 0;
+  int tried = 0, refused = 0;
   for (const model& m : models) {
     const auto all = static_cast<std::uint32_t>(layer_count(m));
     for (std::uint32_t a = 0; a <= all; ++a)
@@ -218,14 +236,65 @@ TEST_CASE("layout: every partition of a small model comes back, on linear and lo
         for (std::uint32_t c = 0; a + b + c <= all; ++c) {
           const partition p{{a, b, c, all - a - b - c}};
           for (const placement& where : {placement::linear(4), placement::looped(2, 2)}) {
+            if (!mtp_is_in_place(p, m, where)) {
+              REQUIRE(refusal_of([&] { to_layout(p, m, where); }) == layout_refusal(p, m, where));
+              REQUIRE(layout_refusal(p, m, where).starts_with("layout: layer "));
+              ++refused;
+              continue;
+            }
             const std::string text = to_layout(p, m, where);
             CAPTURE(text);
+            REQUIRE(layout_refusal(p, m, where).empty());
             REQUIRE(parse_layout(text, m, where) == p);
             ++tried;
           }
         }
   }
   CHECK(tried > 400);
+  CHECK(refused > 50);
+}
+
+TEST_CASE("layout: what Megatron-LM refuses is neither written nor read") {
+  const model two_mtp{.layers = {{.kind = "embedding"}, {.count = 8}, {.kind = "mtp", .count = 2}, {.kind = "head"}}},
+      two_heads{.layers = {{.kind = "embedding"}, {.count = 2}, {.kind = "head", .count = 2}}},
+      two_embeddings{.layers = {{.count = 2}, {.kind = "embedding"}, {.count = 1}}},
+      early_mtp{.layers = {{.kind = "mtp"}, {.count = 2}}};
+  const placement four = placement::linear(4), two = placement::linear(2);
+  const auto written = [](const partition& p, const model& m, const placement& where) {
+    return refusal_of([&] { to_layout(p, m, where); });
+  };
+  const auto read = [](std::string_view text, const model& m, const placement& where) {
+    return refusal_of([&] { parse_layout(text, m, where); });
+  };
+  CHECK(written({{5, 4, 1, 2}}, two_mtp, four) ==
+        "layout: layer 10 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one");
+  CHECK(to_layout({{5, 4, 2, 1}}, two_mtp, four) == "Et*4|t*4|mm|L");
+  CHECK(written({{5, 6, 0, 1}}, two_mtp, placement::looped(2, 2)) ==
+        "layout: layer 9 is an m on stage 1; Megatron-LM takes m on the last stage of a rank, 2 to 3");
+  CHECK(read("Et*4|t*4|m|mL", two_mtp, four) ==
+        "layout: column 12 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one");
+  CHECK(written({{2, 3}}, two_heads, two) ==
+        "layout: layer 3 is an L before another layer; Megatron-LM takes one L, which is the last layer");
+  CHECK(read("Et|tLL", two_heads, two) ==
+        "layout: column 5 is an L before another layer; Megatron-LM takes one L, which is the last layer");
+  CHECK(written({{2, 2}}, two_embeddings, two) ==
+        "layout: layer 2 is an E after another layer; Megatron-LM takes one E, which is the first layer");
+  CHECK(written({{1, 2}}, early_mtp, two) == "layout: layer 1 is a t after an m; Megatron-LM takes m after all t");
+  CHECK(layout_refusal({{1, 2}}, early_mtp, placement::vee(1)) ==
+        "a layout places stages on ranks one after another, which is a linear or looped placement; got a vee one");
+
+  // Letters that the model has no layer for.
+  const model six{.layers = {{.kind = "embedding"}, {.count = 6}, {.kind = "head"}}};
+  CHECK(read("Ettt|tttL", six, two) == "");
+  CHECK(read("EEttt|tttL", six, two) == "layout: column 2 is an E where the model has a t");
+  CHECK(read("EtttL|tttLLL", six, two) == "layout: column 5 is an L where the model has a t");
+  CHECK(read("Ettt|tttLm", six, two) == "layout: column 10 is an m where the model has no layer left");
+  CHECK(read("EtttL|EtttL", six, two) == "layout: column 5 is an L where the model has a t");
+  const model bare{.layers = {{.count = 6}}};
+  CHECK(read("Et*3|t*3,L", bare, two) == "");
+  CHECK(read("t*3|t*3", bare, two) == "");
+  CHECK(read("E*2,t*3|t*3,L", bare, two) == "layout: column 1 is an E where the model has a t");
+  CHECK(read("Et*3|t*3L*2", bare, two) == "layout: column 9 is an L where the model has no layer left");
 }
 
 TEST_CASE("layout: faults are named with their column") {
@@ -242,9 +311,10 @@ TEST_CASE("layout: faults are named with their column") {
   CHECK(refused("E()*2|ttL") == "layout: column 2 opens empty parentheses");
   CHECK(refused("Et*99999999999|L") == "layout: column 3 is a * with a number of more than 9 digits");
   CHECK(refused("Et*999999999|L") == "layout: column 12 makes too many layers or stages");
-  CHECK(refused("Ett|ttL|") == "layout: there are 3 stages; expected 2");
-  CHECK(refused("Ett|tttL") == "layout: stage 1 has a t where the model has no layer left");
-  CHECK(refused("Ett|tL") == "layout: there are 3 layers of the model's 4; layer 3, t, has no place");
+  CHECK(refused("Ett|ttL|") == "layout: column 8 begins stage 2; expected 2 stages");
+  CHECK(refused("Et*4L") == "layout: column 6 ends the layout after 1 stage; expected 2");
+  CHECK(refused("Ett|tttL") == "layout: column 7 is a t where the model has no layer left");
+  CHECK(refused("Ett|tL") == "layout: column 7 ends the layout after 3 of the model's 4 layers; expected a t");
   CHECK(refused("Ett|ttL", placement::vee(1)) ==
         "a layout places stages on ranks one after another, which is a linear or looped placement; got a vee one");
 }

@@ -8,16 +8,19 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
 #include "pipesched/model/presets.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
+#include "support/any_variant.hpp"
 #include "support/families.hpp"
 
 using namespace pipesched;
@@ -65,6 +68,21 @@ model random_model(std::mt19937_64& random, std::size_t layers, std::size_t rank
   return m;
 }
 
+// The schedule with some cells of a rank merged with the next one, where that is valid.
+schedule with_random_pairs(schedule s, std::mt19937_64& random) {
+  for (std::size_t rank = 0; rank < s.pp(); ++rank)
+    for (std::size_t i = 0; i + 1 < s[rank].size(); ++i) {
+      if (random() % 4 == 0 || s[rank][i].overlapped() || s[rank][i + 1].overlapped()) continue;
+      schedule merged = s;
+      merged.edit(rank, [&](std::vector<cell>& row) {
+        row[i] = cell(row[i][0], row[i + 1][0]);
+        row.erase(row.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+      });
+      if (verify(merged)) s = std::move(merged);
+    }
+  return s;
+}
+
 double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
 
 }  // namespace
@@ -102,6 +120,63 @@ TEST_CASE("divide: as good as the best of all partitions of small models, and it
   CHECK(compared == 96);
   CHECK(optimal == compared);
   CHECK(worst == 1);
+}
+
+TEST_CASE("divide: the bound of pairs shorter than their longer op alone is below all partitions") {
+  const family& overlapped = find_family("interleaved_1f1b");
+  const schedule_params of_overlapped{.pp = 3, .micro = 6, .overlap = true};
+  const model uneven{.layers = {{.forward = 0.1, .backward = 2}},
+                     .pairs = {{{"layer", "layer"}, {pass::forward, pass::backward}, 0.5}}};
+  const division d = divide(uneven, overlapped, of_overlapped);
+  CHECK(d.makespan == doctest::Approx(6.2));
+  CHECK(d.lower_bound <= d.makespan);
+
+  std::mt19937_64 random(19);
+  const auto below = [&](std::uint64_t n) { return random() % n; };
+  const auto number = [&] { return static_cast<double>(below(9)) / 2; };
+  const auto short_or_long = [&] { return number() / (below(3) == 0 ? 1 : 16); };
+  int compared = 0, short_pairs = 0;
+  for (int round = 0; round < 1000; ++round) {
+    const char* const names[] = {"1f1b", "zb1p", "interleaved_1f1b", "dualpipe", "zbv"};
+    schedule_params p{.pp = static_cast<std::int64_t>(2 + below(2)), .micro = static_cast<std::int64_t>(2 + below(7))};
+    const family& f = find_family(names[below(std::size(names))]);
+    p.overlap = f.limits.takes.contains(parameter::overlap);
+    if (!refusal_of([&] { f.make(p); }).empty()) continue;
+    schedule s = f.make(p);
+    if (below(2) == 0) s = tests::any_variant(s, random);
+    if (below(2) == 0) s = with_random_pairs(s, random);
+    model m{.layers = {}};
+    for (const char* kind : {"a", "b"})
+      m.layers.push_back({.kind = below(2) == 0 ? "a" : kind,
+                          .count = static_cast<std::uint32_t>(1 + below(2)),
+                          .forward = short_or_long(),
+                          .backward_input = number(),
+                          .backward_weight = short_or_long(),
+                          .recompute = number()});
+    for (const pass_pair passes : schedule_class_of(s).pairs.pairs())
+      for (const char* kind : {"a", "b"}) {
+        pass_pair priced = passes;
+        if (below(4) == 0) priced = {without_recompute(passes.first), without_recompute(passes.second)};
+        m.pairs.push_back({{kind, below(2) == 0 ? "a" : "b"}, priced, number() / 16});
+        if (!refusal_of([&] { check(m); }).empty()) m.pairs.pop_back();
+      }
+    short_pairs += !m.pairs.empty();
+    if (below(3) == 0)
+      for (std::size_t r = 0; r < s.pp(); ++r) m.ranks.push_back({.speed = 1 + number()});
+    if (below(3) == 0)
+      for (std::uint32_t i = 0; i < s.micro; ++i) m.micro_batches.push_back(0.5 + number());
+    const division found = divide(m, s, {.evaluations = 50});
+    CAPTURE(round);
+    CAPTURE(f.name);
+    for_all_partitions(layer_count(m), s.stages(), [&](const partition& all) {
+      const double there = makespan(s, costs_of(m, all, s.placement));
+      CHECK(found.lower_bound <= there);
+    });
+    CHECK(found.partition_bound.makespan <= found.makespan);
+    ++compared;
+  }
+  CHECK(compared > 500);
+  CHECK(short_pairs > 300);
 }
 
 TEST_CASE("divide: at least as good as what is known of two published models, with 8 ranks and 32 micro-batches") {

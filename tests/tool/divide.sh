@@ -30,6 +30,14 @@ expect "a parameter that the family does not take" 2 '' 'pipesched: zbv takes no
   "$tool" divide --model bytes.json --family zbv --pp 2 --micro 4 --waves 2
 expect "a layout of a V" 2 '' 'pipesched: a layout places stages .*; got a vee one~' \
   "$tool" divide --model bytes.json --family zbv --pp 2 --micro 4 --format layout
+echo '{"layers": [{"kind": "embedding", "forward": 0, "backward": 0}, {"count": 4}, {"kind": "mtp", "count": 2, "forward": 2, "backward": 4}, {"kind": "head", "forward": 0, "backward": 0}]}' >mtp.json
+mtp="divide --model mtp.json --family 1f1b --pp 4 --micro 8"
+expect "no layout of a partition that divides the MTP layers" 0 '.*~layers per stage: 3 2 1 2~no layout: layer 6 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one~makespan .*' '' "$tool" $mtp
+expect "the same as json" 0 '\{~  "partition": \[~    3,~    2,~    1,~    2~  \],~  "makespan": .*' '' "$tool" $mtp --format json
+expect "the same as a layout" 2 '' 'pipesched: layout: layer 6 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one~' "$tool" $mtp --format layout
+expect "a layout with too few stages" 2 '' 'pipesched: layout: column 7 ends the layout after 2 stages; expected 4~' \
+  "$tool" simulate --family 1f1b --pp 4 --micro 8 --model mtp.json --partition 'Et*4|L'
+
 expect "model" 0 '8 layers; times in ms~~kind .*~fat  .*~lean .*~~all layers: 24 for a micro-batch, 4e\+10 bytes of weights~' '' "$tool" model bytes.json
 expect "a model with pairs" 0 '.*~pair FB of moe with moe: 32.2525~.*' '' "$tool" model deepseek_v3
 echo '{"layers": [{"forwrd": 1}]}' >wrong.json

@@ -27,7 +27,8 @@ namespace pipesched::detail {
 ///  * chain: the longest micro-batch through all layers, forward and back, at the highest speed;
 ///  * on a linear placement, over all partitions the least of the largest head + work + tail of a rank. The head and tail of
 ///    a rank are the layers in front of it, so the least over all cuts is found by dynamic programming.
-/// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it.
+/// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it. An
+/// op may save more than it lasts where a pair is shorter than its longer op alone; then the rest is taken off other ops.
 class partition_bound {
  public:
   partition_bound(const model& m, const placement& where, std::uint32_t micro, const schedule_class& of)
@@ -37,11 +38,17 @@ class partition_bound {
       shortest_ = *std::min_element(m.micro_batches.begin(), m.micro_batches.end());
       longest_ = *std::max_element(m.micro_batches.begin(), m.micro_batches.end());
     }
+    // A pair that recomputes inside takes the price of one that does not, and R on top, where it has none of its own.
+    for (const pass_pair p : of.pairs.pairs()) {
+      pairs_.insert(p);
+      pairs_.insert({without_recompute(p.first), without_recompute(p.second)});
+    }
     for (std::size_t r = 0; r < where.ranks(); ++r) speeds_.push_back(rank_at(m, r).speed);
     fastest_ = *std::max_element(speeds_.begin(), speeds_.end());
     for (const layer& l : m.layers) {
       const times of_layer = times_of(l);
       layers_.insert(layers_.end(), l.count, of_layer);
+      magnitude_ += lengths_ * l.count * of_layer.magnitude;
     }
   }
 
@@ -53,22 +60,24 @@ class partition_bound {
       bound = std::max(bound, over_cuts());
     // Room for the rounding of these sums and those of the simulation.
     const double sums = static_cast<double>(layers_.size()) + 6.0 * micro_ * where_.stages();
-    return bound * (1 - sums * std::numeric_limits<double>::epsilon());
+    const double slowest = *std::min_element(speeds_.begin(), speeds_.end());
+    return std::max(0.0, bound - (bound + magnitude_ / slowest) * sums * std::numeric_limits<double>::epsilon());
   }
 
  private:
   static constexpr std::size_t max_layers_of_cuts = 2000;  // quadratic in them
 
-  // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank.
+  // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank, which is
+  // negative where its pairs save more than it lasts. The magnitude is that of the terms that cancel; mostly 0.
   struct times {
-    double forward = 0, gradient = 0, work = 0, work_before_weights = 0;
+    double forward = 0, gradient = 0, work = 0, work_before_weights = 0, magnitude = 0;
   };
 
   // The most time that one op of a layer saves in a pair.
   double saving(const layer& l, pass p) const {
     double most = 0;
     for (const layer_pair& pair : m_.pairs) {
-      if (!class_.pairs.contains(pair.passes)) continue;
+      if (!pairs_.contains(pair.passes)) continue;
       for (std::size_t k = 0; k < 2; ++k) {
         const pass own = k == 0 ? pair.passes.first : pair.passes.second,
                    partner = k == 0 ? pair.passes.second : pair.passes.first;
@@ -85,17 +94,28 @@ class partition_bound {
     return most;
   }
   times times_of(const layer& l) const {
-    const auto net = [&](pass p) { return std::max(0.0, duration_of(l, p) - saving(l, p) / 2); };
+    const auto net = [&](pass p) { return duration_of(l, p) - saving(l, p) / 2; };
     const auto alone = [&](pass p) { return std::max(0.0, duration_of(l, p) - saving(l, p)); };
     times t{.forward = alone(pass::forward), .work = net(pass::forward)};
+    const auto add_magnitude = [&](double part) { t.magnitude += part < 0 ? -2 * part : 0; };
+    add_magnitude(t.work);
     t.work_before_weights = t.work;
-    if (class_.forward_only || !class_.backward.empty()) return t;  // which layers are frozen depends on the partition
+    if (class_.forward_only) return t;
+    // The weight gradient saves time in cells that are counted, even where it is not counted itself.
+    const double whole = net(pass::backward);
+    double backward = whole, gradient = whole;
     t.gradient = alone(pass::backward);
-    double backward = net(pass::backward), gradient = backward;
     if (class_.split_backward) {
+      const double input = net(pass::backward_input), weight = net(pass::backward_weight);
       t.gradient = std::min(t.gradient, alone(pass::backward_input));
-      backward = std::min(backward, net(pass::backward_input) + net(pass::backward_weight));
-      gradient = std::min(gradient, net(pass::backward_input));
+      backward = std::min(backward, input + weight);
+      gradient = std::min(gradient, input + std::min(0.0, weight));
+      for (const double part : {input, weight}) add_magnitude(part);
+    }
+    add_magnitude(whole);
+    if (!class_.backward.empty()) {  // which layers are frozen depends on the partition
+      t.gradient = 0;
+      backward = gradient = std::min({0.0, backward, gradient});
     }
     t.work += backward, t.work_before_weights += gradient;
     return t;
@@ -157,7 +177,8 @@ class partition_bound {
   const model& m_;
   const placement& where_;
   const schedule_class& class_;
-  double micro_, lengths_ = 0, shortest_ = 1, longest_ = 1, fastest_ = 1;
+  double micro_, lengths_ = 0, shortest_ = 1, longest_ = 1, fastest_ = 1, magnitude_ = 0;
+  pass_pair_set pairs_;         // of cells whose prices count
   std::vector<double> speeds_;  // by rank
   std::vector<times> layers_;
 };
