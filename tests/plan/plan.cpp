@@ -30,7 +30,7 @@ metrics measured(const schedule& s, const stage_costs& costs) { return measure(s
 
 TEST_CASE("plan: DeepSeek-V3's costs on 8 ranks, 20 micro-batches, with DualPipe's memory") {
   const stage_costs costs = deepseek_v3_costs();
-  for (const std::uint64_t seed : {1, 2}) {
+  for (const std::uint64_t seed : {1u, 2u}) {
     CAPTURE(seed);
     const plan_result p =
         plan(dualpipe_8x20, costs, {.memory = {.activations = 9}, .evaluations = 100'000, .seed = seed});
