@@ -128,6 +128,14 @@ TEST_CASE("plan: limits in bytes, recomputed stages, starts, and a search that i
   for (const rank_metrics& m : measured(r.schedule, costs).ranks) CHECK(m.peak_bytes <= 25);
   CHECK(plan(problem, costs, {.memory = {.bytes = bytes}, .evaluations = 1, .starts = {p.schedule}}).makespan ==
         p.makespan);
+  const plan_problem long_problem{.placement = placement::bidirectional(4, 40), .micro = 40};
+  double seen = 0;  // progress speaks of the whole step, also while fewer micro-batches are planned
+  const plan_result whole = plan(long_problem, unit, {.evaluations = 5000, .progress = [&](const plan_progress& at) {
+                                                        CHECK(at.makespan >= at.lower_bound);
+                                                        seen = at.makespan;
+                                                        return true;
+                                                      }});
+  CHECK(seen >= whole.makespan);
   int calls = 0;
   const plan_result stopped =
       plan(dualpipe_8x20, unit, {.evaluations = 1'000'000, .progress = [&](const plan_progress& at) {

@@ -3,10 +3,12 @@
 
 // Limits of memory for plans.
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "pipesched/simulate/metrics.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
@@ -33,6 +35,22 @@ inline void check(const memory_caps& caps, std::uint32_t ranks) {
         concat({"there are ", caps.bytes.size(), " limits in bytes; expected ", ranks, ", one per rank"}));
   for (const double bytes : caps.bytes)
     if (!(bytes > 0)) throw schedule_error(concat({"a limit in bytes is more than 0; got ", bytes}));
+}
+
+namespace detail {
+
+/// A limit with room for the rounding of sums.
+constexpr double with_rounding(double limit) noexcept { return limit * (1 + 1e-12); }
+
+}  // namespace detail
+
+/// True if no rank has more. @pre check(caps, m.ranks.size())
+inline bool fits(const memory_caps& caps, const metrics& m) {
+  for (std::size_t r = 0; r < m.ranks.size(); ++r) {
+    if (caps.activations && m.ranks[r].peak_activations > detail::with_rounding(*caps.activations)) return false;
+    if (!caps.bytes.empty() && m.ranks[r].peak_bytes > detail::with_rounding(caps.bytes[r])) return false;
+  }
+  return true;
 }
 
 }  // namespace pipesched

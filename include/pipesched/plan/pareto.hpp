@@ -21,9 +21,9 @@ struct pareto_point {
   plan_result plan;
 };
 
-/// Plans for several limits of live activations, in rising order; a plan for less memory
-/// is kept where it is the shorter one, so that more memory is never worse. The evaluations of `limits` are for all points together; its memory is not looked at. Limits
-/// that are too small for any schedule are left out.
+/// Plans for several limits of live activations, in rising order; a plan for less memory is kept where it is the shorter one,
+/// so that more memory is never worse. The evaluations of `limits` are for all points together; its memory is not looked at.
+/// Limits that are too small for any schedule are left out.
 /// @throws schedule_error as plan() does, for no limits, and for one that is not more than 0
 template <cost_model Costs>
 std::vector<pareto_point> pareto(const plan_problem& problem, const Costs& costs, std::vector<double> caps,
@@ -48,9 +48,10 @@ std::vector<pareto_point> pareto(const plan_problem& problem, const Costs& costs
       if (cap == caps.back() && front.empty()) throw;
       continue;
     }
-    if (front.size() > 1 && front.rbegin()[1].plan.makespan < front.back().plan.makespan) {
-      front.back().plan.schedule = front.rbegin()[1].plan.schedule;
-      front.back().plan.makespan = front.rbegin()[1].plan.makespan;
+    plan_result& now = front.back().plan;
+    if (front.size() > 1 && front.rbegin()[1].plan.makespan < now.makespan) {
+      const plan_result& below = front.rbegin()[1].plan;
+      now.schedule = below.schedule, now.makespan = below.makespan, now.peak_activations = below.peak_activations;
     }
     if (stopped) break;
   }

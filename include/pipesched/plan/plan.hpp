@@ -47,7 +47,7 @@ struct plan_problem {
 /// How far a search has come.
 struct plan_progress {
   double evaluations = 0;
-  double makespan = 0;     ///< of the best so far
+  double makespan = 0;     ///< of the best so far; infinite before there is one
   double lower_bound = 0;  ///< for any schedule of the problem
 };
 
@@ -72,6 +72,7 @@ struct plan_result {
   lower_bound_result bound{};  ///< for any schedule of the problem within the limits
   std::string published{};     ///< the best family within the limits, empty if none is
   double published_makespan = std::numeric_limits<double>::infinity();
+  double peak_activations = 0;  ///< as in metrics
   double evaluations = 0;
   std::uint64_t ops_simulated = 0;
 };
@@ -89,10 +90,10 @@ class planner {
     word_table all(shape, costs_, pairs_, limits_.memory, problem_.recomputed);
     ops_ = all.ops();
     result_.bound = bound();
-    search_monitor monitor([this](std::uint64_t ops, double makespan) { return report(ops, makespan + added_); });
+    search_monitor monitor([this](std::uint64_t ops, double makespan) { return report(ops, makespan); });
     look_at_published(monitor);
     search(all, monitor);
-    if (result_.schedule.cells.size() == 0) refuse(all);
+    if (!has_plan()) refuse(all);
     result_.ops_simulated = monitor.ops();
     result_.evaluations = evaluations(monitor.ops());
     return std::move(result_);
@@ -112,11 +113,11 @@ class planner {
             .cells = {}};
   }
   double evaluations(std::uint64_t ops) const { return static_cast<double>(ops) / static_cast<double>(ops_); }
-  bool report(std::uint64_t ops, double makespan) const {
+  bool report(std::uint64_t ops, double makespan) {
     if (!limits_.progress) return true;
-    return limits_.progress({.evaluations = evaluations(ops),
-                             .makespan = std::min(makespan, result_.makespan),
-                             .lower_bound = result_.bound.makespan});
+    if (!is_short_) shown_ = std::min(shown_, makespan);
+    return limits_.progress(
+        {.evaluations = evaluations(ops), .makespan = shown_, .lower_bound = result_.bound.makespan});
   }
 
   lower_bound_result bound() const {
@@ -145,40 +146,34 @@ class planner {
     for (const pass_pair p : schedule_class_of(s).pairs.pairs())
       if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)}))
         return false;
-    const memory_caps& caps = limits_.memory;
-    for (std::size_t r = 0; r < m.ranks.size(); ++r) {
-      if (caps.activations && m.ranks[r].peak_activations > *caps.activations * (1 + 1e-12)) return false;
-      if (!caps.bytes.empty() && m.ranks[r].peak_bytes > caps.bytes[r] * (1 + 1e-12)) return false;
-    }
-    return true;
+    return fits(limits_.memory, m);
   }
-  // Keeps a schedule if it is the shortest so far.
-  bool offer(schedule s, bool planned) {
-    const timeline t = simulate(std::move(s), costs_, verified);
+  // Keeps a schedule if it is allowed and the shortest so far.
+  void offer(const schedule& s, bool is_published) {
+    timeline t = simulate(s, costs_, verified);
     const metrics m = measure(t, costs_, verified);
-    if (!is_allowed(t.schedule, m)) return false;
-    if (!planned && m.makespan < result_.published_makespan)
-      result_.published_makespan = m.makespan, result_.published = t.schedule.name.view();
-    if (result_.schedule.cells.size() == 0 || m.makespan < result_.makespan)
-      result_.makespan = m.makespan, result_.schedule = t.schedule;
-    return true;
+    if (!is_allowed(s, m)) return;
+    if (is_published && m.makespan < result_.published_makespan)
+      result_.published_makespan = m.makespan, result_.published = s.name.view();
+    if (has_plan() && m.makespan >= result_.makespan) return;
+    result_.makespan = m.makespan, result_.peak_activations = m.peak_activations;
+    result_.schedule = std::move(t.schedule);
+    shown_ = std::min(shown_, m.makespan);
   }
+  bool has_plan() const { return result_.schedule.cells.size() > 0; }
   void look_at_published(search_monitor& monitor) {
-    for (const schedule& s : limits_.starts) {
-      monitor.charge(ops_);
-      offer(s, true);
-    }
-    for (schedule& s : published(problem_.placement, problem_.micro)) {
-      monitor.charge(ops_);
-      offer(std::move(s), false);
-    }
+    families_ = published(problem_.placement, problem_.micro);
+    monitor.charge((limits_.starts.size() + families_.size()) * ops_);
+    for (const schedule& s : limits_.starts) offer(s, false);
+    for (const schedule& s : families_) offer(s, true);
   }
 
   // Words that run, the shortest first, of as many micro-batches as the table has.
   std::vector<word_rows> starts(const word_table& all, const word_table& part, search_monitor& monitor) const {
     const schedule& shape = all.shape();
-    std::vector<schedule> from = published(shape.placement, shape.micro);
-    if (shape.micro == problem_.micro) from.insert(from.end(), limits_.starts.begin(), limits_.starts.end());
+    const bool is_whole = shape.micro == problem_.micro;
+    std::vector<schedule> from = is_whole ? families_ : published(shape.placement, shape.micro);
+    if (is_whole) from.insert(from.end(), limits_.starts.begin(), limits_.starts.end());
     if (part.ranks() < all.ranks())
       for (const schedule& s : published(placement::vee(shape.pp() / 2), shape.micro / 2))
         from.push_back(twice_mirrored(s, shape.placement));
@@ -216,10 +211,10 @@ class planner {
     const word_table& part = half ? *half : all;
     const std::uint32_t few = short_micro();
     std::vector<word_rows> from;
-    std::uint64_t left = limits_.evaluations * ops_;
+    const std::uint64_t all_ops = limits_.evaluations * ops_;
     const auto budget = [&](const word_table& t, double share) {
-      const std::uint64_t used = std::min(left, monitor.ops());
-      return static_cast<std::uint64_t>(share * static_cast<double>(left - used) / static_cast<double>(t.ops()));
+      const std::uint64_t left = all_ops - std::min(all_ops, monitor.ops());
+      return static_cast<std::uint64_t>(share * static_cast<double>(left) / static_cast<double>(t.ops()));
     };
     if (few < problem_.micro) {
       const word_table short_all(shape_for(few), costs_, pairs_, limits_.memory, problem_.recomputed);
@@ -228,7 +223,9 @@ class planner {
       std::vector<word_rows> short_from = starts(short_all, short_part, monitor);
       if (!short_from.empty() && short_part.ranks() == part.ranks()) {
         word_portfolio portfolio(short_part, std::move(short_from), limits_.seed, limits_.threads, monitor);
+        is_short_ = true;
         portfolio.run(budget(short_part, 0.8));
+        is_short_ = false;
         std::uint64_t tries = 0;
         const std::uint32_t more = (problem_.micro - few) / problem_.placement.replicas();
         if (std::optional<word_rows> w = lengthened(part, portfolio.best(), more, tries)) from.push_back(std::move(*w));
@@ -240,7 +237,7 @@ class planner {
     if (from.empty()) return;
     word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
     portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
-    offer(schedule_of(all, half ? unfold(all, portfolio.best()) : portfolio.best()), true);
+    offer(schedule_of(all, half ? unfold(all, portfolio.best()) : portfolio.best()), false);
   }
 
   // Each micro-batch from end to end before the next: the least memory.
@@ -264,8 +261,7 @@ class planner {
 
   // The least memory with which some schedule runs, one micro-batch at a time.
   [[noreturn]] void refuse(const word_table& all) const {
-    memory_caps none;
-    const word_table free(all.shape(), costs_, pairs_, none, problem_.recomputed);
+    const word_table free(all.shape(), costs_, pairs_, {}, problem_.recomputed);
     const timeline t = simulate(schedule_of(free, one_at_a_time(free)), costs_, verified);
     const metrics m = measure(t, costs_, verified);
     if (limits_.memory.activations)
@@ -283,7 +279,9 @@ class planner {
   const plan_limits& limits_;
   pass_pair_set pairs_;
   std::uint64_t ops_ = 1;
-  double added_ = 0;  // what the micro-batches that are left out add to makespans
+  std::vector<schedule> families_;                          // on the placement
+  bool is_short_ = false;                                   // a plan for fewer micro-batches is being made
+  double shown_ = std::numeric_limits<double>::infinity();  // the best makespan that progress has seen
   plan_result result_;
 };
 

@@ -44,10 +44,10 @@ class refilling {
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
       rank_state r{.memory = {s, recomputed_, units_[rank], costs}};
       const auto share = static_cast<double>(units_[rank].share);
-      if (caps.activations) r.activations = *caps.activations * share * (1 + 1e-12);
-      if (!caps.bytes.empty()) r.bytes = caps.bytes[rank] * (1 + 1e-12);
-      if (caps.empty()) r.activations = before.ranks[rank].peak_activations * share * (1 + 1e-12);
-      if (caps.empty()) r.bytes = before.ranks[rank].peak_bytes * (1 + 1e-12);
+      if (caps.activations) r.activations = with_rounding(*caps.activations * share);
+      if (!caps.bytes.empty()) r.bytes = with_rounding(caps.bytes[rank]);
+      if (caps.empty()) r.activations = with_rounding(before.ranks[rank].peak_activations * share);
+      if (caps.empty()) r.bytes = with_rounding(before.ranks[rank].peak_bytes);
       ranks_.push_back(std::move(r));
     }
     for (const cell& c : s.cells.all())
@@ -169,7 +169,7 @@ schedule refill(const schedule& s, const Costs& costs, const memory_caps& caps =
   const timeline then = simulate(filled, costs, verified);
   const metrics after = measure(then, costs, verified);
   const auto exceeds = [](double peak, double was, std::optional<double> cap) {
-    return peak > std::max(was, cap.value_or(0)) * (1 + 1e-12);
+    return peak > detail::with_rounding(std::max(was, cap.value_or(0)));
   };
   for (std::size_t r = 0; r < s.pp(); ++r) {
     const rank_metrics &a = before.ranks[r], &b = after.ranks[r];

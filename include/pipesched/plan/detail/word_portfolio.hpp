@@ -25,7 +25,7 @@ namespace pipesched::detail {
 /// Counts what a search has simulated, in ops, and asks now and then whether it shall continue.
 class search_monitor {
  public:
-  /// @param report  gets the ops so far and the best makespan; false: stop. Called by one thread at a time
+  /// @param report  gets the ops so far and the best makespan of an annealing; false: stop. Called by one thread at a time
   explicit search_monitor(std::function<bool(std::uint64_t, double)> report = {}) : report_(std::move(report)) {}
 
   bool stopped() const noexcept { return stopped_.load(std::memory_order_relaxed); }
@@ -34,14 +34,12 @@ class search_monitor {
   void found(double makespan) {
     if (!report_) return;
     const std::scoped_lock lock(mutex_);
-    best_ = std::min(best_, makespan);
-    if (!stopped() && !report_(ops(), best_)) stopped_ = true;
+    if (!stopped() && !report_(ops(), makespan)) stopped_ = true;
   }
 
  private:
   std::function<bool(std::uint64_t, double)> report_;
   std::mutex mutex_;
-  double best_ = std::numeric_limits<double>::infinity();
   std::atomic<std::uint64_t> ops_ = 0;
   std::atomic<bool> stopped_ = false;
 };

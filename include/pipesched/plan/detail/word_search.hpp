@@ -144,16 +144,16 @@ class word_search {
 
   bool shift(std::vector<std::uint16_t>& row, std::size_t i) {
     const std::size_t j = near(i, row.size());
-    if (i == j || row[i] == row[j]) return i != j && rotate(row, i, j);
-    return rotate(row, i, j);
+    if (i == j) return false;
+    rotate(row, i, j);
+    return true;
   }
-  static bool rotate(std::vector<std::uint16_t>& row, std::size_t i, std::size_t j) {
+  static void rotate(std::vector<std::uint16_t>& row, std::size_t i, std::size_t j) {
     const auto at = [&](std::size_t k) { return row.begin() + static_cast<std::ptrdiff_t>(k); };
     if (i < j)
       std::rotate(at(i), at(i + 1), at(j + 1));
     else
       std::rotate(at(j), at(i), at(i + 1));
-    return true;
   }
 
   // Moves the cell of an op, and those of the same micro-batch on the stages that follow.
@@ -241,7 +241,7 @@ class word_search {
     const word_cell& c = t_->kind(r, row[i]);
     const std::size_t k = random_.below(c.size()), o = t_->op_of(r, c, k);
     if (o % 3 == 0) return false;
-    const std::size_t other = o % 3 == 1 ? o + 1 : o - 1;
+    const std::size_t other = word_table::other_form(o);
     const std::uint16_t kind = c.size() == 1 ? t_->find(r, other)
                                : k == 0      ? t_->find(r, other, t_->op_of(r, c, 1))
                                              : t_->find(r, t_->op_of(r, c, 0), other);

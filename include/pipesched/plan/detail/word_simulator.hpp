@@ -29,7 +29,7 @@ struct word_times {
 
 /// A cell of words as it ran.
 struct word_event {
-  double start = 0, end = 0;
+  double end = 0;
   std::uint16_t kind = 0;  // a node's, if it is a W
   bool weight = false;
   std::uint32_t place = 0;                                 // in its word; of a W, that of the cell to come
@@ -175,7 +175,7 @@ class word_simulator {
     }
     s.free = start + c.duration;
     if constexpr (Record) {
-      word_event e{.start = start, .end = s.free, .kind = kind, .place = s.next, .micros = micros};
+      word_event e{.end = s.free, .kind = kind, .place = s.next, .micros = micros};
       if (cause != none) e.cause_rank = producers_[cause].first, e.cause = producers_[cause].second;
       events_[r].push_back(e);
     }
@@ -201,7 +201,7 @@ class word_simulator {
       return false;
     }
     if constexpr (Record) {
-      word_event e{.start = s.free, .end = s.free + w.duration, .kind = delayed_[at], .weight = true, .place = s.next};
+      word_event e{.end = s.free + w.duration, .kind = delayed_[at], .weight = true, .place = s.next};
       e.micros[0] = delayed_micros_[at];
       events_[r].push_back(e);
     }

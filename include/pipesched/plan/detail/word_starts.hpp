@@ -50,8 +50,8 @@ inline std::optional<word_rows> repaired(const word_table& t, word_rows w, std::
   return std::nullopt;
 }
 
-// The shortest part of a row, from `begin` on, that has all ops of the rank equally often, and at most `most` times; its
-// length, or 0.
+// The length of the shortest part of a row, from `begin` on, that has every F and backward of the rank so many times; 0 if none
+// has.
 inline std::size_t balanced_part(const word_table& t, std::size_t rank, const std::vector<std::uint16_t>& row,
                                  std::size_t begin, std::size_t times) {
   const std::size_t nodes = t.nodes_of(rank).size();
@@ -72,8 +72,8 @@ inline std::size_t balanced_part(const word_table& t, std::size_t rank, const st
 }
 
 /// Words for more micro-batches: a part of every row's middle is repeated, at the place where the result is shortest. Nothing
-/// if no place will do.
-/// @param t      the longer problem, of which the words have `more` micro-batches per node too few
+/// if no place will do. Counts its simulations in `evaluations`.
+/// @param t  the longer problem, of which the words have `more` micro-batches per node too few
 inline std::optional<word_rows> lengthened(const word_table& t, const word_rows& w, std::uint32_t more,
                                            std::uint64_t& evaluations) {
   word_simulator sim(t);

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <utility>
@@ -87,11 +86,6 @@ class word_table {
     for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
       for (std::uint32_t stage = 0; stage < where.stages(); ++stage) add_node(replica, stage);
     units_ = activation_units(where);
-    const std::uint32_t second = std::min(shape.micro, where.replica_begin(1));
-    for (std::size_t replica = 0; replica < where.replicas(); ++replica) {
-      order_[replica].resize(replica == 0 ? second : shape.micro - second);
-      std::iota(order_[replica].begin(), order_[replica].end(), replica == 0 ? 0 : second);
-    }
     if (!micro_batches_alike(costs)) {
       exact_cell_ = [&costs](const word_table& t, std::uint32_t rank, const cell& c) {
         return t.price(rank, c, costs);
@@ -103,8 +97,8 @@ class word_table {
     for (std::size_t n = 0; n < nodes_.size(); ++n)
       weights_.push_back(nodes_[n].micros == 0 ? word_weight{} : price_weight(static_cast<std::uint16_t>(n), 0, costs));
     for (std::uint32_t rank = 0; rank < where.ranks(); ++rank) {
-      caps_.push_back(by_bytes_          ? caps.bytes[rank] * (1 + 1e-12)
-                      : caps.activations ? *caps.activations * static_cast<double>(units_[rank].share) * (1 + 1e-12)
+      caps_.push_back(by_bytes_          ? with_rounding(caps.bytes[rank])
+                      : caps.activations ? with_rounding(*caps.activations * static_cast<double>(units_[rank].share))
                                          : std::numeric_limits<double>::infinity());
       add_kinds(rank, costs, pairs);
     }
@@ -125,14 +119,9 @@ class word_table {
   /// micro-batches.
   bool alike() const noexcept { return !exact_cell_; }
   word_cell exact(std::uint32_t rank, const word_cell& c, std::array<std::uint32_t, 2> micros) const {
-    const op first = op_at(c.nodes[0], c.passes[0], micros[0]);
-    return exact_cell_(*this, rank,
-                       c.size() == 1 ? cell(first) : cell(first, op_at(c.nodes[1], c.passes[1], micros[1])));
+    return exact_cell_(*this, rank, cell_at(c, micros));
   }
   word_weight exact_weight(std::uint16_t node, std::uint32_t j) const { return exact_weight_(*this, node, j); }
-  /// The micro-batches of a replica in the order in which all its stages run them.
-  std::vector<std::uint32_t>& order(std::size_t replica) noexcept { return order_[replica]; }
-  const std::vector<std::uint32_t>& order(std::size_t replica) const noexcept { return order_[replica]; }
   double cap(std::size_t rank) const noexcept { return caps_[rank]; }
   std::uint32_t max_micros() const noexcept {
     std::uint32_t most = 0;
@@ -154,19 +143,32 @@ class word_table {
   std::uint16_t find(std::size_t rank, std::size_t first, std::size_t second) const noexcept {
     return pairs_[rank][first * lone_[rank].size() + second];
   }
-  /// The place of an op of a kind of cells, as find() takes it.
-  std::size_t op_of(std::size_t rank, const word_cell& c, std::size_t k) const noexcept {
+  /// The op of a node of the rank, and one of a kind of cells, as find() takes them.
+  std::size_t op_of(std::size_t rank, std::size_t node, pass p) const noexcept {
     const auto& local = locals_[rank];
-    const auto at = static_cast<std::size_t>(std::find(local.begin(), local.end(), c.nodes[k]) - local.begin());
-    return 3 * at + (c.passes[k] == pass::forward ? 0u : c.passes[k] == pass::backward_input ? 1u : 2u);
+    const auto at = static_cast<std::size_t>(std::find(local.begin(), local.end(), node) - local.begin());
+    return 3 * at + static_cast<std::size_t>(std::find(passes.begin(), passes.end(), p) - passes.begin());
+  }
+  std::size_t op_of(std::size_t rank, const word_cell& c, std::size_t k) const noexcept {
+    return op_of(rank, c.nodes[k], c.passes[k]);
+  }
+  /// The other form of a backward, B for I and I for B; an F itself.
+  static constexpr std::size_t other_form(std::size_t op) noexcept {
+    return op % 3 == 0 ? op : op % 3 == 1 ? op + 1 : op - 1;
   }
 
   /// The op of a node's j-th micro-batch.
   op op_at(std::uint16_t node, pass p, std::uint32_t j) const noexcept {
     const word_node& n = nodes_[node];
-    const std::uint32_t micro = order_[n.replica][j];
+    const std::uint32_t micro = shape_.placement.replica_begin(n.replica) + j;
     const bool again = p != pass::forward && !recomputed_.empty() && recomputed_[n.stage];
     return {again ? with_recompute(p) : p, shape_.placement.chunk_of(n.stage, micro), n.stage, micro};
+  }
+
+  /// The cell of a kind with these micro-batches of its nodes.
+  cell cell_at(const word_cell& c, std::array<std::uint32_t, 2> micros) const noexcept {
+    const op first = op_at(c.nodes[0], c.passes[0], micros[0]);
+    return c.size() == 1 ? cell(first) : cell(first, op_at(c.nodes[1], c.passes[1], micros[1]));
   }
 
   /// The half of a problem that is its own mirror image, ranks r and pp - 1 - r; nothing if it is not.
@@ -192,11 +194,7 @@ class word_table {
     const std::size_t other = ranks() - 1 - rank;
     if (c.is_weight()) return weight_kind(other);
     std::array<std::size_t, 2> ops{};
-    for (std::size_t k = 0; k < c.size(); ++k) {
-      word_cell image = c;
-      image.nodes[k] = mirror(c.nodes[k]);
-      ops[k] = op_of(other, image, k);
-    }
+    for (std::size_t k = 0; k < c.size(); ++k) ops[k] = op_of(other, mirror(c.nodes[k]), c.passes[k]);
     return c.size() == 1 ? find(other, ops[0]) : find(other, ops[0], ops[1]);
   }
 
@@ -251,7 +249,6 @@ class word_table {
   void add_kinds(std::uint32_t rank, const Costs& costs, pass_pair_set pairs) {
     const auto& local = locals_[rank];
     const std::size_t ops = 3 * local.size();
-    std::vector<word_cell> kinds;
     lone_.emplace_back(ops, word_cell::none);
     pairs_.emplace_back(ops * ops, word_cell::none);
     kinds_.emplace_back();
@@ -285,7 +282,7 @@ class word_table {
       std::uint16_t &input = lone_[rank][i], &whole = lone_[rank][i + 1];
       if (input == word_cell::none) continue;
       const word_cell &one = kinds_[rank][input], &both = kinds_[rank][whole];
-      if (both.duration >= one.duration + weight_of(one.nodes[0])) whole = word_cell::none;
+      if (both.duration >= one.duration + weights_[one.nodes[0]].duration) whole = word_cell::none;
       for (std::size_t f = 0; f < ops; f += 3) {
         std::uint16_t& split = pairs_[rank][f * ops + i];
         const std::uint16_t with = pairs_[rank][f * ops + i + 1];
@@ -296,10 +293,8 @@ class word_table {
       }
     }
   }
-  double weight_of(std::uint16_t node) const { return weights_[node].duration; }
 
- public:
-  /// The costs of a cell of the problem.
+  // The costs of a cell.
   template <typename Costs>
   word_cell price(std::uint32_t rank, const cell& c, const Costs& costs) const {
     word_cell to;
@@ -308,8 +303,6 @@ class word_table {
     for (std::size_t k = 0; k < c.size(); ++k) price_op(to, rank, c, k, costs);
     return to;
   }
-
- private:
   template <typename Costs>
   void price_op(word_cell& to, std::uint32_t rank, const cell& c, std::size_t k, const Costs& costs) const {
     const op o = c[k];
@@ -361,7 +354,6 @@ class word_table {
   std::vector<std::vector<word_cell>> kinds_;
   std::vector<std::vector<std::uint16_t>> lone_, pairs_;  // [rank][op], [rank][op x op]
   std::vector<word_weight> weights_;
-  std::array<std::vector<std::uint32_t>, 2> order_;
   std::function<word_cell(const word_table&, std::uint32_t, const cell&)>
       exact_cell_;  // empty: micro-batches are alike
   std::function<word_weight(const word_table&, std::uint16_t, std::uint32_t)> exact_weight_;

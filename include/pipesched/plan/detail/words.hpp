@@ -19,12 +19,10 @@ namespace pipesched::detail {
 // The kind of a lone op or of a pair, with the other form of the backward where this one is not used; `none` if no form is.
 inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t a) {
   const std::uint16_t kind = t.find(rank, a);
-  return kind != word_cell::none || a % 3 == 0 ? kind : t.find(rank, a % 3 == 1 ? a + 1 : a - 1);
+  return kind != word_cell::none ? kind : t.find(rank, word_table::other_form(a));
 }
 inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t a, std::size_t b) {
-  const auto forms = [](std::size_t o) {
-    return std::array<std::size_t, 2>{o, o % 3 == 0 ? o : o % 3 == 1 ? o + 1 : o - 1};
-  };
+  const auto forms = [](std::size_t o) { return std::array{o, word_table::other_form(o)}; };
   for (const std::size_t x : forms(a))
     for (const std::size_t y : forms(b))
       for (const bool swapped : {false, true})
@@ -36,17 +34,13 @@ inline std::uint16_t kind_of(const word_table& t, std::size_t rank, std::size_t 
 // Appends the kinds of a cell to the word of its rank.
 inline void append_kinds(std::vector<std::uint16_t>& row, const word_table& t, const schedule& s, std::uint32_t rank,
                          const cell& c, bool keep_weights) {
-  const auto local = t.nodes_of(rank);
   std::array<std::size_t, 2> ops{};
   std::size_t size = 0;
   for (const op o : c) {
     const pass p = without_recompute(o.pass);
     if (p == pass::backward_weight && keep_weights) row.push_back(t.weight_kind(rank));
     if (p == pass::backward_weight || p == pass::recompute) continue;
-    const std::size_t node = std::size_t{s.placement.replica_of(o.micro)} * s.stages() + o.stage;
-    std::size_t at = 0;
-    while (local[at] != node) ++at;
-    ops[size++] = 3 * at + (p == pass::forward ? 0u : p == pass::backward_input ? 1u : 2u);
+    ops[size++] = t.op_of(rank, std::size_t{s.placement.replica_of(o.micro)} * s.stages() + o.stage, p);
   }
   if (size == 0) return;
   const std::uint16_t both = size == 2 ? kind_of(t, rank, ops[0], ops[1]) : word_cell::none;
@@ -84,18 +78,9 @@ inline schedule schedule_of(const word_table& t, const word_rows& w) {
   std::vector<cell> row;
   for (std::size_t rank = 0; rank < w.size(); ++rank) {
     row.clear();
-    for (const word_event& e : sim.events()[rank]) {
-      if (e.weight) {
-        row.push_back(with_pass(t.op_at(e.kind, pass::forward, e.micros[0]), pass::backward_weight));
-        continue;
-      }
-      const word_cell& c = t.kind(rank, e.kind);
-      const op first = t.op_at(c.nodes[0], c.passes[0], e.micros[0]);
-      if (c.size() == 1)
-        row.push_back(first);
-      else
-        row.push_back(cell(first, t.op_at(c.nodes[1], c.passes[1], e.micros[1])));
-    }
+    for (const word_event& e : sim.events()[rank])
+      row.push_back(e.weight ? cell(with_pass(t.op_at(e.kind, pass::forward, e.micros[0]), pass::backward_weight))
+                             : t.cell_at(t.kind(rank, e.kind), e.micros));
     s.cells.append(row);
   }
   return s;
