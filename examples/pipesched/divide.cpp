@@ -29,14 +29,6 @@ using namespace pipesched;
 
 namespace {
 
-std::uint64_t whole_number_of(const arguments& args, std::string_view name, std::int64_t least,
-                              std::uint64_t otherwise) {
-  const auto given = args.whole_number(name);
-  if (given && *given < least)
-    throw schedule_error(fmt::format("{} takes {} or more; got {}, nearest {}", name, least, *given, least));
-  return given ? static_cast<std::uint64_t>(*given) : otherwise;
-}
-
 std::string percent(double gap) { return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite"; }
 double gap_of(double makespan, double bound) { return bound > 0 ? makespan / bound - 1 : INFINITY; }
 
@@ -126,8 +118,9 @@ int divide(const arguments& args) {
   const double bytes = bytes_to_study(f, p);
   if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
     throw schedule_error(text);
-  const divide_limits limits{.evaluations = whole_number_of(args, "--evaluations", 1, divide_limits_of(f).evaluations),
-                             .seed = whole_number_of(args, "--seed", 0, 1)};
+  divide_limits limits = divide_limits_of(f);
+  if (const auto n = whole_number_in(args, "--evaluations", 1)) limits.evaluations = static_cast<std::uint64_t>(*n);
+  if (const auto seed = whole_number_in(args, "--seed", 0)) limits.seed = static_cast<std::uint64_t>(*seed);
   const division d = pipesched::divide(m, f, p, limits);
   if (to.format == "layout") {
     write_output(to.file, to_layout(d.partition, m, d.schedule.placement) + "\n");

@@ -260,6 +260,16 @@ const std::vector<option>& model_options() {
   return options;
 }
 
+std::optional<std::int64_t> whole_number_in(const arguments& args, std::string_view name, std::int64_t least,
+                                            std::int64_t most) {
+  const auto given = args.whole_number(name);
+  if (!given || (*given >= least && *given <= most)) return given;
+  const std::string range = most == std::numeric_limits<std::int64_t>::max() ? fmt::format("{} or more", least)
+                                                                             : fmt::format("{} to {}", least, most);
+  throw schedule_error(
+      fmt::format("{} takes {}; got {}, nearest {}", name, range, *given, *given < least ? least : most));
+}
+
 const std::vector<option>& draw_options() {
   static const std::vector<option> options = {
       {"--noise", "X", "each cell longer by a random share from 0 to X: 0.05 is up to 5 %; 0 or more"},
@@ -280,12 +290,8 @@ std::optional<pipesched::noise_options> noise_of(const arguments& args, std::str
     throw schedule_error(fmt::format("--noise takes a finite share, 0 or more, such as 0.05; got {}{}",
                                      *args.text("--noise"), noise < 0 ? ", nearest 0" : ""));
   if (!args.has("--draws")) throw schedule_error("--noise goes with --draws, a number of random steps such as 1000");
-  const std::int64_t draws = *args.whole_number("--draws");
-  if (draws < 1 || draws > pipesched::max_draws)
-    throw schedule_error(fmt::format("--draws takes 1 to {}; got {}, nearest {}", pipesched::max_draws, draws,
-                                     draws < 1 ? 1 : pipesched::max_draws));
-  const std::int64_t seed = args.whole_number("--seed").value_or(1);
-  if (seed < 0) throw schedule_error(fmt::format("--seed takes 0 or more; got {}, nearest 0", seed));
+  const std::int64_t draws = *whole_number_in(args, "--draws", 1, pipesched::max_draws);
+  const std::int64_t seed = whole_number_in(args, "--seed", 0).value_or(1);
   if (format != "text" && format != "json")
     throw schedule_error(fmt::format("--noise is for --format text and json; got --format {}", format));
   return pipesched::noise_options{

@@ -4,6 +4,7 @@
 // Meaning of the options: parameters of families, costs, and the output.
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <pipesched/core/placement.hpp>
 #include <pipesched/cost/stage_costs.hpp>
@@ -60,6 +61,10 @@ std::string unit_after(std::string_view separator, const pipesched::model& m);
 
 /// --model and --partition.
 const std::vector<option>& model_options();
+
+/// A whole number that was given, nothing if none was. @throws schedule_error outside of its range
+std::optional<std::int64_t> whole_number_in(const arguments& args, std::string_view name, std::int64_t least,
+                                            std::int64_t most = std::numeric_limits<std::int64_t>::max());
 
 /// --noise, --draws and --seed.
 const std::vector<option>& draw_options();

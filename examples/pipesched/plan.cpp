@@ -14,9 +14,7 @@
 #include <pipesched/plan/plan.hpp>
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
-#include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>
-#include <pipesched/support/nearest_name.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,7 +22,6 @@
 #include "commands.hpp"
 #include "files.hpp"
 #include "inputs.hpp"
-#include "study.hpp"
 
 namespace tool {
 
@@ -32,15 +29,10 @@ using namespace pipesched;
 
 namespace {
 
-std::int64_t whole(const arguments& args, std::string_view name, std::int64_t least, std::int64_t most,
-                   std::optional<std::int64_t> otherwise) {
-  const auto given = args.whole_number(name);
-  if (!given && !otherwise) throw schedule_error(fmt::format("plan needs {}", name));
-  const std::int64_t value = given ? *given : *otherwise;
-  if (value < least || value > most)
-    throw schedule_error(
-        fmt::format("{} takes {} to {}; got {}, nearest {}", name, least, most, value, value < least ? least : most));
-  return value;
+std::int64_t needed(const arguments& args, std::string_view name, std::int64_t most) {
+  const auto value = whole_number_in(args, name, 1, most);
+  if (!value) throw schedule_error(fmt::format("plan needs {}", name));
+  return *value;
 }
 
 placement placement_of(const arguments& args, std::int64_t pp, std::int64_t micro) {
@@ -115,21 +107,17 @@ class progress_line {
 
 std::string percent(double part) { return std::isfinite(part) ? fmt::format("{:.2f} %", 100 * part) : "-"; }
 
-std::string row_of(const plan_result& p, const stage_costs& costs) {
-  const double peak = measure(simulate(p.schedule, costs, verified), costs, verified).peak_activations;
+std::string row_of(const plan_result& p) {
   const bool known = std::isfinite(p.published_makespan);
-  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", peak, p.makespan, p.bound.makespan,
+  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", p.peak_activations, p.makespan, p.bound.makespan,
                      percent(p.bound.gap(p.makespan)), known ? percent(1 - p.makespan / p.published_makespan) : "-",
                      known ? fmt::format("{} {:.8g}", p.published, p.published_makespan) : "no family fits");
 }
 
-nlohmann::ordered_json json_of(const plan_result& p, const stage_costs& costs) {
-  nlohmann::ordered_json j = {{"makespan", p.makespan},
-                              {"lower_bound", p.bound.makespan},
-                              {"gap", p.bound.gap(p.makespan)},
-                              {"evaluations", p.evaluations},
-                              {"ops_simulated", p.ops_simulated}};
-  j["peak_activations"] = measure(simulate(p.schedule, costs, verified), costs, verified).peak_activations;
+nlohmann::ordered_json json_of(const plan_result& p) {
+  nlohmann::ordered_json j = {{"makespan", p.makespan},           {"lower_bound", p.bound.makespan},
+                              {"gap", p.bound.gap(p.makespan)},   {"evaluations", p.evaluations},
+                              {"ops_simulated", p.ops_simulated}, {"peak_activations", p.peak_activations}};
   if (std::isfinite(p.published_makespan)) j["published"] = {{"name", p.published}, {"makespan", p.published_makespan}};
   j["schedule"] = p.schedule;
   return j;
@@ -168,16 +156,17 @@ const std::vector<option>& plan_options() {
 
 int plan(const arguments& args) {
   const output to = output_of(args, "plan", plan_formats);
-  const std::int64_t pp = whole(args, "--pp", 1, 4096, {}), micro = whole(args, "--micro", 1, 1 << 20, {});
+  const std::int64_t pp = needed(args, "--pp", 4096), micro = needed(args, "--micro", 1 << 20);
   const plan_problem problem{.placement = placement_of(args, pp, micro),
                              .micro = static_cast<std::uint32_t>(micro),
                              .forward_only = args.has("--forward-only")};
   const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
   progress_line line;
-  plan_limits limits{.pairs = pairs_of(args, costs),
-                     .evaluations = static_cast<std::uint64_t>(whole(args, "--evaluations", 1, 1LL << 40, 200'000)),
-                     .seed = static_cast<std::uint64_t>(whole(args, "--seed", 0, 1LL << 53, 1)),
-                     .threads = static_cast<unsigned>(whole(args, "--threads", 1, 256, 1))};
+  plan_limits limits{
+      .pairs = pairs_of(args, costs),
+      .evaluations = static_cast<std::uint64_t>(whole_number_in(args, "--evaluations", 1, 1LL << 40).value_or(200'000)),
+      .seed = static_cast<std::uint64_t>(whole_number_in(args, "--seed", 0, 1LL << 53).value_or(1)),
+      .threads = static_cast<unsigned>(whole_number_in(args, "--threads", 1, 256).value_or(1))};
   limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
   std::vector<pareto_point> front;
   if (args.has("--pareto")) {
@@ -195,12 +184,12 @@ int plan(const arguments& args) {
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(best.schedule, costs, verified)));
   } else if (to.format == "json") {
-    nlohmann::ordered_json j = json_of(best, costs);
+    nlohmann::ordered_json j = json_of(best);
     if (args.has("--pareto")) {
       j = {{"points", nlohmann::ordered_json::array()}};
       for (const pareto_point& p : front) {
         j["points"].push_back({{"memory_limit", p.cap}});
-        j["points"].back().update(json_of(p.plan, costs));
+        j["points"].back().update(json_of(p.plan));
       }
     }
     write_output(to.file, j.dump(2) + "\n");
@@ -212,7 +201,7 @@ int plan(const arguments& args) {
         problem.forward_only ? ", forward only" : "", describe_split(given, problem.placement), "peak", "makespan",
         "at least", "gap", "gain", "over the best family");
     double evaluations = 0;
-    for (const pareto_point& p : front) text += row_of(p.plan, costs), evaluations += p.plan.evaluations;
+    for (const pareto_point& p : front) text += row_of(p.plan), evaluations += p.plan.evaluations;
     text += fmt::format("\n{:.0f} evaluations; bound: {}\n\n{}", evaluations, best.bound.reason,
                         render_text(simulate(best.schedule, costs, verified), style_of(to)));
     write_output(to.file, text);

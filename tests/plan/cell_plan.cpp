@@ -31,6 +31,15 @@ planned_cell plan(const two_ops& ops, const cell_plan_options& options = {}) {
   return cell_plan(ops[0], ops[1], options);
 }
 
+// The plan of a cell, as short as the best of all orders and proved so.
+planned_cell proved_best(const two_ops& ops) {
+  const planned_cell cell = plan(ops);
+  REQUIRE(cell.length == exact_cell(ops).length());
+  REQUIRE(cell.lower_bound == cell.length);
+  REQUIRE(broken_rule(cell, ops) == "");
+  return cell;
+}
+
 // Each chain computes for 2 and communicates for 3; W takes 1.
 constexpr double small_length(bool with_weight) {
   op_tasks a{.chain = {{"f", 2, compute}, {"s", 3, communication}}};
@@ -53,12 +62,9 @@ TEST_CASE("cell_plan: two chains are as short as the best of all orders") {
   int shorter_than_serial = 0;
   for (int i = 0; i < 3000; ++i) {
     const two_ops ops = random_ops(random, 5, 0);
-    const planned_cell cell = plan(ops);
     CAPTURE(i);
-    REQUIRE(cell.length == exact_cell(ops).length());
+    const planned_cell cell = proved_best(ops);
     REQUIRE(cell.chains == cell.length);
-    REQUIRE(cell.lower_bound == cell.length);
-    REQUIRE(broken_rule(cell, ops) == "");
     double serial = 0;
     for (const op_tasks& of : ops)
       for (const cell_task& t : of.chain) serial += t.duration;
@@ -72,11 +78,8 @@ TEST_CASE("cell_plan: with movable tasks it is as short as the best of all order
   int longer_than_chains = 0;
   for (int i = 0; i < 1500; ++i) {
     const two_ops ops = random_ops(random, 3, 3);
-    const planned_cell cell = plan(ops);
     CAPTURE(i);
-    REQUIRE(cell.length == exact_cell(ops).length());
-    REQUIRE(cell.lower_bound == cell.length);
-    REQUIRE(broken_rule(cell, ops) == "");
+    const planned_cell cell = proved_best(ops);
     longer_than_chains += cell.length > cell.chains;
   }
   CHECK(longer_than_chains > 300);

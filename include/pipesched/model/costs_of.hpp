@@ -33,6 +33,19 @@ constexpr double duration_of(const layer& l, pass p) noexcept {
                                       : 0;
 }
 
+/// The ordered pairs of stages that share a rank, of whichever replica, in ascending order.
+inline std::vector<std::pair<std::uint16_t, std::uint16_t>> stages_together(const placement& where) {
+  std::vector<std::pair<std::uint16_t, std::uint16_t>> pairs;
+  for (std::uint32_t rank = 0; rank < where.ranks(); ++rank) {
+    const std::vector<std::uint16_t> hosted = where.stages_of(rank);
+    for (const std::uint16_t a : hosted)
+      for (const std::uint16_t b : hosted) pairs.push_back({a, b});
+  }
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  return pairs;
+}
+
 /// Sums the layers of stages, by number of stage, for one partition after another.
 class stage_sums {
  public:
@@ -44,7 +57,7 @@ class stage_sums {
                                    where.ranks(), ", one per rank"}));
     for (const layer_pair& p : m.pairs)
       if (std::find(passes_.begin(), passes_.end(), p.passes) == passes_.end()) passes_.push_back(p.passes);
-    find_pairs_of_stages();
+    if (!passes_.empty()) stages_ = stages_together(where);
     set_machine();
   }
 
@@ -99,18 +112,6 @@ class stage_sums {
     for (std::size_t s = 0; s + 1 < first.size(); ++s)
       values.push_back(first[s + 1] > 0 ? layers_[first[s + 1] - 1].message : 0);
     return per_stage(std::move(values));
-  }
-
-  // The ordered pairs of stages that are on one rank, of whichever replica.
-  void find_pairs_of_stages() {
-    if (passes_.empty()) return;
-    for (std::uint32_t rank = 0; rank < where_.ranks(); ++rank) {
-      const std::vector<std::uint16_t> hosted = where_.stages_of(rank);
-      for (const std::uint16_t a : hosted)
-        for (const std::uint16_t b : hosted) stages_.push_back({a, b});
-    }
-    std::sort(stages_.begin(), stages_.end());
-    stages_.erase(std::unique(stages_.begin(), stages_.end()), stages_.end());
   }
 
   void set_machine() {

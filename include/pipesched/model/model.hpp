@@ -185,6 +185,14 @@ inline void require_layer(const layer& l, const std::string& at) {
         {"model: ", at, ".kept_input is ", l.kept_input, ", more than kept, of which it is a part; nearest ", l.kept}));
 }
 
+// Whether two entries price the same two layers.
+inline bool same_layers(const layer_pair& a, const layer_pair& b) {
+  const bool straight = a.passes.first == b.passes.first && a.passes.second == b.passes.second && a.kinds == b.kinds;
+  const bool swapped = a.passes.first == b.passes.second && a.passes.second == b.passes.first &&
+                       a.kinds[0] == b.kinds[1] && a.kinds[1] == b.kinds[0];
+  return straight || swapped;
+}
+
 inline void require_pairs_of(const model& m) {
   const auto known = [&](const std::string& kind) {
     for (const layer& l : m.layers)
@@ -200,15 +208,9 @@ inline void require_pairs_of(const model& m) {
     for (const std::string& kind : p.kinds)
       if (!known(kind))
         throw schedule_error(concat({"model: ", at, " names the kind \"", kind, "\", which no layer has"}));
-    for (std::size_t before = 0; before < i; ++before) {
-      const layer_pair& other = m.pairs[before];
-      const bool straight =
-          other.passes.first == p.passes.first && other.passes.second == p.passes.second && other.kinds == p.kinds;
-      const bool swapped = other.passes.first == p.passes.second && other.passes.second == p.passes.first &&
-                           other.kinds[0] == p.kinds[1] && other.kinds[1] == p.kinds[0];
-      if (straight || swapped)
+    for (std::size_t before = 0; before < i; ++before)
+      if (same_layers(m.pairs[before], p))
         throw schedule_error(concat({"model: ", at, " prices what pairs[", before, "] prices; expected one price"}));
-    }
   }
 }
 

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -148,10 +147,7 @@ inline stage_costs with_planned_pairs(stage_costs costs, const std::vector<std::
     throw schedule_error(detail::concat({"cell_plan: there are tasks for ", stages.size(), " stages; expected ",
                                          where.stages(), ", as in the placement"}));
   costs.check(where.stages());
-  std::set<std::array<std::uint16_t, 2>> together;
-  for (std::uint32_t rank = 0; rank < where.ranks(); ++rank)
-    for (const std::uint16_t a : where.stages_of(rank))
-      for (const std::uint16_t b : where.stages_of(rank)) together.insert({a, b});
+  const auto together = detail::stages_together(where);
   detail::pair_plans plans(stages, options.cell);
   std::vector<pair_time> planned;
   for (const pass_pair& passes : options.pairs.pairs())
@@ -203,12 +199,8 @@ inline model with_planned_pairs(model m, const std::vector<layer_tasks>& kinds, 
                            .time = std::min(plans.length(a, passes.first, b, passes.second) / options.layers, alone)});
       }
   std::erase_if(m.pairs, [&](const layer_pair& old) {
-    return std::any_of(planned.begin(), planned.end(), [&](const layer_pair& p) {
-      const std::array swapped{p.kinds[1], p.kinds[0]};
-      if (!(old.passes == p.passes)) return false;
-      const bool same_order = old.passes.first == p.passes.first, equal = p.passes.first == p.passes.second;
-      return (same_order && old.kinds == p.kinds) || ((!same_order || equal) && old.kinds == swapped);
-    });
+    return std::any_of(planned.begin(), planned.end(),
+                       [&](const layer_pair& p) { return detail::same_layers(old, p); });
   });
   m.pairs.insert(m.pairs.end(), planned.begin(), planned.end());
   return m;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -42,10 +43,6 @@ constexpr void check_cell(const op_tasks& a, const op_tasks& b, double efficienc
   }
   if (!(sum / efficiency <= std::numeric_limits<double>::max()))
     throw schedule_error("cell_plan: the durations add up to more than a double holds; give them in a larger unit");
-}
-
-constexpr double task_duration(const std::array<const op_tasks*, 2>& ops, task_ref t) {
-  return t.movable ? ops[t.op]->movable[t.index].duration : ops[t.op]->chain[t.index].duration;
 }
 
 // Adds the tasks of length 0, sorts all, and divides by the efficiency.
@@ -118,11 +115,8 @@ constexpr void require_order(const std::array<const op_tasks*, 2>& ops, const st
     if (placed[t.op][t.movable ? 1 : 0][t.index])
       throw schedule_error("cell_in_order: " + what(t) + " is given twice; expected once");
     placed[t.op][t.movable ? 1 : 0][t.index] = true;
-    const std::size_t before = t.movable     ? ops[t.op]->movable[t.index].after.value_or(no_task)
-                               : t.index > 0 ? t.index - 1
-                                             : no_task;
-    if (before != no_task && !placed[t.op][0][before])
-      throw schedule_error(concat({"cell_in_order: ", what(t), " comes before task ", before, ", which it needs"}));
+    if (const auto before = task_before(ops, t); before && !placed[t.op][0][*before])
+      throw schedule_error(concat({"cell_in_order: ", what(t), " comes before task ", *before, ", which it needs"}));
   }
   const std::size_t all = ops[0]->chain.size() + ops[0]->movable.size() + ops[1]->chain.size() + ops[1]->movable.size();
   if (order.size() != all)
@@ -143,15 +137,12 @@ constexpr planned_cell cell_in_order(const op_tasks& a, const op_tasks& b, const
   std::array<double, 2> free{};
   std::array<std::vector<double>, 2> end{std::vector<double>(a.chain.size()), std::vector<double>(b.chain.size())};
   for (const task_ref& t : order) {
-    const double takes = detail::task_duration(ops, t);
-    if (!(takes > 0)) continue;  // takes no resource
-    const std::size_t r =
-        static_cast<std::size_t>(t.movable ? ops[t.op]->movable[t.index].resource : ops[t.op]->chain[t.index].resource);
-    const std::size_t before = t.movable     ? ops[t.op]->movable[t.index].after.value_or(detail::no_task)
-                               : t.index > 0 ? t.index - 1
-                                             : detail::no_task;
-    const double start = std::max(free[r], before == detail::no_task ? 0 : end[t.op][before]);
-    free[r] = start + takes;
+    const cell_task task = detail::task_of(ops, t);
+    if (!(task.duration > 0)) continue;  // takes no resource
+    const auto r = static_cast<std::size_t>(task.resource);
+    const std::optional<std::size_t> before = detail::task_before(ops, t);
+    const double start = std::max(free[r], before ? end[t.op][*before] : 0);
+    free[r] = start + task.duration;
     if (!t.movable) std::fill(end[t.op].begin() + t.index, end[t.op].end(), free[r]);  // also of those of length 0
     cell.tasks.push_back({t, start, free[r]});
   }

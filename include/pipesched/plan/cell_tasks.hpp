@@ -4,6 +4,7 @@
 // The inside of an overlapped cell as values: each op is a chain of tasks on two resources, compute and communication, with
 // tasks beside the chain that may run at any time after one of its tasks, such as the weight gradients of a backward.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -98,6 +99,18 @@ constexpr double chain_end_of(const planned_cell& cell, std::size_t op) noexcept
 }
 
 namespace detail {
+
+/// The task that a reference names, of whichever sort. @pre it exists
+constexpr cell_task task_of(const std::array<const op_tasks*, 2>& ops, task_ref t) {
+  if (!t.movable) return ops[t.op]->chain[t.index];
+  const movable_task& m = ops[t.op]->movable[t.index];
+  return {m.name, m.duration, m.resource};
+}
+/// The task of the chain that it needs, if it needs one. @pre it exists
+constexpr std::optional<std::size_t> task_before(const std::array<const op_tasks*, 2>& ops, task_ref t) {
+  if (t.movable) return ops[t.op]->movable[t.index].after;
+  return t.index > 0 ? std::optional<std::size_t>(t.index - 1) : std::nullopt;
+}
 
 constexpr void require_duration(double duration, std::string_view name, std::size_t op) {
   if (duration >= 0 && duration <= std::numeric_limits<double>::max()) return;

@@ -28,10 +28,9 @@ inline std::string render_cell(const planned_cell& cell, const op_tasks& a, cons
   const auto column = [&](double time) { return static_cast<std::size_t>(std::lround(time * scale)); };
   std::array<std::string, 2> lines{std::string(columns, ' '), std::string(columns, ' ')};
   for (const timed_task& t : cell.tasks) {
-    const auto& [op, movable, index] = t.task;
-    std::string& line =
-        lines[static_cast<std::size_t>(movable ? ops[op]->movable[index].resource : ops[op]->chain[index].resource)];
-    const std::string_view name = movable ? ops[op]->movable[index].name : ops[op]->chain[index].name;
+    const cell_task task = detail::task_of(ops, t.task);
+    std::string& line = lines[static_cast<std::size_t>(task.resource)];
+    const std::string_view name = task.name;
     const std::size_t begin = column(t.start), end = column(t.end);
     for (std::size_t i = begin + 1; i < end; ++i) line[i] = i - begin <= name.size() ? name[i - begin - 1] : '-';
     line[begin] = '|', line[end] = '|';

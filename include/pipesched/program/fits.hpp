@@ -17,6 +17,7 @@
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/simulate/detail/memory_limits.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -46,19 +47,6 @@ struct memory_report {
 };
 
 namespace detail {
-
-inline double limit_of(std::span<const double> memory, std::size_t rank) {
-  return memory.empty() ? std::numeric_limits<double>::infinity() : memory[memory.size() == 1 ? 0 : rank];
-}
-
-inline void require_memory(std::span<const double> memory, std::size_t ranks) {
-  if (memory.size() > 1 && memory.size() != ranks)
-    throw schedule_error(
-        concat({"there are ", memory.size(), " limits of memory; expected 1, or ", ranks, ", one per rank"}));
-  for (const double bytes : memory)
-    if (!(bytes >= 0))
-      throw schedule_error(concat({"a limit of memory is 0 bytes or more; got ", bytes, ", nearest 0"}));
-}
 
 // Bytes of a program's buffers on a rank.
 template <typename Costs>

@@ -14,6 +14,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
+#include "pipesched/simulate/detail/memory_limits.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched {
@@ -34,7 +35,7 @@ template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t micro, const Costs& costs,
                                          const schedule_class& of) {
   detail::check_costs(costs, where.stages(), where.ranks(), micro);
-  detail::check_byte_limits(of, where.ranks());
+  detail::require_memory(of.memory_limits, where.ranks());
   return detail::bounds(where, micro, costs, of).best();
 }
 

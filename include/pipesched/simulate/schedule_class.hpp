@@ -4,7 +4,6 @@
 // Classes of schedules, by the cells that they may use, and what a lower bound says about one.
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -12,8 +11,6 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
-#include "pipesched/support/concat.hpp"
-#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
@@ -47,26 +44,6 @@ constexpr schedule_class schedule_class_of(const schedule& s) {
   }
   return of;
 }
-
-namespace detail {
-
-/// The limit of a rank in bytes; infinite without one.
-constexpr double byte_limit_of(const schedule_class& of, std::uint32_t rank) {
-  const std::vector<double>& limits = of.memory_limits;
-  return limits.empty() ? std::numeric_limits<double>::infinity() : limits[limits.size() == 1 ? 0 : rank];
-}
-/// @throws schedule_error unless there is no limit, one, or one per rank, and none is negative
-constexpr void check_byte_limits(const schedule_class& of, std::uint32_t ranks) {
-  const std::vector<double>& limits = of.memory_limits;
-  if (limits.size() > 1 && limits.size() != ranks)
-    throw schedule_error(
-        concat({"there are ", limits.size(), " limits of memory; expected 1, or ", ranks, ", one per rank"}));
-  for (const double bytes : limits)
-    if (!(bytes >= 0))
-      throw schedule_error(concat({"a limit of memory is 0 bytes or more; got ", bytes, ", nearest 0"}));
-}
-
-}  // namespace detail
 
 /// A lower bound of makespans.
 struct lower_bound_result {

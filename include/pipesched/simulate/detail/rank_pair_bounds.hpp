@@ -16,6 +16,7 @@
 #include "pipesched/core/placement.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
 #include "pipesched/simulate/detail/lifetime_bound.hpp"
+#include "pipesched/simulate/detail/memory_limits.hpp"
 #include "pipesched/simulate/detail/pair_bounds.hpp"
 #include "pipesched/simulate/detail/pair_sums.hpp"
 #include "pipesched/simulate/detail/pair_times.hpp"
@@ -69,11 +70,11 @@ class rank_pair_bounds : protected rank_bounds {
     if (class_.memory_limits.empty() || !std::all_of(units_.begin(), units_.end(), frees_all)) return;
     for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].kept, units_[i].context};
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
-      rooms[rank] = {byte_limit_of(class_, rank), first_forward(rank), 0};
+      rooms[rank] = {limit_of(class_.memory_limits, rank), first_forward(rank), 0};
     bound("lifetimes of activations in bytes, which pairs make longer, under the memory limits");
     for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].trained ? 1.0 : 0.0, 0};
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
-      if (rank_frame frame; byte_limit_of(class_, rank) < never)
+      if (rank_frame frame; limit_of(class_.memory_limits, rank) < never)
         rooms[rank] = room_for(std::max<std::size_t>(1, limit_bytes(frame, rank)), rank, false);
     bound("lifetimes of activations until their backward, which pairs make longer, under the memory limits");
   }
@@ -149,7 +150,7 @@ class rank_pair_bounds : protected rank_bounds {
   // Sets the most bytes of activations when the last F has ended, and returns the most forwards before the first backward. When
   // one of them or that backward starts, all of them are kept, and it needs its own bytes on top.
   constexpr std::size_t limit_bytes(rank_frame& frame, std::uint32_t rank) const {
-    const double limit = byte_limit_of(class_, rank) * (1 + 1e-9);
+    const double limit = limit_of(class_.memory_limits, rank) * (1 + 1e-9);
     if (!(limit < never)) return never_full / 4;
     std::vector<std::pair<double, double>> kept;  // and how often
     double of_forward = never, of_gradient = never;
