@@ -122,15 +122,20 @@ int divide(const arguments& args) {
     throw schedule_error(text);
   const schedule_source source = source_of(f, p);
   divide_limits limits = divide_limits_of(args, source);
-  if (const auto n = whole_number_in(args, "--evaluations", 1)) limits.evaluations = static_cast<std::uint64_t>(*n);
-  if (const auto seed = whole_number_in(args, "--seed", 0)) limits.seed = static_cast<std::uint64_t>(*seed);
+  if (const auto n = whole_number_in(args, "--evaluations", 1, std::int64_t{1} << 40))
+    limits.evaluations = static_cast<std::uint64_t>(*n);
+  if (const auto seed = whole_number_in(args, "--seed", 0, std::int64_t{1} << 53))
+    limits.seed = static_cast<std::uint64_t>(*seed);
   const division d = divided(args, m, source, limits);
+  const memory_report memory = fits(d.schedule, d.costs, memory_limits(m, d.schedule.pp()));
   if (to.format == "layout") {
+    if (!d.fits)
+      throw schedule_error("no partition was found that fits the memory of the ranks: " +
+                           to_string(memory, d.schedule));
     write_output(to.file, to_layout(d.partition, m, d.schedule.placement) + "\n");
     return 0;
   }
   const metrics measured = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
-  const memory_report memory = fits(d.schedule, d.costs, memory_limits(m, d.schedule.pp()));
   write_output(to.file, to.format == "json" ? json_of(m, d, measured, memory).dump(2) + "\n"
                                             : text_of(m, f, d, measured, memory));
   return 0;

@@ -290,6 +290,21 @@ TEST_CASE("divide: at least as good as what is known of two published models, wi
   }
 }
 
+TEST_CASE("divide: 127 blocks and a head on 16 ranks, 64 micro-batches") {
+  model m = gemma_model();
+  m.layers[0].count = 127;
+  double work = 0;
+  for (const layer& l : m.layers) work += l.count * (l.forward + l.backward_times().whole);
+  for (const char* name : {"1f1b", "zb1p", "zbv"}) {
+    CAPTURE(name);
+    const division d = divide(m, find_family(name), {.pp = 16, .micro = 64}, {.evaluations = 400});
+    CHECK(d.makespan < 0.96 * d.uniform_makespan);
+    CHECK(d.lower_bound >= 64 * work / 16 * (1 - 1e-9));
+    CHECK(d.partition_bound.makespan >= d.lower_bound * (1 - 1e-9));
+    CHECK(d.partition_bound.makespan <= d.makespan);
+  }
+}
+
 TEST_CASE("divide: a family that searches on costs is made anew for every partition") {
   const family& f = find_family("zbv_greedy");
   const division d = divide(gemma_model(), f, {.pp = 4, .micro = 8}, {.evaluations = 100});

@@ -24,7 +24,7 @@ done
 expect "divide without a model" 2 '' 'pipesched: divide needs --model and --family~' "$tool" divide --family 1f1b --pp 2 --micro 4
 expect "a model that is not there" 2 '' 'pipesched: gema_h1536_s4096_v256k: cannot be read \(No such file or directory\); did you mean gemma_h1536_s4096_v256k\?~' \
   "$tool" divide --model gema_h1536_s4096_v256k --family 1f1b --pp 2 --micro 4
-expect "too few evaluations" 2 '' 'pipesched: --evaluations takes 1 or more; got 0, nearest 1~' \
+expect "too few evaluations" 2 '' 'pipesched: --evaluations takes 1 to 1099511627776; got 0, nearest 1~' \
   "$tool" divide --model bytes.json --family 1f1b --pp 2 --micro 4 --evaluations 0
 expect "a parameter that the family does not take" 2 '' 'pipesched: zbv takes no waves; got waves = 2~' \
   "$tool" divide --model bytes.json --family zbv --pp 2 --micro 4 --waves 2
@@ -90,6 +90,9 @@ expect "divide what is recomputed" 0 '.*~layers per stage: 4 4~.*~makespan 76 ms
   "$tool" divide --family 1f1b $again --memory 45GB --recompute all
 expect "divide where uniform does not fit" 0 '.*~makespan 78 ms; the uniform partition does not fit the memory of the ranks, and would take 60 ms~.*' '' \
   "$tool" divide --family 1f1b $again --memory 50GB
+expect "no layout of a partition that does not fit" 2 '' 'pipesched: no partition was found that fits the memory of the ranks: rank 0 has 4.5e\+10 bytes: 0F1, its cell 1, needs 5e\+09 more .*~' \
+  "$tool" divide --family 1f1b $again --memory 45GB --format layout
+expect "one stage of two" 2 '' 'pipesched: a partition of 1 stage; expected 2~' "$tool" simulate --family 1f1b $again --partition 8
 expect "the same as json" 0 '.*"fits": true,~  "uniform_fits": false,~.*' '' "$tool" divide --family 1f1b $again --memory 50GB --format json
 expect "compare in a memory" 0 '.*~1f1b +69 +no fit .*~no fit: that partition does not fit the memory of the ranks~.*~left out: gpipe: no partition was found that fits: rank 0 has 6e\+10 bytes: 0F2,~  its cell 2, needs 1e\+10 more .*' '' \
   "$tool" compare $again --memory 60GB --families 1f1b,gpipe

@@ -125,6 +125,14 @@ class fuzzer {
     std::ofstream("more_costs.json") << R"({"forward": [1, 2, 3, 4], "backward_input": 1.25, "backward_weight": 0.5,
       "overlap_efficiency": 0.75, "communication": {"forward": [0.1, 0.2, 0.3, 0.4]}, "message_bytes": 1e9, "bandwidth": 5e9,
       "memory": {"kept_by_forward": 2e9, "weights": 1e10}, "pairs": [{"ops": "FF", "time": 3}], "allowed_pairs": ["FB"]})";
+    std::ofstream("model.json") << R"({"format": "pipesched.model", "version": 1, "time_unit": "ms",
+      "layers": [{"kind": "embedding", "forward": 0.1, "backward": 0.2, "weights": 3e9, "message": 6e7},
+        {"kind": "moe", "count": 5, "forward": 2.28, "backward_input": 3.49, "backward_weight": 0.16, "recompute": 2,
+         "kept": 1e9, "kept_input": 1e7, "context": 1e9, "transient": {"F": 1e8, "B": 2e8, "R": 1e8}, "weights": 1e9, "message": 6e7},
+        {"kind": "head", "forward": 2.5, "backward": 5}],
+      "pairs": [{"kinds": ["moe", "moe"], "ops": "FB", "time": 3.9}], "allowed_pairs": ["FB", "FI"],
+      "ranks": [{"speed": 1, "memory": 8e10}],
+      "links": [{"from": 0, "to": 1, "latency": 0.01, "bandwidth": 5e10, "busy": "none"}, {"latency": 0.02, "busy": "both"}]})";
     for (const auto& entry : fs::directory_iterator("."))
       files_.emplace_back(entry.path().filename().string(), content(entry.path()));
     std::sort(files_.begin(), files_.end());
@@ -303,6 +311,38 @@ class fuzzer {
          {"--forward", "--backward", "--backward-input", "--backward-weight", "--overlapped", "--transfer"})
       if (chance(8)) add(to, option, real_number());
   }
+  // So few that a search for the best partition ends soon.
+  void add_few(words& to) {
+    if (!chance(40)) add(to, "--pp", chance(14) ? pick(odd_numbers) : std::to_string(1 + below(4)));
+    if (!chance(40)) add(to, "--micro", chance(14) ? pick(odd_numbers) : std::to_string(1 + below(6)));
+    if (chance(8)) to.push_back("--forward-only");
+  }
+  std::string stages() {
+    static const words all = {"0",           "1",   "0,1", "1,0", "0,0", "3",   "0,",  ",", "-1",
+                              "99999999999", "all", "1/2", "2/4", "0/3", "3/2", "1/0", "/", "1/2/3"};
+    return chance(20) ? mangled(pick(all)) : pick(all);
+  }
+  void add_transforms(words& to) {
+    if (chance(4)) add(to, "--recompute", chance(2) ? "all" : stages());
+    if (chance(8)) add(to, "--freeze", stages());
+    if (chance(12)) to.push_back("--recompute-inside");
+    if (chance(8)) to.push_back("--place-recompute");
+    if (chance(12)) add(to, "--first-whole", whole_number());
+  }
+  void add_memory(words& to) {
+    static const words all = {"80e9", "80GB", "74GiB", "5e9", "1",    "1kB", "1e400",
+                              "0",    "GB",   "1e",    "1e+", "9TiB", "-1",  ""};
+    if (chance(3)) add(to, "--memory", pick(all));
+  }
+  void add_model(words& to) {
+    static const words names = {"gemma_h1536_s4096_v256k", "deepseek_h2048_s4096_v131k", "deepseek_v3"};
+    add(to, "--model", chance(3) ? file() : chance(4) ? pick(names) : "model.json");
+  }
+  void add_partition(words& to) {
+    static const words all = {"uniform",      "best", "best", "4,3", "7",   "1,2,3,1", "Ett|t*3L",     "Et|tt|t|tL",
+                              "Et*2(t|)*3,L", "E|",   "(",    "t*",  "9,9", "0,7",     "4294967295,1", ","};
+    if (!chance(3)) add(to, "--partition", chance(12) ? mangled(pick(all)) : pick(all));
+  }
   void add_noise(words& to) {
     static const words draws = {"1", "7", "200", "0", "-1", "1.5", "10000001"};
     if (!chance(6)) return;
@@ -326,7 +366,7 @@ class fuzzer {
 
   words make_command() {
     words c;
-    switch (below(8)) {
+    switch (below(12)) {
       case 0:
         c = {"generate", family()};
         add_sizes(c), add_parameters(c);
@@ -362,6 +402,29 @@ class fuzzer {
         if (!chance(4)) add(c, "--families", family() + "," + family());
         add_output(c, {"text", "json", "html"});
         break;
+      case 7:
+        c = {"divide"};
+        add_model(c), add(c, "--family", family()), add_few(c), add_parameters(c), add_transforms(c), add_memory(c);
+        add(c, "--evaluations", chance(10) ? pick(odd_counts) : std::to_string(1 + below(200)));
+        if (chance(4)) add(c, "--seed", whole_number());
+        add_output(c, {"text", "json", "layout"});
+        break;
+      case 8:
+        c = {"simulate", "--family", family()};
+        add_model(c), add_few(c), add_parameters(c), add_partition(c), add_transforms(c), add_memory(c);
+        add_output(c, {"text", "json", "svg", "html", "trace"});
+        break;
+      case 9:
+        c = {"compare", "--families", family() + "," + family()};
+        add_few(c), add_parameters(c), add_transforms(c), add_memory(c);
+        if (chance(2)) add_model(c), add_partition(c);
+        if (chance(3)) add_costs(c);
+        add_output(c, {"text", "json", "html"});
+        break;
+      case 10:
+        c = {"model", chance(3) ? file() : "model.json"};
+        add_output(c, {"text", "json"});
+        break;
       default: c = pick(other_commands); break;
     }
     if (chance(15)) c.insert(c.begin() + static_cast<std::ptrdiff_t>(below(c.size() + 1)), pick(odd_words));
@@ -395,6 +458,7 @@ class fuzzer {
                                            "100000000000000000000",
                                            "1,5",
                                            "+1"};
+  static inline const words odd_counts = {"0", "-1", "", "x", "1.5", "1099511627777", "9223372036854775808"};
   static inline const words rank_limits = {"65534", "65535", "65536", "65537"};
   static inline const words times = {"1", "2", "0", "0.5", "1.25", "97.39", "1e-9", "1e12", "3"};
   static inline const words odd_files = {"",          "-",        "nowhere",   "nowhere.json", ".",

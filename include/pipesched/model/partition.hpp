@@ -58,9 +58,12 @@ inline partition uniform_partition(const model& m, std::size_t stages) {
 /// @throws schedule_error unless the partition has that many stages and all layers of the model
 inline void require_partition(const partition& p, const model& m, std::size_t stages) {
   if (p.stages() != stages)
-    throw schedule_error(detail::concat({"a partition of ", p.stages(), " stages; expected ", stages}));
+    throw schedule_error(
+        detail::concat({"a partition of ", p.stages(), p.stages() == 1 ? " stage" : " stages", "; expected ", stages}));
   const std::size_t all = layer_count(m), got = first_layers(p).back();
-  if (got != all) throw schedule_error(detail::concat({"a partition of ", got, " layers; the model has ", all}));
+  if (got != all)
+    throw schedule_error(
+        detail::concat({"a partition of ", got, got == 1 ? " layer" : " layers", "; the model has ", all}));
 }
 
 }  // namespace pipesched

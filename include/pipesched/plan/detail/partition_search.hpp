@@ -94,7 +94,7 @@ class partition_search {
     check_costs(costs, where_.stages(), where_.ranks(), times_->schedule.micro);
     bounds all(where_, times_->schedule.micro, costs, class_);
     if (class_.recompute && !anew_) all.add_recompute(times_->schedule);
-    return all.best().makespan;
+    return all.best_of_work().makespan;
   }
   // The number of partitions, or `most` if there are as many or more.
   std::uint64_t partitions(std::uint64_t most) const {
