@@ -297,7 +297,7 @@ TEST_CASE("divide: 127 blocks and a head on 16 ranks, 64 micro-batches") {
   for (const layer& l : m.layers) work += l.count * (l.forward + l.backward_times().whole);
   for (const char* name : {"1f1b", "zb1p", "zbv"}) {
     CAPTURE(name);
-    const division d = divide(m, find_family(name), {.pp = 16, .micro = 64}, {.evaluations = 400});
+    const division d = divide(m, find_family(name), {.pp = 16, .micro = 64}, {.evaluations = 2000});
     CHECK(d.makespan < 0.96 * d.uniform_makespan);
     CHECK(d.lower_bound >= 64 * work / 16 * (1 - 1e-9));
     CHECK(d.partition_bound.makespan >= d.lower_bound * (1 - 1e-9));

@@ -33,7 +33,7 @@ class keyed_list {
   /// The place of the first value with that key; size() without one.
   constexpr std::size_t place_of(std::uint64_t key) const noexcept {
     if (slots_.empty()) return size();
-    for (std::size_t at = first_slot(key);; at = (at + 1) % slots_.size()) {
+    for (std::size_t at = first_slot(key);; at = (at + 1) & (slots_.size() - 1)) {
       if (slots_[at].place == none) return size();
       if (slots_[at].key == key) return slots_[at].place;
     }
@@ -88,7 +88,7 @@ class keyed_list {
 
   constexpr std::size_t first_slot(std::uint64_t key) const noexcept {
     const std::uint64_t mixed = (key ^ key >> 32) * 0x9E37'79B9'7F4A'7C15;
-    return static_cast<std::size_t>(mixed >> 20) % slots_.size();
+    return static_cast<std::size_t>(mixed >> 20) & (slots_.size() - 1);
   }
   // At most half of the slots are taken, or a few of the first four.
   constexpr void index() {
@@ -100,7 +100,7 @@ class keyed_list {
   constexpr void note(std::size_t place) {
     const std::uint64_t key = key_of(values_[place]);
     std::size_t at = first_slot(key);
-    for (; slots_[at].place != none; at = (at + 1) % slots_.size())
+    for (; slots_[at].place != none; at = (at + 1) & (slots_.size() - 1))
       if (slots_[at].key == key) return;
     slots_[at] = {key, static_cast<std::uint32_t>(place)};
   }
