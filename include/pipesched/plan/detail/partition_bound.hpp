@@ -4,6 +4,7 @@
 // A lower bound of the makespan that holds for all partitions of a model among the stages of a schedule's placement.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -17,16 +18,19 @@
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
+#include "pipesched/plan/detail/layer_packing.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
 
-/// For the cells of one class. Three bounds:
+/// For the cells of one class. Four bounds:
 ///  * work: that of all layers, divided by the speeds of all ranks. A rank starts only when the layers in front of its lowest
 ///    one have run, and these run backward after its last gradient; at best one rank starts at each of the first layers;
 ///  * chain: the longest micro-batch through all layers, forward and back, at the highest speed;
-///  * on a linear placement, over all partitions the least of the largest head + work + tail of a rank. The head and tail of
-///    a rank are the layers in front of it, so the least over all cuts is found by dynamic programming.
+///  * on a linear placement or a V, over all partitions the least of the largest head + work + tail of a rank. The head and tail
+///    of a rank are the layers in front of its first one, so the least over all cuts is found by dynamic programming: on a V the
+///    ranks so far have the first and the last layers;
+///  * whole layers: over all ways to put them on ranks in any order, the least of the largest wait + work of a rank.
 /// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it. An
 /// op may save more than it lasts where a pair is shorter than its longer op alone; then the rest is taken off other ops.
 class partition_bound {
@@ -58,6 +62,9 @@ class partition_bound {
     double bound = std::max(over_ranks(), longest_ * chain / fastest_);
     if (where_.kind() == placement_kind::linear && layers_.size() <= max_layers_of_cuts)
       bound = std::max(bound, over_cuts());
+    if (where_.kind() == placement_kind::vee && layers_.size() <= max_layers_of_nested_cuts)
+      bound = std::max(bound, over_nested_cuts());
+    bound = std::max(bound, over_packings());
     // Room for the rounding of these sums and those of the simulation.
     const double sums = static_cast<double>(layers_.size()) + 6.0 * micro_ * where_.stages();
     const double slowest = *std::min_element(speeds_.begin(), speeds_.end());
@@ -65,7 +72,8 @@ class partition_bound {
   }
 
  private:
-  static constexpr std::size_t max_layers_of_cuts = 2000;  // quadratic in them
+  static constexpr std::size_t max_layers_of_cuts = 2000;        // quadratic in them
+  static constexpr std::size_t max_layers_of_nested_cuts = 100;  // to the fourth power
 
   // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank, which is
   // negative where its pairs save more than it lasts. The magnitude is that of the terms that cancel; mostly 0.
@@ -143,35 +151,97 @@ class partition_bound {
     return least;
   }
 
-  // least[e]: over all ways to cut the first e layers among the ranks so far, the least of their largest bound.
-  double over_cuts() const {
-    const std::size_t n = layers_.size();
-    std::vector<times> before(n + 1);
-    for (std::size_t i = 0; i < n; ++i) {
+  // Whole layers on ranks, in any order. A rank that is the k-th to have layers waits for those in front of the k-th layer; with
+  // different speeds it is not known which ranks come first.
+  double over_packings() const {
+    return std::max(over_packings([](const times& t) { return t.work; }, [](const times& t) { return t.forward; }),
+                    over_packings([](const times& t) { return t.work_before_weights; },
+                                  [](const times& t) { return t.forward + t.gradient; }));
+  }
+  template <typename Work, typename Wait>
+  double over_packings(const Work& work_of, const Wait& wait_of) const {
+    const std::size_t replicas = where_.replicas();
+    if (replicas > 1 && !m_.micro_batches.empty()) return 0;
+    const double lengths = replicas > 1 ? std::floor(micro_ / static_cast<double>(replicas)) : lengths_;
+    std::vector<double> work;
+    for (const times& t : layers_) work.insert(work.end(), replicas, lengths * work_of(t));
+    std::vector<packed_rank> ranks;
+    double front = 0;
+    const bool alike = std::all_of(speeds_.begin(), speeds_.end(), [&](double s) { return s == fastest_; });
+    for (std::size_t k = 0; k < speeds_.size(); ++k) {
+      if (k > 0 && k % replicas == 0 && k / replicas <= layers_.size()) front += wait_of(layers_[k / replicas - 1]);
+      ranks.push_back({.speed = speeds_[k], .wait = alike ? shortest_ * front / fastest_ : 0});
+    }
+    return least_largest_load(grouped(std::move(work)), ranks);
+  }
+
+  // Times of the layers in front of each.
+  std::vector<times> sums() const {
+    std::vector<times> before(layers_.size() + 1);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
       before[i + 1].forward = before[i].forward + layers_[i].forward;
       before[i + 1].gradient = before[i].gradient + layers_[i].gradient;
       before[i + 1].work = before[i].work + layers_[i].work;
       before[i + 1].work_before_weights = before[i].work_before_weights + layers_[i].work_before_weights;
     }
+    return before;
+  }
+  // Head + work + tail of a rank with some work, whose first layer has these in front.
+  double of_rank(const times& front, double work, double work_before_weights, double speed) const {
+    const double head = shortest_ * front.forward / fastest_, tail = shortest_ * front.gradient / fastest_;
+    return head + std::max(lengths_ * work / speed, lengths_ * work_before_weights / speed + tail);
+  }
+
+  // least[e]: over all ways to cut the first e layers among the ranks so far, the least of their largest bound.
+  double over_cuts() const {
+    const std::size_t n = layers_.size();
+    const std::vector<times> before = sums();
     std::vector<double> least(n + 1, std::numeric_limits<double>::infinity());
     least[0] = 0;
     for (const double speed : speeds_) {
       std::vector<double> next(n + 1, std::numeric_limits<double>::infinity());
       for (std::size_t begin = 0; begin <= n; ++begin) {
         if (!(least[begin] < std::numeric_limits<double>::max())) continue;
-        const double head = shortest_ * before[begin].forward / fastest_,
-                     tail = shortest_ * before[begin].gradient / fastest_;
         for (std::size_t end = begin; end <= n; ++end) {
-          const double work = lengths_ * (before[end].work - before[begin].work) / speed;
-          const double gradients =
-              lengths_ * (before[end].work_before_weights - before[begin].work_before_weights) / speed;
-          const double of_rank = head + std::max(work, gradients + tail);
-          next[end] = std::min(next[end], std::max(least[begin], of_rank));
+          const double bound = of_rank(before[begin], before[end].work - before[begin].work,
+                                       before[end].work_before_weights - before[begin].work_before_weights, speed);
+          next[end] = std::min(next[end], std::max(least[begin], bound));
         }
       }
       least = std::move(next);
     }
     return least[n];
+  }
+
+  // least[i][j]: over all ways to cut the first i and the layers from j on among the ranks so far, each of which has some of
+  // both, the least of their largest bound.
+  double over_nested_cuts() const {
+    const std::size_t n = layers_.size();
+    const std::vector<times> before = sums();
+    using table = std::vector<std::vector<double>>;
+    const table none(n + 1, std::vector<double>(n + 1, std::numeric_limits<double>::infinity()));
+    table least = none;
+    least[0][n] = 0;
+    for (const double speed : speeds_) {
+      table next = none;
+      for (std::size_t i = 0; i <= n; ++i)
+        for (std::size_t j = i; j <= n; ++j)
+          if (least[i][j] < std::numeric_limits<double>::max()) take_both_ends(before, i, j, speed, least[i][j], next);
+      least = std::move(next);
+    }
+    double bound = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i <= n; ++i) bound = std::min(bound, least[i][i]);
+    return bound;
+  }
+  void take_both_ends(const std::vector<times>& before, std::size_t i, std::size_t j, double speed, double so_far,
+                      std::vector<std::vector<double>>& next) const {
+    for (std::size_t begin = i; begin <= j; ++begin)
+      for (std::size_t end = begin; end <= j; ++end) {
+        const double work = before[begin].work - before[i].work + before[j].work - before[end].work;
+        const double gradients = before[begin].work_before_weights - before[i].work_before_weights +
+                                 before[j].work_before_weights - before[end].work_before_weights;
+        next[begin][end] = std::min(next[begin][end], std::max(so_far, of_rank(before[i], work, gradients, speed)));
+      }
   }
 
   const model& m_;

@@ -21,6 +21,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/rank_work.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
@@ -84,20 +85,9 @@ class partition_search {
       simulate_again(*times_, costs);
     }
     spent_ += price, ++evaluations_;
-    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares_of_work(costs)};
+    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares_of_work(where_, costs)};
   }
 
-  double squares_of_work(const stage_costs& costs) const {
-    std::vector<double> work(where_.ranks(), 0);
-    for (std::uint32_t replica = 0; replica < where_.replicas(); ++replica)
-      for (std::uint32_t s = 0; s < where_.stages(); ++s) {
-        const std::uint16_t rank = where_.rank_of_stage(replica)[s];
-        work[rank] += (costs.forward[s] + costs.backward[s]) / costs.speed_of(rank);
-      }
-    double sum = 0;
-    for (const double w : work) sum += w * w;
-    return sum;
-  }
   double excess(const stage_costs& costs) {
     if (memory_.empty()) return 0;
     if (!program_ || anew_) program_ = lower(times_->schedule, {}, verified);
