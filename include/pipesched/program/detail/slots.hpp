@@ -12,7 +12,7 @@
 #include "pipesched/core/ops.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
-#include "pipesched/program/detail/ordering.hpp"
+#include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 
@@ -39,13 +39,13 @@ class number_pool {
 /// memory of one rank is used again for the next.
 class slot_allocation {
  public:
-  slot_allocation(const message_routing& routing, const ordering& order, program& p)
+  slot_allocation(const message_routing& routing, const depth_trial& depths, program& p)
       : s_(p.schedule),
         routing_(routing),
-        order_(order),
+        depths_(depths),
         p_(p),
         hosted_(hosted_stages(s_)),
-        recomputed_(s_),
+        recomputed_(s_, routing.recomputes()),
         in_(p.channels.size()),
         out_(p.channels.size()) {}
 
@@ -53,12 +53,13 @@ class slot_allocation {
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &kept_inputs_, &local_}) pool->clear();
     slots_of_.assign(hosted_[rank].size() * s_.micro, {});
+    find_uses(rank);
     next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
-        channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
-        in_[c].buffers.resize(order_.receive_buffers(c));
+        channel_buffers_ += depths_.receive_buffers(c) - of.receive_buffers;
+        in_[c].buffers.resize(depths_.receive_buffers(c));
         for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
       } else {
         out_[c] = {.first = next_buffer_, .buffers = of.send_buffers};
@@ -68,21 +69,32 @@ class slot_allocation {
     channel_buffers_ += next_buffer_;
   }
 
+  /// True if a channel has a buffer for its next message without a new one.
+  bool has_buffer(std::uint32_t channel, tensor_id what) const {
+    return what.kind == tensor_kind::weight_gradient || in_[channel].free > 0;
+  }
   /// The buffer of a channel's next message; of a weight gradient its number among those that the rank receives.
   std::uint32_t receive(std::uint32_t channel, tensor_id what) {
     if (what.kind == tensor_kind::weight_gradient) return reductions_++;
     incoming& in = in_[channel];
     return buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++;
   }
+  /// True if the receive of an op's input has been posted, or its producer on this rank has run.
+  bool has_input(op o) { return input_of(slots_of(o), o) != no_slot; }
 
   /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
   void pass_over(std::uint32_t channel) { out_[channel].take(); }
 
   /// Fills the slots of a cell, and frees those that nothing needs after it.
-  void run_cell(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
+  void run_cell(const cell& c, rank_routes routes, std::array<op_slots, 2>& slots) {
     slots = {};
-    take(c, ops, slots);
-    release(c, ops, slots);
+    for (std::size_t k = 0; k < c.size(); ++k) take(c[k], routes[c[k]], slots[k]);
+    for (std::size_t k = 0; k < c.size(); ++k)
+      if (const std::uint32_t output = routes[c[k]].output; output < local_channel)
+        slots[k].output = out_[output].take();
+      else if (output == local_channel)
+        slots[k].output = buffer_of(product_of(c[k])) = channel_buffers_ + local_.take();
+    for (std::size_t k = 0; k < c.size(); ++k) release(c[k], routes[c[k]], slots[k]);
   }
 
   /// Fills the pools of the rank.
@@ -133,70 +145,77 @@ class slot_allocation {
     std::array<std::uint32_t, 2> input = {no_slot, no_slot};
   };
 
+  // The slots that an op takes before it runs, and those that are free after it.
+  struct slot_use {
+    bool takes_activation = false, takes_context = false, frees_activation = false, frees_context = false;
+  };
+
+  // By chunk and pass.
+  void find_uses(std::uint32_t rank) {
+    uses_.assign(hosted_[rank].size(), {});
+    for (std::size_t chunk = 0; chunk < uses_.size(); ++chunk)
+      for (std::size_t n = 1; n < std::size(pass_table); ++n) {
+        const auto p = static_cast<pass>(n);
+        const std::uint16_t stage = hosted_[rank][chunk];
+        uses_[chunk][n] = {.takes_activation = p == pass::forward || recomputes(p),
+                           .takes_context = yields_input_gradient(p) && s_.backward_of(stage) == stage_backward::full,
+                           .frees_activation = s_.is_last({.pass = p, .stage = stage}),
+                           .frees_context = yields_weight_gradient(p)};
+      }
+  }
+  const slot_use& use_of(op o) const { return uses_[o.chunk][static_cast<std::size_t>(o.pass)]; }
+
+  stage_slots& slots_of(op o) { return slots_of(o.chunk, o.micro); }
   stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) {
     return slots_of_[std::size_t{chunk} * s_.micro + micro];
   }
+  static std::uint32_t input_of(const stage_slots& of, op o) { return of.input[o.pass != pass::forward]; }
   // The buffer of a tensor that this rank uses.
   std::uint32_t& buffer_of(tensor_id t) {
     return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void take(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
-    for (std::size_t k = 0; k < ops.size(); ++k) {
-      op_slots& to = slots[k];
-      const op o = c[k];
-      stage_slots& of = slots_of(o.chunk, o.micro);
-      if (ops[k].input != no_slot) {
-        to.input = of.input[o.pass != pass::forward];
-        if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which ordering does not see
-      }
-      const bool forward = o.pass == pass::forward, again = again_ && recomputes(o.pass);
-      if (forward || again) of.activation = activations_.take();
-      to.activation = of.activation;
-      if (again_ && forward && recomputed_(o)) to.kept_input = of.kept_input = kept_inputs_.take();
-      if (again) to.kept_input = of.kept_input;
-      if (yields_input_gradient(o.pass) && (all_full_ || s_.backward_of(o.stage) == stage_backward::full))
-        of.context = contexts_.take();
-      to.context = of.context;
+  void take(op o, const op_route& route, op_slots& to) {
+    stage_slots& of = slots_of(o);
+    const slot_use& use = use_of(o);
+    if (route.input != no_slot) {
+      to.input = input_of(of, o);
+      if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
     }
-    for (std::size_t k = 0; k < ops.size(); ++k)
-      if (ops[k].output < local_channel)
-        slots[k].output = out_[ops[k].output].take();
-      else if (ops[k].output == local_channel)
-        slots[k].output = buffer_of(product_of(c[k])) = channel_buffers_ + local_.take();
+    if (use.takes_activation) of.activation = activations_.take();
+    if (use.takes_context) of.context = contexts_.take();
+    to.activation = of.activation, to.context = of.context;
+    if (!routing_.recomputes() || !recomputed_(o)) return;
+    if (o.pass == pass::forward) of.kept_input = kept_inputs_.take();
+    if (use.takes_activation) to.kept_input = of.kept_input;
   }
 
-  void release(const cell& c, std::span<const op_channels> ops, const std::array<op_slots, 2>& slots) {
-    for (std::size_t k = 0; k < ops.size(); ++k) {
-      const op_slots& of = slots[k];
-      if (ops[k].input < local_channel)
-        in_[ops[k].input].give(of.input);
-      else if (ops[k].input == local_channel)
-        local_.give(of.input - channel_buffers_);
-      const op o = c[k];
-      const bool last = yields_weight_gradient(o.pass);
-      if (last || (!all_full_ && s_.is_last(o)) || (again_ && o.pass == pass::forward && of.kept_input != no_slot))
-        activations_.give(of.activation);
-      if (again_ && recomputes(o.pass)) kept_inputs_.give(of.kept_input);
-      if (last) contexts_.give(of.context);
-    }
+  void release(op o, const op_route& route, const op_slots& slots) {
+    const slot_use& use = use_of(o);
+    if (route.input < local_channel)
+      in_[route.input].give(slots.input);
+    else if (route.input == local_channel)
+      local_.give(slots.input - channel_buffers_);
+    if (use.frees_activation || (o.pass == pass::forward && slots.kept_input != no_slot))
+      activations_.give(slots.activation);
+    if (recomputes(o.pass)) kept_inputs_.give(slots.kept_input);
+    if (use.frees_context) contexts_.give(slots.context);
   }
 
   const schedule& s_;
   const message_routing& routing_;
-  const ordering& order_;
+  const depth_trial& depths_;
   program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   recomputed_ops recomputed_;
-  bool again_ = recomputed_.any();                           // some op recomputes
-  bool all_full_ = !s_.forward_only && s_.backward.empty();  // no stage is frozen
-  std::vector<incoming> in_;                                 // by channel
-  std::vector<outgoing> out_;                                // by channel
+  std::vector<incoming> in_;   // by channel
+  std::vector<outgoing> out_;  // by channel
 
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
   number_pool activations_, contexts_, kept_inputs_, local_;
-  std::vector<stage_slots> slots_of_;  // by chunk and micro-batch
+  std::vector<std::array<slot_use, std::size(pass_table)>> uses_;  // by chunk and pass
+  std::vector<stage_slots> slots_of_;                              // by chunk and micro-batch
 };
 
 }  // namespace pipesched::detail
