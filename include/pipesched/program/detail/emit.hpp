@@ -23,9 +23,7 @@ namespace pipesched::detail {
 class emission {
  public:
   emission(const message_routing& routing, const depth_trial& depths, program& p)
-      : routing_(routing), slots_(routing, depths, p), p_(p) {
-    for (std::uint32_t c = 0; c < p.channels.size(); ++c) to_receive_.push_back(routing.messages(c));
-  }
+      : routing_(routing), slots_(routing, depths, p), p_(p) {}
 
   void run(std::uint32_t rank) {
     slots_.start(rank);
@@ -51,10 +49,7 @@ class emission {
     std::span<const sent_exchange> next = routing_.sent_after(rank);
     for (std::uint32_t i = 0; i < row.size(); ++i) {
       const cell& c = row[i];
-      for (const op o : c)
-        if (const std::uint32_t channel = routes[o].input; channel < local_channel)
-          while (!slots_.has_input(o) && !to_receive_[channel].empty()) emit_receive(channel);
-      slots_.run_cell(c, routes, slots[i]);
+      slots_.run_cell(c, routes, slots[i], [this](std::uint32_t channel) { return emit_receive(channel, true); });
       emit({.kind = action_kind::compute, .index = i});
       for (const op o : c)
         if (const std::uint32_t channel = routes[o].input; channel < local_channel) emit_receives(channel);
@@ -73,17 +68,18 @@ class emission {
 
   // The receives of all messages for which there is a buffer.
   void emit_receives(std::uint32_t channel) {
-    while (!to_receive_[channel].empty() && slots_.has_buffer(channel, to_receive_[channel][0])) emit_receive(channel);
+    while (emit_receive(channel)) {
+    }
   }
-  void emit_receive(std::uint32_t channel) {
-    const tensor_id what = to_receive_[channel][0];
-    to_receive_[channel] = to_receive_[channel].subspan(1);
-    const std::uint32_t buffer = slots_.receive(channel, what);
-    if (what.kind == tensor_kind::weight_gradient) {
-      reductions_.push_back({channel, buffer});
+  bool emit_receive(std::uint32_t channel, bool new_buffer = false) {
+    const auto next = slots_.receive(channel, new_buffer);
+    if (!next) return false;
+    if (next->what.kind == tensor_kind::weight_gradient) {
+      reductions_.push_back({channel, next->buffer});
       gradients_.push_back(next_action_);
     }
-    emit({.kind = action_kind::receive, .what = what, .channel = channel, .buffer = buffer});
+    emit({.kind = action_kind::receive, .what = next->what, .channel = channel, .buffer = next->buffer});
+    return true;
   }
   void emit_send(const gradient_exchange& e) {
     const std::uint32_t channel = routing_.channel_between(e.from, e.to);
@@ -126,7 +122,6 @@ class emission {
   const message_routing& routing_;
   slot_allocation slots_;
   program& p_;
-  std::vector<std::span<const tensor_id>> to_receive_;  // by channel
 
   // Of the rank:
   action* next_action_ = nullptr;

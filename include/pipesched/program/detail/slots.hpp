@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -59,8 +60,10 @@ class slot_allocation {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
         channel_buffers_ += depths_.receive_buffers(c) - of.receive_buffers;
-        in_[c].buffers.resize(depths_.receive_buffers(c));
-        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
+        incoming& in = in_[c];
+        in.messages = routing_.messages(c);
+        in.buffers.resize(depths_.receive_buffers(c));
+        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in.give(next_buffer_ + i);
       } else {
         out_[c] = {.first = next_buffer_, .buffers = of.send_buffers};
       }
@@ -69,32 +72,35 @@ class slot_allocation {
     channel_buffers_ += next_buffer_;
   }
 
-  /// True if a channel has a buffer for its next message without a new one.
-  bool has_buffer(std::uint32_t channel, tensor_id what) const {
-    return what.kind == tensor_kind::weight_gradient || in_[channel].free > 0;
-  }
-  /// The buffer of a channel's next message; of a weight gradient its number among those that the rank receives.
-  std::uint32_t receive(std::uint32_t channel, tensor_id what) {
-    if (what.kind == tensor_kind::weight_gradient) return reductions_++;
+  /// A message that is received, with its buffer; of a weight gradient its number among those that the rank receives.
+  struct received {
+    tensor_id what;
+    std::uint32_t buffer;
+  };
+  /// The next message of a channel if it has a buffer. @param new_buffer  whether it gets a new one otherwise
+  std::optional<received> receive(std::uint32_t channel, bool new_buffer = false) {
     incoming& in = in_[channel];
-    return buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++;
+    if (in.messages.empty()) return std::nullopt;
+    const tensor_id what = in.messages[0];
+    const bool reduces = what.kind == tensor_kind::weight_gradient;
+    if (!reduces && in.free == 0 && !new_buffer) return std::nullopt;
+    in.messages = in.messages.subspan(1);
+    if (reduces) return received{what, reductions_++};
+    return received{what, buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++};
   }
-  /// True if the receive of an op's input has been posted, or its producer on this rank has run.
-  bool has_input(op o) { return input_of(slots_of(o), o) != no_slot; }
 
   /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
   void pass_over(std::uint32_t channel) { out_[channel].take(); }
 
-  /// Fills the slots of a cell, and frees those that nothing needs after it.
-  void run_cell(const cell& c, rank_routes routes, std::array<op_slots, 2>& slots) {
+  /// Fills the slots of a cell, and frees those that nothing needs after it. Calls `receive_next(channel)` for each message
+  /// that is to be received before the cell can run; false if there is none.
+  template <typename Receive>
+  void run_cell(const cell& c, rank_routes routes, std::array<op_slots, 2>& slots, Receive&& receive_next) {
     slots = {};
-    for (std::size_t k = 0; k < c.size(); ++k) take(c[k], routes[c[k]], slots[k]);
-    for (std::size_t k = 0; k < c.size(); ++k)
-      if (const std::uint32_t output = routes[c[k]].output; output < local_channel)
-        slots[k].output = out_[output].take();
-      else if (output == local_channel)
-        slots[k].output = buffer_of(product_of(c[k])) = channel_buffers_ + local_.take();
-    for (std::size_t k = 0; k < c.size(); ++k) release(c[k], routes[c[k]], slots[k]);
+    const std::size_t ops = c.size();
+    for (std::size_t k = 0; k < ops; ++k) take(c[k], routes[c[k]], slots[k], receive_next);
+    for (std::size_t k = 0; k < ops; ++k) slots[k].output = take_output(c[k], routes[c[k]].output);
+    for (std::size_t k = 0; k < ops; ++k) release(c[k], routes[c[k]], slots[k]);
   }
 
   /// Fills the pools of the rank.
@@ -111,8 +117,9 @@ class slot_allocation {
   }
 
  private:
-  // A ring of the receiver's free buffers of a channel, which are taken in the order in which they became free.
+  // A channel at its receiver, with a ring of free buffers, which are taken in the order in which they became free.
   struct incoming {
+    std::span<const tensor_id> messages;  // to be received
     std::vector<std::uint32_t> buffers;
     std::uint32_t first = 0, free = 0;
 
@@ -122,7 +129,7 @@ class slot_allocation {
     }
     std::uint32_t take() {
       const std::uint32_t buffer = buffers[first];
-      if (++first == buffers.size()) first = 0;
+      first = first + 1 == buffers.size() ? 0 : first + 1;
       --free;
       return buffer;
     }
@@ -134,7 +141,7 @@ class slot_allocation {
 
     std::uint32_t take() {
       const std::uint32_t buffer = first + next;
-      if (++next == buffers) next = 0;
+      next = next + 1 == buffers ? 0 : next + 1;
       return buffer;
     }
   };
@@ -163,24 +170,24 @@ class slot_allocation {
                            .frees_context = yields_weight_gradient(p)};
       }
   }
-  const slot_use& use_of(op o) const { return uses_[o.chunk][static_cast<std::size_t>(o.pass)]; }
 
-  stage_slots& slots_of(op o) { return slots_of(o.chunk, o.micro); }
   stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) {
     return slots_of_[std::size_t{chunk} * s_.micro + micro];
   }
-  static std::uint32_t input_of(const stage_slots& of, op o) { return of.input[o.pass != pass::forward]; }
   // The buffer of a tensor that this rank uses.
   std::uint32_t& buffer_of(tensor_id t) {
     return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void take(op o, const op_route& route, op_slots& to) {
-    stage_slots& of = slots_of(o);
-    const slot_use& use = use_of(o);
+  void take(op o, const op_route& route, op_slots& to, auto& receive_next) {
+    stage_slots& of = slots_of(o.chunk, o.micro);
+    const slot_use& use = uses_[o.chunk][static_cast<std::size_t>(o.pass)];
     if (route.input != no_slot) {
-      to.input = input_of(of, o);
-      if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
+      const std::uint32_t& input = of.input[o.pass != pass::forward];
+      while (input == no_slot && route.input < local_channel && receive_next(route.input)) {
+      }
+      if (input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
+      to.input = input;
     }
     if (use.takes_activation) of.activation = activations_.take();
     if (use.takes_context) of.context = contexts_.take();
@@ -190,8 +197,13 @@ class slot_allocation {
     if (use.takes_activation) to.kept_input = of.kept_input;
   }
 
+  std::uint32_t take_output(op o, std::uint32_t channel) {
+    if (channel < local_channel) return out_[channel].take();
+    return channel == no_slot ? no_slot : buffer_of(product_of(o)) = channel_buffers_ + local_.take();
+  }
+
   void release(op o, const op_route& route, const op_slots& slots) {
-    const slot_use& use = use_of(o);
+    const slot_use& use = uses_[o.chunk][static_cast<std::size_t>(o.pass)];
     if (route.input < local_channel)
       in_[route.input].give(slots.input);
     else if (route.input == local_channel)
