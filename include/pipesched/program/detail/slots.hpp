@@ -93,7 +93,7 @@ class slot_allocation {
   void pass_over(std::uint32_t channel) { out_[channel].take(); }
 
   /// Fills the slots of a cell, and frees those that nothing needs after it. Calls `receive_next(channel)` for each message
-  /// that is to be received before the cell can run; false if there is none.
+  /// that is to be received before the cell can run; false if no message is left.
   template <typename Receive>
   void run_cell(const cell& c, rank_routes routes, std::array<op_slots, 2>& slots, Receive&& receive_next) {
     slots = {};
