@@ -70,19 +70,22 @@ class depth_trial {
     std::uint32_t blocked_by = no_slot;          // the channel in which a message could not be sent
   };
 
+  using needs_of_cell = std::span<const op_needs* const>;
+
   void run(std::uint32_t r) {
     rank_state& rank = ranks_[r];
     rank.blocked_by = no_slot;
     const std::span<const cell> row = s_[r];
-    const rank_routes routes = routing_.routes(r);
+    const rank_needs all = routing_.needs(r);
     for (; rank.done < row.size(); ++rank.done) {
       prefetch(row, rank.done + 4);
       const cell& c = row[rank.done];
-      if (lacks_input(routes, c) || lacks_buffer(rank, routes, c)) return;
-      for (const op o : c) {
-        const op_route& route = routes[o];
-        if (route.input < local_channel) use(channels_[route.input]);
-        if (route.output < local_channel) send(channels_[route.output]);
+      const auto both = all[c];
+      const needs_of_cell needs(both.data(), c.size());
+      if (lacks_input(needs, c) || lacks_buffer(rank, needs)) return;
+      for (const op_needs* of : needs) {
+        if (of->input < local_channel) use(channels_[of->input]);
+        if (of->output < local_channel) send(channels_[of->output]);
       }
       for (std::span<const sent_exchange>& next = rank.exchanges; !next.empty() && next[0].cell == rank.done;
            next = next.subspan(1))
@@ -91,13 +94,12 @@ class depth_trial {
   }
 
   // Posts the receives of all inputs that are not posted yet. True if one of the inputs has not been sent.
-  bool lacks_input(rank_routes routes, const cell& of) {
+  bool lacks_input(needs_of_cell needs, const cell& ops) {
     bool lacks = false;
-    for (const op o : of) {
-      const op_route& route = routes[o];
-      if (route.input >= local_channel) continue;
-      channel_state& c = channels_[route.input];
-      const std::uint32_t number = routing_.number_of_input(route, o);
+    for (std::size_t k = 0; k < needs.size(); ++k) {
+      if (needs[k]->input >= local_channel) continue;
+      channel_state& c = channels_[needs[k]->input];
+      const std::uint32_t number = routing_.number_of_input(*needs[k], ops[k]);
       if (number >= c.posted) {
         c.receive_buffers += number + 1 - c.posted;
         post_to(c, number + 1);
@@ -108,19 +110,17 @@ class depth_trial {
     }
     return lacks;
   }
-  bool lacks_buffer(rank_state& rank, rank_routes routes, const cell& of) {
-    std::uint32_t before = no_slot;  // the channel of the cell's first output
-    for (const op o : of) {
-      const std::uint32_t channel = routes[o].output;
-      if (channel >= local_channel) continue;
-      channel_state& c = channels_[channel];
-      const std::uint32_t number = c.sent + c.exchanged + (channel == before);
-      before = channel;
+  bool lacks_buffer(rank_state& rank, needs_of_cell needs) {
+    for (const op_needs* const& of : needs) {
+      if (of->output >= local_channel) continue;
+      channel_state& c = channels_[of->output];
+      const bool is_second = &of != needs.data() && of->output == needs[0]->output;
+      const std::uint32_t number = c.sent + c.exchanged + is_second;
       if (number < c.send_buffers + c.posted) continue;
-      const auto last = last_in_buffer(routing_.exchanges(channel), number, c.send_buffers);
+      const auto last = last_in_buffer(routing_.exchanges(of->output), number, c.send_buffers);
       if (!last || *last < c.posted) continue;
       c.awaited_by_sender = *last;
-      rank.blocked_by = channel;
+      rank.blocked_by = of->output;
       return true;
     }
     return false;

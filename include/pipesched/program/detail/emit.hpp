@@ -45,17 +45,21 @@ class emission {
   void run_cells(std::uint32_t rank) {
     const std::span<const cell> row = p_.schedule[rank];
     const std::span<std::array<op_slots, 2>> slots = p_.slots[rank];
-    const rank_routes routes = routing_.routes(rank);
+    const rank_needs all = routing_.needs(rank);
     std::span<const sent_exchange> next = routing_.sent_after(rank);
     for (std::uint32_t i = 0; i < row.size(); ++i) {
-      const cell& c = row[i];
-      slots_.run_cell(c, routes, slots[i], [this](std::uint32_t channel) { return emit_receive(channel, true); });
+      const auto both = all[row[i]];
+      const std::span needs(both.data(), row[i].size());
+      slots_.run_cell(row[i], needs, slots[i], [this](std::uint32_t channel) { return emit_receive(channel, true); });
       emit({.kind = action_kind::compute, .index = i});
-      for (const op o : c)
-        if (const std::uint32_t channel = routes[o].input; channel < local_channel) emit_receives(channel);
-      for (std::size_t k = 0; k < c.size(); ++k)
-        if (const std::uint32_t channel = routes[c[k]].output; channel < local_channel)
-          emit({.kind = action_kind::send, .what = product_of(c[k]), .channel = channel, .buffer = slots[i][k].output});
+      for (const op_needs* of : needs)
+        if (of->input < local_channel) emit_receives(of->input);
+      for (std::size_t k = 0; k < needs.size(); ++k)
+        if (const std::uint32_t channel = needs[k]->output; channel < local_channel)
+          emit({.kind = action_kind::send,
+                .what = product_of(row[i][k]),
+                .channel = channel,
+                .buffer = slots[i][k].output});
       for (; !next.empty() && next[0].cell == i; next = next.subspan(1)) emit_send(next[0].what);
     }
   }

@@ -21,28 +21,29 @@
 
 namespace pipesched::detail {
 
-/// The passes that read or make tensors of neighbouring stages.
-inline constexpr std::array passes_with_tensors = {pass::forward, pass::backward, pass::backward_input,
-                                                   pass::recompute_backward, pass::recompute_backward_input};
-
 /// The channel of a tensor that stays on its rank.
 inline constexpr std::uint32_t local_channel = no_slot - 1;
 
-/// The messages of all micro-batches of a stage's replica, for one pass: the channels of what the op reads and writes are
-/// local_channel if that stays on its rank, no_slot if there is nothing.
-struct op_route {
+/// What all ops of a rank's chunk and one pass need. The channels of what they read and write are local_channel if that stays
+/// on its rank, no_slot if there is nothing.
+struct op_needs {
   std::uint32_t input = no_slot, output = no_slot;
-  std::size_t inputs = 0, outputs = 0;  // places of the numbers of micro-batch 0
+  std::size_t inputs = 0, outputs = 0;                   // places of the numbers of micro-batch 0
+  bool takes_activation = false, takes_context = false;  // slots, before it runs
+  bool frees_activation = false, frees_context = false;  // after it
 };
 
-/// The routes of a rank's ops.
-class rank_routes {
+/// The needs of a rank's ops.
+class rank_needs {
  public:
-  using by_pass = std::array<op_route, std::size(pass_table)>;
-  explicit rank_routes(const by_pass* chunks) : chunks_(chunks) {}
-  const op_route& operator[](op o) const { return chunks_[o.chunk][static_cast<std::size_t>(o.pass)]; }
+  using by_pass = std::array<op_needs, std::size(pass_table)>;
+  explicit rank_needs(const by_pass* chunks) : chunks_(chunks) {}
+  /// Of both ops of a cell; of no op there are none.
+  std::array<const op_needs*, 2> operator[](const cell& c) const { return {&of(c[0]), &of(c[1])}; }
 
  private:
+  const op_needs& of(op o) const { return chunks_[o.chunk][static_cast<std::size_t>(o.pass)]; }
+
   const by_pass* chunks_;
 };
 
@@ -71,7 +72,7 @@ class message_routing {
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
-    find_neighbours();
+    find_needs();
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank);
     for (std::size_t c = 0; c < channels_.size(); ++c)
       channels_[c].messages = static_cast<std::uint32_t>(contents_[c].messages.size());
@@ -86,11 +87,11 @@ class message_routing {
   std::span<const std::uint32_t> exchanges(std::uint32_t channel) const { return contents_[channel].exchanges; }
   /// 2 if a cell sends two messages into the channel, else 1.
   std::uint32_t min_send_buffers(std::uint32_t channel) const { return contents_[channel].min_send_buffers; }
-  rank_routes routes(std::uint32_t rank) const { return rank_routes(routes_.data() + first_stage_[rank]); }
+  rank_needs needs(std::uint32_t rank) const { return rank_needs(needs_.data() + first_stage_[rank]); }
   /// The number of an op's input among the activations and gradients of its channel. @pre it comes from another rank
-  std::uint32_t number_of_input(const op_route& route, op o) const {
-    prefetch(std::span(numbers_), route.inputs + o.micro + 16);
-    return numbers_[route.inputs + o.micro];
+  std::uint32_t number_of_input(const op_needs& needs, op o) const {
+    prefetch(std::span(numbers_), needs.inputs + o.micro + 16);
+    return numbers_[needs.inputs + o.micro];
   }
   /// True if an op recomputes.
   bool recomputes() const { return recomputes_; }
@@ -136,49 +137,54 @@ class message_routing {
   };
   static constexpr std::uint32_t unknown = no_slot - 2;  // a channel before its first message
 
-  op_route& route(std::uint32_t rank, std::uint8_t chunk, pass p) {
-    return routes_[first_stage_[rank] + chunk][static_cast<std::size_t>(p)];
-  }
   // The place of the number of micro-batch 0.
   std::size_t place_of_numbers(tensor_id t) const {
     const std::size_t kind = t.kind == tensor_kind::gradient ? s_.stages() : 0;
     return (kind + t.stage) * s_.micro;
   }
 
-  // The tensors that every op has. Their channels are not known yet.
-  void find_neighbours() {
+  rank_needs::by_pass& needs_of(std::uint16_t stage, std::uint32_t replica) {
+    return needs_[first_stage_[home(stage, replica)] + chunk_of(stage, replica)];
+  }
+
+  // The tensors and slots of every op. Channels are not known yet.
+  void find_needs() {
     const std::uint32_t stages = s_.stages(), replicas = s_.placement.replicas();
     const stage_chain chain = s_.chain();
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (const std::uint16_t rank : s_.placement.rank_of_stage(replica)) ++first_stage_[rank + 1u];
     std::partial_sum(first_stage_.begin(), first_stage_.end(), first_stage_.begin());
-    routes_.resize(std::size_t{replicas} * stages);
+    needs_.resize(std::size_t{replicas} * stages);
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (std::uint32_t stage = 0; stage < stages; ++stage)
-        for (const pass p : passes_with_tensors) {
-          const op o{.pass = p, .stage = static_cast<std::uint16_t>(stage)};
-          op_route& r = route(home(o.stage, replica), chunk_of(o.stage, replica), p);
-          if (has_output(o, chain)) r.output = unknown, r.outputs = place_of_numbers(product_of(o));
-          if (has_input(o, chain)) r.input = unknown, r.inputs = place_of_numbers(source_of(o));
+        for (std::size_t n = 1; n < std::size(pass_table); ++n) {
+          const op o{.pass = static_cast<pass>(n), .stage = static_cast<std::uint16_t>(stage)};
+          op_needs& needs = needs_of(o.stage, replica)[n];
+          if (has_output(o, chain)) needs.output = unknown, needs.outputs = place_of_numbers(product_of(o));
+          if (has_input(o, chain)) needs.input = unknown, needs.inputs = place_of_numbers(source_of(o));
+          needs.takes_activation = o.pass == pass::forward || pipesched::recomputes(o.pass);
+          needs.takes_context = yields_input_gradient(o.pass) && s_.backward_of(stage) == stage_backward::full;
+          needs.frees_activation = s_.is_last(o);
+          needs.frees_context = yields_weight_gradient(o.pass);
         }
   }
 
   void route_outputs(std::uint32_t rank) {
     const std::span<const cell> row = s_[rank];
-    const rank_routes routes = this->routes(rank);
+    const rank_needs all = needs(rank);
     std::span<const sent_exchange> next = sent_after_[rank];
     for (std::size_t i = 0; i < row.size(); ++i) {
-      std::uint32_t before = no_slot;  // the channel of the cell's first output
-      for (const op o : row[i]) {
+      const auto needs = all[row[i]];
+      for (std::size_t k = 0; k < row[i].size(); ++k) {
+        const op o = row[i][k];
         recomputes_ = recomputes_ || pipesched::recomputes(o.pass);
-        const op_route& route = routes[o];
-        if (route.output == unknown) connect(rank, o);
-        if (route.output >= local_channel) continue;
-        contents& of = contents_[route.output];
-        if (route.output == before) of.min_send_buffers = 2;
-        before = route.output;
+        if (needs[k]->output == unknown) connect(rank, o);
+        const std::uint32_t channel = needs[k]->output;
+        if (channel >= local_channel) continue;
+        contents& of = contents_[channel];
+        if (k > 0 && channel == needs[0]->output) of.min_send_buffers = 2;
         of.messages.push_back(product_of(o));
-        numbers_[route.outputs + o.micro] = of.tensors++;
+        numbers_[needs[k]->outputs + o.micro] = of.tensors++;
       }
       for (; !next.empty() && next[0].cell == i; next = next.subspan(1)) enqueue(next[0].what);
     }
@@ -190,11 +196,11 @@ class message_routing {
     const std::uint16_t user = receiver_of(product_of(o));
     const std::uint32_t replica = s_.placement.replica_of(o.micro), peer = home(user, replica);
     const std::uint32_t channel = peer == rank ? local_channel : open_channel(rank, peer);
-    for (const pass p : passes_with_tensors)
-      if ((p == pass::forward) == (o.pass == pass::forward)) {
-        route(rank, o.chunk, p).output = channel;
-        route(peer, chunk_of(user, replica), p).input = channel;
-      }
+    for (std::size_t n = 1; n < std::size(pass_table); ++n) {
+      if ((static_cast<pass>(n) == pass::forward) != (o.pass == pass::forward)) continue;
+      if (std::uint32_t& output = needs_of(o.stage, replica)[n].output; output != no_slot) output = channel;
+      if (std::uint32_t& input = needs_of(user, replica)[n].input; input != no_slot) input = channel;
+    }
   }
 
   std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
@@ -313,8 +319,8 @@ class message_routing {
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
   std::vector<contents> contents_;                                                 // by channel
-  std::vector<std::size_t> first_stage_;                                           // by rank: in routes_
-  std::vector<rank_routes::by_pass> routes_;                                       // by rank and chunk
+  std::vector<std::size_t> first_stage_;                                           // by rank: in needs_
+  std::vector<rank_needs::by_pass> needs_;                                         // by rank and chunk
   std::vector<std::uint32_t> numbers_;  // of tensors, by kind, stage and micro-batch
   bool recomputes_ = false;
   std::vector<std::vector<sent_exchange>> sent_after_;           // by sender, in order of cells

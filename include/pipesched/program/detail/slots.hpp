@@ -54,7 +54,6 @@ class slot_allocation {
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &kept_inputs_, &local_}) pool->clear();
     slots_of_.assign(hosted_[rank].size() * s_.micro, {});
-    find_uses(rank);
     next_buffer_ = channel_buffers_ = reductions_ = 0;
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
@@ -95,12 +94,12 @@ class slot_allocation {
   /// Fills the slots of a cell, and frees those that nothing needs after it. Calls `receive_next(channel)` for each message
   /// that is to be received before the cell can run; false if no message is left.
   template <typename Receive>
-  void run_cell(const cell& c, rank_routes routes, std::array<op_slots, 2>& slots, Receive&& receive_next) {
+  void run_cell(const cell& c, std::span<const op_needs* const> needs, std::array<op_slots, 2>& slots,
+                Receive&& receive_next) {
     slots = {};
-    const std::size_t ops = c.size();
-    for (std::size_t k = 0; k < ops; ++k) take(c[k], routes[c[k]], slots[k], receive_next);
-    for (std::size_t k = 0; k < ops; ++k) slots[k].output = take_output(c[k], routes[c[k]].output);
-    for (std::size_t k = 0; k < ops; ++k) release(c[k], routes[c[k]], slots[k]);
+    for (std::size_t k = 0; k < needs.size(); ++k) take(c[k], *needs[k], slots[k], receive_next);
+    for (std::size_t k = 0; k < needs.size(); ++k) slots[k].output = take_output(c[k], needs[k]->output);
+    for (std::size_t k = 0; k < needs.size(); ++k) release(c[k], *needs[k], slots[k]);
   }
 
   /// Fills the pools of the rank.
@@ -152,25 +151,6 @@ class slot_allocation {
     std::array<std::uint32_t, 2> input = {no_slot, no_slot};
   };
 
-  // The slots that an op takes before it runs, and those that are free after it.
-  struct slot_use {
-    bool takes_activation = false, takes_context = false, frees_activation = false, frees_context = false;
-  };
-
-  // By chunk and pass.
-  void find_uses(std::uint32_t rank) {
-    uses_.assign(hosted_[rank].size(), {});
-    for (std::size_t chunk = 0; chunk < uses_.size(); ++chunk)
-      for (std::size_t n = 1; n < std::size(pass_table); ++n) {
-        const auto p = static_cast<pass>(n);
-        const std::uint16_t stage = hosted_[rank][chunk];
-        uses_[chunk][n] = {.takes_activation = p == pass::forward || recomputes(p),
-                           .takes_context = yields_input_gradient(p) && s_.backward_of(stage) == stage_backward::full,
-                           .frees_activation = s_.is_last({.pass = p, .stage = stage}),
-                           .frees_context = yields_weight_gradient(p)};
-      }
-  }
-
   stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) {
     return slots_of_[std::size_t{chunk} * s_.micro + micro];
   }
@@ -179,22 +159,21 @@ class slot_allocation {
     return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void take(op o, const op_route& route, op_slots& to, auto& receive_next) {
+  void take(op o, const op_needs& needs, op_slots& to, auto& receive_next) {
     stage_slots& of = slots_of(o.chunk, o.micro);
-    const slot_use& use = uses_[o.chunk][static_cast<std::size_t>(o.pass)];
-    if (route.input != no_slot) {
+    if (needs.input != no_slot) {
       const std::uint32_t& input = of.input[o.pass != pass::forward];
-      while (input == no_slot && route.input < local_channel && receive_next(route.input)) {
+      while (input == no_slot && needs.input < local_channel && receive_next(needs.input)) {
       }
       if (input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
       to.input = input;
     }
-    if (use.takes_activation) of.activation = activations_.take();
-    if (use.takes_context) of.context = contexts_.take();
+    if (needs.takes_activation) of.activation = activations_.take();
+    if (needs.takes_context) of.context = contexts_.take();
     to.activation = of.activation, to.context = of.context;
     if (!routing_.recomputes() || !recomputed_(o)) return;
     if (o.pass == pass::forward) of.kept_input = kept_inputs_.take();
-    if (use.takes_activation) to.kept_input = of.kept_input;
+    if (needs.takes_activation) to.kept_input = of.kept_input;
   }
 
   std::uint32_t take_output(op o, std::uint32_t channel) {
@@ -202,16 +181,15 @@ class slot_allocation {
     return channel == no_slot ? no_slot : buffer_of(product_of(o)) = channel_buffers_ + local_.take();
   }
 
-  void release(op o, const op_route& route, const op_slots& slots) {
-    const slot_use& use = uses_[o.chunk][static_cast<std::size_t>(o.pass)];
-    if (route.input < local_channel)
-      in_[route.input].give(slots.input);
-    else if (route.input == local_channel)
+  void release(op o, const op_needs& needs, const op_slots& slots) {
+    if (needs.input < local_channel)
+      in_[needs.input].give(slots.input);
+    else if (needs.input == local_channel)
       local_.give(slots.input - channel_buffers_);
-    if (use.frees_activation || (o.pass == pass::forward && slots.kept_input != no_slot))
+    if (needs.frees_activation || (o.pass == pass::forward && slots.kept_input != no_slot))
       activations_.give(slots.activation);
     if (recomputes(o.pass)) kept_inputs_.give(slots.kept_input);
-    if (use.frees_context) contexts_.give(slots.context);
+    if (needs.frees_context) contexts_.give(slots.context);
   }
 
   const schedule& s_;
@@ -226,8 +204,7 @@ class slot_allocation {
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
   number_pool activations_, contexts_, kept_inputs_, local_;
-  std::vector<std::array<slot_use, std::size(pass_table)>> uses_;  // by chunk and pass
-  std::vector<stage_slots> slots_of_;                              // by chunk and micro-batch
+  std::vector<stage_slots> slots_of_;  // by chunk and micro-batch
 };
 
 }  // namespace pipesched::detail
