@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Layers among ranks, whatever their order: how even can the work be when layers are whole?
+// Whole layers among ranks: how even can the work be?
 
 #include <algorithm>
 #include <cstddef>
@@ -72,6 +72,31 @@ inline double least_largest_load(const std::vector<layer_group>& groups, const s
     least = std::move(next);
   }
   return least.back();
+}
+
+/// The least, over all ways to give every rank in turn some of the first and some of the last layers that are left, of the largest
+/// bound of a rank. Layers to the fourth power, times ranks.
+/// @param bound_of  (rank, a, b, c, d): a bound of the rank with the layers from a to b and from c to d
+template <typename BoundOf>
+double least_over_nested_cuts(std::size_t layers, std::size_t ranks, BoundOf&& bound_of) {
+  using table = std::vector<std::vector<double>>;
+  const table none(layers + 1, std::vector<double>(layers + 1, std::numeric_limits<double>::infinity()));
+  table least = none;  // [a][d]: the ranks so far have the layers before a and from d on
+  least[0][layers] = 0;
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    table next = none;
+    for (std::size_t a = 0; a <= layers; ++a)
+      for (std::size_t d = a; d <= layers; ++d) {
+        if (!(least[a][d] < std::numeric_limits<double>::max())) continue;
+        for (std::size_t b = a; b <= d; ++b)
+          for (std::size_t c = b; c <= d; ++c)
+            next[b][c] = std::min(next[b][c], std::max(least[a][d], bound_of(rank, a, b, c, d)));
+      }
+    least = std::move(next);
+  }
+  double bound = std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i <= layers; ++i) bound = std::min(bound, least[i][i]);
+  return bound;
 }
 
 }  // namespace pipesched::detail

@@ -80,7 +80,7 @@ class model_planner {
         memory_(memory_limits(m, problem.placement.ranks())),
         random_(limits.seed),
         total_(static_cast<double>(limits.evaluations)),
-        bound_(partition_bound(m, problem.placement, problem.micro, class_of()).bound()),
+        bound_(bound_of_all()),
         progress_(limits.progress, bound_) {}
 
   model_plan run() {
@@ -107,6 +107,15 @@ class model_planner {
             .either_order = true,
             .forward_only = problem_.forward_only,
             .recompute = problem_.may_recompute};
+  }
+  double bound_of_all() const {
+    const schedule shape{.name = "planned",
+                         .placement = problem_.placement,
+                         .micro = problem_.micro,
+                         .forward_only = problem_.forward_only,
+                         .cells = {}};
+    const schedule_class of = class_of();
+    return partition_bound(m_, shape, of).bound();
   }
   double left() const { return std::max(0.0, total_ - progress_.evaluations()); }
 

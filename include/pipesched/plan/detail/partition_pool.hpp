@@ -111,7 +111,7 @@ class partition_pool {
     entry e{.choice = std::move(c)};
     e.excess = certain_excess(costs, e.choice);
     if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
-    e.work = squares_of_work(where_, costs);
+    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
     if (e.excess > 0) return e;
     schedule_class of = class_;
     if (!memory_.empty()) of.memory_limits = beside_weights(where_, costs, memory_);
