@@ -6,7 +6,6 @@
 // no process without the job's token. Neither is encrypted: keep the port inside the cluster.
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -77,7 +76,7 @@ class tcp_coordinator : public coordinator {
         std::random_device random;
         for (char& byte : where.token) byte = static_cast<char>(random());
         where.port = lead("", 0);
-        ::gethostname(where.host.data(), where.host.size() - 1);
+        asio::ip::host_name().copy(where.host.data(), where.host.size() - 1);
       } catch (...) {
         error = std::current_exception();
       }
@@ -151,9 +150,8 @@ class tcp_coordinator : public coordinator {
     const std::string service = std::to_string(port);
     auto found = resolver.resolve(host, service, error);
     // Names of this host need not be in any table: a bare root folder has no /etc/hosts.
-    std::array<char, 256> own{};
-    ::gethostname(own.data(), own.size() - 1);
-    if (error && (host == "localhost" || host == own.data())) found = resolver.resolve("127.0.0.1", service, error);
+    if (error && (host == "localhost" || host == asio::ip::host_name()))
+      found = resolver.resolve("127.0.0.1", service, error);
     return found;
   }
 

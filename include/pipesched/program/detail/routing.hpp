@@ -24,8 +24,8 @@ namespace pipesched::detail {
 /// The channel of a tensor that stays on its rank.
 inline constexpr std::uint32_t local_channel = no_slot - 1;
 
-/// What all ops of a rank's chunk and one pass need. The channels of what they read and write are local_channel if that stays
-/// on its rank, no_slot if there is nothing.
+/// Needs that all ops of a rank's chunk and one pass share. The channels of what they read and write are local_channel if
+/// that stays on its rank, no_slot if there is nothing.
 struct op_needs {
   std::uint32_t input = no_slot, output = no_slot;
   std::size_t inputs = 0, outputs = 0;                   // places of the numbers of micro-batch 0
@@ -38,7 +38,7 @@ class rank_needs {
  public:
   using by_pass = std::array<op_needs, std::size(pass_table)>;
   explicit rank_needs(const by_pass* chunks) : chunks_(chunks) {}
-  /// Of both ops of a cell; of no op there are none.
+  /// Of both ops of a cell. A second op that the cell does not have needs nothing.
   std::array<const op_needs*, 2> operator[](const cell& c) const { return {&of(c[0]), &of(c[1])}; }
 
  private:
