@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -22,20 +23,23 @@
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
+#include "pipesched/plan/detail/layer_packing.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
 
-/// For the cells of a schedule, and what it recomputes and has frozen. Three bounds:
+/// For the cells of a schedule, and what it recomputes and has frozen. Four bounds:
 ///  * work: that of all layers, divided by the speeds of all ranks. A rank starts only when the layers in front of its lowest
 ///    one have run, and these run backward after its last gradient; at best one rank starts at each of the first layers;
 ///  * chain: the longest micro-batch through all layers, forward and back, at the highest speed;
-///  * on a linear placement, over all partitions the least of the largest head + work + tail of a rank. The head and tail of
-///    a rank are the layers in front of it, so the least over all cuts is found by dynamic programming.
+///  * on a linear placement or a V, over all partitions the least of the largest head + work + tail of a rank. The head and tail
+///    of a rank are the layers in front of its first one, so the least over all cuts is found by dynamic programming: on a V the
+///    ranks so far have the first and the last layers;
+///  * whole layers: over all ways to put them on ranks in any order, the least of the largest wait + work of a rank.
 /// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it. An
 /// op may save more than it lasts where a pair is shorter than its longer op alone; then the rest is taken off other ops.
-/// A layer may be on any stage. The third bound knows which, and so its backward and how often it recomputes; the others take
-/// the least of all stages. Recomputation is counted where no pair can save any of it.
+/// A layer may be on any stage. The third bound of a linear placement knows which, and so its backward and how often it
+/// recomputes; the others take the least of all stages. Recomputation is counted where no pair can save any of it.
 class partition_bound {
  public:
   /// @param s, of  a valid schedule and its class. All references must outlive this.
@@ -63,6 +67,9 @@ class partition_bound {
     for (const times& t : least) chain += t.forward + t.gradient;
     double bound = std::max(over_ranks(least), longest_ * chain / fastest_);
     if (where_.kind() == placement_kind::linear && layers() <= max_layers_of_cuts) bound = std::max(bound, over_cuts());
+    if (where_.kind() == placement_kind::vee && layers() <= max_layers_of_nested_cuts)
+      bound = std::max(bound, over_nested_cuts(least));
+    bound = std::max(bound, over_packings(least));
     // Room for the rounding of these terms and those of the simulation.
     const double terms =
         static_cast<double>(layers()) * static_cast<double>(speeds_.size() + 1) + 6.0 * micro_ * where_.stages();
@@ -71,8 +78,9 @@ class partition_bound {
   }
 
  private:
-  static constexpr std::size_t max_layers_of_cuts = 2000;  // quadratic in them
-  static constexpr double max_steps_of_frozen = 3e8;       // cubic in them
+  static constexpr std::size_t max_layers_of_cuts = 2000;        // quadratic in them
+  static constexpr std::size_t max_layers_of_nested_cuts = 100;  // to the fourth power
+  static constexpr double max_steps_of_frozen = 3e8;             // cubic in them
 
   // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank, which is
   // negative where its pairs save more than it lasts.
@@ -304,6 +312,45 @@ class partition_bound {
       }
     }
     return next;
+  }
+
+  double over_nested_cuts(const std::vector<times>& least) const {
+    std::vector<times> before(1);
+    for (const times& t : least) before.push_back(before.back() + t);
+    return least_over_nested_cuts(
+        least.size(), speeds_.size(),
+        [&](std::size_t rank, std::size_t a, std::size_t b, std::size_t c, std::size_t d) {
+          const auto of_rank = [&](double times::*what) {
+            return lengths_ * (before[b].*what - before[a].*what + before[d].*what - before[c].*what) / speeds_[rank];
+          };
+          const double head = before[a].forward, tail = before[a].gradient;
+          return shortest_ * head / fastest_ +
+                 std::max(of_rank(&times::work), of_rank(&times::work_before_weights) + shortest_ * tail / fastest_);
+        });
+  }
+
+  // A rank that is the k-th to have layers waits for those in front of the k-th layer; with different speeds it is not known which
+  // ranks come first.
+  double over_packings(const std::vector<times>& least) const {
+    return std::max(
+        over_packings(least, &times::work, [](const times& t) { return t.forward; }),
+        over_packings(least, &times::work_before_weights, [](const times& t) { return t.forward + t.gradient; }));
+  }
+  template <typename Wait>
+  double over_packings(const std::vector<times>& least, double times::*work_of, const Wait& wait_of) const {
+    const std::size_t replicas = where_.replicas();
+    if (replicas > 1 && !m_.micro_batches.empty()) return 0;
+    const double lengths = replicas > 1 ? std::floor(micro_ / static_cast<double>(replicas)) : lengths_;
+    std::vector<double> work;
+    for (const times& t : least) work.insert(work.end(), replicas, lengths * t.*work_of);
+    std::vector<packed_rank> ranks;
+    double front = 0;
+    const bool alike = std::all_of(speeds_.begin(), speeds_.end(), [&](double s) { return s == fastest_; });
+    for (std::size_t k = 0; k < speeds_.size(); ++k) {
+      if (k > 0 && k % replicas == 0 && k / replicas <= least.size()) front += wait_of(least[k / replicas - 1]);
+      ranks.push_back({.speed = speeds_[k], .wait = alike ? shortest_ * front / fastest_ : 0});
+    }
+    return least_largest_load(grouped(std::move(work)), ranks);
   }
 
   const model& m_;

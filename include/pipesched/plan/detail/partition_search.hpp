@@ -21,6 +21,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/rank_work.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
@@ -86,7 +87,7 @@ class partition_search {
       simulate_again(*times_, costs);
     }
     spent_ += price, ++evaluations_;
-    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares_of_work(costs)};
+    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares(costs)};
   }
 
   // Of all schedules with the cells of the one looked at last, which recompute what it recomputes if that is always the same.
@@ -130,16 +131,10 @@ class partition_search {
                                                        : 0;
     return forward + (class_.forward_only ? 0 : back) + recomputed_[s] * recompute;
   }
-  double squares_of_work(const stage_costs& costs) const {
-    std::vector<double> work(where_.ranks(), 0);
-    for (std::uint32_t replica = 0; replica < where_.replicas(); ++replica)
-      for (std::uint32_t s = 0; s < where_.stages(); ++s) {
-        const std::uint16_t rank = where_.rank_of_stage(replica)[s];
-        work[rank] += work_of(s, costs.forward[s], costs.backward_times(s), costs.recompute[s]) / costs.speed_of(rank);
-      }
-    double sum = 0;
-    for (const double w : work) sum += w * w;
-    return sum;
+  double squares(const stage_costs& costs) const {
+    return squares_of_work(where_, costs, [&](std::uint32_t s) {
+      return work_of(s, costs.forward[s], costs.backward_times(s), costs.recompute[s]);
+    });
   }
   void look_at_schedule() {
     const schedule& s = times_->schedule;
