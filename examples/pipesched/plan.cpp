@@ -21,6 +21,7 @@
 #include "commands.hpp"
 #include "files.hpp"
 #include "inputs.hpp"
+#include "models.hpp"
 #include "plan_report.hpp"
 
 namespace tool {
@@ -189,12 +190,7 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
 int plan_with_model(const arguments& args, const output& to, const plan_problem& problem) {
   for (const char* option : {"--memory-limit", "--pareto"})
     if (args.has(option)) throw schedule_error(fmt::format("plan takes {} or --model; got both", option));
-  if (gives_costs(args)) throw schedule_error("plan takes costs or --model; got both");
-  model m = model_of(*args.text("--model"));
-  if (const auto memory = args.text("--memory")) {
-    if (m.ranks.empty()) m.ranks.emplace_back();
-    for (model_rank& r : m.ranks) r.memory = bytes_of_text("--memory", *memory);
-  }
+  const model m = *given_model(args);
   const stage_costs uniform =
       pipesched::costs_of(m, uniform_partition(m, problem.placement.stages()), problem.placement);
   plan_limits limits = limits_of(args, pairs_of(args, uniform));

@@ -104,7 +104,7 @@ expect "compare with costs and a memory" 0 '.*~left out: gpipe: does not fit: ra
   "$tool" compare --pp 2 --micro 4 --costs kept10.json --memory 110 --families 1f1b,gpipe
 
 # Options and entries without an effect are refused, or named.
-for command in "divide --family 1f1b" "simulate --family 1f1b" "compare --families 1f1b"; do
+for command in "divide --family 1f1b" "simulate --family 1f1b" "compare --families 1f1b" plan; do
   expect "$command: memory without bytes" 2 '' 'pipesched: --memory limits bytes, and the layers of "gemma_h1536_s4096_v256k" take none; expected kept, weights or others of them~' \
     "$tool" $command $gemma --memory 80GB
 done
