@@ -19,7 +19,7 @@ has() {
     doctest-dev) has_header doctest/doctest.h ;;
     libvalijson-dev) has_header valijson/validator.hpp ;;
     libbenchmark-dev) has_header benchmark/benchmark.h ;;
-    libclang-rt-dev) links clang++ -fsanitize=address,undefined && links clang++ -fsanitize=fuzzer-no-link ;;
+    libclang-rt-19-dev) links clang++-19 -fsanitize=address,undefined && links clang++-19 -fsanitize=fuzzer-no-link ;;
     libc++-19-dev) links clang++-19 -stdlib=libc++ -include version ;;
     libc++abi-19-dev) links clang++-19 -stdlib=libc++ ;;
     *) command -v "$1" ;;  # the package is called like its program

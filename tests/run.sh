@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what is missing, builds everything, and runs every test: g++; clang under sanitizers; clang 19; the tool with libc++.
+# Installs what is missing, builds everything, and runs every test: g++; clang 19 under sanitizers; headers and the tool with
+# clang 14 and with libc++.
 # A failing part does not stop the others. The main suite runs last; the exit status covers all parts.
 #
-#   tests/run.sh          everything: about a quarter of an hour on two cores
+#   tests/run.sh          everything: about an hour on two cores
 #   tests/run.sh --fast   g++ alone, without CUDA, sanitizers and the tests with the label slow
 set -uom pipefail  # m: every part is a group of processes, which ends with the script
 case ${1-} in
@@ -85,15 +86,16 @@ has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 [ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"
 has chromium-driver || echo "skipped: the test of the HTML page (no chromium-driver)"
-need "${compilers[@]}" libbenchmark-dev libvalijson-dev clang libclang-rt-dev || exit 1
-need clang-19 clang-tidy-19 libc++-19-dev libc++abi-19-dev || failed+=("packages of clang 19")
+need "${compilers[@]}" libbenchmark-dev libvalijson-dev || exit 1
+need clang-14 clang-19 clang-tidy-19 libclang-rt-19-dev libc++-19-dev libc++abi-19-dev || failed+=("packages of clang")
 
 part "building with g++" build ci
-part "building with clang under sanitizers" build asan
-part "testing under sanitizers" ctest --preset asan
 if has clang-19; then
-  part "building with clang 19" build clang
-  part "testing with clang 19" ctest --preset clang
+  part "building with clang under sanitizers" build asan && part "testing under sanitizers" ctest --preset asan
+  part "building the tests with threads" build tsan && part "testing threads under the thread sanitizer" ctest --preset tsan
   part "building headers and tool with libc++" build libcxx && part "testing the tool with libc++" tests/tool.sh build-libcxx/examples/pipesched
+fi
+if has clang-14; then
+  part "building headers and tool with clang 14" build clang && part "testing the tool of clang 14" tests/tool.sh build-clang/examples/pipesched
 fi
 finish ci

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <pipesched/cost/split_costs.hpp>
 #include <pipesched/generate/families.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/render/html.hpp>
@@ -20,6 +21,7 @@
 #include "files.hpp"
 #include "inputs.hpp"
 #include "memory.hpp"
+#include "models.hpp"
 #include "study.hpp"
 
 namespace tool {
@@ -37,7 +39,8 @@ struct row {
   lower_bound_result bound;
   std::optional<closed_form> formula;
   nlohmann::ordered_json json;
-  std::optional<double> uniform_makespan{};  // with a model: under the uniform partition
+  std::optional<double> uniform_makespan{};  // with a partition that was searched
+  bool uniform_fits = true;                  // the memory of the ranks
   std::optional<html_panel> panel{};
   std::optional<noisy_makespan> noise{};
 };
@@ -127,6 +130,7 @@ struct contents {
       weights = weights || r.measured.weight_bytes > 0;
       copies = copies || r.measured.parameter_copies != 1;
       uniform = uniform || r.uniform_makespan;
+      uniform_fits = uniform_fits && r.uniform_fits;
       noise = noise || r.noise;
     }
     copies = copies && !weights;
@@ -136,7 +140,7 @@ struct contents {
   }
 
   bool idle = false, formulas = false, failing_formulas = false, bytes = false, weights = false, copies = false,
-       uniform = false, noise = false, bubble = true, span = true;
+       uniform = false, uniform_fits = true, noise = false, bubble = true, span = true;
 };
 
 struct column {
@@ -159,7 +163,8 @@ std::vector<column> columns_of(const std::vector<row>& rows, int digits, bool wi
   const contents has(rows);
   add("schedule", [](const row& r) { return r.name; });
   add("makespan", [&](const row& r) { return number(r.measured.makespan); });
-  if (has.uniform) add("uniform", [&](const row& r) { return number(*r.uniform_makespan); });
+  if (has.uniform)
+    add("uniform", [&](const row& r) { return r.uniform_fits ? number(*r.uniform_makespan) : "no fit"; });
   if (has.noise) {
     add("mean", [&](const row& r) { return number(r.noise->mean); });
     add("95 %", [&](const row& r) { return number(r.noise->percentile_95); });
@@ -242,6 +247,12 @@ std::string convention_of(const stage_costs& given, std::int64_t pp, const std::
   return text;
 }
 
+std::string convention_of(const model& m, const std::string& partition) {
+  const std::string with =
+      partition == "best" ? "each family with the best partition found" : "partition: " + partition;
+  return fmt::format("{} layers, {}{}", layer_count(m), with, unit_after("; ", m));
+}
+
 // The meaning of the columns. @pre not empty
 std::string legend_of(const std::vector<row>& rows) {
   const contents has(rows);
@@ -253,6 +264,7 @@ std::string legend_of(const std::vector<row>& rows) {
     text += '\n';
   }
   if (has.uniform) text += "uniform: makespan with as many layers on every stage\n";
+  if (!has.uniform_fits) text += "no fit: that partition does not fit the memory of the ranks\n";
   if (has.idle) text += "idle: mean over the ranks";
   if (has.idle) text += has.bubble ? "; idle, bubble and formula in % of the makespan\n" : ", in % of the makespan\n";
   if (has.bubble) text += "bubble: idle time of the rank that idles longest";
@@ -299,11 +311,13 @@ std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted
 class comparison {
  public:
   comparison(const arguments& args, const schedule_params& p, const stage_costs& costs, const std::optional<model>& m,
-             const std::optional<noise_options>& noise, bool keeps_timelines, double budget)
+             const std::vector<double>& limits, const std::optional<noise_options>& noise, bool keeps_timelines,
+             double budget)
       : args_(args),
         p_(p),
         costs_(costs),
         model_(m),
+        limits_(limits),
         noise_(noise),
         keeps_timelines_(keeps_timelines),
         budget_(budget) {}
@@ -316,33 +330,21 @@ class comparison {
       return;
     }
     try {
-      const bool own_order = !p.group_size && !p.overlap && !p.extra_warm_up;
-      std::optional<division> divided;
-      if (model_) divided = divide(*model_, f, p, divide_limits_of(f));
-      schedule s = divided ? divided->schedule : make_family(f, p, costs_);
-      require_valid(s);
-      study of = divided ? study_of(std::move(s), divided->costs, "layers per stage: " + to_string(divided->partition),
-                                    own_order)
-                         : study_of(std::move(s), costs_, own_order);
+      const bool own_order = !p.group_size && !p.overlap && !p.extra_warm_up && !transforms(args_);
+      std::optional<division> best;
+      study of = model_ ? study_of_model(f, p, own_order, best) : study_of_costs(f, p, own_order);
       if (noise_) of.noise = noise_of(of, *noise_);
-      if (!divided) unused_.push_back(unused_costs(of.times.schedule, costs_));
-      row r{.name = std::string(f.name),
-            .measured = of.measured,
-            .bound = of.bound,
-            .formula = of.formula,
-            .json = tool::json_of(of),
-            .noise = of.noise};
-      r.measured.ranks.clear();
-      if (divided) {
-        r.uniform_makespan = divided->uniform_makespan;
-        r.json["uniform_makespan"] = divided->uniform_makespan, r.json["partition"] = divided->partition.layers;
-        r.json["partitions_lower_bound"] = divided->lower_bound;
+      of.memory = memory_of(of, model_ ? memory_limits(*model_, of.times.schedule.pp()) : limits_);
+      if (of.memory && !*of.memory) {
+        omitted.push_back({std::string(f.name), (best ? "no partition was found that fits: " : "does not fit: ") +
+                                                    to_string(*of.memory, of.times.schedule)});
+        return;
       }
-      for (parameter which : all_parameters)
-        if (which != parameter::costs && is_given(p, which))
-          r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
-      if (keeps_timelines_) r.panel = make_panel(std::move(of.times), of.costs), budget_ -= bytes;
-      rows.push_back(std::move(r));
+      rows.push_back(row_of(f, p, of, best));
+      if (keeps_timelines_) {
+        rows.back().panel = make_panel(std::move(of.times), of.costs), budget_ -= bytes;
+        if (of.memory) rows.back().panel->limits = room_of(*of.memory);
+      }
     } catch (const schedule_error& e) {
       omitted.push_back({std::string(f.name), with_costs_file(args_, e.what())});
     }
@@ -363,6 +365,43 @@ class comparison {
   std::vector<omission> omitted;
 
  private:
+  study study_of_model(const family& f, const schedule_params& p, bool own_order, std::optional<division>& best) {
+    divided_schedule of = divided_by(args_, args_.text("--partition").value_or("best"), *model_, source_of(f, p));
+    best = std::move(of.best);
+    unused_.push_back(unused_entries(of.schedule, *model_));
+    return study_of(std::move(of.schedule), std::move(of.costs), "layers per stage: " + to_string(of.partition),
+                    own_order);
+  }
+  study study_of_costs(const family& f, const schedule_params& p, bool own_order) {
+    schedule s = make_family(f, p, costs_);
+    require_valid(s);
+    if (transforms(args_)) {
+      const stage_costs per_stage = split_stage_costs(costs_, s.placement);
+      s = transformed(args_, std::move(s), per_stage);
+    }
+    study of = study_of(std::move(s), costs_, own_order);
+    unused_.push_back(unused_costs(of.times.schedule, costs_));
+    return of;
+  }
+  row row_of(const family& f, const schedule_params& p, const study& of, const std::optional<division>& best) const {
+    row r{.name = std::string(f.name),
+          .measured = of.measured,
+          .bound = of.bound,
+          .formula = of.formula,
+          .json = tool::json_of(of),
+          .noise = of.noise};
+    r.measured.ranks.clear();
+    if (best) {
+      r.uniform_makespan = best->uniform_makespan, r.uniform_fits = best->uniform_fits;
+      r.json["uniform_makespan"] = best->uniform_makespan, r.json["partition"] = best->partition.layers;
+      r.json["partitions_lower_bound"] = best->lower_bound, r.json["uniform_fits"] = best->uniform_fits;
+    }
+    for (parameter which : all_parameters)
+      if (which != parameter::costs && is_given(p, which))
+        r.json["parameters"][std::string(to_string(which))] = value_of(p, which);
+    return r;
+  }
+
   static nlohmann::ordered_json value_of(const schedule_params& p, parameter which) {
     switch (which) {
       case parameter::chunks: return *p.chunks;
@@ -377,6 +416,7 @@ class comparison {
   const schedule_params& p_;
   const stage_costs& costs_;
   const std::optional<model>& model_;
+  const std::vector<double>& limits_;  // of memory, without a model
   const std::optional<noise_options>& noise_;
   bool keeps_timelines_;
   double budget_;
@@ -391,17 +431,14 @@ int compare(const arguments& args) {
   const schedule_params p = params_of(args, "compare");
   const std::optional<noise_options> noise = noise_of(args, to.format);
   const stage_costs costs = costs_of(args);
-  std::optional<model> layers;
-  if (const auto name = args.text("--model")) {
-    if (gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
-    layers = model_of(*name);
-  }
+  if (!args.has("--model") && args.has("--partition")) throw schedule_error("--partition goes with --model");
+  const std::optional<model> layers = given_model(args);
+  const std::vector<double> limits = layers ? std::vector<double>() : limits_of_costs(args, costs);
   std::string notes = lines_on_parameters(p, chosen, args);
   if (!note_on_backward(costs).empty()) notes += note_on_backward(costs) + '\n';
-  const std::string convention = layers ? fmt::format("{} layers, each family with the best partition found{}",
-                                                      layer_count(*layers), unit_after("; ", *layers))
-                                        : convention_of(costs, p.pp, chosen);
-  comparison all(args, p, costs, layers, noise, to.format == "html", memory_budget(args, default_memory));
+  const std::string convention =
+      layers ? convention_of(*layers, args.text("--partition").value_or("best")) : convention_of(costs, p.pp, chosen);
+  comparison all(args, p, costs, layers, limits, noise, to.format == "html", memory_budget(args, default_memory));
   {
     const progress shown;
     for (std::size_t i = 0; i < chosen.size(); ++i) {

@@ -22,6 +22,7 @@
 #include "files.hpp"
 #include "inputs.hpp"
 #include "memory.hpp"
+#include "models.hpp"
 
 namespace tool {
 
@@ -44,8 +45,13 @@ std::string text_of(const model& m, const family& f, const division& d, const me
     text += refusal.empty() ? fmt::format("layout: {}\n", to_layout(d.partition, m, s.placement))
                             : fmt::format("no {}\n", refusal);
   }
-  text += fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
-                      d.uniform_makespan, unit, d.uniform_makespan / d.makespan);
+  text += d.uniform_fits
+              ? fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
+                            d.uniform_makespan, unit, d.uniform_makespan / d.makespan)
+              : fmt::format(
+                    "makespan {:.10g}{}; the uniform partition does not fit the memory of the ranks, and would "
+                    "take {:.10g}{}\n",
+                    d.makespan, unit, d.uniform_makespan, unit);
   text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n",
                       d.lower_bound, percent(gap_of(d.makespan, d.lower_bound)), d.partition_bound.makespan,
                       percent(gap_of(d.makespan, d.partition_bound.makespan)));
@@ -71,7 +77,7 @@ nlohmann::ordered_json json_of(const model& m, const division& d, const metrics&
     j["layout"] = to_layout(d.partition, m, d.schedule.placement);
   j["makespan"] = d.makespan, j["uniform_makespan"] = d.uniform_makespan;
   j["lower_bound"] = d.lower_bound, j["partition_bound"] = d.partition_bound.makespan;
-  j["fits"] = d.fits, j["evaluations"] = d.evaluations;
+  j["fits"] = d.fits, j["uniform_fits"] = d.uniform_fits, j["evaluations"] = d.evaluations;
   for (std::size_t rank = 0; rank < measured.ranks.size(); ++rank)
     j["ranks"].push_back({{"busy", measured.ranks[rank].busy}, {"bytes", memory.ranks[rank].total()}});
   return j;
@@ -105,23 +111,20 @@ std::string table_of(const model& m) {
 
 int divide(const arguments& args) {
   const output to = output_of(args, "divide", divide_formats);
-  const auto name = args.text("--model"), family_name = args.text("--family");
-  if (!name || !family_name) throw schedule_error("divide needs --model and --family");
-  model m = model_of(*name);
-  if (const auto memory = args.text("--memory")) {
-    if (m.ranks.empty()) m.ranks.emplace_back();
-    for (model_rank& r : m.ranks) r.memory = bytes_of_text("--memory", *memory);
-  }
+  const auto family_name = args.text("--family");
+  if (!args.has("--model") || !family_name) throw schedule_error("divide needs --model and --family");
+  const model m = *given_model(args);
   const family& f = find_family(*family_name);
   const schedule_params p = params_of(args, "divide");
   require(f, keep_taken(p, f.limits));
   const double bytes = bytes_to_study(f, p);
   if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
     throw schedule_error(text);
-  divide_limits limits = divide_limits_of(f);
+  const schedule_source source = source_of(f, p);
+  divide_limits limits = divide_limits_of(args, source);
   if (const auto n = whole_number_in(args, "--evaluations", 1)) limits.evaluations = static_cast<std::uint64_t>(*n);
   if (const auto seed = whole_number_in(args, "--seed", 0)) limits.seed = static_cast<std::uint64_t>(*seed);
-  const division d = pipesched::divide(m, f, p, limits);
+  const division d = divided(args, m, source, limits);
   if (to.format == "layout") {
     write_output(to.file, to_layout(d.partition, m, d.schedule.placement) + "\n");
     return 0;

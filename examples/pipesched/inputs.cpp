@@ -9,13 +9,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
-#include <pipesched/core/freeze.hpp>
-#include <pipesched/core/recompute.hpp>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
-#include <pipesched/model/layout.hpp>
-#include <pipesched/model/presets.hpp>
-#include <pipesched/plan/place_recompute.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
 #include <span>
@@ -53,12 +48,6 @@ const std::vector<std::string_view>& suffixes_of(std::string_view format) {
       ->suffixes;
 }
 
-std::string lower_case(std::string text) {
-  for (char& c : text)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return text;
-}
-
 // The file's suffix, ".json", or nothing for a name without one.
 std::string suffix_of(const std::string& file) {
   const std::size_t slash = file.rfind('/');
@@ -94,19 +83,6 @@ double cost_of(const arguments& args, std::string_view option, std::string_view 
                                  option, *args.text(option), value < 0 ? ", nearest 0" : ""));
 }
 
-// Whole numbers with commas between them; nothing for any other text.
-template <typename Number>
-std::optional<std::vector<Number>> numbers_in(std::string_view text) {
-  std::vector<Number> numbers;
-  const char* const end = text.data() + text.size();
-  for (const char* at = text.data(); at <= end;) {
-    const auto [stop, error] = std::from_chars(at, end, numbers.emplace_back());
-    if (error != std::errc() || (stop != end && *stop != ',')) return std::nullopt;
-    at = stop + 1;
-  }
-  return numbers;
-}
-
 // The preset without its communication, which only an efficiency would use.
 stage_costs measured_deepseek_v3() {
   stage_costs costs = pipesched::deepseek_v3_costs();
@@ -115,6 +91,12 @@ stage_costs measured_deepseek_v3() {
 }
 
 }  // namespace
+
+std::string lower_case(std::string text) {
+  for (char& c : text)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return text;
+}
 
 const std::vector<option>& parameter_options() {
   static const std::vector<option> options = {
@@ -195,69 +177,19 @@ stage_costs costs_of(const arguments& args) {
   return costs;
 }
 
-const std::vector<option>& transform_options() {
-  static const std::vector<option> options = {
-      {"--freeze", "A,B,C", "stages whose weights are frozen; the first ones of the model then have no backward"},
-      {"--recompute", "WHICH",
-       "recompute activations: all; of stages 0,3; or 2/4, the last 2 of every 4 micro-batches"},
-      {"--recompute-inside", "", "in the backward, which lasts longer; default: an R of its own"},
-      {"--first-whole", "N", "the first N micro-batches are kept whole; default 0"},
-      {"--place-recompute", "", "move each R into a stall before its backward, or beside another op"},
-  };
-  return options;
-}
-
-bool transforms(const arguments& args) {
-  return std::any_of(transform_options().begin(), transform_options().end(),
-                     [&](const option& o) { return args.has(o.name); });
-}
-
-std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text) {
-  if (auto numbers = numbers_in<std::int64_t>(text)) return *std::move(numbers);
-  throw schedule_error(fmt::format("{} takes whole numbers such as 0,3; got {}", option, in_quotes(std::string(text))));
-}
-
-pipesched::schedule transformed(const arguments& args, pipesched::schedule s, const stage_costs& costs) {
-  if (const auto stages = args.text("--freeze")) s = pipesched::freeze(s, numbers_of_text("--freeze", *stages));
-  const auto which = args.text("--recompute");
-  for (const std::string_view option : {"--recompute-inside", "--first-whole", "--place-recompute"})
-    if (!which && args.has(option)) throw schedule_error(fmt::format("{} goes with --recompute", option));
-  if (!which) return s;
-  if (args.has("--recompute-inside") && args.has("--place-recompute"))
-    throw schedule_error("--place-recompute moves ops that --recompute-inside does not make; expected one of them");
-  pipesched::recompute_choice choice{.inside_backward = args.has("--recompute-inside")};
-  choice.first_whole = args.whole_number("--first-whole").value_or(0);
-  if (const std::size_t slash = which->find('/'); slash != which->npos) {
-    const auto part = numbers_of_text("--recompute", std::string_view(*which).substr(0, slash));
-    const auto whole = numbers_of_text("--recompute", std::string_view(*which).substr(slash + 1));
-    if (part.size() != 1 || whole.size() != 1)
-      throw schedule_error(fmt::format("--recompute takes all, stages such as 0,3, or 2/4; got {}", in_quotes(*which)));
-    choice.count = part[0], choice.of_every = whole[0];
-  } else if (*which != "all") {
-    choice.stages = numbers_of_text("--recompute", *which);
+std::optional<std::vector<std::int64_t>> whole_numbers(std::string_view text) {
+  std::vector<std::int64_t> numbers;
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at <= end;) {
+    const auto [stop, error] = std::from_chars(at, end, numbers.emplace_back());
+    if (error != std::errc() || (stop != end && *stop != ',')) return std::nullopt;
+    at = stop + 1;
   }
-  s = pipesched::recompute(s, choice);
-  return args.has("--place-recompute") ? pipesched::place_recompute(s, costs) : s;
+  return numbers;
 }
-
-pipesched::model model_of(const std::string& name) {
-  if (name.empty()) throw schedule_error("a model is a file or a name; got \"\"");
-  if (auto known = pipesched::find_model(name)) return *std::move(known);
-  return read_model(name);
-}
-
-std::string unit_after(std::string_view separator, const pipesched::model& m) {
-  return m.time_unit == pipesched::time_unit::none ? "" : fmt::format("{}{}", separator, to_string(m.time_unit));
-}
-
-const std::vector<option>& model_options() {
-  static const std::vector<option> options = {
-      {"--model", "FILE",
-       "a model of layers as JSON in place of costs, or a name: deepseek_v3, gemma_h1536_s4096_v256k, "
-       "deepseek_h2048_s4096_v131k"},
-      {"--partition", "TEXT", "its layers per stage: uniform, best (searched), 5,4,4,3, or a layout; default uniform"},
-  };
-  return options;
+std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text) {
+  if (auto numbers = whole_numbers(text)) return *std::move(numbers);
+  throw schedule_error(fmt::format("{} takes whole numbers such as 0,3; got {}", option, in_quotes(std::string(text))));
 }
 
 std::optional<std::int64_t> whole_number_in(const arguments& args, std::string_view name, std::int64_t least,
@@ -296,50 +228,6 @@ std::optional<pipesched::noise_options> noise_of(const arguments& args, std::str
     throw schedule_error(fmt::format("--noise is for --format text and json; got --format {}", format));
   return pipesched::noise_options{
       .noise = noise, .draws = static_cast<std::uint32_t>(draws), .seed = static_cast<std::uint64_t>(seed)};
-}
-
-pipesched::divide_limits divide_limits_of(const pipesched::family& f) {
-  return {.evaluations = f.limits.takes.contains(parameter::costs) ? 2'000u : 20'000u};
-}
-
-pipesched::partition partition_of_text(const std::string& text, const pipesched::model& m,
-                                       const pipesched::placement& where) {
-  if (text == "uniform") return pipesched::uniform_partition(m, where.stages());
-  if (text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
-  auto layers = numbers_in<std::uint32_t>(text);
-  if (!layers)
-    throw schedule_error(fmt::format(
-        "--partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got {}", in_quotes(text)));
-  pipesched::partition p{.layers = *std::move(layers)};
-  pipesched::require_partition(p, m, where.stages());
-  return p;
-}
-
-double bytes_of_text(std::string_view option, const std::string& text) {
-  const auto refuse = [&] {
-    throw schedule_error(
-        fmt::format("{} takes bytes above 0, such as 80e9, 80GB or 74GiB; got {}", option, in_quotes(text)));
-  };
-  std::string unit = lower_case(text);
-  std::size_t end = unit.find_first_not_of("0123456789.");
-  if (end != unit.npos && unit[end] == 'e')
-    end = unit.find_first_not_of("0123456789", end + (end + 1 < unit.size() && unit[end + 1] == '+' ? 2 : 1));
-  const std::string digits = unit.substr(0, end);
-  unit = end == unit.npos ? "" : unit.substr(end);
-  char* stop = nullptr;
-  const double value = std::strtod(digits.c_str(), &stop);  // libc++ has no std::from_chars of a double
-  if (digits.empty() || stop != digits.c_str() + digits.size()) refuse();
-  double factor = 1;
-  if (const bool binary = unit.size() == 3 && unit.ends_with("ib");
-      binary || (unit.size() == 2 && unit.ends_with("b"))) {
-    const std::size_t power = std::string_view("kmgt").find(unit[0]);
-    if (power == std::string_view::npos) refuse();
-    factor = std::pow(binary ? 1024 : 1000, static_cast<double>(power + 1));
-  } else if (!unit.empty() && unit != "b") {
-    refuse();
-  }
-  if (!(value * factor > 0 && std::isfinite(value * factor))) refuse();
-  return value * factor;
 }
 
 std::string with_costs_file(const arguments& args, std::string text) {

@@ -6,12 +6,8 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <pipesched/core/placement.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/model/model.hpp>
-#include <pipesched/model/partition.hpp>
-#include <pipesched/plan/divide.hpp>
 #include <pipesched/simulate/noise.hpp>
 #include <pipesched/support/error.hpp>
 #include <string>
@@ -41,26 +37,10 @@ bool gives_costs(const arguments& args);
 /// @throws schedule_error if the file cannot be read, or a number is negative, infinite or NaN.
 pipesched::stage_costs costs_of(const arguments& args);
 
-/// --freeze, --recompute and what goes with it.
-const std::vector<option>& transform_options();
-bool transforms(const arguments& args);
-
-/// The schedule with its frozen stages and its recomputation. @param costs  per stage, for --place-recompute
-/// @throws schedule_error for texts and stages that make no sense
-pipesched::schedule transformed(const arguments& args, pipesched::schedule s, const pipesched::stage_costs& costs);
-
-/// Whole numbers with commas between them. @throws schedule_error for other texts
+/// Whole numbers with commas between them; nothing for any other text.
+std::optional<std::vector<std::int64_t>> whole_numbers(std::string_view text);
+/// The same. @throws schedule_error for other texts
 std::vector<std::int64_t> numbers_of_text(std::string_view option, std::string_view text);
-
-/// The model of a file or of that name.
-/// @throws schedule_error if it cannot be read
-pipesched::model model_of(const std::string& name);
-
-/// The unit of a model's times after a separator: "; ms"; empty if it has none.
-std::string unit_after(std::string_view separator, const pipesched::model& m);
-
-/// --model and --partition.
-const std::vector<option>& model_options();
 
 /// A whole number that was given, nothing if none was. @throws schedule_error outside of its range
 std::optional<std::int64_t> whole_number_in(const arguments& args, std::string_view name, std::int64_t least,
@@ -74,16 +54,7 @@ const std::vector<option>& draw_options();
 /// @throws schedule_error if an option is missing or has a value that makes no sense
 std::optional<pipesched::noise_options> noise_of(const arguments& args, std::string_view format);
 
-/// The length of a search for the best partition: shorter for a family that is made anew for each.
-pipesched::divide_limits divide_limits_of(const pipesched::family& f);
-
-/// The partition that the text of --partition names: "uniform", numbers with commas between them, or a layout.
-/// @throws schedule_error for other texts, and if it does not fit the model and the placement
-pipesched::partition partition_of_text(const std::string& text, const pipesched::model& m,
-                                       const pipesched::placement& where);
-
-/// Bytes as "80e9", "80GB" (10^9) or "74GiB" (2^30), with k, M, G or T. @throws schedule_error for other texts and 0
-double bytes_of_text(std::string_view option, const std::string& text);
+std::string lower_case(std::string text);
 
 /// An option with a value that it does not take.
 struct option_error : pipesched::schedule_error {

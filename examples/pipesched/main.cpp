@@ -16,6 +16,7 @@
 #include "commands.hpp"
 #include "files.hpp"
 #include "inputs.hpp"
+#include "models.hpp"
 
 namespace {
 
@@ -91,7 +92,7 @@ const std::vector<command>& commands() {
                           tool::cost_options(),
                           tool::model_options(),
                           tool::transform_options(),
-                          {{"--memory", "X", "bytes of each rank: 80e9, 80GB or 74GiB; default: the model's"}},
+                          {tool::memory_option},
                           tool::draw_options(),
                           {format_of("text, json, svg, html, or trace (for Perfetto); default text"), output_file,
                            colour, max_memory}}),
@@ -105,18 +106,19 @@ const std::vector<command>& commands() {
        .summary = "simulate all families with the same ranks, micro-batches and costs",
        .min_operands = 0,
        .max_operands = 0,
-       .options =
-           joined({{{"--families", "A,B,C", "these families only"}},
-                   tool::parameter_options(),
-                   tool::cost_options(),
-                   {{"--model", "FILE",
-                     "a model of layers in place of costs, as JSON or by name: each family gets its best partition"}},
-                   tool::draw_options(),
-                   {format_of("text, json or html; default text"),
-                    output_file,
-                    {"--max-memory", "X", "GiB that a family may take; default 2, or what is free"}}}),
+       .options = joined({{{"--families", "A,B,C", "these families only"}},
+                          tool::parameter_options(),
+                          tool::cost_options(),
+                          tool::model_options(),
+                          tool::transform_options(),
+                          {tool::memory_option},
+                          tool::draw_options(),
+                          {format_of("text, json or html; default text"),
+                           output_file,
+                           {"--max-memory", "X", "GiB that a family may take; default 2, or what is free"}}}),
        .examples = {"compare --pp 8 --micro 20 --costs deepseek_v3",
-                    "compare --pp 8 --micro 20 --families 1f1b,zbv -o families.html"},
+                    "compare --pp 8 --micro 20 --families 1f1b,zbv -o families.html",
+                    "compare --pp 8 --micro 32 --model m.json --memory 80GB --freeze 0,1"},
        .run = tool::compare},
       {.name = "divide",
        .usage = {"divide --model FILE --family FAMILY --pp N --micro N [options]"},
@@ -128,9 +130,10 @@ const std::vector<command>& commands() {
                      "a model as JSON, or a name: deepseek_v3, gemma_h1536_s4096_v256k, deepseek_h2048_s4096_v131k"},
                     {"--family", "FAMILY", "the family; see pipesched list"}},
                    tool::parameter_options(),
-                   {{"--memory", "X", "bytes of each rank: 80e9, 80GB or 74GiB; default: the model's"},
+                   tool::transform_options(),
+                   {tool::memory_option,
                     {"--evaluations", "N",
-                     "simulations to spend, 1 or more; default 20000, or 2000 for a family that searches on costs"},
+                     "simulations to spend, 1 or more; default 20000, or 2000 where the order depends on the costs"},
                     {"--seed", "N", "of the search: 0 or more; default 1"},
                     format_of("text, json, or layout (Megatron-LM's); default text"),
                     output_file,
@@ -138,6 +141,7 @@ const std::vector<command>& commands() {
        .examples = {"divide --model model.json --family 1f1b --pp 8 --micro 32",
                     "divide --model deepseek_v3 --family zbv --pp 8 --micro 32",
                     "divide --model m.json --family 1f1b --pp 8 --micro 32 --memory 80GB",
+                    "divide --model m.json --family zbv --pp 8 --micro 9 --recompute all",
                     "divide --model m.json --family 1f1b --pp 8 --micro 9 --format layout"},
        .run = tool::divide},
       {.name = "plan",

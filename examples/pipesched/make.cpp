@@ -22,6 +22,7 @@
 #include "files.hpp"
 #include "inputs.hpp"
 #include "memory.hpp"
+#include "models.hpp"
 #include "study.hpp"
 
 namespace tool {

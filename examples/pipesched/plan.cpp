@@ -2,16 +2,15 @@
 // The command plan.
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/generate/families.hpp>
-#include <pipesched/io/json.hpp>
+#include <pipesched/model/costs_of.hpp>
+#include <pipesched/plan/model_plan.hpp>
 #include <pipesched/plan/pareto.hpp>
 #include <pipesched/plan/plan.hpp>
+#include <pipesched/render/front.hpp>
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/simulate/simulate.hpp>
@@ -22,6 +21,7 @@
 #include "commands.hpp"
 #include "files.hpp"
 #include "inputs.hpp"
+#include "plan_report.hpp"
 
 namespace tool {
 
@@ -85,44 +85,6 @@ pass_pair_set pairs_of(const arguments& args, const stage_costs& costs) {
   return set;
 }
 
-// A line on standard error that is written over, if that is a terminal.
-class progress_line {
- public:
-  bool operator()(const plan_progress& p, std::uint64_t evaluations) {
-    const auto part = static_cast<int>(100 * p.evaluations / static_cast<double>(evaluations));
-    if (!shown_ || part == last_) return true;
-    last_ = part;
-    std::fputs(fmt::format("\r{:3} %  makespan {:.10g}  at least {:.10g}  ", part, p.makespan, p.lower_bound).c_str(),
-               stderr);
-    return true;
-  }
-  ~progress_line() {
-    if (last_ >= 0) std::fputs("\r\x1b[K", stderr);
-  }
-
- private:
-  bool shown_ = isatty(STDERR_FILENO) != 0;
-  int last_ = -1;
-};
-
-std::string percent(double part) { return std::isfinite(part) ? fmt::format("{:.2f} %", 100 * part) : "-"; }
-
-std::string row_of(const plan_result& p) {
-  const bool known = std::isfinite(p.published_makespan);
-  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", p.peak_activations, p.makespan, p.bound.makespan,
-                     percent(p.bound.gap(p.makespan)), known ? percent(1 - p.makespan / p.published_makespan) : "-",
-                     known ? fmt::format("{} {:.8g}", p.published, p.published_makespan) : "no family fits");
-}
-
-nlohmann::ordered_json json_of(const plan_result& p) {
-  nlohmann::ordered_json j = {{"makespan", p.makespan},           {"lower_bound", p.bound.makespan},
-                              {"gap", p.bound.gap(p.makespan)},   {"evaluations", p.evaluations},
-                              {"ops_simulated", p.ops_simulated}, {"peak_activations", p.peak_activations}};
-  if (std::isfinite(p.published_makespan)) j["published"] = {{"name", p.published}, {"makespan", p.published_makespan}};
-  j["schedule"] = p.schedule;
-  return j;
-}
-
 // The limits of a front: whole numbers around those that the published families need, eight at most.
 std::vector<double> caps_of(const placement& where) {
   const std::uint32_t pp = where.ranks(), least = std::max(1u, pp / 2), most = pp + 4,
@@ -143,6 +105,9 @@ const std::vector<option>& plan_options() {
       {"--micro", "N", "micro-batches per step"},
       {"--placement", "KIND", "linear, looped, vee, wave or bidirectional; default linear, with --chunks looped"},
       {"--family", "FAMILY", "the placement of a family instead; see pipesched list"},
+      {"--model", "FILE", "a model of layers in place of costs, as JSON or by name: plans its partition as well"},
+      {"--memory", "X", "with --model: bytes of each rank: 80e9, 80GB or 74GiB; default: the model's"},
+      {"--may-recompute", "", "with --model: stages may recompute inside their backwards, if that is better"},
       {"--chunks", "N", "stages per rank on a looped or wave placement"},
       {"--forward-only", "", "evaluation: no backwards"},
       {"--pairs", "A,B", "passes that may share a cell: FB,FI,FF,..., any or none; default: those of the costs"},
@@ -154,38 +119,35 @@ const std::vector<option>& plan_options() {
   return all;
 }
 
-int plan(const arguments& args) {
-  const output to = output_of(args, "plan", plan_formats);
-  const std::int64_t pp = needed(args, "--pp", 4096), micro = needed(args, "--micro", 1 << 20);
-  const plan_problem problem{.placement = placement_of(args, pp, micro),
-                             .micro = static_cast<std::uint32_t>(micro),
-                             .forward_only = args.has("--forward-only")};
-  const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
-  progress_line line;
-  plan_limits limits{
-      .pairs = pairs_of(args, costs),
+namespace {
+
+plan_limits limits_of(const arguments& args, const pass_pair_set& pairs) {
+  return {
+      .pairs = pairs,
       .evaluations = static_cast<std::uint64_t>(whole_number_in(args, "--evaluations", 1, 1LL << 40).value_or(200'000)),
       .seed = static_cast<std::uint64_t>(whole_number_in(args, "--seed", 0, 1LL << 53).value_or(1)),
       .threads = static_cast<unsigned>(whole_number_in(args, "--threads", 1, 256).value_or(1))};
-  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
-  std::vector<pareto_point> front;
-  if (args.has("--pareto")) {
-    if (args.has("--memory-limit")) throw schedule_error("plan takes --memory-limit or --pareto; got both");
-    if (to.format == "csv" || to.format == "svg")
-      throw schedule_error(fmt::format("plan --pareto writes text or json; got --format {}", to.format));
-    front = pareto(problem, costs, caps_of(problem.placement), limits);
-  } else {
-    limits.memory.activations = args.number("--memory-limit");
-    front.push_back({0, pipesched::plan(problem, costs, limits)});
-  }
+}
+
+std::string headline(const placement& where, std::int64_t micro, bool forward_only, const std::string& more) {
+  return fmt::format("{} placement, {} ranks, {} stages, {} micro-batches{}; {}\n\n", to_string(where.kind()),
+                     where.ranks(), where.stages(), micro, forward_only ? ", forward only" : "", more);
+}
+
+int write_plans(const output& to, const plan_problem& problem, const std::vector<pareto_point>& front, bool is_front,
+                const stage_costs& costs, const std::string& convention) {
   const plan_result& best = front.back().plan;
   if (to.format == "csv") {
     write_csv(to.file, best.schedule);
   } else if (to.format == "svg") {
-    write_output(to.file, render_svg(simulate(best.schedule, costs, verified)));
+    const std::string title =
+        fmt::format("{}, {} ranks, {} micro-batches: step time against memory", to_string(problem.placement.kind()),
+                    problem.placement.ranks(), problem.micro);
+    write_output(to.file, is_front ? render_front_svg(points_of(front), {.title = title})
+                                   : render_svg(simulate(best.schedule, costs, verified)));
   } else if (to.format == "json") {
     nlohmann::ordered_json j = json_of(best);
-    if (args.has("--pareto")) {
+    if (is_front) {
       j = {{"points", nlohmann::ordered_json::array()}};
       for (const pareto_point& p : front) {
         j["points"].push_back({{"memory_limit", p.cap}});
@@ -194,19 +156,80 @@ int plan(const arguments& args) {
     }
     write_output(to.file, j.dump(2) + "\n");
   } else {
-    std::string text = fmt::format(
-        "{} placement, {} ranks, {} stages, {} micro-batches{}; {}\n\n{:>8} {:>12} {:>12} {:>8} "
-        "{:>9} {}\n",
-        to_string(problem.placement.kind()), pp, problem.placement.stages(), micro,
-        problem.forward_only ? ", forward only" : "", describe_split(given, problem.placement), "peak", "makespan",
-        "at least", "gap", "gain", "over the best family");
+    std::string text = headline(problem.placement, problem.micro, problem.forward_only, convention) + row_titles();
     double evaluations = 0;
     for (const pareto_point& p : front) text += row_of(p.plan), evaluations += p.plan.evaluations;
-    text += fmt::format("\n{:.0f} evaluations; bound: {}\n\n{}", evaluations, best.bound.reason,
+    text += fmt::format("\n{:.0f} evaluations; bound: {}\n\n{}", evaluations, describe_bound(best.bound),
                         render_text(simulate(best.schedule, costs, verified), style_of(to)));
     write_output(to.file, text);
   }
   return 0;
+}
+
+int plan_with_costs(const arguments& args, const output& to, const plan_problem& problem) {
+  for (const char* option : {"--memory", "--may-recompute"})
+    if (args.has(option)) throw schedule_error(fmt::format("plan takes {} with --model only", option));
+  const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
+  plan_limits limits = limits_of(args, pairs_of(args, costs));
+  progress_line line;
+  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
+  const bool is_front = args.has("--pareto");
+  std::vector<pareto_point> front;
+  if (is_front) {
+    if (args.has("--memory-limit")) throw schedule_error("plan takes --memory-limit or --pareto; got both");
+    if (to.format == "csv") throw schedule_error("plan --pareto writes text, json or svg; got --format csv");
+    front = pareto(problem, costs, caps_of(problem.placement), limits);
+  } else {
+    limits.memory.activations = args.number("--memory-limit");
+    front.push_back({0, pipesched::plan(problem, costs, limits)});
+  }
+  return write_plans(to, problem, front, is_front, costs, describe_split(given, problem.placement));
+}
+
+int plan_with_model(const arguments& args, const output& to, const plan_problem& problem) {
+  for (const char* option : {"--memory-limit", "--pareto"})
+    if (args.has(option)) throw schedule_error(fmt::format("plan takes {} or --model; got both", option));
+  if (gives_costs(args)) throw schedule_error("plan takes costs or --model; got both");
+  model m = model_of(*args.text("--model"));
+  if (const auto memory = args.text("--memory")) {
+    if (m.ranks.empty()) m.ranks.emplace_back();
+    for (model_rank& r : m.ranks) r.memory = bytes_of_text("--memory", *memory);
+  }
+  const stage_costs uniform =
+      pipesched::costs_of(m, uniform_partition(m, problem.placement.stages()), problem.placement);
+  plan_limits limits = limits_of(args, pairs_of(args, uniform));
+  progress_line line;
+  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
+  const model_plan found = pipesched::plan(m,
+                                           model_problem{.placement = problem.placement,
+                                                         .micro = problem.micro,
+                                                         .forward_only = problem.forward_only,
+                                                         .may_recompute = args.has("--may-recompute")},
+                                           limits);
+  const schedule& s = found.plan.schedule;
+  if (to.format == "csv") {
+    write_csv(to.file, s);
+  } else if (to.format == "svg") {
+    write_output(to.file, render_svg(simulate(s, found.costs, verified)));
+  } else if (to.format == "json") {
+    write_output(to.file, json_of(m, found).dump(2) + "\n");
+  } else {
+    const std::string layers = fmt::format("{} layers{}", layer_count(m), unit_after("; ", m));
+    write_output(to.file, headline(problem.placement, problem.micro, problem.forward_only, layers) + text_of(m, found) +
+                              render_text(simulate(s, found.costs, verified), style_of(to)));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int plan(const arguments& args) {
+  const output to = output_of(args, "plan", plan_formats);
+  const std::int64_t pp = needed(args, "--pp", 4096), micro = needed(args, "--micro", 1 << 20);
+  const plan_problem problem{.placement = placement_of(args, pp, micro),
+                             .micro = static_cast<std::uint32_t>(micro),
+                             .forward_only = args.has("--forward-only")};
+  return args.has("--model") ? plan_with_model(args, to, problem) : plan_with_costs(args, to, problem);
 }
 
 }  // namespace tool

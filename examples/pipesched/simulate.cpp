@@ -27,6 +27,7 @@
 #include "files.hpp"
 #include "inputs.hpp"
 #include "memory.hpp"
+#include "models.hpp"
 #include "study.hpp"
 
 namespace tool {
@@ -117,43 +118,15 @@ named_schedule schedule_of(const arguments& args, const stage_costs& costs, cons
   return {.plan = make_family(f, p, costs), .own_order = !p.group_size && !p.overlap && !p.extra_warm_up};
 }
 
-// The schedule under a model: with --partition best divided anew, of a family that searches on costs made anew.
-study study_with_model(const arguments& args, named_schedule named) {
-  const model m = model_of(*args.text("--model"));
-  const std::string text = args.text("--partition").value_or("uniform");
-  schedule s = std::move(named.plan);
-  const family* f = args.has("--family") ? &find_family(*args.text("--family")) : nullptr;
-  partition p;
-  if (text == "best") {
-    division d = f ? divide(m, *f, params_of(args, "simulate --family"), divide_limits_of(*f)) : divide(m, s);
-    s = std::move(d.schedule), p = std::move(d.partition);
-  } else {
-    p = partition_of_text(text, m, s.placement);
-  }
-  stage_costs costs = pipesched::costs_of(m, p, s.placement);
-  if (text != "best" && f && f->limits.takes.contains(parameter::costs)) {
-    schedule_params with = params_of(args, "simulate --family");
-    with.costs = costs;
-    s = make_schedule(*f, with);
-  }
-  std::string convention = "layers per stage: " + to_string(p) + unit_after("; ", m);
-  s = transformed(args, std::move(s), costs);
-  return study_of(std::move(s), std::move(costs), std::move(convention), named.own_order);
-}
-
-// Bytes that each rank has for activations and running ops.
-std::vector<double> room_of(const memory_report& memory) {
-  std::vector<double> room;
-  for (const rank_memory& r : memory.ranks) room.push_back(std::max(0.0, r.limit - r.weights - r.buffers));
-  if (std::none_of(room.begin(), room.end(), [](double bytes) { return std::isfinite(bytes); })) room.clear();
-  return room;
-}
-
-// The limits of memory: of --memory, or of the model.
-std::vector<double> limits_of(const arguments& args, std::uint32_t ranks) {
-  if (const auto memory = args.text("--memory")) return {bytes_of_text("--memory", *memory)};
-  const auto name = args.text("--model");
-  return name ? memory_limits(model_of(*name), ranks) : std::vector<double>();
+// The schedule under a model, as it will run.
+study study_with_model(const arguments& args, const model& m, named_schedule named) {
+  const schedule_source source =
+      args.has("--family") ? source_of(find_family(*args.text("--family")), params_of(args, "simulate --family"))
+                           : source_of(std::move(named.plan));
+  divided_schedule of = divided_by(args, args.text("--partition").value_or("uniform"), m, source);
+  std::string convention = "layers per stage: " + to_string(of.partition) + unit_after("; ", m);
+  if (const std::string note = note_on_unused(unused_entries(of.schedule, m)); !note.empty()) convention += "; " + note;
+  return study_of(std::move(of.schedule), std::move(of.costs), std::move(convention), named.own_order);
 }
 
 }  // namespace
@@ -161,25 +134,25 @@ std::vector<double> limits_of(const arguments& args, std::uint32_t ranks) {
 int simulate(const arguments& args) {
   if (args.operands.empty() == !args.has("--family"))
     throw schedule_error("simulate takes a file, or --family with --pp and --micro");
-  const bool with_model = args.has("--model");
-  if (with_model && gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
-  if (!with_model && args.has("--partition")) throw schedule_error("--partition goes with --model");
+  if (!args.has("--model") && args.has("--partition")) throw schedule_error("--partition goes with --model");
   const output to = output_of(args, "simulate", simulate_formats);
   const std::optional<noise_options> noise = noise_of(args, to.format);
+  const std::optional<model> layers = given_model(args);
   const stage_costs costs = costs_of(args);
+  const std::vector<double> limits = layers ? std::vector<double>() : limits_of_costs(args, costs);
   named_schedule named = schedule_of(args, costs, to.format);
   if (const report r = verify(named.plan); !r) {
     write_output("-", to_string(r));
     return 1;
   }
   if (transforms(args)) named.own_order = false;
-  if (!with_model && transforms(args)) {
+  if (!layers && transforms(args)) {
     const stage_costs per_stage = split_stage_costs(costs, named.plan.placement);
     named.plan = transformed(args, std::move(named.plan), per_stage);
   }
-  study of =
-      with_model ? study_with_model(args, std::move(named)) : study_of(std::move(named.plan), costs, named.own_order);
-  of.memory = memory_of(of, limits_of(args, of.times.schedule.pp()));
+  study of = layers ? study_with_model(args, *layers, std::move(named))
+                    : study_of(std::move(named.plan), costs, named.own_order);
+  of.memory = memory_of(of, layers ? memory_limits(*layers, of.times.schedule.pp()) : limits);
   if (noise) of.noise = noise_of(of, *noise);
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');

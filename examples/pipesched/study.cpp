@@ -4,16 +4,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/dependencies.hpp>
 #include <pipesched/core/notation.hpp>
 #include <pipesched/core/ops.hpp>
+#include <pipesched/cost/pass_pairs.hpp>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
 #include <pipesched/simulate/simulate.hpp>
+#include <set>
 #include <unordered_set>
 #include <utility>
 
@@ -54,6 +57,46 @@ std::vector<cell> kinds_of_cells(const schedule& s) {
     if (seen.insert(key).second) kinds.push_back(c);
   }
   return kinds;
+}
+
+// Which prices of pairs the cells take: their own, or that of the same pair without recomputation.
+std::vector<bool> used_pairs(const std::vector<cell>& kinds, const stage_costs& given) {
+  std::vector<bool> used(given.pairs.size() + 1, false);  // the last: none
+  const auto prices = [&](const cell& c) {
+    std::size_t place = given.pairs.place_of(detail::key_of_pair(c[0].pass, c[0].stage, c[1].pass, c[1].stage));
+    if (place == given.pairs.size()) place = given.pairs.place_of(detail::key_of_pair(c[0].pass, -1, c[1].pass, -1));
+    used[place] = true;
+    return place < given.pairs.size();
+  };
+  for (const cell& c : kinds)
+    if (c.overlapped() && !prices(c)) prices(detail::split_recompute(c).second);
+  used.pop_back();
+  return used;
+}
+
+// Pairs of ranks between which messages go.
+std::set<std::pair<std::uint32_t, std::uint32_t>> routes_of(const schedule& s, const std::vector<cell>& kinds) {
+  std::set<std::pair<std::uint32_t, std::uint32_t>> routes;
+  for (const cell& c : kinds)
+    for (const op o : c)
+      if (const auto out = output_of(o, s.chain()))
+        routes.emplace(s.placement.rank_of(o.stage, o.micro), s.placement.rank_of(receiver_of(*out), out->micro));
+  std::erase_if(routes, [](const auto& ends) { return ends.first == ends.second; });
+  return routes;
+}
+std::vector<bool> used_links(const schedule& s, const std::vector<cell>& kinds, const stage_costs& given) {
+  const auto routes = routes_of(s, kinds);
+  std::vector<bool> used;
+  for (const rank_link& l : given.links) used.push_back(routes.contains({l.from, l.to}));
+  return used;
+}
+
+// "pairs[2]"; of many "60 of 64 links".
+void add_unused(std::vector<std::string>& names, std::string_view list, const std::vector<bool>& used) {
+  const auto unused = static_cast<std::size_t>(std::count(used.begin(), used.end(), false));
+  if (unused > 4) return names.push_back(fmt::format("{} of {} {}", unused, used.size(), list));
+  for (std::size_t i = 0; i < used.size(); ++i)
+    if (!used[i]) names.push_back(fmt::format("{}[{}]", list, i));
 }
 
 // All that a cost model says about a schedule.
@@ -125,10 +168,34 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
   if (given.overlap_efficiency && !matters([](stage_costs& other) { other.overlap_efficiency.reset(); }) &&
       !matters([](stage_costs& other) { other.overlap_efficiency = 1; }))
     names.emplace_back("overlap_efficiency");
-  for (std::size_t i = 0; i < given.pairs.size(); ++i)
-    if (!matters([&](stage_costs& other) { other.pairs[i].time += 1; }))
-      names.push_back("pairs[" + std::to_string(i) + "]");
+  add_unused(names, "pairs", used_pairs(kinds, given));
+  add_unused(names, "links", used_links(s, kinds, given));
   if (given.allowed_pairs) names.emplace_back("allowed_pairs");
+  return names;
+}
+
+std::vector<std::string> unused_entries(const schedule& s, const model& m) {
+  const std::vector<cell> kinds = kinds_of_cells(s);
+  std::vector<std::string> names;
+  const auto any_layer = [&](auto&& has) { return std::any_of(m.layers.begin(), m.layers.end(), has); };
+  if (!detail::recomputed_ops(s).any()) {
+    if (any_layer([](const layer& l) { return l.recompute.has_value(); })) names.emplace_back("recompute");
+    if (any_layer([](const layer& l) { return l.kept_input > 0; })) names.emplace_back("kept_input");
+    if (any_layer([](const layer& l) { return l.transient.recompute.has_value(); })) names.emplace_back("transient.R");
+  }
+  pass_pair_set pairs;
+  for (const cell& c : kinds)
+    if (c.overlapped()) pairs.insert(pair_of(c)), pairs.insert(pair_of(detail::split_recompute(c).second));
+  std::vector<bool> used;
+  for (const layer_pair& p : m.pairs) used.push_back(pairs.contains(p.passes));
+  add_unused(names, "pairs", used);
+  if (m.allowed_pairs) names.emplace_back("allowed_pairs");
+  auto routes = routes_of(s, kinds);
+  used.clear();
+  for (const model_link& l : m.links) used.push_back(!l.from || routes.erase({*l.from, *l.to}) > 0);
+  for (std::size_t i = 0; i < m.links.size(); ++i)
+    if (!m.links[i].from) used[i] = !routes.empty();  // for all that have none of their own
+  add_unused(names, "links", used);
   return names;
 }
 
@@ -138,6 +205,13 @@ std::optional<memory_report> memory_of(const study& of, const std::vector<double
   if (limits.empty() && of.measured.peak_bytes == 0 && of.measured.weight_bytes == 0 && !any(c.message_bytes))
     return std::nullopt;
   return fits(lower(of.times.schedule, {}, verified), c, limits);
+}
+
+std::vector<double> room_of(const memory_report& memory) {
+  std::vector<double> room;
+  for (const rank_memory& r : memory.ranks) room.push_back(std::max(0.0, r.limit - r.weights - r.buffers));
+  if (std::none_of(room.begin(), room.end(), [](double bytes) { return std::isfinite(bytes); })) room.clear();
+  return room;
 }
 
 noisy_makespan noise_of(const study& of, const noise_options& options) {

@@ -8,6 +8,7 @@
 #include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/closed_form.hpp>
+#include <pipesched/model/model.hpp>
 #include <pipesched/program/fits.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>
@@ -32,6 +33,9 @@ struct study {
 /// The memory of a study, against a limit for all ranks, one per rank, or none. Nothing if there are neither bytes nor limits.
 std::optional<pipesched::memory_report> memory_of(const study& of, const std::vector<double>& limits);
 
+/// Bytes that each rank has for activations and running ops; empty if no rank has a limit.
+std::vector<double> room_of(const pipesched::memory_report& memory);
+
 /// Simulates a schedule with the costs given, split among the stages of its ranks.
 /// @param own_order  the schedule comes from its family, with default parameters
 /// @throws schedule_error if the schedule is not valid or the costs do not fit it.
@@ -48,6 +52,9 @@ std::string describe(const pipesched::noise_options& options);
 
 /// The names, as in JSON, of the costs given that no cell or message of the schedule has a use for.
 std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesched::stage_costs& given);
+
+/// The same for the entries of a model.
+std::vector<std::string> unused_entries(const pipesched::schedule& s, const pipesched::model& m);
 
 /// "not used here: overlapped and transfer", or an empty text.
 std::string note_on_unused(const std::vector<std::string>& names);

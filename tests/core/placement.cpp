@@ -15,6 +15,9 @@ using pipesched::tests::refusal_of;
 using stages = std::vector<std::uint16_t>;
 
 static_assert(placement::vee(4).rank_of(5, 0) == 2 && placement::vee(4).chunk_of(5, 0) == 1);
+static_assert(placement::vee(4).has(2, 1, 5, 0) && !placement::vee(4).has(2, 0, 5, 0) &&
+              !placement::vee(4).has(1, 1, 5, 0));
+static_assert(placement::bidirectional(4, 5).has(1, 0, 1, 2) && !placement::bidirectional(4, 5).has(1, 0, 1, 3));
 
 TEST_CASE("placement: the stages of a rank, by chunk") {
   CHECK(placement::linear(4).stages_of(2) == stages{2});

@@ -168,6 +168,24 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
     // The same sentence without line and column from a document.
     CHECK(said.starts_with(refusal_of([&] { json::parse(one.first).get<stage_costs>(); })));
   }
+  CHECK(refused(R"({"bandwidth": [1, 0]})") == "costs: bandwidth[1] is 0; expected more than 0 (line 1, column 19)");
+  CHECK(refused(R"({"bandwidth": 0.0})") == "costs: bandwidth is 0; expected more than 0 (line 1, column 17)");
+  CHECK(refused(R"({"bandwidth": -1})") ==
+        "costs: bandwidth is negative; expected a finite number that is not negative, nearest 0 (line 1, column 16)");
+  CHECK(refused(R"({"bandwidth": 1e400})") ==
+        "costs: 1e400 is too large; expected at most 1.8e308 (line 1, column 19)");
+  CHECK(refused(R"({"rank_speeds": [1, 0]})") ==
+        "costs: rank_speeds[1] is 0; expected more than 0 (line 1, column 21)");
+  CHECK(refused(R"({"micro_batches": [0]})") ==
+        "costs: micro_batches[0] is 0; expected more than 0 (line 1, column 20)");
+  CHECK(refused(R"({"links": [{"from": 0, "to": 1, "bandwidth": 0}]})") ==
+        "costs: links[0].bandwidth is 0; expected more than 0 (line 1, column 46)");
+  CHECK(refused(R"({"links": [{"from": 2, "to": 2}]})") ==
+        "costs: links[0] is from rank 2 to itself; expected two ranks (line 1, column 12)");
+  CHECK(refused(R"({"links": [{"from": 0, "to": 1}, {"from": 1, "to": 0}, {"from": 0, "to": 1}]})") ==
+        "costs: links[2] is for the ranks of links[0]; expected one link for a pair (line 1, column 56)");
+  CHECK(refused(R"({"pairs": [{"ops": "FB", "time": 1}, {"ops": "BF", "time": 2}]})") ==
+        "costs: pairs[1] prices the cells of pairs[0] again; expected one price (line 1, column 38)");
   CHECK(refused(std::string(1 << 20, '[')) == "costs: [0][0][0][0] is nested too deeply (line 1, column 5)");
   CHECK(refused(std::string(1 << 20, '{')).starts_with("costs: not JSON: parse error at line 1, column 2: "));
 }

@@ -94,7 +94,26 @@ TEST_CASE("model json: faults are named with their entry and place") {
         "model: format is not \"pipesched.model\" (line 1, column 22)");
   CHECK(refused(R"({"version": 2, "layers": [{}]})") ==
         "model: version is not 1, the only one that this library reads (line 1, column 13)");
-  CHECK(refused(R"({"layers": [{"count": 0}]})") == "model: layers[0].count is 0; expected 1 or more, nearest 1");
+  CHECK(refused(R"({"layers": [{"count": 0}]})") ==
+        "model: layers[0].count is 0; expected 1 or more, nearest 1 (line 1, column 23)");
+  CHECK(refused(R"({"layers": [{}], "ranks": [{"speed": 0}]})") ==
+        "model: ranks[0].speed is 0; expected more than 0 (line 1, column 38)");
+  CHECK(refused(R"({"layers": [{}], "ranks": [{"speed": -1}]})") ==
+        "model: ranks[0].speed is negative; expected a finite number that is not negative, nearest 0 (line 1, column "
+        "39)");
+  CHECK(refused(R"({"layers": [{}], "links": [{"bandwidth": 0.0}]})") ==
+        "model: links[0].bandwidth is 0; expected more than 0 (line 1, column 44)");
+  CHECK(refused(R"({"layers": [{}], "links": [{"bandwidth": 1e999}]})") ==
+        "model: 1e999 is too large; expected at most 1.8e308 (line 1, column 46)");
+  CHECK(refused(R"({"layers": [{}], "links": [{"from": 1, "to": 1}]})") ==
+        "model: links[0] is from rank 1 to itself; expected two ranks (line 1, column 28)");
+  CHECK(refused(R"({"layers": [{}], "micro_batches": [1, 0]})") ==
+        "model: micro_batches[1] is 0; expected more than 0 (line 1, column 39)");
+  CHECK(refused(R"({"layers": [{"kept": 1, "kept_input": 2}]})") ==
+        "model: layers[0].kept_input is 2, more than kept, of which it is a part; nearest 1 (line 1, column 39)");
+  CHECK(refused(R"({"layers": [{"kind": "a"}], "pairs": [{"kinds": ["a", "b"], "ops": "FB", "time": 1}]})") ==
+        "model: pairs[0] names the kind \"b\", which no layer has (line 1, column 39)");
+  CHECK(refused(R"({"layers": []})") == "model: there are no layers; expected at least 1 (line 1, column 12)");
   CHECK(refused(R"({"layers": [{"transient": {"F": 1, "F": 2}}]})") ==
         "model: layers[0].transient.F occurs twice (line 1, column 38)");
   CHECK(refusal_of([] { model_document({.layers = {{.forward = std::numeric_limits<double>::quiet_NaN()}}}); }) ==

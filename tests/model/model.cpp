@@ -73,6 +73,9 @@ TEST_CASE("model: what makes no sense is refused, with its place") {
           m.pairs = {{{"a", "c"}, {pass::forward, pass::backward}, 1}};
         }) == "model: pairs[0] names the kind \"c\", which no layer has");
   CHECK(refused([](model& m) {
+          m.layers[0].kind = "dense", m.pairs = {{{"dens", "dense"}, {pass::forward, pass::backward}, 1}};
+        }) == "model: pairs[0] names the kind \"dens\", which no layer has; did you mean \"dense\"?");
+  CHECK(refused([](model& m) {
           m.pairs = {{{"a", "b"}, {pass::forward, pass::none}, 1}};
         }) == "model: pairs[0] has no two passes; expected two of F, B, I, W, R, (RB), (RI)");
   const layer_pair price{{"a", "b"}, {pass::forward, pass::backward}, 1},

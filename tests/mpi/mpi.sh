@@ -16,36 +16,55 @@ for part in refuses trains throws wrong_size leaves stalls control large; do
   "${run[@]}" "$program" "$part" || { echo "FAILED: $part"; failed=1; }
 done
 
+# A rank is killed at a random place, and the others' reports are judged. The runs wait more than they compute, so four share the cores.
+kills() {  # first seed, last seed, judge
+  local seed running=0
+  for seed in $(seq "$1" "$2"); do
+    [ "$running" -lt 4 ] || { wait -n; running=$((running - 1)); }
+    "$3" "$seed" &
+    running=$((running + 1))
+  done
+  wait
+}
+judged() { find . -name "$1" | wc -l; }  # good.*, bad.*
+verdict() {  # number, sentence
+  local good
+  good=$(judged 'good.*')
+  [ "$good" != "$1" ] || echo "ok: $1 times $2"
+  [ "$good" = "$1" ] || { failed=1; find . -name 'bad.*' -exec cat {} +; }
+  rm -f good.* bad.*
+}
+
 # SIGKILL of a rank, at a hundred random places. With --enable-recovery mpirun leaves the others alone, and they end by the time
 # limit, each with a report.
-good=0
-for seed in $(seq 100); do
-  rm -f said.*
-  "${run[@]}" --enable-recovery "$program" killed "$work/said" "$seed" >log 2>&1
-  [ $? -ne 124 ] || { echo "FAILED: no end within 240 s, seed $seed; the other seeds are not tried"; cat log; exit 1; }
-  if [ "$(cat said.* 2>/dev/null | grep -c '^ok')" = 3 ]; then
-    good=$((good + 1))
+ends_by_itself() {
+  local seed=$1 code
+  "${run[@]}" --enable-recovery "$program" killed "$work/said.$seed" "$seed" >"log.$seed" 2>&1
+  code=$?
+  if [ "$code" -ne 124 ] && [ "$(cat "said.$seed".* 2>/dev/null | grep -c '^ok')" = 3 ]; then
+    : >"good.$seed"
   else
-    echo "FAILED: the ranks after one was killed, seed $seed"; cat log said.*; failed=1
+    { echo "FAILED: the ranks after one was killed, seed $seed, status $code"; cat "log.$seed" "said.$seed".*; } >"bad.$seed" 2>&1
   fi
-done
-grep -h '^ok' said.* | sed 's/: aborted.*/: .../'
-[ "$good" != 100 ] || echo "ok: 100 times a rank is killed, and the other three end by themselves, with a report"
+}
+kills 1 100 ends_by_itself
+grep -h '^ok' said.100.* | sed 's/: aborted.*/: .../'
+verdict 100 "a rank is killed, and the other three end by themselves, with a report"
 
 # By default mpirun ends the others itself, before the limit or about then.
-good=0
-for seed in $(seq 10); do
-  rm -f said.*
+ended_by_mpirun() {
+  local seed=$1 start took code
   start=$(date +%s)
-  if "${run[@]}" "$program" killed "$work/said" "$seed" >log 2>&1; then
-    echo "FAILED: mpirun does not tell of a killed rank"; failed=1
-  fi
+  "${run[@]}" "$program" killed "$work/said.$seed" "$seed" >"log.$seed" 2>&1
+  code=$?
   took=$(($(date +%s) - start))
-  if [ "$took" -le 10 ] && grep -q 'signal 9' log && ! grep -qs FAILED said.*; then
-    good=$((good + 1))
+  if [ "$code" -ne 0 ] && [ "$took" -le 10 ] && grep -q 'signal 9' "log.$seed" && ! grep -qs FAILED "said.$seed".*; then
+    : >"good.$seed"
   else
-    echo "FAILED: after $took s, seed $seed"; cat log said.*; failed=1
+    { echo "FAILED: after $took s, seed $seed, status $code"; cat "log.$seed" "said.$seed".*; } >"bad.$seed" 2>&1
   fi
-done
-[ "$good" != 10 ] || echo "ok: 10 times a rank is killed, and mpirun ends the others"
+}
+rm -f said.*
+kills 1 10 ended_by_mpirun
+verdict 10 "a rank is killed, and mpirun ends the others"
 exit "$failed"

@@ -16,8 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/freeze.hpp"
+#include "pipesched/core/recompute.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/model/presets.hpp"
+#include "pipesched/plan/place_recompute.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/any_variant.hpp"
@@ -179,6 +182,91 @@ TEST_CASE("divide: the bound of pairs shorter than their longer op alone is belo
   CHECK(short_pairs > 300);
 }
 
+namespace {
+
+// The schedule with some of its activations recomputed, and some stages frozen.
+schedule with_recompute_and_frozen(schedule s, std::mt19937_64& random) {
+  std::vector<std::int64_t> frozen, again;
+  for (std::int64_t stage = 0; stage < std::int64_t{s.stages()}; ++stage) {
+    if (random() % 3 == 0 && frozen.size() + 1 < s.stages()) frozen.push_back(stage);
+    if (random() % 2 == 0) again.push_back(stage);
+  }
+  if (random() % 2 == 0) s = freeze(s, frozen);
+  const recompute_choice which{.stages = again,
+                               .count = 1 + static_cast<std::int64_t>(random() % 2),
+                               .of_every = 2,
+                               .inside_backward = random() % 2 == 0};
+  return recompute(s, which);
+}
+
+}  // namespace
+
+TEST_CASE("divide: the bound counts recomputation and frozen stages, and is below all partitions") {
+  std::mt19937_64 random(23);
+  int compared = 0, above_forwards = 0;
+  for (int round = 0; round < 600; ++round) {
+    const char* const names[] = {"1f1b", "zb1p", "gpipe", "interleaved_1f1b", "zbv", "dualpipe"};
+    const family& f = find_family(names[round % std::size(names)]);
+    const auto micro = static_cast<std::uint32_t>(2 + random() % 5);
+    const schedule_params p{.pp = f.name == "dualpipe" ? 2 : 2 + static_cast<std::int64_t>(random() % 2),
+                            .micro = micro};
+    if (!refusal_of([&] { f.make(p); }).empty()) continue;
+    const schedule s = with_recompute_and_frozen(f.make(p), random);
+    model m = random_model(random, s.stages() > 4 ? 4 : 6, s.pp(), micro);
+    for (layer& l : m.layers) {
+      l.recompute = static_cast<double>(random() % 4);
+      if (random() % 4 == 0) l.forward += 0.1, l.recompute = l.forward / 3;
+    }
+    const division d = divide(m, s, {.evaluations = 2000});
+    double best = std::numeric_limits<double>::infinity(), forwards = 0;
+    for (const layer& l : m.layers) forwards += l.forward;
+    for_all_partitions(layer_count(m), s.stages(), [&](const partition& all) {
+      best = std::min(best, makespan(s, costs_of(m, all, s.placement)));
+    });
+    CAPTURE(round);
+    CAPTURE(f.name);
+    CHECK(d.lower_bound <= best);
+    CHECK(d.partition_bound.makespan <= d.makespan);
+    CHECK(d.makespan <= d.uniform_makespan);
+    CHECK(d.makespan == best);
+    above_forwards += d.lower_bound > forwards * micro / static_cast<double>(s.pp());
+    ++compared;
+  }
+  CHECK(compared > 400);
+  CHECK(above_forwards > 100);
+}
+
+TEST_CASE("divide: bounds with recomputation and frozen stages by hand") {
+  const model m{.layers = {{.count = 4, .forward = 1, .backward = 2, .recompute = 0.5}}};
+  const schedule s = find_family("1f1b").make({.pp = 2, .micro = 8});
+  const auto bound = [&](const schedule& of) { return divide(m, of).lower_bound; };
+  // 8 micro-batches of two layers, and the other rank's two layers forward and back once.
+  CHECK(bound(s) == doctest::Approx(8 * 6 + 6));
+  CHECK(bound(recompute(s)) == doctest::Approx(8 * 7 + 6));
+  CHECK(bound(recompute(s, {.inside_backward = true})) == doctest::Approx(8 * 7 + 6));
+  CHECK(bound(recompute(s, {.count = 1, .of_every = 4})) == doctest::Approx(8 * 6 + 2 * 1 + 6));
+  // Rank 0 is frozen: only forwards. All layers there: 32; three: the last one back with 1 + 2 after the first three forward.
+  CHECK(bound(freeze(s, {0})) == doctest::Approx(3 + 8 * 3));
+  // Rank 1 is frozen, and needs the gradients of inputs alone, which take half of a backward. Two layers each: as before
+  // without W on rank 1; the rest of the head and tail is that of rank 0.
+  CHECK(bound(freeze(s, {1})) <= divide(m, freeze(s, {1})).makespan);
+  CHECK(bound(freeze(s, {1})) > 8 * 4);
+  // The bound of the partition counts recomputation, too.
+  CHECK(divide(m, recompute(s)).partition_bound.makespan == doctest::Approx(8 * 7 + 6));
+}
+
+TEST_CASE("divide: schedules that depend on the costs are made anew for every partition") {
+  model m{.layers = {{.count = 6, .forward = 1, .backward = 2, .recompute = 1, .kept = 10, .kept_input = 1}},
+          .ranks = {{.memory = 1000}}};
+  const schedule s = recompute(find_family("1f1b").make({.pp = 3, .micro = 6}), {.stages = {0}});
+  const division d =
+      divide(m, s.placement, [&](const stage_costs& costs) { return place_recompute(s, costs); }, {.evaluations = 300});
+  CHECK(d.schedule == place_recompute(s, d.costs));
+  CHECK(makespan(d.schedule, d.costs) == d.makespan);
+  CHECK(d.makespan <= divide(m, s, {.evaluations = 300}).makespan);
+  CHECK(d.uniform_fits);
+}
+
 TEST_CASE("divide: at least as good as what is known of two published models, with 8 ranks and 32 micro-batches") {
   struct known {
     std::string_view family;
@@ -229,6 +317,7 @@ TEST_CASE("divide: the memory of the ranks is kept; without a partition that fit
   CHECK(bytes_of_rank_0(d.partition) <= 45);
   CHECK(d.partition.layers == std::vector<std::uint32_t>{1, 7});  // of 2: 50
   CHECK(d.makespan > d.uniform_makespan);                         // which does not fit
+  CHECK(!d.uniform_fits);
   m.ranks[0].memory.reset();
   CHECK(divide(m, f, p).partition.layers == std::vector<std::uint32_t>{4, 4});
   m.ranks = {{.memory = 1}};

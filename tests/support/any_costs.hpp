@@ -25,29 +25,31 @@ class any_costs {
     stage_costs::for_each_field(c, [&](auto& field, std::string_view) {
       if (maybe()) field = numbers();
     });
+    if (c.bandwidth) c.bandwidth = positive(c.bandwidth->values());
     if (maybe()) c.overlap_efficiency = 1 / (1 + std::abs(number()));
     if (c.overlap_efficiency == 0.0) c.overlap_efficiency = 0.5;
     for (std::size_t n = below(4); n > 0; --n) {
       pair_time p{.passes = {any_pass(), any_pass()}, .time = number()};
       if (maybe()) p.stages = {static_cast<std::uint16_t>(below(65536)), static_cast<std::uint16_t>(below(65536))};
-      c.pairs.push_back(p);
+      if (!c.pairs.find(key_of(p))) c.pairs.push_back(p);
     }
     if (maybe()) {
       c.allowed_pairs.emplace();
       for (std::size_t n = below(4); n > 0; --n) c.allowed_pairs->insert({any_pass(), any_pass()});
     }
     for (std::size_t n = below(3); n > 0; --n) {
-      c.links.push_back({static_cast<std::uint32_t>(below(65536)),
-                         static_cast<std::uint32_t>(below(65536)),
-                         number(),
-                         {},
-                         link_busy::none});
-      if (maybe()) c.links.back().bandwidth = number();
-      c.links.back().busy = static_cast<link_busy>(below(3));
+      rank_link l{static_cast<std::uint32_t>(below(65536)),
+                  static_cast<std::uint32_t>(below(65536)),
+                  number(),
+                  {},
+                  link_busy::none};
+      if (maybe()) l.bandwidth = positive({number()})[0];
+      l.busy = static_cast<link_busy>(below(3));
+      if (l.from != l.to && !c.links.find(key_of(l))) c.links.push_back(l);
     }
     c.transfers_busy = static_cast<link_busy>(below(3));
-    for (std::size_t n = below(3); n > 0; --n) c.rank_speeds.push_back(number());
-    for (std::size_t n = below(3); n > 0; --n) c.micro_batches.push_back(number());
+    for (std::size_t n = below(3); n > 0; --n) c.rank_speeds.push_back(positive({number()})[0]);
+    for (std::size_t n = below(3); n > 0; --n) c.micro_batches.push_back(positive({number()})[0]);
     return c;
   }
 
@@ -64,6 +66,11 @@ class any_costs {
         return std::ldexp(1 + static_cast<double>(random_() >> 11) * 0x1p-53, static_cast<int>(below(2000)) - 1000);
       default: return std::numeric_limits<double>::max();
     }
+  }
+  // With 1 in place of 0.
+  static per_stage positive(std::vector<double> values) {
+    for (double& v : values) v = v > 0 ? v : 1;
+    return per_stage(std::move(values));
   }
   per_stage numbers() {
     if (maybe()) return number();

@@ -53,7 +53,7 @@ class random_costs {
           if (from != to && maybe()) c.links.push_back({from, to, static_cast<double>(number(0, 15)), {}});
     if (maybe()) {
       c.message_bytes = per_stage_numbers(s.stages(), 0, 9);
-      for (rank_link& l : c.links) l.bandwidth = 1.0 / (1 << number(0, 2));
+      c.links.change_each([&](rank_link& l) { l.bandwidth = 1.0 / (1 << number(0, 2)); });
     }
     return c;
   }

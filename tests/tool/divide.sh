@@ -57,7 +57,7 @@ done
 expect "simulate a family that searches on costs" 0 'zb_greedy: .*; makespan 264.91, .*; layers per stage: 9 9 8 7~.*' '' \
   "$tool" simulate --family zb_greedy $gemma --partition best
 "$tool" generate zbv --pp 4 --micro 8 -o zbv4.json
-expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; ms~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
+expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; ms; not used here: pairs\[0\] and pairs\[1\]~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
 for bad in 9,x 9,,9 '' foo 99999999999; do
   expect "the partition $bad" 2 '' 'pipesched: --partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got ".*"~' \
     "$tool" simulate --family 1f1b $gemma "--partition=$bad"
@@ -70,4 +70,52 @@ expect "compare with a model" 0 '4 ranks, 8 micro-batches; 33 layers, each famil
   "$tool" compare $gemma --families 1f1b,zbv
 expect "compare with a model as json" 0 '\[~.*"uniform_makespan": 31[0-9.]*,~  "partition": \[~   9,~   9,~   8,~   7~  \],~  "partitions_lower_bound": .*' '' \
   "$tool" compare $gemma --families 1f1b --format json
+
+# The partition is the best one for what runs: recomputed, frozen, in the memory that there is.
+echo '{"time_unit": "ms", "layers": [{"kind": "fat", "count": 2, "backward": 2, "kept": 10e9, "kept_input": 1e9, "weights": 5e9}, {"kind": "lean", "count": 6, "backward": 2, "kept": 1e9, "kept_input": 1e8, "weights": 5e9}]}' >again.json
+echo '{"memory": {"kept_by_forward": 10, "weights": 80}}' >kept10.json
+again="--pp 2 --micro 4 --model again.json"
+expect "the best partition in a memory" 0 '1f1b: .*; layers per stage: 2 6; .*~every rank fits into its memory~.*' '' \
+  "$tool" simulate --family 1f1b $again --partition best --memory 50GB
+expect "the best partition in a memory, recomputed" 0 '1f1b: .*; layers per stage: 4 4; .*~every rank fits into its memory~.*' '' \
+  "$tool" simulate --family 1f1b $again --partition best --memory 50GB --recompute all
+expect "the best partition of frozen stages" 0 '1f1b: .*makespan 30, .*; layers per stage: 6 2; .*' '' \
+  "$tool" simulate --family 1f1b $again --partition best --freeze 0
+expect "the best partition with R in stalls" 0 '1f1b: .*makespan 76, .*; layers per stage: 4 4; .*' '' \
+  "$tool" simulate --family 1f1b $again --partition best --recompute all --place-recompute
+"$tool" generate 1f1b --pp 2 --micro 4 -o again_order.json
+expect "the same for a file" 0 '1f1b: .*makespan 30, .*; layers per stage: 6 2; .*' '' \
+  "$tool" simulate again_order.json --model again.json --partition best --freeze 0
+expect "divide what is recomputed" 0 '.*~layers per stage: 4 4~.*~makespan 76 ms, uniform 76 ms: 1.000 times as fast~at least 76 for any partition, gap 0.0 %; .*' '' \
+  "$tool" divide --family 1f1b $again --memory 45GB --recompute all
+expect "divide where uniform does not fit" 0 '.*~makespan 78 ms; the uniform partition does not fit the memory of the ranks, and would take 60 ms~.*' '' \
+  "$tool" divide --family 1f1b $again --memory 50GB
+expect "the same as json" 0 '.*"fits": true,~  "uniform_fits": false,~.*' '' "$tool" divide --family 1f1b $again --memory 50GB --format json
+expect "compare in a memory" 0 '.*~1f1b +69 +no fit .*~no fit: that partition does not fit the memory of the ranks~.*~left out: gpipe: no partition was found that fits: rank 0 has 6e\+10 bytes: 0F2,~  its cell 2, needs 1e\+10 more .*' '' \
+  "$tool" compare $again --memory 60GB --families 1f1b,gpipe
+expect "compare frozen stages" 0 '.*~1f1b +30 +52 .*' '' "$tool" compare $again --freeze 0 --families 1f1b
+expect "compare uniform partitions" 0 '2 ranks, 4 micro-batches; 8 layers, partition: uniform; ms~.*~1f1b +76 .*' '' \
+  "$tool" compare $again --recompute all --partition uniform --families 1f1b
+expect "compare a partition without a model" 2 '' 'pipesched: --partition goes with --model~' "$tool" compare --pp 4 --micro 8 --partition best
+expect "compare with costs and a memory" 0 '.*~left out: gpipe: does not fit: rank 0 has 110 bytes: .*' '' \
+  "$tool" compare --pp 2 --micro 4 --costs kept10.json --memory 110 --families 1f1b,gpipe
+
+# Options and entries without an effect are refused, or named.
+for command in "divide --family 1f1b" "simulate --family 1f1b" "compare --families 1f1b"; do
+  expect "$command: memory without bytes" 2 '' 'pipesched: --memory limits bytes, and the layers of "gemma_h1536_s4096_v256k" take none; expected kept, weights or others of them~' \
+    "$tool" $command $gemma --memory 80GB
+done
+for command in "simulate --family 1f1b" "compare --families 1f1b"; do
+  expect "$command: memory without bytes in the costs" 2 '' 'pipesched: --memory limits bytes, and the costs have none; expected memory, transient or message_bytes in --costs~' \
+    "$tool" $command --pp 2 --micro 4 --memory 80GB
+done
+echo '{"layers": [{"count": 4, "recompute": 1, "kept_input": 1, "kept": 2, "transient": {"R": 1}}], "pairs": [{"kinds": ["layer", "layer"], "ops": "FB", "time": 1}], "allowed_pairs": ["FB"],
+ "links": [{"latency": 1}, {"from": 0, "to": 1}, {"from": 1, "to": 0}, {"from": 0, "to": 3}, {"from": 1, "to": 2}, {"from": 2, "to": 1}, {"from": 3, "to": 2}, {"from": 2, "to": 3}]}' >full.json
+expect "entries of a model without a use" 0 '1f1b: .*; not used here: recompute, kept_input, transient.R, pairs\[0\], allowed_pairs, links\[0\] and links\[3\]~.*' '' \
+  "$tool" simulate --family 1f1b --pp 4 --micro 8 --model full.json
+expect "compare names them, too" 0 '.*~not used here: recompute, kept_input, transient.R, .*' '' "$tool" compare --pp 4 --micro 8 --model full.json --families 1f1b,zb1p
+expect "a link of a rank that is not there" 2 '' 'pipesched: model: links\[3\] names rank 3; expected 0 to 1, nearest 1~' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 8 --model full.json
+expect "a bandwidth of nothing" 2 '' 'pipesched: zero.json: model: links\[0\].bandwidth is 0; expected more than 0 \(line 1, column 42\)~' \
+  bash -c "echo '{\"layers\": [{}], \"links\": [{\"bandwidth\": 0}]}' >zero.json; '$tool' model zero.json"
 expect "compare with a model and costs" 2 '' 'pipesched: --model takes the place of costs; expected one of them~' "$tool" compare $gemma --costs deepseek_v3

@@ -37,6 +37,28 @@ expect "recompute a stage that is not there" 2 '' 'pipesched: recompute\(\) take
   "$tool" generate 1f1b --pp 2 --micro 4 --recompute 2
 expect "recompute 3 of 2" 2 '' 'pipesched: recompute\(\) takes a count of 0 to 2, of_every; got 3, nearest 2~' \
   "$tool" generate 1f1b --pp 2 --micro 4 --recompute 3/2
+expect "recompute 0 of 4" 2 '' 'pipesched: --recompute takes 1 to 4 of every 4 micro-batches; got 0, nearest 1/4~' \
+  "$tool" generate 1f1b --pp 2 --micro 4 --recompute 0/4
+expect "recompute nothing, as all are whole" 2 '' 'pipesched: --recompute all changes nothing: --first-whole 4 keeps all 4 micro-batches whole, nearest 3~' \
+  "$tool" generate 1f1b --pp 2 --micro 4 --recompute all --first-whole 4
+expect "recompute nothing of a few" 2 '' 'pipesched: --recompute 1/8 changes nothing: of every 8 micro-batches the first 7 are kept whole, and there are 4~' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --recompute 1/8
+expect "recompute nothing without backwards" 2 '' 'pipesched: --recompute all changes nothing: the step is forward only~' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --forward-only --recompute all
+expect "recompute nothing of a frozen stage" 2 '' 'pipesched: --recompute 0 changes nothing: these stages and micro-batches have no backward, or recompute already~' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --freeze 0 --recompute 0
+expect "recompute twice" 2 '' 'pipesched: --recompute all changes nothing: .*, or recompute already~' "$tool" simulate recompute.json --recompute all
+expect "compare leaves out what recomputes nothing" 2 '' 'pipesched: --recompute all changes nothing: the step is forward only~' \
+  "$tool" compare --pp 2 --micro 4 --families 1f1b --forward-only --recompute all
+expect "a stage named twice" 2 '' 'pipesched: --recompute names stage 1 twice; expected once~' "$tool" generate 1f1b --pp 2 --micro 4 --recompute 1,0,1
+expect "a stage frozen twice" 2 '' 'pipesched: --freeze names stage 0 twice; expected once~' "$tool" generate 1f1b --pp 2 --micro 4 --freeze 0,0
+expect "a stage that is frozen" 2 '' 'pipesched: --freeze 0 changes nothing: these stages are frozen~' "$tool" simulate frozen.json --freeze 0
+echo '{"recompute": 2, "transient": {"R": 3}, "memory": {"kept_by_forward": 2, "kept_input": 1}, "links": [{"from": 0, "to": 3, "latency": 1}, {"from": 0, "to": 1, "latency": 1}], "pairs": [{"ops": "FB", "time": 1}]}' >unused.json
+expect "costs of recomputation without a use" 0 '1f1b: .*; not used here: recompute, memory.kept_input, transient.R, pairs\[0\] and links\[0\]~.*' '' \
+  "$tool" simulate --family 1f1b --pp 4 --micro 4 --costs unused.json
+expect "their use" 0 '1f1b: .*; not used here: pairs\[0\] and links\[0\]~.*' '' "$tool" simulate --family 1f1b --pp 4 --micro 4 --costs unused.json --recompute all
+expect "a speed of nothing" 2 '' 'pipesched: slow.json: costs: rank_speeds\[1\] is 0; expected more than 0 \(line 1, column 21\)~' \
+  bash -c "echo '{\"rank_speeds\": [1, 0]}' >slow.json; '$tool' simulate --family 1f1b --pp 2 --micro 4 --costs slow.json"
 expect "first-whole alone" 2 '' 'pipesched: --first-whole goes with --recompute~' "$tool" generate 1f1b --pp 2 --micro 4 --first-whole 2
 expect "two places for a recomputation" 2 '' 'pipesched: --place-recompute moves ops that --recompute-inside does not make; .*' \
   "$tool" generate 1f1b --pp 2 --micro 4 --recompute all --place-recompute --recompute-inside

@@ -107,7 +107,9 @@ inline constexpr std::initializer_list<pass> gradient_passes = {
 // One mark per stage and micro-batch that is recomputed; no memory if none is.
 class recomputed_ops {
  public:
-  constexpr explicit recomputed_ops(const schedule& s) : micro_(s.micro) {
+  /// @param any  false if the caller knows that no op recomputes
+  constexpr explicit recomputed_ops(const schedule& s, bool any = true) : micro_(s.micro) {
+    if (!any) return;
     for (const cell& c : s.cells.all())
       for (const op o : c) {
         if (!recomputes(o.pass)) continue;

@@ -132,6 +132,11 @@ class placement {
   constexpr std::uint8_t chunk_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
     return chunk_[replica_of(micro) * stages_ + stage];
   }
+  /// True if the micro-batch goes through the stage on this rank as this chunk. @pre stage < stages()
+  constexpr bool has(std::uint32_t rank, std::uint8_t chunk, std::uint32_t stage, std::uint32_t micro) const noexcept {
+    const std::size_t at = replica_of(micro) * stages_ + stage;
+    return rank_[at] == rank && chunk_[at] == chunk;
+  }
   /// The rank of every stage of a replica. @pre replica < replicas()
   constexpr std::span<const std::uint16_t> rank_of_stage(std::uint32_t replica = 0) const noexcept {
     return std::span(rank_).subspan(std::size_t{replica} * stages_, stages_);

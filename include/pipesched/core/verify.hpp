@@ -121,7 +121,7 @@ class verifier {
   }
 
   constexpr bool is_at_home(std::uint32_t rank, op o) const {
-    return s_.placement.rank_of(o.stage, o.micro) == rank && s_.placement.chunk_of(o.stage, o.micro) == o.chunk;
+    return s_.placement.has(rank, o.chunk, o.stage, o.micro);
   }
   constexpr bool in_place(std::uint32_t rank, std::size_t i, op o) {
     if (is_at_home(rank, o)) return true;

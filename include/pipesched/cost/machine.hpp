@@ -16,8 +16,25 @@
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/keyed_list.hpp"
 
 namespace pipesched {
+
+namespace detail {
+
+// The two passes and stages of an overlapped cell in either order; stage -1 for any.
+constexpr std::uint64_t key_of_pair(pass a, std::int32_t stage_a, pass b, std::int32_t stage_b) noexcept {
+  const auto one = [](pass p, std::int32_t stage) {
+    return static_cast<std::uint64_t>(p) << 24 | static_cast<std::uint64_t>(stage + 1);
+  };
+  const std::uint64_t x = one(a, stage_a), y = one(b, stage_b);
+  return x < y ? x << 32 | y : y << 32 | x;
+}
+constexpr std::uint64_t key_of_link(std::uint32_t from, std::uint32_t to) noexcept {
+  return std::uint64_t{from} << 32 | to;
+}
+
+}  // namespace detail
 
 /// Duration of an overlapped cell of two passes, for all stages or for two given ones.
 struct pair_time {
@@ -25,15 +42,11 @@ struct pair_time {
   std::optional<std::array<std::uint16_t, 2>> stages{};  ///< of `passes.first` and `passes.second`; default: any
   double time = 0;
 
-  /// True if it prices this cell. The order of the cell's ops does not matter.
-  constexpr bool prices(const cell& c) const noexcept {
-    const auto is = [&](std::size_t first, std::size_t second) {
-      return c[first].pass == passes.first && c[second].pass == passes.second &&
-             (!stages || ((*stages)[0] == c[first].stage && (*stages)[1] == c[second].stage));
-    };
-    return is(0, 1) || is(1, 0);
+  /// The same for entries that price the same cells; the order of a cell's ops does not matter.
+  friend constexpr std::uint64_t key_of(const pair_time& p) noexcept {
+    return detail::key_of_pair(p.passes.first, p.stages ? (*p.stages)[0] : -1, p.passes.second,
+                               p.stages ? (*p.stages)[1] : -1);
   }
-
   friend constexpr bool operator==(const pair_time&, const pair_time&) = default;
 };
 
@@ -44,19 +57,11 @@ struct rank_link {
   std::optional<double> bandwidth{};  ///< bytes per unit of time; default: infinite
   link_busy busy = link_busy::none;
 
+  friend constexpr std::uint64_t key_of(const rank_link& l) noexcept { return detail::key_of_link(l.from, l.to); }
   friend constexpr bool operator==(const rank_link&, const rank_link&) = default;
 };
 
 namespace detail {
-
-// The stages of a pair of equal passes are unordered, as the ops of a cell are.
-constexpr bool same_cells(const pair_time& a, const pair_time& b) noexcept {
-  if (!(a.passes == b.passes) || a.stages.has_value() != b.stages.has_value()) return false;
-  if (!a.stages) return true;
-  const std::array swapped{(*b.stages)[1], (*b.stages)[0]};
-  const bool same_order = a.passes.first == b.passes.first, equal_passes = a.passes.first == a.passes.second;
-  return (same_order && *a.stages == *b.stages) || ((!same_order || equal_passes) && *a.stages == swapped);
-}
 
 constexpr void check_positive(double value, const std::string& name) {
   require_cost(value, name);
@@ -70,7 +75,7 @@ constexpr void check_factors(const std::vector<double>& factors, std::string_vie
                                  "; expected ", expected, ", one per ", what}));
   for (std::size_t i = 0; i < factors.size(); ++i) check_positive(factors[i], concat({name, "[", i, "]"}));
 }
-constexpr void check_links(const std::vector<rank_link>& links, std::uint32_t ranks) {
+constexpr void check_links(const keyed_list<rank_link>& links, std::uint32_t ranks) {
   for (std::size_t i = 0; i < links.size(); ++i) {
     const rank_link& link = links[i];
     const std::string name = concat({"links[", i, "]"});
@@ -82,14 +87,13 @@ constexpr void check_links(const std::vector<rank_link>& links, std::uint32_t ra
       throw schedule_error(concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
     require_cost(link.latency, name + ".latency");
     if (link.bandwidth) check_positive(*link.bandwidth, name + ".bandwidth");
-    for (std::size_t before = 0; before < i; ++before)
-      if (links[before].from == link.from && links[before].to == link.to)
-        throw schedule_error(
-            concat({"costs: ", name, " is for the ranks of links[", before, "]; expected one link for a pair"}));
+    if (const std::size_t first = links.place_of(key_of(link)); first != i)
+      throw schedule_error(
+          concat({"costs: ", name, " is for the ranks of links[", first, "]; expected one link for a pair"}));
   }
 }
 
-constexpr void check_pairs(const std::vector<pair_time>& pairs, std::uint32_t stages) {
+constexpr void check_pairs(const keyed_list<pair_time>& pairs, std::uint32_t stages) {
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const pair_time& p = pairs[i];
     if (p.passes.first == pass::none || p.passes.second == pass::none)
@@ -101,10 +105,9 @@ constexpr void check_pairs(const std::vector<pair_time>& pairs, std::uint32_t st
         if (s >= stages)
           throw schedule_error(concat(
               {"costs: pairs[", i, "] names stage ", s, "; expected 0 to ", stages - 1, ", nearest ", stages - 1}));
-    for (std::size_t before = 0; before < i; ++before)
-      if (same_cells(pairs[before], p))
-        throw schedule_error(
-            concat({"costs: pairs[", i, "] prices the cells of pairs[", before, "] again; expected one price"}));
+    if (const std::size_t first = pairs.place_of(key_of(p)); first != i)
+      throw schedule_error(
+          concat({"costs: pairs[", i, "] prices the cells of pairs[", first, "] again; expected one price"}));
   }
 }
 

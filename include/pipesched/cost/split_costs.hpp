@@ -101,13 +101,13 @@ inline stage_costs split_stage_costs(const stage_costs& given, const placement& 
       field = detail::split_share(field, where, count, divide);
     }
   });
-  for (pair_time& p : costs.pairs) {
-    if (p.stages) continue;
+  costs.pairs.change_each([&](pair_time& p) {
+    if (p.stages) return;
     for (double c : count)
       if (c != count[0])
         throw schedule_error("costs: a pair without stages needs ranks that host equally many stages; give its stages");
     p.time /= count[0];
-  }
+  });
   return costs;
 }
 

@@ -20,6 +20,7 @@
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/keyed_list.hpp"
 
 namespace pipesched {
 
@@ -45,7 +46,7 @@ struct stage_costs {
   std::optional<double> overlap_efficiency{};  ///< 0 < e <= 1; not beside `overlapped`
 
   /// Durations of overlapped cells by their passes and, where given, stages.
-  std::vector<pair_time> pairs{};
+  keyed_list<pair_time> pairs{};
   /// Cells that a planner may use; default: F with B, F with I, and whatever `pairs` prices. simulate() takes any cell.
   std::optional<pass_pair_set> allowed_pairs{};
 
@@ -65,7 +66,7 @@ struct stage_costs {
   optional_per_stage bandwidth{};
   link_busy transfers_busy = link_busy::none;  ///< the ranks that such a transfer keeps busy
   /// Between these ranks: latency + message_bytes / bandwidth, whatever transfer_time and bandwidth say of the cut.
-  std::vector<rank_link> links{};
+  keyed_list<rank_link> links{};
 
   /// By rank: its durations are divided by it; default: 1 each.
   std::vector<double> rank_speeds{};
@@ -314,19 +315,12 @@ struct stage_costs {
 
  private:
   constexpr const rank_link* find_link(std::uint32_t from, std::uint32_t to) const noexcept {
-    for (const rank_link& link : links)
-      if (link.from == from && link.to == to) return &link;
-    return nullptr;
+    return links.find(detail::key_of_link(from, to));
   }
 
   constexpr const pair_time* find_pair(const cell& c) const noexcept {
-    const pair_time* general = nullptr;
-    for (const pair_time& p : pairs) {
-      if (!p.prices(c)) continue;
-      if (p.stages) return &p;
-      general = &p;
-    }
-    return general;
+    const pair_time* own = pairs.find(detail::key_of_pair(c[0].pass, c[0].stage, c[1].pass, c[1].stage));
+    return own ? own : pairs.find(detail::key_of_pair(c[0].pass, -1, c[1].pass, -1));
   }
 
   constexpr void check_stage(std::uint32_t s) const {

@@ -14,7 +14,7 @@ namespace pipesched::detail {
 
 /// The names of optional callbacks.
 struct callback_names {
-  int backward, backward_input, backward_weight, overlapped, weight_gradient, reduce, begin_step, end_step;
+  int backward, backward_input, backward_weight, recompute, overlapped, weight_gradient, reduce, begin_step, end_step;
   int begin_cell, end_cell, abort, leave, synchronize;  // of transports
 };
 /// A name is ambiguous here if T has a member of that name, whatever its signature and however often it is overloaded.
@@ -41,6 +41,7 @@ constexpr void check_trainer() {
   PIPESCHED_CHECK("trainer", backward<T>, backward, "void backward(pipesched::task)");
   PIPESCHED_CHECK("trainer", backward_input<T>, backward_input, "void backward_input(pipesched::task)");
   PIPESCHED_CHECK("trainer", backward_weight<T>, backward_weight, "void backward_weight(pipesched::task)");
+  PIPESCHED_CHECK("trainer", trainer_has::recompute<T>, recompute, "void recompute(pipesched::task)");
   PIPESCHED_CHECK("trainer", overlapped<T>, overlapped, "void overlapped(pipesched::task, pipesched::task)");
   PIPESCHED_CHECK("trainer", weight_gradient<T>, weight_gradient,
                   "std::span<std::byte> weight_gradient(std::uint32_t)");

@@ -62,12 +62,23 @@ double cost_number(const Json& j, std::string_view path) {
   return value;
 }
 
+// Of a speed, a bandwidth, or a length.
+template <typename Json>
+double positive_number(const Json& j, std::string_view path) {
+  const double value = cost_number(j, path);
+  if (value == 0) refuse_entry(path, "is 0; expected more than 0");
+  return value;
+}
+
 template <typename Json>
 per_stage cost_numbers(const Json& j, const std::string& path) {
-  if (!j.is_array()) return cost_number(j, path);
+  const auto number = [&](const Json& value, std::string_view at) {
+    return path == "bandwidth" ? positive_number(value, at) : cost_number(value, at);
+  };
+  if (!j.is_array()) return number(j, path);
   if (j.empty()) refuse_entry(path, "is empty; expected a number, or one per stage");
   std::vector<double> values;
-  for (const Json& value : j) values.push_back(cost_number(value, concat({path, "[", values.size(), "]"})));
+  for (const Json& value : j) values.push_back(number(value, concat({path, "[", values.size(), "]"})));
   return per_stage(std::move(values));
 }
 
@@ -75,7 +86,7 @@ template <typename Json>
 std::vector<double> cost_factors(const Json& j, const std::string& path) {
   if (!j.is_array()) refuse_entry(path, "is not an array; expected one number each");
   std::vector<double> values;
-  for (const Json& value : j) values.push_back(cost_number(value, concat({path, "[", values.size(), "]"})));
+  for (const Json& value : j) values.push_back(positive_number(value, concat({path, "[", values.size(), "]"})));
   return values;
 }
 
@@ -103,7 +114,7 @@ rank_link link_of_entry(const Json& j, const std::string& path) {
     } else if (item.key() == "latency") {
       link.latency = cost_number(item.value(), at);
     } else if (item.key() == "bandwidth") {
-      link.bandwidth = cost_number(item.value(), at);
+      link.bandwidth = positive_number(item.value(), at);
     } else if (item.key() == "busy") {
       link.busy = busy_of_text(item.value(), at);
     } else {
@@ -150,6 +161,22 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
   for (std::string_view needed : {known[0], known[2]})
     if (!j.contains(needed)) refuse_entry(path, concat({"has no \"", needed, "\"; expected \"ops\" and \"time\""}));
   return pair;
+}
+
+// Refuses an entry for the cells or ranks of another one and a link that leads nowhere, which a schema cannot say.
+inline void refuse_repeated(const stage_costs& costs) {
+  const auto first_is = [](const auto& list, std::size_t i) { return list.place_of(key_of(list[i])); };
+  for (std::size_t i = 0; i < costs.pairs.size(); ++i)
+    if (const std::size_t first = first_is(costs.pairs, i); first != i)
+      refuse_entry(concat({"pairs[", i, "]"}),
+                   concat({"prices the cells of pairs[", first, "] again; expected one price"}));
+  for (std::size_t i = 0; i < costs.links.size(); ++i) {
+    const std::string path = concat({"links[", i, "]"});
+    if (const rank_link& l = costs.links[i]; l.from == l.to)
+      refuse_entry(path, concat({"is from rank ", l.from, " to itself; expected two ranks"}));
+    if (const std::size_t first = first_is(costs.links, i); first != i)
+      refuse_entry(path, concat({"is for the ranks of links[", first, "]; expected one link for a pair"}));
+  }
 }
 
 // All names of entries, those in groups with the group's: "memory.weights".
@@ -249,7 +276,8 @@ void write_machine(Json& j, const stage_costs& costs) {
 }  // namespace detail
 
 /// Reads the costs of a document. stage_costs::check(), which simulate() calls, then checks the numbers against the number
-/// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number.
+/// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number, or when a
+/// speed, length or bandwidth is 0.
 template <typename Json>
 void from_json(const Json& j, stage_costs& costs) {
   if (!j.is_object())
@@ -297,13 +325,16 @@ void to_json(Json& document, const stage_costs& costs) {
   document = std::move(j);
 }
 
-/// Reads one document. @throws schedule_error with entry, line and column when the text is not JSON or not of this form.
+/// Reads one document. @throws schedule_error with entry, line and column when the text is not JSON or not of this form, a link
+/// is from a rank to itself, or two entries are for the same cells or ranks.
 inline stage_costs read_costs(std::istream& in) {
   const std::string text = detail::text_of(in, "costs");
   detail::document_parser parser(text, "costs", "{\"forward\": 1, \"transfer\": 0.1}");
   const nlohmann::json document = parser.parse();
   try {
-    return document.get<stage_costs>();
+    const auto costs = document.get<stage_costs>();
+    detail::refuse_repeated(costs);
+    return costs;
   } catch (const detail::entry_fault& e) {
     throw schedule_error(e.what() + parser.place_of(e.path));
   }

@@ -269,10 +269,12 @@ inline model read_model(std::istream& in) {
     if (!document.contains("layers"))
       throw detail::entry_fault("model", "", "there is no \"layers\"; expected an array of them");
     detail::model_reader::read(document, "", m);
+    check(m);
   } catch (const detail::entry_fault& e) {
     throw schedule_error(e.what() + parser.place_of(e.path));
+  } catch (const model_error& e) {
+    throw schedule_error(e.what() + parser.place_of(e.path));
   }
-  check(m);
   return m;
 }
 inline model read_model(std::istream&& in) { return read_model(in); }

@@ -6,7 +6,6 @@
 // no process without the job's token. Neither is encrypted: keep the port inside the cluster.
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -77,7 +76,7 @@ class tcp_coordinator : public coordinator {
         std::random_device random;
         for (char& byte : where.token) byte = static_cast<char>(random());
         where.port = lead("", 0);
-        ::gethostname(where.host.data(), where.host.size() - 1);
+        asio::ip::host_name().copy(where.host.data(), where.host.size() - 1);
       } catch (...) {
         error = std::current_exception();
       }
@@ -131,11 +130,9 @@ class tcp_coordinator : public coordinator {
     return failure_.text();
   }
   void report_position(std::string_view position, progress_state state) override {
-    const std::lock_guard lock(mutex_);
-    const bool is_pending = !position_.empty();
-    position_ = detail::pack(position.substr(0, std::size_t{1} << 12), state);
-    if (is_pending) return;  // the latest is sent, soon or before any other frame
-    asio::post(io_, [this] {
+    asio::post(io_, [this, text = detail::pack(position.substr(0, std::size_t{1} << 12), state)]() mutable {
+      const bool is_pending = !std::exchange(position_, std::move(text)).empty();
+      if (is_pending) return;  // the latest is sent, soon or before any other frame
       timer_.expires_after(std::chrono::milliseconds(50));
       timer_.async_wait([this](std::error_code cancelled) {
         if (!cancelled) send_position();
@@ -153,9 +150,8 @@ class tcp_coordinator : public coordinator {
     const std::string service = std::to_string(port);
     auto found = resolver.resolve(host, service, error);
     // Names of this host need not be in any table: a bare root folder has no /etc/hosts.
-    std::array<char, 256> own{};
-    ::gethostname(own.data(), own.size() - 1);
-    if (error && (host == "localhost" || host == own.data())) found = resolver.resolve("127.0.0.1", service, error);
+    if (error && (host == "localhost" || host == asio::ip::host_name()))
+      found = resolver.resolve("127.0.0.1", service, error);
     return found;
   }
 
@@ -265,10 +261,7 @@ class tcp_coordinator : public coordinator {
     with->read();
   }
   void send_position() {
-    std::unique_lock lock(mutex_);
-    detail::frame f{detail::frame::position, std::exchange(position_, {})};
-    lock.unlock();
-    if (!f.text.empty()) send_(std::move(f));
+    if (!position_.empty()) send_({detail::frame::position, std::exchange(position_, {})});
   }
   // Takes a frame to this process. False if no more are to be read.
   bool take(detail::frame f) {
@@ -299,10 +292,10 @@ class tcp_coordinator : public coordinator {
   std::condition_variable changed_;
   std::optional<std::string> result_;  // of the exchange in progress
   detail::first_cause failure_;
-  std::string position_;  // not sent yet, after its state
-  bool over_ = false;     // the connection to process 0 has ended; on process 0: all others have gone
+  bool over_ = false;  // the connection to process 0 has ended; on process 0: all others have gone
 
   asio::io_context io_;
+  std::string position_;                 // not sent yet, in the thread of io_
   asio::steady_timer timer_{io_};        // of the position
   std::deque<tcp::acceptor> acceptors_;  // process 0
   std::optional<detail::job> job_;       // process 0

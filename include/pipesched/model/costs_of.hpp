@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/keyed_list.hpp"
 
 namespace pipesched {
 
@@ -55,9 +58,10 @@ class stage_sums {
     if (m.ranks.size() > 1 && m.ranks.size() != where.ranks())
       throw schedule_error(concat({"model: there are ", m.ranks.size(), " entries in ranks; expected 1, or ",
                                    where.ranks(), ", one per rank"}));
+    require_ranks_of_links();
     for (const layer_pair& p : m.pairs)
       if (std::find(passes_.begin(), passes_.end(), p.passes) == passes_.end()) passes_.push_back(p.passes);
-    if (!passes_.empty()) stages_ = stages_together(where);
+    if (!passes_.empty()) stages_ = stages_together(where), set_prices();
     set_machine();
   }
 
@@ -114,6 +118,13 @@ class stage_sums {
     return per_stage(std::move(values));
   }
 
+  void require_ranks_of_links() const {
+    for (std::size_t i = 0; i < m_.links.size(); ++i)
+      for (const std::optional<std::uint32_t>& rank : {m_.links[i].from, m_.links[i].to})
+        if (rank && *rank >= where_.ranks())
+          throw schedule_error(concat({"model: links[", i, "] names rank ", *rank, "; expected 0 to ",
+                                       where_.ranks() - 1, ", nearest ", where_.ranks() - 1}));
+  }
   void set_machine() {
     const double per_unit = 1 / units_per_second(m_.time_unit);
     const auto bandwidth = [&](const model_link& l) {
@@ -137,32 +148,42 @@ class stage_sums {
     for (const pass_pair& p : passes_) machine_.allowed_pairs->insert(p);
   }
 
-  const double* price(const layer& a, pass x, const layer& b, pass y) const {
+  // The price of two layers, which are given by the numbers of their kinds.
+  struct price {
+    std::uint64_t key;
+    double time;
+    friend std::uint64_t key_of(const price& p) { return p.key; }
+  };
+  static std::uint64_t key_of_layers(std::size_t a, pass x, std::size_t b, pass y) {
+    return key_of_pair(x, static_cast<std::int32_t>(a), y, static_cast<std::int32_t>(b));
+  }
+  // At most as many kinds as layers, which are fewer than the stages of a pair's key may be.
+  void set_prices() {
+    std::unordered_map<std::string_view, std::size_t> kinds;
+    for (const layer& l : layers_) kind_of_.push_back(kinds.try_emplace(l.kind, kinds.size()).first->second);
     for (const layer_pair& p : m_.pairs)
-      if ((p.passes.first == x && p.passes.second == y && p.kinds[0] == a.kind && p.kinds[1] == b.kind) ||
-          (p.passes.first == y && p.passes.second == x && p.kinds[0] == b.kind && p.kinds[1] == a.kind))
-        return &p.time;
-    return nullptr;
+      prices_.push_back(
+          {key_of_layers(kinds.at(p.kinds[0]), p.passes.first, kinds.at(p.kinds[1]), p.passes.second), p.time});
   }
 
   // The layers of both chains in the order in which they run, one of each at a time. Nothing if no two of them have a price.
   std::optional<pair_time> pair_of_stages(const std::vector<std::size_t>& first, std::uint16_t a, std::uint16_t b,
                                           pass_pair passes) const {
     if (passes.first == passes.second && a > b) return std::nullopt;  // the same cells as of b and a
-    const auto nth = [&](std::uint16_t stage, pass p, std::size_t i) -> const layer& {
-      return p == pass::forward || p == pass::recompute ? layers_[first[stage] + i]
-                                                        : layers_[first[stage + 1u] - 1 - i];
+    const auto nth = [&](std::uint16_t stage, pass p, std::size_t i) {
+      return p == pass::forward || p == pass::recompute ? first[stage] + i : first[stage + 1u] - 1 - i;
     };
     const std::size_t of_a = first[a + 1u] - first[a], of_b = first[b + 1u] - first[b];
     bool any = false;
     double time = 0;
     for (std::size_t i = 0; i < std::max(of_a, of_b); ++i) {
-      const double alone_a = i < of_a ? duration_of(nth(a, passes.first, i), passes.first) : 0;
-      const double alone_b = i < of_b ? duration_of(nth(b, passes.second, i), passes.second) : 0;
-      const double* together = i < std::min(of_a, of_b) ? price(nth(a, passes.first, i), passes.first,
-                                                                nth(b, passes.second, i), passes.second)
-                                                        : nullptr;
-      time += together ? *together : alone_a + alone_b;
+      const double alone_a = i < of_a ? duration_of(layers_[nth(a, passes.first, i)], passes.first) : 0;
+      const double alone_b = i < of_b ? duration_of(layers_[nth(b, passes.second, i)], passes.second) : 0;
+      const price* together = i < std::min(of_a, of_b)
+                                  ? prices_.find(key_of_layers(kind_of_[nth(a, passes.first, i)], passes.first,
+                                                               kind_of_[nth(b, passes.second, i)], passes.second))
+                                  : nullptr;
+      time += together ? together->time : alone_a + alone_b;
       any = any || together;
     }
     if (!any) return std::nullopt;
@@ -172,6 +193,8 @@ class stage_sums {
   const model& m_;
   const placement& where_;
   std::vector<layer> layers_;
+  std::vector<std::size_t> kind_of_;                             // by layer, where pairs have prices
+  keyed_list<price> prices_;                                     // of pairs
   std::vector<pass_pair> passes_;                                // of the prices
   std::vector<std::pair<std::uint16_t, std::uint16_t>> stages_;  // that may meet in a cell
   stage_costs machine_;                                          // all that does not depend on the partition

@@ -8,16 +8,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/nearest_name.hpp"
 
 namespace pipesched {
 
@@ -140,27 +144,39 @@ inline std::vector<layer> expanded(const std::vector<layer>& layers) {
 /// The most layers that a model may have.
 inline constexpr std::size_t max_layers = 1u << 20;
 
+/// A model that check() refuses. `path` is the entry at fault, as in JSON: "links[2].bandwidth".
+struct model_error : schedule_error {
+  model_error(std::string entry, const std::string& sentence)
+      : schedule_error("model: " + sentence), path(std::move(entry)) {}
+
+  std::string path;
+};
+
 namespace detail {
+
+[[noreturn]] inline void refuse_entry_of_model(const std::string& entry, const std::string& what) {
+  throw model_error(entry, entry + " " + what);
+}
 
 inline void require_number(double value, const std::string& place) {
   if (value >= 0 && value <= std::numeric_limits<double>::max()) return;
-  throw schedule_error(concat({"model: ", place, " is ",
-                               value < 0   ? "negative"
-                               : value > 0 ? "infinite"
-                                           : "not a number",
-                               "; expected a finite number that is not negative, nearest 0"}));
+  refuse_entry_of_model(place, concat({"is ",
+                                       value < 0   ? "negative"
+                                       : value > 0 ? "infinite"
+                                                   : "not a number",
+                                       "; expected a finite number that is not negative, nearest 0"}));
 }
 inline void require_number(const std::optional<double>& value, const std::string& place) {
   if (value) require_number(*value, place);
 }
 inline void require_positive(double value, const std::string& place) {
   require_number(value, place);
-  if (value == 0) throw schedule_error(concat({"model: ", place, " is 0; expected more than 0"}));
+  if (value == 0) refuse_entry_of_model(place, "is 0; expected more than 0");
 }
 
 inline void require_layer(const layer& l, const std::string& at) {
-  if (l.kind.empty()) throw schedule_error(concat({"model: ", at, ".kind is empty; expected a name, such as \"moe\""}));
-  if (l.count == 0) throw schedule_error(concat({"model: ", at, ".count is 0; expected 1 or more, nearest 1"}));
+  if (l.kind.empty()) refuse_entry_of_model(at + ".kind", "is empty; expected a name, such as \"moe\"");
+  if (l.count == 0) refuse_entry_of_model(at + ".count", "is 0; expected 1 or more, nearest 1");
   require_number(l.forward, at + ".forward");
   require_number(l.backward_input, at + ".backward_input");
   require_number(l.backward_weight, at + ".backward_weight");
@@ -177,77 +193,78 @@ inline void require_layer(const layer& l, const std::string& at) {
   require_number(l.weights, at + ".weights");
   require_number(l.message, at + ".message");
   if (const backward_times t = l.backward_times(); t.input < 0 || t.weight < 0)
-    throw schedule_error(
-        concat({"model: ", at, ".backward is ", t.whole, ", less than its ",
-                t.input < 0 ? "backward_weight" : "backward_input", "; nearest ", t.input < 0 ? t.weight : t.input}));
+    refuse_entry_of_model(at + ".backward", concat({"is ", t.whole, ", less than its ",
+                                                    t.input < 0 ? "backward_weight" : "backward_input", "; nearest ",
+                                                    t.input < 0 ? t.weight : t.input}));
   if (l.kept_input > l.kept)
-    throw schedule_error(concat(
-        {"model: ", at, ".kept_input is ", l.kept_input, ", more than kept, of which it is a part; nearest ", l.kept}));
+    refuse_entry_of_model(at + ".kept_input",
+                          concat({"is ", l.kept_input, ", more than kept, of which it is a part; nearest ", l.kept}));
 }
 
-// Whether two entries price the same two layers.
-inline bool same_layers(const layer_pair& a, const layer_pair& b) {
-  const bool straight = a.passes.first == b.passes.first && a.passes.second == b.passes.second && a.kinds == b.kinds;
-  const bool swapped = a.passes.first == b.passes.second && a.passes.second == b.passes.first &&
-                       a.kinds[0] == b.kinds[1] && a.kinds[1] == b.kinds[0];
-  return straight || swapped;
+// The two layers that an entry prices, the same for entries of the same two.
+using layers_of_pair = std::pair<std::pair<pass, std::string_view>, std::pair<pass, std::string_view>>;
+inline layers_of_pair layers_of(const layer_pair& p) {
+  const std::pair a(p.passes.first, std::string_view(p.kinds[0])), b(p.passes.second, std::string_view(p.kinds[1]));
+  return a < b ? layers_of_pair(a, b) : layers_of_pair(b, a);
+}
+
+inline std::string did_you_mean(std::string_view kind, const std::set<std::string_view>& known) {
+  const std::string_view near = nearest_name(kind, known);
+  return near.empty() ? std::string() : concat({"; did you mean \"", near, "\"?"});
 }
 
 inline void require_pairs_of(const model& m) {
-  const auto known = [&](const std::string& kind) {
-    for (const layer& l : m.layers)
-      if (l.kind == kind) return true;
-    return false;
-  };
+  std::set<std::string_view> known;
+  for (const layer& l : m.layers) known.insert(l.kind);
+  std::map<layers_of_pair, std::size_t> seen;
   for (std::size_t i = 0; i < m.pairs.size(); ++i) {
     const layer_pair& p = m.pairs[i];
     const std::string at = concat({"pairs[", i, "]"});
     if (p.passes.first == pass::none || p.passes.second == pass::none)
-      throw schedule_error(concat({"model: ", at, " has no two passes; expected ", pass_pair_expected}));
+      refuse_entry_of_model(at, concat({"has no two passes; expected ", pass_pair_expected}));
     require_number(p.time, at + ".time");
     for (const std::string& kind : p.kinds)
-      if (!known(kind))
-        throw schedule_error(concat({"model: ", at, " names the kind \"", kind, "\", which no layer has"}));
-    for (std::size_t before = 0; before < i; ++before)
-      if (same_layers(m.pairs[before], p))
-        throw schedule_error(concat({"model: ", at, " prices what pairs[", before, "] prices; expected one price"}));
+      if (!known.contains(kind))
+        refuse_entry_of_model(at,
+                              concat({"names the kind \"", kind, "\", which no layer has", did_you_mean(kind, known)}));
+    if (const auto [first, is_new] = seen.emplace(layers_of(p), i); !is_new)
+      refuse_entry_of_model(at, concat({"prices what pairs[", first->second, "] prices; expected one price"}));
   }
 }
 
 inline void require_links_of(const model& m) {
+  std::map<std::pair<std::optional<std::uint32_t>, std::optional<std::uint32_t>>, std::size_t> seen;
   for (std::size_t i = 0; i < m.links.size(); ++i) {
     const model_link& l = m.links[i];
     const std::string at = concat({"links[", i, "]"});
     if (l.from.has_value() != l.to.has_value())
-      throw schedule_error(
-          concat({"model: ", at, " has \"", l.from ? "from" : "to", "\" alone; expected both or none"}));
+      refuse_entry_of_model(at, concat({"has \"", l.from ? "from" : "to", "\" alone; expected both or none"}));
     if (l.from && *l.from == *l.to)
-      throw schedule_error(concat({"model: ", at, " is from rank ", *l.from, " to itself; expected two ranks"}));
+      refuse_entry_of_model(at, concat({"is from rank ", *l.from, " to itself; expected two ranks"}));
     require_number(l.latency, at + ".latency");
     if (l.bandwidth) require_positive(*l.bandwidth, at + ".bandwidth");
-    for (std::size_t before = 0; before < i; ++before)
-      if (m.links[before].from == l.from && m.links[before].to == l.to)
-        throw schedule_error(
-            concat({"model: ", at, " is for the ranks of links[", before, "]; expected one link for a pair"}));
+    if (const auto [first, is_new] = seen.emplace(std::pair(l.from, l.to), i); !is_new)
+      refuse_entry_of_model(at,
+                            concat({"is for the ranks of links[", first->second, "]; expected one link for a pair"}));
   }
 }
 
 }  // namespace detail
 
-/// @throws schedule_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
+/// @throws model_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
 /// a speed, bandwidth or length is 0, a backward is shorter than its one given half, kept_input is more than kept, a pair
-/// names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear in the layers,
-/// quadratic in pairs and links.
+/// names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear, but for a logarithm of the
+/// pairs and links.
 inline void check(const model& m) {
   using detail::concat;
-  if (m.layers.empty()) throw schedule_error("model: there are no layers; expected at least 1");
+  if (m.layers.empty()) throw model_error("layers", "there are no layers; expected at least 1");
   std::size_t layers = 0;
   for (std::size_t i = 0; i < m.layers.size(); ++i) {
     detail::require_layer(m.layers[i], concat({"layers[", i, "]"}));
     layers += m.layers[i].count;
     if (layers > max_layers)
-      throw schedule_error(
-          concat({"model: layers[", i, "].count makes more than ", max_layers, " layers; expected at most as many"}));
+      detail::refuse_entry_of_model(concat({"layers[", i, "].count"}),
+                                    concat({"makes more than ", max_layers, " layers; expected at most as many"}));
   }
   detail::require_pairs_of(m);
   for (std::size_t i = 0; i < m.ranks.size(); ++i) {

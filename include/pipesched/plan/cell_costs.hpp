@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -149,7 +150,7 @@ inline stage_costs with_planned_pairs(stage_costs costs, const std::vector<std::
   costs.check(where.stages());
   const auto together = detail::stages_together(where);
   detail::pair_plans plans(stages, options.cell);
-  std::vector<pair_time> planned;
+  keyed_list<pair_time> planned;
   for (const pass_pair& passes : options.pairs.pairs())
     for (const auto& [a, b] : together) {
       if (passes.first == passes.second && a > b) continue;  // the same cells as of b and a
@@ -159,10 +160,8 @@ inline stage_costs with_planned_pairs(stage_costs costs, const std::vector<std::
                          .stages = std::array{a, b},
                          .time = std::min(plans.length(a, passes.first, b, passes.second), alone)});
     }
-  std::erase_if(costs.pairs, [&](const pair_time& old) {
-    return std::any_of(planned.begin(), planned.end(), [&](const pair_time& p) { return detail::same_cells(old, p); });
-  });
-  costs.pairs.insert(costs.pairs.end(), planned.begin(), planned.end());
+  costs.pairs.erase_if([&](const pair_time& old) { return planned.find(key_of(old)) != nullptr; });
+  for (const pair_time& p : planned) costs.pairs.push_back(p);
   return costs;
 }
 
@@ -198,10 +197,9 @@ inline model with_planned_pairs(model m, const std::vector<layer_tasks>& kinds, 
                            .passes = passes,
                            .time = std::min(plans.length(a, passes.first, b, passes.second) / options.layers, alone)});
       }
-  std::erase_if(m.pairs, [&](const layer_pair& old) {
-    return std::any_of(planned.begin(), planned.end(),
-                       [&](const layer_pair& p) { return detail::same_layers(old, p); });
-  });
+  std::set<detail::layers_of_pair> priced;
+  for (const layer_pair& p : planned) priced.insert(detail::layers_of(p));
+  std::erase_if(m.pairs, [&](const layer_pair& old) { return priced.contains(detail::layers_of(old)); });
   m.pairs.insert(m.pairs.end(), planned.begin(), planned.end());
   return m;
 }

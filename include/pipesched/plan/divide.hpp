@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
@@ -41,6 +42,7 @@ struct division {
   double lower_bound = 0;                ///< for all partitions of the placement
   lower_bound_result partition_bound{};  ///< for this one
   bool fits = true;                      ///< fits() for the memory of the model's ranks
+  bool uniform_fits = true;              ///< the same for uniform_partition()
   std::uint64_t evaluations = 0;
 };
 
@@ -55,9 +57,9 @@ inline division divide(const model& m, const placement& where, const partition_s
   d.schedule = make(d.costs);
   d.makespan = search.makespan(), d.uniform_makespan = search.uniform_makespan();
   const schedule_class of = schedule_class_of(d.schedule);
-  d.lower_bound = partition_bound(m, where, d.schedule.micro, of).bound();
-  d.partition_bound = pipesched::lower_bound(where, d.schedule.micro, d.costs, of);
-  d.fits = search.fits(), d.evaluations = search.evaluations();
+  d.lower_bound = partition_bound(m, d.schedule, of).bound();
+  d.partition_bound = pipesched::lower_bound(d.schedule, d.costs);
+  d.fits = search.fits(), d.uniform_fits = search.uniform_fits(), d.evaluations = search.evaluations();
   return d;
 }
 
@@ -65,13 +67,23 @@ inline division divide(const model& m, const placement& where, const partition_s
 
 /// The best partition found for a schedule, whose order is kept: by simulated makespan, under the memory of the model's
 /// ranks. Never worse than uniform_partition(), if that fits; where nothing that fits is found, `fits` is false and the bytes
-/// beyond the memories are the fewest found. Deterministic. Method: a layer moves from one stage to another as long as
-/// that is better, from the uniform partition, a balanced one, and places near the best.
+/// beyond the memories are the fewest found. Deterministic. Method: if there are fewer partitions than
+/// evaluations, all are tried; else a layer moves from one stage to another as long as that is better, from the uniform partition,
+/// a balanced one, and places near the best.
 /// @throws schedule_error as require_valid(), check() and costs_of() do
 inline division divide(const model& m, const schedule& s, const divide_limits& limits = {}) {
   require_valid(s);
   return detail::divide(
       m, s.placement, [&](const stage_costs&) { return s; }, false, limits);
+}
+
+/// The same for schedules that depend on the costs: `make` is called for every partition. For what is done to the schedule of a
+/// family, such as recompute() and place_recompute(), so that the partition is the best one for what will run.
+/// @param make  returns a valid schedule on the placement for the costs of a partition
+/// @throws schedule_error as check(), costs_of() and `make` do
+inline division divide(const model& m, const placement& where, const std::function<schedule(const stage_costs&)>& make,
+                       const divide_limits& limits = {}) {
+  return detail::divide(m, where, make, true, limits);
 }
 
 /// The same for a family. One that takes costs is made anew for every partition.

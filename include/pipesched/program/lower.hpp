@@ -4,10 +4,9 @@
 // Lowering: from a schedule to a program, in passes.
 //
 //   route      the messages of every channel, in order             detail/routing.hpp
-//   depths     the buffers of every channel                        detail/ordering.hpp
-//   order      the place of every receive among a rank's cells     detail/ordering.hpp
-//   emit       the actions, and the slots of activations,          detail/emit.hpp
-//              contexts and buffers                                detail/slots.hpp
+//   depths     the buffers of every channel                        detail/depths.hpp
+//   emit       the actions of every rank in their order, and the   detail/emit.hpp
+//              slots of activations, contexts and buffers          detail/slots.hpp
 
 #include <algorithm>
 #include <array>
@@ -16,8 +15,8 @@
 
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
+#include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/emit.hpp"
-#include "pipesched/program/detail/ordering.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -75,11 +74,11 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
             .actions = rows<action>::for_overwrite(routing.actions()),
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
-  const detail::ordering order = detail::set_depths_and_order(p.channels, s, routing, options.depth);
-  if (!order.finished()) require_valid(s);  // throws: the schedule has a cycle of several ranks
-  detail::emission emission(routing, order, p);
+  const detail::depth_trial depths = detail::set_depths(p.channels, s, routing, options.depth);
+  if (!depths.finished()) require_valid(s);  // throws: the schedule has a cycle of several ranks
+  detail::emission emission(routing, depths, p);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emission.run(rank);
-  for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = order.receive_buffers(c);
+  for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = depths.receive_buffers(c);
   return p;
 }
 
@@ -90,7 +89,8 @@ inline program lower(const schedule& s, const lower_options& options, verified_t
 /// Linear in the numbers of ops, stages and ranks, times the number of rounds in which channels get more buffers.
 inline program lower(const schedule& s, const lower_options& options = {}) {
   detail::require_empty(detail::verifier(s, 1).run_without_cycles());
-  return lower(s, options, verified);  // finds cycles by itself: of several ranks in its order, within one in its slots
+  return lower(s, options,
+               verified);  // finds cycles by itself: of several ranks by its depths, within one by its slots
 }
 
 }  // namespace pipesched

@@ -57,8 +57,8 @@ class job {
         if (positions_.stalls(process)) fail(nothing_moved(positions_.all()[process].place));
         return true;
       case frame::failure: fail(std::move(f.text)); return true;
-      case frame::leave: end(process, member::left); break;
-      case frame::end: end(process, member::lost); break;
+      case frame::leave: end(process, false); break;
+      case frame::end: end(process, true); break;
       case frame::greeting: break;
     }
     if (std::ranges::none_of(members_, [](const member& m) { return m.is == member::present; }))
@@ -68,7 +68,7 @@ class job {
 
  private:
   struct member {
-    enum state : char { absent, present, left, lost } is = absent;
+    enum state : char { absent, present, gone } is = absent;
     sender send{};
     bool takes_part = false;  // in the exchange in progress
     std::string result{};     // of that exchange for this process, as far as it is known
@@ -86,26 +86,24 @@ class job {
     complete_exchange();
     return true;
   }
-  // Sends the results once every process has taken part. Fails if one that has left will not.
+  // Sends the results once every process has taken part. Fails if one that has gone will not.
   void complete_exchange() {
     const auto waits = [](const member& m) { return m.takes_part; };
     if (std::ranges::all_of(members_, waits)) {
       for (member& m : members_) m.takes_part = false, m.send({frame::exchange, std::exchange(m.result, {})});
     } else if (std::ranges::any_of(members_, waits)) {
       for (std::uint32_t r = 0; r < members_.size(); ++r)
-        if (members_[r].is == member::left && !members_[r].takes_part)
+        if (members_[r].is == member::gone && !members_[r].takes_part)
           fail(concat({"process ", r, " has left, and others wait for it"}));
     }
   }
-  void end(std::uint32_t process, member::state how) {
+  void end(std::uint32_t process, bool lost) {
     if (members_[process].is != member::present) return;
-    members_[process].is = how;
+    members_[process].is = member::gone;
     const std::string place = positions_.all()[process].place;
     positions_.forget(process);
-    if (how == member::lost)
-      fail(concat({"process ", process, " is gone", place.empty() ? "" : ", last seen as ", place}));
-    else
-      complete_exchange();
+    if (lost) fail(concat({"process ", process, " is gone", place.empty() ? "" : ", last seen as ", place}));
+    complete_exchange();
   }
   void fail(std::string cause) {
     if (failure_.is_known()) return;

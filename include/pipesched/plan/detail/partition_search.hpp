@@ -21,9 +21,10 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/rank_work.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
-#include "pipesched/simulate/lower_bound.hpp"
+#include "pipesched/simulate/detail/bounds.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -47,7 +48,8 @@ class partition_search {
     random_numbers random(seed);
     best_ = uniform_partition(m_, where_.stages());
     best_score_ = *evaluate(best_, {});
-    uniform_makespan_ = best_score_.makespan;
+    uniform_makespan_ = best_score_.makespan, uniform_fits_ = best_score_.excess == 0;
+    if (partitions(evaluations) < evaluations) return try_all();
     descend(best_, best_score_);
     start(balanced());
     while (!spent() && sums_.layers().size() > 1 && where_.stages() > 1) start(near(best_, random));
@@ -56,6 +58,7 @@ class partition_search {
   const partition& best() const { return best_; }
   double makespan() const { return best_score_.makespan; }
   double uniform_makespan() const { return uniform_makespan_; }
+  bool uniform_fits() const { return uniform_fits_; }
   bool fits() const { return best_score_.excess == 0; }
   std::uint64_t evaluations() const { return evaluations_; }
 
@@ -75,28 +78,71 @@ class partition_search {
     const stage_costs costs = sums_(p);
     if (than && than->excess == 0) {
       ++spent_;
-      if (lower_bound(where_, times_->schedule.micro, costs, class_).makespan > than->makespan) return std::nullopt;
+      if (bound_of(costs) > than->makespan) return std::nullopt;
     }
     if (!times_ || anew_) {
       times_ = simulate(make_(costs), costs);
-      class_ = schedule_class_of(times_->schedule);
+      look_at_schedule();
     } else {
       simulate_again(*times_, costs);
     }
     spent_ += price, ++evaluations_;
-    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares_of_work(costs)};
+    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares(costs)};
   }
 
-  double squares_of_work(const stage_costs& costs) const {
-    std::vector<double> work(where_.ranks(), 0);
-    for (std::uint32_t replica = 0; replica < where_.replicas(); ++replica)
-      for (std::uint32_t s = 0; s < where_.stages(); ++s) {
-        const std::uint16_t rank = where_.rank_of_stage(replica)[s];
-        work[rank] += (costs.forward[s] + costs.backward[s]) / costs.speed_of(rank);
-      }
-    double sum = 0;
-    for (const double w : work) sum += w * w;
-    return sum;
+  // Of all schedules with the cells of the one looked at last, which recompute what it recomputes if that is always the same.
+  double bound_of(const stage_costs& costs) const {
+    check_costs(costs, where_.stages(), where_.ranks(), times_->schedule.micro);
+    bounds all(where_, times_->schedule.micro, costs, class_);
+    if (class_.recompute && !anew_) all.add_recompute(times_->schedule);
+    return all.best().makespan;
+  }
+  // The number of partitions, or `most` if there are as many or more.
+  std::uint64_t partitions(std::uint64_t most) const {
+    const double stages = where_.stages(), layers = static_cast<double>(sums_.layers().size());
+    double number = 1;  // layers + stages - 1 over stages - 1
+    for (double k = 1; k < stages && number < static_cast<double>(most); ++k) number *= (layers + k) / k;
+    return number < static_cast<double>(most) ? static_cast<std::uint64_t>(number + 0.5) : most;
+  }
+  // The layers move from the last stage to the first, as in a counter.
+  void try_all() {
+    partition p{.layers = std::vector<std::uint32_t>(where_.stages(), 0)};
+    p.layers.back() = static_cast<std::uint32_t>(sums_.layers().size());
+    for (bool more = true; more;) {
+      const std::optional<score> there = evaluate(p, best_score_);
+      if (there && *there < best_score_) best_ = p, best_score_ = *there;
+      more = next(p);
+    }
+  }
+  static bool next(partition& p) {
+    std::size_t last = p.stages() - 1;  // the last stage that is not empty
+    while (last > 0 && p.layers[last] == 0) --last;
+    if (last == 0) return false;
+    const std::uint32_t rest = std::exchange(p.layers[last], 0);
+    ++p.layers[last - 1], p.layers.back() = rest - 1;
+    return true;
+  }
+
+  // Work of a stage for one micro-batch, on average over all micro-batches.
+  double work_of(std::uint32_t s, double forward, const backward_times& backward, double recompute) const {
+    const stage_backward has = class_.backward.empty() ? stage_backward::full : class_.backward[s];
+    const double back = has == stage_backward::full    ? backward.whole
+                        : has == stage_backward::input ? backward.input
+                                                       : 0;
+    return forward + (class_.forward_only ? 0 : back) + recomputed_[s] * recompute;
+  }
+  double squares(const stage_costs& costs) const {
+    return squares_of_work(where_, costs, [&](std::uint32_t s) {
+      return work_of(s, costs.forward[s], costs.backward_times(s), costs.recompute[s]);
+    });
+  }
+  void look_at_schedule() {
+    const schedule& s = times_->schedule;
+    class_ = schedule_class_of(s);
+    recomputed_.assign(s.stages(), 0);
+    if (!class_.recompute) return;
+    for (const cell& c : s.cells.all())
+      for (const op o : c) recomputed_[o.stage] += recomputes(o.pass) ? 1.0 / s.micro : 0;
   }
   double excess(const stage_costs& costs) {
     if (memory_.empty()) return 0;
@@ -129,14 +175,27 @@ class partition_search {
     if (now < best_score_) best_ = std::move(p), best_score_ = now;
   }
 
-  // Each stage ends where the work in front comes nearest to its part of all work.
+  // Each stage ends where the work in front comes nearest to its part of all work, which is the larger the faster the stage is.
   partition balanced() const {
+    double forward = 0, recompute = 0;
+    backward_times backward{0, 0, 0};
     std::vector<double> work{0};
-    for (const layer& l : sums_.layers()) work.push_back(work.back() + l.forward + l.backward_times().whole);
+    for (const layer& l : sums_.layers()) {
+      const backward_times t = l.backward_times();
+      forward += l.forward, recompute += duration_of(l, pass::recompute);
+      backward.whole += t.whole, backward.input += t.input;
+      work.push_back(work.back() + l.forward + (class_.forward_only ? 0 : t.whole));
+    }
+    std::vector<double> fast{0};  // sums over the first stages
+    for (std::uint32_t s = 0; s < where_.stages(); ++s) {
+      const double takes = work_of(s, forward, backward, recompute);
+      const double speed = rank_at(m_, where_.rank_of_stage(0)[s]).speed;
+      fast.push_back(fast.back() + (takes > 0 && work.back() > 0 ? speed * work.back() / takes : 1));
+    }
     partition p;
     std::size_t begin = 0;
     for (std::size_t s = 1; s <= where_.stages(); ++s) {
-      const double part = work.back() * static_cast<double>(s) / static_cast<double>(where_.stages());
+      const double part = work.back() * fast[s] / fast.back();
       std::size_t end = s == where_.stages() ? work.size() - 1 : begin;
       while (end + 1 < work.size() && work[end + 1] - part < part - work[end]) ++end;
       p.layers.push_back(static_cast<std::uint32_t>(end - begin));
@@ -163,10 +222,12 @@ class partition_search {
   std::optional<timeline> times_;              // of the partition looked at last
   std::optional<pipesched::program> program_;  // of its schedule, where memory is limited
   schedule_class class_;
+  std::vector<double> recomputed_;  // by stage: the part of the micro-batches that it recomputes
   std::uint64_t budget_ = 0, spent_ = 0, evaluations_ = 0;
   partition best_;
   score best_score_;
   double uniform_makespan_ = 0;
+  bool uniform_fits_ = true;
 };
 
 }  // namespace pipesched::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Emission, the last pass of lower(): the slots and actions of one rank, from the order of its receives and cells.
+// Emission, the last pass of lower(): the actions of one rank in their order, and its slots.
 
 #include <algorithm>
 #include <array>
@@ -12,40 +12,27 @@
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
-#include "pipesched/program/detail/ordering.hpp"
+#include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/detail/slots.hpp"
 #include "pipesched/program/program.hpp"
 
 namespace pipesched::detail {
 
+/// A receive is posted as soon as a buffer of its channel is free, at the latest before the cell that needs its message.
 class emission {
  public:
-  emission(const message_routing& routing, const ordering& order, program& p)
-      : routing_(routing), order_(order), slots_(routing, order, p), p_(p) {
-    for (std::uint32_t c = 0; c < p.channels.size(); ++c) next_received_.push_back(routing.messages(c).data());
-  }
+  emission(const message_routing& routing, const depth_trial& depths, program& p)
+      : routing_(routing), slots_(routing, depths, p), p_(p) {}
 
   void run(std::uint32_t rank) {
     slots_.start(rank);
-    row_ = p_.schedule[rank], slots_of_row_ = p_.slots[rank];
     next_action_ = p_.actions[rank].data();
-    next_sent_after_ = next_sent_gradient_ = 0;
+    next_sent_gradient_ = 0;
     reductions_.clear(), gradients_.clear();
-    std::uint32_t cell = 0;
-    const std::span<const std::uint32_t> steps = order_.steps(rank);
-    for (auto step = steps.begin(); step != steps.end();) {
-      if (*step < ordering::run_cell) {
-        emit_receive(*step++);
-        continue;
-      }
-      std::array<op_channels, 2> channels;
-      for (std::size_t k = 0; k < row_[cell].size(); ++k) channels[k] = routing_.channels_of(rank, row_[cell][k]);
-      slots_.run_cell(row_[cell], {channels.data(), row_[cell].size()}, slots_of_row_[cell]);
-      emit({.kind = action_kind::compute, .index = cell});
-      for (std::uint32_t receives = *step++ - ordering::run_cell; receives > 0; --receives) emit_receive(*step++);
-      emit_sends(rank, cell++, channels);
-    }
+    for (const std::uint32_t c : routing_.channels_at(rank))
+      if (p_.channels[c].to == rank) emit_receives(c);
+    run_cells(rank);
     exchange_gradients(rank);
     slots_.finish(rank);
     // Weight gradients have the buffers after those of tensors, which are counted only now.
@@ -55,30 +42,48 @@ class emission {
   }
 
  private:
+  void run_cells(std::uint32_t rank) {
+    const std::span<const cell> row = p_.schedule[rank];
+    const std::span<std::array<op_slots, 2>> slots = p_.slots[rank];
+    const rank_needs all = routing_.needs(rank);
+    std::span<const sent_exchange> next = routing_.sent_after(rank);
+    for (std::uint32_t i = 0; i < row.size(); ++i) {
+      const auto both = all[row[i]];
+      const std::span needs(both.data(), row[i].size());
+      slots_.run_cell(row[i], needs, slots[i], [this](std::uint32_t channel) { return emit_receive(channel, true); });
+      emit({.kind = action_kind::compute, .index = i});
+      for (const op_needs* of : needs)
+        if (of->input < local_channel) emit_receives(of->input);
+      for (std::size_t k = 0; k < needs.size(); ++k)
+        if (const std::uint32_t channel = needs[k]->output; channel < local_channel)
+          emit({.kind = action_kind::send,
+                .what = product_of(row[i][k]),
+                .channel = channel,
+                .buffer = slots[i][k].output});
+      for (; !next.empty() && next[0].cell == i; next = next.subspan(1)) emit_send(next[0].what);
+    }
+  }
+
   void emit(const action& a) { *next_action_++ = a; }
   void emit_gradient(const action& a) {
     gradients_.push_back(next_action_);
     emit(a);
   }
 
-  void emit_receive(std::uint32_t channel) {
-    const tensor_id what = *next_received_[channel]++;
-    const std::uint32_t buffer = slots_.receive(channel, what);
-    if (what.kind == tensor_kind::weight_gradient) {
-      reductions_.push_back({channel, buffer});
+  // The receives of all messages for which there is a buffer.
+  void emit_receives(std::uint32_t channel) {
+    while (emit_receive(channel)) {
+    }
+  }
+  bool emit_receive(std::uint32_t channel, bool new_buffer = false) {
+    const auto next = slots_.receive(channel, new_buffer);
+    if (!next) return false;
+    if (next->what.kind == tensor_kind::weight_gradient) {
+      reductions_.push_back({channel, next->buffer});
       gradients_.push_back(next_action_);
     }
-    emit({.kind = action_kind::receive, .what = what, .channel = channel, .buffer = buffer});
-  }
-  void emit_sends(std::uint32_t rank, std::uint32_t cell, const std::array<op_channels, 2>& channels) {
-    const pipesched::cell& c = row_[cell];
-    for (std::size_t k = 0; k < c.size(); ++k)
-      if (const std::uint32_t channel = channels[k].output; channel < local_channel)
-        emit({.kind = action_kind::send,
-              .what = product_of(c[k]),
-              .channel = channel,
-              .buffer = slots_of_row_[cell][k].output});
-    routing_.for_each_sent_after(rank, cell, next_sent_after_, [&](const gradient_exchange& e) { emit_send(e); });
+    emit({.kind = action_kind::receive, .what = next->what, .channel = channel, .buffer = next->buffer});
+    return true;
   }
   void emit_send(const gradient_exchange& e) {
     const std::uint32_t channel = routing_.channel_between(e.from, e.to);
@@ -119,16 +124,11 @@ class emission {
   }
 
   const message_routing& routing_;
-  const ordering& order_;
   slot_allocation slots_;
   program& p_;
-  std::vector<const tensor_id*> next_received_;  // by channel
 
   // Of the rank:
-  std::span<const cell> row_;
-  std::span<std::array<op_slots, 2>> slots_of_row_;
   action* next_action_ = nullptr;
-  std::size_t next_sent_after_ = 0;
   std::uint32_t next_sent_gradient_ = 0;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> reductions_;  // channel and number of received weight gradients
   std::vector<action*> gradients_;                                   // with a weight gradient in a buffer

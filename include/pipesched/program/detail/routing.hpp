@@ -17,19 +17,34 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/program/program.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched::detail {
-
-/// The passes that read or make tensors of neighbouring stages.
-inline constexpr std::array passes_with_tensors = {pass::forward, pass::backward, pass::backward_input,
-                                                   pass::recompute_backward, pass::recompute_backward_input};
 
 /// The channel of a tensor that stays on its rank.
 inline constexpr std::uint32_t local_channel = no_slot - 1;
 
-/// The channels of what an op reads and writes: local_channel if that stays on its rank, no_slot if there is nothing.
-struct op_channels {
+/// Needs that all ops of a rank's chunk and one pass share. The channels of what they read and write are local_channel if
+/// that stays on its rank, no_slot if there is nothing.
+struct op_needs {
   std::uint32_t input = no_slot, output = no_slot;
+  std::size_t inputs = 0, outputs = 0;                   // places of the numbers of micro-batch 0
+  bool takes_activation = false, takes_context = false;  // slots, before it runs
+  bool frees_activation = false, frees_context = false;  // after it
+};
+
+/// The needs of a rank's ops.
+class rank_needs {
+ public:
+  using by_pass = std::array<op_needs, std::size(pass_table)>;
+  explicit rank_needs(const by_pass* chunks) : chunks_(chunks) {}
+  /// Of both ops of a cell. A second op that the cell does not have needs nothing.
+  std::array<const op_needs*, 2> operator[](const cell& c) const { return {&of(c[0]), &of(c[1])}; }
+
+ private:
+  const op_needs& of(op o) const { return chunks_[o.chunk][static_cast<std::size_t>(o.pass)]; }
+
+  const by_pass* chunks_;
 };
 
 /// Rank `to` receives the weight gradient of `stage` from rank `from` and adds it to that of its `own` stage.
@@ -38,6 +53,11 @@ struct gradient_exchange {
   std::uint16_t stage, own;
   std::uint8_t chunk, own_chunk;  // of `stage` at `from`, of `own` at `to`
   std::uint16_t round = 0;        // of tied stages: what is sent is the sum of all rounds before
+};
+/// A weight gradient that is sent after a cell.
+struct sent_exchange {
+  std::size_t cell;
+  gradient_exchange what;
 };
 
 class message_routing {
@@ -52,34 +72,32 @@ class message_routing {
         replicas_(s.pp()),
         tied_(s.pp()) {
     find_exchanges(tied);
-    find_neighbours();
+    find_needs();
     for (std::uint32_t rank = 0; rank < s.pp(); ++rank) route_outputs(rank);
     for (std::size_t c = 0; c < channels_.size(); ++c)
-      channels_[c].messages = static_cast<std::uint32_t>(messages_[c].size());
+      channels_[c].messages = static_cast<std::uint32_t>(contents_[c].messages.size());
   }
 
   /// All channels with their numbers of messages; their buffers are not set yet.
   const std::vector<channel>& channels() const { return channels_; }
-  std::span<const tensor_id> messages(std::uint32_t channel) const { return messages_[channel]; }
+  std::span<const tensor_id> messages(std::uint32_t channel) const { return contents_[channel].messages; }
   /// Number of activations and gradients in a channel.
-  std::uint32_t tensors(std::uint32_t channel) const { return channels_[channel].messages - exchanges_[channel]; }
-  /// Number of the first weight gradient in a channel; no_slot if it has none.
-  std::uint32_t first_exchange(std::uint32_t channel) const { return first_exchange_[channel]; }
+  std::uint32_t tensors(std::uint32_t channel) const { return contents_[channel].tensors; }
+  /// The weight gradients among the messages of a channel: their numbers, ascending.
+  std::span<const std::uint32_t> exchanges(std::uint32_t channel) const { return contents_[channel].exchanges; }
   /// 2 if a cell sends two messages into the channel, else 1.
-  std::uint32_t min_send_buffers(std::uint32_t channel) const { return min_send_buffers_[channel]; }
-  op_channels channels_of(std::uint32_t rank, op o) const { return route(rank, o.chunk, o.pass).channels; }
-  /// The number of an op's input in its channel. @pre it comes from another rank
-  std::uint32_t number_of_input(std::uint32_t rank, op o) const {
-    return numbers_[route(rank, o.chunk, o.pass).inputs + o.micro];
+  std::uint32_t min_send_buffers(std::uint32_t channel) const { return contents_[channel].min_send_buffers; }
+  rank_needs needs(std::uint32_t rank) const { return rank_needs(needs_.data() + first_stage_[rank]); }
+  /// The number of an op's input among the activations and gradients of its channel. @pre it comes from another rank
+  std::uint32_t number_of_input(const op_needs& needs, op o) const {
+    prefetch(std::span(numbers_), needs.inputs + o.micro + 16);
+    return numbers_[needs.inputs + o.micro];
   }
+  /// True if an op recomputes.
+  bool recomputes() const { return recomputes_; }
 
-  /// Calls `f(exchange)` for the weight gradients that a rank sends after a cell. Cells are asked for in order; `next` is
-  /// 0 before the first one and holds the position between calls.
-  template <typename F>
-  void for_each_sent_after(std::uint32_t rank, std::size_t cell, std::size_t& next, F&& f) const {
-    for (; next < sent_after_[rank].size() && sent_after_[rank][next].cell == cell; ++next)
-      f(sent_after_[rank][next].what);
-  }
+  /// The weight gradients that a rank sends after its cells, in their order.
+  std::span<const sent_exchange> sent_after(std::uint32_t rank) const { return sent_after_[rank]; }
   /// The weight gradients that a rank adds to those of its replicas, in the order in which the other ranks send them.
   const std::vector<gradient_exchange>& replicas(std::uint32_t rank) const { return replicas_[rank]; }
   /// The weight gradients of tied stages that a rank sends or adds, after those of all replicas.
@@ -112,78 +130,77 @@ class message_routing {
   }
 
  private:
-  struct outgoing {
-    std::size_t cell;  // after which it can be sent
-    gradient_exchange what;
-  };
-
-  // The messages of all micro-batches of a stage's replica, for one pass.
-  struct op_route {
-    op_channels channels;
-    std::size_t inputs = 0;  // their numbers, by micro-batch: a place in numbers_
+  struct contents {
+    std::vector<tensor_id> messages{};
+    std::vector<std::uint32_t> exchanges{};
+    std::uint32_t tensors = 0, min_send_buffers = 1;
   };
   static constexpr std::uint32_t unknown = no_slot - 2;  // a channel before its first message
 
-  op_route& route(std::uint32_t rank, std::uint8_t chunk, pass p) {
-    return routes_[first_stage_[rank] + chunk][static_cast<std::size_t>(p)];
-  }
-  const op_route& route(std::uint32_t rank, std::uint8_t chunk, pass p) const {
-    return routes_[first_stage_[rank] + chunk][static_cast<std::size_t>(p)];
-  }
-
-  std::size_t place_of_number(tensor_id t) const {
+  // The place of the number of micro-batch 0.
+  std::size_t place_of_numbers(tensor_id t) const {
     const std::size_t kind = t.kind == tensor_kind::gradient ? s_.stages() : 0;
-    return (kind + t.stage) * s_.micro + t.micro;
+    return (kind + t.stage) * s_.micro;
   }
 
-  // The tensors that every op has. Their channels are not known yet.
-  void find_neighbours() {
+  rank_needs::by_pass& needs_of(std::uint16_t stage, std::uint32_t replica) {
+    return needs_[first_stage_[home(stage, replica)] + chunk_of(stage, replica)];
+  }
+
+  // The tensors and slots of every op. Channels are not known yet.
+  void find_needs() {
     const std::uint32_t stages = s_.stages(), replicas = s_.placement.replicas();
     const stage_chain chain = s_.chain();
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (const std::uint16_t rank : s_.placement.rank_of_stage(replica)) ++first_stage_[rank + 1u];
     std::partial_sum(first_stage_.begin(), first_stage_.end(), first_stage_.begin());
-    routes_.resize(std::size_t{replicas} * stages);
+    needs_.resize(std::size_t{replicas} * stages);
     for (std::uint32_t replica = 0; replica < replicas; ++replica)
       for (std::uint32_t stage = 0; stage < stages; ++stage)
-        for (const pass p : passes_with_tensors) {
-          const op o{.pass = p, .stage = static_cast<std::uint16_t>(stage)};
-          op_route& r = route(home(o.stage, replica), chunk_of(o.stage, replica), p);
-          if (has_output(o, chain)) r.channels.output = unknown;
-          if (has_input(o, chain)) r.channels.input = unknown, r.inputs = place_of_number(source_of(o));
+        for (std::size_t n = 1; n < std::size(pass_table); ++n) {
+          const op o{.pass = static_cast<pass>(n), .stage = static_cast<std::uint16_t>(stage)};
+          op_needs& needs = needs_of(o.stage, replica)[n];
+          if (has_output(o, chain)) needs.output = unknown, needs.outputs = place_of_numbers(product_of(o));
+          if (has_input(o, chain)) needs.input = unknown, needs.inputs = place_of_numbers(source_of(o));
+          needs.takes_activation = o.pass == pass::forward || pipesched::recomputes(o.pass);
+          needs.takes_context = yields_input_gradient(o.pass) && s_.backward_of(stage) == stage_backward::full;
+          needs.frees_activation = s_.is_last(o);
+          needs.frees_context = yields_weight_gradient(o.pass);
         }
   }
 
   void route_outputs(std::uint32_t rank) {
     const std::span<const cell> row = s_[rank];
-    const auto* const routes = routes_.data() + first_stage_[rank];
-    std::size_t next = 0;
+    const rank_needs all = needs(rank);
+    std::span<const sent_exchange> next = sent_after_[rank];
     for (std::size_t i = 0; i < row.size(); ++i) {
-      std::uint32_t first_channel = no_slot;  // of the cell's outputs
-      for (const op o : row[i]) {
-        const std::uint32_t& channel = routes[o.chunk][static_cast<std::size_t>(o.pass)].channels.output;
-        if (channel == unknown) connect(rank, o);
+      const auto needs = all[row[i]];
+      for (std::size_t k = 0; k < row[i].size(); ++k) {
+        const op o = row[i][k];
+        recomputes_ = recomputes_ || pipesched::recomputes(o.pass);
+        if (needs[k]->output == unknown) connect(rank, o);
+        const std::uint32_t channel = needs[k]->output;
         if (channel >= local_channel) continue;
-        if (channel == first_channel) min_send_buffers_[channel] = 2;
-        first_channel = channel;
-        const tensor_id out = product_of(o);
-        numbers_[place_of_number(out)] = enqueue(channel, out);
+        contents& of = contents_[channel];
+        if (k > 0 && channel == needs[0]->output) of.min_send_buffers = 2;
+        of.messages.push_back(product_of(o));
+        numbers_[needs[k]->outputs + o.micro] = of.tensors++;
       }
-      for_each_sent_after(rank, i, next, [&](const gradient_exchange& e) { enqueue_exchange(e); });
+      for (; !next.empty() && next[0].cell == i; next = next.subspan(1)) enqueue(next[0].what);
     }
     for (const gradient_exchange& e : tied_[rank])
-      if (e.from == rank && e.to != rank) enqueue_exchange(e);
+      if (e.from == rank && e.to != rank) enqueue(e);
   }
   // Sets the channel between an op and the one that uses its output, of whatever pass both are.
   void connect(std::uint32_t rank, op o) {
     const std::uint16_t user = receiver_of(product_of(o));
     const std::uint32_t replica = s_.placement.replica_of(o.micro), peer = home(user, replica);
     const std::uint32_t channel = peer == rank ? local_channel : open_channel(rank, peer);
-    for (const pass p : passes_with_tensors)
-      if ((p == pass::forward) == (o.pass == pass::forward)) {
-        route(rank, o.chunk, p).channels.output = channel;
-        route(peer, chunk_of(user, replica), p).channels.input = channel;
-      }
+    for (std::size_t n = 1; n < std::size(pass_table); ++n) {
+      if ((static_cast<pass>(n) == pass::forward) != (o.pass == pass::forward)) continue;
+      if (std::uint32_t& output = needs_of(o.stage, replica)[n].output; output != no_slot) output = channel;
+      if (std::uint32_t& input = needs_of(user, replica)[n].input; input != no_slot) input = channel;
+    }
   }
 
   std::uint32_t open_channel(std::uint32_t from, std::uint32_t to) {
@@ -192,18 +209,13 @@ class message_routing {
     channels_.push_back({.from = static_cast<std::uint16_t>(from), .to = static_cast<std::uint16_t>(to)});
     channels_of_[from].push_back({to, channel});
     channels_at_[from].push_back(channel), channels_at_[to].push_back(channel);
-    messages_.emplace_back().reserve(std::min<std::size_t>(s_.micro, s_[from].size()));  // right for most families
-    min_send_buffers_.push_back(1), exchanges_.push_back(0), first_exchange_.push_back(no_slot);
+    contents_.emplace_back().messages.reserve(std::min<std::size_t>(s_.micro, s_[from].size()));  // for most families
     return channel;
   }
-  std::uint32_t enqueue(std::uint32_t channel, tensor_id m) {
-    messages_[channel].push_back(m);
-    return static_cast<std::uint32_t>(messages_[channel].size() - 1);
-  }
-  void enqueue_exchange(const gradient_exchange& e) {
-    const std::uint32_t channel = open_channel(e.from, e.to);
-    const std::uint32_t number = enqueue(channel, {tensor_kind::weight_gradient, e.stage, 0});
-    if (exchanges_[channel]++ == 0) first_exchange_[channel] = number;
+  void enqueue(const gradient_exchange& e) {
+    contents& of = contents_[open_channel(e.from, e.to)];
+    of.exchanges.push_back(static_cast<std::uint32_t>(of.messages.size()));
+    of.messages.push_back({tensor_kind::weight_gradient, e.stage, 0});
   }
 
   std::uint32_t home(std::uint16_t stage, std::uint32_t replica) const {
@@ -242,7 +254,8 @@ class message_routing {
         }
       }
     for (auto& of : sent_after_)
-      std::stable_sort(of.begin(), of.end(), [](const outgoing& x, const outgoing& y) { return x.cell < y.cell; });
+      std::stable_sort(of.begin(), of.end(),
+                       [](const sent_exchange& x, const sent_exchange& y) { return x.cell < y.cell; });
     for (auto& of : replicas_)
       std::stable_sort(of.begin(), of.end(), [&](const gradient_exchange& x, const gradient_exchange& y) {
         return std::pair(x.from, last_backward(x.from, x.stage)) < std::pair(y.from, last_backward(y.from, y.stage));
@@ -305,12 +318,12 @@ class message_routing {
   std::vector<channel> channels_;
   std::vector<std::vector<std::pair<std::uint32_t, std::uint32_t>>> channels_of_;  // by sender: receiver, channel
   std::vector<std::vector<std::uint32_t>> channels_at_;                            // by rank
-  std::vector<std::vector<tensor_id>> messages_;                                   // by channel
-  std::vector<std::uint32_t> min_send_buffers_, exchanges_, first_exchange_;       // by channel
-  std::vector<std::size_t> first_stage_;                                           // by rank: in routes_
-  std::vector<std::array<op_route, std::size(pass_table)>> routes_;                // by rank, chunk and pass
-  std::vector<std::uint32_t> numbers_;                           // of messages, by kind, stage and micro-batch
-  std::vector<std::vector<outgoing>> sent_after_;                // by sender, in order of cells
+  std::vector<contents> contents_;                                                 // by channel
+  std::vector<std::size_t> first_stage_;                                           // by rank: in needs_
+  std::vector<rank_needs::by_pass> needs_;                                         // by rank and chunk
+  std::vector<std::uint32_t> numbers_;  // of tensors, by kind, stage and micro-batch
+  bool recomputes_ = false;
+  std::vector<std::vector<sent_exchange>> sent_after_;           // by sender, in order of cells
   std::vector<std::vector<gradient_exchange>> replicas_, tied_;  // by receiver; by sender and receiver
 };
 

@@ -6,13 +6,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "pipesched/core/ops.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
-#include "pipesched/program/detail/ordering.hpp"
+#include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 
@@ -39,13 +40,13 @@ class number_pool {
 /// memory of one rank is used again for the next.
 class slot_allocation {
  public:
-  slot_allocation(const message_routing& routing, const ordering& order, program& p)
+  slot_allocation(const message_routing& routing, const depth_trial& depths, program& p)
       : s_(p.schedule),
         routing_(routing),
-        order_(order),
+        depths_(depths),
         p_(p),
         hosted_(hosted_stages(s_)),
-        recomputed_(s_),
+        recomputed_(s_, routing.recomputes()),
         in_(p.channels.size()),
         out_(p.channels.size()) {}
 
@@ -57,9 +58,11 @@ class slot_allocation {
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
-        channel_buffers_ += order_.receive_buffers(c) - of.receive_buffers;
-        in_[c].buffers.resize(order_.receive_buffers(c));
-        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in_[c].give(next_buffer_ + i);
+        channel_buffers_ += depths_.receive_buffers(c) - of.receive_buffers;
+        incoming& in = in_[c];
+        in.messages = routing_.messages(c);
+        in.buffers.resize(depths_.receive_buffers(c));
+        for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in.give(next_buffer_ + i);
       } else {
         out_[c] = {.first = next_buffer_, .buffers = of.send_buffers};
       }
@@ -68,21 +71,35 @@ class slot_allocation {
     channel_buffers_ += next_buffer_;
   }
 
-  /// The buffer of a channel's next message; of a weight gradient its number among those that the rank receives.
-  std::uint32_t receive(std::uint32_t channel, tensor_id what) {
-    if (what.kind == tensor_kind::weight_gradient) return reductions_++;
+  /// A message that is received, with its buffer; of a weight gradient its number among those that the rank receives.
+  struct received {
+    tensor_id what;
+    std::uint32_t buffer;
+  };
+  /// The next message of a channel if it has a buffer. @param new_buffer  whether it gets a new one otherwise
+  std::optional<received> receive(std::uint32_t channel, bool new_buffer = false) {
     incoming& in = in_[channel];
-    return buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++;
+    if (in.messages.empty()) return std::nullopt;
+    const tensor_id what = in.messages[0];
+    const bool reduces = what.kind == tensor_kind::weight_gradient;
+    if (!reduces && in.free == 0 && !new_buffer) return std::nullopt;
+    in.messages = in.messages.subspan(1);
+    if (reduces) return received{what, reductions_++};
+    return received{what, buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++};
   }
 
   /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
   void pass_over(std::uint32_t channel) { out_[channel].take(); }
 
-  /// Fills the slots of a cell, and frees those that nothing needs after it.
-  void run_cell(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
+  /// Fills the slots of a cell, and frees those that nothing needs after it. Calls `receive_next(channel)` for each message
+  /// that is to be received before the cell can run; false if no message is left.
+  template <typename Receive>
+  void run_cell(const cell& c, std::span<const op_needs* const> needs, std::array<op_slots, 2>& slots,
+                Receive&& receive_next) {
     slots = {};
-    take(c, ops, slots);
-    release(c, ops, slots);
+    for (std::size_t k = 0; k < needs.size(); ++k) take(c[k], *needs[k], slots[k], receive_next);
+    for (std::size_t k = 0; k < needs.size(); ++k) slots[k].output = take_output(c[k], needs[k]->output);
+    for (std::size_t k = 0; k < needs.size(); ++k) release(c[k], *needs[k], slots[k]);
   }
 
   /// Fills the pools of the rank.
@@ -99,8 +116,9 @@ class slot_allocation {
   }
 
  private:
-  // A ring of the receiver's free buffers of a channel, which are taken in the order in which they became free.
+  // A channel at its receiver, with a ring of free buffers, which are taken in the order in which they became free.
   struct incoming {
+    std::span<const tensor_id> messages;  // to be received
     std::vector<std::uint32_t> buffers;
     std::uint32_t first = 0, free = 0;
 
@@ -110,7 +128,7 @@ class slot_allocation {
     }
     std::uint32_t take() {
       const std::uint32_t buffer = buffers[first];
-      if (++first == buffers.size()) first = 0;
+      first = first + 1 == buffers.size() ? 0 : first + 1;
       --free;
       return buffer;
     }
@@ -122,7 +140,7 @@ class slot_allocation {
 
     std::uint32_t take() {
       const std::uint32_t buffer = first + next;
-      if (++next == buffers) next = 0;
+      next = next + 1 == buffers ? 0 : next + 1;
       return buffer;
     }
   };
@@ -141,57 +159,47 @@ class slot_allocation {
     return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void take(const cell& c, std::span<const op_channels> ops, std::array<op_slots, 2>& slots) {
-    for (std::size_t k = 0; k < ops.size(); ++k) {
-      op_slots& to = slots[k];
-      const op o = c[k];
-      stage_slots& of = slots_of(o.chunk, o.micro);
-      if (ops[k].input != no_slot) {
-        to.input = of.input[o.pass != pass::forward];
-        if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which ordering does not see
+  void take(op o, const op_needs& needs, op_slots& to, auto& receive_next) {
+    stage_slots& of = slots_of(o.chunk, o.micro);
+    if (needs.input != no_slot) {
+      const std::uint32_t& input = of.input[o.pass != pass::forward];
+      while (input == no_slot && needs.input < local_channel && receive_next(needs.input)) {
       }
-      const bool forward = o.pass == pass::forward, again = again_ && recomputes(o.pass);
-      if (forward || again) of.activation = activations_.take();
-      to.activation = of.activation;
-      if (again_ && forward && recomputed_(o)) to.kept_input = of.kept_input = kept_inputs_.take();
-      if (again) to.kept_input = of.kept_input;
-      if (yields_input_gradient(o.pass) && (all_full_ || s_.backward_of(o.stage) == stage_backward::full))
-        of.context = contexts_.take();
-      to.context = of.context;
+      if (input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
+      to.input = input;
     }
-    for (std::size_t k = 0; k < ops.size(); ++k)
-      if (ops[k].output < local_channel)
-        slots[k].output = out_[ops[k].output].take();
-      else if (ops[k].output == local_channel)
-        slots[k].output = buffer_of(product_of(c[k])) = channel_buffers_ + local_.take();
+    if (needs.takes_activation) of.activation = activations_.take();
+    if (needs.takes_context) of.context = contexts_.take();
+    to.activation = of.activation, to.context = of.context;
+    if (!routing_.recomputes() || !recomputed_(o)) return;
+    if (o.pass == pass::forward) of.kept_input = kept_inputs_.take();
+    if (needs.takes_activation) to.kept_input = of.kept_input;
   }
 
-  void release(const cell& c, std::span<const op_channels> ops, const std::array<op_slots, 2>& slots) {
-    for (std::size_t k = 0; k < ops.size(); ++k) {
-      const op_slots& of = slots[k];
-      if (ops[k].input < local_channel)
-        in_[ops[k].input].give(of.input);
-      else if (ops[k].input == local_channel)
-        local_.give(of.input - channel_buffers_);
-      const op o = c[k];
-      const bool last = yields_weight_gradient(o.pass);
-      if (last || (!all_full_ && s_.is_last(o)) || (again_ && o.pass == pass::forward && of.kept_input != no_slot))
-        activations_.give(of.activation);
-      if (again_ && recomputes(o.pass)) kept_inputs_.give(of.kept_input);
-      if (last) contexts_.give(of.context);
-    }
+  std::uint32_t take_output(op o, std::uint32_t channel) {
+    if (channel < local_channel) return out_[channel].take();
+    return channel == no_slot ? no_slot : buffer_of(product_of(o)) = channel_buffers_ + local_.take();
+  }
+
+  void release(op o, const op_needs& needs, const op_slots& slots) {
+    if (needs.input < local_channel)
+      in_[needs.input].give(slots.input);
+    else if (needs.input == local_channel)
+      local_.give(slots.input - channel_buffers_);
+    if (needs.frees_activation || (o.pass == pass::forward && slots.kept_input != no_slot))
+      activations_.give(slots.activation);
+    if (recomputes(o.pass)) kept_inputs_.give(slots.kept_input);
+    if (needs.frees_context) contexts_.give(slots.context);
   }
 
   const schedule& s_;
   const message_routing& routing_;
-  const ordering& order_;
+  const depth_trial& depths_;
   program& p_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   recomputed_ops recomputed_;
-  bool again_ = recomputed_.any();                           // some op recomputes
-  bool all_full_ = !s_.forward_only && s_.backward.empty();  // no stage is frozen
-  std::vector<incoming> in_;                                 // by channel
-  std::vector<outgoing> out_;                                // by channel
+  std::vector<incoming> in_;   // by channel
+  std::vector<outgoing> out_;  // by channel
 
   // Of the rank:
   std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;

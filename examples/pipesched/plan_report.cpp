@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// What the command plan says.
+
+#include "plan_report.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <pipesched/io/json.hpp>
+#include <pipesched/model/layout.hpp>
+#include <pipesched/model/partition.hpp>
+#include <pipesched/simulate/lower_bound.hpp>
+
+#include "inputs.hpp"
+
+namespace tool {
+
+using namespace pipesched;
+
+progress_line::progress_line() : shown_(isatty(STDERR_FILENO) != 0) {}
+progress_line::~progress_line() {
+  if (last_ >= 0) std::fputs("\r\x1b[K", stderr);
+}
+bool progress_line::operator()(const plan_progress& p, std::uint64_t evaluations) {
+  const auto part = static_cast<int>(100 * p.evaluations / static_cast<double>(evaluations));
+  if (!shown_ || part == last_) return true;
+  last_ = part;
+  std::fputs(fmt::format("\r{:3} %  makespan {:.10g}  at least {:.10g}  ", part, p.makespan, p.lower_bound).c_str(),
+             stderr);
+  return true;
+}
+
+namespace {
+
+std::string percent(double part) { return std::isfinite(part) ? fmt::format("{:.2f} %", 100 * part) : "-"; }
+double gap_of(double makespan, double bound) { return lower_bound_result{.makespan = bound}.gap(makespan); }
+
+// The numbers of the stages that recompute.
+std::vector<std::size_t> stages_of(const std::vector<bool>& recomputed) {
+  std::vector<std::size_t> stages;
+  for (std::size_t s = 0; s < recomputed.size(); ++s)
+    if (recomputed[s]) stages.push_back(s);
+  return stages;
+}
+
+std::string row_of_family(const char* what, const divided_family& f, double planned) {
+  if (f.name.empty()) return fmt::format("{:<20} {:>12}\n", what, "none fits");
+  return fmt::format("{:<20} {:>12.8g} {:>9}  {}\n", what, f.makespan, percent(1 - planned / f.makespan), f.name);
+}
+
+}  // namespace
+
+std::string row_titles() {
+  return fmt::format("{:>8} {:>12} {:>12} {:>8} {:>9} {}\n", "peak", "makespan", "at least", "gap", "gain",
+                     "over the best family");
+}
+std::string row_of(const plan_result& p) {
+  const bool known = std::isfinite(p.published_makespan);
+  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", p.peak_activations, p.makespan, p.bound.makespan,
+                     percent(p.bound.gap(p.makespan)), known ? percent(1 - p.makespan / p.published_makespan) : "-",
+                     known ? fmt::format("{} {:.8g}", p.published, p.published_makespan) : "no family fits");
+}
+
+nlohmann::ordered_json json_of(const plan_result& p) {
+  nlohmann::ordered_json j = {{"makespan", p.makespan},           {"lower_bound", p.bound.makespan},
+                              {"gap", p.bound.gap(p.makespan)},   {"evaluations", p.evaluations},
+                              {"ops_simulated", p.ops_simulated}, {"peak_activations", p.peak_activations}};
+  if (std::isfinite(p.published_makespan)) j["published"] = {{"name", p.published}, {"makespan", p.published_makespan}};
+  j["schedule"] = p.schedule;
+  return j;
+}
+
+nlohmann::ordered_json json_of(const model& m, const model_plan& p) {
+  nlohmann::ordered_json j = {{"makespan", p.plan.makespan},
+                              {"lower_bound", p.lower_bound},
+                              {"gap", gap_of(p.plan.makespan, p.lower_bound)},
+                              {"partition_bound", p.plan.bound.makespan},
+                              {"evaluations", p.evaluations},
+                              {"ops_simulated", p.ops_simulated},
+                              {"peak_activations", p.plan.peak_activations},
+                              {"partition", p.partition.layers}};
+  const placement& where = p.plan.schedule.placement;
+  if (has_layout(where) && layout_refusal(p.partition, m, where).empty())
+    j["layout"] = to_layout(p.partition, m, where);
+  if (!p.recomputed.empty()) j["recomputed"] = stages_of(p.recomputed);
+  if (!p.uniform.name.empty()) j["uniform"] = {{"name", p.uniform.name}, {"makespan", p.uniform.makespan}};
+  if (!p.divided.name.empty()) j["divided"] = {{"name", p.divided.name}, {"makespan", p.divided.makespan}};
+  for (const rank_memory& r : p.memory.ranks) j["ranks"].push_back({{"bytes", r.total()}});
+  j["schedule"] = p.plan.schedule;
+  return j;
+}
+
+std::string text_of(const model& m, const model_plan& p) {
+  const double planned = p.plan.makespan;
+  std::string text = fmt::format("{:<20} {:>12} {:>9}\n", "", "makespan", "gain");
+  text += row_of_family("uniform partition", p.uniform, planned);
+  text += row_of_family("best for a family", p.divided, planned);
+  text += fmt::format("{:<20} {:>12.8g}\n", "planned", planned);
+  text += fmt::format("{:<20} {:>12.8g} {:>9}  for any partition\n", "at least", p.lower_bound,
+                      percent(gap_of(planned, p.lower_bound)));
+  text += fmt::format("{:<20} {:>12.8g} {:>9}  for this one\n\n", "", p.plan.bound.makespan,
+                      percent(p.plan.bound.gap(planned)));
+  text += fmt::format("layers per stage: {}\n", to_string(p.partition));
+  const placement& where = p.plan.schedule.placement;
+  if (has_layout(where)) {
+    const std::string no = layout_refusal(p.partition, m, where);
+    text += no.empty() ? fmt::format("layout: {}\n", to_layout(p.partition, m, where)) : fmt::format("no {}\n", no);
+  }
+  if (!p.recomputed.empty())
+    text += fmt::format("stages that recompute: {}\n", fmt::join(stages_of(p.recomputed), ","));
+  text += fmt::format("\n{:>5} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "weights", "activations", "buffers",
+                      "bytes", "limit");
+  for (std::size_t r = 0; r < p.memory.ranks.size(); ++r) {
+    const rank_memory& of = p.memory.ranks[r];
+    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g} {:>12}\n", r, of.weights, of.activations,
+                        of.buffers, of.total(), std::isfinite(of.limit) ? fmt::format("{:.6g}", of.limit) : "none");
+  }
+  return text + fmt::format("\n{:.0f} evaluations\n\n", p.evaluations);
+}
+
+std::vector<front_point> points_of(const std::vector<pareto_point>& front) {
+  std::vector<front_point> points;
+  for (const pareto_point& p : front)
+    points.push_back({.memory = p.cap,
+                      .makespan = p.plan.makespan,
+                      .lower_bound = p.plan.bound.makespan,
+                      .published = p.plan.published,
+                      .published_makespan = p.plan.published_makespan});
+  return points;
+}
+
+}  // namespace tool

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What the command plan says: progress, tables and JSON.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <pipesched/model/model.hpp>
+#include <pipesched/plan/model_problem.hpp>
+#include <pipesched/plan/pareto.hpp>
+#include <pipesched/plan/plan.hpp>
+#include <pipesched/render/front.hpp>
+#include <string>
+#include <vector>
+
+namespace tool {
+
+/// A line on standard error that is written over, if that is a terminal.
+class progress_line {
+ public:
+  progress_line();
+  ~progress_line();
+  progress_line(const progress_line&) = delete;
+  progress_line& operator=(const progress_line&) = delete;
+
+  bool operator()(const pipesched::plan_progress& p, std::uint64_t evaluations);
+
+ private:
+  bool shown_ = false;
+  int last_ = -1;
+};
+
+/// A table of plans: peak, makespan, bound, gap, gain over the best family.
+std::string row_titles();
+std::string row_of(const pipesched::plan_result& p);
+
+nlohmann::ordered_json json_of(const pipesched::plan_result& p);
+nlohmann::ordered_json json_of(const pipesched::model& m, const pipesched::model_plan& p);
+
+/// A plan for a model: partition, recomputation, makespans, and the bytes of every rank.
+std::string text_of(const pipesched::model& m, const pipesched::model_plan& p);
+
+/// The points of a front for its picture.
+std::vector<pipesched::front_point> points_of(const std::vector<pipesched::pareto_point>& front);
+
+}  // namespace tool

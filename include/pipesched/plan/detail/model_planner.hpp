@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Partition, recomputation and order of a model's step, searched together.
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/generate/families.hpp"
+#include "pipesched/model/costs_of.hpp"
+#include "pipesched/model/model.hpp"
+#include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/partition_bound.hpp"
+#include "pipesched/plan/detail/partition_pool.hpp"
+#include "pipesched/plan/detail/published.hpp"
+#include "pipesched/plan/detail/word_portfolio.hpp"
+#include "pipesched/plan/divide.hpp"
+#include "pipesched/plan/model_problem.hpp"
+#include "pipesched/plan/plan.hpp"
+#include "pipesched/program/fits.hpp"
+#include "pipesched/program/lower.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/support/error.hpp"
+#include "pipesched/support/random_numbers.hpp"
+
+namespace pipesched::detail {
+
+// Adds up the work of several searches, of which each reports its own.
+class shared_progress {
+ public:
+  shared_progress(const std::function<bool(const plan_progress&)>& report, double lower_bound)
+      : report_(report), lower_bound_(lower_bound) {}
+
+  bool stopped() const {
+    const std::scoped_lock lock(mutex_);
+    return stopped_;
+  }
+  void charge(double evaluations) { evaluations_ += evaluations; }
+  double evaluations() const { return evaluations_; }
+
+  // The function for one search.
+  std::function<bool(const plan_progress&)> of_search() {
+    if (!report_) return {};
+    return [this, last = 0.0](const plan_progress& p) mutable {
+      const std::scoped_lock lock(mutex_);
+      shown_ += p.evaluations - std::exchange(last, p.evaluations);
+      makespan_ = std::min(makespan_, p.makespan);
+      if (!stopped_) stopped_ = !report_({.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_});
+      return !stopped_;
+    };
+  }
+
+ private:
+  const std::function<bool(const plan_progress&)>& report_;
+  double lower_bound_, evaluations_ = 0, shown_ = 0, makespan_ = std::numeric_limits<double>::infinity();
+  bool stopped_ = false;
+  mutable std::mutex mutex_;
+};
+
+class model_planner {
+ public:
+  model_planner(const model& m, const model_problem& problem, const plan_limits& limits)
+      : m_(m),
+        problem_(problem),
+        limits_(limits),
+        sums_(m, problem.placement),
+        memory_(memory_limits(m, problem.placement.ranks())),
+        random_(limits.seed),
+        total_(static_cast<double>(limits.evaluations)),
+        bound_(bound_of_all()),
+        progress_(limits.progress, bound_) {}
+
+  model_plan run() {
+    look_at_families();
+    std::vector<candidate> all = candidates();
+    halve(all);
+    take_turns();
+    if (!best_) refuse();
+    return result();
+  }
+
+ private:
+  struct candidate {
+    division_choice choice;
+    std::optional<plan_result> plan{};
+    stage_costs costs{};
+
+    double makespan() const { return plan ? plan->makespan : std::numeric_limits<double>::infinity(); }
+  };
+
+  schedule_class class_of() const {
+    const stage_costs costs = sums_(uniform_partition(m_, problem_.placement.stages()));
+    return {.pairs = limits_.pairs.value_or(costs.may_overlap()),
+            .either_order = true,
+            .forward_only = problem_.forward_only,
+            .recompute = problem_.may_recompute};
+  }
+  double bound_of_all() const {
+    const schedule shape{.name = "planned",
+                         .placement = problem_.placement,
+                         .micro = problem_.micro,
+                         .forward_only = problem_.forward_only,
+                         .cells = {}};
+    const schedule_class of = class_of();
+    return partition_bound(m_, shape, of).bound();
+  }
+  double left() const { return std::max(0.0, total_ - progress_.evaluations()); }
+
+  // Families with the uniform partition, and each with its own best.
+  void look_at_families() {
+    const placement& where = problem_.placement;
+    const partition uniform = uniform_partition(m_, where.stages());
+    const stage_costs of_uniform = sums_(uniform);
+    starts_.push_back({uniform, {}});
+    for (const family& f : families)
+      for (const schedule_params& p :
+           parameters_for(f, where, problem_.micro, problem_.forward_only, std::nullopt, std::nullopt)) {
+        if (progress_.stopped()) return;
+        try {
+          if (same_stages_on_ranks(f.place(p), where)) look_at(f, p, of_uniform);
+        } catch (const schedule_error&) {  // not for these numbers
+        }
+      }
+  }
+  void look_at(const family& f, const schedule_params& p, const stage_costs& of_uniform) {
+    family_params with = p;
+    const bool anew = f.limits.takes.contains(parameter::costs);
+    if (anew) with.costs = &of_uniform;
+    offer(f.make(with), of_uniform, uniform_);
+    const double most = total_ / 50;
+    division d = divide(
+        m_, f, p, {.evaluations = static_cast<std::uint64_t>(std::clamp<double>(most, 20, anew ? 2'000 : 20'000))});
+    progress_.charge(static_cast<double>(d.evaluations));
+    starts_.push_back({d.partition, {}});
+    if (offer(d.schedule, d.costs, divided_)) keep(std::move(d));
+  }
+  // True if the schedule is allowed, fits, and is shorter than what is kept.
+  bool offer(const schedule& s, const stage_costs& costs, divided_family& best) const {
+    const pass_pair_set allowed = limits_.pairs.value_or(costs.may_overlap());
+    for (const pass_pair p : schedule_class_of(s).pairs.pairs())
+      if (!allowed.contains(p)) return false;
+    const double makespan = last_end(simulate(s, costs, verified));
+    if (makespan >= best.makespan || !pipesched::fits(lower(s, {}, verified), costs, memory_)) return false;
+    best = {.name = std::string(s.name.view()), .makespan = makespan};
+    return true;
+  }
+  void keep(division d) {
+    const metrics m = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
+    plan_result r{.schedule = std::move(d.schedule), .makespan = d.makespan, .bound = d.partition_bound};
+    r.peak_activations = m.peak_activations;
+    take({.choice = {d.partition, {}}, .plan = std::move(r), .costs = std::move(d.costs)});
+  }
+  void take(const candidate& c) {
+    if (c.plan && (!best_ || c.makespan() < best_->makespan())) best_ = c;
+  }
+
+  // Partitions to plan for: those of the families, and others with small bounds.
+  std::vector<candidate> candidates() {
+    const double enough = 2'000;  // evaluations of a first plan
+    std::size_t size = 1;
+    while (size < 32 && 0.6 * left() > enough * static_cast<double>(2 * size * (std::bit_width(size) + 1))) size *= 2;
+    schedule_class of = class_of();
+    partition_pool pool(sums_, problem_.placement, problem_.micro, of, memory_, 2 * size);
+    for (const division_choice& c : starts_) {
+      pool.add(c);
+      if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
+    }
+    const double bounds = std::clamp(left() / 8, 100.0, 10'000.0);
+    pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
+    progress_.charge(bounds / 4);
+    std::vector<candidate> all;
+    const auto add = [&](const division_choice& c) {
+      if (std::none_of(all.begin(), all.end(), [&](const candidate& o) { return o.choice == c; })) all.push_back({c});
+    };
+    if (best_) add(best_->choice);
+    for (const auto& e : pool.entries()) {
+      if (all.size() == size) break;
+      if (e.excess == 0 || all.empty()) add(e.choice);
+    }
+    return all;
+  }
+
+  // Plans for all, then with twice the evaluations for the better half, and so on.
+  void halve(std::vector<candidate>& all) {
+    const auto rounds = static_cast<double>(std::bit_width(all.size()));
+    const double share = 0.65 * left() / rounds;
+    while (!progress_.stopped()) {
+      plan_all(all, share / static_cast<double>(all.size()));
+      std::stable_sort(all.begin(), all.end(),
+                       [](const candidate& a, const candidate& b) { return a.makespan() < b.makespan(); });
+      for (const candidate& c : all) take(c);
+      if (all.size() == 1) return;
+      all.resize((all.size() + 1) / 2);
+    }
+  }
+  void plan_all(std::vector<candidate>& all, double evaluations) {
+    std::vector<std::uint64_t> seeds;
+    for (std::size_t i = 0; i < all.size(); ++i) seeds.push_back(random_.next());
+    std::vector<double> spent(all.size(), 0);
+    run_on_threads(all.size(), limits_.threads, [&](std::size_t i) {
+      const unsigned threads = all.size() == 1 ? limits_.threads : 1;
+      if (!progress_.stopped()) spent[i] = improve(all[i], evaluations, seeds[i], threads);
+    });
+    for (const double s : spent) progress_.charge(s);
+  }
+
+  // Plans for a choice, from the plan that it has. The evaluations that it took.
+  double improve(candidate& c, double evaluations, std::uint64_t seed, unsigned threads) {
+    c.costs = sums_(c.choice.layers);
+    plan_limits limits{.pairs = limits_.pairs, .seed = seed, .threads = threads, .progress = progress_.of_search()};
+    if (c.plan) limits.starts.push_back(c.plan->schedule);
+    const plan_problem problem{.placement = problem_.placement,
+                               .micro = problem_.micro,
+                               .forward_only = problem_.forward_only,
+                               .recomputed = c.choice.recomputed};
+    std::vector<double> buffers(memory_.size(), 0);
+    double spent = 0;
+    for (int tries = 0; tries < 4; ++tries) {
+      limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations - spent));
+      if (!memory_.empty()) limits.memory.bytes = beside_weights(problem_.placement, c.costs, memory_);
+      for (std::size_t r = 0; r < buffers.size(); ++r) limits.memory.bytes[r] -= buffers[r];
+      std::optional<plan_result> found;
+      try {
+        found = pipesched::plan(problem, c.costs, limits);
+      } catch (const schedule_error&) {  // it does not fit
+        return spent;
+      }
+      spent += found->evaluations;
+      const memory_report m = pipesched::fits(lower(found->schedule, {}, verified), c.costs, memory_);
+      if (m) {
+        if (found->makespan < c.makespan()) c.plan = std::move(found);
+        return spent;
+      }
+      for (std::size_t r = 0; r < buffers.size(); ++r) buffers[r] = std::max(buffers[r], m.ranks[r].buffers);
+    }
+    return spent;
+  }
+
+  // Partition and order in turns, as long as the step gets shorter.
+  void take_turns() {
+    if (!best_) return;
+    const double share = left() / 2;
+    std::vector<division_choice> tried{best_->choice};
+    for (const double end = left() - share; left() > end && !progress_.stopped();) {
+      candidate next{.choice = mutated(best_->choice, problem_.may_recompute, random_)};
+      const bool again = std::find(tried.begin(), tried.end(), next.choice) != tried.end();
+      progress_.charge(again ? 1 : 0);
+      if (again) continue;
+      tried.push_back(next.choice);
+      if (next.choice.recomputed == best_->choice.recomputed) next.plan = carried(next.choice);
+      progress_.charge(improve(next, share / 40, random_.next(), limits_.threads));
+      take(next);
+    }
+    progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
+  }
+  // The order of the best with another partition, if it fits there.
+  std::optional<plan_result> carried(const division_choice& c) const {
+    const stage_costs costs = sums_(c.layers);
+    const schedule& s = best_->plan->schedule;
+    if (!pipesched::fits(lower(s, {}, verified), costs, memory_)) return std::nullopt;
+    const metrics m = measure(simulate(s, costs, verified), costs, verified);
+    return plan_result{.schedule = s, .makespan = m.makespan, .peak_activations = m.peak_activations};
+  }
+
+  model_plan result() {
+    model_plan r{.partition = best_->choice.layers,
+                 .recomputed = best_->choice.recomputed,
+                 .costs = best_->costs,
+                 .plan = std::move(*best_->plan),
+                 .lower_bound = bound_,
+                 .uniform = uniform_,
+                 .divided = divided_};
+    r.memory = pipesched::fits(lower(r.plan.schedule, {}, verified), r.costs, memory_);
+    r.evaluations = progress_.evaluations();
+    return r;
+  }
+  [[noreturn]] void refuse() const {
+    throw schedule_error("plan() finds no partition of the model whose step fits into the memory of the ranks");
+  }
+
+  const model& m_;
+  const model_problem& problem_;
+  const plan_limits& limits_;
+  stage_sums sums_;
+  std::vector<double> memory_;  // by rank; empty: no limits
+  random_numbers random_;
+  double total_;  // evaluations to spend
+  double bound_;
+  shared_progress progress_;
+  std::vector<division_choice> starts_;
+  divided_family uniform_, divided_;
+  std::optional<candidate> best_;
+};
+
+}  // namespace pipesched::detail

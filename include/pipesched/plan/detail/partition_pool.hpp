@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Partitions of a model that may lead to short steps, judged by their lower bounds: where a search for the best order begins.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/model/costs_of.hpp"
+#include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/rank_work.hpp"
+#include "pipesched/simulate/lower_bound.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
+#include "pipesched/support/random_numbers.hpp"
+
+namespace pipesched::detail {
+
+/// Layers per stage, and the stages that recompute; none if empty.
+struct division_choice {
+  partition layers;
+  std::vector<bool> recomputed{};
+
+  friend bool operator==(const division_choice&, const division_choice&) = default;
+};
+
+/// What the weights of a rank's stages leave of its memory. @pre one per rank
+inline std::vector<double> beside_weights(const placement& where, const stage_costs& costs,
+                                          std::vector<double> memory) {
+  for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
+    for (std::uint32_t s = 0; s < where.stages(); ++s) memory[where.rank_of_stage(replica)[s]] -= costs.weights(s);
+  return memory;
+}
+
+/// The layers of a choice moved, or one stage made to recompute or not; the same choice where nothing came of it.
+inline division_choice mutated(division_choice c, bool may_recompute, random_numbers& random) {
+  const std::size_t stages = c.layers.stages();
+  for (std::size_t moves = 1 + random.below(3); moves > 0; --moves) {
+    if (may_recompute && random.below(4) == 0) {
+      c.recomputed.resize(stages, false);
+      c.recomputed[random.below(stages)].flip();
+      if (std::find(c.recomputed.begin(), c.recomputed.end(), true) == c.recomputed.end()) c.recomputed.clear();
+      continue;
+    }
+    std::uint32_t &from = c.layers.layers[random.below(stages)], &to = c.layers.layers[random.below(stages)];
+    if (&from != &to && from > 0) --from, ++to;
+  }
+  return c;
+}
+
+/// The best choices seen, the best first: fewest bytes that certainly do not fit, then the least bound, then work that is most
+/// alike on all ranks.
+class partition_pool {
+ public:
+  struct entry {
+    division_choice choice;
+    double excess = 0, bound = 0, work = 0;
+
+    friend bool operator<(const entry& a, const entry& b) {
+      return std::tie(a.excess, a.bound, a.work) < std::tie(b.excess, b.bound, b.work);
+    }
+  };
+
+  /// @param memory  by rank, without buffers; empty: no limits. All references must outlive this.
+  partition_pool(const stage_sums& sums, const placement& where, std::uint32_t micro, schedule_class of,
+                 std::vector<double> memory, std::size_t size)
+      : sums_(sums), where_(where), micro_(micro), class_(std::move(of)), memory_(std::move(memory)), size_(size) {}
+
+  const std::vector<entry>& entries() const noexcept { return entries_; }
+
+  void add(division_choice c) {
+    if (std::any_of(entries_.begin(), entries_.end(), [&](const entry& e) { return e.choice == c; })) return;
+    entry e = judged(std::move(c));
+    if (entries_.size() == size_ && !(e < entries_.back())) return;
+    entries_.insert(std::upper_bound(entries_.begin(), entries_.end(), e), std::move(e));
+    if (entries_.size() > size_) entries_.pop_back();
+  }
+
+  /// Changes entries at random, the good ones more often, for so many bounds. @pre there is an entry
+  void search(std::uint64_t bounds, bool may_recompute, random_numbers& random) {
+    for (std::uint64_t i = 0; i < bounds; ++i) {
+      const std::size_t a = random.below(entries_.size()), b = random.below(entries_.size());
+      add(mutated(entries_[std::min(a, b)].choice, may_recompute, random));
+    }
+  }
+
+  /// The most bytes of a rank with one micro-batch at a time, weights among them, beyond its memory; of all ranks.
+  double certain_excess(const stage_costs& costs, const division_choice& c) const {
+    double excess = 0;
+    for (std::uint32_t rank = 0; !memory_.empty() && rank < where_.ranks(); ++rank) {
+      double bytes = 0, most = 0;
+      for (const std::uint16_t s : where_.stages_of(rank)) {
+        const bool again = !c.recomputed.empty() && c.recomputed[s];
+        bytes += costs.weights(s);
+        const double kept = again ? costs.kept_input[s] : costs.kept_by_forward[s];
+        most = where_.replicas() > 1 ? std::max(most, kept) : most + kept;
+      }
+      excess += std::max(0.0, bytes + most - memory_[rank]);
+    }
+    return excess;
+  }
+
+ private:
+  entry judged(division_choice c) const {
+    stage_costs costs = sums_(c.layers);
+    entry e{.choice = std::move(c)};
+    e.excess = certain_excess(costs, e.choice);
+    if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
+    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
+    if (e.excess > 0) return e;
+    schedule_class of = class_;
+    if (!memory_.empty()) of.memory_limits = beside_weights(where_, costs, memory_);
+    e.bound = lower_bound(where_, micro_, costs, of).makespan;
+    return e;
+  }
+
+  // R as a part of the backward, so that the bound counts it.
+  static stage_costs with_recompute_inside(stage_costs costs, const std::vector<bool>& recomputed) {
+    std::vector<double> input, whole, kept;
+    for (std::uint32_t s = 0; s < recomputed.size(); ++s) {
+      const double more = recomputed[s] ? costs.recompute[s] : 0;
+      input.push_back(costs.backward_input[s] + more), whole.push_back(costs.backward[s] + more);
+      kept.push_back(recomputed[s] ? costs.kept_input[s] : costs.kept_by_forward[s]);
+    }
+    costs.backward_input = per_stage(std::move(input)), costs.backward = per_stage(std::move(whole));
+    costs.kept_by_forward = per_stage(std::move(kept)), costs.context.reset();
+    return costs;
+  }
+
+  const stage_sums& sums_;
+  const placement& where_;
+  std::uint32_t micro_;
+  schedule_class class_;
+  std::vector<double> memory_;
+  std::size_t size_;
+  std::vector<entry> entries_;
+};
+
+}  // namespace pipesched::detail
