@@ -191,3 +191,23 @@ TEST_CASE("pareto: more memory is never worse") {
     CHECK(front[i].plan.bound.makespan <= front[i].plan.makespan);
   }
 }
+
+TEST_CASE(
+    "plan: a limit that holds one micro-batch at a time is enough, on a placement that is its own mirror image, too") {
+  const stage_costs costs{.forward = 3, .backward_input = 3, .backward_weight = 5, .transfer_time = 2};
+  for (const double cap : {1.0, 2.0}) {
+    CAPTURE(cap);
+    const plan_result p = plan({.placement = placement::bidirectional(4, 4), .micro = 4}, costs,
+                               {.memory = {.activations = cap}, .pairs = pass_pair_set{}, .evaluations = 300});
+    CHECK(measured(p.schedule, costs).peak_activations <= cap);
+  }
+}
+
+TEST_CASE("plan: a whole backward is used where it needs fewer bytes than its halves") {
+  stage_costs costs{.forward = 1, .kept_by_forward = 3, .context = 3, .transient_backward_weight = 2};
+  const plan_problem problem{.placement = placement::vee(2), .micro = 3};
+  const plan_result p = plan(problem, costs, {.memory = {.activations = {}, .bytes = {6, 6}}, .evaluations = 300});
+  for (const rank_metrics& r : measured(p.schedule, costs).ranks) CHECK(r.peak_bytes == 6);
+  CHECK_THROWS_WITH_AS(plan(problem, costs, {.memory = {.activations = {}, .bytes = {6, 5}}}),
+                       "plan() finds no schedule with at most 5 bytes on rank 1; nearest 6", schedule_error);
+}

@@ -92,7 +92,8 @@ class planner {
     result_.bound = bound();
     search_monitor monitor([this](std::uint64_t ops, double makespan) { return report(ops, makespan); });
     look_at_published(monitor);
-    search(all, monitor);
+    const std::optional<word_table> half = all.folded();
+    if (!half || !search(all, *half, monitor)) search(all, all, monitor);
     if (!has_plan()) refuse(all);
     result_.ops_simulated = monitor.ops();
     result_.evaluations = evaluations(monitor.ops());
@@ -190,7 +191,8 @@ class planner {
     };
     for (const schedule& s : from)
       for (const bool keep_weights : {false, true}) add(words_of(all, s, keep_weights));
-    add(one_at_a_time(all));
+    add(one_at_a_time(all, 1));
+    if (!limits_.memory.bytes.empty()) add(one_at_a_time(all, 2));
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<word_rows> result;
     for (auto& [makespan, w] : found) result.push_back(std::move(w));
@@ -206,9 +208,9 @@ class planner {
     return few - few % replicas + problem_.micro % replicas;
   }
 
-  void search(const word_table& all, search_monitor& monitor) {
-    const std::optional<word_table> half = all.folded();
-    const word_table& part = half ? *half : all;
+  // Of all rows or of the folded ones. False if it finds none to start from: some orders are not their own mirror image.
+  bool search(const word_table& all, const word_table& part, search_monitor& monitor) {
+    const bool folds = part.ranks() < all.ranks();
     const std::uint32_t few = short_micro();
     std::vector<word_rows> from;
     const std::uint64_t all_ops = limits_.evaluations * ops_;
@@ -218,7 +220,7 @@ class planner {
     };
     if (few < problem_.micro) {
       const word_table short_all(shape_for(few), costs_, pairs_, limits_.memory, problem_.recomputed);
-      const std::optional<word_table> short_half = short_all.folded();
+      const std::optional<word_table> short_half = folds ? short_all.folded() : std::nullopt;
       const word_table& short_part = short_half ? *short_half : short_all;
       std::vector<word_rows> short_from = starts(short_all, short_part, monitor);
       if (!short_from.empty() && short_part.ranks() == part.ranks()) {
@@ -234,14 +236,16 @@ class planner {
     }
     const bool has_long = !from.empty();
     for (word_rows& w : starts(all, part, monitor)) from.push_back(std::move(w));
-    if (from.empty()) return;
+    if (from.empty()) return false;
     word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
     portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
-    offer(schedule_of(all, half ? unfold(all, portfolio.best()) : portfolio.best()), false);
+    offer(schedule_of(all, folds ? unfold(all, portfolio.best()) : portfolio.best()), false);
+    return true;
   }
 
-  // Each micro-batch from end to end before the next: the least memory.
-  static word_rows one_at_a_time(const word_table& t) {
+  // Each micro-batch from end to end before the next: the least memory. Backwards are split if `form` is 1, whole if it is 2,
+  // where they may be.
+  static word_rows one_at_a_time(const word_table& t, std::size_t form) {
     word_rows w(t.ranks());
     for (std::size_t rank = 0; rank < t.ranks(); ++rank) {
       const auto local = t.nodes_of(rank);
@@ -253,7 +257,7 @@ class planner {
           for (std::size_t i = 0; i < local.size(); ++i)
             if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i));
           for (std::size_t i = local.size(); i-- > 0 && !t.forward_only();)
-            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + 1)), w[rank].push_back(t.weight_kind(rank));
+            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + form)), w[rank].push_back(t.weight_kind(rank));
         }
     }
     return w;
@@ -261,16 +265,21 @@ class planner {
 
   // The least memory with which some schedule runs, one micro-batch at a time.
   [[noreturn]] void refuse(const word_table& all) const {
-    const word_table free(all.shape(), costs_, pairs_, {}, problem_.recomputed);
-    const timeline t = simulate(schedule_of(free, one_at_a_time(free)), costs_, verified);
-    const metrics m = measure(t, costs_, verified);
+    memory_caps no_caps;
+    no_caps.bytes.assign(limits_.memory.bytes.size(), std::numeric_limits<double>::infinity());
+    const word_table free(all.shape(), costs_, pairs_, no_caps, problem_.recomputed);
+    const auto measured = [&](std::size_t form) {
+      return measure(simulate(schedule_of(free, one_at_a_time(free, form)), costs_, verified), costs_, verified);
+    };
+    const metrics m = measured(1), whole = measured(2);
     if (limits_.memory.activations)
       throw schedule_error(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
                                    " live activations per rank; nearest ", m.peak_activations}));
-    for (std::size_t r = 0; r < m.ranks.size(); ++r)
-      if (m.ranks[r].peak_bytes > limits_.memory.bytes[r])
+    for (std::size_t r = 0; r < limits_.memory.bytes.size(); ++r)
+      if (const double least = std::min(m.ranks[r].peak_bytes, whole.ranks[r].peak_bytes);
+          least > limits_.memory.bytes[r])
         throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r],
-                                     " bytes on rank ", r, "; nearest ", m.ranks[r].peak_bytes}));
+                                     " bytes on rank ", r, "; nearest ", least}));
     throw schedule_error("plan() finds no schedule within the limits of memory");
   }
 

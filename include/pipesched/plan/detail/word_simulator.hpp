@@ -113,7 +113,8 @@ class word_simulator {
     for (; s.next < word.size(); ++s.next) {
       const word_cell& kind = kinds[word[s.next]];
       if (kind.is_weight()) {
-        if (s.delayed_begin < s.delayed_end) run_weight<Record, Alike>(r, s);
+        if (s.delayed_begin < s.delayed_end && has_room(r, s, next_weight<Alike>(r, s)))
+          run_weight<Record, Alike>(r, s);
         continue;
       }
       std::array<std::uint32_t, 2> micros{};
@@ -155,7 +156,10 @@ class word_simulator {
   template <bool Alike>
   bool weight_fits(std::uint32_t r, const rank_state& s, double until) const {
     const word_weight w = next_weight<Alike>(r, s);
-    return s.free + w.duration <= until && s.level + w.transient <= t_->cap(r);
+    return s.free + w.duration <= until && has_room(r, s, w);
+  }
+  bool has_room(std::uint32_t r, const rank_state& s, const word_weight& w) const {
+    return s.level + w.transient <= t_->cap(r);
   }
   template <bool Alike>
   word_weight next_weight(std::uint32_t r, const rank_state& s) const {
@@ -195,11 +199,11 @@ class word_simulator {
   template <bool Record, bool Alike>
   bool run_weight(std::uint32_t r, rank_state& s) {
     const word_weight w = next_weight<Alike>(r, s);
-    const std::size_t at = r * delayed_stride_ + s.delayed_begin++;
-    if (s.level + w.transient > t_->cap(r)) {
+    if (!has_room(r, s, w)) {
       full_ = r;
       return false;
     }
+    const std::size_t at = r * delayed_stride_ + s.delayed_begin++;
     if constexpr (Record) {
       word_event e{.end = s.free + w.duration, .kind = delayed_[at], .weight = true, .place = s.next};
       e.micros[0] = delayed_micros_[at];

@@ -53,7 +53,7 @@ struct word_cell {
   std::array<pass, 2> passes{pass::none, pass::none};
 
   constexpr std::size_t size() const noexcept { return passes[1] == pass::none ? 1 : 2; }
-  /// True for the sign that the oldest W which is to come runs here, if there is one.
+  /// True for the sign that the oldest W which is to come runs here, if there is one and it has room.
   constexpr bool is_weight() const noexcept { return passes[0] == pass::none; }
   constexpr bool costs_as(const word_cell& o) const noexcept {
     return duration == o.duration && before == o.before && after == o.after && arrives == o.arrives && rise == o.rise &&
@@ -275,23 +275,29 @@ class word_table {
     kinds_[rank].push_back({});  // the sign for a W
   }
 
-  // A B alone that takes as long as its I and W, and an F with an I that takes as long as the F with the B, are never better.
+  // A B alone that takes as long as its I and W, and an F with an I that takes as long as the F with the B, are never better,
+  // unless they need less memory.
   void drop_dominated(std::uint32_t rank) {
     const std::size_t ops = lone_[rank].size();
     for (std::size_t i = 1; i < ops; i += 3) {
       std::uint16_t &input = lone_[rank][i], &whole = lone_[rank][i + 1];
       if (input == word_cell::none) continue;
-      const word_cell &one = kinds_[rank][input], &both = kinds_[rank][whole];
-      if (both.duration >= one.duration + weights_[one.nodes[0]].duration) whole = word_cell::none;
+      if (halves_are_as_good(kinds_[rank][input], kinds_[rank][whole])) whole = word_cell::none;
       for (std::size_t f = 0; f < ops; f += 3) {
         std::uint16_t& split = pairs_[rank][f * ops + i];
         const std::uint16_t with = pairs_[rank][f * ops + i + 1];
         if (split == word_cell::none || with == word_cell::none) continue;
         const word_cell &a = kinds_[rank][split], &b = kinds_[rank][with];
-        if (b.duration <= a.duration && b.arrives[0] <= a.arrives[0] && b.arrives[1] <= a.arrives[1])
+        if (b.duration <= a.duration && b.arrives[0] <= a.arrives[0] && b.arrives[1] <= a.arrives[1] &&
+            b.transient <= a.transient && b.fall >= a.fall)
           split = word_cell::none;
       }
     }
+  }
+  bool halves_are_as_good(const word_cell& input, const word_cell& whole) const {
+    const word_weight& weight = weights_[input.nodes[0]];
+    const double most = std::max({input.transient, -input.fall, weight.transient - input.fall});
+    return input.duration + weight.duration <= whole.duration && most <= whole.transient;
   }
 
   // The costs of a cell.

@@ -20,6 +20,7 @@ namespace pipesched::detail {
 struct rank_room {
   double most = 0;   // at a time
   double start = 0;  // no activation is kept earlier
+  double end = 0;    // nor so long before the end of the step
   // Memory x time that is empty while the first activations come and the last ones go.
   double ramps = 0;
 };
@@ -29,8 +30,8 @@ struct unit_memory {
   double kept = 0, context = 0;  // until its gradient is done, and from then until its W is
 };
 
-/// Little's law (T6): on a rank, the sum of all activations' memory x lifetime is at most the room from `start` to the end of
-/// the step, less the ramps. A lifetime is at least the least times of all ops from its F to its backward, and longer by
+/// Little's law (T6): on a rank, the sum of all activations' memory x lifetime is at most the room from `start` to `end` before
+/// the end of the step, less the ramps. A lifetime is at least the least times of all ops from its F to its backward, and longer by
 /// those that are in a pair of F and backward. If each rank has at least a number of such pairs (for it would not end in time
 /// otherwise), the sums of several ranks, with any weights, have a least value: on each rank the pairs are those that cost
 /// least. No step of a duration is possible whose room, with some weights, is less.
@@ -49,7 +50,8 @@ class lifetime_bound {
     for (std::size_t rank = 0; rank < hosted_.size(); ++rank) {
       if (weights[rank] == 0) continue;
       room += weights[rank] * rooms_[rank].most;
-      needed += weights[rank] * (rooms_[rank].ramps + rooms_[rank].most * rooms_[rank].start);
+      const rank_room& of = rooms_[rank];
+      needed += weights[rank] * (of.ramps + of.most * (of.start + of.end));
       for (std::size_t i : hosted_[rank]) {
         needed += weights[rank] * units_[i].count * lives_[i];
         if (units_[i].trained) earlier_[i] = weights[rank] * memory_[i].kept;

@@ -52,7 +52,8 @@ class rank_pair_bounds : protected rank_bounds {
   }
 
   // Lifetimes on all ranks together (T6), by the memory that a rank has: activations of one stage, under the cap; bytes; and
-  // activations whose backward has not ended, as many as fit in bytes.
+  // activations whose backward has not ended, under the cap or as many as fit in bytes. These are no more than all that live,
+  // and none is left when the rank's last backward has ended.
   constexpr void bound_lifetimes() {
     if (class_.recompute) return;  // what is recomputed is not kept all the time
     std::vector<rank_room> rooms(p_.ranks());
@@ -65,18 +66,25 @@ class rank_pair_bounds : protected rank_bounds {
       for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
         rooms[rank] = room_for(live_activations(rank), rank, true);
       bound("lifetimes of activations, which pairs make longer, under the memory cap");
+      for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].trained ? 1.0 : 0.0, 0};
+      for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
+        rooms[rank] = room_for(live_activations(rank), rank, false);
+      bound(
+          "lifetimes of activations until their backward, which pairs make longer, and its tail, under the memory cap");
     }
     const auto frees_all = [](const bound_unit& u) { return u.frees_all; };
     if (class_.memory_limits.empty() || !std::all_of(units_.begin(), units_.end(), frees_all)) return;
     for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].kept, units_[i].context};
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
-      rooms[rank] = {limit_of(class_.memory_limits, rank), first_forward(rank), 0};
+      rooms[rank] = {.most = limit_of(class_.memory_limits, rank), .start = first_forward(rank)};
     bound("lifetimes of activations in bytes, which pairs make longer, under the memory limits");
     for (std::size_t i = 0; i < units_.size(); ++i) memory[i] = {units_[i].trained ? 1.0 : 0.0, 0};
     for (std::uint32_t rank = 0; rank < p_.ranks(); ++rank)
       if (rank_frame frame; limit_of(class_.memory_limits, rank) < never)
         rooms[rank] = room_for(std::max<std::size_t>(1, limit_bytes(frame, rank)), rank, false);
-    bound("lifetimes of activations until their backward, which pairs make longer, under the memory limits");
+    bound(
+        "lifetimes of activations until their backward, which pairs make longer, and its tail, under the memory "
+        "limits");
   }
 
   static constexpr double never = std::numeric_limits<double>::max();
@@ -173,10 +181,21 @@ class rank_pair_bounds : protected rank_bounds {
     return static_cast<std::size_t>(most * (1 + 1e-9));
   }
 
+  // Least time after the last gradient of a rank; 0 if an F may come later.
+  constexpr double after_all_gradients(std::uint32_t rank) const {
+    double after = never;
+    for (std::size_t i : hosted_[rank]) {
+      if (!units_[i].trained) return 0;
+      if (comes_last(units_[i], hosted_[rank])) after = std::min(after, after_last_gradient(units_[i], true));
+    }
+    return after;
+  }
+
   // For so many activations of one stage, that are kept until their backward or until their W. The j-th of the first forwards
   // starts after j - 1 others, and so with the last backwards.
   constexpr rank_room room_for(std::size_t activations, std::uint32_t rank, bool until_weights) const {
-    rank_room room{static_cast<double>(activations), first_forward(rank), 0};
+    rank_room room{.most = static_cast<double>(activations), .start = first_forward(rank)};
+    if (!until_weights) room.end = after_all_gradients(rank);
     double forward = never, backward = never, count = 0;
     for (std::size_t i : hosted_[rank]) {
       const bound_unit& u = units_[i];
@@ -215,21 +234,31 @@ class rank_pair_bounds : protected rank_bounds {
         if (const double least = bound.least(weights[w], pairs); least > shortest) shortest = least, worst = w;
       return shortest > makespan * (1 + 1e-9);
     };
-    double low = best_.makespan, high = low * 1.02;
+    double low = best_.makespan;
     if (!impossible(low)) return;
-    while (impossible(high)) low = high, high *= 1.1;
-    for (int step = 0; step < 32; ++step) {
+    // A step that is a little longer may need fewer pairs. If it needs as many, it is as long as these take.
+    double high = never, exact = 0;
+    std::vector<std::size_t> at_low;
+    std::vector<double> of_ranks;
+    const auto is_exact = [&] {
+      at_low = pairs, of_ranks = weights[worst], exact = shortest;
+      if (exact == 0 || exact >= high) return false;
+      impossible(exact);
+      return pairs == at_low;
+    };
+    bool found = is_exact();
+    high = exact > 0 ? exact : low * 1.02;
+    while (exact == 0 && impossible(high)) low = high, high *= 1.1;
+    for (int step = 0; step < 24 && !found; ++step) {
       const double middle = (low + high) / 2;
-      (impossible(middle) ? low : high) = middle;
+      if (impossible(middle))
+        low = middle, found = is_exact();
+      else
+        high = middle;
     }
-    // A step that is a little longer may need fewer pairs.
-    if (!impossible(low) || shortest == 0) return;
-    const std::vector<std::size_t> at_low = pairs;
-    const double exact = shortest;
-    const std::vector<double> of_ranks = weights[worst];
-    impossible(exact);
+    if (exact == 0) return;
     const double rounding = exact_.holds_for(16.0 * work_ops()) ? 0 : 1e-11;
-    if (!offer(pairs == at_low ? exact * (1 - rounding) : low * (1 - 1e-9), rank_of(of_ranks), reason)) return;
+    if (!offer(found ? exact * (1 - rounding) : low * (1 - 1e-9), rank_of(of_ranks), reason)) return;
     best_.min_pairs = static_cast<std::uint32_t>(at_low[best_.rank]);
     if (class_.memory_cap) best_.max_live = static_cast<std::uint32_t>(live_activations(best_.rank));
   }
