@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the command plan says.
+// Output of the command plan.
 
 #include "plan_report.hpp"
 

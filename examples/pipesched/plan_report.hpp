@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What the command plan says: progress, tables and JSON.
+// Output of the command plan: progress, tables and JSON.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What to plan for a model, and the plan.
+// The step of a model to plan, and its plan.
 
 #include <cstdint>
 #include <limits>

@@ -158,9 +158,9 @@ class front_writer {
     double free_from = 0, written = 0;
     for (const front_point& p : points_) {
       const std::string value = label(p.makespan);
-      out_ += concat({"<circle cx=\"", number(x(p.memory)), "\" cy=\"", number(y(p.makespan)),
-                      "\" r=\"4\" fill=\"#1f4e8c\"><title>limit ", label(p.memory), ": planned ", value, ", at least ",
-                      label(p.lower_bound), "</title></circle>\n"});
+      out_ += concat({"<path d=\"M", number(x(p.memory)), " ", number(y(p.makespan)),
+                      "h0\" stroke=\"#1f4e8c\" stroke-width=\"8\" stroke-linecap=\"round\"><title>limit ",
+                      label(p.memory), ": planned ", value, ", at least ", label(p.lower_bound), "</title></path>\n"});
       if (p.makespan == written || x(p.memory) < free_from) continue;
       written = p.makespan, free_from = x(p.memory) + 7.0 * static_cast<double>(value.size()) + 10;
       const bool room = free_from < style_.width;

@@ -29,7 +29,7 @@ struct division_choice {
   friend bool operator==(const division_choice&, const division_choice&) = default;
 };
 
-/// What the weights of a rank's stages leave of its memory. @pre one per rank
+/// The memory of the ranks beside the weights of their stages. @pre one per rank
 inline std::vector<double> beside_weights(const placement& where, const stage_costs& costs,
                                           std::vector<double> memory) {
   for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
