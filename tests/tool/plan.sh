@@ -18,3 +18,26 @@ refused 'plan takes --memory-limit or --pareto; got both' plan --pp 2 --micro 4 
 refused '--pairs takes pairs of F, B and I with commas between them, any or none; got "FW"' plan --pp 2 --micro 4 --pairs FW
 refused 'plan needs --micro' plan --pp 2
 refused '--placement takes linear, looped, vee, wave or bidirectional; got "zigzag"' plan --pp 2 --micro 4 --placement zigzag
+
+model=("$tool" plan --model gemma_h1536_s4096_v256k --pp 4 --micro 8 --placement vee --pairs none --evaluations 5000)
+"${model[@]}" --format json >model_plan.json
+check "plan --model: partition, layers, bounds and families in order" python3 - <<<'
+import json
+plan = json.load(open("model_plan.json"))
+assert sum(plan["partition"]) == 33 and len(plan["partition"]) == 8 and len(plan["ranks"]) == 4
+assert plan["lower_bound"] <= plan["makespan"] <= plan["divided"]["makespan"] <= plan["uniform"]["makespan"]
+json.dump(plan["schedule"], open("model_planned.json", "w"))
+open("model_partition", "w").write(",".join(map(str, plan["partition"])))'
+check "plan --model: its makespan is that of simulate" python3 - <<<'
+import json, subprocess
+run = subprocess.run(["'"$tool"'", "simulate", "model_planned.json", "--model", "gemma_h1536_s4096_v256k",
+                      "--partition", open("model_partition").read(), "--format", "json"], capture_output=True)
+assert json.loads(run.stdout)["makespan"] == json.load(open("model_plan.json"))["makespan"]'
+"${model[@]}" --threads 3 --format json >threads.json
+check "plan --model: threads make no difference" cmp model_plan.json threads.json
+check "plan --model: the text has all makespans" grep -q "^best for a family  *[0-9]" <("${model[@]}")
+check "plan --pareto: a picture of the front" grep -q "no schedule is shorter (proved)" \
+  <("$tool" plan --pp 2 --micro 4 --pareto --evaluations 500 --format svg)
+refused 'plan --pareto writes text, json or svg; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
+refused 'plan takes --pareto or --model; got both' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
+refused 'plan takes --may-recompute with --model only' plan --pp 2 --micro 4 --may-recompute
