@@ -206,7 +206,7 @@ TEST_CASE("divide: the bound counts recomputation and frozen stages, and is belo
   int compared = 0, above_forwards = 0;
   for (int round = 0; round < 600; ++round) {
     const char* const names[] = {"1f1b", "zb1p", "gpipe", "interleaved_1f1b", "zbv", "dualpipe"};
-    const family& f = find_family(names[round % std::size(names)]);
+    const family& f = find_family(names[static_cast<std::size_t>(round) % std::size(names)]);
     const auto micro = static_cast<std::uint32_t>(2 + random() % 5);
     const schedule_params p{.pp = f.name == "dualpipe" ? 2 : 2 + static_cast<std::int64_t>(random() % 2),
                             .micro = micro};

@@ -4,7 +4,7 @@
 // Partition, recomputation and order of a model's step, searched together.
 
 #include <algorithm>
-#include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -171,7 +171,8 @@ class model_planner {
   std::vector<candidate> candidates() {
     const double enough = 2'000;  // evaluations of a first plan
     std::size_t size = 1;
-    while (size < 32 && 0.6 * left() > enough * static_cast<double>(2 * size * (std::bit_width(size) + 1))) size *= 2;
+    for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
+      size *= 2;
     schedule_class of = class_of();
     partition_pool pool(sums_, problem_.placement, problem_.micro, of, memory_, 2 * size);
     for (const division_choice& c : starts_) {
@@ -195,7 +196,7 @@ class model_planner {
 
   // Plans for all, then with twice the evaluations for the better half, and so on.
   void halve(std::vector<candidate>& all) {
-    const auto rounds = static_cast<double>(std::bit_width(all.size()));
+    const auto rounds = std::floor(std::log2(static_cast<double>(all.size()))) + 1;
     const double share = 0.65 * left() / rounds;
     while (!progress_.stopped()) {
       plan_all(all, share / static_cast<double>(all.size()));
