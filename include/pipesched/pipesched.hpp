@@ -15,7 +15,7 @@
 //   models of layers         model/
 //   plans                    plan/
 //   programs, running them   program/, execute/, device/, mpi/, launch/
-//   pictures                 render/svg.hpp, render/html.hpp, render/chrome_trace.hpp
+//   pictures                 render/svg.hpp, render/front.hpp, render/html.hpp, render/chrome_trace.hpp
 //   JSON, CSV and fmt        io/
 
 #include "pipesched/core/dependencies.hpp"
