@@ -72,6 +72,9 @@ TEST_CASE("plan of a model: as short as the plans for all its partitions, and it
     CHECK(found.plan.makespan <= best);
     CHECK(found.lower_bound <= best);
     CHECK(found.plan.bound.makespan <= found.plan.makespan);
+    CHECK(found.plan.bound.makespan == lower_bound(where, 4, found.costs).makespan);
+    CHECK(static_cast<double>(found.ops_simulated) ==
+          doctest::Approx(found.evaluations * 4 * 2 * where.stages()).epsilon(1e-6));
     CHECK(found.plan.makespan <= found.divided.makespan);
     CHECK(found.divided.makespan <= found.uniform.makespan);
     CHECK(static_cast<bool>(verify(found.plan.schedule)));

@@ -35,7 +35,7 @@ struct model_plan {
   pipesched::partition partition{};
   std::vector<bool> recomputed{};  ///< by stage: its backwards recompute inside; empty: none
   stage_costs costs{};             ///< of this partition
-  plan_result plan{};              ///< its bound, and its `published`, are those of this partition
+  plan_result plan{};              ///< its bound is for all orders with this partition
   double lower_bound = 0;          ///< for all partitions
   divided_family uniform{};        ///< the shortest family with uniform_partition() that fits
   divided_family divided{};        ///< the shortest family with its own best partition that fits

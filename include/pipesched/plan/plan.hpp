@@ -31,6 +31,7 @@
 #include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -79,6 +80,23 @@ struct plan_result {
 
 namespace detail {
 
+/// A schedule of a step without its cells.
+inline schedule planned_shape(const placement& where, std::uint32_t micro, bool forward_only) {
+  return {.name = "planned",
+          .placement = where.for_micro(micro),
+          .micro = micro,
+          .forward_only = forward_only,
+          .cells = {}};
+}
+
+/// True if all pairs of a schedule are allowed; one that recomputes inside is if it is without that.
+inline bool uses_only(const schedule& s, const pass_pair_set& allowed) {
+  const std::vector<pass_pair> used = schedule_class_of(s).pairs.pairs();
+  return std::all_of(used.begin(), used.end(), [&](pass_pair p) {
+    return allowed.contains(p) || allowed.contains({without_recompute(p.first), without_recompute(p.second)});
+  });
+}
+
 template <typename Costs>
 class planner {
  public:
@@ -107,11 +125,7 @@ class planner {
     return pass_pair_set::forward_with_backward();
   }
   schedule shape_for(std::uint32_t micro) const {
-    return {.name = "planned",
-            .placement = problem_.placement.for_micro(micro),
-            .micro = micro,
-            .forward_only = problem_.forward_only,
-            .cells = {}};
+    return planned_shape(problem_.placement, micro, problem_.forward_only);
   }
   double evaluations(std::uint64_t ops) const { return static_cast<double>(ops) / static_cast<double>(ops_); }
   bool report(std::uint64_t ops, double makespan) {
@@ -143,17 +157,11 @@ class planner {
     return all;
   }
 
-  bool is_allowed(const schedule& s, const metrics& m) const {
-    for (const pass_pair p : schedule_class_of(s).pairs.pairs())
-      if (!pairs_.contains(p) && !pairs_.contains({without_recompute(p.first), without_recompute(p.second)}))
-        return false;
-    return fits(limits_.memory, m);
-  }
   // Keeps a schedule if it is allowed and the shortest so far.
   void offer(const schedule& s, bool is_published) {
     timeline t = simulate(s, costs_, verified);
     const metrics m = measure(t, costs_, verified);
-    if (!is_allowed(s, m)) return;
+    if (!uses_only(s, pairs_) || !fits(limits_.memory, m)) return;
     if (is_published && m.makespan < result_.published_makespan)
       result_.published_makespan = m.makespan, result_.published = s.name.view();
     if (has_plan() && m.makespan >= result_.makespan) return;

@@ -79,7 +79,7 @@ class model_planner {
         sums_(m, problem.placement),
         memory_(memory_limits(m, problem.placement.ranks())),
         random_(limits.seed),
-        total_(static_cast<double>(limits.evaluations)),
+        pairs_(limits.pairs.value_or(sums_(uniform_partition(m, problem.placement.stages())).may_overlap())),
         bound_(bound_of_all()),
         progress_(limits.progress, bound_) {}
 
@@ -102,66 +102,60 @@ class model_planner {
   };
 
   schedule_class class_of() const {
-    const stage_costs costs = sums_(uniform_partition(m_, problem_.placement.stages()));
-    return {.pairs = limits_.pairs.value_or(costs.may_overlap()),
+    return {.pairs = pairs_,
             .either_order = true,
             .forward_only = problem_.forward_only,
             .recompute = problem_.may_recompute};
   }
   double bound_of_all() const {
-    const schedule shape{.name = "planned",
-                         .placement = problem_.placement,
-                         .micro = problem_.micro,
-                         .forward_only = problem_.forward_only,
-                         .cells = {}};
+    const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
     const schedule_class of = class_of();
     return partition_bound(m_, shape, of).bound();
   }
-  double left() const { return std::max(0.0, total_ - progress_.evaluations()); }
+  double total() const { return static_cast<double>(limits_.evaluations); }  // evaluations to spend
+  double left() const { return std::max(0.0, total() - progress_.evaluations()); }
 
   // Families with the uniform partition, and each with its own best.
   void look_at_families() {
     const placement& where = problem_.placement;
-    const partition uniform = uniform_partition(m_, where.stages());
-    const stage_costs of_uniform = sums_(uniform);
-    starts_.push_back({uniform, {}});
+    starts_.push_back({uniform_partition(m_, where.stages())});
     for (const family& f : families)
       for (const schedule_params& p :
            parameters_for(f, where, problem_.micro, problem_.forward_only, std::nullopt, std::nullopt)) {
         if (progress_.stopped()) return;
         try {
-          if (same_stages_on_ranks(f.place(p), where)) look_at(f, p, of_uniform);
+          if (same_stages_on_ranks(f.place(p), where)) look_at(f, p);
         } catch (const schedule_error&) {  // not for these numbers
         }
       }
   }
-  void look_at(const family& f, const schedule_params& p, const stage_costs& of_uniform) {
-    family_params with = p;
-    const bool anew = f.limits.takes.contains(parameter::costs);
-    if (anew) with.costs = &of_uniform;
-    offer(f.make(with), of_uniform, uniform_);
-    const double most = total_ / 50;
-    division d = divide(
-        m_, f, p, {.evaluations = static_cast<std::uint64_t>(std::clamp<double>(most, 20, anew ? 2'000 : 20'000))});
+  void look_at(const family& f, const schedule_params& p) {
+    const double most = f.limits.takes.contains(parameter::costs) ? 2'000 : 20'000;
+    const division d =
+        divide(m_, f, p, {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most))});
     progress_.charge(static_cast<double>(d.evaluations));
-    starts_.push_back({d.partition, {}});
-    if (offer(d.schedule, d.costs, divided_)) keep(std::move(d));
+    starts_.push_back({d.partition});
+    if (!uses_only(d.schedule, pairs_)) return;
+    const std::string name(d.schedule.name.view());
+    if (d.uniform_fits && d.uniform_makespan < uniform_.makespan) uniform_ = {name, d.uniform_makespan};
+    if (!d.fits || d.makespan >= divided_.makespan) return;
+    divided_ = {name, d.makespan};
+    candidate c = of_choice({d.partition});
+    c.plan = as_plan(d.schedule, c.costs);
+    take(c);
   }
-  // True if the schedule is allowed, fits, and is shorter than what is kept.
-  bool offer(const schedule& s, const stage_costs& costs, divided_family& best) const {
-    const pass_pair_set allowed = limits_.pairs.value_or(costs.may_overlap());
-    for (const pass_pair p : schedule_class_of(s).pairs.pairs())
-      if (!allowed.contains(p)) return false;
-    const double makespan = last_end(simulate(s, costs, verified));
-    if (makespan >= best.makespan || !pipesched::fits(lower(s, {}, verified), costs, memory_)) return false;
-    best = {.name = std::string(s.name.view()), .makespan = makespan};
-    return true;
+
+  candidate of_choice(division_choice choice) const {
+    stage_costs costs = sums_(choice.layers);
+    return {.choice = std::move(choice), .costs = std::move(costs)};
   }
-  void keep(division d) {
-    const metrics m = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
-    plan_result r{.schedule = std::move(d.schedule), .makespan = d.makespan, .bound = d.partition_bound};
-    r.peak_activations = m.peak_activations;
-    take({.choice = {d.partition, {}}, .plan = std::move(r), .costs = std::move(d.costs)});
+  // A schedule as a plan, without a bound.
+  static plan_result as_plan(const schedule& s, const stage_costs& costs) {
+    const metrics m = measure(simulate(s, costs, verified), costs, verified);
+    return {.schedule = s, .makespan = m.makespan, .peak_activations = m.peak_activations};
+  }
+  memory_report memory_of(const schedule& s, const stage_costs& costs) const {
+    return pipesched::fits(lower(s, {}, verified), costs, memory_);
   }
   void take(const candidate& c) {
     if (c.plan && (!best_ || c.makespan() < best_->makespan())) best_ = c;
@@ -173,8 +167,7 @@ class model_planner {
     std::size_t size = 1;
     for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
       size *= 2;
-    schedule_class of = class_of();
-    partition_pool pool(sums_, problem_.placement, problem_.micro, of, memory_, 2 * size);
+    partition_pool pool(sums_, problem_.placement, problem_.micro, class_of(), memory_, 2 * size);
     for (const division_choice& c : starts_) {
       pool.add(c);
       if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
@@ -184,7 +177,8 @@ class model_planner {
     progress_.charge(bounds / 4);
     std::vector<candidate> all;
     const auto add = [&](const division_choice& c) {
-      if (std::none_of(all.begin(), all.end(), [&](const candidate& o) { return o.choice == c; })) all.push_back({c});
+      if (std::none_of(all.begin(), all.end(), [&](const candidate& o) { return o.choice == c; }))
+        all.push_back(of_choice(c));
     };
     if (best_) add(best_->choice);
     for (const auto& e : pool.entries()) {
@@ -220,8 +214,7 @@ class model_planner {
 
   // Plans for a choice, from the plan that it has. The evaluations that it took.
   double improve(candidate& c, double evaluations, std::uint64_t seed, unsigned threads) {
-    c.costs = sums_(c.choice.layers);
-    plan_limits limits{.pairs = limits_.pairs, .seed = seed, .threads = threads, .progress = progress_.of_search()};
+    plan_limits limits{.pairs = pairs_, .seed = seed, .threads = threads, .progress = progress_.of_search()};
     if (c.plan) limits.starts.push_back(c.plan->schedule);
     const plan_problem problem{.placement = problem_.placement,
                                .micro = problem_.micro,
@@ -240,7 +233,8 @@ class model_planner {
         return spent;
       }
       spent += found->evaluations;
-      const memory_report m = pipesched::fits(lower(found->schedule, {}, verified), c.costs, memory_);
+      memory_report m;
+      if (!memory_.empty()) m = memory_of(found->schedule, c.costs);
       if (m) {
         if (found->makespan < c.makespan()) c.plan = std::move(found);
         return spent;
@@ -256,26 +250,32 @@ class model_planner {
     const double share = left() / 2;
     std::vector<division_choice> tried{best_->choice};
     for (const double end = left() - share; left() > end && !progress_.stopped();) {
-      candidate next{.choice = mutated(best_->choice, problem_.may_recompute, random_)};
-      const bool again = std::find(tried.begin(), tried.end(), next.choice) != tried.end();
+      const division_choice choice = mutated(best_->choice, problem_.may_recompute, random_);
+      const bool again = std::find(tried.begin(), tried.end(), choice) != tried.end();
       progress_.charge(again ? 1 : 0);
       if (again) continue;
-      tried.push_back(next.choice);
-      if (next.choice.recomputed == best_->choice.recomputed) next.plan = carried(next.choice);
+      tried.push_back(choice);
+      candidate next = of_choice(choice);
+      carry_order(next);
       progress_.charge(improve(next, share / 40, random_.next(), limits_.threads));
       take(next);
     }
     progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
   }
-  // The order of the best with another partition, if it fits there.
-  std::optional<plan_result> carried(const division_choice& c) const {
-    const stage_costs costs = sums_(c.layers);
+  // The order of the best with another partition, if it fits there and the same stages recompute.
+  void carry_order(candidate& next) const {
     const schedule& s = best_->plan->schedule;
-    if (!pipesched::fits(lower(s, {}, verified), costs, memory_)) return std::nullopt;
-    const metrics m = measure(simulate(s, costs, verified), costs, verified);
-    return plan_result{.schedule = s, .makespan = m.makespan, .peak_activations = m.peak_activations};
+    if (next.choice.recomputed != best_->choice.recomputed) return;
+    if (memory_.empty() || memory_of(s, next.costs)) next.plan = as_plan(s, next.costs);
   }
 
+  // For all orders of the best partition.
+  lower_bound_result bound_of_best() const {
+    schedule_class of = class_of();
+    of.recompute = !best_->choice.recomputed.empty();
+    if (!memory_.empty()) of.memory_limits = beside_weights(problem_.placement, best_->costs, memory_);
+    return lower_bound(problem_.placement, problem_.micro, best_->costs, of);
+  }
   model_plan result() {
     model_plan r{.partition = best_->choice.layers,
                  .recomputed = best_->choice.recomputed,
@@ -284,8 +284,11 @@ class model_planner {
                  .lower_bound = bound_,
                  .uniform = uniform_,
                  .divided = divided_};
-    r.memory = pipesched::fits(lower(r.plan.schedule, {}, verified), r.costs, memory_);
+    r.plan.bound = bound_of_best();
+    r.memory = memory_of(r.plan.schedule, r.costs);
     r.evaluations = progress_.evaluations();
+    const double ops = problem_.micro * problem_.placement.stages() * (problem_.forward_only ? 1.0 : 2.0);
+    r.ops_simulated = static_cast<std::uint64_t>(std::llround(r.evaluations * ops));
     return r;
   }
   [[noreturn]] void refuse() const {
@@ -298,7 +301,7 @@ class model_planner {
   stage_sums sums_;
   std::vector<double> memory_;  // by rank; empty: no limits
   random_numbers random_;
-  double total_;  // evaluations to spend
+  pass_pair_set pairs_;
   double bound_;
   shared_progress progress_;
   std::vector<division_choice> starts_;

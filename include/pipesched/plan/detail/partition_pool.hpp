@@ -14,7 +14,7 @@
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/partition.hpp"
-#include "pipesched/plan/detail/rank_work.hpp"
+#include "pipesched/plan/detail/partition_steps.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/support/random_numbers.hpp"
@@ -47,8 +47,7 @@ inline division_choice mutated(division_choice c, bool may_recompute, random_num
       if (std::find(c.recomputed.begin(), c.recomputed.end(), true) == c.recomputed.end()) c.recomputed.clear();
       continue;
     }
-    std::uint32_t &from = c.layers.layers[random.below(stages)], &to = c.layers.layers[random.below(stages)];
-    if (&from != &to && from > 0) --from, ++to;
+    move_layer(c.layers, random);
   }
   return c;
 }
@@ -89,34 +88,32 @@ class partition_pool {
     }
   }
 
-  /// The most bytes of a rank with one micro-batch at a time, weights among them, beyond its memory; of all ranks.
-  double certain_excess(const stage_costs& costs, const division_choice& c) const {
-    double excess = 0;
-    for (std::uint32_t rank = 0; !memory_.empty() && rank < where_.ranks(); ++rank) {
-      double bytes = 0, most = 0;
-      for (const std::uint16_t s : where_.stages_of(rank)) {
-        const bool again = !c.recomputed.empty() && c.recomputed[s];
-        bytes += costs.weights(s);
-        const double kept = again ? costs.kept_input[s] : costs.kept_by_forward[s];
-        most = where_.replicas() > 1 ? std::max(most, kept) : most + kept;
-      }
-      excess += std::max(0.0, bytes + most - memory_[rank]);
-    }
-    return excess;
-  }
-
  private:
   entry judged(division_choice c) const {
     stage_costs costs = sums_(c.layers);
     entry e{.choice = std::move(c)};
-    e.excess = certain_excess(costs, e.choice);
     if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
     e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
-    if (e.excess > 0) return e;
     schedule_class of = class_;
-    if (!memory_.empty()) of.memory_limits = beside_weights(where_, costs, memory_);
+    if (!memory_.empty()) {
+      of.memory_limits = beside_weights(where_, costs, memory_);
+      e.excess = certain_excess(costs, of.memory_limits);
+      if (e.excess > 0) return e;
+    }
     e.bound = lower_bound(where_, micro_, costs, of).makespan;
     return e;
+  }
+
+  // Bytes that one micro-batch at a time keeps beyond the room of the ranks, added.
+  double certain_excess(const stage_costs& costs, const std::vector<double>& room) const {
+    double excess = 0;
+    for (std::uint32_t rank = 0; rank < where_.ranks(); ++rank) {
+      double kept = 0;
+      for (const std::uint16_t s : where_.stages_of(rank))
+        kept = where_.replicas() > 1 ? std::max(kept, costs.kept_by_forward[s]) : kept + costs.kept_by_forward[s];
+      excess += std::max(0.0, kept - room[rank]);
+    }
+    return excess;
   }
 
   // R as a part of the backward, so that the bound counts it.

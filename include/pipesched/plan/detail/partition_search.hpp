@@ -21,7 +21,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
-#include "pipesched/plan/detail/rank_work.hpp"
+#include "pipesched/plan/detail/partition_steps.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
@@ -204,11 +204,8 @@ class partition_search {
     return p;
   }
   static partition near(partition p, random_numbers& random) {
-    for (std::size_t moves = 1 + random.below(4); moves > 0;) {
-      std::uint32_t &from = p.layers[random.below(p.stages())], &to = p.layers[random.below(p.stages())];
-      if (&from == &to || from == 0) continue;
-      --from, ++to, --moves;
-    }
+    for (std::size_t moves = 1 + random.below(4); moves > 0;)
+      if (move_layer(p, random)) --moves;
     return p;
   }
 
