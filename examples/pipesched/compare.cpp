@@ -431,7 +431,6 @@ int compare(const arguments& args) {
   const schedule_params p = params_of(args, "compare");
   const std::optional<noise_options> noise = noise_of(args, to.format);
   const stage_costs costs = costs_of(args);
-  if (!args.has("--model") && args.has("--partition")) throw schedule_error("--partition goes with --model");
   const std::optional<model> layers = given_model(args);
   const std::vector<double> limits = layers ? std::vector<double>() : limits_of_costs(args, costs);
   std::string notes = lines_on_parameters(p, chosen, args);

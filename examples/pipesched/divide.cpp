@@ -39,12 +39,7 @@ std::string text_of(const model& m, const family& f, const division& d, const me
   const std::string unit = unit_after(" ", m);
   std::string text = fmt::format("{}: {} layers on {} stages, {} ranks, {} micro-batches{}\n", f.name, layer_count(m),
                                  s.stages(), s.pp(), s.micro, s.forward_only ? ", forward only" : "");
-  text += fmt::format("layers per stage: {}\n", to_string(d.partition));
-  if (has_layout(s.placement)) {
-    const std::string refusal = layout_refusal(d.partition, m, s.placement);
-    text += refusal.empty() ? fmt::format("layout: {}\n", to_layout(d.partition, m, s.placement))
-                            : fmt::format("no {}\n", refusal);
-  }
+  text += describe_partition(d.partition, m, s.placement);
   text += d.uniform_fits
               ? fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
                             d.uniform_makespan, unit, d.uniform_makespan / d.makespan)

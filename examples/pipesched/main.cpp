@@ -37,6 +37,16 @@ const option max_memory{"--max-memory", "X", "GiB that the command may take; def
 
 option format_of(std::string_view help) { return {"--format", "NAME", help}; }
 
+// The options of simulate and compare that say which steps are studied.
+std::vector<option> study_options() {
+  return joined({tool::parameter_options(),
+                 tool::cost_options(),
+                 tool::model_options(),
+                 tool::transform_options(),
+                 {tool::memory_option},
+                 tool::draw_options()});
+}
+
 const std::vector<command>& commands() {
   static const std::vector<command> all = {
       {.name = "generate",
@@ -88,12 +98,7 @@ const std::vector<command>& commands() {
        .min_operands = 0,
        .max_operands = 1,
        .options = joined({{{"--family", "FAMILY", "a family in place of a file; see pipesched list"}},
-                          tool::parameter_options(),
-                          tool::cost_options(),
-                          tool::model_options(),
-                          tool::transform_options(),
-                          {tool::memory_option},
-                          tool::draw_options(),
+                          study_options(),
                           {format_of("text, json, svg, html, or trace (for Perfetto); default text"), output_file,
                            colour, max_memory}}),
        .examples = {"simulate --family dualpipe --pp 8 --micro 20", "simulate zbv.json --forward 1 --backward 2.2",
@@ -107,12 +112,7 @@ const std::vector<command>& commands() {
        .min_operands = 0,
        .max_operands = 0,
        .options = joined({{{"--families", "A,B,C", "these families only"}},
-                          tool::parameter_options(),
-                          tool::cost_options(),
-                          tool::model_options(),
-                          tool::transform_options(),
-                          {tool::memory_option},
-                          tool::draw_options(),
+                          study_options(),
                           {format_of("text, json or html; default text"),
                            output_file,
                            {"--max-memory", "X", "GiB that a family may take; default 2, or what is free"}}}),

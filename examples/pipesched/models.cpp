@@ -134,6 +134,7 @@ bool takes_bytes(const pipesched::model& m) {
 
 std::optional<pipesched::model> given_model(const arguments& args) {
   const auto name = args.text("--model");
+  if (!name && args.has("--partition")) throw schedule_error("--partition goes with --model");
   if (!name) return std::nullopt;
   if (gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
   pipesched::model m = model_of(*name);
@@ -173,12 +174,22 @@ std::string unit_after(std::string_view separator, const pipesched::model& m) {
   return m.time_unit == pipesched::time_unit::none ? "" : fmt::format("{}{}", separator, to_string(m.time_unit));
 }
 
+std::string describe_partition(const pipesched::partition& p, const pipesched::model& m,
+                               const pipesched::placement& where) {
+  std::string text = fmt::format("layers per stage: {}\n", to_string(p));
+  if (!has_layout(where)) return text;
+  const std::string refusal = layout_refusal(p, m, where);
+  return text +
+         (refusal.empty() ? fmt::format("layout: {}\n", to_layout(p, m, where)) : fmt::format("no {}\n", refusal));
+}
+
 const std::vector<option>& model_options() {
   static const std::vector<option> options = {
       {"--model", "FILE",
        "a model of layers as JSON in place of costs, or a name: deepseek_v3, gemma_h1536_s4096_v256k, "
        "deepseek_h2048_s4096_v131k"},
-      {"--partition", "TEXT", "its layers per stage: uniform, best (searched), 5,4,4,3, or a layout; default uniform"},
+      {"--partition", "TEXT",
+       "its layers per stage: uniform, best (searched), 5,4,4,3, or a layout; default uniform, of compare best"},
   };
   return options;
 }

@@ -33,7 +33,7 @@ pipesched::schedule transformed(const arguments& args, pipesched::schedule s, co
 pipesched::model model_of(const std::string& name);
 
 /// The model of --model, nothing without one. --memory is the memory of each of its ranks.
-/// @throws schedule_error if it cannot be read, beside costs, or for --memory where its layers take no bytes
+/// @throws schedule_error if it cannot be read, beside costs, for --partition without a model, or for --memory where its layers take no bytes
 std::optional<pipesched::model> given_model(const arguments& args);
 
 /// The bytes of --memory for costs without a model; empty without the option. @throws schedule_error where the costs have no bytes
@@ -41,6 +41,10 @@ std::vector<double> limits_of_costs(const arguments& args, const pipesched::stag
 
 /// The unit of a model's times after a separator: "; ms"; empty if it has none.
 std::string unit_after(std::string_view separator, const pipesched::model& m);
+
+/// Two lines: the layers per stage, and on placements that have layouts that of Megatron-LM, or why it takes no such layout.
+std::string describe_partition(const pipesched::partition& p, const pipesched::model& m,
+                               const pipesched::placement& where);
 
 /// --model and --partition.
 const std::vector<option>& model_options();

@@ -122,12 +122,15 @@ const std::vector<option>& plan_options() {
 
 namespace {
 
-plan_limits limits_of(const arguments& args, const pass_pair_set& pairs) {
-  return {
+// The limits of the options; the line shows the progress, and must outlive them.
+plan_limits limits_of(const arguments& args, const pass_pair_set& pairs, progress_line& line) {
+  plan_limits limits{
       .pairs = pairs,
       .evaluations = static_cast<std::uint64_t>(whole_number_in(args, "--evaluations", 1, 1LL << 40).value_or(200'000)),
       .seed = static_cast<std::uint64_t>(whole_number_in(args, "--seed", 0, 1LL << 53).value_or(1)),
       .threads = static_cast<unsigned>(whole_number_in(args, "--threads", 1, 256).value_or(1))};
+  limits.progress = [&line, all = limits.evaluations](const plan_progress& p) { return line(p, all); };
+  return limits;
 }
 
 std::string headline(const placement& where, std::int64_t micro, bool forward_only, const std::string& more) {
@@ -171,9 +174,8 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
   for (const char* option : {"--memory", "--may-recompute"})
     if (args.has(option)) throw schedule_error(fmt::format("plan takes {} with --model only", option));
   const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
-  plan_limits limits = limits_of(args, pairs_of(args, costs));
   progress_line line;
-  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
+  plan_limits limits = limits_of(args, pairs_of(args, costs), line);
   const bool is_front = args.has("--pareto");
   std::vector<pareto_point> front;
   if (is_front) {
@@ -193,9 +195,8 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   const model m = *given_model(args);
   const stage_costs uniform =
       pipesched::costs_of(m, uniform_partition(m, problem.placement.stages()), problem.placement);
-  plan_limits limits = limits_of(args, pairs_of(args, uniform));
   progress_line line;
-  limits.progress = [&](const plan_progress& p) { return line(p, limits.evaluations); };
+  const plan_limits limits = limits_of(args, pairs_of(args, uniform), line);
   const model_plan found = pipesched::plan(m,
                                            model_problem{.placement = problem.placement,
                                                          .micro = problem.micro,

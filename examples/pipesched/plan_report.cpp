@@ -13,7 +13,7 @@
 #include <pipesched/model/partition.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
 
-#include "inputs.hpp"
+#include "models.hpp"
 
 namespace tool {
 
@@ -82,8 +82,7 @@ nlohmann::ordered_json json_of(const model& m, const model_plan& p) {
                               {"peak_activations", p.plan.peak_activations},
                               {"partition", p.partition.layers}};
   const placement& where = p.plan.schedule.placement;
-  if (has_layout(where) && layout_refusal(p.partition, m, where).empty())
-    j["layout"] = to_layout(p.partition, m, where);
+  if (layout_refusal(p.partition, m, where).empty()) j["layout"] = to_layout(p.partition, m, where);
   if (!p.recomputed.empty()) j["recomputed"] = stages_of(p.recomputed);
   if (!p.uniform.name.empty()) j["uniform"] = {{"name", p.uniform.name}, {"makespan", p.uniform.makespan}};
   if (!p.divided.name.empty()) j["divided"] = {{"name", p.divided.name}, {"makespan", p.divided.makespan}};
@@ -102,12 +101,7 @@ std::string text_of(const model& m, const model_plan& p) {
                       percent(gap_of(planned, p.lower_bound)));
   text += fmt::format("{:<20} {:>12.8g} {:>9}  for this one\n\n", "", p.plan.bound.makespan,
                       percent(p.plan.bound.gap(planned)));
-  text += fmt::format("layers per stage: {}\n", to_string(p.partition));
-  const placement& where = p.plan.schedule.placement;
-  if (has_layout(where)) {
-    const std::string no = layout_refusal(p.partition, m, where);
-    text += no.empty() ? fmt::format("layout: {}\n", to_layout(p.partition, m, where)) : fmt::format("no {}\n", no);
-  }
+  text += describe_partition(p.partition, m, p.plan.schedule.placement);
   if (!p.recomputed.empty())
     text += fmt::format("stages that recompute: {}\n", fmt::join(stages_of(p.recomputed), ","));
   text += fmt::format("\n{:>5} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "weights", "activations", "buffers",

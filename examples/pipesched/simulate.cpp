@@ -134,7 +134,6 @@ study study_with_model(const arguments& args, const model& m, named_schedule nam
 int simulate(const arguments& args) {
   if (args.operands.empty() == !args.has("--family"))
     throw schedule_error("simulate takes a file, or --family with --pp and --micro");
-  if (!args.has("--model") && args.has("--partition")) throw schedule_error("--partition goes with --model");
   const output to = output_of(args, "simulate", simulate_formats);
   const std::optional<noise_options> noise = noise_of(args, to.format);
   const std::optional<model> layers = given_model(args);
