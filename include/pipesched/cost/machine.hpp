@@ -75,6 +75,21 @@ constexpr void check_factors(const std::vector<double>& factors, std::string_vie
                                  "; expected ", expected, ", one per ", what}));
   for (std::size_t i = 0; i < factors.size(); ++i) check_positive(factors[i], concat({name, "[", i, "]"}));
 }
+// The fault of a link whose ends are the same or those of an earlier one; empty without one.
+constexpr std::string fault_among(const keyed_list<rank_link>& links, std::size_t i) {
+  const rank_link& link = links[i];
+  if (link.from == link.to) return concat({"is from rank ", link.from, " to itself; expected two ranks"});
+  const std::size_t first = links.place_of(key_of(link));
+  if (first == i) return {};
+  return concat({"is for the ranks of links[", first, "]; expected one link for a pair"});
+}
+// The fault of a price that an earlier one has given.
+constexpr std::string fault_among(const keyed_list<pair_time>& pairs, std::size_t i) {
+  const std::size_t first = pairs.place_of(key_of(pairs[i]));
+  if (first == i) return {};
+  return concat({"prices the cells of pairs[", first, "] again; expected one price"});
+}
+
 constexpr void check_links(const keyed_list<rank_link>& links, std::uint32_t ranks) {
   for (std::size_t i = 0; i < links.size(); ++i) {
     const rank_link& link = links[i];
@@ -83,13 +98,10 @@ constexpr void check_links(const keyed_list<rank_link>& links, std::uint32_t ran
       if (rank >= ranks)
         throw schedule_error(
             concat({"costs: ", name, " names rank ", rank, "; expected 0 to ", ranks - 1, ", nearest ", ranks - 1}));
-    if (link.from == link.to)
-      throw schedule_error(concat({"costs: ", name, " is from rank ", link.from, " to itself; expected two ranks"}));
     require_cost(link.latency, name + ".latency");
     if (link.bandwidth) check_positive(*link.bandwidth, name + ".bandwidth");
-    if (const std::size_t first = links.place_of(key_of(link)); first != i)
-      throw schedule_error(
-          concat({"costs: ", name, " is for the ranks of links[", first, "]; expected one link for a pair"}));
+    if (const std::string fault = fault_among(links, i); !fault.empty())
+      throw schedule_error(concat({"costs: ", name, " ", fault}));
   }
 }
 
@@ -105,9 +117,8 @@ constexpr void check_pairs(const keyed_list<pair_time>& pairs, std::uint32_t sta
         if (s >= stages)
           throw schedule_error(concat(
               {"costs: pairs[", i, "] names stage ", s, "; expected 0 to ", stages - 1, ", nearest ", stages - 1}));
-    if (const std::size_t first = pairs.place_of(key_of(p)); first != i)
-      throw schedule_error(
-          concat({"costs: pairs[", i, "] prices the cells of pairs[", first, "] again; expected one price"}));
+    if (const std::string fault = fault_among(pairs, i); !fault.empty())
+      throw schedule_error(concat({"costs: pairs[", i, "] ", fault}));
   }
 }
 

@@ -165,18 +165,12 @@ pair_time pair_of_entry(const Json& j, const std::string& path) {
 
 // Refuses an entry for the cells or ranks of another one and a link that leads nowhere, which a schema cannot say.
 inline void refuse_repeated(const stage_costs& costs) {
-  const auto first_is = [](const auto& list, std::size_t i) { return list.place_of(key_of(list[i])); };
-  for (std::size_t i = 0; i < costs.pairs.size(); ++i)
-    if (const std::size_t first = first_is(costs.pairs, i); first != i)
-      refuse_entry(concat({"pairs[", i, "]"}),
-                   concat({"prices the cells of pairs[", first, "] again; expected one price"}));
-  for (std::size_t i = 0; i < costs.links.size(); ++i) {
-    const std::string path = concat({"links[", i, "]"});
-    if (const rank_link& l = costs.links[i]; l.from == l.to)
-      refuse_entry(path, concat({"is from rank ", l.from, " to itself; expected two ranks"}));
-    if (const std::size_t first = first_is(costs.links, i); first != i)
-      refuse_entry(path, concat({"is for the ranks of links[", first, "]; expected one link for a pair"}));
-  }
+  const auto check_list = [](std::string_view name, const auto& list) {
+    for (std::size_t i = 0; i < list.size(); ++i)
+      if (const std::string fault = fault_among(list, i); !fault.empty())
+        refuse_entry(concat({name, "[", i, "]"}), fault);
+  };
+  check_list("pairs", costs.pairs), check_list("links", costs.links);
 }
 
 // All names of entries, those in groups with the group's: "memory.weights".
