@@ -30,8 +30,9 @@ using namespace pipesched;
 
 namespace {
 
-std::string percent(double gap) { return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite"; }
-double gap_of(double makespan, double bound) { return bound > 0 ? makespan / bound - 1 : INFINITY; }
+std::string gap_text(double makespan, double bound) {
+  return bound > 0 ? fmt::format("{:.1f} %", 100 * (makespan / bound - 1)) : "infinite";
+}
 
 std::string text_of(const model& m, const family& f, const division& d, const metrics& measured,
                     const memory_report& memory) {
@@ -48,8 +49,8 @@ std::string text_of(const model& m, const family& f, const division& d, const me
                     "take {:.10g}{}\n",
                     d.makespan, unit, d.uniform_makespan, unit);
   text += fmt::format("at least {:.10g} for any partition, gap {}; at least {:.10g} for this one, gap {}\n",
-                      d.lower_bound, percent(gap_of(d.makespan, d.lower_bound)), d.partition_bound.makespan,
-                      percent(gap_of(d.makespan, d.partition_bound.makespan)));
+                      d.lower_bound, gap_text(d.makespan, d.lower_bound), d.partition_bound.makespan,
+                      gap_text(d.makespan, d.partition_bound.makespan));
   if (!d.fits)
     text += fmt::format("no partition was found that fits the memory of the ranks: {}\n", to_string(memory, s));
   text += fmt::format("\n{:>5} {:>8} {:>12} {:>7} {:>12} {:>12} {:>12} {:>12}\n", "rank", "layers", "busy", "idle",

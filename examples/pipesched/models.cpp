@@ -40,7 +40,7 @@ std::vector<std::int64_t> stages_of_text(std::string_view option, std::string_vi
   return stages;
 }
 
-schedule frozen(schedule s, const std::string& stages) {
+schedule frozen(const schedule& s, const std::string& stages) {
   schedule result = pipesched::freeze(s, stages_of_text("--freeze", stages));
   if (result == s) throw schedule_error(fmt::format("--freeze {} changes nothing: these stages are frozen", stages));
   return result;
@@ -77,7 +77,7 @@ std::string why_unchanged(const schedule& s, const pipesched::recompute_choice& 
   return "these stages and micro-batches have no backward, or recompute already";
 }
 
-schedule recomputed(const arguments& args, schedule s, const std::string& which) {
+schedule recomputed(const arguments& args, const schedule& s, const std::string& which) {
   const pipesched::recompute_choice choice = choice_of(args, which);
   schedule result = pipesched::recompute(s, choice);
   if (result == s)

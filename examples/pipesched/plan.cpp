@@ -59,7 +59,7 @@ placement placement_of(const arguments& args, std::int64_t pp, std::int64_t micr
   throw schedule_error(fmt::format("--placement takes linear, looped, vee, wave or bidirectional; got \"{}\"", kind));
 }
 
-pass_pair_set pairs_of(const arguments& args, const stage_costs& costs) {
+pass_pair_set pairs_that_may_run(const arguments& args, const stage_costs& costs) {
   const auto text = args.text("--pairs");
   if (!text) return costs.may_overlap();
   pass_pair_set set;
@@ -150,12 +150,12 @@ int write_plans(const output& to, const plan_problem& problem, const std::vector
     write_output(to.file, is_front ? render_front_svg(points_of(front), {.title = title})
                                    : render_svg(simulate(best.schedule, costs, verified)));
   } else if (to.format == "json") {
-    nlohmann::ordered_json j = json_of(best);
+    nlohmann::ordered_json j = tool::json_of(best);
     if (is_front) {
       j = {{"points", nlohmann::ordered_json::array()}};
       for (const pareto_point& p : front) {
         j["points"].push_back({{"memory_limit", p.cap}});
-        j["points"].back().update(json_of(p.plan));
+        j["points"].back().update(tool::json_of(p.plan));
       }
     }
     write_output(to.file, j.dump(2) + "\n");
@@ -175,7 +175,7 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
     if (args.has(option)) throw schedule_error(fmt::format("plan takes {} with --model only", option));
   const stage_costs given = costs_of(args), costs = split_stage_costs(given, problem.placement);
   progress_line line;
-  plan_limits limits = limits_of(args, pairs_of(args, costs), line);
+  plan_limits limits = limits_of(args, pairs_that_may_run(args, costs), line);
   const bool is_front = args.has("--pareto");
   std::vector<pareto_point> front;
   if (is_front) {
@@ -196,7 +196,7 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   const stage_costs uniform =
       pipesched::costs_of(m, uniform_partition(m, problem.placement.stages()), problem.placement);
   progress_line line;
-  const plan_limits limits = limits_of(args, pairs_of(args, uniform), line);
+  const plan_limits limits = limits_of(args, pairs_that_may_run(args, uniform), line);
   const model_plan found = pipesched::plan(m,
                                            model_problem{.placement = problem.placement,
                                                          .micro = problem.micro,
@@ -209,11 +209,11 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(s, found.costs, verified)));
   } else if (to.format == "json") {
-    write_output(to.file, json_of(m, found).dump(2) + "\n");
+    write_output(to.file, tool::json_of(m, found).dump(2) + "\n");
   } else {
     const std::string layers = fmt::format("{} layers{}", layer_count(m), unit_after("; ", m));
-    write_output(to.file, headline(problem.placement, problem.micro, problem.forward_only, layers) + text_of(m, found) +
-                              render_text(simulate(s, found.costs, verified), style_of(to)));
+    write_output(to.file, headline(problem.placement, problem.micro, problem.forward_only, layers) +
+                              tool::text_of(m, found) + render_text(simulate(s, found.costs, verified), style_of(to)));
   }
   return 0;
 }

@@ -35,7 +35,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 using cluster_trainer = stream_trainer<fake_cluster, side_stream<cluster_runtime>>;
 using cluster_transport = channel_transport<cluster_runtime, cluster_library>;
 
@@ -84,8 +84,8 @@ struct job {
     return run([&](std::uint32_t r, cluster_transport& t) { pipesched::run(p, r, on_device[r], t, {.steps = steps}); });
   }
   void require_trained(std::size_t steps) const {
-    const auto orders = model::orders_of(p.schedule);
-    const auto expected = model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
+    const auto orders = small_model::orders_of(p.schedule);
+    const auto expected = small_model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
     for (const auto& t : trainers) {
       for (std::uint32_t m = 0; m < p.schedule.micro; ++m)
         if (t.losses[m] != -1) REQUIRE(t.losses[m] == expected.losses[m]);
@@ -94,8 +94,8 @@ struct job {
     }
   }
   bool trained() const {
-    const auto orders = model::orders_of(p.schedule);
-    const auto expected = model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
+    const auto orders = small_model::orders_of(p.schedule);
+    const auto expected = small_model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
     for (const auto& t : trainers)
       for (std::size_t chunk = 0; chunk < t.stages.size(); ++chunk)
         if (!(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient)) return false;
@@ -107,7 +107,7 @@ struct job {
   fake_cluster cluster;
   thread_job jobs;
   channel_transport_options options;
-  std::vector<model::trainer> trainers;
+  std::vector<small_model::trainer> trainers;
   std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
   std::vector<cluster_trainer> on_device;
   std::vector<std::thread::id> own_threads;  // not the watchdogs'
@@ -117,7 +117,7 @@ struct job {
 std::vector<std::string> nothing(const program& p) { return std::vector<std::string>(p.schedule.pp()); }
 
 template <typename F>
-void for_some_programs(F&& f) {
+void for_programs_of_channels(F&& f) {
   for (const family& of : families)
     for (const std::int64_t pp : {1, 2, 4})
       for (const std::int64_t micro : {3, 8})
@@ -135,7 +135,7 @@ void for_some_programs(F&& f) {
 }  // namespace
 
 TEST_CASE("channels: every family trains as one device does, whichever streams share a queue; nothing races") {
-  for_some_programs([](const program& p) {
+  for_programs_of_channels([](const program& p) {
     for (const int queues : {0, 1, 2})
       for (const std::uint64_t seed : {1u, 2u}) {
         CAPTURE(queues);
@@ -164,7 +164,7 @@ auto memory_of(const program& p, std::uint32_t rank, cluster_trainer& trainer) {
 }  // namespace
 
 TEST_CASE("channels: a step makes and asks nothing: it takes six calls for either side of a message") {
-  for_some_programs([](const program& p) {
+  for_programs_of_channels([](const program& p) {
     job j(p);
     std::vector<std::int64_t> calls(p.schedule.pp()), expected(p.schedule.pp());
     REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
@@ -236,7 +236,7 @@ TEST_CASE("channels: reductions of tied stages go over them, too") {
     REQUIRE(j.train(1) == nothing(p));
     REQUIRE(j.cluster.play() == "");
     REQUIRE(j.first_race() == "");
-    const auto expected = model::on_one_device(s.stages(), s.micro, model::orders_of(s), tied);
+    const auto expected = small_model::on_one_device(s.stages(), s.micro, small_model::orders_of(s), tied);
     for (const auto& t : j.trainers)
       for (std::size_t chunk = 0; chunk < t.stages.size(); ++chunk)
         CHECK(t.layers[chunk].gradient[1][2] ==
@@ -456,7 +456,7 @@ TEST_CASE("channels: a job that cannot be is refused") {
           cluster.make_stream(r, 0, s);
           cluster_transport t({&cluster}, {&cluster}, {r, s}, control, of.options);
           const program& own = of.differ && r == 1 ? other : p;
-          model::trainer on_host(own, std::min(t.rank(), 1u));
+          small_model::trainer on_host(own, std::min(t.rank(), 1u));
           if (of.short_buffer && r == 1) on_host.short_buffer = 0;
           cluster_trainer trainer{&on_host, &cluster, s, nullptr, {}};
           run(own, t.rank(), trainer, t);
@@ -546,7 +546,7 @@ TEST_CASE("channels: two pipelines share a job with a process in none, each with
   const std::vector<std::vector<std::uint32_t>> processes = {{4, 1}, {0, 3}};
   fake_cluster cluster(1);
   thread_job jobs(5);
-  std::vector<model::trainer> trainers;
+  std::vector<small_model::trainer> trainers;
   for (const int pipeline : {0, 1})
     for (const std::uint32_t r : {0u, 1u}) static_cast<void>(pipeline), trainers.emplace_back(p, r);
   std::vector<std::string> said(5);
@@ -576,7 +576,8 @@ TEST_CASE("channels: two pipelines share a job with a process in none, each with
   CHECK(said == std::vector<std::string>(5));
   CHECK(cluster.play() == "");
   CHECK(cluster.races.empty());
-  const auto expected = model::on_one_device(p.schedule.stages(), p.schedule.micro, model::orders_of(p.schedule));
+  const auto expected =
+      small_model::on_one_device(p.schedule.stages(), p.schedule.micro, small_model::orders_of(p.schedule));
   for (const auto& t : trainers)
     for (std::size_t chunk = 0; chunk < t.stages.size(); ++chunk)
       CHECK(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient);
@@ -714,7 +715,7 @@ struct lone_coordinator : thread_coordinator {
       std::vector<std::uint64_t> facts{fingerprint(p)};
       for (const action& a : p.actions[1])
         if (a.kind == action_kind::receive && a.channel == c)
-          facts.push_back(is_weight_gradient(a) ? sizeof(model::matrix) : sizeof(model::vector));
+          facts.push_back(is_weight_gradient(a) ? sizeof(small_model::matrix) : sizeof(small_model::vector));
       received.push_back(
           {p.channels[c].from, {reinterpret_cast<const char*>(facts.data()), facts.size() * sizeof facts[0]}});
     }
@@ -740,7 +741,7 @@ struct lone_rank {
   fake_device device;
   thread_job jobs{1};
   lone_coordinator control{jobs, p};
-  model::trainer on_host;
+  small_model::trainer on_host;
   side_stream<fake_runtime> side;
   stream_trainer<fake_device, side_stream<fake_runtime>> trainer{&on_host, &device, {}, &side, {}};
 };

@@ -36,7 +36,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 using fake_transport = peer_transport<fake_runtime>;
 using std::chrono::steady_clock;
 
@@ -440,7 +440,7 @@ TEST_CASE(
     for (const std::uint32_t failing : {0u, 1u, 2u, 3u}) {
       fake_cluster cluster(4);
       cluster.live = true;  // work is done when a query asks for it
-      std::vector<model::trainer> trainers;
+      std::vector<small_model::trainer> trainers;
       std::vector<device_rank<cluster_runtime>> ranks(4);
       std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
       std::vector<stream_trainer<fake_cluster, side_stream<cluster_runtime>>> on_device;

@@ -29,7 +29,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 
 static_assert(transport<peer_transport<fake_runtime>>);
 
@@ -105,7 +105,7 @@ TEST_CASE("peers: a copy that starts too early or is too short races or trains s
         if (f == fault::early_write) CHECK(raced("writes what is being read"));
         if (f == fault::early_use) CHECK(raced("reads what is being written"));
         if (f == fault::none || f == fault::short_copy) CHECK(m.first_race() == "");
-        const auto expected = model::on_one_device(p.schedule.stages(), 8, model::orders_of(p.schedule));
+        const auto expected = small_model::on_one_device(p.schedule.stages(), 8, small_model::orders_of(p.schedule));
         bool same = true;
         for (const auto& t : m.trainers)
           for (std::uint32_t micro = 0; micro < 8; ++micro)
@@ -131,7 +131,7 @@ TEST_CASE("peers: training, evaluation and training again share a world; only wh
         const auto evaluate = [&] {
           for (auto& t : m.trainers) t.trains = false, t.where = &evaluation.schedule.placement, t.losses.assign(8, -1);
           run_all(evaluation, m.on_device, *m.world, two);
-          const auto expected = model::on_one_device(evaluation.schedule.stages(), 6);
+          const auto expected = small_model::on_one_device(evaluation.schedule.stages(), 6);
           int losses = 0;
           for (auto& t : m.trainers) {
             for (std::uint32_t micro = 0; micro < 6; ++micro)

@@ -32,7 +32,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 using std::chrono::steady_clock;
 
 // How each rank ends: "" after its steps, "own: ..." for its own exception, otherwise the text of its pipeline_aborted.
@@ -59,8 +59,8 @@ std::vector<std::string> ends_of(thread_world& world, const program& p, Run&& ru
 
 // The trainers of all ranks; that of the failing rank calls `fail` at its op, in step `step`.
 template <typename Fail>
-std::vector<model::trainer> trainers_of(const place_to_fail& where, Fail fail, std::uint64_t step = 0) {
-  std::vector<model::trainer> trainers;
+std::vector<small_model::trainer> trainers_of(const place_to_fail& where, Fail fail, std::uint64_t step = 0) {
+  std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(where.p, rank);
   trainers[where.rank].before = [at = where.at, fail, step](op o) mutable {
     if (o == at && step-- == 0) fail();
@@ -144,7 +144,7 @@ TEST_CASE("threads: an exception surfaces on its own rank, the others hear rank,
 
 TEST_CASE("threads: a world takes no program after a failure, and says why") {
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
-  std::vector<model::trainer> trainers;
+  std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
   trainers[2].before = [](op o) {
     if (o.pass == pass::backward) throw std::domain_error("no memory");
@@ -162,7 +162,7 @@ TEST_CASE("threads: a world takes no program after a failure, and says why") {
 TEST_CASE("threads: whatever function of a trainer throws, it comes out with rank, place and the exception itself") {
   const program p = lower(make_chimera_schedule({.pp = 2, .micro = 2}));
   struct thrower {
-    model::trainer of;
+    small_model::trainer of;
     std::string where;
     void at(const char* function) const {
       if (where == function) throw 7;  // not even a std::exception
@@ -186,7 +186,7 @@ TEST_CASE("threads: whatever function of a trainer throws, it comes out with ran
     const auto text_of = [&](const char* function) {
       std::deque<thrower> trainers;
       for (std::uint32_t rank = 0; rank < 2; ++rank)
-        trainers.push_back({model::trainer(p, rank), rank == 1 ? function : ""});
+        trainers.push_back({small_model::trainer(p, rank), rank == 1 ? function : ""});
       thread_world world(2);
       const thrown_error thrown =
           thrown_by([&] { run_all(p, trainers, world, {.steps = 3, .first_step = 5, .one_thread = one_thread}); });
@@ -231,7 +231,7 @@ TEST_CASE("threads: an exception that leaves a thread ends the others at once, w
     CHECK(steady_clock::now() - start < std::chrono::seconds(30));  // the limit is 60
     return ends;
   };
-  std::vector<model::trainer> trainers;
+  std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
   trainers[1].before = [](op o) {
     if (o.pass == pass::backward && o.micro == 3) throw std::domain_error("no memory");
@@ -256,7 +256,7 @@ TEST_CASE("threads: an exception that leaves a thread ends the others at once, w
 
 TEST_CASE("threads: an empty buffer is refused with rank, message and buffer, even if both sides have one") {
   struct empty {
-    model::trainer of;
+    small_model::trainer of;
     bool buffers, gradients, reductions;
     void forward(task t) { of.forward(t); }
     void backward(task t) { of.backward(t); }
@@ -265,14 +265,14 @@ TEST_CASE("threads: an empty buffer is refused with rank, message and buffer, ev
       return of.buffer(m, n).first(none ? 0 : of.buffer(m, n).size());
     }
     std::span<std::byte> weight_gradient(std::uint32_t c) {
-      return of.weight_gradient(c).first(gradients ? 0 : sizeof(model::matrix));
+      return of.weight_gradient(c).first(gradients ? 0 : sizeof(small_model::matrix));
     }
     void reduce(reduction r) { of.reduce(r); }
   };
   const auto refused = [](const program& p, bool buffers, bool gradients, bool reductions) {
     std::deque<empty> trainers;
     for (std::uint32_t rank = 0; rank < 2; ++rank)
-      trainers.push_back({model::trainer(p, rank), buffers, gradients, reductions});
+      trainers.push_back({small_model::trainer(p, rank), buffers, gradients, reductions});
     thread_world world(2);
     return refusal_of([&] { run_all(p, trainers, world); });
   };
@@ -384,8 +384,8 @@ TEST_CASE("threads: a stall ends all ranks that wait, which say where all are; a
 }
 
 TEST_CASE("threads: a rank that does not come to a measured step ends the others") {
-  struct late : model::trainer {
-    using model::trainer::trainer;
+  struct late : small_model::trainer {
+    using small_model::trainer::trainer;
     std::atomic<bool>* others_ended = nullptr;
     void begin_step(std::size_t) {
       while (others_ended != nullptr && !*others_ended) std::this_thread::yield();

@@ -40,14 +40,14 @@ using namespace pipesched::tests;
 
 namespace {
 
-using model = tanh_model<double>;
+using small_model = tanh_model<double>;
 
 template <typename Real>
-using trainers_of = std::vector<typename tanh_model<Real>::trainer>;
+using tanh_trainers = std::vector<typename tanh_model<Real>::trainer>;
 
 template <typename Real = double>
-trainers_of<Real> make_trainers(const program& p, const tied_stages& tied = {}) {
-  trainers_of<Real> trainers;
+tanh_trainers<Real> make_trainers(const program& p, const tied_stages& tied = {}) {
+  tanh_trainers<Real> trainers;
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) trainers.emplace_back(p, rank, tied);
   return trainers;
 }
@@ -96,21 +96,21 @@ void require_close(const Results& got, const Results& expected) {
   REQUIRE(got.losses == expected.losses);
   const double most = std::is_same_v<std::decay_t<decltype(got.losses[0])>, float> ? 1e-6 : 1e-12;
   for (std::size_t s = 0; s < expected.layers.size(); ++s)
-    for (std::size_t i = 0; i < model::width; ++i)
-      for (std::size_t j = 0; j < model::width; ++j) {
+    for (std::size_t i = 0; i < small_model::width; ++i)
+      for (std::size_t j = 0; j < small_model::width; ++j) {
         const double e = expected.layers[s].gradient[i][j];
         REQUIRE(std::abs(got.layers[s].gradient[i][j] - e) <= most * (1 + std::abs(e)));
       }
 }
 
 // A rank of the tanh model that updates its weights at the end of a step.
-struct descending : model::trainer {
-  using model::trainer::trainer;
+struct descending : small_model::trainer {
+  using small_model::trainer::trainer;
   std::vector<std::vector<double>> losses_of_steps{};
   void end_step(std::size_t step) {
     losses_of_steps.resize(std::max(losses_of_steps.size(), step + 1));
     losses_of_steps[step] = losses;
-    for (model::layer& l : layers) model::update(l);
+    for (small_model::layer& l : layers) small_model::update(l);
   }
 };
 
@@ -279,17 +279,17 @@ TEST_CASE("run_all: every family trains as one device does, to the bit if it sum
         CAPTURE(micro);
         const schedule s = f.make({.pp = pp, .micro = micro});
         const program p = lower(s);
-        const auto orders = model::orders_of(s);
+        const auto orders = small_model::orders_of(s);
         const auto got = in_threads(p);
-        require_close(got, model::on_one_device(s.stages(), s.micro));
-        REQUIRE(same(got, model::on_one_device(s.stages(), s.micro, orders)));
+        require_close(got, small_model::on_one_device(s.stages(), s.micro));
+        REQUIRE(same(got, small_model::on_one_device(s.stages(), s.micro, orders)));
         REQUIRE(same(in_threads(p), got));
         REQUIRE(same(in_threads(p, {}, {.one_thread = true}), got));
-        if (micro == 17 && pp == 4 && std::all_of(orders.begin(), orders.end(), [](const model::order& o) {
+        if (micro == 17 && pp == 4 && std::all_of(orders.begin(), orders.end(), [](const small_model::order& o) {
               return o.size() == 1 && std::is_sorted(o[0].begin(), o[0].end());
             })) {
           ascending.insert(f.name);
-          REQUIRE(same(got, model::on_one_device(s.stages(), s.micro)));
+          REQUIRE(same(got, small_model::on_one_device(s.stages(), s.micro)));
         }
         const auto in_float = in_threads<float>(p);
         require_close(in_float, tanh_model<float>::on_one_device(s.stages(), s.micro));
@@ -314,9 +314,9 @@ TEST_CASE("run_all: stages with tied weights have the sum of both gradients, on 
       const program p = lower(s, {.tied = tied});
       REQUIRE(verify(p));
       const auto got = in_threads(p, tied);
-      REQUIRE(same(got, model::on_one_device(s.stages(), s.micro, model::orders_of(s), tied)));
+      REQUIRE(same(got, small_model::on_one_device(s.stages(), s.micro, small_model::orders_of(s), tied)));
       REQUIRE(same(in_threads(p, tied, {.one_thread = true}), got));
-      const auto untied = model::on_one_device(s.stages(), s.micro);
+      const auto untied = small_model::on_one_device(s.stages(), s.micro);
       CHECK(got.layers[0].gradient != untied.layers[0].gradient);
     }
 }
@@ -332,7 +332,7 @@ TEST_CASE("run_all: groups of tied stages have the sum of all their gradients") 
       const program p = lower(s, {.tied = tied});
       REQUIRE(to_string(verify(p)) == "");
       const auto got = in_threads(p, tied);
-      require_close(got, model::on_one_device(s.stages(), s.micro, tied));
+      require_close(got, small_model::on_one_device(s.stages(), s.micro, tied));
       REQUIRE(got.layers[0].gradient == got.layers[1].gradient);
       REQUIRE(same(in_threads(p, tied, {.one_thread = true}), got));
     }
@@ -349,7 +349,7 @@ TEST_CASE("run_all: stages with tied weights, wherever two replicas of each are"
       REQUIRE(to_string(verify(s)) == "");
       const program p = lower(s, {.tied = tied});
       REQUIRE(to_string(verify(p)) == "");
-      require_close(in_threads(p, tied), model::on_one_device(3, 4, tied));
+      require_close(in_threads(p, tied), small_model::on_one_device(3, 4, tied));
     }
 }
 
@@ -364,8 +364,8 @@ TEST_CASE("run_all: both replicas of a stage on one rank have the sum of their g
     const program p = lower(s);
     REQUIRE(to_string(verify(p)) == "");
     const auto got = in_threads(p);
-    require_close(got, model::on_one_device(3, 4));
-    REQUIRE(same(got, model::on_one_device(3, 4, model::orders_of(s))));
+    require_close(got, small_model::on_one_device(3, 4));
+    REQUIRE(same(got, small_model::on_one_device(3, 4, small_model::orders_of(s))));
   }
 }
 
@@ -373,7 +373,7 @@ TEST_CASE("run_all: transformed schedules, any depth, and the overlapped callbac
   for (const char* name : {"1f1b", "interleaved_1f1b", "zbv", "dualpipe", "dualpipev"})
     for (const std::uint32_t depth : {1u, 2u, 8u}) {
       const schedule s = make_schedule(name, {.pp = 4, .micro = 9});
-      const auto expected = model::on_one_device(s.stages(), s.micro);
+      const auto expected = small_model::on_one_device(s.stages(), s.micro);
       for (const schedule& other :
            {s, split_backward(s), merge_backward(s), overlap_neighbours(s), delay_weights(s, 2)})
         require_close(in_threads(lower(other, {.depth = depth})), expected);
@@ -427,7 +427,7 @@ TEST_CASE("run_all: a copy that is wrong shows in the gradients") {
 TEST_CASE("run: many steps through one world, each rank at its own pace") {
   for (const char* name : {"1f1b", "dualpipe", "zbv", "interleaved_zb"}) {
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 6}), {.depth = 1});
-    const auto expected = model::on_one_device(p.schedule.stages(), p.schedule.micro);
+    const auto expected = small_model::on_one_device(p.schedule.stages(), p.schedule.micro);
     auto trainers = make_trainers(p);
     thread_world world(4);
     world.prepare(p);
@@ -447,7 +447,7 @@ TEST_CASE("run: many steps through one world, each rank at its own pace") {
     const auto got = gathered(p, trainers);
     CHECK(got.losses == expected.losses);
     for (std::size_t stage = 0; stage < got.layers.size(); ++stage)
-      for (std::size_t i = 0; i < model::width; ++i)
+      for (std::size_t i = 0; i < small_model::width; ++i)
         CHECK(got.layers[stage].gradient[i][0] ==
               doctest::Approx(50 * expected.layers[stage].gradient[i][0]).epsilon(1e-9));
   }
@@ -466,7 +466,7 @@ TEST_CASE("run_all: steps of gradient descent are those of one device, to the bi
       run_all(p, trainers, world, {.steps = 3, .one_thread = one_thread});
       run_all(p, trainers, world, {.steps = 0, .first_step = 3, .one_thread = one_thread});
       run_all(p, trainers, world, {.steps = 2, .first_step = 3, .one_thread = one_thread});
-      auto expected = model::on_one_device(s.stages(), s.micro, model::orders_of(s), tied);
+      auto expected = small_model::on_one_device(s.stages(), s.micro, small_model::orders_of(s), tied);
       for (std::size_t step = 0; step < 5; ++step) {
         for (std::uint32_t m = 0; m < s.micro; ++m)
           for (const descending& t : trainers) {
@@ -474,8 +474,9 @@ TEST_CASE("run_all: steps of gradient descent are those of one device, to the bi
             const double loss = t.losses_of_steps[step][m];
             CHECK((loss == -1 || loss == expected.losses[m]));
           }
-        for (model::layer& l : expected.layers) model::update(l);
-        if (step < 4) expected = model::on_one_device(std::move(expected.layers), s.micro, model::orders_of(s), tied);
+        for (small_model::layer& l : expected.layers) small_model::update(l);
+        if (step < 4)
+          expected = small_model::on_one_device(std::move(expected.layers), s.micro, small_model::orders_of(s), tied);
       }
       CHECK(same(gathered(p, trainers), expected));
     }
@@ -520,16 +521,16 @@ TEST_CASE("run_all: trainers are the caller's, in a vector or deque, or pointers
   const program p = lower(make_zbv_schedule({.pp = 4, .micro = 8}));
   const auto expected = in_threads(p);
   thread_world world(4);
-  std::deque<model::trainer> in_place;
-  std::vector<std::unique_ptr<model::trainer>> owned;
+  std::deque<small_model::trainer> in_place;
+  std::vector<std::unique_ptr<small_model::trainer>> owned;
   for (std::uint32_t rank = 0; rank < 4; ++rank) {
     in_place.emplace_back(p, rank);
-    owned.push_back(std::make_unique<model::trainer>(p, rank));
+    owned.push_back(std::make_unique<small_model::trainer>(p, rank));
   }
   run_all(p, in_place, world);
   CHECK(same(gathered(p, in_place), expected));
   run_all(p, owned, world);
-  trainers_of<double> copies;
+  tanh_trainers<double> copies;
   for (const auto& t : owned) copies.push_back(*t);
   CHECK(same(gathered(p, copies), expected));
 }
@@ -601,7 +602,7 @@ TEST_CASE("run_all: the measured timeline is one that the ranks can have had, an
 
 TEST_CASE("run: the intervals of this rank's cells in the last step, or nothing") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
-  model::trainer last(p, 1);
+  small_model::trainer last(p, 1);
   recording_transport transport;
   CHECK(run(p, 1, last, transport).empty());
   const std::vector<interval> own = run(p, 1, last, transport, {.steps = 2, .record = true});
@@ -614,34 +615,35 @@ TEST_CASE("run: the intervals of this rank's cells in the last step, or nothing"
 
 TEST_CASE("run: what a rank asks of its transport, and in which order") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}), {.depth = 2});
-  model::trainer last(p, 1);
+  small_model::trainer last(p, 1);
   recording_transport transport([](tensor_id m, std::span<std::byte> bytes) {
-    const model::vector x = model::input_of_micro(m.micro);
+    const small_model::vector x = small_model::input_of_micro(m.micro);
     std::memcpy(bytes.data(), &x, sizeof x);
   });
   run(p, 1, last, transport);
   using enum recording_transport::event_kind;
   const tensor_id F0{tensor_kind::activation, 0, 0}, F1{tensor_kind::activation, 0, 1}, B0{tensor_kind::gradient, 1, 0},
       B1{tensor_kind::gradient, 1, 1};
-  CHECK(transport.events() == std::vector<recording_transport::event>{{receive, F0, 0, sizeof(model::vector)},
-                                                                      {receive, F1, 1, sizeof(model::vector)},
+  CHECK(transport.events() == std::vector<recording_transport::event>{{receive, F0, 0, sizeof(small_model::vector)},
+                                                                      {receive, F1, 1, sizeof(small_model::vector)},
                                                                       {wait, {}, 0, 0},
                                                                       {wait, {}, 2, 0},
-                                                                      {send, B0, 2, sizeof(model::vector)},
+                                                                      {send, B0, 2, sizeof(small_model::vector)},
                                                                       {wait, {}, 1, 0},
                                                                       {wait, {}, 3, 0},
-                                                                      {send, B1, 3, sizeof(model::vector)},
+                                                                      {send, B1, 3, sizeof(small_model::vector)},
                                                                       {finish}});
-  CHECK(last.losses[1] == model::loss_of(model::forward_of(model::make_layer(1), model::input_of_micro(1))));
+  CHECK(last.losses[1] ==
+        small_model::loss_of(small_model::forward_of(small_model::make_layer(1), small_model::input_of_micro(1))));
 }
 
 TEST_CASE("run: a reduction says which chunks' gradients become the sum, and where the other one is") {
-  struct noting : model::trainer {
-    using model::trainer::trainer;
+  struct noting : small_model::trainer {
+    using small_model::trainer::trainer;
     std::vector<reduction> reductions_made{};
     void reduce(reduction r) {
       reductions_made.push_back(r);
-      model::trainer::reduce(r);
+      small_model::trainer::reduce(r);
     }
   };
   const program p = lower(two_replicas({{0, 1, 2}, {2, 1, 0}}));
@@ -701,7 +703,7 @@ TEST_CASE("run_all: what does not fit is refused before anything runs, and the w
 
 TEST_CASE("run: a rank, a transport, a program or a time limit that does not fit is refused before anything runs") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
-  model::trainer t(p, 0);
+  small_model::trainer t(p, 0);
   recording_transport any;
   CHECK(refusal_of([&] { run(p, 2, t, any); }) == "a program of 2 ranks has ranks 0 to 1; got rank 2, nearest 1");
   CHECK(refusal_of([&] { run(program{}, 0, t, any); }) == "a program of 0 ranks; got rank 0");

@@ -35,9 +35,9 @@ static_assert(verify(make_v_1f1b_schedule({.pp = 2, .micro = 3})));
 namespace {
 
 #ifdef PIPESCHED_SMALL_GRIDS
-constexpr std::int64_t max_pp = 5;
+constexpr std::int64_t largest_pp = 5;
 #else
-constexpr std::int64_t max_pp = 16;
+constexpr std::int64_t largest_pp = 16;
 #endif
 
 metrics measured(const schedule& s, const stage_costs& costs = {}) { return measure(simulate(s, costs), costs); }
@@ -96,7 +96,7 @@ TEST_CASE("v-half, v-min, 1f1b-v: equal a slow implementation in slots, at every
 #else
   const int max_micro = 20;
 #endif
-  for (int pp = 1; pp <= std::min<int>(max_pp, 9); ++pp)
+  for (int pp = 1; pp <= std::min<int>(largest_pp, 9); ++pp)
     for (int micro = 1; micro <= max_micro; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
@@ -108,7 +108,7 @@ TEST_CASE("v-half, v-min, 1f1b-v: equal a slow implementation in slots, at every
 }
 
 TEST_CASE("zbv: equals PyTorch's construction op by op, at every size") {
-  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
+  for (std::int64_t pp = 1; pp <= largest_pp; ++pp)
     for (std::int64_t micro = 1; micro <= 3 * pp + 2; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
@@ -133,7 +133,7 @@ TEST_CASE("zbv: no bubble in the span, pp - 1 in the makespan, and 2 pp activati
 // Source of the expected numbers: the papers' formulas of the peaks, and the bubbles measured with the authors' generator
 // for F = I = W and four micro-batches per rank.
 TEST_CASE("v shapes: peaks and bubbles equal those of the paper and the authors' generator") {
-  for (std::int64_t pp = 2; pp <= max_pp; ++pp) {
+  for (std::int64_t pp = 2; pp <= largest_pp; ++pp) {
     const pipeline_params p{.pp = pp, .micro = 4 * pp};
     const bool even = pp % 2 == 0;
     const auto compare = [&](const char* name, const schedule& s, std::int64_t peak, std::int64_t bubble) {
@@ -152,7 +152,7 @@ TEST_CASE("v shapes: peaks and bubbles equal those of the paper and the authors'
   }
   for (const auto& [pp, bubble] : {std::pair{4, 15}, {8, 33}, {16, 75}})
     CHECK(bubble_of_span(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})) == bubble);
-  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
+  for (std::int64_t pp = 1; pp <= largest_pp; ++pp)
     CHECK(2 * measured(make_v_1f1b_schedule({.pp = pp, .micro = 4 * pp})).peak_activations ==
           (4 * pp + (pp % 3 == 1   ? 2
                      : pp % 3 == 2 ? 4

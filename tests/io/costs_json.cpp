@@ -22,11 +22,11 @@ using nlohmann::json;
 
 namespace {
 
-std::string refused(const std::string& text) {
+std::string refusal_of_costs(const std::string& text) {
   return refusal_of([&] { read_costs(std::istringstream(text)); });
 }
 
-stage_costs read(const std::string& text) { return read_costs(std::istringstream(text)); }
+stage_costs costs_of(const std::string& text) { return read_costs(std::istringstream(text)); }
 
 }  // namespace
 
@@ -38,16 +38,16 @@ TEST_CASE("costs json: writing and reading is the identity, by document and by t
     CAPTURE(text);
     REQUIRE(json(c).get<stage_costs>() == c);
     REQUIRE(nlohmann::ordered_json(c).get<stage_costs>() == c);
-    REQUIRE(read(text) == c);
-    REQUIRE(json(read(text)).dump() == text);
+    REQUIRE(costs_of(text) == c);
+    REQUIRE(json(costs_of(text)).dump() == text);
   }
   CHECK(json(deepseek_v3_costs()).get<stage_costs>() == deepseek_v3_costs());
   CHECK(json(stage_costs{}) == json::parse(R"({"forward": 1.0})"));
-  CHECK(read("{}") == stage_costs{});
+  CHECK(costs_of("{}") == stage_costs{});
 }
 
 TEST_CASE("costs json: the document of the header") {
-  const stage_costs c = read(R"(
+  const stage_costs c = costs_of(R"(
     {"forward": 1, "backward": 2, "backward_input": [1, 2], "backward_weight": 1,
      "overlap_efficiency": 0.9,
      "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "IF"],
@@ -74,7 +74,7 @@ TEST_CASE("costs json: the document of the header") {
 
 TEST_CASE("costs json: the document of the design") {
   const stage_costs c =
-      read(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
+      costs_of(R"({"forward": 1, "backward_input": [1, 2], "backward_weight": 1, "overlapped": 3, "transfer": 0.5,
       "memory": {"kept_by_forward": 7}})");
   CHECK(c.backward_input == per_stage{1, 2});
   CHECK(c.overlapped == per_stage(3));
@@ -83,7 +83,7 @@ TEST_CASE("costs json: the document of the design") {
 }
 
 TEST_CASE("costs json: a backward alone stays alone, so that its halves are half of it") {
-  const stage_costs c = read(R"({"forward": 10, "backward": 20})");
+  const stage_costs c = costs_of(R"({"forward": 10, "backward": 20})");
   CHECK(!c.backward_input);
   CHECK(!c.backward_weight);
   CHECK(c.duration(op{pass::backward_input, 0, 0, 0}) == 10);
@@ -161,33 +161,34 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
   };
   for (const auto& one : cases) {
     CAPTURE(one.first);
-    const std::string said = refused(one.first);
+    const std::string said = refusal_of_costs(one.first);
     CHECK(said.substr(0, one.second.size()) == one.second);
     CHECK(said.find('\n') == std::string::npos);
     if (!json::accept(one.first) || said.find("twice") != said.npos || said.find("deeply") != said.npos) continue;
     // The same sentence without line and column from a document.
     CHECK(said.starts_with(refusal_of([&] { json::parse(one.first).get<stage_costs>(); })));
   }
-  CHECK(refused(R"({"bandwidth": [1, 0]})") == "costs: bandwidth[1] is 0; expected more than 0 (line 1, column 19)");
-  CHECK(refused(R"({"bandwidth": 0.0})") == "costs: bandwidth is 0; expected more than 0 (line 1, column 17)");
-  CHECK(refused(R"({"bandwidth": -1})") ==
+  CHECK(refusal_of_costs(R"({"bandwidth": [1, 0]})") ==
+        "costs: bandwidth[1] is 0; expected more than 0 (line 1, column 19)");
+  CHECK(refusal_of_costs(R"({"bandwidth": 0.0})") == "costs: bandwidth is 0; expected more than 0 (line 1, column 17)");
+  CHECK(refusal_of_costs(R"({"bandwidth": -1})") ==
         "costs: bandwidth is negative; expected a finite number that is not negative, nearest 0 (line 1, column 16)");
-  CHECK(refused(R"({"bandwidth": 1e400})") ==
+  CHECK(refusal_of_costs(R"({"bandwidth": 1e400})") ==
         "costs: 1e400 is too large; expected at most 1.8e308 (line 1, column 19)");
-  CHECK(refused(R"({"rank_speeds": [1, 0]})") ==
+  CHECK(refusal_of_costs(R"({"rank_speeds": [1, 0]})") ==
         "costs: rank_speeds[1] is 0; expected more than 0 (line 1, column 21)");
-  CHECK(refused(R"({"micro_batches": [0]})") ==
+  CHECK(refusal_of_costs(R"({"micro_batches": [0]})") ==
         "costs: micro_batches[0] is 0; expected more than 0 (line 1, column 20)");
-  CHECK(refused(R"({"links": [{"from": 0, "to": 1, "bandwidth": 0}]})") ==
+  CHECK(refusal_of_costs(R"({"links": [{"from": 0, "to": 1, "bandwidth": 0}]})") ==
         "costs: links[0].bandwidth is 0; expected more than 0 (line 1, column 46)");
-  CHECK(refused(R"({"links": [{"from": 2, "to": 2}]})") ==
+  CHECK(refusal_of_costs(R"({"links": [{"from": 2, "to": 2}]})") ==
         "costs: links[0] is from rank 2 to itself; expected two ranks (line 1, column 12)");
-  CHECK(refused(R"({"links": [{"from": 0, "to": 1}, {"from": 1, "to": 0}, {"from": 0, "to": 1}]})") ==
+  CHECK(refusal_of_costs(R"({"links": [{"from": 0, "to": 1}, {"from": 1, "to": 0}, {"from": 0, "to": 1}]})") ==
         "costs: links[2] is for the ranks of links[0]; expected one link for a pair (line 1, column 56)");
-  CHECK(refused(R"({"pairs": [{"ops": "FB", "time": 1}, {"ops": "BF", "time": 2}]})") ==
+  CHECK(refusal_of_costs(R"({"pairs": [{"ops": "FB", "time": 1}, {"ops": "BF", "time": 2}]})") ==
         "costs: pairs[1] prices the cells of pairs[0] again; expected one price (line 1, column 38)");
-  CHECK(refused(std::string(1 << 20, '[')) == "costs: [0][0][0][0] is nested too deeply (line 1, column 5)");
-  CHECK(refused(std::string(1 << 20, '{')).starts_with("costs: not JSON: parse error at line 1, column 2: "));
+  CHECK(refusal_of_costs(std::string(1 << 20, '[')) == "costs: [0][0][0][0] is nested too deeply (line 1, column 5)");
+  CHECK(refusal_of_costs(std::string(1 << 20, '{')).starts_with("costs: not JSON: parse error at line 1, column 2: "));
 }
 
 TEST_CASE("costs json: numbers that JSON does not have are not written") {
@@ -212,7 +213,7 @@ TEST_CASE("costs json: no change of one byte crashes the reader") {
   for (int i = 0; i < 5000; ++i) {
     std::string broken = text;
     broken[random() % broken.size()] = static_cast<char>(random() % 256);
-    const std::string said = refused(broken);
+    const std::string said = refusal_of_costs(broken);
     if (!said.empty()) {
       ++refusals;
       CAPTURE(broken);

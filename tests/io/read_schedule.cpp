@@ -17,7 +17,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-std::string refused(const std::string& text) {
+std::string refusal_of_schedule(const std::string& text) {
   return refusal_of([&] { read_schedule(std::istringstream(text)); });
 }
 
@@ -49,22 +49,22 @@ TEST_CASE("read schedule: either format of every family, with blanks and a byte 
   for_all_families(4, 5, [](const family& f, const schedule_params& p) {
     CAPTURE(f.name);
     const schedule s = f.make(p);
-    std::ostringstream json, csv;
-    write_json(json, s);
+    std::ostringstream as_json, as_csv;
+    write_json(as_json, s);
     for (const char* before : {"", "\n \t\r\n", "\xEF\xBB\xBF", "\xEF\xBB\xBF \n"}) {
-      const schedule_file got = read_schedule(std::istringstream(before + json.str()));
+      const schedule_file got = read_schedule(std::istringstream(before + as_json.str()));
       REQUIRE(got.format == schedule_format::json);
       REQUIRE(got.schedule == s);
     }
-    REQUIRE(read_slowly(json.str()).schedule == s);
+    REQUIRE(read_slowly(as_json.str()).schedule == s);
     if (s.placement.replicas() > 1) return;
-    write_torch_csv(csv, s);
+    write_torch_csv(as_csv, s);
     for (const char* before : {"", "\xEF\xBB\xBF", " \t"}) {
-      const schedule_file got = read_schedule(std::istringstream(before + csv.str()));
+      const schedule_file got = read_schedule(std::istringstream(before + as_csv.str()));
       REQUIRE(got.format == schedule_format::torch_csv);
       REQUIRE(got.schedule.cells == s.cells);
     }
-    REQUIRE(read_slowly(csv.str()).schedule.cells == s.cells);
+    REQUIRE(read_slowly(as_csv.str()).schedule.cells == s.cells);
   });
 }
 
@@ -79,25 +79,26 @@ TEST_CASE("read schedule: a CSV that starts with quotes, idle time or a pair; it
 }
 
 TEST_CASE("read schedule: errors are those of the format, with their places in the whole text") {
-  CHECK(refused("\n\n {\"format\": 7}") == "format: 7; expected a string (line 3, column 13)");
-  CHECK(refused("[]") == "document: an array; expected an object (line 1, column 1)");
-  CHECK(refused("0F0,0F1junk\n").starts_with("row 0, column 1: \"0F1junk\" is not an action"));
-  CHECK(refused("-1F0\n").starts_with("row 0, column 0: \"-1F0\" is not an action"));
-  CHECK(refused("0").starts_with("row 0, column 0: \"0\" is not an action"));
+  CHECK(refusal_of_schedule("\n\n {\"format\": 7}") == "format: 7; expected a string (line 3, column 13)");
+  CHECK(refusal_of_schedule("[]") == "document: an array; expected an object (line 1, column 1)");
+  CHECK(refusal_of_schedule("0F0,0F1junk\n").starts_with("row 0, column 1: \"0F1junk\" is not an action"));
+  CHECK(refusal_of_schedule("-1F0\n").starts_with("row 0, column 0: \"-1F0\" is not an action"));
+  CHECK(refusal_of_schedule("0").starts_with("row 0, column 0: \"0\" is not an action"));
 }
 
 TEST_CASE("read schedule: a text of neither format is refused with its first characters") {
   const std::string expected = "expected a schedule as JSON, {\"format\": ...}, or as PyTorch's CSV, 0F0,0F1,...";
-  CHECK(refused("") == "empty; " + expected);
-  CHECK(refused(" \r\n\t\n") == "empty; " + expected);
-  CHECK(refused("\xEF\xBB\xBF") == "empty; " + expected);
-  CHECK(refused("\xEF\xBB\xBF\n") == "empty; " + expected);
-  CHECK(refused("hello world\n") == "starts with \"hello world\"; " + expected);
-  CHECK(refused("\n  <html>") == "starts with \"<html>\"; " + expected);
-  CHECK(refused(std::string(1000, 'x')) == "starts with \"" + std::string(40, 'x') + "...\"; " + expected);
-  CHECK(refused(std::string("\0garbage", 8)) == "starts with \"?garbage\"; " + expected);
-  CHECK(refused("\x89PNG\r\n").starts_with("starts with \"?PNG\"; "));
-  CHECK(refused(std::string("\xFF\xFE{\0\"\0", 6)) == "UTF-16 text, as PowerShell's > writes it; expected UTF-8");
+  CHECK(refusal_of_schedule("") == "empty; " + expected);
+  CHECK(refusal_of_schedule(" \r\n\t\n") == "empty; " + expected);
+  CHECK(refusal_of_schedule("\xEF\xBB\xBF") == "empty; " + expected);
+  CHECK(refusal_of_schedule("\xEF\xBB\xBF\n") == "empty; " + expected);
+  CHECK(refusal_of_schedule("hello world\n") == "starts with \"hello world\"; " + expected);
+  CHECK(refusal_of_schedule("\n  <html>") == "starts with \"<html>\"; " + expected);
+  CHECK(refusal_of_schedule(std::string(1000, 'x')) == "starts with \"" + std::string(40, 'x') + "...\"; " + expected);
+  CHECK(refusal_of_schedule(std::string("\0garbage", 8)) == "starts with \"?garbage\"; " + expected);
+  CHECK(refusal_of_schedule("\x89PNG\r\n").starts_with("starts with \"?PNG\"; "));
+  CHECK(refusal_of_schedule(std::string("\xFF\xFE{\0\"\0", 6)) ==
+        "UTF-16 text, as PowerShell's > writes it; expected UTF-8");
   CHECK(
       refusal_of([] { read_schedule(std::ifstream(PIPESCHED_SOURCE_DIR)); }).starts_with("the stream cannot be read"));
   CHECK(refusal_of([] { read_schedule(std::ifstream("/nowhere")); }) == "the stream cannot be read");

@@ -19,9 +19,9 @@ using namespace pipesched::tests;
 
 namespace {
 
-torch_csv read(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
+torch_csv comms_of_text(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
 
-std::string report_of(const std::string& text) { return to_string(verify(read(text))); }
+std::string report_of(const std::string& text) { return to_string(verify(comms_of_text(text))); }
 
 std::string joined(const std::vector<std::vector<std::string>>& rows) {
   std::string text;
@@ -48,7 +48,7 @@ TEST_CASE("torch comms: PyTorch's own files and all that the library writes are 
     CAPTURE(p.micro);
     if (s.placement.replicas() > 1) return;
     for (const torch_waits waits : {torch_waits::omitted, torch_waits::written})
-      REQUIRE(verify(read(comms_csv_of(s, waits))));
+      REQUIRE(verify(comms_of_text(comms_csv_of(s, waits))));
   });
 }
 
@@ -56,8 +56,7 @@ TEST_CASE("torch comms: a file without communication is verified as a schedule a
   CHECK(report_of("0F0,0B0\r\n1F0,1B0\r\n") == "");
   CHECK(report_of("0F0,0F0,0B0\r\n1F0,1B0\r\n").find("duplicate") != std::string::npos);
   // An invalid schedule is reported without its messages.
-  CHECK(report_of("0F0,0SEND_F0\r\n1F0,1B0\r\n") ==
-        "rank 0: missing: 0B0; expected one B, or one I and one W\n");
+  CHECK(report_of("0F0,0SEND_F0\r\n1F0,1B0\r\n") == "rank 0: missing: 0B0; expected one B, or one I and one W\n");
 }
 
 TEST_CASE("torch comms: every fault is reported with its rank, column and rule") {
@@ -122,7 +121,7 @@ TEST_CASE("torch comms: every fault is reported with its rank, column and rule")
 }
 
 TEST_CASE("torch comms: the number of reported violations is limited") {
-  torch_csv file = read(comms_csv_of(make_1f1b_schedule({.pp = 4, .micro = 8})));
+  torch_csv file = comms_of_text(comms_csv_of(make_1f1b_schedule({.pp = 4, .micro = 8})));
   std::erase_if(file.actions, [](const torch_action& a) { return a.pass == torch_pass::recv_f; });
   const report r = verify(file, 5);
   CHECK(r.violations.size() == 5);
@@ -130,7 +129,7 @@ TEST_CASE("torch comms: the number of reported violations is limited") {
 }
 
 TEST_CASE("torch comms: actions that a caller made out of row order are refused") {
-  torch_csv file = read("0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
+  torch_csv file = comms_of_text("0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
   std::swap(file.actions[0], file.actions[1]);
   CHECK(verify(file).names(rule::shape));
   file.actions = {{torch_pass::send_f, 0, 0, 7, 0}};
@@ -171,7 +170,7 @@ TEST_CASE("torch comms: after random changes of messages, valid exactly if a slo
         row.insert(row.begin() + static_cast<std::ptrdiff_t>(below(row.size() + 1)), text);
       }
     }
-    const torch_csv file = read(joined(rows));
+    const torch_csv file = comms_of_text(joined(rows));
     const report r = verify(file);
     CAPTURE(joined(rows));
     CAPTURE(to_string(r));

@@ -32,10 +32,10 @@ std::string csv_of(const schedule& s) {
   return out.str();
 }
 
-torch_csv read(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
+torch_csv csv_of_text(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
 
-std::string refused(const std::string& text) {
-  return refusal_of([&] { read(text); });
+std::string refusal_of_csv(const std::string& text) {
+  return refusal_of([&] { csv_of_text(text); });
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ TEST_CASE("torch csv: PyTorch's own DualPipeV file comes out byte for byte") {
 TEST_CASE("torch csv: PyTorch's own interleaved file is read with its idle cells and written without them") {
   const schedule s = make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2});
   const std::string file = golden_text("interleaved1f1b_pp2_v2_m4_compute_only.csv");
-  torch_csv got = read(file);
+  torch_csv got = csv_of_text(file);
   CHECK(got.actions.empty());
   got.schedule.name = s.name;
   CHECK(got.schedule == s);
@@ -71,7 +71,7 @@ TEST_CASE("torch csv: a file with communication gives the schedule and all other
            {"interleaved1f1b_pp2_v2_m4_compute_comms.csv",
             make_interleaved_1f1b_schedule({.pp = 2, .micro = 4, .chunks = 2})}}) {
     const std::string file = golden_text(name);
-    const torch_csv got = read(file);
+    const torch_csv got = csv_of_text(file);
     CHECK(got.schedule.cells == expected.cells);
     CHECK(got.schedule.placement == expected.placement);
     std::map<torch_pass, int> counts;
@@ -83,7 +83,7 @@ TEST_CASE("torch csv: a file with communication gives the schedule and all other
     }
     CHECK(counts[torch_pass::unshard] == 4);
   }
-  const torch_csv got = read("0UNSHARD,0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
+  const torch_csv got = csv_of_text("0UNSHARD,0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
   CHECK(got.actions == std::vector<torch_action>{{torch_pass::unshard, 0, 0, 0, 0},
                                                  {torch_pass::send_f, 0, 0, 0, 1},
                                                  {torch_pass::recv_f, 1, 0, 1, 0}});
@@ -122,7 +122,7 @@ TEST_CASE(
       return;
     }
     for (const torch_waits waits : {torch_waits::omitted, torch_waits::written}) {
-      const torch_csv got = read(comms_csv_of(s, waits));
+      const torch_csv got = csv_of_text(comms_csv_of(s, waits));
       REQUIRE(got.schedule.cells == s.cells);
       REQUIRE(runs_in_lockstep(got));
       std::map<torch_pass, std::size_t> counts;
@@ -139,10 +139,10 @@ TEST_CASE(
     }
   });
   // Receives at the front of their rows, or in another order than their sends, do not.
-  CHECK(runs_in_lockstep(read("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F0,1F0,1RECV_F1,1F1\r\n")));
-  CHECK(!runs_in_lockstep(read("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F1,1RECV_F0,1F0,1F1\r\n")));
-  CHECK(!runs_in_lockstep(read("0RECV_B0,0F0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n")));
-  CHECK(!runs_in_lockstep(read("0F0,0SEND_F0\r\n1F0,1RECV_F0\r\n")));
+  CHECK(runs_in_lockstep(csv_of_text("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F0,1F0,1RECV_F1,1F1\r\n")));
+  CHECK(!runs_in_lockstep(csv_of_text("0F0,0SEND_F0,0F1,0SEND_F1\r\n1RECV_F1,1RECV_F0,1F0,1F1\r\n")));
+  CHECK(!runs_in_lockstep(csv_of_text("0RECV_B0,0F0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n")));
+  CHECK(!runs_in_lockstep(csv_of_text("0F0,0SEND_F0\r\n1F0,1RECV_F0\r\n")));
 }
 
 TEST_CASE("torch csv: every family that the format can express survives a round trip") {
@@ -156,7 +156,7 @@ TEST_CASE("torch csv: every family that the format can express survives a round 
                                                     " holds every stage twice; dualpipev and hanayo hold it once");
       return;
     }
-    const torch_csv got = read(csv_of(s));
+    const torch_csv got = csv_of_text(csv_of(s));
     REQUIRE(got.schedule.cells == s.cells);
     REQUIRE(got.schedule.micro == s.micro);
     REQUIRE(got.schedule.forward_only == s.forward_only);
@@ -201,14 +201,14 @@ TEST_CASE("torch csv: malformed cells, which PyTorch accepts in part, are refuse
   };
   for (const auto& one : cases) {
     CAPTURE(one.first);
-    CHECK(refused(one.first).substr(0, one.second.size()) == one.second);
+    CHECK(refusal_of_csv(one.first).substr(0, one.second.size()) == one.second);
   }
-  CHECK(refused(" 0F0 , \"\" ,0B0\n1F0,1B0\n") ==
+  CHECK(refusal_of_csv(" 0F0 , \"\" ,0B0\n1F0,1B0\n") ==
         "");  // spaces, quoted idle time and plain line ends are PyTorch's, too
 }
 
 TEST_CASE("torch csv: quotes, blanks, line ends and a byte order mark are read as Python's csv module reads them") {
-  const schedule plain = read("0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n").schedule;
+  const schedule plain = csv_of_text("0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n").schedule;
   for (const char* text : {
            "\"0F0\",\"0F1\",\"0B0\",\"0B1\"\r\n\"1F0\",\"1B0\",\"1F1\",\"1B1\"\r\n",
            "0F0,\t0F1\t,0B0 ,  0B1\n1F0,1B0,1F1,1B1",
@@ -221,35 +221,37 @@ TEST_CASE("torch csv: quotes, blanks, line ends and a byte order mark are read a
            "0F0,,\"\",0F1, \"\" ,0B0,0B1,,\r\n,1F0,1B0,1F1,1B1\r\n",
        }) {
     CAPTURE(text);
-    const torch_csv got = read(text);
+    const torch_csv got = csv_of_text(text);
     CHECK(got.schedule == plain);
     CHECK(got.actions.empty());
   }
-  CHECK(refused("\"0F0,0B0\n") == "row 0, column 0: a quote that is never closed; expected \" at the end of the cell");
-  CHECK(refused("0F0,\"0B0").starts_with("row 0, column 1: a quote that is never closed"));
-  CHECK(refused("\"0F\"\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\" is not an action"));
-  CHECK(refused("0F\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\"\" is not an action"));
+  CHECK(refusal_of_csv("\"0F0,0B0\n") ==
+        "row 0, column 0: a quote that is never closed; expected \" at the end of the cell");
+  CHECK(refusal_of_csv("0F0,\"0B0").starts_with("row 0, column 1: a quote that is never closed"));
+  CHECK(refusal_of_csv("\"0F\"\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\" is not an action"));
+  CHECK(refusal_of_csv("0F\"0\",0B0\n").starts_with("row 0, column 0: \"0F\"0\"\" is not an action"));
   for (const char* text : {"\xEF", "\xEF\xBF", "\xEF\xBB", "\xEF\xBB\xBB", "\xEF\"0F0\""}) {  // parts of a mark
     CAPTURE(text);
-    CHECK(refused(std::string(text) + "0F0,0B0\n").find("is not an action") != std::string::npos);
-    CHECK(refused(text).find("is not an action") != std::string::npos);
+    CHECK(refusal_of_csv(std::string(text) + "0F0,0B0\n").find("is not an action") != std::string::npos);
+    CHECK(refusal_of_csv(text).find("is not an action") != std::string::npos);
   }
-  CHECK(refused("\xEF\xBB\xBF").starts_with("empty; "));
+  CHECK(refusal_of_csv("\xEF\xBB\xBF").starts_with("empty; "));
   CHECK(refusal_of([] { read_torch_csv(std::ifstream(PIPESCHED_SOURCE_DIR)); }) != "");
 }
 
 TEST_CASE("torch csv: a file in the letters of 2024 is refused with a hint") {
-  CHECK(refused("0F0,0F1,0BW0,0BW1\r\n") ==
+  CHECK(refusal_of_csv("0F0,0F1,0BW0,0BW1\r\n") ==
         "row 0, column 2: \"0BW0\" has the letters of PyTorch in 2024: BW was the full backward and B the backward for "
         "inputs; expected B for BW, and I for B");
-  CHECK(refused("0F0,0B0,0F1,0B1,0W0,0W1\r\n") ==
+  CHECK(refusal_of_csv("0F0,0B0,0F1,0B1,0W0,0W1\r\n") ==
         "row 0, column 4: 0W0 beside 0B0 in a file without I has the letters of PyTorch in 2024, where B was the "
         "backward for "
         "inputs; expected I for B, and B for BW");
-  CHECK(refused("0F0,0B0W\r\n").starts_with("row 0, column 1: \"0B0W\" is not an action"));
-  CHECK(refused("0F0,0BW\r\n").starts_with("row 0, column 1: \"0BW\" is not an action"));
+  CHECK(refusal_of_csv("0F0,0B0W\r\n").starts_with("row 0, column 1: \"0B0W\" is not an action"));
+  CHECK(refusal_of_csv("0F0,0BW\r\n").starts_with("row 0, column 1: \"0BW\" is not an action"));
   // Today's letters with a fault of another kind are read, and verify() reports the fault.
-  for (const char* text : {"0F0,0B0,0F1,0W1\r\n", "0F0,0B0,0W0,0F1,0I1,0W1\r\n"}) CHECK(!verify(read(text).schedule));
+  for (const char* text : {"0F0,0B0,0F1,0W1\r\n", "0F0,0B0,0W0,0F1,0I1,0W1\r\n"})
+    CHECK(!verify(csv_of_text(text).schedule));
 }
 
 TEST_CASE("torch csv: no change of one byte crashes the reader") {
@@ -259,7 +261,7 @@ TEST_CASE("torch csv: no change of one byte crashes the reader") {
   for (int i = 0; i < 5000; ++i) {
     std::string broken = text;
     broken[random() % broken.size()] = static_cast<char>(random() % 256);
-    refusals += !refused(broken).empty();
+    refusals += !refusal_of_csv(broken).empty();
   }
   CHECK(refusals > 2000);
 }

@@ -23,8 +23,10 @@
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
+using pipesched::tests::makespan;
 using pipesched::tests::refusal_of;
 
 namespace {
@@ -42,8 +44,6 @@ model small() {
           {.kind = "b", .count = 3, .forward = 2, .backward_input = 2, .backward = 5, .kept = 20, .message = 4},
           {.kind = "head", .forward = 4, .backward_input = 1, .backward_weight = 2, .weights = 9}}};
 }
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
 
 }  // namespace
 

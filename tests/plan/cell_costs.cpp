@@ -17,12 +17,13 @@
 #include "pipesched/plan/cell_presets.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
+#include "support/random_cells.hpp"
 
 using namespace pipesched;
+using namespace pipesched::tests;
 
 namespace {
 
-constexpr auto compute = cell_resource::compute, communication = cell_resource::communication;
 constexpr pass F = pass::forward, B = pass::backward, I = pass::backward_input;
 
 cell pair(pass x, std::uint16_t a, pass y, std::uint16_t b) { return {op{x, 0, a, 0}, op{y, 0, b, 1}}; }

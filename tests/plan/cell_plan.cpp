@@ -25,8 +25,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-constexpr auto compute = cell_resource::compute, communication = cell_resource::communication;
-
 planned_cell plan(const two_ops& ops, const cell_plan_options& options = {}) {
   return cell_plan(ops[0], ops[1], options);
 }

@@ -25,8 +25,10 @@
 #include "pipesched/simulate/simulate.hpp"
 #include "support/any_variant.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
+using pipesched::tests::makespan;
 using pipesched::tests::refusal_of;
 
 namespace {
@@ -85,8 +87,6 @@ schedule with_random_pairs(schedule s, std::mt19937_64& random) {
     }
   return s;
 }
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
 
 }  // namespace
 

@@ -16,15 +16,10 @@
 #include "pipesched/simulate/metrics.hpp"
 #include "support/any_variant.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
-
-namespace {
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs), costs).makespan; }
-
-}  // namespace
 
 TEST_CASE("place_recompute: an R that delays its backward goes into an earlier stall") {
   const schedule s = parse_schedule("0F0 0F1 0R0 0B0 0R1 0B1\n1F0 1F1 1B0 1B1", placement::linear(2));

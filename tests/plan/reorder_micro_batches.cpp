@@ -14,15 +14,10 @@
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
-
-namespace {
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs), costs).makespan; }
-
-}  // namespace
 
 TEST_CASE("reorder_micro_batches: lengths 8 to 1 on 1F1B") {
   const schedule s = make_1f1b_schedule({.pp = 4, .micro = 8});

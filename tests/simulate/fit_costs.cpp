@@ -13,13 +13,12 @@
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
 
 namespace {
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs)).makespan; }
 
 stage_costs costs_of(std::uint32_t stages, std::mt19937_64& random, double transfer) {
   const auto some = [&] {

@@ -18,6 +18,7 @@
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -34,8 +35,6 @@ std::vector<double> kept(const schedule& s, const stage_costs& costs) {
   for (const rank_metrics& r : measure(simulate(s, costs), costs).ranks) of.push_back(r.peak_kept_bytes);
   return of;
 }
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs), costs).makespan; }
-
 }  // namespace
 
 TEST_CASE("memory: what an op needs while it runs is on top") {

@@ -21,6 +21,7 @@
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "support/families.hpp"
+#include "support/makespan.hpp"
 #include "support/random_costs.hpp"
 #include "support/slow_simulator.hpp"
 
@@ -59,8 +60,6 @@ struct slow_noise {
   double transfer(std::uint32_t from, std::uint32_t to, tensor_id t) const { return costs.transfer(from, to, t); }
   link_busy busy(std::uint32_t from, std::uint32_t to, tensor_id t) const { return costs.busy(from, to, t); }
 };
-
-double makespan(const schedule& s, const stage_costs& costs) { return measure(simulate(s, costs), costs).makespan; }
 
 }  // namespace
 

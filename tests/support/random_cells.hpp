@@ -21,12 +21,14 @@
 
 namespace pipesched::tests {
 
+constexpr auto compute = cell_resource::compute, communication = cell_resource::communication;
+
 using two_ops = std::array<op_tasks, 2>;
 
 /// Up to so many tasks per chain, with whole lengths from 0 to 6, and movable tasks.
 inline two_ops random_ops(std::mt19937_64& random, std::size_t max_chain, std::size_t max_movable) {
   two_ops ops;
-  const auto resource = [&] { return random() % 2 == 0 ? cell_resource::compute : cell_resource::communication; };
+  const auto resource = [&] { return random() % 2 == 0 ? compute : communication; };
   for (op_tasks& of : ops) {
     const std::size_t tasks = random() % (max_chain + 1);
     for (std::size_t i = 0; i < tasks; ++i) of.chain.push_back({"t", static_cast<double>(random() % 7), resource()});

@@ -135,14 +135,7 @@ class word_simulator {
       }
       if constexpr (!Alike) exact_ = t_->exact(r, kind, micros);
       const word_cell& c = Alike ? kind : exact_;
-      while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before))
-        run_weight<Record, Alike>(r, s);
-      while (s.level + c.rise + c.transient > cap && s.delayed_begin < s.delayed_end)
-        if (!run_weight<Record, Alike>(r, s)) return false;
-      if (s.level + c.rise + c.transient > cap) {
-        full_ = r;
-        return false;
-      }
+      if (!run_delayed<Record, Alike>(r, s, c, arrival)) return false;
       const double ready = s.free + c.before;
       run_cell<Record, Alike>(r, s, c, word[s.next], std::max(arrival, ready), arrival > ready ? cause : none, micros);
       if (s.level > cap) {
@@ -153,6 +146,19 @@ class word_simulator {
     return true;
   }
 
+  // Runs the delayed weights that end before the cell's inputs arrive, and more of them while it lacks memory. False if it still
+  // does.
+  template <bool Record, bool Alike>
+  bool run_delayed(std::uint32_t r, rank_state& s, const word_cell& c, double arrival) {
+    const double cap = t_->cap(r);
+    while (s.delayed_begin < s.delayed_end && weight_fits<Alike>(r, s, arrival - c.before))
+      run_weight<Record, Alike>(r, s);
+    while (s.level + c.rise + c.transient > cap && s.delayed_begin < s.delayed_end)
+      if (!run_weight<Record, Alike>(r, s)) return false;
+    if (s.level + c.rise + c.transient <= cap) return true;
+    full_ = r;
+    return false;
+  }
   template <bool Alike>
   bool weight_fits(std::uint32_t r, const rank_state& s, double until) const {
     const word_weight w = next_weight<Alike>(r, s);
