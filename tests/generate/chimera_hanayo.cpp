@@ -26,9 +26,9 @@ static_assert(verify(make_hanayo_schedule({.pp = 2, .micro = 4, .waves = 2})));
 namespace {
 
 #ifdef PIPESCHED_SMALL_GRIDS
-constexpr std::int64_t max_pp = 4, max_micro = 9;
+constexpr std::int64_t most_ranks = 4, most_micros = 9;
 #else
-constexpr std::int64_t max_pp = 16, max_micro = 64;
+constexpr std::int64_t most_ranks = 16, most_micros = 64;
 #endif
 
 const stage_costs backward_as_forward{.backward = per_stage(1)};
@@ -65,7 +65,7 @@ std::vector<std::string> rows_by_slots(std::int64_t stages, const std::vector<st
 }  // namespace
 
 TEST_CASE("chimera, hanayo: equal their definition in slots, and no slot is taken twice") {
-  for (std::int64_t pp = 1; pp <= std::min<std::int64_t>(max_pp, 8); ++pp)
+  for (std::int64_t pp = 1; pp <= std::min<std::int64_t>(most_ranks, 8); ++pp)
     for (std::int64_t micro = 1; micro <= 3 * pp + 1; ++micro) {
       CAPTURE(pp);
       CAPTURE(micro);
@@ -83,8 +83,8 @@ TEST_CASE("chimera, hanayo: equal their definition in slots, and no slot is take
 }
 
 TEST_CASE("chimera, hanayo: valid for every pp up to 16, micro up to 64, waves up to 4, with the documented peaks") {
-  for (std::int64_t pp = 1; pp <= max_pp; ++pp)
-    for (std::int64_t micro = 1; micro <= max_micro; ++micro)
+  for (std::int64_t pp = 1; pp <= most_ranks; ++pp)
+    for (std::int64_t micro = 1; micro <= most_micros; ++micro)
       for (const bool forward_only : {false, true}) {
         CAPTURE(pp);
         CAPTURE(micro);
