@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
+#include "pipesched/plan/plan.hpp"
 #include "pipesched/simulate/closed_form_of.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -215,4 +216,27 @@ TEST_CASE("lower bound: no valid order of any family beats it for random costs, 
     }
   });
   CHECK(reordered > 300);
+}
+
+// Rank 1 of a vee holds stages 1 and 2, of 1 and 3 layers; a layer takes 1 in either direction and keeps 1 of 4 bytes. Its first
+// backward starts after 7 (F's of 1, 1, 3, 1 and a backward of 1). The F's before it fit into the memory, and so take 4 at most:
+// 3 of idle time. After its last F come F 1 and backwards 1, 3, 1, 1: 7, in which the rank has backwards of 4 bytes left, which
+// take 4: 3 of idle time again.
+TEST_CASE(
+    "lower bound: what is kept at the first backward and at the last forward fits into the bytes, of stages that "
+    "differ") {
+  const stage_costs costs{.forward = {1, 1, 3, 1},
+                          .backward_input = {1, 1, 3, 1},
+                          .backward_weight = 0,
+                          .backward = {1, 1, 3, 1},
+                          .kept_by_forward = {1, 1, 3, 1}};
+  schedule_class of{.pairs = {}};
+  CHECK(lower_bound(placement::vee(2), 8, costs, of).makespan == 1 + 64 + 1);
+  of.memory_limits = {4, 4};
+  const lower_bound_result bound = lower_bound(placement::vee(2), 8, costs, of);
+  CHECK(bound.makespan == doctest::Approx(3 + 64 + 3));
+  CHECK(bound.rank == 1);
+  const plan_result best = plan({.placement = placement::vee(2), .micro = 8}, costs,
+                                {.memory = {.bytes = {4, 4}}, .pairs = pass_pair_set{}, .evaluations = 20'000});
+  CHECK(best.makespan >= bound.makespan);
 }

@@ -95,6 +95,7 @@ class model_planner {
  private:
   struct candidate {
     division_choice choice;
+    double bound = 0;  // for all orders
     std::optional<plan_result> plan{};
     stage_costs costs{};
 
@@ -157,17 +158,20 @@ class model_planner {
   memory_report memory_of(const schedule& s, const stage_costs& costs) const {
     return pipesched::fits(lower(s, {}, verified), costs, memory_);
   }
+  bool may_beat_best(double bound) const { return !best_ || bound < best_->makespan(); }
   void take(const candidate& c) {
     if (c.plan && (!best_ || c.makespan() < best_->makespan())) best_ = c;
   }
 
   // Partitions to plan for: those of the families, and others with small bounds.
   std::vector<candidate> candidates() {
-    const double enough = 2'000;  // evaluations of a first plan
+    // Evaluations of a first plan that tell good choices from bad ones.
+    const double enough = 10.0 * problem_.micro * problem_.placement.stages() * 2;
     std::size_t size = 1;
     for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
       size *= 2;
-    partition_pool pool(sums_, problem_.placement, problem_.micro, class_of(), memory_, 2 * size);
+    pool_.emplace(sums_, problem_.placement, problem_.micro, class_of(), memory_, 2 * size);
+    partition_pool& pool = *pool_;
     for (const division_choice& c : starts_) {
       pool.add(c);
       if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
@@ -176,14 +180,12 @@ class model_planner {
     pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
     progress_.charge(bounds / 4);
     std::vector<candidate> all;
-    const auto add = [&](const division_choice& c) {
-      if (std::none_of(all.begin(), all.end(), [&](const candidate& o) { return o.choice == c; }))
-        all.push_back(of_choice(c));
-    };
-    if (best_) add(best_->choice);
+    if (best_) all.push_back(*best_);
     for (const auto& e : pool.entries()) {
       if (all.size() == size) break;
-      if (e.excess == 0 || all.empty()) add(e.choice);
+      if (!all.empty() && (e.excess > 0 || e.choice == all.front().choice || !may_beat_best(e.bound))) continue;
+      all.push_back(of_choice(e.choice));
+      all.back().bound = e.bound;
     }
     return all;
   }
@@ -199,6 +201,8 @@ class model_planner {
       for (const candidate& c : all) take(c);
       if (all.size() == 1) return;
       all.resize((all.size() + 1) / 2);
+      all.erase(std::remove_if(all.begin() + 1, all.end(), [&](const candidate& c) { return !may_beat_best(c.bound); }),
+                all.end());
     }
   }
   void plan_all(std::vector<candidate>& all, double evaluations) {
@@ -256,6 +260,9 @@ class model_planner {
       if (again) continue;
       tried.push_back(choice);
       candidate next = of_choice(choice);
+      const partition_pool::entry e = pool_->judged(choice);
+      progress_.charge(0.5);
+      if (e.excess > 0 || !may_beat_best(e.bound)) continue;
       carry_order(next);
       progress_.charge(improve(next, share / 40, random_.next(), limits_.threads));
       take(next);
@@ -306,6 +313,7 @@ class model_planner {
   shared_progress progress_;
   std::vector<division_choice> starts_;
   divided_family uniform_, divided_;
+  std::optional<partition_pool> pool_;
   std::optional<candidate> best_;
 };
 

@@ -52,16 +52,18 @@ inline division_choice mutated(division_choice c, bool may_recompute, random_num
   return c;
 }
 
-/// The best choices seen, the best first: fewest bytes that certainly do not fit, then the least bound, then work that is most
-/// alike on all ranks.
+/// The best choices seen, the best first: fewest bytes that certainly do not fit, then the least bounds, with all of the memory
+/// and with half of it, then work that is most alike on all ranks. Half of the memory, too, because activations live longer in
+/// any order than the bound assumes.
 class partition_pool {
  public:
   struct entry {
     division_choice choice;
-    double excess = 0, bound = 0, work = 0;
+    double excess = 0, bound = 0, tight_bound = 0, work = 0;
 
     friend bool operator<(const entry& a, const entry& b) {
-      return std::tie(a.excess, a.bound, a.work) < std::tie(b.excess, b.bound, b.work);
+      return std::tuple(a.excess, a.bound + a.tight_bound, a.work) <
+             std::tuple(b.excess, b.bound + b.tight_bound, b.work);
     }
   };
 
@@ -71,6 +73,25 @@ class partition_pool {
       : sums_(sums), where_(where), micro_(micro), class_(std::move(of)), memory_(std::move(memory)), size_(size) {}
 
   const std::vector<entry>& entries() const noexcept { return entries_; }
+
+  /// A choice with its bounds.
+  entry judged(division_choice c) const {
+    stage_costs costs = sums_(c.layers);
+    entry e{.choice = std::move(c)};
+    if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
+    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
+    schedule_class of = class_;
+    if (!memory_.empty()) {
+      of.memory_limits = beside_weights(where_, costs, memory_);
+      e.excess = certain_excess(costs, of.memory_limits);
+      if (e.excess > 0) return e;
+    }
+    e.bound = e.tight_bound = lower_bound(where_, micro_, costs, of).makespan;
+    if (of.memory_limits.empty()) return e;
+    for (double& bytes : of.memory_limits) bytes *= 0.5;
+    e.tight_bound = lower_bound(where_, micro_, costs, of).makespan;
+    return e;
+  }
 
   void add(division_choice c) {
     if (std::any_of(entries_.begin(), entries_.end(), [&](const entry& e) { return e.choice == c; })) return;
@@ -89,21 +110,6 @@ class partition_pool {
   }
 
  private:
-  entry judged(division_choice c) const {
-    stage_costs costs = sums_(c.layers);
-    entry e{.choice = std::move(c)};
-    if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
-    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
-    schedule_class of = class_;
-    if (!memory_.empty()) {
-      of.memory_limits = beside_weights(where_, costs, memory_);
-      e.excess = certain_excess(costs, of.memory_limits);
-      if (e.excess > 0) return e;
-    }
-    e.bound = lower_bound(where_, micro_, costs, of).makespan;
-    return e;
-  }
-
   // Bytes that one micro-batch at a time keeps beyond the room of the ranks, added.
   double certain_excess(const stage_costs& costs, const std::vector<double>& room) const {
     double excess = 0;

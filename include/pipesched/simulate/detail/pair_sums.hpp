@@ -29,9 +29,28 @@ struct rank_frame {
   // activations, of one stage each.
   std::size_t min_forwards = 1, max_forwards = 0, min_gradients = 1;
   std::size_t max_live = 0;
-  std::size_t full = std::numeric_limits<std::size_t>::max();  // forwards that leave no room for one more
-  double bytes = std::numeric_limits<double>::infinity();
+  std::size_t full = std::numeric_limits<std::size_t>::max();    // forwards that leave no room for one more
+  double bytes = std::numeric_limits<double>::infinity();        // most that is kept when the last forward has ended
+  double first_bytes = std::numeric_limits<double>::infinity();  // most that is kept when the first backward starts
 };
+
+/// Things to choose from: the bytes and the value of one, and how many there are.
+struct sized_value {
+  double bytes = 0, value = 0, count = 0;
+};
+
+/// The most value that fits into some bytes, of parts of things, too.
+constexpr double most_value(std::vector<sized_value> all, double bytes) {
+  std::sort(all.begin(), all.end(),
+            [](const sized_value& a, const sized_value& b) { return a.value * b.bytes > b.value * a.bytes; });
+  double value = 0;
+  for (const sized_value& s : all) {
+    if (!(s.value > 0)) continue;
+    const double fit = s.bytes > 0 ? std::min(s.count, std::max(0.0, bytes) / s.bytes) : s.count;
+    value += fit * s.value, bytes -= fit * s.bytes;
+  }
+  return value;
+}
 
 /// The cells that a sum counts, by the ops in them, and their share in the mix.
 struct sum_weights {
@@ -218,8 +237,7 @@ class pair_sum_maker {
     }
     s.tail = weights_.gradients * frame_.after_gradient;
     if (weights_.forwards > 0) s.tail = never;
-    s.first_forwards = prefix_sums([&](std::size_t u) { return std::max(0.0, counted(F, u) - charged_[F][u]); },
-                                   [](const bound_unit&) { return true; });
+    s.first_forwards = first_forwards();
     s.left = left_after_last_forward();
     const auto exists = [](double saved) { return saved > never; };
     const bool with_B = std::any_of(nets_[B].begin(), nets_[B].end(), exists),
@@ -286,6 +304,19 @@ class pair_sum_maker {
     return sums;
   }
 
+  // [k]: most time of k forwards whose activations fit into the memory together.
+  constexpr std::vector<double> first_forwards() const {
+    const auto value = [&](std::size_t u) { return std::max(0.0, counted(F, u) - charged_[F][u]); };
+    std::vector<double> first = prefix_sums(value, [](const bound_unit&) { return true; });
+    if (!(frame_.first_bytes < std::numeric_limits<double>::max())) return first;
+    std::vector<sized_value> all;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      all.push_back({units_[u]->trained ? units_[u]->kept : 0, value(u), units_[u]->count});
+    const double most = most_value(std::move(all), frame_.first_bytes) * (1 + 1e-12);
+    for (double& time : first) time = std::min(time, most);
+    return first;
+  }
+
   // [x]: most time of what is left after the last F, x backwards that have not begun or fewer, and W's.
   constexpr std::vector<double> left_after_last_forward() const {
     const auto trained = [](const bound_unit& u) { return u.trained; };
@@ -298,7 +329,7 @@ class pair_sum_maker {
     std::vector<double> left;
     for (std::size_t x = 0; x <= live; ++x) left.push_back(whole[x] + weights[live - x]);
     if (frame_.bytes < std::numeric_limits<double>::max()) {
-      const std::vector<double> under_bytes = left_under_bytes(whole, of_weight);
+      const std::vector<double> under_bytes = left_under_bytes(whole, of_whole, of_weight);
       left.resize(std::min(left.size(), under_bytes.size()));
       for (std::size_t x = 0; x < left.size(); ++x) left[x] = std::min(left[x], under_bytes[x]);
     }
@@ -307,8 +338,9 @@ class pair_sum_maker {
   }
   // The same under a limit of bytes: the backwards take the fewest bytes, the W's the room that is left, at most so many as
   // fit. In parts where stages differ; else whole ones, which is made concave in x.
-  template <typename Weight>
-  constexpr std::vector<double> left_under_bytes(const std::vector<double>& whole, const Weight& of_weight) const {
+  template <typename Whole, typename Weight>
+  constexpr std::vector<double> left_under_bytes(const std::vector<double>& whole, const Whole& of_whole,
+                                                 const Weight& of_weight) const {
     std::vector<std::array<double, 3>> kept, contexts;  // in order: bytes of one, their number; value of one
     for (std::size_t u = 0; u < units_.size(); ++u) {
       if (!units_[u]->trained) continue;
@@ -329,16 +361,28 @@ class pair_sum_maker {
       }
       return value;
     };
+    const double most = most_left(of_whole, of_weight);
     std::vector<double> left;
     double bytes = frame_.bytes;
     std::size_t x = 0;
     for (const auto& [size, count, unused] : kept)
       for (double i = 0; i < count; ++i, ++x, bytes -= size) {
         if (bytes < 0) return concave(left);
-        left.push_back(whole[x] + best_weights(bytes));
+        left.push_back(std::min(most, whole[x] + best_weights(bytes)));
       }
-    if (bytes >= 0) left.push_back(whole[x] + best_weights(bytes));
+    if (bytes >= 0) left.push_back(std::min(most, whole[x] + best_weights(bytes)));
     return concave(left);
+  }
+  // The most time of backwards and W's whose activations fit into the memory together, however many.
+  template <typename Whole, typename Weight>
+  constexpr double most_left(const Whole& of_whole, const Weight& of_weight) const {
+    std::vector<sized_value> all;
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      if (!units_[u]->trained) continue;
+      all.push_back({units_[u]->kept, of_whole(u), units_[u]->count});
+      all.push_back({units_[u]->context, of_weight(u), units_[u]->count});
+    }
+    return most_value(std::move(all), frame_.bytes) * (1 + 1e-12);
   }
   // The least concave sequence that is nowhere less.
   static constexpr std::vector<double> concave(const std::vector<double>& values) {

@@ -172,7 +172,8 @@ class rank_pair_bounds : protected rank_bounds {
       frees_all = frees_all && u.frees_all, input_frees = input_frees && u.input_frees;
     }
     if (frees_all) frame.bytes = limit - (input_frees ? of_forward : 0);
-    double left = limit - std::max(of_forward, of_gradient), most = 0;
+    frame.first_bytes = limit - std::max(of_forward, of_gradient);
+    double left = frame.first_bytes, most = 0;
     std::sort(kept.begin(), kept.end());
     for (const auto& [bytes, count] : kept) {
       const double fit = bytes > 0 ? std::min(count, std::max(0.0, left / bytes)) : count;
