@@ -110,8 +110,8 @@ schedule transformed(const arguments& args, schedule s, const stage_costs& costs
     if (!which && args.has(option)) throw schedule_error(fmt::format("{} goes with --recompute", option));
   if (args.has("--recompute-inside") && args.has("--place-recompute"))
     throw schedule_error("--place-recompute moves ops that --recompute-inside does not make; expected one of them");
-  if (const auto stages = args.text("--freeze")) s = frozen(std::move(s), *stages);
-  if (which) s = recomputed(args, std::move(s), *which);
+  if (const auto stages = args.text("--freeze")) s = frozen(s, *stages);
+  if (which) s = recomputed(args, s, *which);
   return args.has("--place-recompute") ? pipesched::place_recompute(s, costs) : s;
 }
 

@@ -34,9 +34,9 @@ struct rank_frame {
   double first_bytes = std::numeric_limits<double>::infinity();  // most that is kept when the first backward starts
 };
 
-/// Things to choose from: the bytes and the value of one, and how many there are.
+/// Things to choose from: their bytes and their value, all together.
 struct sized_value {
-  double bytes = 0, value = 0, count = 0;
+  double bytes = 0, value = 0;
 };
 
 /// The most value that fits into some bytes, of parts of things, too.
@@ -44,10 +44,10 @@ constexpr double most_value(std::vector<sized_value> all, double bytes) {
   std::sort(all.begin(), all.end(),
             [](const sized_value& a, const sized_value& b) { return a.value * b.bytes > b.value * a.bytes; });
   double value = 0;
+  bytes = std::max(0.0, bytes);
   for (const sized_value& s : all) {
-    if (!(s.value > 0)) continue;
-    const double fit = s.bytes > 0 ? std::min(s.count, std::max(0.0, bytes) / s.bytes) : s.count;
-    value += fit * s.value, bytes -= fit * s.bytes;
+    value += s.bytes <= bytes ? s.value : s.value * bytes / s.bytes;
+    bytes = std::max(0.0, bytes - s.bytes);
   }
   return value;
 }
@@ -304,15 +304,18 @@ class pair_sum_maker {
     return sums;
   }
 
-  // [k]: most time of k forwards whose activations fit into the memory together.
+  // [k]: most time of k forwards whose activations fit into the memory together. Those of one stage lie between its first
+  // forward and the rank's first backward.
   constexpr std::vector<double> first_forwards() const {
     const auto value = [&](std::size_t u) { return std::max(0.0, counted(F, u) - charged_[F][u]); };
     std::vector<double> first = prefix_sums(value, [](const bound_unit&) { return true; });
-    if (!(frame_.first_bytes < std::numeric_limits<double>::max())) return first;
     std::vector<sized_value> all;
-    for (std::size_t u = 0; u < units_.size(); ++u)
-      all.push_back({units_[u]->trained ? units_[u]->kept : 0, value(u), units_[u]->count});
-    const double most = most_value(std::move(all), frame_.first_bytes) * (1 + 1e-12);
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      const double room = std::max(0.0, frame_.first_backward - units_[u]->first_forward);
+      const double whole = units_[u]->count * value(u), part = std::min(whole, room);
+      if (part > 0) all.push_back({units_[u]->trained ? units_[u]->count * units_[u]->kept * part / whole : 0, part});
+    }
+    const double most = most_value(std::move(all), frame_.first_bytes);
     for (double& time : first) time = std::min(time, most);
     return first;
   }
@@ -379,10 +382,11 @@ class pair_sum_maker {
     std::vector<sized_value> all;
     for (std::size_t u = 0; u < units_.size(); ++u) {
       if (!units_[u]->trained) continue;
-      all.push_back({units_[u]->kept, of_whole(u), units_[u]->count});
-      all.push_back({units_[u]->context, of_weight(u), units_[u]->count});
+      const double count = units_[u]->count;
+      all.push_back({count * units_[u]->kept, count * of_whole(u)});
+      all.push_back({count * units_[u]->context, count * of_weight(u)});
     }
-    return most_value(std::move(all), frame_.bytes) * (1 + 1e-12);
+    return most_value(std::move(all), frame_.bytes);
   }
   // The least concave sequence that is nowhere less.
   static constexpr std::vector<double> concave(const std::vector<double>& values) {
