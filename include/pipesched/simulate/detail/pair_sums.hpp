@@ -15,24 +15,9 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
 #include "pipesched/simulate/detail/pair_times.hpp"
+#include "pipesched/simulate/detail/rank_frame.hpp"
 
 namespace pipesched::detail {
-
-/// The times and limits of a rank that its bounds start from.
-struct rank_frame {
-  double first_forward = 0;   // no forward starts earlier
-  double first_backward = 0;  // nor a backward
-  double after_gradient = 0;  // least time after the rank's last forward or gradient
-  double after_forward = 0;   // least time after its last forward
-
-  // Limits of the forwards that start before the first backward, of the gradients after the last forward, and of live
-  // activations, of one stage each.
-  std::size_t min_forwards = 1, max_forwards = 0, min_gradients = 1;
-  std::size_t max_live = 0;
-  std::size_t full = std::numeric_limits<std::size_t>::max();    // forwards that leave no room for one more
-  double bytes = std::numeric_limits<double>::infinity();        // most that is kept when the last forward has ended
-  double first_bytes = std::numeric_limits<double>::infinity();  // most that is kept when the first backward starts
-};
 
 /// Things to choose from: their bytes and their value, all together.
 struct sized_value {
@@ -51,46 +36,6 @@ constexpr double most_value(std::vector<sized_value> all, double bytes) {
   }
   return value;
 }
-
-/// The cells that a sum counts, by the ops in them, and their share in the mix.
-struct sum_weights {
-  double gradients = 0, work = 0, forwards = 0;  // sum: 1
-};
-
-/// One sum: of the durations of some cells of the rank, or of a mix of such sums.
-///  * gradients: of the cells with an F, B or I. They lie between first_forward and after_gradient before the end (T2).
-///  * work: of all cells (T3).
-///  * forwards: of the cells with an F. They end after_forward before the end (T4).
-/// All cells but k forwards start after the first backward. So a sum starts at first_forward with
-/// all cells and, without these k, at first_backward (T1: the rank idles if the k forwards are too short).
-/// When the last forward ends, some of the gradients and W's may be left: at most those of the activations that are alive, as
-/// many as the memory holds (T5), and no backward that shares its cell with an F.
-struct pair_sum {
-  double total = 0;       // of all ops alone, less what pairs without an F or without a backward can save
-  double tail = 0;        // after all of these cells; negative infinity: not known
-  double saved_by_B = 0;  // by a pair of F and B more than by one of F and I
-  sum_weights weights;
-  std::vector<double> first_forwards;  // [k]: most time of k forwards
-  std::vector<double> saved_by_pairs;  // [p]: most time that p pairs of F and backward save
-  std::vector<double> left;            // [x]: most time of what is left after the last F if x gradients are left
-
-  constexpr double at(const rank_frame& frame, std::size_t k, std::size_t forwards, std::size_t gradients,
-                      std::size_t p) const {
-    return std::max(start_of(frame, k) + tail, from_last_forward(frame, k, forwards, gradients, p)) + total -
-           saved_by_pairs[p];
-  }
-  constexpr double start_of(const rank_frame& frame, std::size_t k) const {
-    return std::max(frame.first_forward, frame.first_backward - first_forwards[k]);
-  }
-  // If all forwards start before the first backward, the idle time may follow the last one. If those that do fill the memory,
-  // the first backward ends before the next forward starts, and is in no pair with one.
-  constexpr double from_last_forward(const rank_frame& frame, std::size_t k, std::size_t forwards,
-                                     std::size_t gradients, std::size_t p) const {
-    const std::size_t done = std::min(gradients, p + (k == frame.full));
-    return (k < forwards ? start_of(frame, k) : frame.first_forward) + frame.after_forward -
-           left[std::min(left.size() - 1, gradients - done)];
-  }
-};
 
 /// Makes the sums of one rank.
 class pair_sum_maker {
@@ -376,18 +321,47 @@ class pair_sum_maker {
     if (bytes >= 0) left.push_back(std::min(most, whole[x] + best_weights(bytes)));
     return concave(left);
   }
-  // The most time of backwards and W's whose activations fit into the memory together, however many.
+  // The most time of backwards and W's that are left after the last F, less what the time from then on is longer than its
+  // least: their activations fit into the memory together, and each gradient of a stage ends before the tail of that stage.
   template <typename Whole, typename Weight>
   constexpr double most_left(const Whole& of_whole, const Weight& of_weight) const {
-    std::vector<sized_value> all;
-    for (std::size_t u = 0; u < units_.size(); ++u) {
-      if (!units_[u]->trained) continue;
-      const double count = units_[u]->count;
-      all.push_back({count * units_[u]->kept, count * of_whole(u)});
-      all.push_back({count * units_[u]->context, count * of_weight(u)});
+    const auto left_in = [&](double time) {
+      std::vector<sized_value> all;
+      for (std::size_t u = 0; u < units_.size(); ++u) {
+        const bound_unit& unit = *units_[u];
+        if (!unit.trained) continue;
+        const double whole = unit.count * of_whole(u), gradient = of_whole(u) - (has(I, u) ? of_weight(u) : 0);
+        const double room = std::max(0.0, time - after_gradient(unit));
+        double part = whole;
+        if (units_.size() <= max_units_by_time && gradient > 0 && unit.count * gradient > room)
+          part = room * of_whole(u) / gradient;
+        if (part > 0) all.push_back({unit.count * unit.kept * part / whole, part});
+        all.push_back({unit.count * unit.context, unit.count * of_weight(u)});
+      }
+      return most_value(std::move(all), frame_.bytes) - (time - frame_.after_forward);
+    };
+    const double least = left_in(frame_.after_forward);
+    if (units_.size() > max_units_by_time) return least;
+    // A concave function of the time: its largest value, by thirds.
+    double low = frame_.after_forward, high = low;
+    for (const bound_unit* u : units_)
+      high = std::max(high, after_gradient(*u)) + u->count * u->of(pass::forward).alone;
+    for (std::size_t u = 0; u < units_.size(); ++u) high += units_[u]->count * of_whole(u);
+    for (int step = 0; step < 60; ++step) {
+      const double a = low + (high - low) / 3, b = high - (high - low) / 3;
+      (left_in(a) < left_in(b) ? low : high) = left_in(a) < left_in(b) ? a : b;
     }
-    return most_value(std::move(all), frame_.bytes);
+    const double most = left_in((low + high) / 2) + 1e-12 * high;
+    return most > least + 2e-12 * high ? most : least;
   }
+  // Least time from the end of a gradient's cell to the end of the step.
+  static constexpr double after_gradient(const bound_unit& u) {
+    const double slack = std::max(u.whole_backward ? u.of(pass::backward).slack : 0,
+                                  u.input_backward ? u.of(pass::backward_input).slack : 0);
+    return std::max(0.0, u.tail - slack);
+  }
+  static constexpr std::size_t max_units_by_time = 16;
+
   // The least concave sequence that is nowhere less.
   static constexpr std::vector<double> concave(const std::vector<double>& values) {
     std::vector<std::size_t> hull;
