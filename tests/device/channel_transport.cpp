@@ -35,7 +35,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
 using cluster_trainer = stream_trainer<fake_cluster, side_stream<cluster_runtime>>;
 using cluster_transport = channel_transport<cluster_runtime, cluster_library>;
 

@@ -36,7 +36,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
 using fake_transport = peer_transport<fake_runtime>;
 using std::chrono::steady_clock;
 

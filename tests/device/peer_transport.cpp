@@ -29,8 +29,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
-
 static_assert(transport<peer_transport<fake_runtime>>);
 
 int messages_of(const program& p) {

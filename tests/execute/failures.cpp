@@ -32,7 +32,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
 using std::chrono::steady_clock;
 
 // How each rank ends: "" after its steps, "own: ..." for its own exception, otherwise the text of its pipeline_aborted.

@@ -33,8 +33,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
-
 std::deque<small_model::trainer> trained(const program& p) {
   std::deque<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < p.schedule.pp(); ++rank) trainers.emplace_back(p, rank);

@@ -40,8 +40,6 @@ using namespace pipesched::tests;
 
 namespace {
 
-using small_model = tanh_model<double>;
-
 template <typename Real>
 using tanh_trainers = std::vector<typename tanh_model<Real>::trainer>;
 

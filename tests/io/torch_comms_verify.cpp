@@ -19,9 +19,7 @@ using namespace pipesched::tests;
 
 namespace {
 
-torch_csv comms_of_text(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
-
-std::string report_of(const std::string& text) { return to_string(verify(comms_of_text(text))); }
+std::string report_of(const std::string& text) { return to_string(verify(csv_of_text(text))); }
 
 std::string joined(const std::vector<std::vector<std::string>>& rows) {
   std::string text;
@@ -48,7 +46,7 @@ TEST_CASE("torch comms: PyTorch's own files and all that the library writes are 
     CAPTURE(p.micro);
     if (s.placement.replicas() > 1) return;
     for (const torch_waits waits : {torch_waits::omitted, torch_waits::written})
-      REQUIRE(verify(comms_of_text(comms_csv_of(s, waits))));
+      REQUIRE(verify(csv_of_text(comms_csv_of(s, waits))));
   });
 }
 
@@ -121,7 +119,7 @@ TEST_CASE("torch comms: every fault is reported with its rank, column and rule")
 }
 
 TEST_CASE("torch comms: the number of reported violations is limited") {
-  torch_csv file = comms_of_text(comms_csv_of(make_1f1b_schedule({.pp = 4, .micro = 8})));
+  torch_csv file = csv_of_text(comms_csv_of(make_1f1b_schedule({.pp = 4, .micro = 8})));
   std::erase_if(file.actions, [](const torch_action& a) { return a.pass == torch_pass::recv_f; });
   const report r = verify(file, 5);
   CHECK(r.violations.size() == 5);
@@ -129,7 +127,7 @@ TEST_CASE("torch comms: the number of reported violations is limited") {
 }
 
 TEST_CASE("torch comms: actions that a caller made out of row order are refused") {
-  torch_csv file = comms_of_text("0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
+  torch_csv file = csv_of_text("0F0,0SEND_F0\r\n1RECV_F0,1F0\r\n");
   std::swap(file.actions[0], file.actions[1]);
   CHECK(verify(file).names(rule::shape));
   file.actions = {{torch_pass::send_f, 0, 0, 7, 0}};
@@ -170,7 +168,7 @@ TEST_CASE("torch comms: after random changes of messages, valid exactly if a slo
         row.insert(row.begin() + static_cast<std::ptrdiff_t>(below(row.size() + 1)), text);
       }
     }
-    const torch_csv file = comms_of_text(joined(rows));
+    const torch_csv file = csv_of_text(joined(rows));
     const report r = verify(file);
     CAPTURE(joined(rows));
     CAPTURE(to_string(r));

@@ -32,8 +32,6 @@ std::string csv_of(const schedule& s) {
   return out.str();
 }
 
-torch_csv csv_of_text(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
-
 std::string refusal_of_csv(const std::string& text) {
   return refusal_of([&] { csv_of_text(text); });
 }

@@ -255,4 +255,6 @@ struct tanh_model {
   };
 };
 
+using small_model = tanh_model<double>;
+
 }  // namespace pipesched::tests

@@ -21,6 +21,8 @@ inline std::string comms_csv_of(const schedule& s, torch_waits waits = torch_wai
   return out.str();
 }
 
+inline torch_csv csv_of_text(const std::string& text) { return read_torch_csv(std::istringstream(text)); }
+
 inline std::vector<std::vector<std::string>> cells_of(const std::string& file) {
   std::vector<std::vector<std::string>> rows;
   std::istringstream in(file);

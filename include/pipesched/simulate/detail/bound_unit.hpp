@@ -79,6 +79,8 @@ struct bound_unit {
 
   constexpr least& of(pass p) { return by_pass[static_cast<std::size_t>(p)]; }
   constexpr const least& of(pass p) const { return by_pass[static_cast<std::size_t>(p)]; }
+  /// Least time from the end of a cell with this op to the end of the step.
+  constexpr double after_cell(pass p) const { return std::max(0.0, tail - of(p).slack); }
 };
 
 }  // namespace pipesched::detail

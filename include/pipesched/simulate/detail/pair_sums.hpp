@@ -14,28 +14,11 @@
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/simulate/detail/bound_unit.hpp"
+#include "pipesched/simulate/detail/most_value.hpp"
 #include "pipesched/simulate/detail/pair_times.hpp"
 #include "pipesched/simulate/detail/rank_frame.hpp"
 
 namespace pipesched::detail {
-
-/// Things to choose from: their bytes and their value, all together.
-struct sized_value {
-  double bytes = 0, value = 0;
-};
-
-/// The most value that fits into some bytes, of parts of things, too.
-constexpr double most_value(std::vector<sized_value> all, double bytes) {
-  std::sort(all.begin(), all.end(),
-            [](const sized_value& a, const sized_value& b) { return a.value * b.bytes > b.value * a.bytes; });
-  double value = 0;
-  bytes = std::max(0.0, bytes);
-  for (const sized_value& s : all) {
-    value += s.bytes <= bytes ? s.value : s.value * bytes / s.bytes;
-    bytes = std::max(0.0, bytes - s.bytes);
-  }
-  return value;
-}
 
 /// Makes the sums of one rank.
 class pair_sum_maker {
@@ -257,27 +240,32 @@ class pair_sum_maker {
     std::vector<sized_value> all;
     for (std::size_t u = 0; u < units_.size(); ++u) {
       const double room = std::max(0.0, frame_.first_backward - units_[u]->first_forward);
-      const double whole = units_[u]->count * value(u), part = std::min(whole, room);
-      if (part > 0) all.push_back({units_[u]->trained ? units_[u]->count * units_[u]->kept * part / whole : 0, part});
+      const double whole = units_[u]->count * value(u), part = whole > room ? room / whole : 1;
+      all.push_back({units_[u]->trained ? part * units_[u]->count * units_[u]->kept : 0, part * whole});
     }
-    const double most = most_value(std::move(all), frame_.first_bytes);
+    const double most = most_value(densest_first(std::move(all)), frame_.first_bytes);
     for (double& time : first) time = std::min(time, most);
     return first;
+  }
+
+  // Most time of a backward, or of a W, that is left after the last F.
+  constexpr double left_backward(std::size_t u) const {
+    return std::max(0.0, counted(has(B, u) ? B : I, u) + (has(B, u) ? 0 : counted(W, u)) - charged_backward(u));
+  }
+  constexpr double left_weight(std::size_t u) const {
+    return has(W, u) ? std::max(0.0, counted(W, u) - charged_[W][u]) : 0;
   }
 
   // [x]: most time of what is left after the last F, x backwards that have not begun or fewer, and W's.
   constexpr std::vector<double> left_after_last_forward() const {
     const auto trained = [](const bound_unit& u) { return u.trained; };
-    const auto of_whole = [&](std::size_t u) {
-      return std::max(0.0, counted(has(B, u) ? B : I, u) + (has(B, u) ? 0 : counted(W, u)) - charged_backward(u));
-    };
-    const auto of_weight = [&](std::size_t u) { return has(W, u) ? std::max(0.0, counted(W, u) - charged_[W][u]) : 0; };
-    const std::vector<double> whole = prefix_sums(of_whole, trained), weights = prefix_sums(of_weight, trained);
+    const std::vector<double> whole = prefix_sums([&](std::size_t u) { return left_backward(u); }, trained),
+                              weights = prefix_sums([&](std::size_t u) { return left_weight(u); }, trained);
     const std::size_t live = std::min(frame_.max_live, gradients_);
     std::vector<double> left;
     for (std::size_t x = 0; x <= live; ++x) left.push_back(whole[x] + weights[live - x]);
     if (frame_.bytes < std::numeric_limits<double>::max()) {
-      const std::vector<double> under_bytes = left_under_bytes(whole, of_whole, of_weight);
+      const std::vector<double> under_bytes = left_under_bytes(whole);
       left.resize(std::min(left.size(), under_bytes.size()));
       for (std::size_t x = 0; x < left.size(); ++x) left[x] = std::min(left[x], under_bytes[x]);
     }
@@ -286,34 +274,32 @@ class pair_sum_maker {
   }
   // The same under a limit of bytes: the backwards take the fewest bytes, the W's the room that is left, at most so many as
   // fit. In parts where stages differ; else whole ones, which is made concave in x.
-  template <typename Whole, typename Weight>
-  constexpr std::vector<double> left_under_bytes(const std::vector<double>& whole, const Whole& of_whole,
-                                                 const Weight& of_weight) const {
-    std::vector<std::array<double, 3>> kept, contexts;  // in order: bytes of one, their number; value of one
+  constexpr std::vector<double> left_under_bytes(const std::vector<double>& whole) const {
+    std::vector<std::pair<double, double>> kept;  // bytes of one, and how many
+    std::vector<sized_value> contexts;
+    const bound_unit* first = nullptr;
+    bool alike = true;
+    double worth = 0;
     for (std::size_t u = 0; u < units_.size(); ++u) {
-      if (!units_[u]->trained) continue;
-      kept.push_back({units_[u]->kept, units_[u]->count, 0});
-      contexts.push_back({units_[u]->context, units_[u]->count, of_weight(u)});
+      const bound_unit& unit = *units_[u];
+      if (!unit.trained) continue;
+      kept.push_back({unit.kept, unit.count});
+      contexts.push_back({unit.count * unit.context, unit.count * left_weight(u)});
+      if (!first) first = &unit, worth = left_weight(u);
+      alike = alike && unit.kept == first->kept && unit.context == first->context && left_weight(u) == worth;
     }
-    const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto& k) { return k[0] == kept[0][0]; }) &&
-                       std::all_of(contexts.begin(), contexts.end(),
-                                   [&](const auto& c) { return c[0] == contexts[0][0] && c[2] == contexts[0][2]; });
     std::sort(kept.begin(), kept.end());
-    std::sort(contexts.begin(), contexts.end(), [](const auto& a, const auto& b) { return a[2] * b[0] > b[2] * a[0]; });
+    contexts = densest_first(std::move(contexts));
     const auto best_weights = [&](double bytes) {
-      double value = 0;
-      for (const auto& [size, count, worth] : contexts) {
-        double fit = size > 0 ? std::min(count, bytes / size) : count;
-        if (alike && size > 0) fit = std::min(count, static_cast<double>(static_cast<std::uint64_t>(fit)));
-        value += fit * worth, bytes = std::max(0.0, bytes - fit * size);
-      }
-      return value;
+      if (alike && first->context > 0)
+        bytes = first->context * static_cast<double>(static_cast<std::uint64_t>(bytes / first->context));
+      return most_value(contexts, bytes);
     };
-    const double most = most_left(of_whole, of_weight);
+    const double most = most_left();
     std::vector<double> left;
     double bytes = frame_.bytes;
     std::size_t x = 0;
-    for (const auto& [size, count, unused] : kept)
+    for (const auto& [size, count] : kept)
       for (double i = 0; i < count; ++i, ++x, bytes -= size) {
         if (bytes < 0) return concave(left);
         left.push_back(std::min(most, whole[x] + best_weights(bytes)));
@@ -322,45 +308,50 @@ class pair_sum_maker {
     return concave(left);
   }
   // The most time of backwards and W's that are left after the last F, less what the time from then on is longer than its
-  // least: their activations fit into the memory together, and each gradient of a stage ends before the tail of that stage.
-  template <typename Whole, typename Weight>
-  constexpr double most_left(const Whole& of_whole, const Weight& of_weight) const {
+  // least: their activations fit into the memory together, and, on a rank of few units, each gradient of a stage ends before
+  // the tail of that stage.
+  constexpr double most_left() const {
+    constexpr std::size_t few = 16;
+    const bool by_time = units_.size() <= few;
     const auto left_in = [&](double time) {
       std::vector<sized_value> all;
       for (std::size_t u = 0; u < units_.size(); ++u) {
         const bound_unit& unit = *units_[u];
         if (!unit.trained) continue;
-        const double whole = unit.count * of_whole(u), gradient = of_whole(u) - (has(I, u) ? of_weight(u) : 0);
+        const double one = left_backward(u), gradients = unit.count * (one - (has(I, u) ? left_weight(u) : 0));
         const double room = std::max(0.0, time - after_gradient(unit));
-        double part = whole;
-        if (units_.size() <= max_units_by_time && gradient > 0 && unit.count * gradient > room)
-          part = room * of_whole(u) / gradient;
-        if (part > 0) all.push_back({unit.count * unit.kept * part / whole, part});
-        all.push_back({unit.count * unit.context, unit.count * of_weight(u)});
+        const double part = by_time && gradients > room ? room / gradients : 1;
+        all.push_back({part * unit.count * unit.kept, part * unit.count * one});
+        all.push_back({unit.count * unit.context, unit.count * left_weight(u)});
       }
-      return most_value(std::move(all), frame_.bytes) - (time - frame_.after_forward);
+      return most_value(densest_first(std::move(all)), frame_.bytes) - (time - frame_.after_forward);
     };
     const double least = left_in(frame_.after_forward);
-    if (units_.size() > max_units_by_time) return least;
+    if (!by_time) return least;
     // A concave function of the time: its largest value, by thirds.
     double low = frame_.after_forward, high = low;
-    for (const bound_unit* u : units_)
-      high = std::max(high, after_gradient(*u)) + u->count * u->of(pass::forward).alone;
-    for (std::size_t u = 0; u < units_.size(); ++u) high += units_[u]->count * of_whole(u);
+    double work = 0;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      if (units_[u]->trained)
+        high = std::max(high, after_gradient(*units_[u])), work += units_[u]->count * left_backward(u);
+    high += work;
+    const double margin = 1e-12 * high;
     for (int step = 0; step < 60; ++step) {
       const double a = low + (high - low) / 3, b = high - (high - low) / 3;
-      (left_in(a) < left_in(b) ? low : high) = left_in(a) < left_in(b) ? a : b;
+      if (left_in(a) < left_in(b))
+        low = a;
+      else
+        high = b;
     }
-    const double most = left_in((low + high) / 2) + 1e-12 * high;
-    return most > least + 2e-12 * high ? most : least;
+    const double most = left_in((low + high) / 2) + margin;
+    return most > least + 2 * margin ? most : least;
   }
   // Least time from the end of a gradient's cell to the end of the step.
   static constexpr double after_gradient(const bound_unit& u) {
-    const double slack = std::max(u.whole_backward ? u.of(pass::backward).slack : 0,
-                                  u.input_backward ? u.of(pass::backward_input).slack : 0);
-    return std::max(0.0, u.tail - slack);
+    double after = std::numeric_limits<double>::infinity();
+    if (u.whole_backward) after = u.after_cell(pass::backward);
+    return u.input_backward ? std::min(after, u.after_cell(pass::backward_input)) : after;
   }
-  static constexpr std::size_t max_units_by_time = 16;
 
   // The least concave sequence that is nowhere less.
   static constexpr std::vector<double> concave(const std::vector<double>& values) {

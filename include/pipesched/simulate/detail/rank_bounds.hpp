@@ -182,12 +182,11 @@ class rank_bounds {
   // Least time after the forwards and gradients of a rank, of which the unit's is the last. Its backward may be whole and
   // take longer than the least gradient, or leave a W.
   constexpr double after_last(const bound_unit& u, charge who) const {
-    const auto tail = [&](pass p) { return std::max(0.0, u.tail - u.of(p).slack); };
-    if (class_.forward_only) return tail(pass::forward);
-    const double whole = net(u, pass::backward, who, false) + tail(pass::backward);
-    if (!class_.split_backward) return tail(pass::backward);
+    if (class_.forward_only) return u.after_cell(pass::forward);
+    const double whole = net(u, pass::backward, who, false) + u.after_cell(pass::backward);
+    if (!class_.split_backward) return u.after_cell(pass::backward);
     const double split = net(u, pass::backward_input, who, false) +
-                         std::max(u.of(pass::backward_weight).busy, tail(pass::backward_input));
+                         std::max(u.of(pass::backward_weight).busy, u.after_cell(pass::backward_input));
     return std::min(whole, split) -
            std::min(net(u, pass::backward, who, false), net(u, pass::backward_input, who, false));
   }

@@ -17,6 +17,7 @@
 #include "pipesched/simulate/detail/bound_unit.hpp"
 #include "pipesched/simulate/detail/lifetime_bound.hpp"
 #include "pipesched/simulate/detail/memory_limits.hpp"
+#include "pipesched/simulate/detail/most_value.hpp"
 #include "pipesched/simulate/detail/pair_bounds.hpp"
 #include "pipesched/simulate/detail/pair_sums.hpp"
 #include "pipesched/simulate/detail/pair_times.hpp"
@@ -144,10 +145,10 @@ class rank_pair_bounds : protected rank_bounds {
                             &W = u.of(pass::backward_weight);
     const double least = std::min(u.whole_backward ? B.alone : never, u.input_backward ? I.alone : never);
     double after = never;
-    if (u.whole_backward) after = std::max(0.0, u.tail - B.slack) + (paired ? 0 : B.alone - least);
+    if (u.whole_backward) after = u.after_cell(pass::backward) + (paired ? 0 : B.alone - least);
     if (u.input_backward)
-      after =
-          std::min(after, std::max(u.split_backward ? W.busy : 0.0, u.tail - I.slack) + (paired ? 0 : I.alone - least));
+      after = std::min(after, std::max(u.split_backward ? W.busy : 0.0, u.after_cell(pass::backward_input)) +
+                                  (paired ? 0 : I.alone - least));
     return after;
   }
   // Least time after the end of the rank's last F, if the unit has it: until its own backward starts, and from then on.
@@ -160,7 +161,7 @@ class rank_pair_bounds : protected rank_bounds {
   constexpr std::size_t limit_bytes(rank_frame& frame, std::uint32_t rank) const {
     const double limit = limit_of(class_.memory_limits, rank) * (1 + 1e-9);
     if (!(limit < never)) return never_full / 4;
-    std::vector<std::pair<double, double>> kept;  // and how often
+    std::vector<sized_value> kept;  // and how often
     double of_forward = never, of_gradient = never;
     bool frees_all = true, input_frees = true;
     for (std::size_t i : hosted_[rank]) {
@@ -168,18 +169,12 @@ class rank_pair_bounds : protected rank_bounds {
       of_forward = std::min(of_forward, u.trained ? u.forward_bytes : 0);
       if (!u.trained) continue;
       of_gradient = std::min(of_gradient, u.gradient_bytes);
-      kept.push_back({u.kept, u.count});
+      kept.push_back({u.count * u.kept, u.count});
       frees_all = frees_all && u.frees_all, input_frees = input_frees && u.input_frees;
     }
     if (frees_all) frame.bytes = limit - (input_frees ? of_forward : 0);
     frame.first_bytes = limit - std::max(of_forward, of_gradient);
-    double left = frame.first_bytes, most = 0;
-    std::sort(kept.begin(), kept.end());
-    for (const auto& [bytes, count] : kept) {
-      const double fit = bytes > 0 ? std::min(count, std::max(0.0, left / bytes)) : count;
-      most += fit, left -= fit * bytes;
-    }
-    return static_cast<std::size_t>(most * (1 + 1e-9));
+    return static_cast<std::size_t>(most_value(densest_first(std::move(kept)), frame.first_bytes) * (1 + 1e-9));
   }
 
   // Least time after the last gradient of a rank; 0 if an F may come later.
