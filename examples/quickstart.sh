@@ -8,9 +8,9 @@ source_dir=$(cd "$(dirname "$0")/.." && pwd)
 
 need_writable "$source_dir/build"
 need g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev libasio-dev
-echo "building the tool (about half a minute the first time)"
+echo "building the tool (about a minute on two cores the first time)"
 log=$(mktemp)
-if ! { (cd "$source_dir" && cmake --preset release -DPIPESCHED_TESTS=OFF -DPIPESCHED_BENCHES=OFF) &&
+if ! { (cd "$source_dir" && cmake --preset release -DPIPESCHED_TESTS=OFF -DPIPESCHED_UNITY_BUILD=ON -DPIPESCHED_BENCHES=OFF) &&
        cmake --build "$source_dir/build" --target pipesched_tool; } >"$log" 2>&1; then
   cat "$log" >&2
   exit 1
