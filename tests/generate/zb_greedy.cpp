@@ -21,6 +21,7 @@
 #include "support/families.hpp"
 #include "support/golden.hpp"
 #include "support/random_costs.hpp"
+#include "support/zero_bubble_table.hpp"
 
 using namespace pipesched;
 using namespace pipesched::tests;
@@ -53,15 +54,7 @@ TEST_CASE("zb greedy: all 60 values of table 5 of the paper, to four decimals") 
   int equal = 0;
   for (const json& row : table["rows"]) {
     const auto pp = row["pp"].get<std::int64_t>(), micro = row["micro"].get<std::int64_t>();
-    const auto microseconds = [&](const char* name) { return std::round(row["table9_ms"][name].get<double>() * 1000); };
-    const double kept = row["mem"]["M_B"].get<double>(), for_weights = row["mem"]["M_W"].get<double>();
-    const stage_costs costs{.forward = microseconds("F"),
-                            .backward_input = microseconds("B"),  // the paper's B is our I
-                            .backward_weight = microseconds("W"),
-                            .transfer_time = microseconds("C"),
-                            .kept_by_forward = kept,
-                            .freed_by_input = kept - for_weights,
-                            .freed_by_weight = per_stage(for_weights)};
+    const stage_costs costs = zero_bubble_costs(row);
     const auto rate_of = [&](const schedule& s) {
       const double work =
           static_cast<double>(micro) * (costs.forward[0] + (*costs.backward_input)[0] + (*costs.backward_weight)[0]);

@@ -6,6 +6,7 @@
 // known order keeps the limit and ends earlier.
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "pipesched/core/schedule.hpp"
@@ -32,15 +33,14 @@ inline rows<cell> zbv_rows(const family_params& p, const placement& where, doubl
   for (int combination = 0; combination < 4; ++combination) {
     zbv_search::rules rules{.fill_before_backward = (combination & 2) == 0,
                             .fill_before_forward = (combination & 1) == 0};
-    for (double before = 0;;) {
-      search.run(rules);
-      const double bubble = search.longest_bubble();
-      if (!rules.idle_before.empty() && !(bubble < before)) break;
+    for (double before = std::numeric_limits<double>::infinity();;) {
+      if (!search.run(rules, [&] { return search.longest_bubble() < before; })) break;
       choice.consider(search, rules);
       rules.idle_before = search.bubbles();
-      before = bubble;
+      before = search.longest_bubble();
     }
   }
+  if (!choice.known_may_win(search)) return choice.take(search);
   choice.consider_known(make_zbv_schedule(sizes), costs, limit);
   if (limit < static_cast<double>(p.pp))  // only there zbv does not fit, and each of these takes as long as the search
     for (const auto make : {make_v_half_schedule, make_v_min_schedule})

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
@@ -57,25 +58,22 @@ class greedy_ranks {
       };
       if (i > 0) s.activation_transfer = transfer(false, i - 1);
       if (i + 1 < where.stages()) s.gradient_transfer = transfer(true, i + 1);
-      s.end_of_F.reserve(micro_), s.end_of_I.reserve(micro_);
+      s.end_of_F.resize(micro_), s.end_of_I.resize(micro_);
       ranks_[s.rank].limit += s.kept;
       ranks_[s.rank].stages.push_back(number);
     }
     for (rank& r : ranks_) {
       r.limit = scaled_limit(r.limit, limit);
-      r.owed.reserve(micro_ * r.stages.size()), r.taken.reserve(3 * micro_ * r.stages.size());
+      r.owed.resize(micro_ * r.stages.size()), r.taken.resize(3 * micro_ * r.stages.size());
     }
   }
 
   /// Returns to the start without giving memory back.
   void restart() {
-    for (stage& s : stages_) {
-      s.end_of_F.clear(), s.end_of_I.clear();
-    }
+    for (stage& s : stages_) s.forwards = s.inputs = s.weights = 0;
     for (rank& r : ranks_) {
       r.memory = r.clock = r.started = r.bubble = 0;
-      r.paid = 0;
-      r.owed.clear(), r.taken.clear();
+      r.incurred = r.paid = r.count = 0;
     }
     longest_bubble_ = 0;
   }
@@ -85,8 +83,8 @@ class greedy_ranks {
   std::size_t stages() const { return stages_.size(); }
 
   // Per stage: the ops taken so far, and the durations, preconditions and arrivals of the next ones.
-  std::size_t forwards(std::size_t s) const { return stages_[s].end_of_F.size(); }
-  std::size_t inputs(std::size_t s) const { return stages_[s].end_of_I.size(); }
+  std::size_t forwards(std::size_t s) const { return stages_[s].forwards; }
+  std::size_t inputs(std::size_t s) const { return stages_[s].inputs; }
   double duration_of_F(std::size_t s) const { return stages_[s].F; }
   double duration_of_I(std::size_t s) const { return stages_[s].I; }
   bool can_F(std::size_t s) const { return forwards(s) < micro_ && (s == 0 || forwards(s - 1) > forwards(s)); }
@@ -106,7 +104,7 @@ class greedy_ranks {
   double clock(std::size_t r) const { return ranks_[r].clock; }
   double bubble(std::size_t r) const { return ranks_[r].bubble; }
   double longest_bubble() const { return longest_bubble_; }
-  std::size_t owed(std::size_t r) const { return ranks_[r].owed.size() - ranks_[r].paid; }
+  std::size_t owed(std::size_t r) const { return ranks_[r].incurred - ranks_[r].paid; }
   /// Whether there is memory for so many more F's of the stage.
   bool fits(std::size_t s, std::size_t more = 1) const {
     const rank& r = ranks_[stages_[s].rank];
@@ -120,7 +118,7 @@ class greedy_ranks {
   double time_to_fit(std::size_t s) const {
     const rank& r = ranks_[stages_[s].rank];
     double time = 0, memory = r.memory;
-    for (std::size_t i = r.paid; i < r.owed.size() && memory + stages_[s].kept > r.limit; ++i)
+    for (std::size_t i = r.paid; i < r.incurred && memory + stages_[s].kept > r.limit; ++i)
       memory -= stages_[r.owed[i]].freed_by_W, time += stages_[r.owed[i]].W;
     return time;
   }
@@ -129,26 +127,27 @@ class greedy_ranks {
     stage& at = stages_[s];
     rank& r = ranks_[at.rank];
     take(r, arrival_of_F(s), at.F);
-    r.taken.push_back({pass::forward, at.chunk});
-    at.end_of_F.push_back(r.clock);
+    r.taken[r.count++] = {pass::forward, at.chunk};
+    at.end_of_F[at.forwards++] = r.clock;
     r.memory += at.kept;
   }
   void put_I(std::size_t s) {
     stage& at = stages_[s];
     rank& r = ranks_[at.rank];
     take(r, arrival_of_I(s), at.I);
-    r.taken.push_back({pass::backward_input, at.chunk});
-    at.end_of_I.push_back(r.clock);
+    r.taken[r.count++] = {pass::backward_input, at.chunk};
+    at.end_of_I[at.inputs++] = r.clock;
     r.memory -= at.freed_by_I;
-    r.owed.push_back(static_cast<std::uint16_t>(s));
+    r.owed[r.incurred++] = static_cast<std::uint16_t>(s);
   }
   /// Takes the oldest pending W. @pre owed(rank) > 0
   void put_W(std::size_t number) {
     rank& r = ranks_[number];
-    const std::size_t s = r.owed[r.paid++];
-    take(r, 0, stages_[s].W);
-    r.taken.push_back({pass::backward_weight, stages_[s].chunk});
-    r.memory -= stages_[s].freed_by_W;
+    stage& at = stages_[r.owed[r.paid++]];
+    take(r, 0, at.W);
+    r.taken[r.count++] = {pass::backward_weight, at.chunk};
+    ++at.weights;
+    r.memory -= at.freed_by_W;
   }
   /// Takes W's until an F of the stage fits. Returns whether it does.
   bool make_room(std::size_t s) {
@@ -164,11 +163,41 @@ class greedy_ranks {
   /// The number of ops taken.
   std::size_t taken() const {
     std::size_t ops = 0;
-    for (const rank& r : ranks_) ops += r.taken.size();
+    for (const rank& r : ranks_) ops += r.count;
     return ops;
   }
   void put_all_W(std::size_t r) {
     while (owed(r) > 0) put_W(r);
+  }
+
+  /// A time before which no order of all ops ends: each rank's work after the first input that can reach it. Linear.
+  double least_makespan() const {
+    double arrival = 0, least = 0;
+    std::vector<double> first(ranks_.size(), std::numeric_limits<double>::infinity()), work(ranks_.size(), 0);
+    for (const stage& s : stages_) {
+      arrival += s.activation_transfer;
+      first[s.rank] = std::min(first[s.rank], arrival);
+      work[s.rank] += static_cast<double>(micro_) * (s.F + s.I + s.W);
+      arrival += s.F;
+    }
+    for (std::size_t r = 0; r < ranks_.size(); ++r) least = std::max(least, first[r] + work[r]);
+    return least;
+  }
+
+  /// Whether the ops taken so far leave a shorter span or an earlier end than these possible. Linear in the number of ranks.
+  bool may_beat(double span, double makespan) const {
+    double least_span = 0, least_makespan = 0;
+    for (const rank& r : ranks_) {
+      double left = 0;
+      for (const std::uint16_t number : r.stages) {
+        const stage& s = stages_[number];
+        left += static_cast<double>(micro_ - s.forwards) * s.F + static_cast<double>(micro_ - s.inputs) * s.I +
+                static_cast<double>(micro_ - s.weights) * s.W;
+      }
+      least_span = std::max(least_span, r.clock - r.started + left);
+      least_makespan = std::max(least_makespan, r.clock + left);
+    }
+    return least_span < span || least_makespan < makespan;
   }
 
   /// The longest of the ranks' spans.
@@ -184,12 +213,12 @@ class greedy_ranks {
   }
   rows<cell> cells() const {
     std::vector<std::size_t> lengths;
-    for (const rank& r : ranks_) lengths.push_back(r.taken.size());
+    for (const rank& r : ranks_) lengths.push_back(r.count);
     auto all = rows<cell>::for_overwrite(lengths);
     for (std::size_t number = 0; number < ranks_.size(); ++number) {
       const rank& r = ranks_[number];
       std::vector<std::array<std::uint32_t, 5>> micro(r.stages.size());  // the next one of each chunk and pass
-      for (std::size_t i = 0; i < r.taken.size(); ++i) {
+      for (std::size_t i = 0; i < r.count; ++i) {
         const auto [pass, chunk] = r.taken[i];
         all[number][i] = op{pass, chunk, r.stages[chunk], micro[chunk][static_cast<std::size_t>(pass)]++};
       }
@@ -203,7 +232,8 @@ class greedy_ranks {
     std::uint8_t chunk = 0;
     double F = 0, I = 0, W = 0, kept = 0, freed_by_I = 0, freed_by_W = 0;
     double activation_transfer = 0, gradient_transfer = 0;  // of the inputs
-    std::vector<double> end_of_F{}, end_of_I{};
+    std::vector<double> end_of_F{}, end_of_I{};             // of the ops taken
+    std::size_t forwards = 0, inputs = 0, weights = 0;      // the number of them
   };
   struct step {  // its micro-batch is the next one of its stage and pass
     pipesched::pass pass;
@@ -211,15 +241,15 @@ class greedy_ranks {
   };
   struct rank {
     double limit = 0, memory = 0, clock = 0, started = 0, bubble = 0;  // bubble: idle time after the first op
-    std::size_t paid = 0;
+    std::size_t incurred = 0, paid = 0, count = 0;                     // W's that may run, that have run; all ops
     std::vector<std::uint16_t> owed{};    // stages in the order of their I's; the first `paid` W's have run
     std::vector<std::uint16_t> stages{};  // by chunk
-    std::vector<step> taken{};
+    std::vector<step> taken{};            // the first `count`
   };
 
   void take(rank& r, double arrival, double duration) {
     const double start = std::max(r.clock, arrival);
-    if (r.taken.empty())
+    if (r.count == 0)
       r.started = start;
     else
       r.bubble += start - r.clock, longest_bubble_ = std::max(longest_bubble_, r.bubble);

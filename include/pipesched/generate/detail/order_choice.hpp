@@ -80,11 +80,21 @@ inline double makespan_of(const schedule& s, const stage_costs& costs) {
 template <typename Recipe>
 class order_choice {
  public:
+  /// Whether a search may still end with an order that would be chosen.
+  bool worth_going_on(const greedy_ranks& so_far) const {
+    return !shortest_span_ || so_far.may_beat(shortest_span_->span, first_end_->makespan);
+  }
+
   /// Takes the order that a search has just found.
   void consider(const greedy_ranks& found, const Recipe& recipe) {
     const double span = found.span(), makespan = found.makespan();
     if (!shortest_span_ || span < shortest_span_->span) shortest_span_ = {recipe, span, makespan};
     if (!first_end_ || makespan < first_end_->makespan) first_end_ = {recipe, span, makespan};
+  }
+
+  /// Whether an order that needs no search can end before the searched one. @pre consider() was called
+  bool known_may_win(const greedy_ranks& search) const {
+    return shortest_span_->makespan > search.least_makespan() * (1 + 1e-12);
   }
 
   /// Takes an order that needs no search, if it keeps the limit. @pre consider() was called
@@ -99,7 +109,7 @@ class order_choice {
   template <typename Search>
   rows<cell> take(Search& search) {
     if (known_ && known_makespan_ <= first_end_->makespan) return std::move(known_->cells);
-    search.run(known_ ? first_end_->recipe : shortest_span_->recipe);
+    search.run(known_ ? first_end_->recipe : shortest_span_->recipe, [] { return true; });
     return search.cells();
   }
 

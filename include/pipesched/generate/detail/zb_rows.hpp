@@ -31,11 +31,12 @@ inline rows<cell> zb_rows(const family_params& p, const placement& where, double
     const zb_search::switches s{.keep_first_backward = (combination & 4) == 0,
                                 .prioritize_backward = (combination & 2) == 0,
                                 .fill_every_gap = (combination & 1) == 0};
-    search.run(s);
-    choice.consider(search, s);
+    if (search.run(s, [&] { return choice.worth_going_on(search); })) choice.consider(search, s);
   }
-  choice.consider_known(make_zb1p_schedule(sizes), costs, limit);
-  choice.consider_known(split_backward(make_1f1b_schedule(sizes)), costs, limit);
+  if (choice.known_may_win(search)) {
+    choice.consider_known(make_zb1p_schedule(sizes), costs, limit);
+    choice.consider_known(split_backward(make_1f1b_schedule(sizes)), costs, limit);
+  }
   return choice.take(search);
 }
 

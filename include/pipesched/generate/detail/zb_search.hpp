@@ -28,7 +28,10 @@ class zb_search : public greedy_ranks {
   zb_search(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : greedy_ranks(where, micro, costs, limit), wish_(count()) {}
 
-  void run(switches s) {
+  /// @param go_on  asked once a round; the search stops where it says no
+  /// @returns whether the order is whole
+  template <typename GoOn>
+  bool run(switches s, GoOn&& go_on) {
     restart();
     switches_ = s;
     warm_up();
@@ -37,8 +40,10 @@ class zb_search : public greedy_ranks {
       for (std::size_t j = 0; j < count(); ++j)
         if (wish_[j]) take_forward(j);
       for (std::size_t j = count(); j-- > 0;) take_backward(j);
+      if (!go_on()) return false;
     }
     for (std::size_t j = 0; j < count(); ++j) put_all_W(j);
+    return true;
   }
 
  private:

@@ -31,7 +31,10 @@ class zbv_search : public greedy_ranks {
   zbv_search(const placement& where, std::int64_t micro, const stage_costs& costs, double limit)
       : greedy_ranks(where, micro, costs, limit), limit_(limit), slack_(count()), takes_down_(count()) {}
 
-  void run(const rules& with) {
+  /// @param go_on  asked once a round; the search stops where it says no
+  /// @returns whether the order is whole
+  template <typename GoOn>
+  bool run(const rules& with, GoOn&& go_on) {
     restart();
     fill_before_backward_ = with.fill_before_backward, fill_before_forward_ = with.fill_before_forward;
     const std::vector<double>& allowed = with.idle_before;
@@ -45,8 +48,10 @@ class zbv_search : public greedy_ranks {
       if (taken() == before)
         throw schedule_error(concat({"zbv_greedy finds no order within a memory limit of ", limit_,
                                      " activations per rank, because of rounding; nearest ", 1.001 * limit_}));
+      if (!go_on()) return false;
     }
     for (std::size_t i = 0; i < count(); ++i) put_all_W(i);
+    return true;
   }
 
   std::vector<double> bubbles() const {
