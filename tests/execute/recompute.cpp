@@ -110,9 +110,21 @@ class bytes_of_rank {
 struct counted_trainer : train::trainer<float> {
   counted_trainer(std::span<const program> programs, std::uint32_t rank, const train::settings& with,
                   const stage_costs& costs)
-      : train::trainer<float>(programs, rank, with), bytes(programs[0].schedule, costs) {}
+      : train::trainer<float>(programs, rank, with),
+        bytes(programs[0].schedule, costs),
+        chunks(programs[0].schedule.placement.stages_of(rank).size()) {}
 
   bytes_of_rank bytes;
+  std::size_t chunks;
+  std::vector<std::byte> gradients;  // of all stages and steps
+
+  void end_step(std::size_t step) {
+    for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) {
+      const std::span<std::byte> of = weight_gradient(chunk);
+      gradients.insert(gradients.end(), of.begin(), of.end());
+    }
+    train::trainer<float>::end_step(step);
+  }
 
   void forward(task t) {
     lone(t, [&] { train::trainer<float>::forward(t); });
@@ -185,7 +197,9 @@ TEST_CASE("recompute: every family trains as without, to the bit, and what is fr
   CHECK(frozen > 50);
 }
 
-TEST_CASE("recompute: the example's model has the same losses and takes the bytes that fits() foretells") {
+TEST_CASE(
+    "recompute: the example's model has the same losses and gradients, to the bit, and takes the bytes that fits() "
+    "foretells") {
   const std::string characters =
       "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ";
   std::string much;
@@ -194,7 +208,7 @@ TEST_CASE("recompute: the example's model has the same losses and takes the byte
   train::model_sizes sizes{
       .vocabulary = data.vocabulary(), .layers = 4, .width = 8, .heads = 2, .context = 8, .batch = 1};
   std::mt19937_64 random(4);
-  int recomputing = 0;
+  int recomputing = 0, compared = 0;
   for (const char* name : {"1f1b", "zb1p", "interleaved_1f1b", "dualpipev", "zbv", "dualpipe", "gpipe"})
     for (int round = 0; round < 6; ++round) {
       const schedule s = make_schedule(name, {.pp = 2, .micro = 4});
@@ -229,14 +243,23 @@ TEST_CASE("recompute: the example's model has the same losses and takes the byte
         return found;
       };
       const memory_report foretold = fits(programs[0], costs);
+      std::vector<std::vector<std::byte>> gradients, plain_gradients;
       const auto got = losses(programs, [&](auto& trainers) {
         for (std::uint32_t rank = 0; rank < 2; ++rank)
           REQUIRE(trainers[rank].bytes.most == foretold.ranks[rank].activations);
+        for (const auto& t : trainers) gradients.push_back(t.gradients);
       });
       const auto same_order = small_model::orders_of(other) == small_model::orders_of(s);
-      if (same_order) REQUIRE(got == losses(plain));
+      if (!same_order) continue;
+      REQUIRE(got == losses(plain, [&](auto& trainers) {
+                for (const auto& t : trainers) plain_gradients.push_back(t.gradients);
+              }));
+      REQUIRE(std::any_of(gradients[0].begin(), gradients[0].end(), [](std::byte b) { return b != std::byte{0}; }));
+      REQUIRE(gradients == plain_gradients);
+      ++compared;
     }
   CHECK(recomputing > 10);
+  CHECK(compared > 10);
 }
 
 TEST_CASE("recompute: a trainer without recompute is refused before anything runs") {

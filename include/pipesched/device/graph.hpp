@@ -56,12 +56,11 @@ class step_graph {
   // The other streams continue after what is in the first one.
   void fork(const auto& where) {
     if (ranks_.size() > 1) detail::record(runtime_, joins_[0].handle(), origin(), where);
-    for (std::size_t r = 1; r < ranks_.size(); ++r)
-      detail::wait(runtime_, ranks_[r].compute, joins_[0].handle(), where);
+    for (std::size_t r = ranks_.size(); r-- > 1;) detail::wait(runtime_, ranks_[r].compute, joins_[0].handle(), where);
   }
   // The first stream continues after what is in the others.
   void join(const auto& where) {
-    for (std::size_t r = 1; r < ranks_.size(); ++r) {
+    for (std::size_t r = ranks_.size(); r-- > 1;) {
       detail::record(runtime_, joins_[r].handle(), ranks_[r].compute, where);
       detail::wait(runtime_, origin(), joins_[r].handle(), where);
     }

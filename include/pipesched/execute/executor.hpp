@@ -22,32 +22,58 @@
 
 namespace pipesched::detail {
 
+// A set of passes, a bit each.
+using pass_bits = std::uint32_t;
+static_assert(std::size(pass_table) <= 32);
+constexpr pass_bits bit_of(pass p) { return pass_bits{1} << static_cast<std::uint32_t>(p); }
+
+// A function that a trainer may lack, and the passes that need it.
+struct trainer_function {
+  std::string_view name, hint;
+  bool missing;
+  pass_bits passes;
+};
+template <typename Trainer>
+constexpr std::array<trainer_function, 4> functions_of() {
+  constexpr std::string_view merge = "; merge_backward() makes B of I and W";
+  return {
+      {{"recompute", "; keep_activations() makes a schedule that recomputes nothing", !trainer_has::recompute<Trainer>,
+        bit_of(pass::recompute) | bit_of(pass::recompute_backward) | bit_of(pass::recompute_backward_input)},
+       {"backward", "; split_backward() makes I and W of B", !trainer_has::backward<Trainer>,
+        bit_of(pass::backward) | bit_of(pass::recompute_backward)},
+       {"backward_input", merge, !trainer_has::backward_input<Trainer>,
+        bit_of(pass::backward_input) | bit_of(pass::recompute_backward_input)},
+       {"backward_weight", merge, !trainer_has::backward_weight<Trainer>, bit_of(pass::backward_weight)}}};
+}
+
+// Refuses a row with an op that needs a function which the trainer lacks. One pass over the row, without branches.
+// @param recomputes  whether the row may
+template <typename Trainer>
+void require_functions(std::span<const cell> row, bool recomputes) {
+  constexpr auto functions = functions_of<Trainer>();
+  const auto may_be_needed = [&](const trainer_function& f) {
+    return f.missing && (recomputes || f.name != "recompute");
+  };
+  if (std::ranges::none_of(functions, may_be_needed)) return;
+  pass_bits seen = 0;
+  for (const cell& c : row) seen |= bit_of(c[0].pass) | bit_of(c[1].pass);
+  for (const trainer_function& f : functions) {
+    if (!f.missing || (seen & f.passes) == 0) continue;
+    for (const cell& c : row)
+      for (op o : c)
+        if ((bit_of(o.pass) & f.passes) != 0)
+          throw schedule_error(concat({"the trainer has no ", f.name, ", which ", to_string(o), " needs", f.hint}));
+  }
+}
+
 // Checks a trainer against a rank's program before anything runs.
 template <typename Trainer>
 void require_trainer(const program& p, std::uint32_t rank) {
   check_trainer<Trainer>();
-  struct callback {
-    bool exists;
-    std::string_view function, hint;
-    bool (*needs)(pass);
-  };
-  constexpr std::string_view merge = "; merge_backward() makes B of I and W";
-  constexpr callback callbacks[] = {
-      {trainer_has::recompute<Trainer>, "recompute", "; keep_activations() makes a schedule that recomputes nothing",
-       [](pass of) { return recomputes(of); }},
-      {trainer_has::backward<Trainer>, "backward", "; split_backward() makes I and W of B",
-       [](pass of) { return without_recompute(of) == pass::backward; }},
-      {trainer_has::backward_input<Trainer>, "backward_input", merge,
-       [](pass of) { return without_recompute(of) == pass::backward_input; }},
-      {trainer_has::backward_weight<Trainer>, "backward_weight", merge,
-       [](pass of) { return of == pass::backward_weight; }}};
-  for (const callback& c : callbacks)
-    for (const cell& all : p.schedule[rank])
-      for (op o : all)
-        if (!c.exists && c.needs(o.pass))
-          throw schedule_error(concat({"the trainer has no ", c.function, ", which ", to_string(o), " needs", c.hint}));
+  require_functions<Trainer>(p.schedule[rank], p.pools[rank][pool::kept_input] > 0);
+  if (trainer_has::reductions<Trainer>) return;
   const auto reduction = std::ranges::find_if(p.actions[rank], is_weight_gradient);
-  if (trainer_has::reductions<Trainer> || reduction == p.actions[rank].end()) return;
+  if (reduction == p.actions[rank].end()) return;
   throw schedule_error(concat({"the trainer has no ", trainer_has::weight_gradient<Trainer> ? "" : "weight_gradient",
                                trainer_has::weight_gradient<Trainer> || trainer_has::reduce<Trainer> ? "" : ", ",
                                trainer_has::reduce<Trainer> ? "" : "reduce", ", which the reduction of stage ",
@@ -58,14 +84,16 @@ template <typename Trainer>
 void run_op(Trainer& trainer, const task& t) {
   if constexpr (trainer_has::recompute<Trainer>)
     if (recomputes(t.what.pass)) trainer.recompute(t);
-  switch (without_recompute(t.what.pass)) {
+  switch (t.what.pass) {
     case pass::forward:
       if constexpr (trainer_has::forward<Trainer>) trainer.forward(t);
       return;
     case pass::backward:
+    case pass::recompute_backward:
       if constexpr (trainer_has::backward<Trainer>) trainer.backward(t);
       return;
     case pass::backward_input:
+    case pass::recompute_backward_input:
       if constexpr (trainer_has::backward_input<Trainer>) trainer.backward_input(t);
       return;
     case pass::backward_weight:
@@ -161,19 +189,10 @@ class rank_executor {
 
   /// Runs all actions of a step.
   void run() {
-    for (std::uint32_t n = 0; n < actions_.size(); ++n) run(n);
+    records_ ? run_all<true>() : run_all<false>();
     transport_.finish();
   }
-  void run(std::uint32_t n) {
-    const action& a = actions_[n];
-    transport_.on_action(n);
-    switch (a.kind) {
-      case action_kind::receive: return transport_.post_receive(a, message_memory(trainer_, p_, rank_, a));
-      case action_kind::compute: return compute(n, a);
-      case action_kind::send: return transport_.post_send(a, message_memory(trainer_, p_, rank_, a));
-      case action_kind::accumulate: return accumulate(n, a);
-    }
-  }
+  void run(std::uint32_t n) { records_ ? run<true>(n, actions_[n]) : run<false>(n, actions_[n]); }
   /// True if an action would wait for another rank: for one thread that runs several ranks.
   bool waits(std::uint32_t n) const {
     bool any = false;
@@ -208,21 +227,34 @@ class rank_executor {
   }
   double now() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - zero_).count(); }
 
-  void wait_for_messages(const action& a) {
-    for_each_awaited(p_, rank_, a, [&](std::uint32_t buffer) { transport_.wait(buffer); });
+  template <bool Records>
+  void run_all() {
+    const std::span<const action> actions = actions_;  // a copy, as calls might change members
+    for (std::uint32_t n = 0; n < actions.size(); ++n) run<Records>(n, actions[n]);
   }
+  template <bool Records>
+  void run(std::uint32_t n, const action& a) {
+    transport_.on_action(n);
+    switch (a.kind) {
+      case action_kind::receive: return transport_.post_receive(a, message_memory(trainer_, p_, rank_, a));
+      case action_kind::compute: return compute<Records>(n, a);
+      case action_kind::send: return transport_.post_send(a, message_memory(trainer_, p_, rank_, a));
+      case action_kind::accumulate: return accumulate(n, a);
+    }
+  }
+  template <bool Records>
   void compute(std::uint32_t n, const action& a) {
     const std::uint32_t index = a.index;
-    wait_for_messages(a);
-    if (records_) measured_[index].start = now();
+    for_each_awaited(slots_[index], [&](std::uint32_t buffer) { transport_.wait(buffer); });
+    if constexpr (Records) measured_[index].start = now();
     if constexpr (requires { transport_.begin_cell(index); }) transport_.begin_cell(index);
     call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], slots_[index]); });
     if constexpr (requires { transport_.end_cell(index); }) transport_.end_cell(index);
-    if (records_) measured_[index].end = now();
+    if constexpr (Records) measured_[index].end = now();
   }
   void accumulate(std::uint32_t n, const action& a) {
     if constexpr (trainer_has::reductions<Trainer>) {
-      wait_for_messages(a);
+      for_each_awaited(p_, rank_, a, [&](std::uint32_t buffer) { transport_.wait(buffer); });
       const reduction r{a.chunk, static_cast<std::uint16_t>(a.index), a.what, a.buffer, a.other_chunk};
       call_trainer(rank_, place(n), [&] { trainer_.reduce(r); });
     }
