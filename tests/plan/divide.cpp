@@ -356,3 +356,38 @@ TEST_CASE("divide: deterministic, and any number of evaluations gives a partitio
   CHECK(divide({.layers = {{.count = 3}}}, find_family("1f1b"), {.pp = 1, .micro = 1}).partition.layers ==
         std::vector<std::uint32_t>{3});
 }
+
+TEST_CASE("divide: reports each partition, and stops with the best so far") {
+  const model m = deepseek_v3_model();
+  for (const char* name : {"1f1b", "zb_greedy"}) {  // its order kept; made anew for every partition
+    CAPTURE(name);
+    const family& f = find_family(name);
+    const schedule_params p{.pp = 4, .micro = 8};
+    std::vector<divide_progress> seen;
+    divide_limits limits{.evaluations = 300};
+    const division whole = divide(m, f, p, limits);
+    limits.progress = [&](const divide_progress& now) {
+      seen.push_back(now);
+      return true;
+    };
+    CHECK(divide(m, f, p, limits).partition == whole.partition);
+    REQUIRE(seen.size() >= whole.evaluations);
+    CHECK(seen.front().makespan == whole.uniform_makespan);
+    CHECK(seen.back().makespan == whole.makespan);
+    CHECK(seen.back().evaluations >= 300);
+    CHECK(seen.back().evaluations < 302);
+
+    std::size_t calls = 0;
+    limits.progress = [&](const divide_progress&) { return ++calls < 20; };
+    const division stopped = divide(m, f, p, limits);
+    CHECK(calls == 20);
+    CHECK(stopped.makespan == seen[19].makespan);
+    CHECK(stopped.makespan == makespan(stopped.schedule, stopped.costs));
+  }
+  // Few partitions, all of which are tried.
+  const model small{.layers = {{.count = 6}}};
+  const divide_limits at_once{.progress = [](const divide_progress&) { return false; }};
+  const division first = divide(small, find_family("1f1b"), {.pp = 2, .micro = 4}, at_once);
+  CHECK(first.partition == uniform_partition(small, 2));
+  CHECK(first.evaluations == 1);
+}

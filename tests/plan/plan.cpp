@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,12 +14,19 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/presets.hpp"
 #include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/plan/detail/word_evaluator.hpp"
 #include "pipesched/plan/pareto.hpp"
 #include "pipesched/plan/refill.hpp"
 #include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/noise.hpp"
 #include "pipesched/simulate/simulate.hpp"
+#include "pipesched/support/random_numbers.hpp"
+#include "support/golden.hpp"
+#include "support/zero_bubble_table.hpp"
 
 using namespace pipesched;
+using pipesched::tests::golden_text;
+using pipesched::tests::zero_bubble_costs;
 
 namespace {
 
@@ -114,6 +123,50 @@ TEST_CASE("plan: the words of every family run as long as the plan's own simulat
   }
 }
 
+// Cells that change places at random, so that many words wait for ever or lack memory.
+TEST_CASE("plan: the fast evaluator of words says what the simulator of words says") {
+  detail::random_numbers random(5);
+  std::size_t whole = 0, broken = 0;
+  for (int kind = 0; kind < 4; ++kind) {
+    stage_costs costs{
+        .forward = 3, .backward_input = 4.1, .backward_weight = 1.7, .overlapped = 6.3, .transfer_time = 0.3};
+    if (kind == 1) costs.micro_batches = {1, 2, 0.5, 1, 3, 1, 2, 1};
+    if (kind == 2) costs.transfers_busy = link_busy::both;
+    if (kind == 3) costs.kept_by_forward = 10, costs.freed_by_input = 4, costs.transient_backward = 3;
+    memory_caps caps{.activations = kind == 0 ? 3 : 8};
+    if (kind == 3) caps = {.bytes = std::vector<double>(4, 90)};
+    const pass_pair_set pairs{{pass::forward, pass::backward},
+                              {pass::forward, pass::backward_input},
+                              {pass::forward, pass::forward},
+                              {pass::backward, pass::backward},
+                              {pass::backward_input, pass::backward_input}};
+    for (const auto& where :
+         {placement::linear(4), placement::vee(4), placement::looped(4, 2), placement::bidirectional(4, 8)})
+      for (const schedule& s : detail::published_schedules(where, 8, false, {}, {})) {
+        CAPTURE(s.name.view());
+        schedule shape = s;
+        shape.cells = {};
+        const detail::word_table t(shape, costs, pairs, caps);
+        detail::word_evaluator evaluator(t);
+        detail::word_simulator simulator(t);
+        for (int n = 0; n < 100; ++n) {
+          detail::word_rows w = detail::words_of(t, s, n % 2 == 0);
+          for (std::uint64_t swaps = random.below(5); swaps > 0; --swaps) {
+            auto& row = w[random.below(w.size())];
+            const std::size_t i = random.below(row.size() - 1);
+            std::swap(row[i], row[i + 1]);
+          }
+          const detail::word_times fast = evaluator.run(w), slow = simulator.run(w);
+          CHECK(fast.makespan == slow.makespan);
+          CHECK((fast.makespan == std::numeric_limits<double>::infinity() || fast.ends == slow.ends));
+          ++(fast.makespan < std::numeric_limits<double>::infinity() ? whole : broken);
+        }
+      }
+  }
+  CHECK(whole > 2000);
+  CHECK(broken > 2000);
+}
+
 TEST_CASE("plan: limits in bytes, recomputed stages, starts, and a search that is stopped") {
   stage_costs costs{.forward = 2, .backward_input = 2, .backward_weight = 1, .recompute = 1};
   costs.kept_by_forward = 10, costs.kept_input = 1, costs.transient_backward = 3;
@@ -146,6 +199,17 @@ TEST_CASE("plan: limits in bytes, recomputed stages, starts, and a search that i
   CHECK(verify(stopped.schedule));
 }
 
+TEST_CASE("plan: a search that is to stop spends a million ops at most on it, whatever its size") {
+  const plan_problem large{.placement = placement::vee(8), .micro = 64};  // 3072 ops
+  std::uint64_t calls = 0;
+  const plan_result stopped = plan(large, unit, {.evaluations = 1'000'000, .progress = [&](const plan_progress&) {
+                                                   ++calls;
+                                                   return false;
+                                                 }});
+  CHECK(calls == 1);
+  CHECK(stopped.evaluations < 1000);
+}
+
 TEST_CASE("plan: bad limits are refused with the nearest legal value") {
   const plan_problem problem{.placement = placement::linear(4), .micro = 8};
   const auto refusal = [&](const plan_problem& of, const plan_limits& limits) {
@@ -169,6 +233,28 @@ TEST_CASE("plan: bad limits are refused with the nearest legal value") {
             .starts_with("plan() starts from schedules of its own problem; got dualpipe with 8 micro-batches"));
 }
 
+TEST_CASE("plan: proved optimal for every row of table 5 of the zero-bubble paper, with the memory of 1p and of 2p") {
+  const auto table = nlohmann::json::parse(golden_text("zero_bubble_paper_table5.json"));
+  int shorter = 0;
+  for (const auto& row : table["rows"]) {
+    const auto pp = row["pp"].get<std::uint32_t>(), micro = row["micro"].get<std::uint32_t>();
+    CAPTURE(pp);
+    CAPTURE(micro);
+    const stage_costs costs = zero_bubble_costs(row);
+    const double kept = costs.kept_by_forward[0];
+    for (const double multiple : {1.0, 2.0}) {
+      CAPTURE(multiple);
+      const plan_result p = plan({.placement = placement::linear(pp), .micro = micro}, costs,
+                                 {.memory = {.bytes = std::vector<double>(pp, multiple * pp * kept)},
+                                  .pairs = pass_pair_set{},
+                                  .evaluations = 1000});
+      CHECK(p.makespan == doctest::Approx(p.bound.makespan).epsilon(1e-9));
+      shorter += p.makespan < p.published_makespan - 1e-9;
+    }
+  }
+  CHECK(shorter > 0);
+}
+
 TEST_CASE("refill: DualPipe's W's in its stalls") {
   const stage_costs costs = deepseek_v3_costs();
   const auto refilled = [&](std::int64_t pp, std::int64_t micro) {
@@ -180,6 +266,59 @@ TEST_CASE("refill: DualPipe's W's in its stalls") {
   CHECK(refilled(8, 20) == doctest::Approx(4026.73).epsilon(1e-6));
   CHECK(refilled(16, 64) == doctest::Approx(11250.84).epsilon(1e-6));
   CHECK(refilled(32, 128) == doctest::Approx(22712.28).epsilon(1e-6));
+}
+
+TEST_CASE("plan: blocks for many ranks") {
+  struct instance {
+    std::uint32_t pp, micro;
+    std::uint64_t evaluations;
+    double most, bound;
+  };
+  for (const auto& [pp, micro, evaluations, most, bound] :
+       {instance{16, 64, 20'000, 11160, 11105.3}, instance{32, 128, 4'000, 22530, 22427.5}}) {
+    CAPTURE(pp);
+    const plan_result p = plan({.placement = placement::bidirectional(pp, micro), .micro = micro}, deepseek_v3_costs(),
+                               {.memory = {.activations = pp + 1.0}, .evaluations = evaluations});
+    CHECK(p.makespan <= most);
+    CHECK(p.bound.makespan >= bound);
+    CHECK(verify(p.schedule));
+    CHECK(measured(p.schedule, deepseek_v3_costs()).peak_activations <= pp + 1.0);
+  }
+}
+
+TEST_CASE("blocks: words of every length have each op once, on placements with two opposite stages per rank only") {
+  const auto blocks_on = [](const placement& where, std::uint32_t micro, bool forward_only = false,
+                            pass_pair_set pairs = pass_pair_set::forward_with_backward()) {
+    const detail::word_table t(detail::planned_shape(where, micro, forward_only), unit, pairs, {});
+    auto search = detail::block_search::on(t, 7);
+    if (!search) return false;
+    const auto is_complete = [&] {
+      const schedule s = detail::schedule_of(t, search->words());
+      return static_cast<bool>(verify(s));
+    };
+    CHECK(is_complete());
+    for (int part = 0; part < 20; ++part) {
+      search->anneal(50, [](std::uint64_t, double) { return true; });
+      CHECK(is_complete());
+    }
+    return true;
+  };
+  CHECK(blocks_on(placement::bidirectional(4, 12), 12));
+  CHECK(blocks_on(placement::bidirectional(6, 16), 16));
+  CHECK(blocks_on(placement::vee(3), 9));
+  CHECK_FALSE(blocks_on(placement::vee(3), 9, true));
+  CHECK_FALSE(blocks_on(placement::vee(3), 9, false, pass_pair_set{}));
+  CHECK_FALSE(blocks_on(placement::bidirectional(4, 13), 13));
+  CHECK_FALSE(blocks_on(placement::linear(4), 9));
+  CHECK_FALSE(blocks_on(placement::looped(4, 2), 9));
+}
+
+TEST_CASE("plan: a plan keeps its gain over DualPipe when cells take up to 5 % longer") {
+  const plan_result p = plan(dualpipe_8x20, deepseek_v3_costs(), {.memory = {.activations = 9}, .evaluations = 20'000});
+  const auto mean = [](const schedule& s) {
+    return simulate_noise(s, deepseek_v3_costs(), {.noise = 0.05, .draws = 1000}).mean;
+  };
+  CHECK(mean(p.schedule) <= 0.965 * mean(make_dualpipe_schedule({.pp = 8, .micro = 20})));
 }
 
 TEST_CASE("pareto: more memory is never worse") {

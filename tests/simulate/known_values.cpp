@@ -273,6 +273,9 @@ TEST_CASE("known values: numbers are refused as they were given, before they are
         "costs: backward of stage 0 is 1, less than its backward_input; nearest 2");
   CHECK(refused({.forward = {1, 2, 3}}) ==
         "costs: forward has 3 numbers; expected 1, 2, one per rank, or 4, one per stage");
+  CHECK(refusal_of([] {
+          split_stage_costs({.forward = {1, 2, 3}}, placement::vee(1));
+        }) == "costs: forward has 3 numbers; expected 1 or 2, one per stage");
   CHECK(refused({.kept_by_forward = {1, 2}, .freed_by_input = {3, 0}}) ==
         "costs: stage 0 frees 3 bytes, more than the 1 that its forward keeps; nearest 1");
   CHECK(refusal_of([] {

@@ -174,6 +174,23 @@ TEST_CASE("noise: shares are uniform, and one cell has the same share in two sch
   CHECK(variance < 0.8 * (std::pow(a.standard_deviation, 2) + std::pow(b.standard_deviation, 2)));
 }
 
+TEST_CASE("noise: a run that is stopped has the first draws of a whole one") {
+  const schedule s = make_schedule("1f1b", {.pp = 4, .micro = 8});
+  std::vector<std::uint32_t> seen;
+  noise_options options{.draws = 100, .seed = 3};
+  const noisy_makespan whole = simulate_noise(s, stage_costs{}, options);
+  options.progress = [&](std::uint32_t draws) {
+    seen.push_back(draws);
+    return draws < 7;
+  };
+  const noisy_makespan stopped = simulate_noise(s, stage_costs{}, options);
+  CHECK(seen == std::vector<std::uint32_t>{1, 2, 3, 4, 5, 6, 7});
+  CHECK(stopped.draws == std::vector<double>(whole.draws.begin(), whole.draws.begin() + 7));
+  CHECK(stopped.options.draws == 7);
+  CHECK(!stopped.options.progress);
+  CHECK(stopped.median == simulate_noise(s, stage_costs{}, {.draws = 7, .seed = 3}).median);
+}
+
 TEST_CASE("noise: any cost model, and bad input refused") {
   const schedule s = make_schedule("1f1b", {.pp = 2, .micro = 3});
   const noisy_makespan noisy = simulate_noise(s, uniform_costs{.forward = 2}, {.draws = 10});

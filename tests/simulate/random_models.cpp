@@ -15,6 +15,7 @@
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/simulate/closed_form_of.hpp"
+#include "pipesched/simulate/detail/step_replay.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -64,6 +65,7 @@ class wild_costs {
     return busy_ ? static_cast<link_busy>(hash(seed_ + from * 31 + to) % 3) : link_busy::none;
   }
   bool busy_ = false;
+  bool tells_micro_batches_apart() const { return (looks_ & at_micro) != 0; }
 
  private:
   static std::uint64_t hash(std::uint64_t x) {
@@ -181,6 +183,8 @@ TEST_CASE("random models: the bound is never above the makespan, nor below the b
     CAPTURE(to_string(s));
     const timeline t = simulate(s, costs, verified);
     const double makespan = measure(t).makespan;
+    detail::step_replay again(s, !costs.tells_micro_batches_apart());
+    for (int run = 0; run < 2; ++run) REQUIRE(again.makespan(costs) == makespan);
     const lower_bound_result bound = lower_bound(s, costs);
     CAPTURE(bound.reason);
     REQUIRE(bound.makespan <= makespan);

@@ -96,6 +96,12 @@ TEST_CASE("simulate: impossible costs are refused with one sentence") {
         "costs: transfer is infinite; expected a finite number that is not negative, nearest 0");
   CHECK(refused({.backward_weight = {1, 2, 3}}) ==
         "costs: backward_weight has 3 numbers; expected 1 or 2, one per stage");
+  CHECK(refusal_of([] {
+          stage_costs{.forward = {1, 2}}.check(1);
+        }) == "costs: forward has 2 numbers; expected 1, for 1 stage");
+  CHECK(refusal_of([] {
+          stage_costs{.transfer_time = {1, 2}}.check(1);
+        }) == "costs: transfer has 2 numbers; expected 1, for 1 stage");
   CHECK(refused({.forward = per_stage(std::vector<double>{})}) ==
         "costs: forward has 0 numbers; expected 1 or 2, one per stage");
   CHECK(refused({.forward = 1e308}) ==

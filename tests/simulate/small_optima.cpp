@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,8 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/io/costs_json.hpp"
+#include "pipesched/model/model.hpp"
+#include "pipesched/plan/detail/memory_bound.hpp"
 #include "pipesched/plan/plan.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
@@ -142,6 +145,67 @@ TEST_CASE("small optima: no lower bound is above one") {
   CHECK(by_kind["forward_backward"].exact >= 119);
   CHECK(by_kind["any_pair"].exact >= 73);
   CHECK(by_kind["lengths"].exact >= 26);
+}
+
+// An op's time at speed 1, less the most that a pair with another op of its rank saves.
+double least_time(const small_step& s, op o) {
+  const double alone = s.costs.unit_duration(o);
+  const std::uint32_t rank = s.where.rank_of(o.stage, 0);
+  double saved = 0;
+  for (const std::uint16_t stage : s.where.stages_of(rank))
+    for (const pass p : {pass::forward, pass::backward, pass::backward_input, pass::backward_weight})
+      for (const std::uint32_t micro : {0u, 1u})
+        for (const bool first : {true, false}) {
+          const op other{p, s.where.chunk_of(stage, micro), stage, micro};
+          const cell both = first ? cell(o, other) : cell(other, o);
+          if (o == other || !s.of.pairs.contains({o.pass, p})) continue;
+          const double pair = detail::duration_of(s.costs, rank, both) * s.costs.speed_of(rank);
+          saved = std::max(saved, alone + s.costs.unit_duration(other) - pair);
+        }
+  return std::max(0.0, alone - saved);
+}
+
+// One layer a stage: of all ways to divide layers, the one of the step.
+TEST_CASE("small optima: the bound of the memory for given layers on each rank is not above one") {
+  tally all;
+  for (const small_step& s : small_steps()) {
+    const bool one_chain = s.where.kind() == placement_kind::linear || s.where.kind() == placement_kind::vee;
+    const bool limited = s.of.memory_cap || !s.of.memory_limits.empty();
+    if (!one_chain || !limited || s.of.forward_only || !s.of.backward.empty()) continue;
+    if (!s.costs.micro_batches.empty()) continue;
+    CAPTURE(s.text);
+    const std::uint32_t stages = s.where.stages(), ranks = s.where.ranks();
+    model m;
+    std::vector<detail::layer_times> times;
+    for (std::uint32_t i = 0; i < stages; ++i) {
+      const auto t = [&](pass p) {
+        return least_time(s, {p, s.where.chunk_of(i, 0), static_cast<std::uint16_t>(i), 0});
+      };
+      const double input = t(pass::backward_input), whole = t(pass::backward);
+      times.push_back({.forward = t(pass::forward),
+                       .gradient = s.of.split_backward ? std::min(input, whole) : whole,
+                       .whole = whole,
+                       .weight = s.of.split_backward ? t(pass::backward_weight) : whole});
+      const auto bytes = [&](pass p) { return s.costs.bytes({p, 0, static_cast<std::uint16_t>(i), 0}); };
+      const double kept = s.of.memory_cap ? 1 : bytes(pass::forward);
+      m.layers.push_back({.kept = kept, .context = s.of.memory_cap ? 1 : kept + bytes(pass::backward_input)});
+    }
+    std::vector<double> limits, speeds;
+    for (std::uint32_t r = 0; r < ranks; ++r) {
+      limits.push_back(s.of.memory_cap ? *s.of.memory_cap * stages / ranks
+                                       : s.of.memory_limits[s.of.memory_limits.size() == 1 ? 0 : r]);
+      speeds.push_back(s.costs.speed_of(r));
+    }
+    const detail::memory_bound bound(m, limits, speeds, s.micro, false, !s.of.pairs.empty(), times);
+    double most = 0;
+    for (std::uint32_t r = 0; r < ranks; ++r)
+      most = std::max(
+          most, stages == ranks ? bound(r, r, r + 1, stages, stages) : bound(r, r, r + 1, stages - 1 - r, stages - r));
+    CHECK(most <= s.optimum);
+    all.add(most, s.optimum);
+  }
+  print_tallies("bounds", {{"layers under memory", all}});
+  CHECK(all.steps >= 50);
 }
 
 TEST_CASE("small optima: no plan is below one, and most plans reach it") {

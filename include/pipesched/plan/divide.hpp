@@ -25,11 +25,19 @@
 
 namespace pipesched {
 
+/// How far divide() is.
+struct divide_progress {
+  double evaluations = 0;
+  double makespan = 0;  ///< of the best partition so far
+};
+
 /// How long divide() searches. The result depends on these numbers and never on time.
 struct divide_limits {
   std::uint64_t evaluations =
       20'000;  ///< simulations of a step; partitions that a bound rules out cost an eighth of one
   std::uint64_t seed = 1;
+  /// Called after each partition; false: stop with the best so far.
+  std::function<bool(const divide_progress&)> progress{};
 };
 
 /// The result of divide().
@@ -52,7 +60,9 @@ inline division divide(const model& m, const placement& where, const partition_s
                        const divide_limits& limits) {
   const stage_sums sums(m, where);
   partition_search search(m, sums, where, make, anew);
-  search.run(limits.evaluations, limits.seed);
+  search.run(limits.evaluations, limits.seed, [&](double evaluations, double makespan) {
+    return !limits.progress || limits.progress({.evaluations = evaluations, .makespan = makespan});
+  });
   division d{.partition = search.best(), .schedule = {}, .costs = sums(search.best())};
   d.schedule = make(d.costs);
   d.makespan = search.makespan(), d.uniform_makespan = search.uniform_makespan();
@@ -91,6 +101,7 @@ inline division divide(const model& m, const placement& where, const std::functi
 inline division divide(const model& m, const family& f, schedule_params p, const divide_limits& limits = {}) {
   if (p.costs) throw schedule_error("divide() takes the costs from the model; got costs among the parameters as well");
   require(f, p);
+  require_lengths(m, static_cast<std::uint32_t>(p.micro));
   const bool anew = f.limits.takes.contains(parameter::costs);
   const auto make = [&](const stage_costs& costs) {
     family_params with = p;

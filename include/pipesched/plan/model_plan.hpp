@@ -22,6 +22,7 @@ namespace pipesched {
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.
 inline model_plan plan(const model& m, const model_problem& problem, const plan_limits& limits = {}) {
   if (problem.micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+  require_lengths(m, problem.micro);
   if (!limits.memory.empty() || !limits.starts.empty())
     throw schedule_error(
         "plan() of a model takes the memory of its ranks, and no starts; got limits of memory or starts");

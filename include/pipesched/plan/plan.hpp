@@ -22,6 +22,8 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/plan/detail/block_search.hpp"
+#include "pipesched/plan/detail/list_search.hpp"
 #include "pipesched/plan/detail/published.hpp"
 #include "pipesched/plan/detail/word_portfolio.hpp"
 #include "pipesched/plan/detail/word_simulator.hpp"
@@ -73,7 +75,8 @@ struct plan_result {
   lower_bound_result bound{};  ///< for any schedule of the problem within the limits
   std::string published{};     ///< the best family within the limits, empty if none is
   double published_makespan = std::numeric_limits<double>::infinity();
-  double peak_activations = 0;  ///< as in metrics
+  pipesched::schedule published_schedule{};  ///< its schedule; no ranks if none is
+  double peak_activations = 0;               ///< as in metrics
   double evaluations = 0;
   std::uint64_t ops_simulated = 0;
 };
@@ -163,7 +166,7 @@ class planner {
     const metrics m = measure(t, costs_, verified);
     if (!uses_only(s, pairs_) || !fits(limits_.memory, m)) return;
     if (is_published && m.makespan < result_.published_makespan)
-      result_.published_makespan = m.makespan, result_.published = s.name.view();
+      result_.published_makespan = m.makespan, result_.published = s.name.view(), result_.published_schedule = s;
     if (has_plan() && m.makespan >= result_.makespan) return;
     result_.makespan = m.makespan, result_.peak_activations = m.peak_activations;
     result_.schedule = std::move(t.schedule);
@@ -177,8 +180,38 @@ class planner {
     for (const schedule& s : families_) offer(s, true);
   }
 
+  // Words of blocks after some evaluations; none for placements without them.
+  word_rows blocks(const word_table& part, std::uint64_t evaluations, search_monitor& monitor) const {
+    constexpr std::uint64_t enough_per_rank = 1000;
+    std::optional<block_search> search = block_search::on(part, limits_.seed);
+    if (!search) return {};
+    search->anneal(std::min(evaluations, enough_per_rank * part.ranks()), [&](std::uint64_t since, double makespan) {
+      monitor.charge(since * part.ops());
+      monitor.found(makespan);
+      return !monitor.stopped();
+    });
+    return search->words();
+  }
+
+  // Words of lists, if they are shorter than others: after some evaluations, or after few where they are much longer.
+  word_rows lists(const word_table& part, double shortest, std::uint64_t evaluations, search_monitor& monitor) const {
+    constexpr std::uint64_t most = 3000 * list_search::price, few = 60 * list_search::price;
+    if (!part.alike()) return {};
+    list_search search(part, limits_.seed);
+    std::uint64_t spent = 0;
+    search.run(std::min(evaluations, most), [&](std::uint64_t since, double makespan) {
+      monitor.charge(since * part.ops());
+      if (makespan < shortest) monitor.found(makespan);
+      spent += since;
+      return !monitor.stopped() && (spent < few || makespan < 1.15 * shortest);
+    });
+    return search.makespan() < shortest ? search.words() : word_rows{};
+  }
+
   // Words that run, the shortest first, of as many micro-batches as the table has.
-  std::vector<word_rows> starts(const word_table& all, const word_table& part, search_monitor& monitor) const {
+  // @param evaluations  for the searches for blocks and for lists, each
+  std::vector<word_rows> starts(const word_table& all, const word_table& part, std::uint64_t evaluations,
+                                search_monitor& monitor) const {
     const schedule& shape = all.shape();
     const bool is_whole = shape.micro == problem_.micro;
     std::vector<schedule> from = is_whole ? families_ : published(shape.placement, shape.micro);
@@ -199,10 +232,13 @@ class planner {
     };
     for (const schedule& s : from)
       for (const bool keep_weights : {false, true}) add(words_of(all, s, keep_weights));
+    if (word_rows w = blocks(part, evaluations, monitor); !w.empty()) add(std::move(w));
     add(one_at_a_time(all, 1));
     if (!limits_.memory.bytes.empty()) add(one_at_a_time(all, 2));
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const double shortest = found.empty() ? std::numeric_limits<double>::infinity() : found.front().first;
     std::vector<word_rows> result;
+    if (word_rows w = lists(part, shortest, evaluations, monitor); !w.empty()) result.push_back(std::move(w));
     for (auto& [makespan, w] : found) result.push_back(std::move(w));
     return result;
   }
@@ -230,20 +266,20 @@ class planner {
       const word_table short_all(shape_for(few), costs_, pairs_, limits_.memory, problem_.recomputed);
       const std::optional<word_table> short_half = folds ? short_all.folded() : std::nullopt;
       const word_table& short_part = short_half ? *short_half : short_all;
-      std::vector<word_rows> short_from = starts(short_all, short_part, monitor);
+      is_short_ = true;
+      std::vector<word_rows> short_from = starts(short_all, short_part, budget(short_part, 0.1), monitor);
       if (!short_from.empty() && short_part.ranks() == part.ranks()) {
         word_portfolio portfolio(short_part, std::move(short_from), limits_.seed, limits_.threads, monitor);
-        is_short_ = true;
         portfolio.run(budget(short_part, 0.8));
-        is_short_ = false;
         std::uint64_t tries = 0;
         const std::uint32_t more = (problem_.micro - few) / problem_.placement.replicas();
         if (std::optional<word_rows> w = lengthened(part, portfolio.best(), more, tries)) from.push_back(std::move(*w));
         monitor.charge(tries * part.ops());
       }
+      is_short_ = false;
     }
     const bool has_long = !from.empty();
-    for (word_rows& w : starts(all, part, monitor)) from.push_back(std::move(w));
+    for (word_rows& w : starts(all, part, has_long ? 0 : budget(part, 0.1), monitor)) from.push_back(std::move(w));
     if (from.empty()) return false;
     word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
     portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
@@ -305,8 +341,9 @@ class planner {
 }  // namespace detail
 
 /// The shortest schedule found, never longer than any family of the library on the same placement within the same limits.
-/// Method: simulated annealing on rows without micro-batch numbers, from those families; a problem that is its own mirror
-/// image is halved; many micro-batches are planned as few, and the middle of their rows is repeated.
+/// Method: simulated annealing on rows without micro-batch numbers, from those families and from rows of DualPipe's blocks with
+/// annealed lengths; a problem that is its own mirror image is halved; many micro-batches are planned as few, and the middle of
+/// their rows is repeated.
 /// @throws schedule_error as check() of the costs and of the caps do, for no micro-batches, and if not even one micro-batch at
 /// a time fits into the memory. Time: `evaluations` times a simulation of the step.
 template <cost_model Costs>

@@ -9,6 +9,9 @@
 #include <cstdint>
 #include <iterator>
 #include <map>
+#include <span>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -20,12 +23,16 @@
 
 namespace pipesched {
 
+/// Whether the times of all ranks come from one clock; without one, nothing is known of transfers.
+enum class rank_clocks : std::uint8_t { common, own };
+
 namespace detail {
 
-// The median, 0 without samples: measured times have outliers to one side.
-inline double median(std::vector<double>& samples) {
+// The median, 0 without samples; of two in the middle the lower one, as durations have outliers upwards.
+enum class middle_of_two : std::uint8_t { lower, upper };
+inline double median(std::vector<double>& samples, middle_of_two which = middle_of_two::lower) {
   if (samples.empty()) return 0;
-  const auto middle = samples.begin() + std::ssize(samples) / 2;
+  const auto middle = samples.begin() + (std::ssize(samples) - (which == middle_of_two::lower ? 1 : 0)) / 2;
   std::nth_element(samples.begin(), middle, samples.end());
   return *middle;
 }
@@ -53,6 +60,12 @@ struct cost_samples {
   }
 };
 
+inline bool any_backward(const cost_samples& samples, std::size_t stage) {
+  for (const pass p : {pass::backward, pass::backward_input, pass::recompute_backward, pass::recompute_backward_input})
+    if (!samples.of_pass[static_cast<std::size_t>(p)][stage].empty()) return true;
+  return false;
+}
+
 // The time of R; if none was measured that of F, but at most that of a backward which recomputes inside.
 inline double time_of_recompute(cost_samples& samples, std::size_t stage, double forward) {
   const auto of = [&](pass p) -> std::vector<double>& { return samples.of_pass[static_cast<std::size_t>(p)][stage]; };
@@ -78,28 +91,46 @@ inline void sample_transfers(const timeline& t, tensor_table<double>& made, cost
     }
 }
 
-}  // namespace detail
-
-/// The costs of each stage in the timeline's unit of time, as medians: F, B, I, W and R; F with B or I in one cell, by the
-/// stage of its first op; other overlapped cells as entries of `pairs`; and the transfer over each cut, from the cells that
-/// waited for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all ops of a stage were
-/// overlapped; R = F, and B or I the rest, if only an RB or RI was measured; 0 for a transfer that no cell waited for. A
-/// timeline holds no bytes. Linear in the number of ops.
-/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid.
-inline stage_costs fit_costs(const timeline& t) {
-  detail::require_timeline(t);
+inline void sample_timeline(const timeline& t, bool with_transfers, cost_samples& samples) {
+  require_timeline(t);
   const schedule& s = t.schedule;
-  const std::size_t stages = s.stages();
-  detail::cost_samples samples(stages);
-  detail::tensor_table<double> made(s, -1.0);
+  tensor_table<double> made(s, -1.0);
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank)
     for (std::size_t i = 0; i < s[rank].size(); ++i) {
       samples.add(s[rank][i], t[rank][i].end - t[rank][i].start);
       for (op o : s[rank][i])
         if (const auto out = output_of(o, s.chain())) made[*out] = t[rank][i].end;
     }
-  detail::sample_transfers(t, made, samples);
+  if (with_transfers) sample_transfers(t, made, samples);
+}
 
+inline cost_samples samples_of(std::span<const timeline> times, rank_clocks clocks) {
+  if (times.empty()) throw schedule_error("fit_costs() needs at least 1 timeline; got 0, nearest 1");
+  cost_samples samples(times[0].schedule.stages());
+  for (const timeline& t : times) {
+    if (t.schedule.stages() != times[0].schedule.stages())
+      throw schedule_error(concat({"fit_costs() needs timelines with as many stages; got ", times[0].schedule.stages(),
+                                   " and ", t.schedule.stages()}));
+    sample_timeline(t, clocks == rank_clocks::common, samples);
+  }
+  return samples;
+}
+
+}  // namespace detail
+
+/// The costs of each stage in the timelines' unit of time, as medians over micro-batches and timelines: F, B, I, W and R; F with
+/// B or I in one cell, by the stage of its first op; other overlapped cells as entries of `pairs`; and the transfer over each
+/// cut, from the cells that waited for it. Missing values are estimated: I = W = B/2 if only B was measured; F = B = pair/2 if all
+/// ops of a stage were overlapped; R = F, and B or I the rest, if only an RB or RI was measured; 0 for a transfer that no cell
+/// waited for. A timeline holds no bytes. Linear in the number of ops.
+/// @throws schedule_error unless there is a timeline, all have as many stages, and each has one interval of finite times per cell
+/// and a valid schedule.
+inline stage_costs fit_costs(std::span<const timeline> times, rank_clocks clocks = rank_clocks::common) {
+  detail::cost_samples samples = detail::samples_of(times, clocks);
+  const std::size_t stages = times[0].schedule.stages();
+
+  // Clocks that differ a little shorten the transfers of one direction, down to 0, and lengthen those of the other.
+  constexpr auto upper = detail::middle_of_two::upper;
   std::vector<double> F, B, I, W, R, pair, transfer;
   bool any_pair = false, any_whole = false, any_again = false;
   for (std::size_t stage = 0; stage < stages; ++stage) {
@@ -118,7 +149,7 @@ inline stage_costs fit_costs(const timeline& t) {
     if (I.back() == 0 && W.back() == 0) I.back() = W.back() = B.back() / 2;
     if (B.back() == 0) B.back() = I.back() + W.back();
     pair.push_back(paired > 0 ? paired : F.back() + B.back());
-    transfer.push_back(detail::median(samples.of_cut[stage]));
+    transfer.push_back(detail::median(samples.of_cut[stage], upper));
     any_pair = any_pair || paired > 0, any_whole = any_whole || whole;
   }
   stage_costs costs{.forward = per_stage(std::move(F)),
@@ -133,6 +164,60 @@ inline stage_costs fit_costs(const timeline& t) {
     costs.pairs.push_back({{first, second}, {{first_stage, second_stage}}, detail::median(durations)});
   }
   return costs;
+}
+/// The same for one timeline.
+inline stage_costs fit_costs(const timeline& t) { return fit_costs(std::span(&t, 1)); }
+
+namespace detail {
+
+// " of stage 3" or " of stages 0, 1 and more", "all" for all of them.
+inline std::string list_of_places(const std::vector<std::size_t>& places, std::size_t all, std::string_view what) {
+  if (places.size() == all && all > 1) return concat({"all ", what, "s"});
+  std::string text = concat({what, places.size() == 1 ? " " : "s "});
+  for (std::size_t i = 0; i < places.size() && i < 4; ++i) text += concat({i == 0 ? "" : ", ", places[i]});
+  return places.size() > 4 ? concat({text, " and ", places.size() - 4, " more"}) : text;
+}
+
+}  // namespace detail
+
+/// One sentence for each kind of value of fit_costs() that was not measured. @pre as for fit_costs()
+inline std::vector<std::string> estimates_of(std::span<const timeline> times,
+                                             rank_clocks clocks = rank_clocks::common) {
+  using detail::concat;
+  const detail::cost_samples samples = detail::samples_of(times, clocks);
+  const schedule& s = times[0].schedule;
+  const auto ran = [&](pass p, std::size_t stage) {
+    return !samples.of_pass[static_cast<std::size_t>(p)][stage].empty();
+  };
+  std::vector<std::size_t> halves, pairs, cuts, forwards;
+  std::size_t between_ranks = 0;
+  for (std::size_t stage = 0; stage < s.stages(); ++stage) {
+    if (!detail::any_backward(samples, stage) && samples.of_overlapped[stage].empty() &&
+        !ran(pass::backward_weight, stage))
+      forwards.push_back(stage);
+    if (ran(pass::backward, stage) && !ran(pass::backward_input, stage) && !ran(pass::backward_weight, stage))
+      halves.push_back(stage);
+    if (!samples.of_overlapped[stage].empty() && (!ran(pass::forward, stage) || !detail::any_backward(samples, stage)))
+      pairs.push_back(stage);
+    const std::uint32_t at = static_cast<std::uint32_t>(stage);
+    if (at + 1 == s.stages() || s.placement.rank_of(at, 0) == s.placement.rank_of(at + 1, 0)) continue;
+    ++between_ranks;
+    if (samples.of_cut[stage].empty()) cuts.push_back(stage);
+  }
+  std::vector<std::string> notes;
+  if (!forwards.empty())
+    notes.push_back(
+        concat({"B of ", detail::list_of_places(forwards, s.stages(), "stage"), " takes no time, as none ran alone"}));
+  if (!halves.empty())
+    notes.push_back(
+        concat({"I = W = B/2 of ", detail::list_of_places(halves, s.stages(), "stage"), ", as neither ran"}));
+  if (!pairs.empty())
+    notes.push_back(concat({"F or B of ", detail::list_of_places(pairs, s.stages(), "stage"),
+                            " is half of a pair, as it never ran alone"}));
+  if (!cuts.empty() && clocks == rank_clocks::common)
+    notes.push_back(concat(
+        {"the transfer over ", detail::list_of_places(cuts, between_ranks, "cut"), " is 0, as no cell waited for it"}));
+  return notes;
 }
 
 }  // namespace pipesched

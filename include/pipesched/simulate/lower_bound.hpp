@@ -65,9 +65,6 @@ inline std::string number_text(double value) {
   std::snprintf(text.data(), text.size(), "%.10g", value);
   return text.data();
 }
-inline std::string count_text(std::uint32_t n, std::string_view what) {
-  return std::to_string(n) + " " + std::string(what) + (n == 1 ? "" : "s");
-}
 
 }  // namespace detail
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -26,14 +27,16 @@ struct noise_options {
   double noise = 0.05;         ///< the largest share: 0.05 makes a cell up to 5 % longer; 0 or more
   std::uint32_t draws = 1000;  ///< random steps: 1 to max_draws
   std::uint64_t seed = 1;
+  /// Called after each draw with their number; false: stop with the draws so far.
+  std::function<bool(std::uint32_t)> progress{};
 };
 
 inline constexpr std::uint32_t max_draws = 10'000'000;
 
 /// Makespans under noise.
 struct noisy_makespan {
-  noise_options options{};
-  double exact = 0;  ///< without noise; no draw is shorter
+  noise_options options{};  ///< with the number of draws made, without progress
+  double exact = 0;         ///< without noise; no draw is shorter
   double mean = 0;
   double standard_deviation = 0;  ///< with draws - 1 in the denominator; 0 of one draw
   double percentile_5 = 0, median = 0,
@@ -127,6 +130,7 @@ template <cost_model Costs>
 noisy_makespan simulate_noise(const schedule& s, const Costs& costs, const noise_options& options, verified_t) {
   detail::require_noise(options);
   noisy_makespan result{.options = options, .draws = {}};
+  result.options.progress = nullptr;
   timeline t = simulate(s, costs, verified);
   result.exact = detail::last_end(t);
   result.draws.reserve(options.draws);
@@ -137,7 +141,9 @@ noisy_makespan simulate_noise(const schedule& s, const Costs& costs, const noise
     noisy.draw = draws.next();
     again.run();
     result.draws.push_back(detail::last_end(t));
+    if (options.progress && !options.progress(n + 1)) break;
   }
+  result.options.draws = static_cast<std::uint32_t>(result.draws.size());
   detail::summarize(result);
   return result;
 }

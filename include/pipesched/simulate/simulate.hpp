@@ -61,6 +61,12 @@ constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint
   return std::max(made, duration_of(costs, rank, c) + time_to_send(s, costs, rank, c, k));
 }
 
+// Refuses the end of a rank that is infinite or NaN.
+constexpr void require_sum_of_times(double end) {
+  if (!(end <= std::numeric_limits<double>::max()))
+    throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
+}
+
 // Fills in the intervals of a valid schedule. Ranks run until an input is missing; the producer of that input wakes its
 // receiver. One table holds, for every tensor, its arrival or one of the two marks below.
 template <typename Costs>
@@ -82,8 +88,7 @@ class simulation {
       if (done_[rank] != s_[rank].size())
         throw schedule_error(
             concat({"a schedule passed as verified deadlocks on rank ", rank, "; verify() names the cycle"}));
-      if (done_[rank] > 0 && !(t_[rank].back().end <= std::numeric_limits<double>::max()))
-        throw schedule_error("costs: the times add up to more than a double holds; give them in a larger unit");
+      if (done_[rank] > 0) require_sum_of_times(t_[rank].back().end);
     }
   }
 

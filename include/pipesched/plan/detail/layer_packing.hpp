@@ -99,4 +99,31 @@ double least_over_nested_cuts(std::size_t layers, std::size_t ranks, BoundOf&& b
   return bound;
 }
 
+/// The same for ranks in a loop with two stages each: every rank in turn gets some of the first layers up to a middle, and some of
+/// those after it. Layers to the fifth power, times ranks, less what cannot become the least any more.
+template <typename BoundOf>
+double least_over_looped_cuts(std::size_t layers, std::size_t ranks, BoundOf&& bound_of) {
+  double best = std::numeric_limits<double>::infinity();
+  for (std::size_t middle = 0; middle <= layers; ++middle) {
+    // [a][c]: the ranks so far have the layers before a, and those from the middle to c
+    const std::vector<std::vector<double>> none(
+        middle + 1, std::vector<double>(layers + 1, std::numeric_limits<double>::infinity()));
+    std::vector<std::vector<double>> least = none;
+    least[0][middle] = 0;
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+      std::vector<std::vector<double>> next = none;
+      for (std::size_t a = 0; a <= middle; ++a)
+        for (std::size_t c = middle; c <= layers; ++c) {
+          if (!(least[a][c] < best)) continue;
+          for (std::size_t b = a; b <= middle; ++b)
+            for (std::size_t d = c; d <= layers; ++d)
+              next[b][d] = std::min(next[b][d], std::max(least[a][c], bound_of(rank, a, b, c, d)));
+        }
+      least = std::move(next);
+    }
+    best = std::min(best, least[middle][layers]);
+  }
+  return best;
+}
+
 }  // namespace pipesched::detail

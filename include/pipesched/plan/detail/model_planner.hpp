@@ -111,7 +111,7 @@ class model_planner {
   double bound_of_all() const {
     const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
     const schedule_class of = class_of();
-    return partition_bound(m_, shape, of).bound();
+    return partition_bound(m_, shape, of, true).bound();
   }
   double total() const { return static_cast<double>(limits_.evaluations); }  // evaluations to spend
   double left() const { return std::max(0.0, total() - progress_.evaluations()); }

@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -24,11 +25,12 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/plan/detail/layer_packing.hpp"
+#include "pipesched/plan/detail/memory_bound.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
 
-/// For the cells of a schedule, and what it recomputes and has frozen. Four bounds:
+/// For the cells of a schedule, and what it recomputes and has frozen. Bounds:
 ///  * work: that of all layers, divided by the speeds of all ranks. A rank starts only when the layers in front of its lowest
 ///    one have run, and these run backward after its last gradient; at best one rank starts at each of the first layers;
 ///  * chain: the longest micro-batch through all layers, forward and back, at the highest speed;
@@ -38,12 +40,14 @@ namespace pipesched::detail {
 ///  * whole layers: over all ways to put them on ranks in any order, the least of the largest wait + work of a rank.
 /// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it. An
 /// op may save more than it lasts where a pair is shorter than its longer op alone; then the rest is taken off other ops.
+///  * memory, if asked for, on a linear placement, a V, and a loop of two stages per rank: the same with that of memory_bound.
 /// A layer may be on any stage. The third bound of a linear placement knows which, and so its backward and how often it
 /// recomputes; the others take the least of all stages. Recomputation is counted where no pair can save any of it.
 class partition_bound {
  public:
   /// @param s, of  a valid schedule and its class. All references must outlive this.
-  partition_bound(const model& m, const schedule& s, const schedule_class& of)
+  /// @param memory  only partitions and orders count that fit into the memory of the model's ranks
+  partition_bound(const model& m, const schedule& s, const schedule_class& of, bool memory = false)
       : m_(m), where_(s.placement), class_(of), micro_(s.micro), again_(s.stages(), 0) {
     lengths_ = m.micro_batches.empty() ? micro_ : std::accumulate(m.micro_batches.begin(), m.micro_batches.end(), 0.0);
     if (!m.micro_batches.empty()) {
@@ -59,6 +63,7 @@ class partition_bound {
     fastest_ = *std::max_element(speeds_.begin(), speeds_.end());
     if (of.recompute && !pairs_may_save_recompute()) count_recompute(s);
     set_layers();
+    if (memory) set_memory();
   }
 
   double bound() const {
@@ -68,7 +73,10 @@ class partition_bound {
     double bound = std::max(over_ranks(least), longest_ * chain / fastest_);
     if (where_.kind() == placement_kind::linear && layers() <= max_layers_of_cuts) bound = std::max(bound, over_cuts());
     if (where_.kind() == placement_kind::vee && layers() <= max_layers_of_nested_cuts)
-      bound = std::max(bound, over_nested_cuts(least));
+      bound = std::max(bound, over_two_stages(least));
+    if (memory_ && where_.kind() == placement_kind::looped && where_.stages() == 2 * where_.ranks() &&
+        layers() <= max_layers_of_looped_cuts)
+      bound = std::max(bound, over_two_stages(least));
     bound = std::max(bound, over_packings(least));
     // Room for the rounding of these terms and those of the simulation.
     const double terms =
@@ -80,12 +88,14 @@ class partition_bound {
  private:
   static constexpr std::size_t max_layers_of_cuts = 2000;        // quadratic in them
   static constexpr std::size_t max_layers_of_nested_cuts = 100;  // to the fourth power
+  static constexpr std::size_t max_layers_of_looped_cuts = 50;   // to the fifth power
   static constexpr double max_steps_of_frozen = 3e8;             // cubic in them
 
   // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank, which is
   // negative where its pairs save more than it lasts.
   struct times {
     double forward = 0, gradient = 0, work = 0, work_before_weights = 0;
+    double whole = 0, weight = 0;  // B and W alone, of a stage that has both
 
     friend times operator+(times a, const times& b) {
       a.forward += b.forward, a.gradient += b.gradient, a.work += b.work;
@@ -147,6 +157,19 @@ class partition_bound {
     }
   }
 
+  void set_memory() {
+    const std::vector<double> limits = memory_limits(m_, speeds_.size());
+    if (limits.empty() || !m_.micro_batches.empty() || where_.replicas() > 1) return;
+    if (class_.forward_only || !class_.backward.empty()) return;
+    std::vector<layer_times> layers;
+    for (const times& t : by_backward_[static_cast<std::size_t>(stage_backward::full)])
+      layers.push_back({.forward = t.forward, .gradient = t.gradient, .whole = t.whole, .weight = t.weight});
+    memory_.emplace(m_, limits, speeds_, micro_, class_.recompute, !priced_.empty(), layers);
+  }
+  double memory_of(std::size_t rank, std::size_t a, std::size_t b, std::size_t c, std::size_t d) const {
+    return memory_ ? (*memory_)(rank, a, b, c, d) : 0;
+  }
+
   // By pass, the most time that one op of a layer saves in a pair.
   using savings = std::array<double, 5>;
   savings savings_of(const layer& l) const {
@@ -186,6 +209,8 @@ class partition_bound {
       // The weight gradient saves time in cells that are counted, even where it is not counted itself.
       double backward = full ? whole : input, gradient = backward;
       t.gradient = alone(full ? pass::backward : pass::backward_input);
+      if (full)
+        t.whole = alone(pass::backward), t.weight = class_.split_backward ? alone(pass::backward_weight) : t.whole;
       if (full && class_.split_backward) {
         t.gradient = std::min(t.gradient, alone(pass::backward_input));
         backward = std::min(backward, input + weight);
@@ -308,25 +333,27 @@ class partition_bound {
         const double work = lengths_ * (of[end].work - of[begin].work) + again;
         const double gradients = lengths_ * (of[end].work_before_weights - of[begin].work_before_weights) + again;
         const double of_rank = head + std::max(work / speeds_[stage], gradients / speeds_[stage] + tail);
-        next[end] = std::min(next[end], std::max(least[begin], of_rank));
+        next[end] = std::min(next[end], std::max({least[begin], of_rank, memory_of(stage, begin, end, n, n)}));
       }
     }
     return next;
   }
 
-  double over_nested_cuts(const std::vector<times>& least) const {
+  // On a V, or in a loop with two stages per rank.
+  double over_two_stages(const std::vector<times>& least) const {
     std::vector<times> before(1);
     for (const times& t : least) before.push_back(before.back() + t);
-    return least_over_nested_cuts(
-        least.size(), speeds_.size(),
-        [&](std::size_t rank, std::size_t a, std::size_t b, std::size_t c, std::size_t d) {
-          const auto of_rank = [&](double times::*what) {
-            return lengths_ * (before[b].*what - before[a].*what + before[d].*what - before[c].*what) / speeds_[rank];
-          };
-          const double head = before[a].forward, tail = before[a].gradient;
-          return shortest_ * head / fastest_ +
-                 std::max(of_rank(&times::work), of_rank(&times::work_before_weights) + shortest_ * tail / fastest_);
-        });
+    const auto bound_of = [&](std::size_t rank, std::size_t a, std::size_t b, std::size_t c, std::size_t d) {
+      const auto of_rank = [&](double times::*what) {
+        return lengths_ * (before[b].*what - before[a].*what + before[d].*what - before[c].*what) / speeds_[rank];
+      };
+      const double head = before[a].forward, tail = before[a].gradient;
+      const double of_work =
+          std::max(of_rank(&times::work), of_rank(&times::work_before_weights) + shortest_ * tail / fastest_);
+      return std::max(shortest_ * head / fastest_ + of_work, memory_of(rank, a, b, c, d));
+    };
+    return where_.kind() == placement_kind::vee ? least_over_nested_cuts(least.size(), speeds_.size(), bound_of)
+                                                : least_over_looped_cuts(least.size(), speeds_.size(), bound_of);
   }
 
   // A rank that is the k-th to have layers waits for those in front of the k-th layer; with different speeds it is not known which
@@ -365,6 +392,7 @@ class partition_bound {
   std::array<std::vector<times>, 3>
       by_backward_;  // of the layers on a stage with that backward; empty if no stage has it
   std::vector<double> again_of_layer_;
+  std::optional<memory_bound> memory_;
 };
 
 }  // namespace pipesched::detail

@@ -81,6 +81,7 @@ class partition_pool {
     if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
     e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
     schedule_class of = class_;
+    of.recompute = false;  // the costs say what the choice recomputes
     if (!memory_.empty()) {
       of.memory_limits = beside_weights(where_, costs, memory_);
       e.excess = certain_excess(costs, of.memory_limits);

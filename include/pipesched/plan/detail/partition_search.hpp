@@ -25,6 +25,7 @@
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
+#include "pipesched/simulate/detail/step_replay.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/simulate/simulate.hpp"
 #include "pipesched/simulate/timeline.hpp"
@@ -36,6 +37,8 @@ class partition_search {
  public:
   /// The schedule for the costs of a partition.
   using maker = std::function<schedule(const stage_costs&)>;
+  /// Takes the evaluations and the best makespan so far; false: stop.
+  using reporter = std::function<bool(double, double)>;
 
   /// @param anew  the schedule depends on the costs. All references must outlive this.
   partition_search(const model& m, const stage_sums& sums, const placement& where, maker make, bool anew)
@@ -43,8 +46,8 @@ class partition_search {
     memory_ = memory_limits(m, where.ranks());
   }
 
-  void run(std::uint64_t evaluations, std::uint64_t seed) {
-    budget_ = price * evaluations;
+  void run(std::uint64_t evaluations, std::uint64_t seed, reporter report) {
+    budget_ = price * evaluations, report_ = std::move(report);
     random_numbers random(seed);
     best_ = uniform_partition(m_, where_.stages());
     best_score_ = *evaluate(best_, {});
@@ -71,23 +74,35 @@ class partition_search {
     friend constexpr auto operator<=>(const score&, const score&) = default;
   };
 
-  bool spent() const { return spent_ >= budget_; }
+  bool spent() const { return stopped_ || spent_ >= budget_; }
 
   // Nothing for a partition that is certainly worse than another with that score.
   std::optional<score> evaluate(const partition& p, const std::optional<score>& than) {
     const stage_costs costs = sums_(p);
     if (than && than->excess == 0) {
       ++spent_;
-      if (bound_of(costs) > than->makespan) return std::nullopt;
+      if (bound_of(costs) > than->makespan) return report(), std::nullopt;
     }
-    if (!times_ || anew_) {
-      times_ = simulate(make_(costs), costs);
-      look_at_schedule();
-    } else {
-      simulate_again(*times_, costs);
-    }
+    const double makespan = makespan_of(costs);
     spent_ += price, ++evaluations_;
-    return score{.excess = excess(costs), .makespan = last_end(*times_), .work = squares(costs)};
+    // Worse whatever it needs, which takes longer to find out than the makespan.
+    if (than && than->excess == 0 && makespan > than->makespan) return report(), std::nullopt;
+    const score found{.excess = excess(costs), .makespan = makespan, .work = squares(costs)};
+    least_ = evaluations_ == 1 ? found : std::min(least_, found);
+    report();
+    return found;
+  }
+  double makespan_of(const stage_costs& costs) {
+    if (times_ && !anew_) return replay_->makespan(costs);
+    schedule s = make_(costs);
+    require_lengths(m_, s.micro);
+    times_ = simulate(std::move(s), costs);
+    look_at_schedule();
+    if (!anew_) replay_.emplace(times_->schedule, costs.micro_batches_alike());
+    return last_end(*times_);
+  }
+  void report() {
+    stopped_ = stopped_ || !report_(static_cast<double>(spent_) / static_cast<double>(price), least_.makespan);
   }
 
   // Of all schedules with the cells of the one looked at last, which recompute what it recomputes if that is always the same.
@@ -108,7 +123,7 @@ class partition_search {
   void try_all() {
     partition p{.layers = std::vector<std::uint32_t>(where_.stages(), 0)};
     p.layers.back() = static_cast<std::uint32_t>(sums_.layers().size());
-    for (bool more = true; more;) {
+    for (bool more = true; more && !stopped_;) {
       const std::optional<score> there = evaluate(p, best_score_);
       if (there && *there < best_score_) best_ = p, best_score_ = *there;
       more = next(p);
@@ -217,12 +232,16 @@ class partition_search {
   std::vector<double> memory_;  // by rank; empty: no limits
 
   std::optional<timeline> times_;              // of the partition looked at last
+  std::optional<step_replay> replay_;          // of its schedule, where that stays the same
   std::optional<pipesched::program> program_;  // of its schedule, where memory is limited
   schedule_class class_;
   std::vector<double> recomputed_;  // by stage: the part of the micro-batches that it recomputes
   std::uint64_t budget_ = 0, spent_ = 0, evaluations_ = 0;
+  reporter report_{};
+  bool stopped_ = false;
   partition best_;
   score best_score_;
+  score least_;  // of all partitions evaluated; best_score_ follows at the end of a descent
   double uniform_makespan_ = 0;
   bool uniform_fits_ = true;
 };

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -129,11 +130,12 @@ class word_portfolio {
   void run(const std::vector<word_chain>& all) {
     struct result {
       word_rows best;
-      double score = 0;
+      double score = std::numeric_limits<double>::infinity();
     };
     std::vector<result> results(all.size());
     run_on_threads(all.size(), threads_, [&](std::size_t i) {
       const word_chain& c = all[i];
+      if (monitor_->stopped()) return;
       word_search search(*t_, *c.start, c.seed, c.weights);
       search.anneal(c.evaluations, c.hot, c.cold, [&](std::uint64_t evaluations, double makespan) {
         monitor_->charge(evaluations * t_->ops());

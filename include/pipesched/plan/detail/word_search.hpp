@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/plan/detail/word_evaluator.hpp"
 #include "pipesched/plan/detail/word_simulator.hpp"
 #include "pipesched/plan/detail/word_table.hpp"
 #include "pipesched/plan/detail/words.hpp"
@@ -22,11 +23,16 @@ class word_search {
  public:
   /// @pre the words run. @param t  must outlive this. @param weights  W's are given places, too, in this many of 24 moves
   word_search(const word_table& t, word_rows start, std::uint64_t seed, std::size_t weights = 0)
-      : t_(&t), sim_(t), now_(std::move(start)), weights_(t.forward_only() ? 0 : weights), random_(seed) {
+      : t_(&t),
+        sim_(t),
+        evaluator_(t),
+        now_(std::move(start)),
+        weights_(t.forward_only() ? 0 : weights),
+        random_(seed) {
     for (std::size_t r = 0; r < t.ranks(); ++r)
       for (const word_cell& c : t.kinds(r))
         if (!c.is_weight() && c.passes[0] == pass::forward) unit_ = std::max(unit_, c.size() == 1 ? c.duration : 0);
-    const word_times times = sim_.run(now_);
+    const word_times times = evaluator_.run(now_);
     score_ = score(times);
     best_ = before_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
     find_critical();
@@ -39,7 +45,8 @@ class word_search {
   /// @param go_on  gets the evaluations since its last call and the best makespan; false: stop
   template <typename GoOn>
   void anneal(std::uint64_t evaluations, double hot, double cold, GoOn&& go_on) {
-    constexpr std::uint64_t slice = 4096;
+    // Some milliseconds of work between two calls, so that a search stops soon.
+    const std::uint64_t slice = std::clamp<std::uint64_t>((1u << 20) / std::max<std::uint64_t>(t_->ops(), 1), 1, 4096);
     const double cooling = std::log(cold / hot);
     std::uint64_t reported = 0, accepted = 0, failures = 0;
     evaluations_ = 0;
@@ -56,7 +63,7 @@ class word_search {
       const double temperature =
           unit_ * hot * std::exp(cooling * static_cast<double>(evaluations_) / static_cast<double>(evaluations));
       ++evaluations_;
-      const word_times times = sim_.run(now_);
+      const word_times times = evaluator_.run(now_);
       const double then = score(times);
       if (then <= score_ || random_.unit() < std::exp((score_ - then) / temperature)) {
         score_ = then;
@@ -252,6 +259,7 @@ class word_search {
 
   const word_table* t_;
   word_simulator sim_;
+  word_evaluator evaluator_;
   word_rows now_, best_;
   word_rows before_;                  // by rank, of those that changed
   std::vector<std::size_t> changed_;  // ranks

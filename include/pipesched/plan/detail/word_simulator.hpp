@@ -65,6 +65,37 @@ class word_simulator {
     producers_.assign(arrivals_.size(), {});
     return t_->alike() ? run_all<true, true>(w) : run_all<true, false>(w);
   }
+  /// Begins a run without words, of which run_cell() adds one cell at a time, and end_run() the W's that are left.
+  void begin_run() {
+    std::fill(queues_.begin(), queues_.end(), queue{});
+    std::fill(ranks_.begin(), ranks_.end(), rank_state{});
+    full_ = ranks_.size();
+    depth_ = 0;
+  }
+  /// When a cell of a rank would have its inputs; infinite as long as they are not made.
+  double arrival(std::size_t rank, std::uint16_t kind) const noexcept {
+    const inputs in = inputs_of(t_->kind(rank, kind));
+    return in.missing == word_cell::none ? in.arrival : std::numeric_limits<double>::infinity();
+  }
+  /// Runs a cell that has its inputs. False, and the run is over, if it lacks memory.
+  bool run_cell(std::size_t rank, std::uint16_t kind) {
+    const auto r = static_cast<std::uint32_t>(rank);
+    return t_->alike() ? run_next<false, true>(r, kind) : run_next<false, false>(r, kind);
+  }
+  /// Runs the oldest W to come. False if no W is left, or if it lacks memory.
+  bool run_weight(std::size_t rank) {
+    const auto r = static_cast<std::uint32_t>(rank);
+    rank_state& s = ranks_[r];
+    if (s.delayed_begin == s.delayed_end) return false;
+    return t_->alike() ? run_weight<false, true>(r, s) : run_weight<false, false>(r, s);
+  }
+  word_times end_run() { return t_->alike() ? end_all<false, true>() : end_all<false, false>(); }
+  /// When a rank has done its cells so far, and the memory that it uses then.
+  double free_at(std::size_t rank) const noexcept { return ranks_[rank].free; }
+  double level(std::size_t rank) const noexcept { return ranks_[rank].level; }
+  /// How many inputs of a queue are taken.
+  std::uint32_t taken(std::size_t q) const noexcept { return queues_[q].taken; }
+
   /// By rank, in order. @pre record()
   const std::vector<std::vector<word_event>>& events() const noexcept { return events_; }
   /// The rank that lacked memory for its next cell in the last run; ranks() if none did.
@@ -73,6 +104,8 @@ class word_simulator {
   std::size_t position(std::size_t rank) const noexcept { return ranks_[rank].next; }
 
  private:
+  static constexpr std::uint32_t none = 0xFFFF'FFFF;
+
   struct queue {
     std::uint32_t made = 0, taken = 0;
     std::int32_t waiting = -1;  // rank
@@ -82,21 +115,31 @@ class word_simulator {
     std::uint32_t next = 0, delayed_begin = 0, delayed_end = 0;
   };
 
+  // The inputs of a rank's next cell of a kind.
+  struct inputs {
+    std::array<std::uint32_t, 2> micros{};
+    double arrival = 0;
+    std::uint32_t cause = none;               // index of an arrival
+    std::uint16_t missing = word_cell::none;  // a queue
+  };
+
   template <bool Record, bool Alike>
   word_times run_all(const word_rows& w) {
-    std::fill(queues_.begin(), queues_.end(), queue{});
-    std::fill(ranks_.begin(), ranks_.end(), rank_state{});
-    full_ = ranks_.size();
-    depth_ = 0;
+    begin_run();
     for (std::size_t r = ranks_.size(); r-- > 0;) stack_[depth_++] = static_cast<std::uint32_t>(r);
     while (depth_ > 0) {
       const std::uint32_t r = stack_[--depth_];
       if (!run_rank<Record, Alike>(r, w[r])) return {};
     }
+    for (std::size_t r = 0; r < ranks_.size(); ++r)
+      if (ranks_[r].next != w[r].size()) return {};
+    return end_all<Record, Alike>();
+  }
+  template <bool Record, bool Alike>
+  word_times end_all() {
     word_times times{.makespan = 0};
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       rank_state& s = ranks_[r];
-      if (s.next != w[r].size()) return {};
       while (s.delayed_begin < s.delayed_end)
         if (!run_weight<Record, Alike>(static_cast<std::uint32_t>(r), s)) return {};
       times.makespan = std::max(times.makespan, s.free), times.ends += s.free;
@@ -104,12 +147,29 @@ class word_simulator {
     return times;
   }
 
+  inputs inputs_of(const word_cell& kind) const {
+    inputs in;
+    for (std::size_t k = 0; k < 2; ++k) {
+      const std::uint16_t q = kind.takes[k];
+      if (q == word_cell::none) continue;
+      const queue& from = queues_[q];
+      const std::uint32_t j = in.micros[k] = from.taken + (k == 1 && kind.takes[0] == q);
+      if (kind.is_source[k]) continue;
+      if (j >= from.made) {
+        in.missing = q;
+        return in;
+      }
+      const std::size_t at = q * stride_ + j;
+      if (arrivals_[at] > in.arrival) in.arrival = arrivals_[at], in.cause = static_cast<std::uint32_t>(at);
+    }
+    return in;
+  }
+
   // False if there is not enough memory.
   template <bool Record, bool Alike>
   bool run_rank(std::uint32_t r, const std::vector<std::uint16_t>& word) {
     rank_state& s = ranks_[r];
     const std::span<const word_cell> kinds = t_->kinds(r);
-    const double cap = t_->cap(r);
     for (; s.next < word.size(); ++s.next) {
       const word_cell& kind = kinds[word[s.next]];
       if (kind.is_weight()) {
@@ -117,33 +177,30 @@ class word_simulator {
           run_weight<Record, Alike>(r, s);
         continue;
       }
-      std::array<std::uint32_t, 2> micros{};
-      double arrival = 0;
-      std::uint32_t cause = none;  // index of an arrival
-      for (std::size_t k = 0; k < 2; ++k) {
-        const std::uint16_t q = kind.takes[k];
-        if (q == word_cell::none) continue;
-        queue& from = queues_[q];
-        const std::uint32_t j = micros[k] = from.taken + (k == 1 && kind.takes[0] == q);
-        if (kind.is_source[k]) continue;
-        if (j >= from.made) {
-          from.waiting = static_cast<std::int32_t>(r);
-          return true;
-        }
-        const std::size_t at = q * stride_ + j;
-        if (arrivals_[at] > arrival) arrival = arrivals_[at], cause = static_cast<std::uint32_t>(at);
+      const inputs in = inputs_of(kind);
+      if (in.missing != word_cell::none) {
+        queues_[in.missing].waiting = static_cast<std::int32_t>(r);
+        return true;
       }
-      if constexpr (!Alike) exact_ = t_->exact(r, kind, micros);
-      const word_cell& c = Alike ? kind : exact_;
-      if (!run_delayed<Record, Alike>(r, s, c, arrival)) return false;
-      const double ready = s.free + c.before;
-      run_cell<Record, Alike>(r, s, c, word[s.next], std::max(arrival, ready), arrival > ready ? cause : none, micros);
-      if (s.level > cap) {
-        full_ = r;
-        return false;
-      }
+      if (!run_with<Record, Alike>(r, s, word[s.next], in)) return false;
     }
     return true;
+  }
+  template <bool Record, bool Alike>
+  bool run_next(std::uint32_t r, std::uint16_t kind) {
+    return run_with<Record, Alike>(r, ranks_[r], kind, inputs_of(t_->kind(r, kind)));
+  }
+  template <bool Record, bool Alike>
+  bool run_with(std::uint32_t r, rank_state& s, std::uint16_t kind, const inputs& in) {
+    if constexpr (!Alike) exact_ = t_->exact(r, t_->kind(r, kind), in.micros);
+    const word_cell& c = Alike ? t_->kind(r, kind) : exact_;
+    if (!run_delayed<Record, Alike>(r, s, c, in.arrival)) return false;
+    const double ready = s.free + c.before;
+    run_cell<Record, Alike>(r, s, c, kind, std::max(in.arrival, ready), in.arrival > ready ? in.cause : none,
+                            in.micros);
+    if (s.level <= t_->cap(r)) return true;
+    full_ = r;
+    return false;
   }
 
   // Runs the delayed weights that end before the cell's inputs arrive, and more of them while it lacks memory. False if it still
@@ -218,8 +275,6 @@ class word_simulator {
     s.free += w.duration, s.level -= w.fall;
     return true;
   }
-
-  static constexpr std::uint32_t none = 0xFFFF'FFFF;
 
   const word_table* t_;
   std::size_t stride_ = 0, delayed_stride_ = 0;

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The times of words, fast: what word_simulator::run() says and nothing else. A search spends most of its time here.
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "pipesched/plan/detail/word_simulator.hpp"
+#include "pipesched/plan/detail/word_table.hpp"
+
+namespace pipesched::detail {
+
+class word_evaluator {
+ public:
+  /// @param t  must outlive this
+  explicit word_evaluator(const word_table& t)
+      : arrivals_(2 * t.nodes().size() * (t.max_micros() + std::size_t{1}), 0),
+        first_kind_(t.ranks()),
+        ranks_(t.ranks()),
+        caps_(t.ranks()),
+        first_delayed_(t.ranks()),
+        line_(std::bit_ceil(t.ranks())),
+        is_source_(2 * t.nodes().size(), false) {
+    std::size_t delayed = 0;
+    for (std::size_t r = 0; r < t.ranks(); ++r) {
+      first_kind_[r] = kinds_.size(), first_delayed_[r] = delayed, caps_[r] = t.cap(r);
+      for (const word_cell& c : t.kinds(r)) add(c);
+      for (const std::uint16_t n : t.nodes_of(r)) delayed += t.nodes()[n].micros;
+    }
+    delayed_.resize(delayed);
+    for (std::size_t n = 0; n < t.nodes().size(); ++n) weights_.push_back(t.weight(n));
+    for (std::size_t q = 0; q < 2 * t.nodes().size(); ++q) {
+      double* const begin = arrivals_.data() + q * (t.max_micros() + std::size_t{1});
+      empty_.push_back({.next = begin, .end = begin + (is_source_[q] ? t.max_micros() + 1 : 0)});
+    }
+    queues_ = empty_;
+    if (!t.alike()) exact_.emplace(t);
+  }
+  word_evaluator(word_evaluator&&) = default;
+  word_evaluator& operator=(word_evaluator&&) = default;
+  word_evaluator(const word_evaluator&) = delete;  // queues point to arrivals
+  word_evaluator& operator=(const word_evaluator&) = delete;
+
+  /// Neither allocates nor throws. Linear in the ops.
+  word_times run(const word_rows& w) { return exact_ ? exact_->run(w) : run_alike(w); }
+
+ private:
+  // A word_cell with what counts here.
+  struct alignas(32) kind {
+    double duration, before, after, rise, transient, change;
+    std::array<double, 2> arrives;
+    std::array<std::uint16_t, 2> takes, gives, delays;
+    bool weight, pair;
+    std::uint8_t second;  // place in its queue of what the second op takes: 1 after one of the same queue
+  };
+  struct queue {
+    double *next, *end;         // arrivals that are made and not taken; of sources: all
+    std::int32_t waiting = -1;  // rank
+  };
+  struct rank {
+    double free = 0, level = 0;
+    const std::uint16_t *at, *end;   // cells to come
+    std::uint16_t *owed, *owed_end;  // nodes whose W is to come
+  };
+
+  word_times run_alike(const word_rows& w) {
+    std::copy(empty_.begin(), empty_.end(), queues_.begin());
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      std::uint16_t* const delayed = delayed_.data() + first_delayed_[r];
+      ranks_[r] = {.at = w[r].data(), .end = w[r].data() + w[r].size(), .owed = delayed, .owed_end = delayed};
+    }
+    woken_ = 0;
+    for (std::size_t r = 0; r < ranks_.size(); ++r) line_[woken_++] = static_cast<std::uint32_t>(r);
+    for (std::size_t n = 0; n != woken_; ++n)
+      if (!run_rank(line_[n & mask_])) return {};
+    word_times times{.makespan = 0};
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      rank& s = ranks_[r];
+      if (s.at != s.end) return {};
+      while (s.owed != s.owed_end)
+        if (!run_weight(s, caps_[r])) return {};
+      times.makespan = std::max(times.makespan, s.free), times.ends += s.free;
+    }
+    return times;
+  }
+
+  void add(const word_cell& c) {
+    for (std::size_t k = 0; k < 2; ++k)
+      if (c.is_source[k]) is_source_[c.takes[k]] = true;
+    kinds_.push_back({.duration = c.duration,
+                      .before = c.before,
+                      .after = c.after,
+                      .rise = c.rise,
+                      .transient = c.transient,
+                      .change = c.rise - c.fall,
+                      .arrives = c.arrives,
+                      .takes = c.takes,
+                      .gives = c.gives,
+                      .delays = c.delays,
+                      .weight = c.is_weight(),
+                      .pair = c.size() == 2,
+                      .second = static_cast<std::uint8_t>(c.takes[1] == c.takes[0] ? 1 : 0)});
+  }
+
+  // Runs the oldest W to come. False if it lacks memory.
+  bool run_weight(rank& s, double cap) const {
+    const word_weight& w = weights_[*s.owed];
+    if (!(s.level + w.transient <= cap)) return false;
+    ++s.owed, s.free += w.duration, s.level -= w.fall;
+    return true;
+  }
+
+  // Runs a rank until it waits or ends. False if it lacks memory.
+  bool run_rank(std::uint32_t r) {
+    rank s = ranks_[r];
+    const kind* const kinds = kinds_.data() + first_kind_[r];
+    const double cap = caps_[r];
+    queue* const queues = queues_.data();
+    const auto wait_for = [&](queue& q) {
+      q.waiting = static_cast<std::int32_t>(r);
+      ranks_[r] = s;
+      return true;
+    };
+    for (; s.at != s.end; ++s.at) {
+      const kind& c = kinds[*s.at];
+      if (c.weight) {
+        if (s.owed != s.owed_end) run_weight(s, cap);
+        continue;
+      }
+      queue& first = queues[c.takes[0]];
+      if (first.next == first.end) return wait_for(first);
+      double arrival = *first.next;
+      if (c.pair) {
+        queue& second = queues[c.takes[1]];
+        if (second.next + c.second >= second.end) return wait_for(second);
+        arrival = std::max(arrival, second.next[c.second]);
+        ++second.next;
+      }
+      ++first.next;
+      if (s.owed != s.owed_end || s.level + c.rise + c.transient > cap)
+        if (!run_weights(s, c, arrival, cap)) return false;
+      s.level += c.change;
+      const double start = std::max(arrival, s.free + c.before);
+      s.free = start + c.duration + c.after;
+      finish_op(s, c, 0, start);
+      if (c.pair) finish_op(s, c, 1, start);
+      if (s.level > cap) return false;
+    }
+    ranks_[r] = s;
+    return true;
+  }
+  // Notes an op's W to come and its output.
+  void finish_op(rank& s, const kind& c, std::size_t k, double start) {
+    if (c.delays[k] != word_cell::none) *s.owed_end++ = c.delays[k];
+    if (c.gives[k] == word_cell::none) return;
+    queue& to = queues_[c.gives[k]];
+    *to.end++ = start + c.arrives[k];
+    if (to.waiting >= 0) line_[woken_++ & mask_] = static_cast<std::uint32_t>(std::exchange(to.waiting, -1));
+  }
+  // Runs the W's to come that end before the cell's inputs arrive, and more of them while it lacks memory. False if it still does.
+  bool run_weights(rank& s, const kind& c, double arrival, double cap) const {
+    const double until = arrival - c.before;
+    while (s.owed != s.owed_end && s.free + weights_[*s.owed].duration <= until)
+      if (!run_weight(s, cap)) break;
+    while (s.level + c.rise + c.transient > cap)
+      if (s.owed == s.owed_end || !run_weight(s, cap)) return false;
+    return true;
+  }
+
+  std::optional<word_simulator> exact_;  // where micro-batches are not alike
+  std::vector<double> arrivals_;
+  std::vector<kind> kinds_;
+  std::vector<std::size_t> first_kind_;
+  std::vector<rank> ranks_;
+  std::vector<double> caps_;
+  std::vector<std::size_t> first_delayed_;
+  std::vector<std::uint32_t> line_;  // ranks to run, a ring
+  std::size_t mask_ = line_.size() - 1, woken_ = 0;
+  std::vector<std::uint16_t> delayed_;
+  std::vector<word_weight> weights_;
+  std::vector<bool> is_source_;
+  std::vector<queue> empty_, queues_;
+};
+
+}  // namespace pipesched::detail
