@@ -69,4 +69,7 @@ TEST_CASE("costs: dividing a share among the stages of a rank keeps its total") 
   CHECK(d.transfer_time == per_stage(3));
   CHECK(d.kept_by_forward == per_stage(4));
   CHECK(split_stage_costs(c, placement::linear(2)) == c);
+  CHECK_THROWS_WITH_AS(split_stage_costs(c, placement()),
+                       "costs are divided among the stages of 1 rank or more; got 0, nearest 1", schedule_error);
+  CHECK_THROWS_AS(describe_split(c, placement()), schedule_error);
 }

@@ -48,13 +48,14 @@ TEST_CASE("costs json: writing and reading is the identity, by document and by t
 
 TEST_CASE("costs json: the document of the header") {
   const stage_costs c = costs_of(R"(
-    {"forward": 1, "backward": 2, "backward_input": [1, 2], "backward_weight": 1,
+    {"time_unit": "us", "forward": 1, "backward": 2, "backward_input": [1, 2], "backward_weight": 1,
      "overlap_efficiency": 0.9,
      "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "IF"],
      "communication": {"forward": 0.5},
      "release": {"backward": 3},
      "transfer": 0.5, "message_bytes": [8, 9], "bandwidth": 1,
      "memory": {"kept_by_forward": 7, "weights": 5}})");
+  CHECK(c.time_unit == time_unit::us);
   CHECK(c.backward == per_stage(2));
   CHECK(c.backward_input == per_stage{1, 2});
   CHECK(c.backward_weight == per_stage(1));
@@ -97,6 +98,10 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
       {" \n", "costs: empty; expected an object such as {\"forward\": 1, \"transfer\": 0.1}"},
       {"{\"forward\": 1", "costs: not JSON: parse error at line 1, column 14: "},
       {"{\"forward\": NaN}", "costs: not JSON: parse error at line 1, column 13: "},
+      {"{\"time_unit\": \"min\"}",
+       "costs: time_unit is not a unit; expected \"s\", \"ms\", \"us\" or \"none\" (line 1, column 19)"},
+      {"{\"time_unit\": 1}",
+       "costs: time_unit is not a unit; expected \"s\", \"ms\", \"us\" or \"none\" (line 1, column 15)"},
       {"{\n\"forward\": 1,}", "costs: not JSON: parse error at line 2, column 14: "},
       {"{\"forward\": 1}\nx", "costs: not JSON: parse error at line 2, column 1: "},
       {std::string("{}\0garbage", 10), "costs: not JSON: parse error at line 1, column 3: "},

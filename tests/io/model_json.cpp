@@ -78,7 +78,7 @@ TEST_CASE("model json: faults are named with their entry and place") {
       "model: layers[0].forward is negative; expected a finite number that is not negative, nearest 0 (line 1, column "
       "26)");
   CHECK(refusal_of_model(R"({"layers": [{"count": 1.5}]})") ==
-        "model: layers[0].count is not a whole number from 0 to 1048576 (line 1, column 25)");
+        "model: layers[0].count is not a whole number; expected 1 to 1048576 (line 1, column 25)");
   CHECK(refusal_of_model(R"({"layers": [{}], "time_unit": "h"})") ==
         "model: time_unit is not a unit; expected \"s\", \"ms\", \"us\" or \"none\" (line 1, column 33)");
   CHECK(refusal_of_model(R"({"layers": [{}], "links": [{"busy": "yes"}]})") ==
@@ -106,6 +106,8 @@ TEST_CASE("model json: faults are named with their entry and place") {
         "model: links[0].bandwidth is 0; expected more than 0 (line 1, column 44)");
   CHECK(refusal_of_model(R"({"layers": [{}], "links": [{"bandwidth": 1e999}]})") ==
         "model: 1e999 is too large; expected at most 1.8e308 (line 1, column 46)");
+  CHECK(refusal_of_model(R"({"layers": [{}], "links": [{"from": 65536, "to": 1}]})") ==
+        "model: links[0].from is not a rank; expected 0 to 65535 (line 1, column 41)");
   CHECK(refusal_of_model(R"({"layers": [{}], "links": [{"from": 1, "to": 1}]})") ==
         "model: links[0] is from rank 1 to itself; expected two ranks (line 1, column 28)");
   CHECK(refusal_of_model(R"({"layers": [{}], "micro_batches": [1, 0]})") ==

@@ -7,14 +7,28 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/support/concat.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
+
+namespace detail {
+
+// "1 or 4, one per stage".
+inline std::string numbers_expected(std::size_t stages, bool per_cut) {
+  if (stages == 1) return "1, for 1 stage";
+  if (per_cut && stages == 2) return "1, for the cut between 2 stages";
+  if (per_cut) return concat({"1 or ", stages - 1, ", one per cut between ", stages, " stages"});
+  return concat({"1 or ", stages, ", one per stage"});
+}
+
+}  // namespace detail
 
 /// One number for all stages, or one per stage: `per_stage(2)`, `per_stage{1, 2, 2, 3}`.
 class per_stage {
@@ -32,14 +46,8 @@ class per_stage {
   constexpr void check(std::string_view name, std::uint32_t stages, bool per_cut = false) const {
     const std::size_t n = values_.size();
     if (n != 1 && n != stages && !(per_cut && n + 1 == stages && n > 0))
-      throw schedule_error(
-          per_cut && stages == 2
-              ? detail::concat({"costs: ", name, " has ", n, " numbers; expected 1, for the cut between 2 stages"})
-          : per_cut && stages > 2
-              ? detail::concat({"costs: ", name, " has ", n, n == 1 ? " number" : " numbers", "; expected 1 or ",
-                                stages - 1, ", one per cut between ", stages, " stages"})
-              : detail::concat({"costs: ", name, " has ", n, n == 1 ? " number" : " numbers", "; expected 1 or ",
-                                stages, ", one per stage"}));
+      throw schedule_error(detail::concat({"costs: ", name, " has ", detail::count_text(n, "number"), "; expected ",
+                                           detail::numbers_expected(stages, per_cut)}));
     for (std::size_t i = 0; i < n; ++i)
       detail::require_cost(values_[i], name, n == 1 ? -1 : static_cast<std::int64_t>(i));
   }

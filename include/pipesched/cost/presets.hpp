@@ -17,7 +17,8 @@ inline stage_costs deepseek_v3_costs() {
           .backward_weight = 9.55 + 14.16,                  // attention, MLP
           .overlapped = 129.01,
           .forward_communication = 26.76 + 34.74,
-          .backward_input_communication = 29.95 + 23.08};
+          .backward_input_communication = 29.95 + 23.08,
+          .time_unit = time_unit::ms};
 }
 
 }  // namespace pipesched

@@ -22,6 +22,8 @@ namespace detail {
 
 // Stages of one replica on every rank.
 inline std::vector<double> stages_per_rank(const placement& where) {
+  if (where.ranks() == 0)
+    throw schedule_error("costs are divided among the stages of 1 rank or more; got 0, nearest 1");
   std::vector<double> count(where.ranks(), 0);
   for (std::uint32_t replica = 0; replica < where.replicas(); ++replica) {
     std::vector<double> of(where.ranks(), 0);
@@ -52,8 +54,11 @@ inline void check_shares(const stage_costs& given, const placement& where) {
       const std::size_t n = numbers.values().size();
       if (n == 1 || (stage_costs::is_per_cut(name) && n + 1 == stages)) return;
       if (n != ranks && n != stages)
-        throw schedule_error(concat({"costs: ", name, " has ", n, " numbers; expected 1, ", ranks,
-                                     ", one per rank, or ", stages, ", one per stage"}));
+        throw schedule_error(
+            ranks == 1 || ranks == stages
+                ? concat({"costs: ", name, " has ", n, " numbers; expected ", numbers_expected(stages, false)})
+                : concat({"costs: ", name, " has ", n, " numbers; expected 1, ", ranks, ", one per rank, or ", stages,
+                          ", one per stage"}));
       per_rank = per_rank && n == ranks;
     };
     if constexpr (requires { field.has_value(); }) {

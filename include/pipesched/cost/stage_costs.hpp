@@ -19,6 +19,7 @@
 #include "pipesched/cost/machine.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
+#include "pipesched/cost/time_unit.hpp"
 #include "pipesched/support/error.hpp"
 #include "pipesched/support/keyed_list.hpp"
 
@@ -90,6 +91,9 @@ struct stage_costs {
   optional_per_stage transient_backward_input{};
   optional_per_stage transient_backward_weight{};
   optional_per_stage transient_recompute{};
+
+  /// The unit of all times, for output; nothing is converted.
+  pipesched::time_unit time_unit = pipesched::time_unit::none;
 
   constexpr bool micro_batches_alike() const noexcept { return micro_batches.empty(); }
 

@@ -4,7 +4,8 @@
 // Cost models as JSON, specified by costs.schema.json beside this header. Every entry may be left out; where an entry is a
 // number, it may be an array with one number per stage:
 //
-//   {"forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1, "recompute": 1,
+//   {"time_unit": "ms",                                       none, s, ms or us; default none: any one unit
+//    "forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1, "recompute": 1,
 //    "overlapped": 3, "overlap_efficiency": 0.9,              one of the two
 //    "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "FI"],
 //    "communication": {"forward": 0, "backward_input": 0, "backward_weight": 0},
@@ -92,10 +93,15 @@ std::vector<double> cost_factors(const Json& j, const std::string& path) {
 
 template <typename Json>
 link_busy busy_of_text(const Json& j, std::string_view path) {
-  for (std::size_t b = 0; b < link_busy_names.size(); ++b)
-    if (j.is_string() && j.template get_ref<const std::string&>() == link_busy_names[b])
-      return static_cast<link_busy>(b);
-  refuse_entry(path, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+  return value_named<link_busy>(j, link_busy_names, [&] {
+    refuse_entry(path, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+  });
+}
+
+template <typename Json>
+time_unit time_unit_of_text(const Json& j, std::string_view path) {
+  return value_named<time_unit>(
+      j, time_unit_names, [&] { refuse_entry(path, "is not a unit; expected \"s\", \"ms\", \"us\" or \"none\""); });
 }
 
 template <typename Json>
@@ -176,7 +182,7 @@ inline void refuse_repeated(const stage_costs& costs) {
 // All names of entries, those in groups with the group's: "memory.weights".
 inline std::vector<std::string_view> names_of_costs() {
   std::vector<std::string_view> names{"overlap_efficiency", "pairs",       "allowed_pairs", "links",
-                                      "transfers_busy",     "rank_speeds", "micro_batches"};
+                                      "transfers_busy",     "rank_speeds", "micro_batches", "time_unit"};
   const stage_costs costs;
   stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
   return names;
@@ -196,7 +202,9 @@ bool read_field(stage_costs& costs, const std::string& name, const Json& value) 
 
 template <typename Json>
 void read_entry(stage_costs& costs, const std::string& name, const Json& value) {
-  if (name == "overlap_efficiency") {
+  if (name == "time_unit") {
+    costs.time_unit = time_unit_of_text(value, name);
+  } else if (name == "overlap_efficiency") {
     const double e = cost_number(value, name);
     if (!(e > 0 && e <= 1))
       refuse_entry(name, concat({"is ", e, "; expected more than 0 and at most 1, nearest ", e > 1 ? "1" : "0.01"}));
@@ -312,6 +320,7 @@ void to_json(Json& document, const stage_costs& costs) {
     Json& entry = place[std::string(dot == name.npos ? name : name.substr(dot + 1))];
     entry = numbers->values().size() == 1 ? Json(numbers->values()[0]) : Json(numbers->values());
   });
+  if (costs.time_unit != time_unit::none) j["time_unit"] = to_string(costs.time_unit);
   if (costs.overlap_efficiency)
     j["overlap_efficiency"] = detail::finite(*costs.overlap_efficiency, "overlap_efficiency");
   detail::write_pairs(j, costs);

@@ -30,14 +30,6 @@ namespace pipesched {
 
 namespace detail {
 
-template <typename Iterator>
-schedule read_json_from(Iterator first, Iterator last) {
-  text_position position;
-  schedule_sax_handler handler(&position);
-  nlohmann::json::sax_parse(json_bytes<Iterator>{first, &position}, json_bytes<Iterator>{last, &position}, &handler);
-  return std::move(handler).result();
-}
-
 inline std::string backward_entry(const schedule& s) {
   std::string text;
   for (const stage_backward b : s.backward)
@@ -113,14 +105,14 @@ inline void write_json(std::ostream& out, const schedule& s) {
 
 /// Reads one document. @throws schedule_error with path, line and column when the text is not JSON or not a schedule of this
 /// format. Time and memory are linear in the size of the text.
-inline schedule read_json(std::istream& in) {
-  try {
-    return detail::read_json_from(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
-  } catch (const std::ios_base::failure& e) {
-    throw schedule_error(std::string("the stream cannot be read: ") + e.what());
-  }
+inline schedule read_json(std::string_view text) {
+  detail::text_position position(text);
+  detail::schedule_sax_handler handler(&position);
+  nlohmann::json::sax_parse(detail::json_bytes{position.begin(), &position},
+                            detail::json_bytes{position.end(), &position}, &handler);
+  return std::move(handler).result();
 }
+inline schedule read_json(std::istream& in) { return read_json(detail::text_of(in)); }
 inline schedule read_json(std::istream&& in) { return read_json(in); }
-inline schedule read_json(std::string_view text) { return detail::read_json_from(text.begin(), text.end()); }
 
 }  // namespace pipesched

@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "pipesched/core/op.hpp"
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/io/detail/document.hpp"
 #include "pipesched/model/model.hpp"
@@ -116,19 +117,23 @@ class model_reader {
     if (!(to >= 0)) refuse(path, "is negative; expected a finite number that is not negative, nearest 0");
   }
   static void read(const json& j, const std::string& path, std::uint32_t& to) {
-    if (!j.is_number_unsigned() || j.get<std::uint64_t>() > max_layers)
-      refuse(path, concat({"is not a whole number from 0 to ", max_layers}));
-    to = j.get<std::uint32_t>();
+    to = whole_number(j, path, max_layers, "is not a whole number; expected 1 to ");
+  }
+  static void read(const json& j, const std::string& path, std::optional<std::uint32_t>& to) {  // a rank
+    to = whole_number(j, path, max_stages - 1, "is not a rank; expected 0 to ");
   }
   static void read(const json& j, const std::string& path, std::string& to) {
     if (!j.is_string()) refuse(path, "is not a text");
     to = j.get<std::string>();
   }
   static void read(const json& j, const std::string& path, time_unit& to) {
-    to = named(j, path, time_unit_names, to, "is not a unit; expected \"s\", \"ms\", \"us\" or \"none\"");
+    to = value_named<time_unit>(j, time_unit_names,
+                                [&] { refuse(path, "is not a unit; expected \"s\", \"ms\", \"us\" or \"none\""); });
   }
   static void read(const json& j, const std::string& path, link_busy& to) {
-    to = named(j, path, link_busy_names, to, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+    to = value_named<link_busy>(j, link_busy_names, [&] {
+      refuse(path, "is not a side of a link; expected \"none\", \"sender\" or \"both\"");
+    });
   }
   static void read(const json& j, const std::string& path, pass_pair& to) {
     const auto pair = j.is_string() ? parse_pass_pair(j.get_ref<const std::string&>()) : std::nullopt;
@@ -175,12 +180,10 @@ class model_reader {
     throw entry_fault("model", path, what);
   }
 
-  // The value of an enum that has that name.
-  template <typename Enum, typename Names>
-  static Enum named(const json& j, const std::string& path, const Names& names, Enum, std::string_view refusal) {
-    const auto found = std::find_if(names.begin(), names.end(), [&](std::string_view name) { return j == name; });
-    if (found == names.end()) refuse(path, refusal);
-    return static_cast<Enum>(found - names.begin());
+  static std::uint32_t whole_number(const json& j, const std::string& path, std::size_t most,
+                                    std::string_view expected) {
+    if (!j.is_number_unsigned() || j.get<std::uint64_t>() > most) refuse(path, concat({expected, most}));
+    return j.get<std::uint32_t>();
   }
 
   template <typename T>

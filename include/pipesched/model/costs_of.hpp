@@ -126,6 +126,7 @@ class stage_sums {
                                        where_.ranks() - 1, ", nearest ", where_.ranks() - 1}));
   }
   void set_machine() {
+    machine_.time_unit = m_.time_unit;
     const double per_unit = 1 / units_per_second(m_.time_unit);
     const auto bandwidth = [&](const model_link& l) {
       return l.bandwidth ? std::optional<double>(*l.bandwidth * per_unit) : std::nullopt;

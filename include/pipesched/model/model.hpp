@@ -20,19 +20,11 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
+#include "pipesched/cost/time_unit.hpp"
 #include "pipesched/support/error.hpp"
 #include "pipesched/support/nearest_name.hpp"
 
 namespace pipesched {
-
-/// The unit of all times of a model. Bandwidths are in bytes a second, or a unit of time where the unit is `none`.
-enum class time_unit : std::uint8_t { none, s, ms, us };
-inline constexpr std::array<std::string_view, 4> time_unit_names = {"none", "s", "ms", "us"};
-constexpr std::string_view to_string(time_unit u) noexcept { return time_unit_names[static_cast<std::size_t>(u)]; }
-/// Units of time in a second; 1 for `none`.
-constexpr double units_per_second(time_unit u) noexcept {
-  return u == time_unit::ms ? 1e3 : u == time_unit::us ? 1e6 : 1;
-}
 
 /// Bytes that a layer needs on top while one of its ops runs.
 struct transient_bytes {
@@ -97,7 +89,8 @@ struct model_link {
 };
 
 struct model {
-  pipesched::time_unit time_unit = pipesched::time_unit::none;
+  pipesched::time_unit time_unit =
+      pipesched::time_unit::none;  ///< bandwidths: bytes a second, or a unit of time for none
   std::vector<layer> layers;
   std::vector<layer_pair> pairs{};
   std::optional<pass_pair_set> allowed_pairs{};  ///< default: F with B, F with I, and whatever `pairs` prices
@@ -250,6 +243,14 @@ inline void require_links_of(const model& m) {
 }
 
 }  // namespace detail
+
+/// @throws model_error unless there are as many lengths as micro-batches, or none
+inline void require_lengths(const model& m, std::uint32_t micro) {
+  if (m.micro_batches.empty() || m.micro_batches.size() == micro) return;
+  detail::refuse_entry_of_model(
+      "micro_batches", detail::concat({"has ", detail::count_text(m.micro_batches.size(), "number"), "; expected ",
+                                       micro, ", one per micro-batch"}));
+}
 
 /// @throws model_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
 /// a speed, bandwidth or length is 0, a backward is shorter than its one given half, kept_input is more than kept, a pair

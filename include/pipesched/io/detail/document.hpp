@@ -3,6 +3,7 @@
 
 // The text of a document as nlohmann::json, without repeated keys and deep nesting, and the place of each entry.
 
+#include <algorithm>
 #include <cstddef>
 #include <istream>
 #include <iterator>
@@ -31,6 +32,14 @@ struct entry_fault : schedule_error {
   std::string path;
 };
 
+/// The value of an enum that has the name of an entry. @param refuse  throws; called for any other entry
+template <typename Enum, typename Json, typename Names, typename Refuse>
+Enum value_named(const Json& j, const Names& names, const Refuse& refuse) {
+  const auto found = std::find_if(names.begin(), names.end(), [&](std::string_view name) { return j == name; });
+  if (found == names.end()) refuse();
+  return static_cast<Enum>(found - names.begin());
+}
+
 // Follows the parser, so that every entry has a path.
 /// Refuses an entry that does not exist. @param name  the part of its path that may be misspelled; `known`: what it may be
 template <typename Names>
@@ -43,16 +52,6 @@ template <typename Names>
   throw entry_fault(document, path, text, unknown_entry{});
 }
 
-/// All that a stream holds. @throws schedule_error if it cannot be read
-inline std::string text_of(std::istream& in, std::string_view document) {
-  if (!in) throw schedule_error(concat({document, ": the stream cannot be read"}));
-  try {
-    return {std::istreambuf_iterator<char>(in), {}};
-  } catch (const std::ios_base::failure& e) {
-    throw schedule_error(concat({document, ": the stream cannot be read: ", e.what()}));
-  }
-}
-
 class document_parser {
  public:
   using json = nlohmann::json;
@@ -60,16 +59,15 @@ class document_parser {
   /// @param document  what it is, for errors: "costs"
   /// @param example   of a document, for one that is empty
   document_parser(std::string_view text, std::string_view document, std::string_view example)
-      : text_(text), document_(document), example_(example) {}
+      : text_(text), document_(document), example_(example), position_(text) {}
 
   /// @throws schedule_error with line and column when the text is not JSON, repeats a key or is nested too deeply.
   json parse() {
-    position_ = {};
+    position_ = text_position(text_);
     frames_.clear();
     try {
       return json::parse(
-          json_bytes<std::string_view::iterator>{text_.begin(), &position_},
-          json_bytes<std::string_view::iterator>{text_.end(), &position_},
+          json_bytes{position_.begin(), &position_}, json_bytes{position_.end(), &position_},
           [this](int depth, json::parse_event_t event, json& value) { return enter(depth, event, value); });
     } catch (const json::out_of_range& e) {
       const std::string_view what = e.what();  // "... number overflow parsing '1e999'"
@@ -77,7 +75,8 @@ class document_parser {
       throw schedule_error(concat({document_, ": ", printable(what.substr(from, to - from), 40),
                                    " is too large; expected at most 1.8e308", position_.text(true)}));
     } catch (const json::exception& e) {
-      if (position_.blank) throw schedule_error(concat({document_, ": empty; expected an object such as ", example_}));
+      if (position_.blank())
+        throw schedule_error(concat({document_, ": empty; expected an object such as ", example_}));
       throw schedule_error(concat({document_, ": ", not_json(e.what())}));
     }
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <istream>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -13,32 +14,47 @@
 
 namespace pipesched::detail {
 
-/// Line and column of the last byte read, both counted from 1.
-struct text_position {
-  std::size_t line = 1, column = 0;
-  std::size_t line_before = 1, column_before = 0;  // of the byte before that one
-  bool blank = true;                               // nothing but blanks so far
-
-  void read(char c) {
-    line_before = line;
-    column_before = column;
-    if (c == '\n')
-      ++line, column = 0;
-    else
-      ++column;
-    if (c < '\0' || c > ' ') blank = false;
+/// The whole text of a stream. @throws schedule_error "costs: the stream cannot be read"; without a document no name of one
+inline std::string text_of(std::istream& in, std::string_view document = {}) {
+  const auto fault = concat({document, document.empty() ? "" : ": ", "the stream cannot be read"});
+  if (!in) throw schedule_error(fault);
+  try {
+    return {std::istreambuf_iterator<char>(in), {}};
+  } catch (const std::ios_base::failure& e) {
+    throw schedule_error(concat({fault, ": ", e.what()}));
   }
+}
 
-  /// " (line 3, column 17)". The parser has read one byte beyond a number when it reports the number.
+/// How far a text has been read.
+class text_position {
+ public:
+  explicit text_position(std::string_view text) : text_(text), next_(text.data()) {}
+
+  const char* begin() const noexcept { return text_.data(); }
+  const char* end() const noexcept { return text_.data() + text_.size(); }
+  void read_up_to(const char* next) noexcept { next_ = next; }
+
+  /// True if nothing but blanks has been read.
+  bool blank() const {
+    return std::all_of(begin(), next_, [](char c) { return c >= '\0' && c <= ' '; });
+  }
+  /// " (line 3, column 17)", of the last byte read, both counted from 1. The parser has read one byte beyond a number when it
+  /// reports the number. Linear in what has been read.
   std::string text(bool after_number = false) const {
-    return concat({" (line ", after_number ? line_before : line, ", column ",
-                   std::max<std::size_t>(after_number ? column_before : column, 1), ")"});
+    const std::string_view read(begin(),
+                                static_cast<std::size_t>(next_ - begin()) - (after_number && next_ != begin()));
+    const auto line = 1 + std::count(read.begin(), read.end(), '\n');
+    const std::size_t column = read.size() - (read.rfind('\n') + 1);
+    return concat({" (line ", line, ", column ", std::max<std::size_t>(column, 1), ")"});
   }
+
+ private:
+  std::string_view text_;
+  const char* next_;
 };
 
 /// Input iterator over bytes that records its position. nlohmann's parser ends at a NUL, so that anything could follow one;
 /// here a NUL is read as another byte that JSON does not allow.
-template <typename Iterator>
 struct json_bytes {
   using iterator_category = std::input_iterator_tag;
   using value_type = char;
@@ -48,14 +64,13 @@ struct json_bytes {
 
   char operator*() const { return *at == '\0' ? '\x01' : *at; }
   json_bytes& operator++() {
-    position->read(*at);
-    ++at;
+    position->read_up_to(++at);
     return *this;
   }
   friend bool operator==(const json_bytes& a, const json_bytes& b) { return a.at == b.at; }
   friend bool operator!=(const json_bytes& a, const json_bytes& b) { return !(a.at == b.at); }
 
-  Iterator at;
+  const char* at;
   text_position* position;
 };
 

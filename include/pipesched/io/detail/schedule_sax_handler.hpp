@@ -32,7 +32,9 @@ inline constexpr std::uint32_t max_json_version = 2;
 namespace detail {
 
 inline std::uint32_t json_version_of(const schedule& s) {
-  return s.backward.empty() && !recomputed_ops(s).any() ? 1 : 2;
+  const auto cells = s.cells.all();
+  const auto recomputes_any = [](const cell& c) { return recomputes(c[0].pass) || recomputes(c[1].pass); };
+  return s.backward.empty() && std::none_of(cells.begin(), cells.end(), recomputes_any) ? 1 : 2;
 }
 
 // A handler of SAX events, from nlohmann's parser or from replay(). With a position, errors give line and column.
@@ -184,7 +186,7 @@ class schedule_sax_handler {
       at_number_ = true;
       return refuse(printable(token, 40));
     }
-    if (position_ && position_->blank)
+    if (position_ && position_->blank())
       throw schedule_error("empty; expected a schedule, {\"format\": \"pipesched.schedule\", ...}");
     throw schedule_error(not_json(e.what()));
   }
