@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SVG, Chrome trace and HTML, read back and compared with the timeline. tests/browser opens the page in a browser.
+// SVG and Chrome trace, read back and compared with the timeline.
 
 #include <doctest/doctest.h>
 
@@ -314,29 +314,6 @@ TEST_CASE("pictures: peaks are activations of one micro-batch through a rank's w
   };
   CHECK(says_unit(make_zbv_schedule({.pp = 4, .micro = 8})));
   CHECK(!says_unit(make_gpipe_schedule({.pp = 4, .micro = 8})));  // with one stage per rank there is nothing to say
-  const auto data_of = [](const schedule& s) {
-    const std::string page = render_html(make_panel(simulate(s)));
-    const std::size_t from = page.find("const DATA = ") + 13, to = page.find(";\nconst $ =");
-    return json::parse(page.substr(from, to - from));
-  };
-  CHECK(data_of(make_zbv_schedule({.pp = 3, .micro = 8}))[0]["hosted"] == json::parse("[[2,2,2]]"));
-  CHECK(data_of(make_dualpipe_schedule({.pp = 2, .micro = 8}))[0]["hosted"] == json::parse("[[1,1],[1,1]]"));
-  CHECK(data_of(make_gpipe_schedule({.pp = 2, .micro = 8}))[0]["hosted"] == json::parse("[[1,1]]"));
-}
-
-TEST_CASE("html: notes stand on the page, escaped") {
-  const html_panel panel = make_panel(simulate(make_gpipe_schedule({.pp = 2, .micro = 2})));
-  const std::vector<std::string> notes = {"left out: zbv: <needs> \"more\"", "left out: dualpipe: even pp"};
-  const std::string page = render_html(panel, notes);
-  CHECK(page.find(
-            "<li>left out: zbv: &lt;needs&gt; &quot;more&quot;</li>\n<li>left out: dualpipe: even pp</li>\n</ul>") !=
-        page.npos);
-  CHECK(render_html(panel).find("<ul id=\"notes\"></ul>") != std::string::npos);
-  CHECK(refusal_of([] { render_html(std::span<const html_panel>()); }) ==
-        "a page shows at least one timeline; got none");
-  html_panel infinite = panel;
-  infinite.bytes = {{std::numeric_limits<double>::infinity(), 0, 0, 0}};
-  CHECK(refusal_of([&] { render_html(infinite); }) == "a page shows finite numbers of bytes; got inf");
 }
 
 TEST_CASE("chrome trace: a unit of time that makes no finite times is refused") {
@@ -345,31 +322,4 @@ TEST_CASE("chrome trace: a unit of time that makes no finite times is refused") 
     CHECK(refusal_of([&] {
             render_chrome_trace(t, {.microseconds = unit});
           }).starts_with("a trace takes a unit of time above 0 microseconds"));
-}
-
-TEST_CASE("html: the data in the page is the timeline, and nothing in a name can end the script") {
-  for_all_families(4, 9, [](const family& f, const schedule_params& p) {
-    schedule s = f.make(p);
-    s.name = "</script><b>\"\\";
-    const uniform_costs costs{.transfer_time = 0.5};
-    const html_panel panel = make_panel(simulate(std::move(s), costs), costs);
-    const std::string page = render_html(panel);
-    const std::string begin = "const DATA = ";
-    const std::size_t from = page.find(begin) + begin.size(), to = page.find(";\nconst $ =");
-    const json data = json::parse(page.substr(from, to - from));
-    REQUIRE(data.size() == 1);
-    const timeline& t = panel.timeline;
-    REQUIRE(data[0]["rows"].size() == t.schedule.pp());
-    for (std::uint32_t rank = 0; rank < t.schedule.pp(); ++rank) {
-      REQUIRE(data[0]["rows"][rank][0] == to_string(t.schedule[rank]));
-      for (std::size_t i = 0; i < t[rank].size(); ++i) {
-        REQUIRE(data[0]["rows"][rank][1][2 * i] == t[rank][i].start);
-        REQUIRE(data[0]["rows"][rank][1][2 * i + 1] == t[rank][i].end);
-      }
-    }
-    REQUIRE(data[0]["path"].size() == panel.explanation.critical_path.size());
-    REQUIRE(data[0]["gaps"].size() == panel.explanation.stalls.size());
-    CHECK(page.find("</script><b>") == page.npos);
-    CHECK(page.find("http") == page.npos);  // nothing is fetched
-  });
 }

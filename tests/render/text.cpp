@@ -132,6 +132,18 @@ TEST_CASE("render_text: a cell that lasts next to nothing does not stretch the g
         "rank 1  .  F0 I0 F1 I1 .\n");
 }
 
+TEST_CASE("render_text: where most cells last many columns these are narrow, and a number is whole or left out") {
+  CHECK(render_text(one_f1b(2, 3, 10, 16, 1)) ==
+        "time    0                   20                  40                  60                  80                  "
+        "100\n"
+        "rank 0  F0        F1        ................I0              WF2        I1              W.........I2           "
+        "   W\n"
+        "rank 1  ..........F0        I0              F1        I1              WF2        I2              "
+        "WW...............\n");
+  const timeline t = one_f1b(4, 64, 10, 16, 1);
+  CHECK(longest_line(render_text(t)) < 10 * t[0].size());
+}
+
 TEST_CASE("render_text: with costs of any size the lines are bounded, and within the width that is asked for") {
   const double sizes[] = {0, 1e-320, 1e-300, 1e-6, 1, 1e6, 1e15, 1e300};
   for (double f : sizes)

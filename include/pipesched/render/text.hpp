@@ -32,7 +32,8 @@ struct text_style {
                     ///< fold, and lines of at most 10000 columns, fewer from 5000 ranks on
   double unit = 0;  ///< time per column; a cell shorter than half of it may vanish. 0: the shortest cell's that
                     ///< lasts at least a hundredth of the longest, or more where a line is longer than that
-  std::size_t column = 0;  ///< characters per column. 0: the longest name's, and a space unless there is colour
+  std::size_t column = 0;  ///< characters per column. 0: the longest name's, and a space unless there is colour; fewer
+                           ///< where most cells last several columns
 };
 
 namespace detail {
@@ -41,7 +42,7 @@ class text_grid {
  public:
   text_grid(const timeline& t, const text_style& style) : t_(t), style_(style) {
     const std::size_t name_size = 1 + std::to_string(std::max(t.schedule.micro, 1u) - 1).size();
-    unit_ = style.column > 0 ? style.column : std::max<std::size_t>(3, name_size + (style.colour ? 0 : 1));
+    unit_ = style.column > 0 ? style.column : column_for(std::max<std::size_t>(3, name_size + (style.colour ? 0 : 1)));
     margin_ = std::string_view("rank  ").size() + std::to_string(std::max(t.schedule.pp(), 1u) - 1).size() + 1;
     columns_ = 1;  // also where nothing takes time
     for (const interval& i : t.intervals.all()) columns_ = std::max(columns_, column(i.end));
@@ -72,6 +73,15 @@ class text_grid {
     unsigned char colour = 0;  // of the 256 of terminals; 0: none
   };
 
+  // Characters per column, so that cells of mean length have room for a name of that size and more.
+  std::size_t column_for(std::size_t name_size) const {
+    double busy = 0, cells = 0;
+    for (const interval& i : t_.intervals.all())
+      if (i.end > i.start) busy += i.end - i.start, ++cells;
+    const double columns = cells > 0 ? busy / cells / style_.unit : 1;  // of a mean cell
+    const double roomy = 3 * static_cast<double>(name_size) / std::max(columns, 1.0);
+    return std::clamp<std::size_t>(static_cast<std::size_t>(roomy), 1, name_size);
+  }
   std::size_t column(double time) const { return static_cast<std::size_t>(std::max(0.0, time / style_.unit) + 0.5); }
 
   void begin_line(std::string_view head) {
@@ -133,9 +143,8 @@ class text_grid {
   }
 
   void draw_cell(const cell& c, std::size_t at, std::size_t width) {
-    const std::string first = name(c[0]);
-    if (!c.overlapped()) return put_at(at, fitted(first, width), colour_of(c[0]));
-    const std::string left = fitted('[' + first + '&', std::min(width - 1, first.size() + 2));
+    if (!c.overlapped()) return put_at(at, fitted(name(c[0]), width), colour_of(c[0]));
+    const std::string first = name(c[0]), left = fitted('[' + first + '&', std::min(width - 1, first.size() + 2));
     put_at(at, left, colour_of(c[0]));
     put_at(at + left.size(), fitted(name(c[1]), width - 1 - left.size()) + ']', colour_of(c[1]));
   }
@@ -147,7 +156,9 @@ class text_grid {
       for (char& c : text) c = static_cast<char>(c + to_lower_case);
     return text + std::to_string(o.micro);
   }
+  // A name in so many characters: without its number where that has no room, as a number cut short would be another.
   static std::string fitted(std::string text, std::size_t width) {
+    if (text.size() > width) text.erase(std::min(text.find_first_of("0123456789"), text.size()));
     text.resize(width, ' ');
     return text;
   }

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Pages of plans and of fronts of memory and time, beside the schedules that are published.
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/plan/model_problem.hpp"
+#include "pipesched/plan/pareto.hpp"
+#include "pipesched/plan/plan.hpp"
+#include "pipesched/program/fits.hpp"
+#include "pipesched/render/front.hpp"
+#include "pipesched/render/html.hpp"
+#include "pipesched/render/html_panel.hpp"
+#include "pipesched/render/html_style.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/support/concat.hpp"
+
+namespace pipesched {
+
+/// The points of a front, as its pictures take them.
+inline std::vector<front_point> points_of(const std::vector<pareto_point>& front) {
+  std::vector<front_point> points;
+  for (const pareto_point& p : front)
+    points.push_back({.memory = p.cap,
+                      .makespan = p.plan.makespan,
+                      .lower_bound = p.plan.bound.makespan,
+                      .published = p.plan.published,
+                      .published_makespan = p.plan.published_makespan});
+  return points;
+}
+
+namespace detail {
+
+inline html_panel panel_with_bound(const schedule& s, const stage_costs& costs, double bound) {
+  html_panel panel = make_panel(simulate(s, costs), costs);
+  panel.lower_bound = bound;
+  return panel;
+}
+
+inline html_panel panel_of_plan(const plan_result& plan, const stage_costs& costs, std::string name) {
+  html_panel panel = panel_with_bound(plan.schedule, costs, plan.bound.makespan);
+  panel.name = std::move(name), panel.planned = true;
+  return panel;
+}
+
+// Adds the best published schedule, unless a panel shows that timeline already.
+inline void add_published(std::vector<html_panel>& beside, const plan_result& plan, const stage_costs& costs,
+                          std::string_view note) {
+  if (plan.published_schedule.pp() == 0) return;
+  html_panel best = panel_with_bound(plan.published_schedule, costs, plan.bound.makespan);
+  const auto same = [&](const html_panel& p) { return p.timeline == best.timeline; };
+  if (std::any_of(beside.begin(), beside.end(), same)) return;
+  best.name = concat({plan.published, ", ", note});
+  beside.push_back(std::move(best));
+}
+
+// The page of a plan before others, the shortest of them first.
+inline std::string page_beside(html_panel planned, std::vector<html_panel> beside, const html_style& style) {
+  std::stable_sort(beside.begin(), beside.end(),
+                   [](const html_panel& a, const html_panel& b) { return a.measured.makespan < b.measured.makespan; });
+  beside.insert(beside.begin(), std::move(planned));
+  return render_html(beside, style);
+}
+
+// The limits of the ranks, as fits() takes them.
+inline std::vector<double> limits_of(const memory_report& memory) {
+  std::vector<double> limits;
+  for (const rank_memory& r : memory.ranks) limits.push_back(r.limit);
+  return limits;
+}
+
+// The panels of a front: every schedule once, however many points show it.
+class front_panels {
+ public:
+  front_panels(const stage_costs& costs) : costs_(costs) {}
+
+  std::size_t of_plan(const pareto_point& p) {
+    const auto make = [&] { return panel_of_plan(p.plan, costs_, concat({"planned, limit ", p.cap})); };
+    return index_of(p.plan.schedule, true, make);
+  }
+  std::size_t of_published(const pareto_point& p) {
+    const auto make = [&] { return panel_with_bound(p.plan.published_schedule, costs_, p.plan.bound.makespan); };
+    return index_of(p.plan.published_schedule, false, make);
+  }
+
+  std::vector<html_panel> panels;
+
+ private:
+  template <typename Make>
+  std::size_t index_of(const schedule& s, bool planned, const Make& make) {
+    const auto at = std::find_if(panels.begin(), panels.end(),
+                                 [&](const html_panel& p) { return p.planned == planned && p.timeline.schedule == s; });
+    const auto index = static_cast<std::size_t>(at - panels.begin());
+    if (at == panels.end()) panels.push_back(make());
+    return index;
+  }
+
+  const stage_costs& costs_;
+};
+
+}  // namespace detail
+
+/// The page of a plan: first its schedule, then the best published one and all others, the shortest first.
+/// @param costs  with which it was planned
+/// @param beside  panels of other schedules of the same step, such as those of a comparison
+/// @throws schedule_error as simulate() and render_html() do
+inline std::string page_of_plan(const plan_result& plan, const stage_costs& costs, std::vector<html_panel> beside = {},
+                                const html_style& style = {}) {
+  detail::add_published(beside, plan, costs, "best parameters");
+  return detail::page_beside(detail::panel_of_plan(plan, costs, "planned"), std::move(beside), style);
+}
+
+/// The same for a model, with its own costs and the memory of its ranks. The published schedule has the planned partition.
+inline std::string page_of_plan(const model_plan& plan, std::vector<html_panel> beside = {},
+                                const html_style& style = {}) {
+  const std::size_t given = beside.size();
+  detail::add_published(beside, plan.plan, plan.costs, "same layers");
+  if (beside.size() > given)
+    beside.back().limits = room_of(fits(plan.plan.published_schedule, plan.costs, detail::limits_of(plan.memory)));
+  html_panel planned = detail::panel_of_plan(plan.plan, plan.costs, "planned");
+  planned.limits = room_of(plan.memory);
+  return detail::page_beside(std::move(planned), std::move(beside), style);
+}
+
+/// The page of a front: a click on a point shows its plan beside the best published schedule within that limit.
+/// @param costs  with which it was planned
+/// @param style  its front is replaced
+/// @throws schedule_error for no points, and as simulate() and render_html() do
+inline std::string page_of_front(const std::vector<pareto_point>& front, const stage_costs& costs,
+                                 html_style style = {}) {
+  style.front.clear();
+  detail::front_panels shown(costs);
+  const std::vector<front_point> points = points_of(front);
+  for (std::size_t i = 0; i < front.size(); ++i) {
+    style.front.push_back({.point = points[i], .plan = shown.of_plan(front[i])});
+    if (front[i].plan.published_schedule.pp() > 0) style.front.back().published = shown.of_published(front[i]);
+  }
+  return render_html(shown.panels, style);
+}
+
+}  // namespace pipesched
