@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Files: JSON, PyTorch's CSV, measured times, and files for trainers. A file is a path or an open text file; to_json() and
+from_json() take texts."""
+
+import json
+import os
+
+from . import _pipesched as _c
+
+
+def _read(file):
+    if hasattr(file, "read"):
+        text = file.read()
+        return text.decode() if isinstance(text, bytes) else text
+    with open(os.fspath(file), encoding="utf-8") as opened:
+        return opened.read()
+
+
+def _write(file, text):
+    if hasattr(file, "write"):
+        file.write(text)
+        return
+    with open(os.fspath(file), "w", encoding="utf-8") as opened:
+        opened.write(text)
+
+
+def read_json(file):
+    """The schedule of a JSON file."""
+    return _c.schedule.from_json(_read(file))
+
+
+def write_json(file, value):
+    """Writes a schedule or a program as JSON."""
+    _write(file, value.to_json())
+
+
+def read_torch_csv(file):
+    """The schedule of a CSV file of PyTorch, in either form, and its other actions."""
+    return _c.torch_csv.from_text(_read(file))
+
+
+def write_torch_csv(file, schedule):
+    """Writes the compute_only form of PyTorch's CSV."""
+    _write(file, schedule.to_torch_csv())
+
+
+def write_torch_comms_csv(file, schedule, waits=_c.torch_waits.written):
+    """Writes the compute_comms form of PyTorch's CSV, with its messages."""
+    _write(file, schedule.to_torch_comms_csv(waits))
+
+
+def read_schedule(file):
+    """A schedule as JSON or PyTorch's CSV, by its content."""
+    return _c.schedule_file.from_text(_read(file))
+
+
+def read_costs(file):
+    """Costs by stage from a JSON file."""
+    return _c.stage_costs.from_json(_read(file))
+
+
+def write_costs(file, costs):
+    """Writes costs by stage as JSON."""
+    _write(file, costs.to_json())
+
+
+def read_model(file):
+    """A model of layers from a JSON file."""
+    return _c.model.from_json(_read(file))
+
+
+def write_model(file, model):
+    """Writes a model of layers as JSON."""
+    _write(file, model.to_json())
+
+
+def model_document(model):
+    """The JSON document of a model as a dict."""
+    return json.loads(model.to_json())
+
+
+# Measured times
+
+
+def read_times(file):
+    """The events of a hook from a JSON file: [{"rank": 0, "action": "0F3", "start": 12.5, "end": 14.0}, ...]."""
+    return _c.measured_times.from_text(_read(file))
+
+
+def _named(files):
+    if isinstance(files, (str, os.PathLike)) or hasattr(files, "read"):
+        files = [files]
+    return [(_name_of(file, i), _read(file)) for i, file in enumerate(files)]
+
+
+def _name_of(file, number):
+    """For errors: a path, or the name of an open file if it has one."""
+    return str(getattr(file, "name", f"file {number}")) if hasattr(file, "read") else str(file)
+
+
+def read_traces(files):
+    """The cells of Chrome traces, whose events are named after actions: one file, or all of a run."""
+    return _c._read_traces(_named(files))
+
+
+def read_primus(schedule, files):
+    """The steps of a run of the schedule from the files of Primus: a folder with pp_rank_0.json and on, or files by rank."""
+    if isinstance(files, (str, os.PathLike)):
+        files = [os.path.join(files, f"pp_rank_{rank}.json") for rank in range(len(schedule))]
+    return _c._read_primus(schedule, _named(files))
+
+
+# Files for trainers
+
+
+def write_exported(folder, exported):
+    """Writes the files of an export into a folder, which is made if it is not there."""
+    os.makedirs(folder, exist_ok=True)
+    for file in exported.files:
+        _write(os.path.join(folder, file.name), file.text)

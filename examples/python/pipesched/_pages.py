@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Pages of plans and fronts, and the frame in which a notebook shows a page."""
+
+from . import _pipesched as _c
+
+
+def panel_of_study(study):
+    """The panel of one family of a comparison."""
+    panel = _c.make_panel(study.timeline, study.costs)
+    panel.lower_bound = study.bound.makespan
+    return panel
+
+
+def page_of_plan(plan, costs=None, beside=(), style=_c.html_style()):
+    """The page of a plan: its schedule, then the best published one and all others, the shortest first.
+
+    costs   those of the plan; the plan of a model has its own
+    beside  studies or panels of the same step and costs, such as compare(); their schedules are shown once
+    """
+    beside = [each if isinstance(each, _c.html_panel) else panel_of_study(each) for each in beside]
+    if not isinstance(plan, _c.model_plan):
+        return _c._page_of_plan(plan, costs or _c.stage_costs(), beside, style)
+    if costs is not None:
+        raise TypeError("the plan of a model has costs of its own; got others as well")
+    return _c._page_of_plan(plan, beside, style)
+
+
+def page_of_front(front, costs=None, style=_c.html_style()):
+    """The page of the points of pareto(): a click on one shows its plan beside the best published schedule within that limit."""
+    return _c._page_of_front(list(front), costs or _c.stage_costs(), style)
+
+
+def in_frame(page, height, title):
+    """A page inside another one."""
+    inside = page.replace("&", "&amp;").replace('"', "&quot;")
+    return (
+        f'<iframe srcdoc="{inside}" title="{title}" loading="lazy" '
+        f'style="width:100%;height:{height}px;border:1px solid #d7dce2;border-radius:4px"></iframe>'
+    )

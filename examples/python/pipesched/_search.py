@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Searches whose arguments or results have a Python shape: divide() for a family, pareto() with a front that shows itself."""
+
+from . import _pipesched as _c
+from ._pages import in_frame, page_of_front
+
+
+def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **parameters):
+    """The best partition found of a model's layers among stages.
+
+    what  a schedule, whose order is kept; a family or its name, with its parameters (pp=8, micro=20); or a placement, with
+          make(costs), which makes the schedule for the costs of every partition
+
+    `progress` is called now and then with a divide_progress, and stops the search with the best so far if it returns False;
+    True shows a bar. Ctrl-C stops the search.
+    """
+    if isinstance(what, (str, _c.family)):
+        family = _c.find_family(what) if isinstance(what, str) else what
+        if "costs" in parameters:
+            raise _c.ScheduleError("divide() takes the costs from the model; got costs among the parameters as well")
+        if "costs" not in family.parameters:
+            return _c._divide(m, family.make(**parameters), limits, progress)
+        return _c._divide(m, family.place(**parameters), lambda costs: family.make(costs=costs, **parameters), limits, progress)
+    if parameters:
+        raise TypeError(f"divide() takes parameters with a family; got {', '.join(parameters)}")
+    if isinstance(what, _c.placement):
+        if make is None:
+            raise TypeError("divide() of a placement needs make(costs)")
+        return _c._divide(m, what, make, limits, progress)
+    return _c._divide(m, what, limits, progress)
+
+
+def family_of(name):
+    """The family of a name, for pickle."""
+    return _c.find_family(name)
+
+
+class front(tuple):
+    """The points of pareto(): limits of activations, each with its plan. A notebook shows its page."""
+
+    def __new__(cls, points=(), costs=None):
+        self = super().__new__(cls, points)
+        self.costs = costs  #: of the plans
+        return self
+
+    def points(self):
+        """The points as render_front_svg() takes them."""
+        return _c.points_of(list(self))
+
+    def _repr_svg_(self):
+        return _c.render_front_svg(self.points()) if self else None
+
+    def to_html(self, style=_c.html_style()):
+        """The interactive page of the front; see page_of_front()."""
+        return page_of_front(self, self.costs, style)
+
+    def _repr_html_(self):
+        return in_frame(self.to_html(), 520, "front of memory and time") if self else None
+
+
+def pareto(problem, costs, caps, limits=_c.plan_limits(), progress=None):
+    """One plan for each limit of activations: a front of memory and time. `progress` as for plan()."""
+    return front(_c._pareto(problem, costs, caps, limits, progress), costs)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""Schedules in torch.distributed.pipelining: loaded, measured, and planned anew.
+
+    import pipesched, pipesched.torch
+
+    schedule = pipesched.make_zbv_schedule(pp=2, micro=8)
+    runtime = pipesched.torch.make_runtime(schedule, modules, loss_fn)  # modules of this rank's stages, by stage
+    with pipesched.torch.recording(runtime) as steps:                  # on every rank
+        runtime.step(...)
+    costs = pipesched.fit_costs(steps.timeline())
+    problem = pipesched.plan_problem(placement=schedule.placement, micro=schedule.micro)
+    pipesched.torch.load(runtime, pipesched.plan(problem, costs))      # the next step runs the plan
+
+The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.15.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+import weakref
+
+import torch
+import torch.distributed as dist
+from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining import schedules as _runtimes
+
+from . import _pipesched as _c
+from ._files import read_schedule
+from ._slots import slot_table
+
+__all__ = ["load", "make_runtime", "recording", "schedule_in", "schedule_of", "slot_table", "with_all_passes"]
+
+_runtime = _runtimes._PipelineScheduleRuntime
+_loaded = weakref.WeakKeyDictionary()  # the schedule of each runtime, with its name
+
+
+def schedule_of(what):
+    """The schedule of a value: itself, or that of a plan, program, division, study, timeline or file (JSON or CSV)."""
+    if isinstance(what, _c.schedule):
+        return what
+    if isinstance(what, (str, os.PathLike)):
+        return read_schedule(what).schedule
+    inner = getattr(what, "plan", what)  # of a model plan or a point of a front
+    if isinstance(getattr(inner, "schedule", None), _c.schedule):
+        return inner.schedule
+    raise TypeError(f"expected a schedule or a value that has one; got {type(what).__name__}")
+
+
+# Loading
+
+
+def _require_runtime(runtime):
+    if not isinstance(runtime, _runtime):
+        raise _c.ScheduleError(
+            f"a schedule runs in a _PipelineScheduleRuntime; got {type(runtime).__name__}, whose order is fixed"
+        )
+
+
+def _compare(what, loaded, expected):
+    if loaded != expected:
+        raise _c.ScheduleError(f"the runtime was made for {expected} {what}; the schedule has {loaded}")
+
+
+def _require_order_of_losses(schedule):
+    last = schedule.stages - 1
+    rank = schedule.placement.rank_of(last, 0)
+    forwards = [op.micro for cell in schedule[rank] for op in cell if op.stage == last and op.pass_ == _c.pass_.forward]
+    if forwards != sorted(forwards):
+        at = next(i for i, micro in enumerate(forwards) if micro != i)
+        raise _c.ScheduleError(
+            f"PyTorch numbers losses in the order of the last stage's forwards; expected {last}F{at} there, got "
+            f"{last}F{forwards[at]}"
+        )
+
+
+def _require_fit(runtime, schedule, form):
+    _c.require_valid(schedule)
+    if schedule.forward_only:
+        raise _c.ScheduleError("PyTorch's schedules have backwards; load the whole schedule and call eval()")
+    _compare("ranks", schedule.pp, runtime.pp_group_size)
+    _compare("stages", schedule.stages, runtime._num_stages)
+    _compare("micro-batches", schedule.micro, runtime._n_microbatches)
+    own = sorted(stage.stage_index for stage in runtime._stages)
+    placed = sorted(schedule.placement.stages_of(runtime.rank))
+    if own != placed:
+        raise _c.ScheduleError(f"the schedule has stages {placed} on rank {runtime.rank}; the runtime has {own}")
+    _require_order_of_losses(schedule)
+    if form == "compute_comms" and any(_is_sharded(stage) for stage in runtime._stages):
+        raise _c.ScheduleError('with FSDP, PyTorch adds the gathers: load the schedule with form="compute_only"')
+
+
+def _is_sharded(stage):
+    sharded = getattr(_runtimes, "FSDPModule", None)
+    return sharded is not None and isinstance(stage.submod, sharded)
+
+
+def _require_same_ranks(runtime, schedule):
+    """Stages are connected in the first step, for its placement."""
+    if not any(getattr(runtime, name, False) for name in ("_stages_forward_initialized", "_stages_initialized")):
+        return
+    for stage, rank in runtime.stage_index_to_group_rank.items():
+        placed = schedule.placement.rank_of(stage, 0)
+        if rank != placed:
+            raise _c.ScheduleError(
+                f"the runtime has run with stage {stage} on rank {rank}; the schedule has it on rank {placed}: make another runtime"
+            )
+
+
+def _text_of(schedule, form):
+    if form == "compute_only":
+        return schedule.to_torch_csv()
+    if form == "compute_comms":
+        waits = _c.torch_waits.written if hasattr(_runtimes, "WAIT_SEND_F") else _c.torch_waits.omitted
+        return schedule.to_torch_comms_csv(waits)
+    raise _c.ScheduleError(f'the forms are "compute_only" and "compute_comms"; got "{form}"')
+
+
+def load(runtime, what, form="compute_comms"):
+    """Loads a schedule into a _PipelineScheduleRuntime, before its first step or between two steps.
+
+    what  a schedule, or a value or file that has one, as for schedule_of()
+    form  "compute_comms": the messages in an order that verify() proves; not with FSDP
+          "compute_only": PyTorch adds the messages and, with FSDP, the gathers
+
+    Call it on every rank with the same schedule. A program is loaded as its schedule: PyTorch has one order of messages for
+    all peers of a rank. Raises ScheduleError if the schedule does not fit the runtime's ranks, stages or micro-batches.
+    """
+    _require_runtime(runtime)
+    schedule = schedule_of(what)
+    text = _text_of(schedule, form)
+    _require_fit(runtime, schedule, form)
+    _require_same_ranks(runtime, schedule)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "schedule.csv")
+        with open(file, "w", newline="") as written:
+            written.write(text)
+        runtime._load_csv(file, format=form)
+    _loaded[runtime] = schedule
+
+
+def make_runtime(what, modules, loss_fn, *, form="compute_comms", device="cpu", group=None, **options):
+    """A _PipelineScheduleRuntime of this rank with a schedule loaded.
+
+    modules  the modules of this rank's stages, by stage: schedule.placement.stages_of(rank) lists them
+    group    the ranks of the pipeline; default: all
+    options  further arguments of _PipelineScheduleRuntime, such as scale_grads=False
+    """
+    schedule = schedule_of(what)
+    device = torch.device(device)
+    stages = [PipelineStage(modules[n], n, schedule.stages, device, group=group) for n in sorted(modules)]
+    if not stages:
+        raise _c.ScheduleError("a runtime needs at least one stage on every rank; got no modules")
+    runtime = _runtime(stages, schedule.micro, loss_fn=loss_fn, **options)
+    load(runtime, schedule, form)
+    return runtime
+
+
+def schedule_in(runtime):
+    """The schedule that a _PipelineScheduleRuntime runs, whoever loaded it: PyTorch's own schedules as well."""
+    _require_runtime(runtime)
+    rows = runtime.pipeline_order_with_comms
+    text = "\n".join(",".join(str(action) for action in rows[rank]) for rank in sorted(rows))
+    read = _c.torch_csv.from_text(text + "\n").schedule
+    known = _loaded.get(runtime)
+    same = known is not None and [list(row) for row in known] == [list(row) for row in read]
+    return known if same else read
+
+
+# Measuring
+
+
+class _host_clock:
+    """Times of work on the CPU, in seconds."""
+
+    now = staticmethod(time.perf_counter)
+
+    def seconds(self, mark):
+        return mark
+
+
+class _device_clock:
+    """Times of work on a device's current stream, in seconds of the host's clock."""
+
+    def __init__(self, device):
+        self._module = torch.get_device_module(device)
+        self._module.synchronize(device)
+        self._host, self._first = time.perf_counter(), self.now()
+
+    def now(self):
+        event = self._module.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, mark):
+        mark.synchronize()
+        return self._host + self._first.elapsed_time(mark) / 1000
+
+
+class _step:
+    """Start and end of every op of one step on this rank."""
+
+    def __init__(self, clock):
+        self.clock, self.start = clock, time.perf_counter()
+        self.ops, self.fused = {}, {}
+
+    @contextlib.contextmanager
+    def timed(self, to, key):
+        start = self.clock.now()
+        yield
+        to[key] = (start, self.clock.now())
+
+    def interval(self, marks):
+        return tuple(self.clock.seconds(mark) for mark in marks)
+
+    def of_cell(self, cell):
+        """From the start of the cell's work to its end. Two ops that run one after the other may wait in between: that time
+        counts as before the cell."""
+        names = tuple(sorted(map(str, cell)))
+        if names in self.fused:
+            return self.interval(self.fused[names])
+        missing = [name for name in names if name not in self.ops]
+        if missing:
+            raise _c.ScheduleError(f"no time was recorded for {missing[0]}; its custom function does not call the stage")
+        times = [self.interval(self.ops[name]) for name in names]
+        end = max(end for _, end in times)
+        return end - sum(end - start for start, end in times), end
+
+
+class recording:
+    """Records the times of the steps that a runtime runs inside a with block; enter and leave it on every rank.
+
+    The hook wraps the calls of the stages, which exclude the waits for messages; a last stage's forward includes its loss. A
+    function registered for OVERLAP_F_B is timed as a whole. Evaluations are not recorded. On a device the times are those of
+    its current stream. Every recorded step begins with a barrier. Run a step before the first recording: PyTorch connects the
+    ranks in it.
+    """
+
+    def __init__(self, runtime):
+        self.schedule = schedule_in(runtime)
+        self._runtime, self._steps, self._undo = runtime, [], []
+        self._group = getattr(runtime._stages[0], "group", None)
+
+    def __enter__(self):
+        self._set(self._runtime, "_step_microbatches", self._around_step)
+        self._set(self._runtime, "_maybe_compute_loss", self._with_loss)
+        for stage in self._runtime._stages:
+            self._wrap(stage)
+        functions = getattr(self._runtime, "_comp_type_to_function_map", {})
+        overlap = getattr(_runtimes, "OVERLAP_F_B", None)
+        if overlap in functions:
+            whole = functions[overlap]
+            functions[overlap] = self._fused(whole)
+            self._undo.append(lambda: functions.__setitem__(overlap, whole))
+        return self
+
+    def __exit__(self, *error):
+        while self._undo:
+            self._undo.pop()()
+
+    def __len__(self):
+        return len(self._steps)
+
+    def timelines(self):
+        """The timelines of the recorded steps in seconds, the same on every rank, which must all call it."""
+        own = [(step.start, [step.of_cell(cell) for cell in self.schedule[self._runtime.rank]]) for step in self._steps]
+        ranks = [None] * self._runtime.pp_group_size
+        dist.all_gather_object(ranks, (_host(), own), group=self._group)
+        one_clock = len({host for host, _ in ranks}) == 1
+        return [self._timeline([steps[i] for _, steps in ranks], one_clock) for i in range(len(self._steps))]
+
+    def timeline(self):
+        """The timeline of the step with the median makespan, as timelines()."""
+        all_steps = self.timelines()
+        if not all_steps:
+            raise _c.ScheduleError("no step was recorded; call step() inside the with block, with a loss")
+        return sorted(all_steps, key=lambda t: t.makespan)[len(all_steps) // 2]
+
+    def _timeline(self, ranks, one_clock):
+        # Clocks of different hosts are compared by the end of the barrier.
+        shifts = [0 if one_clock else start for start, _ in ranks]
+        rows = [[(start - shift, end - shift) for start, end in row] for shift, (_, row) in zip(shifts, ranks)]
+        return _c.starting_at_zero(_c.timeline(self.schedule, rows))
+
+    def _set(self, owner, name, wrap):
+        inner = getattr(owner, name)
+        setattr(owner, name, wrap(inner))
+        self._undo.append(lambda: delattr(owner, name))
+
+    def _around_step(self, inner):
+        def step(*args, **kwargs):
+            if not self._runtime._has_backward:
+                return inner(*args, **kwargs)
+            device = torch.device(self._runtime._stages[0].device)
+            dist.barrier(group=self._group)
+            self._current = _step(_host_clock() if device.type == "cpu" else _device_clock(device))
+            try:
+                result = inner(*args, **kwargs)
+                self._steps.append(self._current)
+                return result
+            finally:
+                self._current = None
+
+        return step
+
+    _current = None
+
+    def _wrap(self, stage):
+        n = stage.stage_index
+
+        def forward(inner):
+            return lambda micro, *args, **kwargs: self._run(f"{n}F{micro}", inner, micro, *args, **kwargs)
+
+        def backward(inner):
+            def run(micro, *args, full_backward=True, **kwargs):
+                name = f"{n}{'B' if full_backward else 'I'}{micro}"
+                return self._run(name, inner, micro, *args, full_backward=full_backward, **kwargs)
+
+            return run
+
+        def weight(inner):
+            return lambda micro, *args, **kwargs: self._run(f"{n}W{micro}", inner, micro, *args, **kwargs)
+
+        self._set(stage, "forward_one_chunk", forward)
+        self._set(stage, "backward_one_chunk", backward)
+        self._set(stage, "backward_weight_one_chunk", weight)
+
+    def _run(self, name, inner, *args, **kwargs):
+        if self._current is None:
+            return inner(*args, **kwargs)
+        with self._current.timed(self._current.ops, name):
+            return inner(*args, **kwargs)
+
+    def _with_loss(self, inner):
+        def compute(stage, output, targets, micro, *args, **kwargs):
+            result = inner(stage, output, targets, micro, *args, **kwargs)
+            if self._current is not None and stage.is_last:
+                name = f"{stage.stage_index}F{micro}"
+                if name in self._current.ops:
+                    self._current.ops[name] = (self._current.ops[name][0], self._current.clock.now())
+            return result
+
+        return compute
+
+    def _fused(self, whole):
+        def run(action, context):
+            if self._current is None:
+                return whole(action, context)
+            with self._current.timed(self._current.fused, tuple(sorted(map(str, action.sub_actions)))):
+                return whole(action, context)
+
+        return run
+
+
+def _host():
+    """What distinguishes the clocks of two processes."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def with_all_passes(what):
+    """The schedule with whole backwards for even micro-batches and split ones for odd: one step measures F, B, I and W.
+
+    PyTorch's I and W are not halves of B. In its first stage I does nothing and W is the whole backward.
+    """
+    schedule = _c.merge_backward(schedule_of(what))
+    for rank in range(schedule.pp):
+        schedule = schedule.edit(rank, _split_odd)
+    return schedule
+
+
+def _split_odd(row):
+    split = []
+    for cell in row:
+        op = cell[0]
+        whole = cell.overlapped or op.pass_ != _c.pass_.backward or op.micro % 2 == 0
+        split += [cell] if whole else [f"{op.stage}I{op.micro}", f"{op.stage}W{op.micro}"]
+    return split

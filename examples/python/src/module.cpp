@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// The extension module of the Python package: every part of the library, and its errors as exceptions.
+
+#include "module.hpp"
+
+#include <pipesched/model/model.hpp>
+#include <pipesched/support/error.hpp>
+#include <pipesched/version.hpp>
+#include <string>
+
+NB_MODULE(_pipesched, m) {
+  using namespace python;
+  m.attr("library_version") = std::string(pipesched::library_version);
+  static nb::handle schedule_error_type, model_error_type;
+  schedule_error_type = nb::exception<pipesched::schedule_error>(m, "ScheduleError", PyExc_ValueError).release();
+  nb::setattr(
+      schedule_error_type, "__doc__",
+      nb::str("Invalid input. Its text is one sentence: the value got, the rule that it breaks and, if there is "
+              "one, the nearest legal value."));
+  model_error_type = nb::exception<pipesched::model_error>(m, "ModelError", schedule_error_type).release();
+  nb::setattr(model_error_type, "__doc__", nb::str("Invalid input in a model; `path` names its entry."));
+  nb::setattr(model_error_type, "path", nb::str(""));
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const pipesched::model_error& e) {
+      const nb::object error = model_error_type(e.what());
+      nb::setattr(error, "path", nb::str(e.path.c_str()));
+      PyErr_SetObject(model_error_type.ptr(), error.ptr());
+    }
+  });
+  define_ops(m);
+  define_schedules(m);
+  define_costs(m);
+  define_models(m);
+  define_families(m);
+  define_transforms(m);
+  define_simulation(m);
+  define_measured(m);
+  define_bounds(m);
+  define_programs(m);
+  define_plans(m);
+  define_cells(m);
+  define_pictures(m);
+  define_plan_pages(m);
+  define_files(m);
+  define_exports(m);
+}

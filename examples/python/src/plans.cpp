@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+// Plans, fronts of memory and time, and divisions of a model among stages.
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <pipesched/generate/families.hpp>
+#include <pipesched/plan/divide.hpp>
+#include <pipesched/plan/model_plan.hpp>
+#include <pipesched/plan/model_problem.hpp>
+#include <pipesched/plan/pareto.hpp>
+#include <pipesched/plan/plan.hpp>
+
+#include "module.hpp"
+#include "record.hpp"
+#include "watched.hpp"
+
+namespace python {
+
+namespace {
+
+using costs_or_none = std::optional<stage_costs>;
+
+void define_limits(nb::module_& m) {
+  define<plan_problem>(m, "plan_problem", "The step to plan.", field<&plan_problem::placement>("placement"),
+                       field<&plan_problem::micro>("micro"), field<&plan_problem::forward_only>("forward_only"),
+                       field<&plan_problem::recomputed>("recomputed", "by stage: its backwards recompute inside"));
+  define<plan_progress>(m, "plan_progress", "How far a search has come.",
+                        field<&plan_progress::evaluations>("evaluations"),
+                        field<&plan_progress::makespan>("makespan", "of the best so far"),
+                        field<&plan_progress::lower_bound>("lower_bound"));
+  using l = plan_limits;
+  define<l>(m, "plan_limits", "The limits of a plan, and how long plan() searches: the result depends on them alone.",
+            field<&l::memory>("memory"), field<&l::pairs>("pairs", "passes that may share a cell"),
+            field<&l::evaluations>("evaluations", "simulations of a whole step"), field<&l::seed>("seed"),
+            field<&l::threads>("threads"), field<&l::starts>("starts", "schedules to begin with"));
+  using r = plan_result;
+  define<r>(m, "plan_result", "A valid schedule within the limits.", field<&r::schedule>("schedule"),
+            field<&r::makespan>("makespan"), field<&r::bound>("bound"),
+            field<&r::published>("published", "the best family within the limits"),
+            field<&r::published_makespan>("published_makespan"),
+            field<&r::published_schedule>("published_schedule", "its schedule; no ranks if none is"),
+            field<&r::peak_activations>("peak_activations"), field<&r::evaluations>("evaluations"),
+            field<&r::ops_simulated>("ops_simulated"));
+}
+
+constexpr const char* of_progress =
+    "\n\n`progress` is called now and then with a plan_progress, and stops the search with the best so far if it "
+    "returns "
+    "False; True shows a bar. Ctrl-C stops the search.";
+
+std::string with_progress(const char* doc) { return std::string(doc) + of_progress; }
+
+// Does `f` with limits that report.
+template <typename F>
+auto planned(nb::handle progress, plan_limits limits, F&& f) {
+  const auto evaluations = static_cast<double>(limits.evaluations);
+  return watched(progress, evaluations, [&](const reporter& report) {
+    limits.progress = [&](const plan_progress& p) { return report([p] { return nb::cast(p); }); };
+    return f(limits);
+  });
+}
+
+void define_plan(nb::module_& m) {
+  define_limits(m);
+  m.def(
+      "plan",
+      [](const plan_problem& problem, const costs_or_none& costs, const plan_limits& limits, nb::handle progress) {
+        const stage_costs given = costs.value_or(stage_costs());
+        return planned(progress, limits, [&](const plan_limits& l) { return plan(problem, given, l); });
+      },
+      nb::arg("problem"), nb::arg("costs") = nb::none(), nb::arg("limits") = plan_limits(),
+      nb::arg("progress") = nb::none(),
+      with_progress("The shortest schedule found for a placement and costs.").c_str());
+  define<pareto_point>(m, "pareto_point", "A limit of activations and the plan within it.",
+                       field<&pareto_point::cap>("cap"), field<&pareto_point::plan>("plan"));
+  m.def(
+      "_pareto",
+      [](const plan_problem& problem, const costs_or_none& costs, const std::vector<double>& caps,
+         const plan_limits& limits, nb::handle progress) {
+        const stage_costs given = costs.value_or(stage_costs());
+        return planned(progress, limits, [&](const plan_limits& l) { return pareto(problem, given, caps, l); });
+      },
+      nb::arg("problem"), nb::arg("costs"), nb::arg("caps"), nb::arg("limits") = plan_limits(),
+      nb::arg("progress") = nb::none(), with_progress("One plan for each limit of activations.").c_str());
+}
+
+void define_model_plan(nb::module_& m) {
+  using p = model_problem;
+  define<p>(m, "model_problem", "The step of a model to plan.", field<&p::placement>("placement"),
+            field<&p::micro>("micro"), field<&p::forward_only>("forward_only"),
+            field<&p::may_recompute>("may_recompute"));
+  define<divided_family>(m, "divided_family", "The best family with a partition.", field<&divided_family::name>("name"),
+                         field<&divided_family::makespan>("makespan"));
+  using r = model_plan;
+  define<r>(m, "model_plan", "A partition, the stages that recompute, and a schedule.",
+            field<&r::partition>("partition"), field<&r::recomputed>("recomputed", "by stage"),
+            field<&r::costs>("costs"), field<&r::plan>("plan"), field<&r::lower_bound>("lower_bound"),
+            field<&r::uniform>("uniform"), field<&r::divided>("divided"), field<&r::memory>("memory"),
+            field<&r::evaluations>("evaluations"), field<&r::ops_simulated>("ops_simulated"));
+  m.def(
+      "plan",
+      [](const model& of, const p& problem, const plan_limits& limits, nb::handle progress) {
+        return planned(progress, limits, [&](const plan_limits& l) { return plan(of, problem, l); });
+      },
+      nb::arg("m"), nb::arg("problem"), nb::arg("limits") = plan_limits(), nb::arg("progress") = nb::none(),
+      "The shortest step found for a model: its partition, recomputation and order.");
+}
+
+// Divides with a function of Python, which only this thread can call.
+template <typename F>
+division on_this_thread(nb::handle progress, divide_limits& limits, F&& f) {
+  const nb::object function = progress_function(progress, static_cast<double>(limits.evaluations));
+  limits.progress = [&](const divide_progress& p) {
+    if (PyErr_CheckSignals() != 0) nb::raise_python_error();
+    return goes_on(function, nb::cast(p));
+  };
+  try {
+    division found = f();
+    close(function);
+    return found;
+  } catch (...) {
+    close(function);
+    throw;
+  }
+}
+
+void define_divide(nb::module_& m) {
+  define<divide_progress>(m, "divide_progress", "How far divide() is.",
+                          field<&divide_progress::evaluations>("evaluations"),
+                          field<&divide_progress::makespan>("makespan", "of the best partition so far"));
+  define<divide_limits>(m, "divide_limits", "How long divide() searches.",
+                        field<&divide_limits::evaluations>("evaluations"), field<&divide_limits::seed>("seed"));
+  using d = division;
+  define<d>(m, "division", "A partition of a model's layers among stages.", field<&d::partition>("partition"),
+            field<&d::schedule>("schedule"), field<&d::costs>("costs"), field<&d::makespan>("makespan"),
+            field<&d::uniform_makespan>("uniform_makespan"), field<&d::lower_bound>("lower_bound"),
+            field<&d::partition_bound>("partition_bound"), field<&d::fits>("fits"),
+            field<&d::uniform_fits>("uniform_fits"), field<&d::evaluations>("evaluations"));
+  m.def(
+      "_divide",
+      [](const model& of, const schedule& s, divide_limits limits, nb::handle progress) {
+        return watched(progress, static_cast<double>(limits.evaluations), [&](const reporter& report) {
+          limits.progress = [&](const divide_progress& p) { return report([p] { return nb::cast(p); }); };
+          return divide(of, s, limits);
+        });
+      },
+      nb::arg("m"), nb::arg("s"), nb::arg("limits") = divide_limits(), nb::arg("progress") = nb::none(),
+      "The best partition found for a schedule.");
+  m.def(
+      "_divide",
+      [](const model& of, const placement& where, const nb::callable& make, divide_limits limits, nb::handle progress) {
+        const auto call = [&](const stage_costs& costs) { return nb::cast<schedule>(make(costs)); };
+        return on_this_thread(progress, limits, [&] { return divide(of, where, call, limits); });
+      },
+      nb::arg("m"), nb::arg("where"), nb::arg("make"), nb::arg("limits") = divide_limits(),
+      nb::arg("progress") = nb::none(),
+      "The same for schedules that depend on the costs: make(costs) is called for every partition.");
+}
+
+}  // namespace
+
+void define_plans(nb::module_& m) {
+  define_plan(m);
+  define_model_plan(m);
+  define_divide(m);
+}
+
+}  // namespace python
