@@ -1,6 +1,7 @@
 # Functions for the scripts that install and build. Source this file.
 #
 #   need PACKAGE ...      installs and names the Debian packages whose contents are missing; silent if none is missing
+#   need_conan FOLDER     installs Conan into a virtual environment in the folder, from PyPI, unless it is there or on PATH
 #   need_writable FOLDER  fails with one sentence if the folder cannot be written
 
 # True if the contents of a Debian package are present, however they were installed.
@@ -8,6 +9,7 @@ has() {
   case $1 in
     ninja-build) command -v ninja ;;
     chromium-driver) command -v chromedriver ;;
+    python3-venv) python3 -c 'import ensurepip, venv' ;;
     python3-selenium) /usr/bin/python3 -c 'import selenium' ;;
     openmpi-bin) command -v mpirun ;;
     libopenmpi-dev) command -v mpicxx ;;
@@ -55,6 +57,21 @@ need() {
     tail -n 20 "$log" >&2
     rm -f "$log"
     echo "these packages could not be installed; ask an administrator to run: apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+need_conan() {
+  if command -v conan >/dev/null || [ -x "$1/bin/conan" ]; then return 0; fi
+  need python3 python3-venv || return 1
+  echo "installing conan"
+  local log
+  log=$(mktemp)
+  if ! { python3 -m venv "$1" && "$1/bin/pip" install --no-compile conan==2.34.0; } >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    rm -rf "$log" "$1"
+    echo "conan could not be installed from PyPI" >&2
     return 1
   fi
   rm -f "$log"

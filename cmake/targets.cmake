@@ -55,7 +55,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_G
   target_compile_options(pipesched_dev INTERFACE -Wno-deprecated-declarations)  # std::stable_sort of libstdc++ 12
 endif()
 
-# Includes every header in two objects of one program, so that a non-inline function is a link error.
+# Includes every header in an object that is linked twice, so that a non-inline function is a link error.
 if(NOT PROJECT_IS_TOP_LEVEL)
   return()
 endif()
@@ -65,7 +65,13 @@ foreach(header IN LISTS core_headers io_headers)
   string(APPEND every_header "#include <${header}>\n")
 endforeach()
 file(CONFIGURE OUTPUT every_header.cpp CONTENT "${every_header}" @ONLY)
-file(CONFIGURE OUTPUT every_header_again.cpp CONTENT "${every_header}int main() {}\n" @ONLY)
-add_executable(pipesched_odr EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/every_header.cpp ${PROJECT_BINARY_DIR}/every_header_again.cpp)
+file(CONFIGURE OUTPUT main_of_every_header.cpp CONTENT "int main() {}\n" @ONLY)
+add_library(pipesched_every_header OBJECT EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/every_header.cpp)
+target_link_libraries(pipesched_every_header PRIVATE pipesched_dev)
+target_compile_options(pipesched_every_header PRIVATE -O0)
+set(once $<TARGET_OBJECTS:pipesched_every_header>)
+set(again ${PROJECT_BINARY_DIR}/every_header_again.o)
+add_custom_command(OUTPUT ${again} COMMAND ${CMAKE_COMMAND} -E copy ${once} ${again} DEPENDS ${once} VERBATIM)
+set_source_files_properties(${again} PROPERTIES EXTERNAL_OBJECT TRUE)
+add_executable(pipesched_odr EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/main_of_every_header.cpp ${once} ${again})
 target_link_libraries(pipesched_odr PRIVATE pipesched_dev)
-target_compile_options(pipesched_odr PRIVATE -O0)
