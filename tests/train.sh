@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # Trains the example's model for a few steps under several schedules. The losses must equal those of one device, and fall.
 #
-#   tests/train.sh TRAIN
+#   tests/train.sh TRAIN TOOL
 set -euo pipefail
-train=$1
+train=$1 tool=$2
 failures=0
 for schedule in 1f1b interleaved_1f1b zbv dualpipe dualpipev chimera v_half looped_bfs; do
   out=$("$train" --schedule "$schedule" --pp 2 --micro 5 --steps 15 --layers 2 --width 16 --context 16 --batch 2 --check --evaluate)
@@ -41,6 +41,22 @@ if ! awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }" |
    [ "$(grep -cE '^(embedding|block|head) +[FIW] +[0-9.]+ +[0-9.]+ +[+-][0-9.]+ %$' <<<"$out")" != 9 ]; then
   echo "FAILED: --partition and --fit: $out"; failures=$((failures + 1))
 fi
+# From a measured step to the fitted model, its plan, and a step of the plan with its partition.
+small="--pp 2 --micro 4 --steps 3 --layers 4 --width 16 --context 16"
+"$train" --schedule zbv $small --one-thread --fit 3 --fitted fitted.json >out
+"$tool" plan --model fitted.json --pp 2 --micro 4 --placement vee --evaluations 2000 -o plan.json
+out=$("$train" --schedule plan.json $small --check --evaluate --fit 3)
+difference=$(sed -n 's/.*largest relative difference of a step.s loss \([^ ]*\)$/\1/p' <<<"$out")
+if ! awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }" ||
+   ! grep -qE '^step: measured [0-9.]+ ms, median of 3; simulated with the fitted costs [0-9.]+ ms$' <<<"$out"; then
+  echo "FAILED: --fitted, a plan, and the plan as --schedule: $out"; failures=$((failures + 1))
+else
+  echo "a planned step: relative difference from one device $difference"
+fi
+if "$train" --schedule plan.json --pp 4 >out 2>err || [ $? -ne 2 ] ||
+   [ "$(cat err)" != "train: --schedule plan.json has 2 ranks and 4 micro-batches; --pp and --micro say 4 and 8" ]; then
+  echo "FAILED: --schedule with other ranks: $(cat err)"; failures=$((failures + 1))
+fi
 for layers in '0,3,3,0:the first stage has the embedding; got 0 layers for it, nearest 1' \
               '3,3:a partition of 2 stages; expected 4' '3,3,3,3:a partition of 12 layers; the model has 6'; do
   if "$train" --schedule zbv --pp 2 --micro 4 --layers 4 --partition "${layers%%:*}" >out 2>err || [ $? -ne 2 ] ||
@@ -51,6 +67,9 @@ done
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # for containers, which run as root
 refusal=$("$train" --transport mpi --html x 2>&1 || true)
 if command -v mpirun >/dev/null && [[ $refusal != *"without MPI"* ]]; then
+  TMPDIR=$(mktemp -d)  # a session folder of its own: two runs that begin at once fail over a shared one
+  trap 'rm -rf "$TMPDIR"' EXIT
+  export TMPDIR
   for schedule in dualpipe zbv; do
     out=$(timeout 120 mpirun --oversubscribe -n 2 "$train" --transport mpi --schedule "$schedule" --pp 2 --micro 4 --steps 12 --layers 2 \
       --width 16 --context 16 --check --evaluate)
@@ -65,5 +84,5 @@ fi
 if "$train" --schedule nothing >out 2>err || [ $? -ne 2 ] || ! grep -q '^train: no schedule is called "nothing"' err; then
   echo "FAILED: an unknown schedule"; failures=$((failures + 1))
 fi
-rm -f out err
+rm -f out err fitted.json plan.json
 exit "$((failures > 0))"
