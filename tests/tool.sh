@@ -69,7 +69,7 @@ expect "a leading zero is no octal" 0 '1f1b: 10 ranks,.*' '' "$tool" generate 1f
 expect "no number" 2 '' 'pipesched: [^~]*--pp[^~]*~' "$tool" generate gpipe --pp four --micro 4
 expect "unknown family" 2 '' 'pipesched: no schedule is called "dualpip"; did you mean dualpipe\?~' "$tool" generate dualpip --pp 4 --micro 4
 expect "unknown format" 2 '' 'pipesched: [^~]*xml[^~]*~' "$tool" generate gpipe --pp 4 --micro 4 --format xml
-expect "nothing asked" 2 '' 'pipesched: expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, model or list; see pipesched --help~' "$tool"
+expect "nothing asked" 2 '' 'pipesched: expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, export, import-costs, model or list; see pipesched --help~' "$tool"
 expect "a forgotten option" 2 '' 'pipesched: [^~]*--micro[^~]*~' "$tool" generate gpipe --pp 4
 
 # PyTorch's CSV
@@ -79,7 +79,7 @@ expect "and back" 0 '' '' "$tool" convert v.csv v.json
 expect "verify the result" 0 'valid: dualpipev, 6 ranks, 12 stages, 5 micro-batches~' '' "$tool" verify v.json
 expect "verify a csv" 0 'valid: dualpipev, 6 ranks, .*' '' "$tool" verify v.csv
 printf '0F0,0SEND_F0,0RECV_B0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n' >comms.csv
-expect "messages are verified" 0 'valid: gpipe, 2 ranks, 2 stages, 1 micro-batches; 4 message actions verified~' '' "$tool" verify comms.csv
+expect "messages are verified" 0 'valid: gpipe, 2 ranks, 2 stages, 1 micro-batch; 4 message actions verified~' '' "$tool" verify comms.csv
 expect "messages are left out and counted" 0 '' 'pipesched: comms.csv: left out 1 SEND_F, 1 RECV_F, 1 SEND_B, 1 RECV_B~' "$tool" convert comms.csv without.json
 expect "dualpipe has no csv" 2 '' "pipesched: PyTorch's CSV has each stage on one rank, and dualpipe .* dualpipev .*~" "$tool" convert dualpipe.json x.csv
 [ ! -e x.csv ] || { echo "FAILED: a refused conversion left a file"; failures=$((failures + 1)); }
@@ -152,7 +152,7 @@ expect "a file of mode 600" 0 '' '' "$tool" generate gpipe --pp 2 --micro 4 --ou
 [ "$(stat -c %a target.json)" = 600 ] || { echo "FAILED: the mode was changed"; failures=$((failures + 1)); }
 bash -c "'$tool' generate gpipe --pp 2 --micro 4 --output /dev/stdout >captured.json"
 expect "/dev/stdout is a way to write" 0 'valid: gpipe.*' '' "$tool" verify captured.json
-expect "a very long grid is coarser" 0 'gpipe: 1 ranks, 400000 .*' '' "$tool" generate gpipe --pp 1 --micro 400000 --format grid
+expect "a very long grid is coarser" 0 'gpipe: 1 rank, 400000 .*' '' "$tool" generate gpipe --pp 1 --micro 400000 --format grid
 
 for section in "$sections"/*.sh; do
   . "$section"

@@ -78,6 +78,16 @@ std::string left_column(const option& o) {
 
 }  // namespace
 
+std::vector<std::string> lines_of(std::string_view text) {
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    lines.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
 std::string in_quotes(std::string_view text) {
   std::string shown(text.substr(0, 60));
   for (char& c : shown)

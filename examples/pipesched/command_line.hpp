@@ -71,6 +71,9 @@ std::string wrapped(std::string_view text);
 /// "a, b or c".
 std::string list_of(const std::vector<std::string_view>& names, std::string_view last = "or");
 
+/// The lines of a text.
+std::vector<std::string> lines_of(std::string_view text);
+
 /// The text in quotes, at most 60 characters of it, with "?" for what is not printable ASCII.
 std::string in_quotes(std::string_view text);
 

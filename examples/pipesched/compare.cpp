@@ -13,6 +13,7 @@
 #include <pipesched/generate/families.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/render/html.hpp>
+#include <pipesched/support/concat.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,8 @@ namespace tool {
 using namespace pipesched;
 
 namespace {
+
+using pipesched::detail::count_text;
 
 constexpr double default_memory = 2.0 * (std::size_t{1} << 30);
 
@@ -211,11 +214,7 @@ std::string table_of(const std::vector<row>& rows) {
   for (int digits : {6, 5, 4, 3, 2}) {
     text = table_of(columns_of(rows, std::max(digits, 3), digits > 2));
     std::size_t width = 0;
-    for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t end = text.find('\n', begin);
-      width = std::max(width, end - begin);
-      begin = end + 1;
-    }
+    for (const std::string& line : lines_of(text)) width = std::max(width, line.size());
     if (width <= max_width) break;
   }
   return text;
@@ -244,13 +243,13 @@ std::string convention_of(const stage_costs& given, std::int64_t pp, const std::
   if (shares && pp > 1 && !bidirectional.empty())
     text += fmt::format(" (of {} per stage)", list_of(bidirectional, "and"));
   if (!arrays.empty()) text += "; per stage: " + arrays;
-  return text;
+  return text + unit_after("; times in ", given.time_unit);
 }
 
 std::string convention_of(const model& m, const std::string& partition) {
   const std::string with =
       partition == "best" ? "each family with the best partition found" : "partition: " + partition;
-  return fmt::format("{} layers, {}{}", layer_count(m), with, unit_after("; ", m));
+  return fmt::format("{} layers, {}{}", layer_count(m), with, unit_after("; times in ", m.time_unit));
 }
 
 // The meaning of the columns. @pre not empty
@@ -281,7 +280,7 @@ std::string legend_of(const std::vector<row>& rows) {
 
 std::string text_of(const std::vector<row>& rows, const std::vector<omission>& omitted, const schedule_params& p,
                     const std::string& convention, const std::string& notes) {
-  std::string text = wrapped(fmt::format("{} ranks, {} micro-batches{}; {}", p.pp, p.micro,
+  std::string text = wrapped(fmt::format("{}, {}{}; {}", count_text(p.pp, "rank"), count_text(p.micro, "micro-batch"),
                                          p.forward_only ? ", forward only" : "", convention));
   text += '\n' + notes;
   if (!rows.empty()) text += table_of(rows) + legend_of(rows);
@@ -297,14 +296,13 @@ std::string json_of(const std::vector<row>& rows, const std::vector<omission>& o
 }
 
 std::string html_of(std::vector<row>& rows, const std::vector<omission>& omitted, const std::string& convention,
-                    const std::string& lines) {
+                    const std::string& lines, html_style style) {
   std::vector<html_panel> panels;
   for (row& r : rows) panels.push_back(std::move(*r.panel));
-  std::vector<std::string> notes = {convention};
-  for (std::size_t begin = 0; begin < lines.size(); begin = lines.find('\n', begin) + 1)
-    notes.push_back(lines.substr(begin, lines.find('\n', begin) - begin));
-  for (const omission& o : omitted) notes.push_back(line_of(o));
-  return render_html(panels, notes);
+  style.notes = {convention};
+  for (std::string& line : lines_of(lines)) style.notes.push_back(std::move(line));
+  for (const omission& o : omitted) style.notes.push_back(line_of(o));
+  return render_html(panels, style);
 }
 
 // Simulates the families one after the other; a page keeps the timelines, the other formats only numbers.
@@ -342,8 +340,7 @@ class comparison {
       }
       rows.push_back(row_of(f, p, of, best));
       if (keeps_timelines_) {
-        rows.back().panel = make_panel(std::move(of.times), of.costs), budget_ -= bytes;
-        if (of.memory) rows.back().panel->limits = room_of(*of.memory);
+        rows.back().panel = panel_of(of), budget_ -= bytes;
       }
     } catch (const schedule_error& e) {
       omitted.push_back({std::string(f.name), with_costs_file(args_, e.what())});
@@ -368,7 +365,7 @@ class comparison {
   study study_of_model(const family& f, const schedule_params& p, bool own_order, std::optional<division>& best) {
     divided_schedule of = divided_by(args_, args_.text("--partition").value_or("best"), *model_, source_of(f, p));
     best = std::move(of.best);
-    unused_.push_back(unused_entries(of.schedule, *model_));
+    unused_.push_back(unused_entries(of.schedule, *model_, of.partition));
     return study_of(std::move(of.schedule), std::move(of.costs), "layers per stage: " + to_string(of.partition),
                     own_order);
   }
@@ -450,10 +447,14 @@ int compare(const arguments& args) {
                    [](const row& a, const row& b) { return a.measured.makespan < b.measured.makespan; });
   const bool for_memory =
       std::any_of(all.omitted.begin(), all.omitted.end(), [](const omission& o) { return o.for_memory; });
-  if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html"))
-    write_output(to.file, to.format == "html"   ? html_of(all.rows, all.omitted, convention, notes)
-                          : to.format == "json" ? json_of(all.rows, all.omitted)
-                                                : text_of(all.rows, all.omitted, p, convention, notes));
+  const auto text = [&] {
+    if (to.format == "json") return json_of(all.rows, all.omitted);
+    if (to.format != "html") return text_of(all.rows, all.omitted, p, convention, notes);
+    const html_style style = page_style_of(args, layers ? layers->time_unit : costs.time_unit);
+    const std::string facts = layers ? convention : note_on_costs(costs, style.unit, convention);
+    return html_of(all.rows, all.omitted, facts, notes, style);
+  };
+  if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html")) write_output(to.file, text());
   if (!all.rows.empty()) return 0;
   if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
   throw schedule_error(

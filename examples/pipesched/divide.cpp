@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <pipesched/generate/families.hpp>
+#include <pipesched/io/json.hpp>
 #include <pipesched/io/model_json.hpp>
 #include <pipesched/model/layout.hpp>
 #include <pipesched/model/presets.hpp>
@@ -14,7 +16,9 @@
 #include <pipesched/program/fits.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>
+#include <pipesched/support/concat.hpp>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,6 +27,7 @@
 #include "inputs.hpp"
 #include "memory.hpp"
 #include "models.hpp"
+#include "study.hpp"
 
 namespace tool {
 
@@ -30,17 +35,21 @@ using namespace pipesched;
 
 namespace {
 
+using pipesched::detail::count_text;
+
 std::string gap_text(double makespan, double bound) {
   return bound > 0 ? fmt::format("{:.1f} %", 100 * (makespan / bound - 1)) : "infinite";
 }
 
 std::string text_of(const model& m, const family& f, const division& d, const metrics& measured,
-                    const memory_report& memory) {
+                    const memory_report& memory, const std::string& unused) {
   const schedule& s = d.schedule;
-  const std::string unit = unit_after(" ", m);
-  std::string text = fmt::format("{}: {} layers on {} stages, {} ranks, {} micro-batches{}\n", f.name, layer_count(m),
-                                 s.stages(), s.pp(), s.micro, s.forward_only ? ", forward only" : "");
+  const std::string unit = unit_after(" ", m.time_unit);
+  std::string text = fmt::format("{}: {} on {}, {}, {}{}\n", f.name, count_text(layer_count(m), "layer"),
+                                 count_text(s.stages(), "stage"), count_text(s.pp(), "rank"),
+                                 count_text(s.micro, "micro-batch"), s.forward_only ? ", forward only" : "");
   text += describe_partition(d.partition, m, s.placement);
+  if (!unused.empty()) text += unused + '\n';
   text += d.uniform_fits
               ? fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
                             d.uniform_makespan, unit, d.uniform_makespan / d.makespan)
@@ -66,17 +75,63 @@ std::string text_of(const model& m, const family& f, const division& d, const me
   return text;
 }
 
-nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured,
-                               const memory_report& memory) {
+nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured, const memory_report& memory,
+                               const std::vector<std::string>& unused) {
   nlohmann::ordered_json j = {{"partition", d.partition.layers}};
   if (layout_refusal(d.partition, m, d.schedule.placement).empty())
     j["layout"] = to_layout(d.partition, m, d.schedule.placement);
   j["makespan"] = d.makespan, j["uniform_makespan"] = d.uniform_makespan;
   j["lower_bound"] = d.lower_bound, j["partition_bound"] = d.partition_bound.makespan;
   j["fits"] = d.fits, j["uniform_fits"] = d.uniform_fits, j["evaluations"] = d.evaluations;
+  if (!unused.empty()) j["not_used"] = unused;
   for (std::size_t rank = 0; rank < measured.ranks.size(); ++rank)
     j["ranks"].push_back({{"busy", measured.ranks[rank].busy}, {"bytes", memory.ranks[rank].total()}});
+  j["schedule"] = d.schedule;
   return j;
+}
+
+// The entries of a layer that the table has no column for; one line per layer that gives any of them.
+std::string lines_on_recompute(const model& m) {
+  std::string text;
+  for (const layer& l : m.layers) {
+    std::string entries;
+    const auto add = [&](std::string_view name, double value) {
+      entries += fmt::format("{}{} {:.6g}", entries.empty() ? "" : ", ", name, value);
+    };
+    const transient_bytes& t = l.transient;
+    if (l.recompute) add("R", *l.recompute);
+    if (l.kept_input > 0) add("kept_input", l.kept_input);
+    if (t.forward > 0) add("transient F", t.forward);
+    if (t.backward > 0) add("transient B", t.backward);
+    if (t.backward_input) add("transient I", *t.backward_input);
+    if (t.backward_weight) add("transient W", *t.backward_weight);
+    if (t.recompute) add("transient R", *t.recompute);
+    if (!entries.empty()) text += fmt::format("{}: {}\n", l.kind, entries);
+  }
+  return text;
+}
+
+std::string lines_on_machine(const model& m) {
+  std::string text;
+  if (m.allowed_pairs) {
+    std::string pairs;
+    for (const pass_pair p : m.allowed_pairs->pairs()) pairs += (pairs.empty() ? "" : ", ") + to_string(p);
+    text += fmt::format("allowed pairs: {}\n", pairs.empty() ? "none" : pairs);
+  }
+  for (std::size_t r = 0; r < m.ranks.size(); ++r)
+    text += fmt::format("{}: speed {:.6g}, {}\n", m.ranks.size() == 1 ? "every rank" : fmt::format("rank {}", r),
+                        m.ranks[r].speed,
+                        m.ranks[r].memory ? fmt::format("{:.6g} bytes", *m.ranks[r].memory) : "no limit of memory");
+  for (const model_link& l : m.links)
+    text += fmt::format("{}: latency {:.6g}, bandwidth {}, busy {}\n",
+                        l.from ? fmt::format("link {} to {}", *l.from, *l.to) : "other links", l.latency,
+                        l.bandwidth ? fmt::format("{:.6g}", *l.bandwidth) : "infinite", to_string(l.busy));
+  if (!m.micro_batches.empty()) {
+    const auto [least, most] = std::minmax_element(m.micro_batches.begin(), m.micro_batches.end());
+    text += fmt::format("lengths of {}: {:.6g} to {:.6g}\n", count_text(m.micro_batches.size(), "micro-batch"), *least,
+                        *most);
+  }
+  return text;
 }
 
 std::string table_of(const model& m) {
@@ -95,12 +150,7 @@ std::string table_of(const model& m) {
   text += fmt::format("\nall layers: {:.10g} for a micro-batch, {:.6g} bytes of weights\n", work, weights);
   for (const layer_pair& p : m.pairs)
     text += fmt::format("pair {} of {} with {}: {:.6g}\n", to_string(p.passes), p.kinds[0], p.kinds[1], p.time);
-  if (!m.ranks.empty())
-    text += fmt::format("{} for {}\n", m.ranks.size() == 1 ? "one entry" : "entries",
-                        m.ranks.size() == 1 ? "all ranks" : fmt::format("{} ranks", m.ranks.size()));
-  if (!m.links.empty()) text += fmt::format("links: {}\n", m.links.size());
-  if (!m.micro_batches.empty()) text += fmt::format("lengths of {} micro-batches\n", m.micro_batches.size());
-  return text;
+  return text + lines_on_recompute(m) + lines_on_machine(m);
 }
 
 }  // namespace
@@ -114,8 +164,7 @@ int divide(const arguments& args) {
   const schedule_params p = params_of(args, "divide");
   require(f, keep_taken(p, f.limits));
   const double bytes = bytes_to_study(f, p);
-  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
-    throw schedule_error(text);
+  require_memory(args, f, p, bytes);
   const schedule_source source = source_of(f, p);
   divide_limits limits = divide_limits_of(args, source);
   if (const auto n = whole_number_in(args, "--evaluations", 1, std::int64_t{1} << 40))
@@ -124,16 +173,18 @@ int divide(const arguments& args) {
     limits.seed = static_cast<std::uint64_t>(*seed);
   const division d = divided(args, m, source, limits);
   const memory_report memory = fits(d.schedule, d.costs, memory_limits(m, d.schedule.pp()));
+  const std::vector<std::string> unused = unused_entries(d.schedule, m, d.partition);
   if (to.format == "layout") {
     if (!d.fits)
       throw schedule_error("no partition was found that fits the memory of the ranks: " +
                            to_string(memory, d.schedule));
+    if (!unused.empty()) add_note(note_on_unused(unused));
     write_output(to.file, to_layout(d.partition, m, d.schedule.placement) + "\n");
     return 0;
   }
   const metrics measured = measure(simulate(d.schedule, d.costs, verified), d.costs, verified);
-  write_output(to.file, to.format == "json" ? json_of(m, d, measured, memory).dump(2) + "\n"
-                                            : text_of(m, f, d, measured, memory));
+  write_output(to.file, to.format == "json" ? json_of(m, d, measured, memory, unused).dump(2) + "\n"
+                                            : text_of(m, f, d, measured, memory, note_on_unused(unused)));
   return 0;
 }
 

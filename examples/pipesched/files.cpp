@@ -15,6 +15,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
@@ -27,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "command_line.hpp"
 #include "memory.hpp"
 
 namespace fs = std::filesystem;
@@ -56,10 +58,22 @@ std::string hint_at(const std::string& name, const std::vector<std::string>& oth
   return "; did you mean " + (is_other ? std::string(nearest) : (folder / nearest).string()) + "?";
 }
 
+// Calls `read()`, and puts the file's name before errors.
+template <typename Read>
+auto with_name_of(const std::string& name, Read&& read) {
+  try {
+    return read();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw schedule_error((name == "-" ? "standard input" : shown(name)) + ": " + e.what());
+  }
+}
+
 // Calls `read(stream)` for the file, and puts the file's name before errors.
 template <typename Read>
 auto read_file(const std::string& name, const std::vector<std::string>& others, Read&& read) {
-  try {
+  return with_name_of(name, [&] {
     if (name == "-") return read(std::cin);
     std::error_code ignored;
     std::ifstream file;
@@ -73,11 +87,7 @@ auto read_file(const std::string& name, const std::vector<std::string>& others, 
                            (reason == ENOENT ? hint_at(name, others) : ""));
     }
     return read(file);
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& e) {
-    throw schedule_error((name == "-" ? "standard input" : shown(name)) + ": " + e.what());
-  }
+  });
 }
 
 [[noreturn]] void cannot_write(const std::string& name) {
@@ -112,6 +122,10 @@ pipesched::schedule_file read_schedule(const std::string& file) {
   return read;
 }
 
+std::string read_text(const std::string& file) {
+  return read_file(file, {}, [](std::istream& in) { return std::string(std::istreambuf_iterator<char>(in), {}); });
+}
+
 namespace {
 
 std::vector<std::string> notes;
@@ -124,8 +138,10 @@ void print_notes() {
   for (const std::string& line : notes) std::cerr << "pipesched: " << line << '\n';
 }
 
-pipesched::schedule read_computation(const std::string& file) {
-  pipesched::schedule_file read = read_schedule(file);
+namespace {
+
+// Counts the actions that are left out in a note.
+pipesched::schedule computation_of(const std::string& file, pipesched::schedule_file read) {
   const auto counts = pipesched::counts_of(read.actions);
   std::string left_out;
   for (std::size_t i = 0; i < counts.size(); ++i)
@@ -133,6 +149,42 @@ pipesched::schedule read_computation(const std::string& file) {
       left_out += fmt::format("{}{} {}", left_out.empty() ? "" : ", ", counts[i], pipesched::torch_pass_names[i]);
   if (!left_out.empty()) add_note(file + ": left out " + left_out);
   return std::move(read.schedule);
+}
+
+// The JSON of plan or divide: an object without the entry "format". Nothing for any other text.
+std::optional<planned_schedule> planned_of(const std::string& text) {
+  const auto j = nlohmann::json::parse(text, nullptr, false);
+  if (!j.is_object() || j.contains("format")) return std::nullopt;
+  if (j.contains("points")) throw schedule_error("a front of several plans; expected one, by plan --memory-limit");
+  if (!j.contains("schedule") || !j.contains("makespan")) return std::nullopt;
+  planned_schedule planned{.schedule = pipesched::read_json(j["schedule"].dump())};
+  if (!j.contains("partition")) return planned;
+  planned.partition.emplace();
+  for (const auto& layers : j["partition"]) {
+    if (!layers.is_number_unsigned() || layers.get<std::uint64_t>() > pipesched::max_layers)
+      throw schedule_error(fmt::format("partition has layers per stage, 0 to {}; got {}", pipesched::max_layers,
+                                       in_quotes(layers.dump())));
+    planned.partition->layers.push_back(layers.get<std::uint32_t>());
+  }
+  return planned;
+}
+
+}  // namespace
+
+pipesched::schedule read_computation(const std::string& file) { return computation_of(file, read_schedule(file)); }
+
+planned_schedule read_planned(const std::string& file) {
+  const std::string text = read_text(file);
+  std::optional<pipesched::schedule_file> read;
+  planned_schedule planned = with_name_of(file, [&] {
+    if (auto found = planned_of(text)) return *std::move(found);
+    read = pipesched::read_schedule(std::istringstream(text));
+    return planned_schedule();
+  });
+  if (!read) return planned;
+  if (read->format == pipesched::schedule_format::torch_csv)
+    name_after_family(read->schedule, fs::path(file).stem().string());
+  return {.schedule = computation_of(file, *std::move(read))};
 }
 
 pipesched::stage_costs read_costs(const std::string& file) {
@@ -178,6 +230,46 @@ void write_output(const std::string& file, const std::function<void(std::ostream
 
 void write_output(const std::string& file, std::string_view text) {
   write_output(file, [&](std::ostream& out) { out << text; });
+}
+
+namespace {
+
+void refuse_other_text(const fs::path& file, const std::string& text) {
+  std::error_code ignored;
+  if (!fs::exists(fs::symlink_status(file, ignored))) return;
+  std::ifstream in(file, std::ios::binary);
+  if (in && std::string(std::istreambuf_iterator<char>(in), {}) == text) return;
+  throw schedule_error(file.string() + " is there with another text; expected a folder without it");
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code ignored;
+  for (fs::path above = folder; above.has_relative_path(); above = above.parent_path())
+    if (above.has_filename() && fs::exists(above, ignored) && !fs::is_directory(above, ignored))
+      throw schedule_error(above.string() + " is no folder; expected a folder, or a name that is not taken");
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!fs::is_directory(folder, ignored))
+    throw schedule_error(shown(folder) + ": cannot be made a folder" + (error ? " (" + error.message() + ")" : ""));
+}
+
+}  // namespace
+
+void write_folder(const std::string& folder, const std::vector<pipesched::exported_file>& files) {
+  std::string printed;
+  if (folder == "-") {
+    for (const pipesched::exported_file& f : files)
+      printed += files.size() == 1 ? f.text : fmt::format("--- {}\n{}", f.name, f.text);
+    return write_output("-", printed);
+  }
+  for (const pipesched::exported_file& f : files) refuse_other_text(fs::path(folder) / f.name, f.text);
+  make_folder(folder);
+  for (const pipesched::exported_file& f : files) {
+    const std::string name = (fs::path(folder) / f.name).string();
+    write_output(name, f.text);
+    printed += name + '\n';
+  }
+  write_output("-", printed);
 }
 
 void write_json(const std::string& file, const pipesched::schedule& s) {

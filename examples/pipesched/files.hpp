@@ -5,13 +5,17 @@
 
 #include <functional>
 #include <iosfwd>
+#include <optional>
 #include <pipesched/core/schedule.hpp>
 #include <pipesched/cost/stage_costs.hpp>
+#include <pipesched/io/exported.hpp>
 #include <pipesched/io/read_schedule.hpp>
 #include <pipesched/model/model.hpp>
+#include <pipesched/model/partition.hpp>
 #include <pipesched/render/text.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "inputs.hpp"
 
@@ -23,6 +27,17 @@ pipesched::schedule_file read_schedule(const std::string& file);
 
 /// Reads a schedule for a command that has no use for other actions, and counts those in a note.
 pipesched::schedule read_computation(const std::string& file);
+
+/// A schedule, with the partition that a plan or a division chose for it.
+struct planned_schedule {
+  pipesched::schedule schedule;
+  std::optional<pipesched::partition> partition{};
+};
+/// Reads what read_computation() reads, and the JSON of plan and divide.
+planned_schedule read_planned(const std::string& file);
+
+/// All that a file holds. @throws schedule_error, with the file's name, if it cannot be read
+std::string read_text(const std::string& file);
 
 /// Keeps a line for standard error, which print_notes() prints: an error is then the only line.
 void add_note(std::string line);
@@ -38,6 +53,9 @@ pipesched::stage_costs read_costs(const std::string& file);
 /// written in place. @throws schedule_error if it cannot be written.
 void write_output(const std::string& file, std::string_view text);
 void write_output(const std::string& file, const std::function<void(std::ostream&)>& write);
+/// Writes files into a folder, which is made if it is not there, and prints their names. "-" prints the files themselves.
+/// @throws schedule_error, before anything is written, if one of them is there with another text
+void write_folder(const std::string& folder, const std::vector<pipesched::exported_file>& files);
 void write_csv(const std::string& file, const pipesched::schedule& s);
 void write_json(const std::string& file, const pipesched::schedule& s);
 

@@ -148,6 +148,14 @@ pipesched::schedule_params params_of(const arguments& args, std::string_view why
   return p;
 }
 
+void refuse_parameters_beside(const arguments& args, const std::string& file) {
+  for (const option& o : parameter_options())
+    if (args.has(o.name))
+      throw schedule_error(fmt::format("{} goes with --family; the schedule of {} has its own sizes", o.name, file));
+  if (args.has("--max-memory"))
+    throw schedule_error("--max-memory goes with --family; a schedule in a file takes what its size asks for");
+}
+
 std::string option_of(parameter p) {
   std::string name = "--" + std::string(to_string(p));
   std::replace(name.begin(), name.end(), '_', '-');

@@ -27,6 +27,9 @@ const std::vector<option>& cost_options();
 /// @throws schedule_error if --pp or --micro is missing, or the memory limit is not a positive number.
 pipesched::schedule_params params_of(const arguments& args, std::string_view why);
 
+/// @throws schedule_error for the options that a schedule in a file leaves no room for
+void refuse_parameters_beside(const arguments& args, const std::string& file);
+
 /// The option of an optional parameter: "--group-size".
 std::string option_of(pipesched::parameter p);
 

@@ -14,6 +14,7 @@
 #include <pipesched/program/lower.hpp>
 #include <pipesched/program/verify.hpp>
 #include <pipesched/render/text.hpp>
+#include <pipesched/support/concat.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -31,11 +32,17 @@ using pipesched::schedule_error;
 
 namespace {
 
+using pipesched::detail::count_text;
+
 // The groups of --tied.
-std::vector<std::vector<std::uint16_t>> tied_stages_of(const arguments& args, std::uint32_t stages) {
+std::vector<std::vector<std::uint16_t>> tied_stages_of(const arguments& args, const pipesched::schedule& s) {
   std::vector<std::vector<std::uint16_t>> groups;
-  const std::string text = args.text("--tied").value_or("");
-  for (std::size_t begin = 0; !text.empty() && begin <= text.size();) {
+  if (!args.has("--tied")) return groups;
+  const std::string text = *args.text("--tied");
+  const std::uint32_t stages = s.stages();
+  if (s.forward_only)
+    throw schedule_error(fmt::format("--tied {} changes nothing: the step is forward only, without gradients", text));
+  for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find('/', begin), text.size());
     groups.emplace_back();
     for (const std::int64_t stage : numbers_of_text("--tied", std::string_view(text).substr(begin, end - begin))) {
@@ -54,11 +61,12 @@ std::string grid_of(pipesched::schedule s, const pipesched::stage_costs& costs, 
   const study of = study_of(std::move(s), costs, false);
   const pipesched::schedule& plan = of.times.schedule;
   return fmt::format(
-      "{}: {} ranks, {} micro-batches{}; verified; makespan {:.10g}, idle {:.1f} %; {}\n{}"
+      "{}: {}, {}{}; verified; makespan {:.10g}, idle {:.1f} %; {}\n{}"
       "F forward, B backward = I for inputs + W for weights, [F&B] overlapped, . idle; "
       "lower case: a rank's later stages\n",
-      plan.name.view(), plan.pp(), plan.micro, plan.forward_only ? ", forward only" : "", of.measured.makespan,
-      100 * of.measured.bubble_ratio, of.convention, render_text(of.times, style_of(to)));
+      plan.name.view(), count_text(plan.pp(), "rank"), count_text(plan.micro, "micro-batch"),
+      plan.forward_only ? ", forward only" : "", of.measured.makespan, 100 * of.measured.bubble_ratio, of.convention,
+      render_text(of.times, style_of(to)));
 }
 
 }  // namespace
@@ -73,8 +81,7 @@ int generate(const arguments& args) {
   const pipesched::stage_costs costs = costs_of(args);
   const double bytes = (to.format == "grid" ? bytes_to_study(f, p) : bytes_to_generate(f, p)) +
                        bytes_of_format(to.format, pairs_of(f, p));
-  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
-    throw schedule_error(text);
+  require_memory(args, f, p, bytes);
   pipesched::schedule s = make_family(f, p, costs);
   if (transforms(args)) {
     const pipesched::stage_costs per_stage = split_stage_costs(costs, s.placement);
@@ -101,8 +108,9 @@ int verify(const arguments& args) {
     write_output("-", to_string(report));
     return 1;
   }
-  std::string text = fmt::format("valid: {}, {} ranks, {} stages, {} micro-batches{}", s.name.view(), s.pp(),
-                                 s.stages(), s.micro, s.forward_only ? ", forward only" : "");
+  std::string text =
+      fmt::format("valid: {}, {}, {}, {}{}", s.name.view(), count_text(s.pp(), "rank"), count_text(s.stages(), "stage"),
+                  count_text(s.micro, "micro-batch"), s.forward_only ? ", forward only" : "");
   std::size_t messages = 0;
   for (const pipesched::torch_action& a : file.actions) messages += a.pass < pipesched::torch_pass::unshard;
   if (messages > 0) text += fmt::format("; {} message actions verified", messages);
@@ -150,7 +158,7 @@ int lower(const arguments& args) {
                           args.has("--no-waits") ? pipesched::torch_waits::omitted : pipesched::torch_waits::written);
   } else {
     const pipesched::program p =
-        pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = tied_stages_of(args, s.stages())});
+        pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = tied_stages_of(args, s)});
     if (const pipesched::report r = verify(p); !r) {
       write_output("-", to_string(r));
       return 1;

@@ -104,4 +104,10 @@ std::string refusal(const pipesched::family& f, const pipesched::schedule_params
                      f.name, in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
 }
 
+void require_memory(const arguments& args, const pipesched::family& f, const pipesched::schedule_params& p,
+                    double bytes) {
+  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
+    throw pipesched::schedule_error(text);
+}
+
 }  // namespace tool

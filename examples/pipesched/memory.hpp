@@ -35,4 +35,8 @@ std::string in_words(double bytes);
 /// Sizes that the family itself refuses fit.
 std::string refusal(const pipesched::family& f, const pipesched::schedule_params& p, double bytes, double budget);
 
+/// @throws schedule_error, with that sentence, if the bytes do not fit into those for the command
+void require_memory(const arguments& args, const pipesched::family& f, const pipesched::schedule_params& p,
+                    double bytes);
+
 }  // namespace tool

@@ -170,8 +170,20 @@ std::vector<double> limits_of_costs(const arguments& args, const stage_costs& co
   return {bytes};
 }
 
-std::string unit_after(std::string_view separator, const pipesched::model& m) {
-  return m.time_unit == pipesched::time_unit::none ? "" : fmt::format("{}{}", separator, to_string(m.time_unit));
+std::string unit_after(std::string_view separator, pipesched::time_unit unit) {
+  return unit == pipesched::time_unit::none ? "" : fmt::format("{}{}", separator, to_string(unit));
+}
+
+pipesched::html_style page_style_of(const arguments& args, pipesched::time_unit unit) {
+  pipesched::html_style style;
+  const std::string file = args.text(args.has("--model") ? "--model" : "--costs").value_or("");
+  const std::size_t name = file.rfind('/') == file.npos ? 0 : file.rfind('/') + 1;
+  if (file == "deepseek_v3")
+    style.subject = "DeepSeek-V3";
+  else if (file != "-")
+    style.subject = file.substr(name, file.find('.', name) - name);
+  style.unit = unit_after("", unit);
+  return style;
 }
 
 std::string describe_partition(const pipesched::partition& p, const pipesched::model& m,
@@ -248,11 +260,13 @@ schedule_source source_of(const pipesched::family& f, const pipesched::schedule_
                 return make_schedule(f, with);
               },
           .placement = f.place(p),
+          .micro = static_cast<std::uint32_t>(p.micro),
           .takes_costs = takes_costs};
 }
 schedule_source source_of(schedule s) {
   pipesched::placement where = s.placement;
-  return {.make = [s = std::move(s)](const stage_costs&) { return s; }, .placement = std::move(where)};
+  const std::uint32_t micro = s.micro;
+  return {.make = [s = std::move(s)](const stage_costs&) { return s; }, .placement = std::move(where), .micro = micro};
 }
 
 namespace {
@@ -269,6 +283,7 @@ pipesched::divide_limits divide_limits_of(const arguments& args, const schedule_
 
 pipesched::division divided(const arguments& args, const pipesched::model& m, const schedule_source& source,
                             const pipesched::divide_limits& limits) {
+  require_lengths(m, source.micro);
   const auto make = [&](const stage_costs& costs) { return transformed(args, source.make(costs), costs); };
   return is_made_anew(args, source) ? divide(m, source.placement, make, limits) : divide(m, make({}), limits);
 }
@@ -279,6 +294,7 @@ divided_schedule divided_by(const arguments& args, const std::string& partition,
     pipesched::division d = divided(args, m, source, divide_limits_of(args, source));
     return {d.schedule, d.costs, d.partition, d};
   }
+  require_lengths(m, source.micro);
   pipesched::partition p = partition_of_text(partition, m, source.placement);
   stage_costs costs = costs_of(m, p, source.placement);
   schedule s = transformed(args, source.make(costs), costs);

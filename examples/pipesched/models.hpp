@@ -3,6 +3,7 @@
 
 // Models, partitions and what is done to a schedule before it runs: frozen stages and recomputation.
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <pipesched/core/placement.hpp>
@@ -12,6 +13,7 @@
 #include <pipesched/model/model.hpp>
 #include <pipesched/model/partition.hpp>
 #include <pipesched/plan/divide.hpp>
+#include <pipesched/render/html_style.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,8 +41,11 @@ std::optional<pipesched::model> given_model(const arguments& args);
 /// The bytes of --memory for costs without a model; empty without the option. @throws schedule_error where the costs have no bytes
 std::vector<double> limits_of_costs(const arguments& args, const pipesched::stage_costs& costs);
 
-/// The unit of a model's times after a separator: "; ms"; empty if it has none.
-std::string unit_after(std::string_view separator, const pipesched::model& m);
+/// Subject and unit of a page: the model or the costs given, by name.
+pipesched::html_style page_style_of(const arguments& args, pipesched::time_unit unit);
+
+/// A unit of times after a separator: "; ms"; empty for none.
+std::string unit_after(std::string_view separator, pipesched::time_unit unit);
 
 /// Two lines: the layers per stage, and on placements that have layouts that of Megatron-LM, or why it takes no such layout.
 std::string describe_partition(const pipesched::partition& p, const pipesched::model& m,
@@ -63,6 +68,7 @@ double bytes_of_text(std::string_view option, const std::string& text);
 struct schedule_source {
   std::function<pipesched::schedule(const pipesched::stage_costs&)> make;
   pipesched::placement placement;
+  std::uint32_t micro = 0;
   bool takes_costs = false;  ///< `make` depends on them
 };
 schedule_source source_of(const pipesched::family& f, const pipesched::schedule_params& p);

@@ -11,9 +11,11 @@
 #include <pipesched/plan/pareto.hpp>
 #include <pipesched/plan/plan.hpp>
 #include <pipesched/render/front.hpp>
+#include <pipesched/render/plan_page.hpp>
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/simulate/simulate.hpp>
+#include <pipesched/support/concat.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,13 +24,17 @@
 #include "files.hpp"
 #include "inputs.hpp"
 #include "models.hpp"
+#include "plan_page.hpp"
 #include "plan_report.hpp"
+#include "study.hpp"
 
 namespace tool {
 
 using namespace pipesched;
 
 namespace {
+
+using pipesched::detail::count_text;
 
 std::int64_t needed(const arguments& args, std::string_view name, std::int64_t most) {
   const auto value = whole_number_in(args, name, 1, most);
@@ -134,21 +140,24 @@ plan_limits limits_of(const arguments& args, const pass_pair_set& pairs, progres
 }
 
 std::string headline(const placement& where, std::int64_t micro, bool forward_only, const std::string& more) {
-  return fmt::format("{} placement, {} ranks, {} stages, {} micro-batches{}; {}\n\n", to_string(where.kind()),
-                     where.ranks(), where.stages(), micro, forward_only ? ", forward only" : "", more);
+  return fmt::format("{} placement, {}, {}, {}{}; {}\n\n", to_string(where.kind()), count_text(where.ranks(), "rank"),
+                     count_text(where.stages(), "stage"), count_text(micro, "micro-batch"),
+                     forward_only ? ", forward only" : "", more);
 }
 
 int write_plans(const output& to, const plan_problem& problem, const std::vector<pareto_point>& front, bool is_front,
-                const stage_costs& costs, const std::string& convention) {
+                const stage_costs& costs, const std::string& convention, const plan_page& page) {
   const plan_result& best = front.back().plan;
   if (to.format == "csv") {
     write_csv(to.file, best.schedule);
   } else if (to.format == "svg") {
     const std::string title =
-        fmt::format("{}, {} ranks, {} micro-batches: step time against memory", to_string(problem.placement.kind()),
-                    problem.placement.ranks(), problem.micro);
+        fmt::format("{}, {}, {}: step time against memory", to_string(problem.placement.kind()),
+                    count_text(problem.placement.ranks(), "rank"), count_text(problem.micro, "micro-batch"));
     write_output(to.file, is_front ? render_front_svg(points_of(front), {.title = title})
                                    : render_svg(simulate(best.schedule, costs, verified)));
+  } else if (to.format == "html") {
+    write_output(to.file, is_front ? page_of_front(front, costs, page.style) : page_of_plan(page, best, costs));
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(best);
     if (is_front) {
@@ -180,13 +189,19 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
   std::vector<pareto_point> front;
   if (is_front) {
     if (args.has("--memory-limit")) throw schedule_error("plan takes --memory-limit or --pareto; got both");
-    if (to.format == "csv") throw schedule_error("plan --pareto writes text, json or svg; got --format csv");
+    if (to.format == "csv") throw schedule_error("plan --pareto writes text, json, svg or html; got --format csv");
     front = pareto(problem, costs, caps_of(problem.placement), limits);
   } else {
     limits.memory.activations = args.number("--memory-limit");
     front.push_back({0, pipesched::plan(problem, costs, limits)});
   }
-  return write_plans(to, problem, front, is_front, costs, describe_split(given, problem.placement));
+  plan_page page{.problem = problem,
+                 .given = given,
+                 .memory_limit = limits.memory.activations,
+                 .style = page_style_of(args, given.time_unit)};
+  const std::string convention = describe_split(given, problem.placement) + unit_after("; times in ", given.time_unit);
+  page.style.notes = {note_on_costs(given, page.style.unit, convention)};
+  return write_plans(to, problem, front, is_front, costs, convention, page);
 }
 
 int plan_with_model(const arguments& args, const output& to, const plan_problem& problem) {
@@ -208,10 +223,12 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
     write_csv(to.file, s);
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(s, found.costs, verified)));
+  } else if (to.format == "html") {
+    write_output(to.file, page_of_plan(page_style_of(args, m.time_unit), m, found));
   } else if (to.format == "json") {
     write_output(to.file, tool::json_of(m, found).dump(2) + "\n");
   } else {
-    const std::string layers = fmt::format("{} layers{}", layer_count(m), unit_after("; ", m));
+    const std::string layers = fmt::format("{} layers{}", layer_count(m), unit_after("; times in ", m.time_unit));
     write_output(to.file, headline(problem.placement, problem.micro, problem.forward_only, layers) +
                               tool::text_of(m, found) + render_text(simulate(s, found.costs, verified), style_of(to)));
   }

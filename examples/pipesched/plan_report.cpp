@@ -114,15 +114,4 @@ std::string text_of(const model& m, const model_plan& p) {
   return text + fmt::format("\n{:.0f} evaluations\n\n", p.evaluations);
 }
 
-std::vector<front_point> points_of(const std::vector<pareto_point>& front) {
-  std::vector<front_point> points;
-  for (const pareto_point& p : front)
-    points.push_back({.memory = p.cap,
-                      .makespan = p.plan.makespan,
-                      .lower_bound = p.plan.bound.makespan,
-                      .published = p.plan.published,
-                      .published_makespan = p.plan.published_makespan});
-  return points;
-}
-
 }  // namespace tool

@@ -9,9 +9,7 @@
 #include <pipesched/plan/model_problem.hpp>
 #include <pipesched/plan/pareto.hpp>
 #include <pipesched/plan/plan.hpp>
-#include <pipesched/render/front.hpp>
 #include <string>
-#include <vector>
 
 namespace tool {
 
@@ -39,8 +37,5 @@ nlohmann::ordered_json json_of(const pipesched::model& m, const pipesched::model
 
 /// A plan for a model: partition, recomputation, makespans, and the bytes of every rank.
 std::string text_of(const pipesched::model& m, const pipesched::model_plan& p);
-
-/// The points of a front for its picture.
-std::vector<pipesched::front_point> points_of(const std::vector<pipesched::pareto_point>& front);
 
 }  // namespace tool

@@ -19,6 +19,8 @@
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/simulate/explain.hpp>
+#include <pipesched/support/concat.hpp>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,6 +37,8 @@ namespace tool {
 using namespace pipesched;
 
 namespace {
+
+using pipesched::detail::count_text;
 
 std::string table_of(const metrics& m, const std::optional<memory_report>& memory) {
   std::string text =
@@ -58,8 +62,8 @@ std::string table_of(const metrics& m, const std::optional<memory_report>& memor
 std::string text_of(const study& of, const text_style& style) {
   const schedule& s = of.times.schedule;
   const metrics& m = of.measured;
-  std::string text = fmt::format("{}: {} ranks, {} micro-batches{}; {}; idle {:.1f} %; {}\n", s.name.view(), s.pp(),
-                                 s.micro, s.forward_only ? ", forward only" : "",
+  std::string text = fmt::format("{}: {}, {}{}; {}; idle {:.1f} %; {}\n", s.name.view(), count_text(s.pp(), "rank"),
+                                 count_text(s.micro, "micro-batch"), s.forward_only ? ", forward only" : "",
                                  format_optimality_gap(m.makespan, of.bound), 100 * m.bubble_ratio, of.convention);
   text += fmt::format("bound: {}", of.bound.reason);
   text += of.bound.reason.find("rank") == of.bound.reason.npos ? "\n" : fmt::format(", rank {}\n", of.bound.rank);
@@ -90,15 +94,6 @@ std::string text_of(const study& of, const text_style& style) {
   return text + '\n';
 }
 
-// The options that a schedule in a file leaves no room for.
-void refuse_parameters(const arguments& args, const std::string& file) {
-  for (const option& o : parameter_options())
-    if (args.has(o.name))
-      throw schedule_error(fmt::format("{} goes with --family; the schedule of {} has its own sizes", o.name, file));
-  if (args.has("--max-memory"))
-    throw schedule_error("--max-memory goes with --family; a schedule in a file takes what its size asks for");
-}
-
 struct named_schedule {
   schedule plan;
   bool own_order = false;  // of its family, with default parameters
@@ -107,14 +102,13 @@ struct named_schedule {
 named_schedule schedule_of(const arguments& args, const stage_costs& costs, const std::string& format) {
   if (!args.operands.empty()) {
     schedule plan = read_computation(args.operands[0]);
-    refuse_parameters(args, args.operands[0]);
+    refuse_parameters_beside(args, args.operands[0]);
     return {.plan = std::move(plan)};
   }
   const family& f = find_family(*args.text("--family"));
   const schedule_params p = params_of(args, "simulate --family");
   const double bytes = bytes_to_study(f, p) + bytes_of_format(format, pairs_of(f, p));
-  if (const std::string text = refusal(f, p, bytes, memory_budget(args, bytes + 1)); !text.empty())
-    throw schedule_error(text);
+  require_memory(args, f, p, bytes);
   return {.plan = make_family(f, p, costs), .own_order = !p.group_size && !p.overlap && !p.extra_warm_up};
 }
 
@@ -124,8 +118,9 @@ study study_with_model(const arguments& args, const model& m, named_schedule nam
       args.has("--family") ? source_of(find_family(*args.text("--family")), params_of(args, "simulate --family"))
                            : source_of(std::move(named.plan));
   divided_schedule of = divided_by(args, args.text("--partition").value_or("uniform"), m, source);
-  std::string convention = "layers per stage: " + to_string(of.partition) + unit_after("; ", m);
-  if (const std::string note = note_on_unused(unused_entries(of.schedule, m)); !note.empty()) convention += "; " + note;
+  std::string convention = "layers per stage: " + to_string(of.partition) + unit_after("; times in ", m.time_unit);
+  if (const std::string note = note_on_unused(unused_entries(of.schedule, m, of.partition)); !note.empty())
+    convention += "; " + note;
   return study_of(std::move(of.schedule), std::move(of.costs), std::move(convention), named.own_order);
 }
 
@@ -157,9 +152,11 @@ int simulate(const arguments& args) {
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));
   if (to.format == "html") {
-    html_panel panel = make_panel(of.times, of.costs);
-    if (of.memory) panel.limits = room_of(*of.memory);
-    write_output(to.file, render_html(panel, std::vector{of.convention}));
+    html_style style = page_style_of(args, layers ? layers->time_unit : costs.time_unit);
+    style.notes = {layers ? of.convention : note_on_costs(costs, style.unit, of.convention),
+                   "bound: " + std::string(of.bound.reason)};
+    const html_panel panel = panel_of(of);
+    write_output(to.file, render_html(std::span(&panel, 1), style));
   }
   if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs));
   return 0;

@@ -12,6 +12,7 @@
 #include <pipesched/core/ops.hpp>
 #include <pipesched/cost/pass_pairs.hpp>
 #include <pipesched/cost/split_costs.hpp>
+#include <pipesched/model/costs_of.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 #include <pipesched/simulate/explain.hpp>
@@ -22,13 +23,14 @@
 
 #include "command_line.hpp"
 #include "inputs.hpp"
+#include "models.hpp"
 
 namespace tool {
 
 using namespace pipesched;
 
 study study_of(schedule s, const stage_costs& given, bool own_order) {
-  std::string convention = describe_split(given, s.placement);
+  std::string convention = describe_split(given, s.placement) + unit_after("; times in ", given.time_unit);
   if (const std::string note = note_on_backward(given); !note.empty()) convention += "; " + note;
   if (const std::string note = note_on_unused(unused_costs(s, given)); !note.empty()) convention += "; " + note;
   stage_costs costs = split_stage_costs(given, s.placement);
@@ -43,6 +45,39 @@ study study_of(schedule s, stage_costs costs, std::string convention, bool own_o
   of.bound = lower_bound(of.times.schedule, of.costs);
   of.formula = closed_form_of(of.times.schedule, of.costs, own_order);
   return of;
+}
+
+namespace {
+
+// "1", or "1 to 2" where stages differ.
+std::string range_of(const std::vector<double>& values, std::string_view unit) {
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  const std::string low = fmt::format("{:.4g}", *least), high = fmt::format("{:.4g}", *most);
+  return fmt::format("{}{}{}", low == high ? high : low + " to " + high, unit.empty() ? "" : " ", unit);
+}
+
+}  // namespace
+
+std::string note_on_costs(const stage_costs& given, std::string_view unit, std::string_view convention) {
+  std::size_t stages = 1;
+  for (const auto* field : {&given.backward, &given.backward_input, &given.backward_weight})
+    if (*field) stages = std::max(stages, (*field)->values().size());
+  std::vector<double> whole, input, weight;
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const auto times = given.backward_times(stage);
+    whole.push_back(times.whole), input.push_back(times.input), weight.push_back(times.weight);
+  }
+  std::string text = "F " + range_of(given.forward.values(), unit);
+  if (given.backward) text += ", B " + range_of(whole, unit);
+  if (!given.backward || given.backward_input || given.backward_weight)
+    text += ", I " + range_of(input, unit) + ", W " + range_of(weight, unit);
+  if (given.overlapped) text += ", F with B or I " + range_of(given.overlapped->values(), unit);
+  for (const pair_time& p : given.pairs)
+    if (!p.stages) text += fmt::format(", {} {}", to_string(p.passes), range_of({p.time}, unit));
+  const auto& transfers = given.transfer_time.values();
+  if (std::any_of(transfers.begin(), transfers.end(), [](double t) { return t != 0; }))
+    text += ", a message " + range_of(transfers, unit);
+  return fmt::format("{}; {}", text, convention);
 }
 
 namespace {
@@ -174,7 +209,38 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
   return names;
 }
 
-std::vector<std::string> unused_entries(const schedule& s, const model& m) {
+namespace {
+
+// Which prices of pairs of layers the cells take, on the stages that have these layers.
+std::vector<bool> used_prices(const schedule& s, const std::vector<cell>& kinds, const model& m, const partition& p) {
+  const auto durations = [&](const model& of) {
+    const stage_costs costs = pipesched::costs_of(of, p, s.placement);
+    std::vector<double> numbers;
+    for (const cell& c : kinds)
+      if (c.overlapped()) numbers.push_back(costs.unit_duration(c));
+    return numbers;
+  };
+  pass_pair_set pairs;
+  for (const cell& c : kinds)
+    if (c.overlapped()) pairs.insert(pair_of(c)), pairs.insert(pair_of(detail::split_recompute(c).second));
+  std::vector<bool> used;
+  model other = m;
+  const std::vector<double> now = durations(m);
+  for (layer_pair& price : other.pairs) {
+    if (pairs.contains(price.passes)) {
+      const double time = std::exchange(price.time, 2 * price.time + 1);
+      used.push_back(durations(other) != now);
+      price.time = time;
+    } else {
+      used.push_back(false);
+    }
+  }
+  return used;
+}
+
+}  // namespace
+
+std::vector<std::string> unused_entries(const schedule& s, const model& m, const partition& p) {
   const std::vector<cell> kinds = kinds_of_cells(s);
   std::vector<std::string> names;
   const auto any_layer = [&](auto&& has) { return std::any_of(m.layers.begin(), m.layers.end(), has); };
@@ -183,15 +249,10 @@ std::vector<std::string> unused_entries(const schedule& s, const model& m) {
     if (any_layer([](const layer& l) { return l.kept_input > 0; })) names.emplace_back("kept_input");
     if (any_layer([](const layer& l) { return l.transient.recompute.has_value(); })) names.emplace_back("transient.R");
   }
-  pass_pair_set pairs;
-  for (const cell& c : kinds)
-    if (c.overlapped()) pairs.insert(pair_of(c)), pairs.insert(pair_of(detail::split_recompute(c).second));
-  std::vector<bool> used;
-  for (const layer_pair& p : m.pairs) used.push_back(pairs.contains(p.passes));
-  add_unused(names, "pairs", used);
+  add_unused(names, "pairs", used_prices(s, kinds, m, p));
   if (m.allowed_pairs) names.emplace_back("allowed_pairs");
   auto routes = routes_of(s, kinds);
-  used.clear();
+  std::vector<bool> used;
   for (const model_link& l : m.links) used.push_back(!l.from || routes.erase({*l.from, *l.to}) > 0);
   for (std::size_t i = 0; i < m.links.size(); ++i)
     if (!m.links[i].from) used[i] = !routes.empty();  // for all that have none of their own
@@ -207,11 +268,11 @@ std::optional<memory_report> memory_of(const study& of, const std::vector<double
   return fits(lower(of.times.schedule, {}, verified), c, limits);
 }
 
-std::vector<double> room_of(const memory_report& memory) {
-  std::vector<double> room;
-  for (const rank_memory& r : memory.ranks) room.push_back(std::max(0.0, r.limit - r.weights - r.buffers));
-  if (std::none_of(room.begin(), room.end(), [](double bytes) { return std::isfinite(bytes); })) room.clear();
-  return room;
+html_panel panel_of(study& of) {
+  html_panel panel = make_panel(std::move(of.times), of.costs);
+  panel.lower_bound = of.bound.makespan;
+  if (of.memory) panel.limits = room_of(*of.memory);
+  return panel;
 }
 
 noisy_makespan noise_of(const study& of, const noise_options& options) {

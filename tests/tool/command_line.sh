@@ -35,8 +35,8 @@ exactly "version" 0 "pipesched $(sed -n 's/^#define PIPESCHED_VERSION_\(MAJOR\|M
   "$sections/../../include/pipesched/version.hpp" | paste -sd.)" "" "$tool" --version
 
 # Commands
-refused 'expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, model or list; see pipesched --help'
-refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare, divide, plan, model or list' foo
+refused 'expected a command: generate, verify, convert, lower, simulate, compare, divide, plan, export, import-costs, model or list; see pipesched --help'
+refused 'no command is called "foo"; expected generate, verify, convert, lower, simulate, compare, divide, plan, export, import-costs, model or list' foo
 refused 'no command is called "generat"; did you mean generate?' generat
 refused 'no command is called "sim"; did you mean simulate?' sim
 refused 'no command is called "--versio"; did you mean --version?' --versio

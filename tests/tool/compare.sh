@@ -59,7 +59,7 @@ expect "left out, HTML" 0 ".*<li>left out: $odd</li>.*" '' "$tool" compare --pp 
 refused "$odd" compare --pp 3 --micro 4 --families dualpipe
 refused "no family can be compared: $odd (and 1 more)" compare --pp 3 --micro 4 --families dualpipe,chimera
 echo '{"forward": [1, 2]}' >two.json
-expect "left out for its costs" 0 '.*left out: zb_greedy: two.json: costs: forward has 2 numbers; expected 1 or 1,~  one per stage~' '' \
+expect "left out for its costs" 0 '.*left out: zb_greedy: two.json: costs: forward has 2 numbers; expected 1, for 1~  stage~' '' \
   "$tool" compare --pp 1 --micro 2 --costs two.json --families zbv,zb_greedy
 refused '--families names zbv twice; expected once' compare --pp 2 --micro 2 --families zbv,1f1b,zbv
 refused '--families takes names with commas between them; got ""' compare --pp 2 --micro 2 --families ""

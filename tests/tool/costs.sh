@@ -73,6 +73,13 @@ expect "a formula beside unequal stages: the longest rank's bubble, and the mean
 expect "a formula that holds" 0 '.*"holds": true,~[^}"]*"assumes": "[^"]*",~[^}"]*"source": "[^"]*"~ +\}.*' '' "$tool" simulate --family 1f1b --pp 2 --micro 2 --format json
 expect "a gap is a part of the bound" 0 '.*"lower_bound": 63.0,.*"gap": 0.047619[0-9]*,.*' '' "$tool" simulate --family dualpipe --pp 8 --micro 20 --format json
 
+# The unit of times
+echo '{"time_unit": "us", "forward": 1, "backward": 2}' >unit.json
+expect "simulate says the unit" 0 '[^~]*; times in us; I = W = B/2, .*' '' "$tool" simulate --family 1f1b --pp 2 --micro 2 --costs unit.json
+expect "compare says the unit" 0 '2 ranks, .*;~  times in us~.*' '' "$tool" compare --families 1f1b --pp 2 --micro 2 --costs unit.json
+expect "a page has the unit" 0 '.*F 1 us, B 2 us.*' '' "$tool" simulate --family 1f1b --pp 2 --micro 2 --costs unit.json --format html
+expect "plan says the unit" 0 '[^~]*; times in us~.*' '' "$tool" plan --pp 2 --micro 2 --costs unit.json --evaluations 100
+
 # Costs that nothing costs, and costs that nothing uses
 exactly "all costs zero" 0 "1f1b: 2 ranks, 2 micro-batches; makespan 0, at least 0, gap 0.0 %; idle 0.0 %; costs are per stage, one stage per rank; I = W = B/2, as only B is given
 bound: ops alone take no time" "" bash -c "'$tool' simulate --family 1f1b --pp 2 --micro 2 --forward 0 --backward 0 | head -n 2"

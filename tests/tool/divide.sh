@@ -5,7 +5,7 @@ expect "divide" 0 '1f1b: 33 layers on 8 stages, 8 ranks, 32 micro-batches~layers
   "$tool" divide --model gemma_h1536_s4096_v256k --family 1f1b --pp 8 --micro 32
 expect "divide on a V has no layout" 0 'zbv: 33 layers on 16 stages, .*~layers per stage: [0-9 ]*~makespan 486.78, .*' '' \
   "$tool" divide --model gemma_h1536_s4096_v256k --family zbv --pp 8 --micro 32
-expect "divide as json" 0 '\{~  "partition": \[~.*"makespan": [0-9.]*,~  "uniform_makespan": [0-9.]*,~  "lower_bound": .*"partition_bound": .*"fits": true,.*"ranks": \[~    \{~      "busy": .*"bytes": 0.0~.*\]~\}~' '' \
+expect "divide as json" 0 '\{~  "partition": \[~.*"makespan": [0-9.]*,~  "uniform_makespan": [0-9.]*,~  "lower_bound": .*"partition_bound": .*"fits": true,.*"ranks": \[~    \{~      "busy": .*"bytes": 0.0~.*"schedule": \{~.*\}~\}~' '' \
   "$tool" divide --model deepseek_h2048_s4096_v131k --family 1f1b --pp 4 --micro 4 --evaluations 100 --format json
 "$tool" model deepseek_h2048_s4096_v131k --format json -o named.json
 expect "a file is what its name is" 0 'Et\*10\|t\*8\|t\*8\|t\*6L~' '' \
@@ -57,7 +57,7 @@ done
 expect "simulate a family that searches on costs" 0 'zb_greedy: .*; makespan 264.91, .*; layers per stage: 9 9 8 7~.*' '' \
   "$tool" simulate --family zb_greedy $gemma --partition best
 "$tool" generate zbv --pp 4 --micro 8 -o zbv4.json
-expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; ms; not used here: pairs\[0\] and pairs\[1\]~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
+expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; times in ms; not used here: pairs\[0\] and pairs\[1\]~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
 for bad in 9,x 9,,9 '' foo 99999999999; do
   expect "the partition $bad" 2 '' 'pipesched: --partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got ".*"~' \
     "$tool" simulate --family 1f1b $gemma "--partition=$bad"
@@ -97,7 +97,7 @@ expect "the same as json" 0 '.*"fits": true,~  "uniform_fits": false,~.*' '' "$t
 expect "compare in a memory" 0 '.*~1f1b +69 +no fit .*~no fit: that partition does not fit the memory of the ranks~.*~left out: gpipe: no partition was found that fits: rank 0 has 6e\+10 bytes: 0F2,~  its cell 2, needs 1e\+10 more .*' '' \
   "$tool" compare $again --memory 60GB --families 1f1b,gpipe
 expect "compare frozen stages" 0 '.*~1f1b +30 +52 .*' '' "$tool" compare $again --freeze 0 --families 1f1b
-expect "compare uniform partitions" 0 '2 ranks, 4 micro-batches; 8 layers, partition: uniform; ms~.*~1f1b +76 .*' '' \
+expect "compare uniform partitions" 0 '2 ranks, 4 micro-batches; 8 layers, partition: uniform; times in ms~.*~1f1b +76 .*' '' \
   "$tool" compare $again --recompute all --partition uniform --families 1f1b
 expect "compare a partition without a model" 2 '' 'pipesched: --partition goes with --model~' "$tool" compare --pp 4 --micro 8 --partition best
 expect "compare with costs and a memory" 0 '.*~left out: gpipe: does not fit: rank 0 has 110 bytes: .*' '' \
@@ -116,9 +116,27 @@ echo '{"layers": [{"count": 4, "recompute": 1, "kept_input": 1, "kept": 2, "tran
  "links": [{"latency": 1}, {"from": 0, "to": 1}, {"from": 1, "to": 0}, {"from": 0, "to": 3}, {"from": 1, "to": 2}, {"from": 2, "to": 1}, {"from": 3, "to": 2}, {"from": 2, "to": 3}]}' >full.json
 expect "entries of a model without a use" 0 '1f1b: .*; not used here: recompute, kept_input, transient.R, pairs\[0\], allowed_pairs, links\[0\] and links\[3\]~.*' '' \
   "$tool" simulate --family 1f1b --pp 4 --micro 8 --model full.json
+echo '{"layers": [{"kind": "a", "count": 4}, {"kind": "b"}], "pairs": [{"kinds": ["b", "a"], "ops": "FB", "time": 1}, {"kinds": ["b", "b"], "ops": "FB", "time": 1}]}' >never.json
+expect "a price of layers that never meet" 0 'dualpipe: .*; not used here: pairs\[1\]~.*' '' "$tool" simulate --family dualpipe --pp 2 --micro 4 --model never.json
 expect "compare names them, too" 0 '.*~not used here: recompute, kept_input, transient.R, .*' '' "$tool" compare --pp 4 --micro 8 --model full.json --families 1f1b,zb1p
 expect "a link of a rank that is not there" 2 '' 'pipesched: model: links\[3\] names rank 3; expected 0 to 1, nearest 1~' \
   "$tool" simulate --family 1f1b --pp 2 --micro 8 --model full.json
 expect "a bandwidth of nothing" 2 '' 'pipesched: zero.json: model: links\[0\].bandwidth is 0; expected more than 0 \(line 1, column 42\)~' \
   bash -c "echo '{\"layers\": [{}], \"links\": [{\"bandwidth\": 0}]}' >zero.json; '$tool' model zero.json"
+expect "divide names entries without a use" 0 '.*~layout: .*~not used here: recompute, kept_input, transient.R, pairs\[0\], allowed_pairs, links\[0\] and links\[3\]~makespan .*' '' \
+  "$tool" divide --family 1f1b --pp 4 --micro 8 --model full.json
+expect "divide names them beside a layout, too" 0 'Et\|t\|t\|tL~' 'pipesched: not used here: recompute, .*~' \
+  "$tool" divide --family 1f1b --pp 4 --micro 8 --model full.json --format layout
+expect "and in json" 0 '.*"evaluations": [0-9]*,~  "not_used": \[~    "recompute",~.*' '' "$tool" divide --family 1f1b --pp 4 --micro 8 --model full.json --format json
+expect "a model is shown with all that it gives" 0 '.*~layer: R 1, kept_input 1, transient R 1~allowed pairs: FB~other links: latency 1, bandwidth infinite, busy none~link 0 to 1: .*' '' "$tool" model full.json
+echo '{"layers": [{}], "ranks": [{"memory": 8e10}, {"speed": 0.5}], "micro_batches": [1, 0.5]}' >machine.json
+expect "and with its machine" 0 '.*~rank 0: speed 1, 8e\+10 bytes~rank 1: speed 0.5, no limit of memory~lengths of 2 micro-batches: 0.5 to 1~' '' "$tool" model machine.json
+echo '{"layers": [{}], "micro_batches": [1, 0.5]}' >lengths.json
+for command in divide simulate "compare --partition uniform --families 1f1b" "simulate --partition best"; do
+  [[ $command == compare* ]] && family= || family="--family 1f1b"
+  expect "$command: lengths of other micro-batches" 2 '' 'pipesched: model: micro_batches has 2 numbers; expected 3, one per micro-batch~' \
+    "$tool" $command $family --pp 2 --micro 3 --model lengths.json
+done
 expect "compare with a model and costs" 2 '' 'pipesched: --model takes the place of costs; expected one of them~' "$tool" compare $gemma --costs deepseek_v3
+
+check "random models: makespan, peaks and bound as by a slow twin" python3 "$sections/models.py" "$tool" 80 15

@@ -87,9 +87,9 @@ exactly "a converted CSV keeps its formula" 0 "$("$tool" simulate --family zb1p 
 printf '0F0,0F1,0F2,0B0,0B1,0B2\r\n1F0,1B0,1F2,1B2,1F1,1B1\r\n' >own.csv
 exactly "an order of no family has no family's name" 0 "valid: torch_csv, 2 ranks, 2 stages, 3 micro-batches" "" "$tool" verify own.csv
 printf '"0F0","0B0"\n"1F0","1B0"\n' >in_quotes.csv
-exactly "cells in quotes" 0 "valid: gpipe, 2 ranks, 2 stages, 1 micro-batches" "" "$tool" verify in_quotes.csv
+exactly "cells in quotes" 0 "valid: gpipe, 2 ranks, 2 stages, 1 micro-batch" "" "$tool" verify in_quotes.csv
 printf '0F0\t,0B0\n1F0, 1B0\n' >blanks.csv
-exactly "a tab beside a comma" 0 "valid: gpipe, 2 ranks, 2 stages, 1 micro-batches" "" "$tool" verify blanks.csv
+exactly "a tab beside a comma" 0 "valid: gpipe, 2 ranks, 2 stages, 1 micro-batch" "" "$tool" verify blanks.csv
 exactly "an empty pipe" 2 "" 'pipesched: standard input: empty; expected a schedule as JSON, {"format": ...}, or as PyTorch'"'"'s CSV, 0F0,0F1,...' "$tool" verify -
 
 # Messages of a CSV

@@ -125,6 +125,9 @@ class fuzzer {
     std::ofstream("more_costs.json") << R"({"forward": [1, 2, 3, 4], "backward_input": 1.25, "backward_weight": 0.5,
       "overlap_efficiency": 0.75, "communication": {"forward": [0.1, 0.2, 0.3, 0.4]}, "message_bytes": 1e9, "bandwidth": 5e9,
       "memory": {"kept_by_forward": 2e9, "weights": 1e10}, "pairs": [{"ops": "FF", "time": 3}], "allowed_pairs": ["FB"]})";
+    std::ofstream("times.json") << R"({"time_unit": "ms", "events": [
+      {"rank": 0, "action": "0F0", "start": 0, "end": 2}, {"rank": 1, "action": "1F0", "start": 2.5, "end": 5},
+      {"rank": 1, "action": "1B0", "start": 5, "end": 9}, {"rank": 0, "action": "PP:0B0", "start": 9.5, "end": 13}]})";
     std::ofstream("model.json") << R"({"format": "pipesched.model", "version": 1, "time_unit": "ms",
       "layers": [{"kind": "embedding", "forward": 0.1, "backward": 0.2, "weights": 3e9, "message": 6e7},
         {"kind": "moe", "count": 5, "forward": 2.28, "backward_input": 3.49, "backward_weight": 0.16, "recompute": 2,
@@ -366,7 +369,7 @@ class fuzzer {
 
   words make_command() {
     words c;
-    switch (below(12)) {
+    switch (below(14)) {
       case 0:
         c = {"generate", family()};
         add_sizes(c), add_parameters(c);
@@ -425,6 +428,19 @@ class fuzzer {
         c = {"model", chance(3) ? file() : "model.json"};
         add_output(c, {"text", "json"});
         break;
+      case 11:
+        c = chance(2) ? words{"export", "--family", family()} : words{"export", file()};
+        if (c.size() == 3) add_few(c), add_parameters(c);
+        add(c, "--for", chance(20) ? "trainer" : pick(trainers));
+        if (chance(3)) add_model(c), add_partition(c);
+        break;
+      case 12:
+        c = {"import-costs", chance(3) ? file() : "times.json"};
+        if (chance(4)) add(c, "--skip", chance(4) ? pick(odd_counts) : "1");
+        if (chance(4)) add_model(c), add_partition(c);
+        if (chance(8)) add(c, "--schedule", file());
+        add_output(c, {"json"});
+        break;
       default: c = pick(other_commands); break;
     }
     if (chance(15)) c.insert(c.begin() + static_cast<std::ptrdiff_t>(below(c.size() + 1)), pick(odd_words));
@@ -468,6 +484,7 @@ class fuzzer {
   static inline const words odd_words = {
       "--",  "-",       "--help",        "-h",       "--version",  "--xyz", "-o",        "--pp",    "--pp=", "=", "",
       "--=", "--costs", "--forward=1=2", "\xff\xfe", "--families", "-opp",  "--micro=3", "--wave=2"};
+  static inline const words trainers = {"torchtitan", "automodel", "megatron", "jaxpp"};
   static inline const std::vector<words> other_commands = {
       {"list"}, {"help"}, {"--help"}, {"--version"}, {"help", "compare"}, {"help", "nothing"}, {"simulate", "--help"},
       {"x"}};

@@ -20,7 +20,8 @@ check "and there are some" [ -s from_file ]
 "$tool" simulate zbv_noise.json --noise 0.25 --draws 50 --seed 10 --format json | sed -n '/"mean"/p' >other_seed
 check "another seed has others" [ "$(cat other_seed)" != "$(sed -n '/"mean"/p' from_file)" ]
 
-exactly "compare has two columns for it" 0 "8 ranks, 20 micro-batches; costs are of a rank's share, split among its stages
+exactly "compare has two columns for it" 0 "8 ranks, 20 micro-batches; costs are of a rank's share, split among its stages;
+  times in ms
 schedule makespan    mean    95 % idle   bound gap peak copies
 dualpipe   4088.3 4215.47    4228 12.2 3913.49 4.5    9      2
 zbv        5269.5 5413.56 5424.92 11.7 4995.06 5.5    8      1

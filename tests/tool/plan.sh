@@ -38,6 +38,15 @@ check "plan --model: threads make no difference" cmp model_plan.json threads.jso
 check "plan --model: the text has all makespans" grep -q "^best for a family  *[0-9]" <("${model[@]}")
 check "plan --pareto: a picture of the front" grep -q "no schedule is shorter (proved)" \
   <("$tool" plan --pp 2 --micro 4 --pareto --evaluations 500 --format svg)
-refused 'plan --pareto writes text, json or svg; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
+check "plan --format html: the plan before the families" grep -q \
+  "<title>DeepSeek-V3, 4 ranks, 8 micro-batches: planned [0-9.]* s, dualpipe [0-9.]* s, 1f1b [0-9.]* s</title>" \
+  <("${plan[@]}" --format html)
+check "plan --format html: families above the limit are named" grep -q \
+  "<li>left out: gpipe keeps 8 activations, more than the limit of 5</li>" <("${plan[@]}" --format html)
+check "plan --pareto --format html: points with their panels" grep -q '"front":.{"plan":0,"published":1,' \
+  <("$tool" plan --pp 2 --micro 4 --pareto --evaluations 500 --format html)
+"${model[@]}" -o model_plan.html
+check "plan --model --format html: its notes have the partition" grep -q "<li>layers per stage: " model_plan.html
+refused 'plan --pareto writes text, json, svg or html; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
 refused 'plan takes --pareto or --model; got both' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
 refused 'plan takes --may-recompute with --model only' plan --pp 2 --micro 4 --may-recompute

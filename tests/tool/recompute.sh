@@ -63,6 +63,11 @@ expect "first-whole alone" 2 '' 'pipesched: --first-whole goes with --recompute~
 expect "two places for a recomputation" 2 '' 'pipesched: --place-recompute moves ops that --recompute-inside does not make; .*' \
   "$tool" generate 1f1b --pp 2 --micro 4 --recompute all --place-recompute --recompute-inside
 expect "freeze all" 2 '' 'pipesched: freeze\(\) leaves at least one stage to train; .*' "$tool" generate 1f1b --pp 2 --micro 4 --freeze 0,1
+for bad in '' 0, ,3 0,1/; do
+  expect "tied \"$bad\"" 2 '' 'pipesched: --tied takes whole numbers such as 0,3; got ".*"~' "$tool" lower zbv4.json "--tied=$bad"
+done
+"$tool" generate zbv --pp 4 --micro 8 --forward-only -o evaluation.json
+expect "tied without gradients" 2 '' 'pipesched: --tied 0,3 changes nothing: the step is forward only, without gradients~' "$tool" lower evaluation.json --tied 0,3
 expect "tied to itself" 2 '' 'pipesched: a stage is in at most one group of tied stages, once; got stage 1 again~' "$tool" lower zbv4.json --tied 1,1
 expect "tied with csv" 2 '' 'pipesched: --tied goes with --format json; got --format csv~' "$tool" lower zbv4.json --tied 0,1 --format csv
 expect "a memory of nothing" 2 '' 'pipesched: --memory takes bytes above 0, .*' "$tool" simulate $some --memory 0

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Pages of plans beside all families.
+
+#include <optional>
+#include <pipesched/cost/stage_costs.hpp>
+#include <pipesched/model/model.hpp>
+#include <pipesched/plan/model_problem.hpp>
+#include <pipesched/plan/plan.hpp>
+#include <pipesched/render/html_style.hpp>
+#include <string>
+#include <vector>
+
+namespace tool {
+
+/// The problem of a plan, and all that its page says besides it.
+struct plan_page {
+  const pipesched::plan_problem& problem;
+  const pipesched::stage_costs& given;  ///< not split among stages, for families with other placements
+  std::optional<double> memory_limit{};
+  pipesched::html_style style{};
+};
+
+/// The plan beside all families with default parameters that fit the limit.
+std::string page_of_plan(const plan_page& page, const pipesched::plan_result& plan,
+                         const pipesched::stage_costs& costs);
+
+/// The plan for a model beside all families with the uniform partition that fit.
+std::string page_of_plan(pipesched::html_style style, const pipesched::model& m, const pipesched::model_plan& found);
+
+}  // namespace tool
