@@ -26,6 +26,7 @@
 #include <pipesched/pipesched.hpp>
 #include <pipesched/plan/cell_plan.hpp>
 #include <pipesched/plan/cell_presets.hpp>
+#include <pipesched/plan/detail/words.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/program/launch_order.hpp>
 #include <pipesched/program/lower.hpp>
@@ -182,6 +183,35 @@ void dividing(benchmark::State& state, const family& f, const schedule_params& p
   std::uint64_t evaluations = 0;
   for (auto _ : state) evaluations += divide(m, f, p, {.evaluations = 500}).evaluations;
   state.SetItemsProcessed(static_cast<std::int64_t>(evaluations * ops_of(f.make(p))));
+}
+// One evaluation of plan(), of the words of a family by DeepSeek-V3's costs, not folded; and simulate() of the schedule that these
+// words stand for, W's in its gaps.
+struct word_problem {
+  word_problem(const family& f, const schedule_params& p)
+      : whole(make_verified(f, p)),
+        table(shape_of(whole), costs, pass_pair_set::forward_with_backward(), {}),
+        words(detail::words_of(table, whole, false)) {}
+  static schedule shape_of(schedule s) {
+    s.cells = {};
+    return s;
+  }
+
+  schedule whole;
+  stage_costs costs = deepseek_v3_costs();
+  detail::word_table table;
+  detail::word_rows words;
+};
+void evaluating(benchmark::State& state, const family& f, const schedule_params& p) {
+  const word_problem problem(f, p);
+  detail::word_simulator simulator(problem.table);
+  for (auto _ : state) benchmark::DoNotOptimize(simulator.run(problem.words));
+  count(state, ops_of(problem.whole));
+}
+void evaluating_by_simulate(benchmark::State& state, const family& f, const schedule_params& p) {
+  const word_problem problem(f, p);
+  const schedule s = schedule_of(problem.table, problem.words);
+  for (auto _ : state) benchmark::DoNotOptimize(simulate(s, problem.costs));
+  count(state, ops_of(problem.whole));
 }
 // The insides of cells: 600 of F and B with that many layers like DeepSeek-V3's, each task 0.5 to 1.5 times as long. One item is
 // one cell; `gap` is the largest, in percent.
@@ -354,6 +384,11 @@ void register_all() {
     RegisterBenchmark("in_process/memcpy", copying)->Arg(size);
   }
   RegisterBenchmark("in_process/two_threads", crossing_threads)->UseRealTime();
+  for (const family* f : {&one_f_one_b_family, &zbv_family, &dualpipe_family, &dualpipev_family}) {
+    const schedule_params p{.pp = 8, .micro = 20};
+    RegisterBenchmark(name("evaluate", f->name, p).c_str(), evaluating, *f, p);
+    RegisterBenchmark(name("evaluate_by_simulate", f->name, p).c_str(), evaluating_by_simulate, *f, p);
+  }
   RegisterBenchmark("cell_plan/layers", planning_cells)->Arg(2)->Arg(4)->Unit(benchmark::kMillisecond);
   const schedule_params middle{.pp = 32, .micro = 256};
   for (const family& f : families)

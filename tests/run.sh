@@ -81,10 +81,12 @@ fi
 
 # A browser, MPI and HIP are large: CI installs them; elsewhere they are used if installed.
 [ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev libamdhip64-dev || failed+=("packages for CI")
+[ -z "${CI:-}" ] || need_conan build/conan || failed+=("Conan for CI")
 has libamdhip64-dev || echo "skipped: the compilation for HIP (no libamdhip64-dev)"
 has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)"
 [ -e /dev/nvidia0 ] || echo "skipped: the tests with the label gpu, and tests/run_gpu.sh (no GPU: no /dev/nvidia0)"
+has conan || [ -x build/conan/bin/conan ] || echo "skipped: the test of the Conan package (no conan; with CI=true it is installed from PyPI)"
 has chromium-driver || echo "skipped: the test of the HTML page (no chromium-driver)"
 need "${compilers[@]}" libbenchmark-dev libvalijson-dev || exit 1
 need clang-14 clang-19 clang-tidy-19 libclang-rt-19-dev libc++-19-dev libc++abi-19-dev || failed+=("packages of clang")

@@ -35,6 +35,10 @@ expect "no apt-get" 1 "needed, and not found: what Debian has in its packages cl
 machine 1000 g++ cmake apt-get
 expect "neither root nor sudo" 1 "needed, and not found; ask an administrator to run: apt-get install ninja-build" \
   on_machine need g++ cmake ninja-build
+expect "no python3 for Conan" 1 "needed, and not found; ask an administrator to run: apt-get install python3 python3-venv" \
+  on_machine need_conan "$work/conan"
+machine 1000 conan
+expect "Conan is there" 0 "" on_machine need_conan "$work/conan"
 expect "a folder that can be written to" 0 "" need_writable "$work/build"
 [ -z "$(ls -A "$work/build")" ] || { echo "FAILED: need_writable leaves a file"; failures=$((failures + 1)); }
 expect "a folder that cannot" 1 \

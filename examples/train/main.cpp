@@ -5,6 +5,7 @@
 //   train --schedule dualpipe --pp 4 --check --evaluate    compare with one device, then evaluate on held-out text
 //   train --html last_step.html                            draw the measured timeline of the last step
 //   train --pp 2 --one-thread --fit 20                     costs of layers from measured steps, beside those of each alone
+//   train --schedule plan.json --pp 2                      a schedule of the tool, with the partition that it was planned for
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -17,12 +18,17 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <pipesched/core/recompute.hpp>
+#include <pipesched/core/transform.hpp>
 #include <pipesched/execute/run.hpp>
 #include <pipesched/execute/thread_transport.hpp>
 #include <pipesched/generate/families.hpp>
+#include <pipesched/io/json.hpp>
+#include <pipesched/io/model_json.hpp>
+#include <pipesched/model/costs_of.hpp>
 #include <pipesched/program/lower.hpp>
 #include <pipesched/render/html.hpp>
 #include <pipesched/simulate/fit_costs.hpp>
@@ -47,7 +53,7 @@ using seconds = std::chrono::duration<double>;
 using std::chrono::steady_clock;
 
 struct options {
-  std::string family = "zbv", transport = "threads", html;
+  std::string family = "zbv", transport = "threads", html, fitted;
   std::vector<std::string> predict{};
   std::string data = std::filesystem::exists(PIPESCHED_SOURCE_DIR "/include") ? PIPESCHED_SOURCE_DIR "/include" : ".";
   schedule_params plan{.pp = 4, .micro = 8};
@@ -78,6 +84,24 @@ std::string read_headers(const std::string& folder) {
 
 double mean(std::span<const double> v) {
   return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
+}
+
+/// The schedule to train: of a family, or of a file of the tool's `plan` or `generate`, with its partition if it has one.
+schedule schedule_of(options& o) {
+  if (!o.family.ends_with(".json")) return make_schedule(o.family, o.plan);
+  std::ifstream file(o.family, std::ios::binary);
+  if (!file) throw schedule_error("--schedule " + o.family + ": cannot read the file");
+  const auto document = nlohmann::json::parse(file, nullptr, false);
+  if (document.is_discarded()) throw schedule_error("--schedule " + o.family + ": not JSON");
+  const bool planned = document.is_object() && document.contains("schedule");
+  const auto s = (planned ? document["schedule"] : document).get<schedule>();
+  require_valid(s);
+  if (s.pp() != o.plan.pp || s.micro != o.plan.micro)
+    throw schedule_error(fmt::format("--schedule {} has {} ranks and {} micro-batches; --pp and --micro say {} and {}",
+                                     o.family, s.pp(), s.micro, o.plan.pp, o.plan.micro));
+  if (planned && document.contains("partition") && o.layers.layers.empty())
+    document["partition"].get_to(o.layers.layers);
+  return s;
 }
 
 /// Runs the same steps on one device, as a reference. Returns the loss of each step.
@@ -155,6 +179,18 @@ void fit_layers(const options& o, const std::vector<timeline>& measured, const p
   const model_fit fit = fit_model(times, std::span(&layers, 1), train::layers_of(o.model));
   const auto now = [] { return 1000 * seconds(steady_clock::now().time_since_epoch()).count(); };
   const model alone = train::costs_alone<real>(o.model, o.seed, measured.size(), now);
+  std::vector<double> steps;
+  for (const timeline& t : measured) steps.push_back(measure(t).makespan);
+  std::nth_element(steps.begin(), steps.begin() + std::ssize(steps) / 2, steps.end());
+  const schedule& s = times[0].schedule;
+  fmt::print("step: measured {:.2f} ms, median of {}; simulated with the fitted costs {:.2f} ms\n",
+             steps[steps.size() / 2], steps.size(),
+             measure(simulate(s, costs_of(fit.fitted, layers, s.placement))).makespan);
+  if (!o.fitted.empty()) {
+    std::ofstream file(o.fitted, std::ios::binary);
+    if (!(file << model_document(fit.fitted).dump(2) << '\n').flush())
+      throw schedule_error("--fitted " + o.fitted + ": cannot write the file");
+  }
   fmt::print("costs of layers in ms, fitted to {} steps and measured alone\n", measured.size());
   for (std::size_t i = 0; i < alone.layers.size(); ++i) {
     const layer &got = fit.fitted.layers[i], &expected = alone.layers[i];
@@ -188,11 +224,10 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
   if (data.held_out() < sizes.context + 1)
     throw schedule_error(fmt::format("--data {} has {} characters in *.hpp; a context of {} needs at least {}", o.data,
                                      data.size(), sizes.context, 10 * (sizes.context + 1)));
-  schedule_params forward_only = o.plan;
-  forward_only.forward_only = true;
-  schedule plan = make_schedule(o.family, o.plan);
+  schedule plan = schedule_of(with_text);
+  const partition& layers = with_text.layers;
   if (o.recompute != "none") plan = recompute(plan, {.inside_backward = o.recompute == "inside"});
-  const program programs[] = {lower(plan), lower(make_schedule(o.family, forward_only))};
+  const program programs[] = {lower(plan), lower(keep_forwards(plan))};
   const auto& [training, evaluation] = programs;
   const schedule& s = training.schedule;
   fmt::print("{}: {} ranks, {} stages, {} micro-batches of {} x {} characters; {} layers of width {}\n", s.name.view(),
@@ -216,7 +251,7 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
   std::deque<train::trainer<real>> trainers;
   const std::uint32_t last_rank = s.placement.rank_of_stage(0).back();
   for (std::uint32_t rank = own_rank.value_or(0); rank < (own_rank ? *own_rank + 1 : s.pp()); ++rank) {
-    trainers.emplace_back(programs, rank, train::settings{sizes, &data, o.seed, o.rate, o.layers});
+    trainers.emplace_back(programs, rank, train::settings{sizes, &data, o.seed, o.rate, layers});
     if (own_rank || rank == last_rank) trainers.back().after_step = report;
   }
   const auto run_program = [&](const program& p, std::span<double> losses_of_micro, const run_options& options) {
@@ -254,7 +289,7 @@ void train_model(const options& o, std::optional<std::uint32_t> own_rank, RunSte
   for (std::size_t step = 0; step < o.fit; ++step)
     measured.push_back(scaled(run_program(training, unused, {.record = true}), 1000));
   fit_layers(with_text, measured,
-             o.layers.layers.empty() ? uniform_partition(train::layers_of(sizes), s.stages()) : o.layers);
+             layers.layers.empty() ? uniform_partition(train::layers_of(sizes), s.stages()) : layers);
 }
 
 void require(bool holds, const std::string& otherwise) {
@@ -310,7 +345,8 @@ int main(int argc, char** argv) {
   try {
     options o;
     CLI::App app("Trains a small GPT under a pipeline schedule.", "train");
-    app.add_option("--schedule", o.family, "see: pipesched list")->capture_default_str();
+    app.add_option("--schedule", o.family, "a family, see: pipesched list; or a JSON file of pipesched plan")
+        ->capture_default_str();
     app.add_option("--pp", o.plan.pp, "ranks")->capture_default_str();
     app.add_option("--micro", o.plan.micro, "micro-batches per step")->capture_default_str();
     app.add_option("--chunks", o.plan.chunks, "stages per rank, for interleaved families; default 2");
@@ -337,6 +373,7 @@ int main(int argc, char** argv) {
         ->delimiter(',');
     app.add_option("--fit", o.fit,
                    "fit costs of layers to so many more steps, and print them beside those of each layer alone");
+    app.add_option("--fitted", o.fitted, "with --fit: write the fitted model to this file, for pipesched plan --model");
     app.add_flag("--one-thread", o.one_thread, "run all ranks by turns on one thread, so that none disturbs another");
     app.add_flag("--check", o.check, "also run the same steps on one device and compare the losses");
     app.add_flag("--evaluate", o.evaluate, "print the loss on held-out text at the end");
@@ -359,6 +396,7 @@ int main(int argc, char** argv) {
               fmt::format("--{} must be from 1 to 4096; got {}, nearest {}", name, value, value < 1 ? 1 : 4096));
     require(o.steps >= 1 && o.steps <= 1'000'000,
             fmt::format("--steps must be from 1 to 1000000; got {}, nearest {}", o.steps, o.steps < 1 ? 1 : 1000000));
+    require(o.fitted.empty() || o.fit > 0, "--fitted needs --fit");
     require(o.fit <= 1000, fmt::format("--fit must be at most 1000; got {}, nearest 1000", o.fit));
     require(o.plan.pp <= 256, fmt::format("--pp must be at most 256; got {}, nearest 256", o.plan.pp));
     require(m.width % m.heads == 0,

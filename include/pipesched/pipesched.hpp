@@ -15,7 +15,8 @@
 //   models of layers         model/
 //   plans                    plan/
 //   programs, running them   program/, execute/, device/, mpi/, launch/
-//   pictures                 render/svg.hpp, render/front.hpp, render/html.hpp, render/chrome_trace.hpp
+//   pictures                 render/svg.hpp, render/front.hpp, render/html.hpp, render/html_panel.hpp,
+//                            render/html_style.hpp, render/chrome_trace.hpp, render/plan_page.hpp
 //   JSON, CSV and fmt        io/
 
 #include "pipesched/core/dependencies.hpp"
@@ -33,6 +34,7 @@
 #include "pipesched/cost/presets.hpp"
 #include "pipesched/cost/split_costs.hpp"
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/cost/time_unit.hpp"
 #include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/generate/1f1b.hpp"
 #include "pipesched/generate/chimera.hpp"

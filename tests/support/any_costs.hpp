@@ -47,6 +47,7 @@ class any_costs {
       l.busy = static_cast<link_busy>(below(3));
       if (l.from != l.to && !c.links.find(key_of(l))) c.links.push_back(l);
     }
+    c.time_unit = static_cast<time_unit>(below(4));
     c.transfers_busy = static_cast<link_busy>(below(3));
     for (std::size_t n = below(3); n > 0; --n) c.rank_speeds.push_back(positive({number()})[0]);
     for (std::size_t n = below(3); n > 0; --n) c.micro_batches.push_back(positive({number()})[0]);

@@ -26,7 +26,9 @@ namespace detail {
 
 constexpr char* write_op(char* to, op o) {
   to = write_number(to, std::uint32_t{o.stage});
-  for (const char c : name(o.pass)) *to++ = c;
+  const std::string_view letters = name(o.pass);
+  *to++ = letters.front();
+  if (letters.size() == 2) *to++ = letters.back();
   return write_number(to, o.micro);
 }
 

@@ -220,4 +220,19 @@ constexpr bool same_stages_on_ranks(const placement& a, const placement& b) {
   return true;
 }
 
+namespace detail {
+
+/// The linear, looped or vee placement with the same stages on the same ranks, whatever the kind given; nothing for all others.
+inline std::optional<placement> line_loop_or_vee(const placement& where) {
+  const std::uint32_t ranks = where.ranks(), stages = where.stages();
+  if (ranks == 0 || stages % ranks != 0 || stages / ranks > max_chunks) return std::nullopt;
+  placement loop = stages == ranks ? placement::linear(ranks) : placement::looped(ranks, stages / ranks);
+  if (same_stages_on_ranks(where, loop)) return loop;
+  if (stages != 2 * ranks) return std::nullopt;
+  placement vee = placement::vee(ranks);
+  return same_stages_on_ranks(where, vee) ? std::optional(vee) : std::nullopt;
+}
+
+}  // namespace detail
+
 }  // namespace pipesched

@@ -4,6 +4,7 @@
 // The place of a rank in a program and the message that it waits for, in the words of reports and errors.
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -41,15 +42,20 @@ inline std::string describe(const program& p, std::uint32_t rank, std::size_t at
   return detail::concat({describe(p, rank, at), ", which waits for ", describe(p, awaited)});
 }
 
+/// Calls `f(buffer)` for each buffer with a message that the cell needs.
+template <typename F>
+void for_each_awaited(const std::array<op_slots, 2>& cell, F&& f) {
+  for (const op_slots& s : cell) {
+    if (s.input != no_slot) f(s.input);
+    if (s.output != no_slot) f(s.output);
+  }
+}
 /// Calls `f(buffer)` for the buffers whose messages an action waits for. Before a weight gradient changes, all that the rank
 /// has sent must have gone.
 template <typename F>
 void for_each_awaited(const program& p, std::uint32_t rank, const action& a, F&& f) {
   if (a.kind == action_kind::compute) {
-    for (const op_slots& s : p.slots[rank][a.index]) {
-      if (s.input != no_slot) f(s.input);
-      if (s.output != no_slot) f(s.output);
-    }
+    for_each_awaited(p.slots[rank][a.index], f);
   } else if (a.kind == action_kind::accumulate) {
     for (std::uint32_t n = p.pools[rank].owned_buffers(); n < p.pools[rank].buffers(); ++n) f(n);
     if (a.buffer != no_slot) f(a.buffer);

@@ -108,6 +108,15 @@ memory_report fits(const schedule& s, const Costs& costs, std::span<const double
   return fits(lower(s, options), costs, memory);
 }
 
+/// Bytes that each rank has for activations and running ops beside its weights and buffers; empty if no rank has a limit.
+inline std::vector<double> room_of(const memory_report& r) {
+  std::vector<double> room;
+  for (const rank_memory& of : r.ranks) room.push_back(std::max(0.0, of.limit - of.weights - of.buffers));
+  const double all = std::numeric_limits<double>::infinity();
+  if (std::all_of(room.begin(), room.end(), [&](double bytes) { return bytes == all; })) room.clear();
+  return room;
+}
+
 /// One line: "rank 2 has 80 bytes: 3F4, its cell 7, needs 12 more (weights 60, activations 25, buffers 7)", for the first rank
 /// that does not fit; empty if all do.
 inline std::string to_string(const memory_report& r, const schedule& s) {
