@@ -28,8 +28,10 @@ inline constexpr family looped_bfs_family{
           for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
             repeat(sink, p.micro, stage_ops(chunk * p.pp + rank, chunk).F(0));
           if (p.forward_only) return;
-          for (std::int64_t chunk = chunks - 1; chunk >= 0; --chunk)
-            for (std::int64_t k = p.micro - 1; k >= 0; --k) sink(stage_ops(chunk * p.pp + rank, chunk).B(k));
+          for (std::int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
+            const stage_ops stage(chunk * p.pp + rank, chunk);
+            for (std::int64_t k = p.micro - 1; k >= 0; --k) sink(stage.B(k));
+          }
         },
     .peak = [](const family_params& p, std::int64_t) { return activation_peak{p.micro * chunks_of(p)}; }};
 
