@@ -82,18 +82,17 @@ void require_trainer(const program& p, std::uint32_t rank) {
 
 template <typename Trainer>
 void run_op(Trainer& trainer, const task& t) {
+  pass p = t.what.pass;
   if constexpr (trainer_has::recompute<Trainer>)
-    if (recomputes(t.what.pass)) trainer.recompute(t);
-  switch (t.what.pass) {
+    if (recomputes(p)) trainer.recompute(t), p = without_recompute(p);
+  switch (p) {  // four cases become comparisons, which are predicted better than a jump by a table
     case pass::forward:
       if constexpr (trainer_has::forward<Trainer>) trainer.forward(t);
       return;
     case pass::backward:
-    case pass::recompute_backward:
       if constexpr (trainer_has::backward<Trainer>) trainer.backward(t);
       return;
     case pass::backward_input:
-    case pass::recompute_backward_input:
       if constexpr (trainer_has::backward_input<Trainer>) trainer.backward_input(t);
       return;
     case pass::backward_weight:
