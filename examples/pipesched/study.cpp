@@ -238,17 +238,88 @@ std::vector<bool> used_prices(const schedule& s, const std::vector<cell>& kinds,
   return used;
 }
 
+// An entry of a layer that not every schedule has a use for; nullptr if the layer does not give it.
+struct entry_of_layer {
+  std::string_view name;
+  double* (*given)(layer&);
+};
+template <auto Member>
+double* given_time(layer& l) {
+  return l.*Member ? &*(l.*Member) : nullptr;
+}
+template <auto Member>
+double* given_bytes(layer& l) {
+  return l.*Member > 0 ? &(l.*Member) : nullptr;
+}
+template <auto Member>
+double* given_transient(layer& l) {
+  if constexpr (requires { (l.transient.*Member).has_value(); })
+    return l.transient.*Member ? &*(l.transient.*Member) : nullptr;
+  else
+    return l.transient.*Member > 0 ? &(l.transient.*Member) : nullptr;
+}
+constexpr entry_of_layer entries_of_layers[] = {{"backward_input", given_time<&layer::backward_input>},
+                                                {"backward_weight", given_time<&layer::backward_weight>},
+                                                {"backward", given_time<&layer::backward>},
+                                                {"recompute", given_time<&layer::recompute>},
+                                                {"kept_input", given_bytes<&layer::kept_input>},
+                                                {"context", given_time<&layer::context>},
+                                                {"transient.B", given_transient<&transient_bytes::backward>},
+                                                {"transient.I", given_transient<&transient_bytes::backward_input>},
+                                                {"transient.W", given_transient<&transient_bytes::backward_weight>},
+                                                {"transient.R", given_transient<&transient_bytes::recompute>},
+                                                {"message", given_bytes<&layer::message>}};
+
+// An entry has a use if the costs say something else about the schedule where it is more, or less.
+std::vector<std::string> unused_entries_of_layers(const schedule& s, const std::vector<cell>& kinds, const model& m,
+                                                  const partition& p) {
+  const auto readings_of = [&](const model& of) { return readings(s, kinds, costs_of(of, p, s.placement)); };
+  const std::vector<double> now = readings_of(m);
+  std::vector<std::string> names;
+  for (const entry_of_layer& entry : entries_of_layers) {
+    bool any = false;
+    const auto matters = [&](auto&& change) {
+      model other = m;
+      for (layer& l : other.layers)
+        if (double* const value = entry.given(l)) *value = change(*value), any = true;
+      try {
+        return any && readings_of(other) != now;
+      } catch (const model_error&) {  // a number that other entries do not allow
+        return entry.name.starts_with("backward");
+      }
+    };
+    if (!matters([](double x) { return x / 2; }) && !matters([](double x) { return 2 * x + 1; }) && any)
+      names.emplace_back(entry.name);
+  }
+  return names;
+}
+
 }  // namespace
+
+// A search looks at backwards whole and in halves, and at all cells that it may use, whether its result has them or not.
+std::vector<std::string> unused_by_plan(const plan_use& use, const model& m, const partition& p) {
+  std::vector<std::string> names = unused_entries(use.found, m, p);
+  std::erase_if(names, [&](const std::string& name) {
+    return name.find("pairs") != name.npos ||
+           (use.may_recompute && (name == "recompute" || name == "kept_input" || name == "transient.R")) ||
+           (!use.found.forward_only && (name.starts_with("backward") || name == "context" || name == "transient.B" ||
+                                        name == "transient.I" || name == "transient.W"));
+  });
+  std::vector<bool> used;
+  for (const layer_pair& price : m.pairs) {
+    const pass a = price.passes.first, b = price.passes.second;
+    const pass_pair plain{without_recompute(a), without_recompute(b)};
+    const bool runs = !use.found.forward_only || (a == pass::forward && b == pass::forward);
+    used.push_back(runs && use.pairs.contains(plain) && (use.may_recompute || plain == price.passes));
+  }
+  add_unused(names, "pairs", used);
+  if (m.allowed_pairs && use.pairs_are_given) names.emplace_back("allowed_pairs");
+  return names;
+}
 
 std::vector<std::string> unused_entries(const schedule& s, const model& m, const partition& p) {
   const std::vector<cell> kinds = kinds_of_cells(s);
-  std::vector<std::string> names;
-  const auto any_layer = [&](auto&& has) { return std::any_of(m.layers.begin(), m.layers.end(), has); };
-  if (!detail::recomputed_ops(s).any()) {
-    if (any_layer([](const layer& l) { return l.recompute.has_value(); })) names.emplace_back("recompute");
-    if (any_layer([](const layer& l) { return l.kept_input > 0; })) names.emplace_back("kept_input");
-    if (any_layer([](const layer& l) { return l.transient.recompute.has_value(); })) names.emplace_back("transient.R");
-  }
+  std::vector<std::string> names = unused_entries_of_layers(s, kinds, m, p);
   add_unused(names, "pairs", used_prices(s, kinds, m, p));
   if (m.allowed_pairs) names.emplace_back("allowed_pairs");
   auto routes = routes_of(s, kinds);
