@@ -199,7 +199,11 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
                  .given = given,
                  .memory_limit = limits.memory.activations,
                  .style = page_style_of(args, given.time_unit)};
-  const std::string convention = describe_split(given, problem.placement) + unit_after("; times in ", given.time_unit);
+  std::string convention = describe_split(given, problem.placement) + unit_after("; times in ", given.time_unit);
+  const std::string note = note_on_unused(unused_by_plan(
+      {.found = front.back().plan.schedule, .pairs = *limits.pairs, .pairs_are_given = args.has("--pairs")}, given));
+  if (!note.empty()) convention += "; " + note;
+  if (!note.empty() && (to.format == "csv" || to.format == "svg" || to.format == "json")) add_note("costs " + note);
   page.style.notes = {note_on_costs(given, page.style.unit, convention)};
   return write_plans(to, problem, front, is_front, costs, convention, page);
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/dependencies.hpp>
 #include <pipesched/core/notation.hpp>
@@ -296,24 +297,47 @@ std::vector<std::string> unused_entries_of_layers(const schedule& s, const std::
 
 }  // namespace
 
+namespace {
+
 // A search looks at backwards whole and in halves, and at all cells that it may use, whether its result has them or not.
+void keep_unused_by_plan(std::vector<std::string>& names, const plan_use& use) {
+  std::erase_if(names, [&](std::string_view name) {
+    const auto is_of = [&](std::initializer_list<std::string_view> starts) {
+      return std::any_of(starts.begin(), starts.end(), [&](std::string_view start) { return name.starts_with(start); });
+    };
+    if (name.find("pairs") != name.npos) return true;  // may_use() knows more of them
+    if (is_of({"recompute", "kept_input", "transient.R"})) return use.may_recompute;
+    return !use.found.forward_only &&
+           is_of({"backward", "context", "transient.B", "transient.I", "transient.W", "overlap", "communication.",
+                  "release.", "memory.freed", "memory.context"});
+  });
+}
+bool may_use(const plan_use& use, pass_pair passes) {
+  const pass_pair plain{without_recompute(passes.first), without_recompute(passes.second)};
+  const bool of_forwards = passes.first == pass::forward && passes.second == pass::forward;
+  return use.pairs.contains(plain) && (!use.found.forward_only || of_forwards) &&
+         (use.may_recompute || plain == passes);
+}
+template <typename Prices>
+void add_unused_pairs(std::vector<std::string>& names, const plan_use& use, const Prices& prices, bool are_allowed) {
+  std::vector<bool> used;
+  for (const auto& price : prices) used.push_back(may_use(use, price.passes));
+  add_unused(names, "pairs", used);
+  if (are_allowed && use.pairs_are_given) names.emplace_back("allowed_pairs");
+}
+
+}  // namespace
+
 std::vector<std::string> unused_by_plan(const plan_use& use, const model& m, const partition& p) {
   std::vector<std::string> names = unused_entries(use.found, m, p);
-  std::erase_if(names, [&](const std::string& name) {
-    return name.find("pairs") != name.npos ||
-           (use.may_recompute && (name == "recompute" || name == "kept_input" || name == "transient.R")) ||
-           (!use.found.forward_only && (name.starts_with("backward") || name == "context" || name == "transient.B" ||
-                                        name == "transient.I" || name == "transient.W"));
-  });
-  std::vector<bool> used;
-  for (const layer_pair& price : m.pairs) {
-    const pass a = price.passes.first, b = price.passes.second;
-    const pass_pair plain{without_recompute(a), without_recompute(b)};
-    const bool runs = !use.found.forward_only || (a == pass::forward && b == pass::forward);
-    used.push_back(runs && use.pairs.contains(plain) && (use.may_recompute || plain == price.passes));
-  }
-  add_unused(names, "pairs", used);
-  if (m.allowed_pairs && use.pairs_are_given) names.emplace_back("allowed_pairs");
+  keep_unused_by_plan(names, use);
+  add_unused_pairs(names, use, m.pairs, m.allowed_pairs.has_value());
+  return names;
+}
+std::vector<std::string> unused_by_plan(const plan_use& use, const stage_costs& given) {
+  std::vector<std::string> names = unused_costs(use.found, given);
+  keep_unused_by_plan(names, use);
+  add_unused_pairs(names, use, given.pairs, given.allowed_pairs.has_value());
   return names;
 }
 

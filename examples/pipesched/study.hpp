@@ -61,15 +61,16 @@ std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesc
 std::vector<std::string> unused_entries(const pipesched::schedule& s, const pipesched::model& m,
                                         const pipesched::partition& p);
 
-/// What a search has looked at.
+/// A search: its result, and what it has looked at.
 struct plan_use {
   const pipesched::schedule& found;
   pipesched::pass_pair_set pairs;  ///< that may share a cell
   bool pairs_are_given = false;    ///< by an option
   bool may_recompute = false;
 };
-/// The entries of a model that a search has no use for.
+/// The entries of a model, or of costs, that a search has no use for.
 std::vector<std::string> unused_by_plan(const plan_use& use, const pipesched::model& m, const pipesched::partition& p);
+std::vector<std::string> unused_by_plan(const plan_use& use, const pipesched::stage_costs& given);
 
 /// "not used here: overlapped and transfer", or an empty text.
 std::string note_on_unused(const std::vector<std::string>& names);
