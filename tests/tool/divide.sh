@@ -107,6 +107,10 @@ expect "compare a partition without a model" 2 '' 'pipesched: --partition goes w
 expect "compare with costs and a memory" 0 '.*~left out: gpipe: does not fit: rank 0 has 110 bytes: .*' '' \
   "$tool" compare --pp 2 --micro 4 --costs kept10.json --memory 110 --families 1f1b,gpipe
 
+echo '{"layers": [{"count": 3, "forward": 0, "backward": 0}]}' >no_time.json
+expect "divide layers that take no time" 0 '.*~makespan 0, uniform 0: no time in both~at least 0 for any partition, gap 0.0 %; at least 0 for this one, gap 0.0 %~.*~    0        3            0   0.0 % .*' '' \
+  "$tool" divide --family 1f1b --pp 1 --micro 2 --model no_time.json
+
 # Options and entries without an effect are refused, or named.
 for command in "divide --family 1f1b" "simulate --family 1f1b" "compare --families 1f1b" plan; do
   expect "$command: memory without bytes" 2 '' 'pipesched: --memory limits bytes, and the layers of "gemma_h1536_s4096_v256k" take none; expected kept, weights or others of them~' \
