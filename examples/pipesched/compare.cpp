@@ -456,7 +456,9 @@ int compare(const arguments& args) {
   };
   if (!all.rows.empty() || (for_memory && to.file == "-" && to.format != "html")) write_output(to.file, text());
   if (!all.rows.empty()) return 0;
-  if (all.omitted.size() == 1) throw schedule_error(all.omitted[0].reason);
+  if (std::all_of(all.omitted.begin(), all.omitted.end(),
+                  [&](const omission& o) { return o.reason == all.omitted[0].reason; }))
+    throw schedule_error(all.omitted[0].reason);
   throw schedule_error(
       fmt::format("no family can be compared: {} (and {} more)", all.omitted[0].reason, all.omitted.size() - 1));
 }

@@ -14,6 +14,7 @@
 #include <pipesched/model/presets.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/program/fits.hpp>
+#include <pipesched/simulate/lower_bound.hpp>
 #include <pipesched/simulate/metrics.hpp>
 #include <pipesched/simulate/simulate.hpp>
 #include <pipesched/support/concat.hpp>
@@ -38,7 +39,13 @@ namespace {
 using pipesched::detail::count_text;
 
 std::string gap_text(double makespan, double bound) {
-  return bound > 0 ? fmt::format("{:.1f} %", 100 * (makespan / bound - 1)) : "infinite";
+  const double gap = lower_bound_result{.makespan = bound}.gap(makespan);
+  return std::isfinite(gap) ? fmt::format("{:.1f} %", 100 * gap) : "infinite";
+}
+std::string speedup_text(double before, double after) {
+  return after > 0     ? fmt::format("{:.3f} times as fast", before / after)
+         : before == 0 ? "no time in both"
+                       : "no time any more";
 }
 
 std::string text_of(const model& m, const family& f, const division& d, const metrics& measured,
@@ -51,8 +58,8 @@ std::string text_of(const model& m, const family& f, const division& d, const me
   text += describe_partition(d.partition, m, s.placement);
   if (!unused.empty()) text += unused + '\n';
   text += d.uniform_fits
-              ? fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {:.3f} times as fast\n", d.makespan, unit,
-                            d.uniform_makespan, unit, d.uniform_makespan / d.makespan)
+              ? fmt::format("makespan {:.10g}{}, uniform {:.10g}{}: {}\n", d.makespan, unit, d.uniform_makespan, unit,
+                            speedup_text(d.uniform_makespan, d.makespan))
               : fmt::format(
                     "makespan {:.10g}{}; the uniform partition does not fit the memory of the ranks, and would "
                     "take {:.10g}{}\n",
@@ -70,7 +77,8 @@ std::string text_of(const model& m, const family& f, const division& d, const me
     for (const std::uint16_t stage : s.placement.stages_of(rank)) layers += d.partition.layers[stage];
     const rank_memory& of = memory.ranks[rank];
     text += fmt::format("{:>5} {:>8} {:>12.6g} {:>5.1f} % {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", rank, layers,
-                        r.busy, 100 * (1 - r.busy / d.makespan), of.weights, of.activations, of.buffers, of.total());
+                        r.busy, d.makespan > 0 ? 100 * (1 - r.busy / d.makespan) : 0, of.weights, of.activations,
+                        of.buffers, of.total());
   }
   return text;
 }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -47,18 +48,20 @@ schedule frozen(const schedule& s, const std::string& stages) {
 }
 
 pipesched::recompute_choice choice_of(const arguments& args, const std::string& which) {
+  const auto refuse = [&] {
+    throw schedule_error(fmt::format("--recompute takes all, stages such as 0,3, or 2/4; got {}", in_quotes(which)));
+  };
   pipesched::recompute_choice choice{.inside_backward = args.has("--recompute-inside")};
   choice.first_whole = args.whole_number("--first-whole").value_or(0);
   if (const std::size_t slash = which.find('/'); slash != which.npos) {
-    const auto part = numbers_of_text("--recompute", std::string_view(which).substr(0, slash));
-    const auto whole = numbers_of_text("--recompute", std::string_view(which).substr(slash + 1));
-    if (part.size() != 1 || whole.size() != 1)
-      throw schedule_error(fmt::format("--recompute takes all, stages such as 0,3, or 2/4; got {}", in_quotes(which)));
-    choice.count = part[0], choice.of_every = whole[0];
+    const auto part = whole_numbers(which.substr(0, slash)), whole = whole_numbers(which.substr(slash + 1));
+    if (!part || !whole || part->size() != 1 || whole->size() != 1) refuse();
+    choice.count = (*part)[0], choice.of_every = (*whole)[0];
     if (choice.count == 0 && choice.of_every > 0)
       throw schedule_error(
           fmt::format("--recompute takes 1 to {0} of every {0} micro-batches; got 0, nearest 1/{0}", choice.of_every));
   } else if (which != "all") {
+    if (!whole_numbers(which)) refuse();
     choice.stages = stages_of_text("--recompute", which);
   }
   return choice;
@@ -211,7 +214,9 @@ const option memory_option{"--memory", "X", "bytes of each rank: 80e9, 80GB or 7
 pipesched::partition partition_of_text(const std::string& text, const pipesched::model& m,
                                        const pipesched::placement& where) {
   if (text == "uniform") return pipesched::uniform_partition(m, where.stages());
-  if (text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
+  const bool is_word = std::isalpha(static_cast<unsigned char>(text.empty() ? '1' : text[0])) != 0 &&
+                       std::string_view("EtmL").find(text[0]) == std::string_view::npos;
+  if (!is_word && text.find_first_of("EtmL|") != text.npos) return pipesched::parse_layout(text, m, where);
   const auto layers = whole_numbers(text);
   if (!layers || std::any_of(layers->begin(), layers->end(),
                              [](std::int64_t n) { return n < 0 || n > std::numeric_limits<std::uint32_t>::max(); }))

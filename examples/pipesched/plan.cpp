@@ -199,7 +199,11 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
                  .given = given,
                  .memory_limit = limits.memory.activations,
                  .style = page_style_of(args, given.time_unit)};
-  const std::string convention = describe_split(given, problem.placement) + unit_after("; times in ", given.time_unit);
+  std::string convention = describe_split(given, problem.placement) + unit_after("; times in ", given.time_unit);
+  const std::string note = note_on_unused(unused_by_plan(
+      {.found = front.back().plan.schedule, .pairs = *limits.pairs, .pairs_are_given = args.has("--pairs")}, given));
+  if (!note.empty()) convention += "; " + note;
+  if (!note.empty() && (to.format == "csv" || to.format == "svg" || to.format == "json")) add_note("costs " + note);
   page.style.notes = {note_on_costs(given, page.style.unit, convention)};
   return write_plans(to, problem, front, is_front, costs, convention, page);
 }
@@ -219,16 +223,26 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
                                                          .may_recompute = args.has("--may-recompute")},
                                            limits);
   const schedule& s = found.plan.schedule;
+  const std::vector<std::string> unused = unused_by_plan({.found = s,
+                                                          .pairs = *limits.pairs,
+                                                          .pairs_are_given = args.has("--pairs"),
+                                                          .may_recompute = args.has("--may-recompute")},
+                                                         m, found.partition);
+  const std::string note = note_on_unused(unused);
+  if (!note.empty() && (to.format == "csv" || to.format == "svg")) add_note(note);
   if (to.format == "csv") {
     write_csv(to.file, s);
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(s, found.costs, verified)));
   } else if (to.format == "html") {
-    write_output(to.file, page_of_plan(page_style_of(args, m.time_unit), m, found));
+    write_output(to.file, page_of_plan(page_style_of(args, m.time_unit), m, found, note));
   } else if (to.format == "json") {
-    write_output(to.file, tool::json_of(m, found).dump(2) + "\n");
+    nlohmann::ordered_json j = tool::json_of(m, found);
+    if (!unused.empty()) j["not_used"] = unused;
+    write_output(to.file, j.dump(2) + "\n");
   } else {
-    const std::string layers = fmt::format("{} layers{}", layer_count(m), unit_after("; times in ", m.time_unit));
+    const std::string layers = fmt::format("{} layers{}{}{}", layer_count(m), unit_after("; times in ", m.time_unit),
+                                           note.empty() ? "" : "; ", note);
     write_output(to.file, headline(problem.placement, problem.micro, problem.forward_only, layers) +
                               tool::text_of(m, found) + render_text(simulate(s, found.costs, verified), style_of(to)));
   }

@@ -76,10 +76,11 @@ std::string page_of_plan(const plan_page& page, const plan_result& plan, const s
   return pipesched::page_of_plan(plan, costs, std::move(beside), style);
 }
 
-std::string page_of_plan(html_style style, const model& m, const model_plan& found) {
+std::string page_of_plan(html_style style, const model& m, const model_plan& found, const std::string& note) {
   std::vector<html_panel> beside;
   style.notes = {fmt::format("{} layers, planned {} per stage; families with the uniform partition", layer_count(m),
                              to_string(found.partition))};
+  if (!note.empty()) style.notes.push_back(note);
   for (std::string& line : lines_of(text_of(m, found)))
     if (!line.empty()) style.notes.push_back(std::move(line));
   add_uniform_families(m, found.plan.schedule, beside, style.notes);

@@ -27,6 +27,8 @@ std::string page_of_plan(const plan_page& page, const pipesched::plan_result& pl
                          const pipesched::stage_costs& costs);
 
 /// The plan for a model beside all families with the uniform partition that fit.
-std::string page_of_plan(pipesched::html_style style, const pipesched::model& m, const pipesched::model_plan& found);
+/// @param note  on entries of the model that are not used; may be empty
+std::string page_of_plan(pipesched::html_style style, const pipesched::model& m, const pipesched::model_plan& found,
+                         const std::string& note);
 
 }  // namespace tool

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <pipesched/core/dependencies.hpp>
 #include <pipesched/core/notation.hpp>
@@ -238,17 +239,111 @@ std::vector<bool> used_prices(const schedule& s, const std::vector<cell>& kinds,
   return used;
 }
 
+// An entry of a layer that not every schedule has a use for; nullptr if the layer does not give it.
+struct entry_of_layer {
+  std::string_view name;
+  double* (*given)(layer&);
+};
+template <auto Member>
+double* given_time(layer& l) {
+  return l.*Member ? &*(l.*Member) : nullptr;
+}
+template <auto Member>
+double* given_bytes(layer& l) {
+  return l.*Member > 0 ? &(l.*Member) : nullptr;
+}
+template <auto Member>
+double* given_transient(layer& l) {
+  if constexpr (requires { (l.transient.*Member).has_value(); })
+    return l.transient.*Member ? &*(l.transient.*Member) : nullptr;
+  else
+    return l.transient.*Member > 0 ? &(l.transient.*Member) : nullptr;
+}
+constexpr entry_of_layer entries_of_layers[] = {{"backward_input", given_time<&layer::backward_input>},
+                                                {"backward_weight", given_time<&layer::backward_weight>},
+                                                {"backward", given_time<&layer::backward>},
+                                                {"recompute", given_time<&layer::recompute>},
+                                                {"kept_input", given_bytes<&layer::kept_input>},
+                                                {"context", given_time<&layer::context>},
+                                                {"transient.B", given_transient<&transient_bytes::backward>},
+                                                {"transient.I", given_transient<&transient_bytes::backward_input>},
+                                                {"transient.W", given_transient<&transient_bytes::backward_weight>},
+                                                {"transient.R", given_transient<&transient_bytes::recompute>},
+                                                {"message", given_bytes<&layer::message>}};
+
+// An entry has a use if the costs say something else about the schedule where it is more, or less.
+std::vector<std::string> unused_entries_of_layers(const schedule& s, const std::vector<cell>& kinds, const model& m,
+                                                  const partition& p) {
+  const auto readings_of = [&](const model& of) { return readings(s, kinds, costs_of(of, p, s.placement)); };
+  const std::vector<double> now = readings_of(m);
+  std::vector<std::string> names;
+  for (const entry_of_layer& entry : entries_of_layers) {
+    bool any = false;
+    const auto matters = [&](auto&& change) {
+      model other = m;
+      for (layer& l : other.layers)
+        if (double* const value = entry.given(l)) *value = change(*value), any = true;
+      try {
+        return any && readings_of(other) != now;
+      } catch (const model_error&) {  // a number that other entries do not allow
+        return entry.name.starts_with("backward");
+      }
+    };
+    if (!matters([](double x) { return x / 2; }) && !matters([](double x) { return 2 * x + 1; }) && any)
+      names.emplace_back(entry.name);
+  }
+  return names;
+}
+
 }  // namespace
+
+namespace {
+
+// A search looks at backwards whole and in halves, and at all cells that it may use, whether its result has them or not.
+void keep_unused_by_plan(std::vector<std::string>& names, const plan_use& use) {
+  std::erase_if(names, [&](std::string_view name) {
+    const auto is_of = [&](std::initializer_list<std::string_view> starts) {
+      return std::any_of(starts.begin(), starts.end(), [&](std::string_view start) { return name.starts_with(start); });
+    };
+    if (name.find("pairs") != name.npos) return true;  // may_use() knows more of them
+    if (is_of({"recompute", "kept_input", "transient.R"})) return use.may_recompute;
+    return !use.found.forward_only &&
+           is_of({"backward", "context", "transient.B", "transient.I", "transient.W", "overlap", "communication.",
+                  "release.", "memory.freed", "memory.context"});
+  });
+}
+bool may_use(const plan_use& use, pass_pair passes) {
+  const pass_pair plain{without_recompute(passes.first), without_recompute(passes.second)};
+  const bool of_forwards = passes.first == pass::forward && passes.second == pass::forward;
+  return use.pairs.contains(plain) && (!use.found.forward_only || of_forwards) &&
+         (use.may_recompute || plain == passes);
+}
+template <typename Prices>
+void add_unused_pairs(std::vector<std::string>& names, const plan_use& use, const Prices& prices, bool are_allowed) {
+  std::vector<bool> used;
+  for (const auto& price : prices) used.push_back(may_use(use, price.passes));
+  add_unused(names, "pairs", used);
+  if (are_allowed && use.pairs_are_given) names.emplace_back("allowed_pairs");
+}
+
+}  // namespace
+
+std::vector<std::string> unused_by_plan(const plan_use& use, const model& m, const partition& p) {
+  std::vector<std::string> names = unused_entries(use.found, m, p);
+  keep_unused_by_plan(names, use);
+  add_unused_pairs(names, use, m.pairs, m.allowed_pairs.has_value());
+  return names;
+}
+std::vector<std::string> unused_by_plan(const plan_use& use, const stage_costs& given) {
+  std::vector<std::string> names = unused_costs(use.found, given);
+  keep_unused_by_plan(names, use);
+  add_unused_pairs(names, use, given.pairs, given.allowed_pairs.has_value());
+  return names;
+}
 
 std::vector<std::string> unused_entries(const schedule& s, const model& m, const partition& p) {
   const std::vector<cell> kinds = kinds_of_cells(s);
-  std::vector<std::string> names;
-  const auto any_layer = [&](auto&& has) { return std::any_of(m.layers.begin(), m.layers.end(), has); };
-  if (!detail::recomputed_ops(s).any()) {
-    if (any_layer([](const layer& l) { return l.recompute.has_value(); })) names.emplace_back("recompute");
-    if (any_layer([](const layer& l) { return l.kept_input > 0; })) names.emplace_back("kept_input");
-    if (any_layer([](const layer& l) { return l.transient.recompute.has_value(); })) names.emplace_back("transient.R");
-  }
+  std::vector<std::string> names = unused_entries_of_layers(s, kinds, m, p);
   add_unused(names, "pairs", used_prices(s, kinds, m, p));
   if (m.allowed_pairs) names.emplace_back("allowed_pairs");
   auto routes = routes_of(s, kinds);

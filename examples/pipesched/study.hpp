@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <pipesched/core/schedule.hpp>
+#include <pipesched/cost/pass_pairs.hpp>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/generate/closed_form.hpp>
 #include <pipesched/model/model.hpp>
@@ -59,6 +60,17 @@ std::vector<std::string> unused_costs(const pipesched::schedule& s, const pipesc
 /// The same for the entries of a model, with the layers of the stages.
 std::vector<std::string> unused_entries(const pipesched::schedule& s, const pipesched::model& m,
                                         const pipesched::partition& p);
+
+/// A search: its result, and what it has looked at.
+struct plan_use {
+  const pipesched::schedule& found;
+  pipesched::pass_pair_set pairs;  ///< that may share a cell
+  bool pairs_are_given = false;    ///< by an option
+  bool may_recompute = false;
+};
+/// The entries of a model, or of costs, that a search has no use for.
+std::vector<std::string> unused_by_plan(const plan_use& use, const pipesched::model& m, const pipesched::partition& p);
+std::vector<std::string> unused_by_plan(const plan_use& use, const pipesched::stage_costs& given);
 
 /// "not used here: overlapped and transfer", or an empty text.
 std::string note_on_unused(const std::vector<std::string>& names);

@@ -162,6 +162,10 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
       {"{\"pairs\": [{\"ops\": \"FF\", \"tme\": 1}]}",
        "costs: unknown entry \"pairs[0].tme\"; did you mean \"pairs[0].time\"? (line 1, column 33)"},
       {"{\"allowed_pairs\": \"FB\"}", "costs: allowed_pairs is not an array; expected one such as [\"FB\", \"FI\"] "},
+      {"{\"allowed_pairs\": [\"FB\", \"BF\"]}",
+       "costs: allowed_pairs[1] is BF again, in either order; expected each pair once "},
+      {"{\"micro_batches\": []}", "costs: micro_batches is empty; expected one number each "},
+      {"{\"rank_speeds\": []}", "costs: rank_speeds is empty; expected one number each "},
       {"{\"allowed_pairs\": [\"FB\", \"fb\"]}", "costs: allowed_pairs[1] is not a pair; "},
   };
   for (const auto& one : cases) {

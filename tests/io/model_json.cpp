@@ -91,6 +91,16 @@ TEST_CASE("model json: faults are named with their entry and place") {
         "model: allowed_pairs[0] is not a pair; expected two of F, B, I, W, R, (RB), (RI), such as \"FB\" (line 1, "
         "column "
         "39)");
+  CHECK(refusal_of_model(R"({"layers": [{}], "allowed_pairs": ["FI", "FB", "IF"]})") ==
+        "model: allowed_pairs[2] is IF again, in either order; expected each pair once (line 1, column 51)");
+  CHECK(refusal_of_model(R"({"layers": [{}], "ranks": []})") ==
+        "model: ranks is empty; expected one entry for all ranks, or one per rank (line 1, column 27)");
+  CHECK(refusal_of_model(R"({"layers": [{}], "micro_batches": []})") ==
+        "model: micro_batches is empty; expected one number per micro-batch (line 1, column 35)");
+  CHECK(
+      refusal_of_model(R"({"layers": [{"count": 2}, {"count": 3, "kept": 1e308}]})") ==
+      "model: layers[1].kept makes the sum over all layers more than a double holds, 1.79769e+308; expected numbers in "
+      "a larger unit (line 1, column 52)");
   CHECK(refusal_of_model(R"({"format": "pipesched", "layers": [{}]})") ==
         "model: format is not \"pipesched.model\" (line 1, column 22)");
   CHECK(refusal_of_model(R"({"version": 2, "layers": [{}]})") ==

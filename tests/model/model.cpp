@@ -61,6 +61,20 @@ TEST_CASE("model: what makes no sense is refused, with its place") {
         "model: layers[1].count makes more than 1048576 layers; expected at most as many");
   CHECK(refused([](model& m) { m.layers[2].kind = ""; }) ==
         "model: layers[2].kind is empty; expected a name, such as \"moe\"");
+  CHECK(refused([](model& m) { m.layers[2].kind = "a\nb"; }) ==
+        "model: layers[2].kind has a control character; expected a name of one line, such as \"moe\"");
+  const std::string too_large =
+      " makes the sum over all layers more than a double holds, 1.79769e+308; expected numbers in a larger unit";
+  CHECK(refused([](model& m) { m.layers[1].forward = 1e308; }) == "model: layers[1].forward" + too_large);
+  CHECK(refused([](model& m) { m.layers[1].kept = m.layers[2].kept = 5e307; }) == "model: layers[2].kept" + too_large);
+  CHECK(refused([](model& m) { m.layers[0].backward_input = m.layers[0].backward_weight = 1e308; }) ==
+        "model: layers[0].backward_input" + too_large);
+  CHECK(refused([](model& m) { m.layers[0].recompute = 1.7e308; }) == "");
+  CHECK(refused([](model& m) {
+          m.layers[0].message = 1e308, m.links = {{}, {.from = 0, .to = 1, .bandwidth = 1e-5}};
+        }) ==
+        "model: links[1].bandwidth is 1e-05, over which a message of 1e+308 bytes lasts longer than a double holds; "
+        "expected more, or times in a larger unit");
   CHECK(refused([](model& m) { m.layers[0].forward = -1; }) ==
         "model: layers[0].forward is negative; expected a finite number that is not negative, nearest 0");
   CHECK(refused([](model& m) { m.layers[0].transient.recompute = std::numeric_limits<double>::infinity(); }) ==
@@ -152,6 +166,22 @@ TEST_CASE("costs_of: layers are paired in the order in which they run, those lef
   CHECK(c.may_overlap().contains({pass::forward, pass::forward}));
   m.allowed_pairs = pass_pair_set{{pass::forward, pass::backward}};
   CHECK(!costs_of(m, {{2, 3}}, placement::vee(1)).may_overlap().contains({pass::forward, pass::forward}));
+}
+
+TEST_CASE("costs_of: a price of a pair that recomputes inside leaves the prices of the other pairs as they are") {
+  model m;
+  for (const char* kind : {"b", "b", "a", "b"})
+    m.layers.push_back({.kind = kind, .forward = 4, .backward = 6, .recompute = 1});
+  for (const char* x : {"a", "b"})
+    for (const char* y : {"a", "b"}) m.pairs.push_back({{x, y}, {pass::forward, pass::backward}, 7});
+  const placement where = placement::bidirectional(2, 2);
+  const partition p{{2, 2}};
+  const cell both(op{pass::forward, 0, 0, 1}, op{pass::recompute_backward, 0, 1, 0});
+  CHECK(costs_of(m, p, where).duration(both) == 2 * (7 + 1));  // 0F with 1B: b with b, and b with a
+  m.pairs.push_back({{"b", "b"}, {pass::forward, pass::recompute_backward}, 7.5});
+  CHECK(costs_of(m, p, where).duration(both) == 7.5 + (7 + 1));
+  m.pairs.push_back({{"b", "a"}, {pass::forward, pass::recompute_backward}, 20});
+  CHECK(costs_of(m, p, where).duration(both) == 7.5 + 20);
 }
 
 TEST_CASE("costs_of: DeepSeek-V3's layers, four a stage, are its costs") {

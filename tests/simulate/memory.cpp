@@ -72,6 +72,9 @@ TEST_CASE("memory: between I and W a context, which may be less than what F kept
   const schedule s = parse_schedule("0F0 0I0 0F1 0I1 0W0 0W1", placement::linear(1));
   CHECK(peaks(s, {.kept_by_forward = 10, .context = {4}}) == std::vector<double>{14});
   CHECK(peaks(s, {.kept_by_forward = 10, .context = {25}}) == std::vector<double>{50});
+  // A whole backward frees what F kept, however much more the context is.
+  CHECK(peaks(parse_schedule("0F0 0B0 0F1 0B1", placement::linear(1)), {.kept_by_forward = 3, .context = {1e30}}) ==
+        std::vector<double>{3});
   const stage_costs more{.kept_by_forward = 10, .context = {25}};
   CHECK(measure(simulate(s, more), more).ranks[0].peak_bytes_at == 4);  // the end of 0I1
   CHECK(

@@ -58,7 +58,7 @@ expect "simulate a family that searches on costs" 0 'zb_greedy: .*; makespan 264
   "$tool" simulate --family zb_greedy $gemma --partition best
 "$tool" generate zbv --pp 4 --micro 8 -o zbv4.json
 expect "simulate a file with a model" 0 'zbv: .*; layers per stage: 8 8 7 7 7 7 7 7; times in ms; not used here: pairs\[0\] and pairs\[1\]~.*' '' "$tool" simulate zbv4.json --model deepseek_v3
-for bad in 9,x 9,,9 '' foo 99999999999; do
+for bad in 9,x 9,,9 '' foo 99999999999 BEST best,uniform unifrom; do
   expect "the partition $bad" 2 '' 'pipesched: --partition takes uniform, best, numbers of layers such as 5,4,4,3, or a layout; got ".*"~' \
     "$tool" simulate --family 1f1b $gemma "--partition=$bad"
 done
@@ -79,12 +79,13 @@ expect "the best partition in a memory" 0 '1f1b: .*; layers per stage: 2 6; .*~e
   "$tool" simulate --family 1f1b $again --partition best --memory 50GB
 expect "the best partition in a memory, recomputed" 0 '1f1b: .*; layers per stage: 4 4; .*~every rank fits into its memory~.*' '' \
   "$tool" simulate --family 1f1b $again --partition best --memory 50GB --recompute all
-expect "the best partition of frozen stages" 0 '1f1b: .*makespan 30, .*; layers per stage: 6 2; .*' '' \
+# Frozen layers stay on frozen stages: 4 of 8 there, as in the uniform partition.
+expect "the best partition of frozen stages" 0 '1f1b: .*makespan 52, .*; layers per stage: 4 4; .*' '' \
   "$tool" simulate --family 1f1b $again --partition best --freeze 0
 expect "the best partition with R in stalls" 0 '1f1b: .*makespan 76, .*; layers per stage: 4 4; .*' '' \
   "$tool" simulate --family 1f1b $again --partition best --recompute all --place-recompute
 "$tool" generate 1f1b --pp 2 --micro 4 -o again_order.json
-expect "the same for a file" 0 '1f1b: .*makespan 30, .*; layers per stage: 6 2; .*' '' \
+expect "the same for a file" 0 '1f1b: .*makespan 52, .*; layers per stage: 4 4; .*' '' \
   "$tool" simulate again_order.json --model again.json --partition best --freeze 0
 expect "divide what is recomputed" 0 '.*~layers per stage: 4 4~.*~makespan 76 ms, uniform 76 ms: 1.000 times as fast~at least 76 for any partition, gap 0.0 %; .*' '' \
   "$tool" divide --family 1f1b $again --memory 45GB --recompute all
@@ -96,12 +97,19 @@ expect "one stage of two" 2 '' 'pipesched: a partition of 1 stage; expected 2~' 
 expect "the same as json" 0 '.*"fits": true,~  "uniform_fits": false,~.*' '' "$tool" divide --family 1f1b $again --memory 50GB --format json
 expect "compare in a memory" 0 '.*~1f1b +69 +no fit .*~no fit: that partition does not fit the memory of the ranks~.*~left out: gpipe: no partition was found that fits: rank 0 has 6e\+10 bytes: 0F2,~  its cell 2, needs 1e\+10 more .*' '' \
   "$tool" compare $again --memory 60GB --families 1f1b,gpipe
-expect "compare frozen stages" 0 '.*~1f1b +30 +52 .*' '' "$tool" compare $again --freeze 0 --families 1f1b
+expect "compare frozen stages" 0 '.*~1f1b +52 +52 .*' '' "$tool" compare $again --freeze 0 --families 1f1b
+echo '{"layers": [{"kind": "embedding", "forward": 3, "backward": 0}, {"count": 7, "backward": 2}, {"count": 8, "backward": 2}]}' >front.json
+expect "frozen layers are divided among frozen stages" 0 '.*~layers per stage: 3 6 4 3~.*' '' \
+  "$tool" divide --family 1f1b --pp 4 --micro 8 --model front.json --freeze 0,1
 expect "compare uniform partitions" 0 '2 ranks, 4 micro-batches; 8 layers, partition: uniform; times in ms~.*~1f1b +76 .*' '' \
   "$tool" compare $again --recompute all --partition uniform --families 1f1b
 expect "compare a partition without a model" 2 '' 'pipesched: --partition goes with --model~' "$tool" compare --pp 4 --micro 8 --partition best
 expect "compare with costs and a memory" 0 '.*~left out: gpipe: does not fit: rank 0 has 110 bytes: .*' '' \
   "$tool" compare --pp 2 --micro 4 --costs kept10.json --memory 110 --families 1f1b,gpipe
+
+echo '{"layers": [{"count": 3, "forward": 0, "backward": 0}]}' >no_time.json
+expect "divide layers that take no time" 0 '.*~makespan 0, uniform 0: no time in both~at least 0 for any partition, gap 0.0 %; at least 0 for this one, gap 0.0 %~.*~    0        3            0   0.0 % .*' '' \
+  "$tool" divide --family 1f1b --pp 1 --micro 2 --model no_time.json
 
 # Options and entries without an effect are refused, or named.
 for command in "divide --family 1f1b" "simulate --family 1f1b" "compare --families 1f1b" plan; do
@@ -128,6 +136,22 @@ expect "divide names entries without a use" 0 '.*~layout: .*~not used here: reco
 expect "divide names them beside a layout, too" 0 'Et\|t\|t\|tL~' 'pipesched: not used here: recompute, .*~' \
   "$tool" divide --family 1f1b --pp 4 --micro 8 --model full.json --format layout
 expect "and in json" 0 '.*"evaluations": [0-9]*,~  "not_used": \[~    "recompute",~.*' '' "$tool" divide --family 1f1b --pp 4 --micro 8 --model full.json --format json
+echo '{"layers": [{"count": 4, "forward": 1, "backward_input": 1, "backward_weight": 1, "kept": 5, "context": 3, "transient": {"B": 1, "I": 2, "W": 2}, "message": 8}]}' >halves.json
+expect "halves of a backward that no cell has" 0 '1f1b: .*; not used here: context, transient.I and transient.W~.*' '' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --model halves.json
+expect "whole backwards that no cell has" 0 'gpipe: .*; not used here: context, transient.I, transient.W and message~.*' '' \
+  "$tool" simulate --family gpipe --pp 1 --micro 4 --model halves.json
+expect "a step without backwards" 0 '1f1b: .*; not used here: backward_input, backward_weight, context, transient.B, transient.I and transient.W~.*' '' \
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --forward-only --model halves.json
+plan="plan --pp 4 --micro 8 --model full.json --evaluations 200"
+expect "plan names entries without a use" 0 'linear placement, .*; 4 layers; not used here: recompute, kept_input, transient.R, links\[0\] and links\[3\]~.*' '' "$tool" $plan
+expect "plan with pairs of its own" 0 'linear placement, .*; not used here: .*, links\[0\], links\[3\], pairs\[0\] and allowed_pairs~.*' '' "$tool" $plan --pairs none
+expect "plan that may recompute" 0 'linear placement, .*; not used here: links\[0\] and links\[3\]~.*' '' "$tool" $plan --may-recompute
+expect "plan as json names them, too" 0 '.*"not_used": \[~    "recompute",~.*' '' "$tool" $plan --format json
+expect "plan as svg" 0 '<svg .*' 'pipesched: not used here: recompute, .*~' "$tool" $plan --format svg
+expect "plan as a page" 0 '.*not used here: recompute, .*' '' "$tool" $plan --format html
+expect "plan without backwards" 0 'linear placement, .*forward only; 4 layers; not used here: backward_input, backward_weight, context, transient.B, transient.I and transient.W~.*' '' \
+  "$tool" plan --pp 2 --micro 4 --forward-only --model halves.json --evaluations 200
 expect "a model is shown with all that it gives" 0 '.*~layer: R 1, kept_input 1, transient R 1~allowed pairs: FB~other links: latency 1, bandwidth infinite, busy none~link 0 to 1: .*' '' "$tool" model full.json
 echo '{"layers": [{}], "ranks": [{"memory": 8e10}, {"speed": 0.5}], "micro_batches": [1, 0.5]}' >machine.json
 expect "and with its machine" 0 '.*~rank 0: speed 1, 8e\+10 bytes~rank 1: speed 0.5, no limit of memory~lengths of 2 micro-batches: 0.5 to 1~' '' "$tool" model machine.json

@@ -78,6 +78,11 @@ class Twin:
             if len(here) == 2:
                 price = self.prices.get(frozenset(enumerate_pair([x[0] for x in here], [x[1]["kind"] for x in here])))
             priced = priced or price is not None
+            if price is None and len(here) == 2 and any(len(letter) == 2 for letter, _ in here):  # else without R, and R on top
+                plain = enumerate_pair([x[0][-1] for x in here], [x[1]["kind"] for x in here])
+                price = self.prices.get(frozenset(plain))
+                if price is not None:
+                    price += sum(time_of(layer, "R") for letter, layer in here if len(letter) == 2)
             time += sum(time_of(layer, letter) for letter, layer in here) if price is None else price
         return time, priced
 

@@ -50,3 +50,12 @@ check "plan --model --format html: its notes have the partition" grep -q "<li>la
 refused 'plan --pareto writes text, json, svg or html; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
 refused 'plan takes --pareto or --model; got both' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
 refused 'plan takes --may-recompute with --model only' plan --pp 2 --micro 4 --may-recompute
+
+# Costs without a use.
+echo '{"forward": 1, "backward_input": 1, "backward_weight": 1, "recompute": 3, "memory": {"context": 1, "kept_by_forward": 2}, "pairs": [{"ops": "FF", "time": 2}, {"ops": "FB", "time": 2}], "allowed_pairs": ["FB"], "links": [{"from": 1, "to": 0}, {"from": 0, "to": 1}, {"from": 0, "to": 2}]}' >unused.json
+expect "plan names costs without a use" 0 'linear placement, .*; not used here: recompute, links\[2\] and pairs\[0\]~.*' '' \
+  "$tool" plan --pp 3 --micro 4 --costs unused.json --evaluations 100
+expect "plan with pairs of its own names more" 0 'linear placement, .*; not used here: recompute, links\[2\], pairs\[0\], pairs\[1\] and allowed_pairs~.*' '' \
+  "$tool" plan --pp 3 --micro 4 --costs unused.json --evaluations 100 --pairs none
+expect "plan as json says so beside it" 0 '\{~.*' 'pipesched: costs not used here: recompute, .*~' \
+  "$tool" plan --pp 3 --micro 4 --costs unused.json --evaluations 100 --format json

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pipesched/core/op.hpp"
+#include "pipesched/support/concat.hpp"
 
 namespace pipesched {
 
@@ -107,6 +108,15 @@ class pass_pair_set {
 
   std::uint64_t bits_ = 0;
 };
+
+namespace detail {
+
+// Of an entry of a list of pairs.
+inline std::string repeated_pair(pass_pair p) {
+  return concat({"is ", to_string(p), " again, in either order; expected each pair once"});
+}
+
+}  // namespace detail
 
 /// "FB, FI"; empty for an empty set.
 inline std::string to_string(pass_pair_set set) {

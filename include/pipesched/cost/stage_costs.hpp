@@ -198,7 +198,7 @@ struct stage_costs {
     const double by_weight = freed_by_weight ? length * freed_by_weight[o.stage] : kept - by_input;
     switch (o.pass) {
       case pass::forward: return kept;
-      case pass::backward: return -(by_input + by_weight);
+      case pass::backward: return freed_by_weight ? -(by_input + by_weight) : -kept;
       case pass::backward_input: return -by_input;
       case pass::backward_weight: return -by_weight;
       case pass::recompute: return kept - length * kept_input[o.stage];

@@ -86,6 +86,7 @@ per_stage cost_numbers(const Json& j, const std::string& path) {
 template <typename Json>
 std::vector<double> cost_factors(const Json& j, const std::string& path) {
   if (!j.is_array()) refuse_entry(path, "is not an array; expected one number each");
+  if (j.empty()) refuse_entry(path, "is empty; expected one number each");
   std::vector<double> values;
   for (const Json& value : j) values.push_back(positive_number(value, concat({path, "[", values.size(), "]"})));
   return values;
@@ -216,8 +217,12 @@ void read_entry(stage_costs& costs, const std::string& name, const Json& value) 
   } else if (name == "allowed_pairs") {
     if (!value.is_array()) refuse_entry(name, "is not an array; expected one such as [\"FB\", \"FI\"]");
     costs.allowed_pairs.emplace();
-    for (std::size_t i = 0; i < value.size(); ++i)
-      costs.allowed_pairs->insert(pair_of_text(value[i], concat({"allowed_pairs[", i, "]"})));
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      const std::string at = concat({"allowed_pairs[", i, "]"});
+      const pass_pair p = pair_of_text(value[i], at);
+      if (costs.allowed_pairs->contains(p)) refuse_entry(at, repeated_pair(p));
+      costs.allowed_pairs->insert(p);
+    }
   } else if (name == "links") {
     if (!value.is_array())
       refuse_entry(name, "is not an array; expected one such as [{\"from\": 0, \"to\": 1, \"latency\": 0.1}]");

@@ -149,7 +149,9 @@ class model_reader {
     if (!j.is_array()) refuse(path, "is not an array; expected one such as [\"FB\", \"FI\"]");
     for (std::size_t i = 0; i < j.size(); ++i) {
       pass_pair p;
-      read(j[i], concat({path, "[", i, "]"}), p);
+      const std::string at = concat({path, "[", i, "]"});
+      read(j[i], at, p);
+      if (to.contains(p)) refuse(at, repeated_pair(p));
       to.insert(p);
     }
   }
@@ -160,6 +162,9 @@ class model_reader {
   template <typename T>
   static void read(const json& j, const std::string& path, std::vector<T>& to) {
     if (!j.is_array()) refuse(path, "is not an array");
+    if (j.empty() && (std::is_same_v<T, double> || std::is_same_v<T, model_rank>))
+      refuse(path, std::is_same_v<T, double> ? "is empty; expected one number per micro-batch"
+                                             : "is empty; expected one entry for all ranks, or one per rank");
     for (const json& one : j) {
       const std::string at = concat({path, "[", to.size(), "]"});
       read(one, at, to.emplace_back());

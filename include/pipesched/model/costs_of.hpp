@@ -167,6 +167,18 @@ class stage_sums {
           {key_of_layers(kinds.at(p.kinds[0]), p.passes.first, kinds.at(p.kinds[1]), p.passes.second), p.time});
   }
 
+  // Of two layers: their own price, else that of the same pair without recomputation and R on top.
+  std::optional<double> price_of(std::size_t a, std::size_t b, pass_pair passes) const {
+    const auto given = [&](pass x, pass y) { return prices_.find(key_of_layers(kind_of_[a], x, kind_of_[b], y)); };
+    if (const price* own = given(passes.first, passes.second)) return own->time;
+    const pass x = without_recompute(passes.first), y = without_recompute(passes.second);
+    if (x == passes.first && y == passes.second) return std::nullopt;
+    const price* plain = given(x, y);
+    if (!plain) return std::nullopt;
+    return plain->time + (x == passes.first ? 0 : duration_of(layers_[a], pass::recompute)) +
+           (y == passes.second ? 0 : duration_of(layers_[b], pass::recompute));
+  }
+
   // The layers of both chains in the order in which they run, one of each at a time. Nothing if no two of them have a price.
   std::optional<pair_time> pair_of_stages(const std::vector<std::size_t>& first, std::uint16_t a, std::uint16_t b,
                                           pass_pair passes) const {
@@ -180,11 +192,9 @@ class stage_sums {
     for (std::size_t i = 0; i < std::max(of_a, of_b); ++i) {
       const double alone_a = i < of_a ? duration_of(layers_[nth(a, passes.first, i)], passes.first) : 0;
       const double alone_b = i < of_b ? duration_of(layers_[nth(b, passes.second, i)], passes.second) : 0;
-      const price* together = i < std::min(of_a, of_b)
-                                  ? prices_.find(key_of_layers(kind_of_[nth(a, passes.first, i)], passes.first,
-                                                               kind_of_[nth(b, passes.second, i)], passes.second))
-                                  : nullptr;
-      time += together ? together->time : alone_a + alone_b;
+      const std::optional<double> together =
+          i < std::min(of_a, of_b) ? price_of(nth(a, passes.first, i), nth(b, passes.second, i), passes) : std::nullopt;
+      time += together.value_or(alone_a + alone_b);
       any = any || together;
     }
     if (!any) return std::nullopt;
@@ -207,7 +217,7 @@ class stage_sums {
 /// layer that needs most, its message is that of its last layer, an empty
 /// stage passes on what it got. In an overlapped cell the layers of both stages are paired in the order in which they run,
 /// those of a backward from the last; each pair takes its time in `pairs`, or the sum where none is given, and layers left
-/// over run alone. Linear in layers, and in stages times the chunks of a rank where pairs have prices.
+/// over run alone. A pair that recomputes inside takes its own price, else that of the same pair without it and R on top. Linear in layers, and in stages times the chunks of a rank where pairs have prices.
 /// @throws schedule_error if check() refuses the model, if it has another number of ranks than the placement, or if the
 /// partition has other numbers of stages or layers
 inline stage_costs costs_of(const model& m, const partition& p, const placement& where) {

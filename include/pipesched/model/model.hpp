@@ -4,6 +4,7 @@
 // The user's model and machine: layers with their times and bytes, what pairs of layers take overlapped, ranks, links, and
 // lengths of micro-batches. A plain value; costs_of() turns it and a partition into the costs of stages.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -169,6 +170,8 @@ inline void require_positive(double value, const std::string& place) {
 
 inline void require_layer(const layer& l, const std::string& at) {
   if (l.kind.empty()) refuse_entry_of_model(at + ".kind", "is empty; expected a name, such as \"moe\"");
+  if (std::any_of(l.kind.begin(), l.kind.end(), [](unsigned char c) { return c < ' ' || c == 0x7F; }))
+    refuse_entry_of_model(at + ".kind", "has a control character; expected a name of one line, such as \"moe\"");
   if (l.count == 0) refuse_entry_of_model(at + ".count", "is 0; expected 1 or more, nearest 1");
   require_number(l.forward, at + ".forward");
   require_number(l.backward_input, at + ".backward_input");
@@ -192,6 +195,29 @@ inline void require_layer(const layer& l, const std::string& at) {
   if (l.kept_input > l.kept)
     refuse_entry_of_model(at + ".kept_input",
                           concat({"is ", l.kept_input, ", more than kept, of which it is a part; nearest ", l.kept}));
+}
+
+// Sums over all layers, which no stage exceeds. The first entry that makes one infinite is at fault.
+inline void require_finite_sums(const std::vector<layer>& layers) {
+  std::array<double, 6> sums{};
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const layer& l = layers[i];
+    const backward_times t = l.backward_times();
+    const std::pair<double, std::string_view> entries[] = {
+        {l.forward, "forward"},
+        {t.whole, l.backward         ? "backward"
+                  : l.backward_input ? "backward_input"
+                                     : "backward_weight"},
+        {l.recompute.value_or(l.forward), l.recompute ? "recompute" : "forward"},
+        {l.kept, "kept"},
+        {l.context.value_or(l.kept), "context"},
+        {l.weights, "weights"}};
+    for (std::size_t k = 0; k < std::size(entries); ++k)
+      if (!((sums[k] += l.count * entries[k].first) <= std::numeric_limits<double>::max()))
+        refuse_entry_of_model(concat({"layers[", i, "].", entries[k].second}),
+                              concat({"makes the sum over all layers more than a double holds, ",
+                                      std::numeric_limits<double>::max(), "; expected numbers in a larger unit"}));
+  }
 }
 
 // The two layers that an entry prices, the same for entries of the same two.
@@ -242,6 +268,22 @@ inline void require_links_of(const model& m) {
   }
 }
 
+// The longest message over each link lasts a finite time.
+inline void require_finite_messages(const model& m) {
+  double bytes = 0, length = 1;
+  for (const layer& l : m.layers) bytes = std::max(bytes, l.message);
+  for (const double given : m.micro_batches) length = std::max(length, given);
+  for (std::size_t i = 0; i < m.links.size(); ++i) {
+    if (!m.links[i].bandwidth) continue;
+    const double per_time = *m.links[i].bandwidth / units_per_second(m.time_unit);
+    if (!(m.links[i].latency + bytes * length / per_time <= std::numeric_limits<double>::max()))
+      refuse_entry_of_model(
+          concat({"links[", i, "].bandwidth"}),
+          concat({"is ", *m.links[i].bandwidth, ", over which a message of ", bytes * length,
+                  " bytes lasts longer than a double holds; expected more, or times in a larger unit"}));
+  }
+}
+
 }  // namespace detail
 
 /// @throws model_error unless there are as many lengths as micro-batches, or none
@@ -253,7 +295,7 @@ inline void require_lengths(const model& m, std::uint32_t micro) {
 }
 
 /// @throws model_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
-/// a speed, bandwidth or length is 0, a backward is shorter than its one given half, kept_input is more than kept, a pair
+/// or makes the sum over all layers so, a kind is empty or has a control character, a speed, bandwidth or length is 0, a message lasts longer than a double holds, a backward is shorter than its one given half, kept_input is more than kept, a pair
 /// names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear, but for a logarithm of the
 /// pairs and links.
 inline void check(const model& m) {
@@ -267,6 +309,7 @@ inline void check(const model& m) {
       detail::refuse_entry_of_model(concat({"layers[", i, "].count"}),
                                     concat({"makes more than ", max_layers, " layers; expected at most as many"}));
   }
+  detail::require_finite_sums(m.layers);
   detail::require_pairs_of(m);
   for (std::size_t i = 0; i < m.ranks.size(); ++i) {
     detail::require_positive(m.ranks[i].speed, concat({"ranks[", i, "].speed"}));
@@ -275,6 +318,7 @@ inline void check(const model& m) {
   detail::require_links_of(m);
   for (std::size_t i = 0; i < m.micro_batches.size(); ++i)
     detail::require_positive(m.micro_batches[i], concat({"micro_batches[", i, "]"}));
+  detail::require_finite_messages(m);
 }
 
 }  // namespace pipesched

@@ -47,7 +47,7 @@ struct division {
   stage_costs costs;             ///< of this partition
   double makespan = 0;
   double uniform_makespan = 0;           ///< of uniform_partition()
-  double lower_bound = 0;                ///< for all partitions of the placement
+  double lower_bound = 0;                ///< for all partitions of the placement that train the same layers
   lower_bound_result partition_bound{};  ///< for this one
   bool fits = true;                      ///< fits() for the memory of the model's ranks
   bool uniform_fits = true;              ///< the same for uniform_partition()
@@ -79,7 +79,9 @@ inline division divide(const model& m, const placement& where, const partition_s
 /// ranks. Never worse than uniform_partition(), if that fits; where nothing that fits is found, `fits` is false and the bytes
 /// beyond the memories are the fewest found. Deterministic. Method: if there are fewer partitions than
 /// evaluations, all are tried; else a layer moves from one stage to another as long as that is better, from the uniform partition,
-/// a balanced one, and places near the best.
+/// a balanced one, and places near the best. The search ends early where the makespan reaches the bound, unless the order
+/// depends on the costs. Layers of frozen stages, as the uniform partition has them, stay on frozen stages, so that all
+/// partitions train the same layers.
 /// @throws schedule_error as require_valid(), check() and costs_of() do
 inline division divide(const model& m, const schedule& s, const divide_limits& limits = {}) {
   require_valid(s);

@@ -25,7 +25,9 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/plan/detail/layer_packing.hpp"
+#include "pipesched/plan/detail/least_times.hpp"
 #include "pipesched/plan/detail/memory_bound.hpp"
+#include "pipesched/plan/detail/partition_steps.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 
 namespace pipesched::detail {
@@ -41,14 +43,19 @@ namespace pipesched::detail {
 /// An overlapped pair of layers saves at most what its price says; half of the most that an op can save is taken off it. An
 /// op may save more than it lasts where a pair is shorter than its longer op alone; then the rest is taken off other ops.
 ///  * memory, if asked for, on a linear placement, a V, and a loop of two stages per rank: the same with that of memory_bound.
-/// A layer may be on any stage. The third bound of a linear placement knows which, and so its backward and how often it
-/// recomputes; the others take the least of all stages. Recomputation is counted where no pair can save any of it.
+/// A layer may be on any stage of its stage_run. The third bound of a linear placement knows which, and so its backward and
+/// how often it recomputes; the others take the least of them. Recomputation is counted where no pair can save any of it.
 class partition_bound {
  public:
   /// @param s, of  a valid schedule and its class. All references must outlive this.
   /// @param memory  only partitions and orders count that fit into the memory of the model's ranks
   partition_bound(const model& m, const schedule& s, const schedule_class& of, bool memory = false)
-      : m_(m), where_(s.placement), class_(of), micro_(s.micro), again_(s.stages(), 0) {
+      : m_(m),
+        where_(s.placement),
+        class_(of),
+        micro_(s.micro),
+        runs_(stage_runs(m, s.stages(), of)),
+        again_(s.stages(), 0) {
     lengths_ = m.micro_batches.empty() ? micro_ : std::accumulate(m.micro_batches.begin(), m.micro_batches.end(), 0.0);
     if (!m.micro_batches.empty()) {
       shortest_ = *std::min_element(m.micro_batches.begin(), m.micro_batches.end());
@@ -91,24 +98,7 @@ class partition_bound {
   static constexpr std::size_t max_layers_of_looped_cuts = 50;   // to the fifth power
   static constexpr double max_steps_of_frozen = 3e8;             // cubic in them
 
-  // Least times: of the op alone on the chain of a micro-batch, and what the layer adds to the work of its rank, which is
-  // negative where its pairs save more than it lasts.
-  struct times {
-    double forward = 0, gradient = 0, work = 0, work_before_weights = 0;
-    double whole = 0, weight = 0;  // B and W alone, of a stage that has both
-
-    friend times operator+(times a, const times& b) {
-      a.forward += b.forward, a.gradient += b.gradient, a.work += b.work;
-      a.work_before_weights += b.work_before_weights;
-      return a;
-    }
-    static times least(times a, const times& b) {
-      a.forward = std::min(a.forward, b.forward), a.gradient = std::min(a.gradient, b.gradient);
-      a.work = std::min(a.work, b.work);
-      a.work_before_weights = std::min(a.work_before_weights, b.work_before_weights);
-      return a;
-    }
-  };
+  using times = least_times;
   static constexpr std::array all_backwards{stage_backward::none, stage_backward::input, stage_backward::full};
 
   std::size_t layers() const { return again_of_layer_.size(); }
@@ -227,21 +217,21 @@ class partition_bound {
   // By layer, the least of all stages that it may be on, for one micro-batch of length 1: recomputation is a share of the work.
   std::vector<times> least_of_stages() const {
     std::vector<times> least;
-    for (const stage_backward b : all_backwards) {
-      if (!has(b)) continue;
-      double again = std::numeric_limits<double>::infinity();
-      for (std::size_t s = 0; s < again_.size(); ++s)
-        if (backward_of(s) == b) again = std::min(again, again_[s]);
-      const std::vector<times>& of = by_backward_[static_cast<std::size_t>(b)];
-      for (std::size_t i = 0; i < of.size(); ++i) {
-        const double share = again / lengths_ * again_of_layer_[i];
-        const times one = of[i] + times{.work = share, .work_before_weights = share};
-        if (i < least.size())
-          least[i] = times::least(least[i], one);
-        else
-          least.push_back(one);
+    for (const stage_run& run : runs_)
+      for (const stage_backward b : all_backwards) {
+        std::optional<double> again;
+        for (std::size_t s = run.first_stage; s < run.end_stage; ++s)
+          if (backward_of(s) == b) again = std::min(again.value_or(again_[s]), again_[s]);
+        for (std::size_t i = run.first_layer; again && i < run.end_layer; ++i) {
+          const double share = *again / lengths_ * again_of_layer_[i];
+          const times one =
+              by_backward_[static_cast<std::size_t>(b)][i] + times{.work = share, .work_before_weights = share};
+          if (i < least.size())
+            least[i] = times::least(least[i], one);
+          else
+            least.push_back(one);
+        }
       }
-    }
     return least;
   }
 
@@ -321,6 +311,7 @@ class partition_bound {
   std::vector<double> after_stage(const sums& before, const std::vector<double>& least, std::size_t stage,
                                   std::size_t untrained) const {
     const std::size_t n = layers();
+    const std::optional<std::size_t> fixed = end_of_run(runs_, stage);
     const std::vector<times>& of = before.of[static_cast<std::size_t>(backward_of(stage))];
     std::vector<double> next(n + 1, std::numeric_limits<double>::infinity());
     for (std::size_t begin = 0; begin <= n; ++begin) {
@@ -329,6 +320,7 @@ class partition_bound {
       const double back = std::max(0.0, before.gradient[begin] - before.gradient[std::min(untrained, n)]);
       const double tail = shortest_ * back / fastest_;
       for (std::size_t end = begin; end <= n; ++end) {
+        if (end != fixed.value_or(end)) continue;
         const double again = again_[stage] * (before.again[end] - before.again[begin]);
         const double work = lengths_ * (of[end].work - of[begin].work) + again;
         const double gradients = lengths_ * (of[end].work_before_weights - of[begin].work_before_weights) + again;
@@ -384,6 +376,7 @@ class partition_bound {
   const placement& where_;
   const schedule_class& class_;
   double micro_, lengths_ = 0, shortest_ = 1, longest_ = 1, fastest_ = 1, magnitude_ = 0;
+  std::vector<stage_run> runs_;
   pass_pair_set pairs_;  // of cells whose prices count
   std::map<std::pair<std::string, pass>, double> longest_of_kind_;
   std::map<std::string, std::vector<const layer_pair*>> priced_;  // by kind

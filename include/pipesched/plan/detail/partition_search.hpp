@@ -21,6 +21,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/partition_bound.hpp"
 #include "pipesched/plan/detail/partition_steps.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
@@ -52,10 +53,12 @@ class partition_search {
     best_ = uniform_partition(m_, where_.stages());
     best_score_ = *evaluate(best_, {});
     uniform_makespan_ = best_score_.makespan, uniform_fits_ = best_score_.excess == 0;
+    set_runs();
+    if (is_at_bound()) return;
     if (partitions(evaluations) < evaluations) return try_all();
     descend(best_, best_score_);
-    start(balanced());
-    while (!spent() && sums_.layers().size() > 1 && where_.stages() > 1) start(near(best_, random));
+    if (!is_at_bound()) start(balanced());
+    while (!spent() && !is_at_bound() && has_moves() && sums_.layers().size() > 1) start(near(best_, random));
   }
 
   const partition& best() const { return best_; }
@@ -75,6 +78,31 @@ class partition_search {
   };
 
   bool spent() const { return stopped_ || spent_ >= budget_; }
+  // No partition is shorter, but for rounding. The bound is for the cells of one schedule.
+  bool is_at_bound() const {
+    return best_score_.excess == 0 && bound_ >= 0 &&
+           lower_bound_result{.makespan = bound_}.gap(best_score_.makespan) == 0;
+  }
+
+  void set_runs() {
+    runs_ = stage_runs(m_, where_.stages(), class_);
+    for (std::size_t r = 0; r < runs_.size(); ++r)
+      run_of_.insert(run_of_.end(), runs_[r].end_stage - runs_[r].first_stage, r);
+    if (!anew_) bound_ = partition_bound(m_, times_->schedule, class_).bound();
+  }
+  bool keeps_runs(const partition& p) const {
+    std::size_t layers = 0, s = 0;
+    for (const stage_run& run : runs_) {
+      for (; s < run.end_stage; ++s) layers += p.layers[s];
+      if (layers != run.end_layer) return false;
+    }
+    return true;
+  }
+  bool has_moves() const {
+    return std::any_of(runs_.begin(), runs_.end(), [](const stage_run& run) {
+      return run.end_stage - run.first_stage > 1 && run.end_layer > run.first_layer;
+    });
+  }
 
   // Nothing for a partition that is certainly worse than another with that score.
   std::optional<score> evaluate(const partition& p, const std::optional<score>& than) {
@@ -123,11 +151,12 @@ class partition_search {
   void try_all() {
     partition p{.layers = std::vector<std::uint32_t>(where_.stages(), 0)};
     p.layers.back() = static_cast<std::uint32_t>(sums_.layers().size());
-    for (bool more = true; more && !stopped_;) {
+    for (bool more = true; more && !stopped_ && !is_at_bound(); more = next(p)) {
+      if (!keeps_runs(p)) continue;
       const std::optional<score> there = evaluate(p, best_score_);
       if (there && *there < best_score_) best_ = p, best_score_ = *there;
-      more = next(p);
     }
+    if (is_at_bound()) descend(best_, best_score_);  // among partitions as short, to one that is more even
   }
   static bool next(partition& p) {
     std::size_t last = p.stages() - 1;  // the last stage that is not empty
@@ -179,7 +208,7 @@ class partition_search {
     std::size_t since = 0;  // steps tried since the last one that was taken
     for (std::size_t step = 0; since < stages * stages && !spent(); step = (step + 1) % (stages * stages), ++since) {
       std::uint32_t &from = p.layers[step / stages], &to = p.layers[step % stages];
-      if (&from == &to || from == 0) continue;
+      if (&from == &to || from == 0 || run_of_[step / stages] != run_of_[step % stages]) continue;
       --from, ++to;
       const std::optional<score> there = evaluate(p, now);
       if (there && *there < now)
@@ -208,19 +237,27 @@ class partition_search {
       fast.push_back(fast.back() + (takes > 0 && work.back() > 0 ? speed * work.back() / takes : 1));
     }
     partition p;
-    std::size_t begin = 0;
-    for (std::size_t s = 1; s <= where_.stages(); ++s) {
-      const double part = work.back() * fast[s] / fast.back();
-      std::size_t end = s == where_.stages() ? work.size() - 1 : begin;
-      while (end + 1 < work.size() && work[end + 1] - part < part - work[end]) ++end;
-      p.layers.push_back(static_cast<std::uint32_t>(end - begin));
-      begin = end;
+    for (const stage_run& run : runs_) {
+      const double here = work[run.end_layer] - work[run.first_layer],
+                   speeds = fast[run.end_stage] - fast[run.first_stage];
+      std::size_t begin = run.first_layer;
+      for (std::size_t s = run.first_stage + 1; s <= run.end_stage; ++s) {
+        const double part = work[run.first_layer] + here * (fast[s] - fast[run.first_stage]) / speeds;
+        std::size_t end = s == run.end_stage ? run.end_layer : begin;
+        while (end < run.end_layer && work[end + 1] - part < part - work[end]) ++end;
+        p.layers.push_back(static_cast<std::uint32_t>(end - begin));
+        begin = end;
+      }
     }
     return p;
   }
-  static partition near(partition p, random_numbers& random) {
-    for (std::size_t moves = 1 + random.below(4); moves > 0;)
-      if (move_layer(p, random)) --moves;
+  // @pre has_moves()
+  partition near(partition p, random_numbers& random) const {
+    for (std::size_t moves = 1 + random.below(4); moves > 0;) {
+      partition next = p;
+      if (!move_layer(next, random) || !keeps_runs(next)) continue;
+      p = std::move(next), --moves;
+    }
     return p;
   }
 
@@ -235,7 +272,10 @@ class partition_search {
   std::optional<step_replay> replay_;          // of its schedule, where that stays the same
   std::optional<pipesched::program> program_;  // of its schedule, where memory is limited
   schedule_class class_;
-  std::vector<double> recomputed_;  // by stage: the part of the micro-batches that it recomputes
+  std::vector<stage_run> runs_;
+  std::vector<std::size_t> run_of_;  // by stage
+  double bound_ = -1;                // of all partitions, where the order is kept
+  std::vector<double> recomputed_;   // by stage: the part of the micro-batches that it recomputes
   std::uint64_t budget_ = 0, spent_ = 0, evaluations_ = 0;
   reporter report_{};
   bool stopped_ = false;

@@ -3,15 +3,43 @@
 
 // Pieces of searches for partitions: a step from one to another, and how alike the work of the ranks is.
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/support/random_numbers.hpp"
 
 namespace pipesched::detail {
+
+/// Consecutive stages that are all trained or all frozen, and their layers: those of the uniform partition. They stay on these
+/// stages, so that all partitions train the same layers.
+struct stage_run {
+  std::size_t first_stage, end_stage, first_layer, end_layer;
+};
+inline std::vector<stage_run> stage_runs(const model& m, std::size_t stages, const schedule_class& of) {
+  const std::vector<std::size_t> first = first_layers(uniform_partition(m, stages));
+  const auto trained = [&](std::size_t s) { return of.backward.empty() || of.backward[s] == stage_backward::full; };
+  std::vector<stage_run> runs;
+  for (std::size_t s = 0; s < stages; ++s) {
+    if (runs.empty() || trained(s) != trained(s - 1)) runs.push_back({s, s, first[s], first[s]});
+    runs.back().end_stage = s + 1, runs.back().end_layer = first[s + 1];
+  }
+  return runs;
+}
+
+/// The number of layers in front of the next stage, if a run ends with this one.
+inline std::optional<std::size_t> end_of_run(const std::vector<stage_run>& runs, std::size_t stage) {
+  for (const stage_run& run : runs)
+    if (run.end_stage == stage + 1) return run.end_layer;
+  return std::nullopt;
+}
 
 /// A layer moves from one stage to another, both at random; false if they are the same, or there is no layer.
 inline bool move_layer(partition& p, random_numbers& random) {
