@@ -246,7 +246,7 @@ void make_folder(const std::string& folder) {
   std::error_code ignored;
   for (fs::path above = folder; above.has_relative_path(); above = above.parent_path())
     if (above.has_filename() && fs::exists(above, ignored) && !fs::is_directory(above, ignored))
-      throw schedule_error(above.string() + " is no folder; expected a folder, or a name that is not taken");
+      throw schedule_error(above.string() + " is not a folder; expected a folder, or a name that is not taken");
   std::error_code error;
   fs::create_directories(folder, error);
   if (!fs::is_directory(folder, ignored))

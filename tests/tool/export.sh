@@ -138,7 +138,7 @@ check "export: nothing was replaced" diff -r before exported/deep
 rm -r before
 echo >a_file
 for folder in a_file a_file/ a_file/below/deep; do
-  refused 'a_file is no folder; expected a folder, or a name that is not taken' export --family 1f1b --pp 2 --micro 4 --for jaxpp -o "$folder"
+  refused 'a_file is not a folder; expected a folder, or a name that is not taken' export --family 1f1b --pp 2 --micro 4 --for jaxpp -o "$folder"
 done
 refused '--output takes the name of a folder, or -; got ""' export --family 1f1b --pp 2 --micro 4 --for jaxpp -o ''
 refused 'export needs --for with torchtitan, automodel, megatron or jaxpp' export --family 1f1b --pp 2 --micro 4
