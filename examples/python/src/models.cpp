@@ -97,6 +97,8 @@ void define_partitions(nb::module_& m) {
       },
       nb::arg("m"), nb::arg("stages"), "As many layers on every stage.");
   m.def("require_partition", &require_partition, nb::arg("p"), nb::arg("m"), nb::arg("stages"));
+  m.def("require_lengths", &require_lengths, nb::arg("m"), nb::arg("micro"),
+        "Raises ModelError unless the model has as many lengths as micro-batches, or none.");
   m.def("costs_of", &costs_of, nb::arg("m"), nb::arg("p"), nb::arg("where"),
         "The costs by stage of a model under a partition.");
   m.def(
