@@ -179,6 +179,7 @@ class Functions(unittest.TestCase):
         stopped = ps.compare(pp=3, micro=6, families=names, progress=lambda p: False)
         self.assertEqual([s.name for s in stopped], ["gpipe"])
         self.assertEqual(stopped.left_out, {"dualpipe": "dualpipe was not reached", "zbv": "zbv was not reached"})
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))  # shells ignore it in the background
         with self.assertRaises(KeyboardInterrupt):
             ps.compare(pp=3, micro=6, progress=lambda p: os.kill(os.getpid(), signal.SIGINT))
         with contextlib.redirect_stderr(io.StringIO()) as shown:
