@@ -235,7 +235,7 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(s, found.costs, verified)));
   } else if (to.format == "html") {
-    write_output(to.file, page_of_plan(page_style_of(args, m.time_unit), m, found, note));
+    write_output(to.file, page_of_plan(args, m, found, note));
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(m, found);
     if (!unused.empty()) j["not_used"] = unused;

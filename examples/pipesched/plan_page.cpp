@@ -37,16 +37,16 @@ schedule_params sizes_of(std::int64_t pp, std::int64_t micro, bool forward_only)
   return p;
 }
 
-// The panels of families with the uniform partition of a model; a note on each that does not fit.
-void add_uniform_families(const model& m, const schedule& planned, std::vector<html_panel>& panels,
-                          std::vector<std::string>& lines) {
+// The panels of families, each with the best partition found of a model, as compare has them; a note on each that does not fit.
+void add_divided_families(const arguments& args, const model& m, const schedule& planned,
+                          std::vector<html_panel>& panels, std::vector<std::string>& lines) {
   const auto add = [&](const family& f, const schedule_params& p) {
-    const placement where = f.place(p);
-    stage_costs costs = costs_of(m, uniform_partition(m, where.stages()), where);
-    schedule made = make_family(f, p, costs);
-    study of = study_of(std::move(made), std::move(costs), "", true);
+    divided_schedule best = divided_by(args, "best", m, source_of(f, p));
+    const std::string layers = "layers per stage: " + to_string(best.partition);
+    study of = study_of(std::move(best.schedule), std::move(best.costs), layers, true);
     of.memory = memory_of(of, memory_limits(m, planned.pp()));
-    if (of.memory && !*of.memory) throw schedule_error("does not fit: " + to_string(*of.memory, of.times.schedule));
+    if (of.memory && !*of.memory)
+      throw schedule_error("no partition was found that fits: " + to_string(*of.memory, of.times.schedule));
     panels.push_back(panel_of(of));
   };
   for_each_family(sizes_of(planned.pp(), planned.micro, planned.forward_only), lines, add);
@@ -76,14 +76,15 @@ std::string page_of_plan(const plan_page& page, const plan_result& plan, const s
   return pipesched::page_of_plan(plan, costs, std::move(beside), style);
 }
 
-std::string page_of_plan(html_style style, const model& m, const model_plan& found, const std::string& note) {
+std::string page_of_plan(const arguments& args, const model& m, const model_plan& found, const std::string& note) {
+  html_style style = page_style_of(args, m.time_unit);
   std::vector<html_panel> beside;
-  style.notes = {fmt::format("{} layers, planned {} per stage; families with the uniform partition", layer_count(m),
-                             to_string(found.partition))};
+  style.notes = {fmt::format("{} layers, planned {} per stage; each family with the best partition found",
+                             layer_count(m), to_string(found.partition))};
   if (!note.empty()) style.notes.push_back(note);
   for (std::string& line : lines_of(text_of(m, found)))
     if (!line.empty()) style.notes.push_back(std::move(line));
-  add_uniform_families(m, found.plan.schedule, beside, style.notes);
+  add_divided_families(args, m, found.plan.schedule, beside, style.notes);
   return pipesched::page_of_plan(found, std::move(beside), style);
 }
 

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "command_line.hpp"
+
 namespace tool {
 
 /// The problem of a plan, and all that its page says besides it.
@@ -26,9 +28,9 @@ struct plan_page {
 std::string page_of_plan(const plan_page& page, const pipesched::plan_result& plan,
                          const pipesched::stage_costs& costs);
 
-/// The plan for a model beside all families with the uniform partition that fit.
+/// The plan for a model beside all families that fit, each with the best partition found.
 /// @param note  on entries of the model that are not used; may be empty
-std::string page_of_plan(pipesched::html_style style, const pipesched::model& m, const pipesched::model_plan& found,
+std::string page_of_plan(const arguments& args, const pipesched::model& m, const pipesched::model_plan& found,
                          const std::string& note);
 
 }  // namespace tool

@@ -196,6 +196,10 @@ def overview(driver, path, shots):
         check(f"{width} x {height}: no text leaves the picture", page.js(
             "[...document.querySelectorAll('#chart text')].every(t => { const b = t.getBoundingClientRect(), c = chart.getBoundingClientRect(); return b.left >= c.left && b.right <= c.right + 1; })"))
         page.shot(f"overview_{width}.png")
+    sizes = page.js("(box => (box.innerHTML = overview(1200, 675, true).svg, [...box.querySelectorAll('.mark')].map(m => [m.getAttribute('aria-label').split(/[,:]/)[0], +m.querySelector('text').getAttribute('font-size')])))(document.createElement('div'))")
+    large = {name: size for name, size in sizes if size > 20}
+    check(f"in a thumbnail 300 pixels wide, rows of the headline can be read: {large}", set(large) == {"dualpipe", "dualpipev", "1f1b"} and min(large.values()) >= 30)
+    check(f"in one 600 pixels wide, all rows: {sizes}", min(size for _, size in sizes) >= 18)
     page.resize(400, 800)
     check("a narrow window keeps its bars", page.js("+document.querySelectorAll('#chart .mark')[0].querySelectorAll('rect')[1].getAttribute('width') > 40"))
     check("and whole names", "interleaved_1f1b" in page.js("chart.textContent"))

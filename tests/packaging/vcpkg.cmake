@@ -76,7 +76,7 @@ endmacro()
 include(${PORT_DIR}/portfile.cmake)
 
 # The rules that vcpkg checks after a build, as far as a header library can break them, and the version.
-foreach(path IN ITEMS share/${PORT}/copyright share/${PORT}/${PORT}-config.cmake include)
+foreach(path IN ITEMS share/${PORT}/copyright share/${PORT}/usage share/${PORT}/${PORT}-config.cmake include)
   if(NOT EXISTS ${CURRENT_PACKAGES_DIR}/${path})
     message(FATAL_ERROR "the package has no ${path}")
   endif()

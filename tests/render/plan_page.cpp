@@ -69,6 +69,20 @@ TEST_CASE("page of a plan: the same order with other times is another schedule")
   CHECK(data_in(page_of_plan(found, costs, beside))["panels"].size() == 3);
 }
 
+TEST_CASE("pages of plans and fronts: times have the unit of the costs, unless the style has one") {
+  stage_costs costs = costs_of_page();
+  const plan_result found = plan(step_of_page, costs, limits_of_page());
+  const std::vector<pareto_point> front = pareto(step_of_page, costs, {4}, limits_of_page());
+  model_plan of_model;
+  of_model.costs = costs, of_model.plan = found;
+  CHECK(data_in(page_of_plan(found, costs))["unit"] == "");
+  costs.time_unit = of_model.costs.time_unit = time_unit::ms;
+  CHECK(data_in(page_of_plan(found, costs))["unit"] == "ms");
+  CHECK(data_in(page_of_plan(of_model))["unit"] == "ms");
+  CHECK(data_in(page_of_front(front, costs))["unit"] == "ms");
+  CHECK(data_in(page_of_plan(found, costs, {}, {.unit = "s"}))["unit"] == "s");
+}
+
 TEST_CASE("page of a plan without a published schedule: the plan alone") {
   const stage_costs costs = costs_of_page();
   plan_result found = plan(step_of_page, costs, limits_of_page());

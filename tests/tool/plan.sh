@@ -47,6 +47,15 @@ check "plan --pareto --format html: points with their panels" grep -q '"front":.
   <("$tool" plan --pp 2 --micro 4 --pareto --evaluations 500 --format html)
 "${model[@]}" -o model_plan.html
 check "plan --model --format html: its notes have the partition" grep -q "<li>layers per stage: " model_plan.html
+check "plan --model --format html: families have the makespans of compare" python3 - <<<'
+import json, re, subprocess
+def makespans(page):
+    return dict(re.findall(r"\"name\":\"(\w+)\".*?\"makespan\":([0-9.]+)", page))
+page = makespans(open("model_plan.html").read())
+run = subprocess.run(["'"$tool"'", "compare", "--model", "gemma_h1536_s4096_v256k", "--pp", "4", "--micro", "8", "--format", "html"],
+                     capture_output=True, text=True)
+beside = makespans(run.stdout)
+assert len(beside) > 15 and beside.items() <= page.items() and "planned" in page'
 refused 'plan --pareto writes text, json, svg or html; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
 refused 'plan takes --pareto or --model; got both' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
 refused 'plan takes --may-recompute with --model only' plan --pp 2 --micro 4 --may-recompute

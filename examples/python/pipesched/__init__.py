@@ -27,6 +27,11 @@ Values do not change. Records are made by keyword and changed by replace(): limi
 ScheduleError, a ValueError, with one sentence.
 """
 
+from pathlib import Path as _Path
+
+if (_Path(__file__).parents[1] / "pyproject.toml").exists() and not any(_Path(__file__).parent.glob("_pipesched.*")):
+    raise ImportError(f"{_Path(__file__).parent} holds the sources of pipesched; start Python in another folder, where the installed one is found")
+
 from ._pipesched import *  # noqa: F403
 from ._pipesched import library_version as __version__
 from . import _notebook

@@ -8,7 +8,7 @@ from . import _pipesched as _c
 from ._overview import svg_of_studies
 from ._pages import in_frame, panel_of_study
 from ._progress import bar
-from ._search import divide
+from ._search import _model_of, divide
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,13 +186,16 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
     """Simulates families with the same ranks, micro-batches and costs.
 
     costs       of a rank's whole share, divided among its stages; fields with a number per stage are per stage
-    model       in place of costs: each family gets the best partition found of its layers
+    model       in place of costs, or the name of one of model_names: each family gets the best partition found of its layers
     families    names; default: all. A family whose limits do not allow these sizes is left out, with the reason
     progress    called after each family with a compare_progress; False stops, and the other families are left out; True shows a bar
     parameters  chunks, waves, group_size and so on, for the families that take them
     """
     if costs is not None and model is not None:
         raise TypeError("compare() takes costs or a model, not both")
+    model = model if model is None else _model_of(model, "compare()")
+    if costs is not None and not isinstance(costs, _c.stage_costs):
+        raise TypeError(f"compare() takes stage_costs; got {type(costs).__name__}")
     chosen = _families_of(families)
     _refuse_unused(chosen, parameters)
     sizes = {"pp": pp, "micro": micro, "forward_only": forward_only}
@@ -217,5 +220,6 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
         raise _c.ScheduleError(f"no family can be compared: {first} (and {others} more)" if others else first)
     title = f"{_count(pp, 'rank', 's')}, {_count(micro, 'micro-batch', 'es')}{', forward only' if forward_only else ''}"
     note = "the best partition found for each family" if model else "costs of a rank's whole share, divided among its stages"
-    unit = model.time_unit.name if model and model.time_unit != _c.time_unit.none else ""
+    time_unit = (model or costs or _c.stage_costs()).time_unit
+    unit = "" if time_unit == _c.time_unit.none else time_unit.name
     return comparison(studies, left_out, title, note, unit)

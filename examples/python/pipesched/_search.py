@@ -5,15 +5,26 @@ from . import _pipesched as _c
 from ._pages import in_frame, page_of_front
 
 
+def _model_of(m, called):
+    """A model, or the one of a name."""
+    if isinstance(m, str):
+        return _c.find_model(m)
+    if not isinstance(m, _c.model):
+        raise TypeError(f"{called} takes a model or the name of one; got {type(m).__name__}")
+    return m
+
+
 def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **parameters):
     """The best partition found of a model's layers among stages.
 
+    m     a model, or the name of one of model_names
     what  a schedule, whose order is kept; a family or its name, with its parameters (pp=8, micro=20); or a placement, with
           make(costs), which makes the schedule for the costs of every partition
 
     `progress` is called now and then with a divide_progress, and stops the search with the best so far if it returns False;
     True shows a bar. Ctrl-C stops the search.
     """
+    m = _model_of(m, "divide()")
     if isinstance(what, (str, _c.family)):
         family = _c.find_family(what) if isinstance(what, str) else what
         if "costs" in parameters:

@@ -11,7 +11,8 @@
     problem = pipesched.plan_problem(placement=schedule.placement, micro=schedule.micro)
     pipesched.torch.load(runtime, pipesched.plan(problem, costs))      # the next step runs the plan
 
-The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.15.
+The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.15 and, without V-shaped
+placements, 2.10.
 """
 
 import contextlib
@@ -107,7 +108,18 @@ def _require_same_ranks(runtime, schedule):
             )
 
 
+def _require_words(schedule, form):
+    """Words of the file that older versions of PyTorch cannot read."""
+    if form == "compute_comms" and not hasattr(_runtimes, "REDUCE_GRAD"):
+        raise _c.ScheduleError(
+            f'PyTorch {torch.__version__} does not read REDUCE_GRAD, which files with messages have; load the schedule with form="compute_only"'
+        )
+    if not hasattr(_runtimes, "OVERLAP_F_B") and any(cell.overlapped for row in schedule for cell in row):
+        raise _c.ScheduleError(f"PyTorch {torch.__version__} does not run overlapped cells, as {schedule.name} has")
+
+
 def _text_of(schedule, form):
+    _require_words(schedule, form)
     if form == "compute_only":
         return schedule.to_torch_csv()
     if form == "compute_comms":

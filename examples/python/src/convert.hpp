@@ -132,6 +132,8 @@ void from_python(nb::handle from, T& value) {
     std::vector<double> numbers(1);
     if (double same = 0; nb::try_cast(from, same))
       numbers[0] = same;
+    else if (nb::isinstance<nb::str>(from) || !nb::hasattr(from, "__iter__"))
+      refuse(type_text<T>(), from);
     else
       from_python(from, numbers);
     value = per_stage(std::move(numbers));

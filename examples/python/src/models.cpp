@@ -10,6 +10,7 @@
 #include <pipesched/model/model.hpp>
 #include <pipesched/model/partition.hpp>
 #include <pipesched/model/presets.hpp>
+#include <pipesched/support/nearest_name.hpp>
 
 #include "module.hpp"
 #include "record.hpp"
@@ -23,6 +24,17 @@ void require_count(std::size_t count, const char* what) {
   if (count > max_stages)
     throw schedule_error(pipesched::detail::concat(
         {"there are at most ", max_stages, " ", what, "; got ", count, ", nearest ", max_stages}));
+}
+
+// @throws schedule_error, with the nearest name; None in place of a model would be no model to those who take one
+model model_called(std::string_view name) {
+  if (auto found = find_model(name)) return *std::move(found);
+  const std::string_view nearest = nearest_name(name, model_names);
+  std::string known;
+  for (const std::string_view each : model_names) known.append(known.empty() ? "" : ", ").append(each);
+  throw schedule_error(
+      pipesched::detail::concat({"no model is called \"", name, nearest.empty() ? "\"; known: " : "\"; did you mean ",
+                                 nearest.empty() ? std::string_view(known) : nearest, nearest.empty() ? "" : "?"}));
 }
 
 void require_ranks(const model& of, std::size_t ranks) {
@@ -97,6 +109,8 @@ void define_partitions(nb::module_& m) {
       },
       nb::arg("m"), nb::arg("stages"), "As many layers on every stage.");
   m.def("require_partition", &require_partition, nb::arg("p"), nb::arg("m"), nb::arg("stages"));
+  m.def("require_lengths", &require_lengths, nb::arg("m"), nb::arg("micro"),
+        "Raises ModelError unless the model has as many lengths as micro-batches, or none.");
   m.def("costs_of", &costs_of, nb::arg("m"), nb::arg("p"), nb::arg("where"),
         "The costs by stage of a model under a partition.");
   m.def(
@@ -131,7 +145,7 @@ void define_presets(nb::module_& m) {
   m.def("gemma_model", &gemma_model);
   m.def("deepseek_like_model", &deepseek_like_model);
   m.attr("model_names") = to_python(model_names, {});
-  m.def("find_model", &find_model, nb::arg("name"), "The model of a name in model_names, or None.");
+  m.def("find_model", &model_called, nb::arg("name"), "The model of a name in model_names.");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 NB_MODULE(_pipesched, m) {
   using namespace python;
+  nb::set_leak_warnings(false);  // a value that a user's other modules keep until the end is no fault
   m.attr("library_version") = std::string(pipesched::library_version);
   static nb::handle schedule_error_type, model_error_type;
   schedule_error_type = nb::exception<pipesched::schedule_error>(m, "ScheduleError", PyExc_ValueError).release();

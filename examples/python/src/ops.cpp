@@ -102,6 +102,10 @@ void define_dependencies(nb::module_& m) {
                            std::array{"activation", "gradient", "weight_gradient"});
   define<tensor_id>(m, "tensor_id", "A tensor by the stage that makes it.", field<&tensor_id::kind>("kind"),
                     field<&tensor_id::stage>("stage"), field<&tensor_id::micro>("micro"))
+      .def(nb::self < nb::self)
+      .def(nb::self > nb::self)
+      .def(nb::self <= nb::self)
+      .def(nb::self >= nb::self)
       .def("__str__", [](const tensor_id& t) { return to_string(t); });
   nb::class_<stage_chain>(m, "stage_chain", "The stages of a model, for the dependencies between them.")
       .def(nb::init<std::uint32_t, std::uint32_t>(), nb::arg("stages"), nb::arg("first_trained") = 0)

@@ -68,9 +68,10 @@ schedule edited(const schedule& s, std::int64_t rank, const nb::callable& change
 }
 
 std::string repr_of(const schedule& s) {
-  return pipesched::detail::concat({"<schedule ", s.name.view(), ": ", s.pp(), " ranks, ", s.stages(), " stages (",
-                                    to_string(s.placement.kind()), "), ", s.micro, " micro-batches",
-                                    s.forward_only ? ", forward only>" : ">"});
+  using pipesched::detail::count_text;
+  return pipesched::detail::concat({"<schedule ", s.name.view(), ": ", count_text(s.pp(), "rank"), ", ",
+                                    count_text(s.stages(), "stage"), " (", to_string(s.placement.kind()), "), ",
+                                    count_text(s.micro, "micro-batch"), s.forward_only ? ", forward only>" : ">"});
 }
 
 stage_backward backward_of(const schedule& s, std::uint32_t stage) {
@@ -157,7 +158,8 @@ void define_schedule(nb::module_& m) {
   m.def(
       "to_string",
       [](const report& r, std::size_t max_lines) { return r ? std::string("valid") : to_string(r, max_lines); },
-      nb::arg("r"), nb::arg("max_lines") = 10, "One line per violation, at most so many, and the number of all others.");
+      nb::arg("r"), nb::arg("max_lines") = 10,
+      "One line per violation, at most so many, and the number of all others.");
   m.def(
       "to_string", [](nb::handle value) { return nb::str(value); }, nb::arg("value"),
       "The text of a value: the same as str(value).");

@@ -164,7 +164,11 @@ void define_metrics(nb::module_& m) {
 
 void define_explanation(nb::module_& m) {
   define<cell_ref>(m, "cell_ref", "A cell by its place.", field<&cell_ref::rank>("rank"),
-                   field<&cell_ref::index>("index"));
+                   field<&cell_ref::index>("index"))
+      .def(nb::self < nb::self)
+      .def(nb::self > nb::self)
+      .def(nb::self <= nb::self)
+      .def(nb::self >= nb::self);
   define<stall>(m, "stall", "A time in which a rank waits, and for what.", field<&stall::before>("before"),
                 field<&stall::start>("start"), field<&stall::end>("end"), field<&stall::waiting>("waiting"),
                 field<&stall::made_by>("made_by"), field<&stall::made_in>("made_in"));

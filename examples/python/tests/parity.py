@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The public names of the C++ headers and the parameters of their functions, for a comparison with those of the Python module.
+"""The public names of the C++ headers, the parameters of their functions and methods, and their operators, for a comparison with
+those of the Python module.
 
     python parity.py    prints what the module lacks; nothing if it lacks nothing
 """
@@ -129,6 +130,8 @@ OTHER_PARAMETERS = {
     "read_traces.names_and_texts": "files",
     "divide.where": "what",
     "verify.actions": "file",
+    "stage_chain.stage_chain.count": "stages",
+    "stage_chain.stage_chain.first": "first_trained",
     "to_string.row": "value",
     "to_string.set": "value",
 }
@@ -140,7 +143,13 @@ NO_PARAMETERS = {
     "describe.awaited": "describe(p, rank, at) names the buffers of an action",
     "launch_order.rank": "all ranks at once",
     "recognize_family.may_make": "for a limit of memory on the schedules that it makes",
+    "model_error.model_error.entry": "the library raises it; the attribute path is the entry",
+    "model_error.model_error.sentence": "the library raises it; str() is the sentence",
 }
+
+
+# What Python calls the operators.
+OPERATORS = {"==": "__eq__", "<=>": "__lt__", "[]": "__getitem__", "bool": "__bool__"}
 
 
 def _clean(text):
@@ -271,17 +280,57 @@ def _parameters(head):
     return [name[1] for name in names if name]
 
 
-def public_parameters():
-    """function -> names of its parameters, of all overloads."""
-    found = {}
+def _declarations():
+    """(scopes, head, what follows) of every declaration in the namespace pipesched of the headers that count."""
     for header in sorted(HEADERS.rglob("*.hpp")):
         path = header.relative_to(HEADERS).as_posix()
         if "/detail/" in path or any(path.startswith(no) for no in NO_HEADERS):
             continue
-        for scopes, head, _ in _statements(_clean(header.read_text())):
-            name = scopes == ("namespace pipesched",) and "(" in head and _name(head)
-            if name and name not in NO_NAMES:
-                found.setdefault(name, set()).update(_parameters(head))
+        for scopes, head, after in _statements(_clean(header.read_text())):
+            if scopes and scopes[0] == "namespace pipesched" and not any("detail" in s for s in scopes):
+                yield scopes, head, after
+
+
+def public_parameters():
+    """function -> names of its parameters, of all overloads."""
+    found = {}
+    for scopes, head, _ in _declarations():
+        name = len(scopes) == 1 and "(" in head and _name(head)
+        if name and name not in NO_NAMES:
+            found.setdefault(name, set()).update(_parameters(head))
+    return found
+
+
+def _methods():
+    """(class, head) of every public member of the classes that Python has, but for its fields."""
+    private = set()
+    for scopes, head, _ in _declarations():
+        owner = len(scopes) == 2 and _type_name(scopes[1])
+        private |= {owner} if head.startswith("private:") else set()
+        is_function = "(" in re.split(r"(?<![=!<>])=(?!=)", head)[0] and "(*" not in head
+        if owner and owner not in private and owner not in NO_NAMES and not owner.endswith("_family") and is_function:
+            yield owner, re.sub(r"^((public|private|protected):\s*)+", "", head)
+
+
+def public_method_parameters():
+    """Class.method -> names of its parameters, of all overloads; a constructor has the name of its class."""
+    found = {}
+    for owner, head in _methods():
+        name = re.search(r"(\w+)\s*\(", _without_templates(head))
+        if name and "operator" not in head and not head.startswith("friend") and not _is_excused(owner, name[1]):
+            found.setdefault(f"{owner}.{name[1]}", set()).update(_parameters(head))
+    return found
+
+
+def public_operators():
+    """Class.method of Python -> operator of C++."""
+    found = {}
+    for owner, head in _methods():
+        operator = re.search(r"\boperator\s*([^\s(]+|\(\))\s*\(", head)
+        if operator and operator[1] in OPERATORS:
+            found[f"{owner}.{OPERATORS[operator[1]]}"] = operator[1]
+        elif operator:
+            found[f"{owner}.operator{operator[1]}"] = operator[1]
     return found
 
 
@@ -292,6 +341,14 @@ def _parameters_in_python(function):
     return {name for signature, *_ in signatures for name in re.findall(r"[(,] ?(\w+):", signature)}
 
 
+def _parameters_of_another(name, parameters, there):
+    """Those of the parameters of a C++ function that are not among those in Python."""
+    for parameter in sorted(parameters):
+        other = OTHER_PARAMETERS.get(f"{name}.{parameter}", OTHER_PARAMETERS.get(parameter, parameter))
+        if other not in there and f"{name}.{parameter}" not in NO_PARAMETERS:
+            yield f"{name}({parameter})"
+
+
 def parameters_missing_from(module):
     """The parameters that functions of the module lack, one line each."""
     lacking = []
@@ -299,11 +356,29 @@ def parameters_missing_from(module):
         function = getattr(module, OTHER_NAMES.get(name, name), None)
         if function is None or isinstance(function, type) or not callable(function):
             continue
-        there = _parameters_in_python(function)
-        for parameter in sorted(parameters):
-            other = OTHER_PARAMETERS.get(f"{name}.{parameter}", OTHER_PARAMETERS.get(parameter, parameter))
-            if other not in there and f"{name}.{parameter}" not in NO_PARAMETERS:
-                lacking.append(f"{name}({parameter})")
+        lacking += _parameters_of_another(name, parameters, _parameters_in_python(function))
+    return lacking
+
+
+def method_parameters_missing_from(module):
+    """The parameters that methods and constructors of the module lack, one line each."""
+    lacking = []
+    for name, parameters in sorted(public_method_parameters().items()):
+        owner, method = name.split(".")
+        owner = getattr(module, OTHER_NAMES.get(owner, owner))
+        found = owner.__init__ if owner.__name__ == method else getattr(owner, OTHER_NAMES.get(method, method), None)
+        lacking += _parameters_of_another(name, parameters, _parameters_in_python(found) if callable(found) else set())
+    return lacking
+
+
+def operators_missing_from(module):
+    """The operators that classes of the module lack, one line each."""
+    lacking = []
+    for name, operator in sorted(public_operators().items()):
+        owner, method = name.split(".")
+        owner = getattr(module, OTHER_NAMES.get(owner, owner))
+        if getattr(owner, method, None) in (None, getattr(object, method, None)):  # object itself compares by identity
+            lacking.append(f"{owner.__name__} {operator}")
     return lacking
 
 
@@ -321,7 +396,8 @@ def enums_that_differ(module):
 
 def stale_reasons():
     """Reasons for names and parameters that no header has any more."""
-    parameters = {f"{name}.{p}" for name, of in public_parameters().items() for p in of}
+    all_parameters = [*public_parameters().items(), *public_method_parameters().items()]
+    parameters = {f"{name}.{p}" for name, of in all_parameters for p in of}
     excused = {name for name in [*NO_PARAMETERS, *OTHER_PARAMETERS] if "." in name}
     return sorted(set(NO_NAMES) - set(all_public_names())) + sorted(excused - parameters)
 

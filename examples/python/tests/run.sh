@@ -37,7 +37,6 @@ settings=(
   build-dir="$folder/build"
   cmake.define.PIPESCHED_PYTHON_OPTIMIZE="${PIPESCHED_OPTIMIZE:--O0}"
   cmake.define.CMAKE_CXX_FLAGS="$flags"
-  cmake.define.PIPESCHED_PYTHON_UNITY=ON
   cmake.define.PIPESCHED_TOOL="$tool"
   cmake.define.PIPESCHED_PYTHON_STUBS="${stubs:-ON}"
 )

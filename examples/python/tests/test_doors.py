@@ -249,6 +249,15 @@ class Pages(unittest.TestCase):
         self.assertTrue(page["headline"].startswith('Größe "<b>", 4 ranks, 6 micro-batches: zbv '))
         self.assertIsNone(ps.comparison([], {}, "none")._repr_svg_())
 
+    def test_pages_have_the_unit_of_the_costs(self):
+        costs = ps.deepseek_v3_costs()
+        plan = ps.plan(self.problem, costs, self.limits)
+        comparison = ps.compare(pp=4, micro=6, costs=costs, families=["1f1b", "zbv"])
+        pages = comparison.to_html(), ps.pareto(self.problem, costs, [4], self.limits).to_html(), ps.page_of_plan(plan, costs)
+        self.assertEqual([data_of(page)["unit"] for page in pages], ["ms"] * 3)
+        self.assertEqual(data_of(ps.page_of_plan(plan, costs, style=ps.html_style(unit="s")))["unit"], "s")
+        self.assertIn("makespan, ms", comparison._repr_svg_())
+
     def test_a_file_without_a_name_is_named_by_its_number(self):
         with self.assertRaisesRegex(ps.ScheduleError, "^file 1: no event is named after an action"):
             ps.read_traces([io.StringIO(ps.render_chrome_trace(ps.simulate(ps.make_dualpipe_schedule(pp=2, micro=4)))), io.StringIO("[]")])

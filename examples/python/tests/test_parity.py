@@ -16,6 +16,30 @@ class Parity(unittest.TestCase):
         self.assertGreater(sum(map(len, parity.public_parameters().values())), 150)
         self.assertEqual(parity.parameters_missing_from(pipesched), [])
 
+    def test_methods_and_constructors_take_the_parameters_of_the_headers(self):
+        self.assertGreater(len(parity.public_method_parameters()), 40)
+        self.assertEqual(parity.method_parameters_missing_from(pipesched), [])
+
+    def test_values_have_the_operators_of_the_headers(self):
+        self.assertGreater(len(parity.public_operators()), 40)
+        self.assertEqual(parity.operators_missing_from(pipesched), [])
+
+    def test_a_parameter_an_operator_and_a_method_that_lack_are_found(self):
+        class report:
+            def names(self):
+                """Without the parameter that C++ has."""
+
+        class placement(pipesched.placement):
+            def rank_of(self, stage, m):
+                """With another name for a parameter."""
+
+        class module:
+            def __getattr__(self, name):
+                return {"report": report, "placement": placement}.get(name) or getattr(pipesched, name)
+
+        self.assertEqual(parity.method_parameters_missing_from(module()), ["placement.rank_of(micro)"])
+        self.assertEqual(parity.operators_missing_from(module()), ["report bool", "report =="])
+
     def test_enumerators_are_those_of_the_headers(self):
         self.assertEqual(parity.enums_that_differ(pipesched), [])
 

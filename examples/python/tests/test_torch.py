@@ -3,7 +3,9 @@
 
 import sys
 import time
+import types
 import unittest
+import unittest.mock
 
 import pipesched as ps
 
@@ -269,6 +271,15 @@ class Torch(unittest.TestCase):
         for make in (ps.make_1f1b_schedule, ps.make_zbv_schedule, ps.make_hanayo_schedule):
             for counted, of_table in self.ranks.run(slots_of, make(pp=PP, micro=MICRO)):
                 self.assertEqual(counted, of_table)
+
+    def test_older_versions_that_cannot_read_a_schedule_are_refused(self):
+        plain, overlapped = ps.make_1f1b_schedule(pp=PP, micro=MICRO), ps.make_dualpipev_schedule(pp=PP, micro=MICRO)
+        with unittest.mock.patch.object(pt, "_runtimes", types.SimpleNamespace()):
+            self.assertEqual(pt._text_of(plain, "compute_only"), plain.to_torch_csv())
+            with self.assertRaisesRegex(ps.ScheduleError, 'does not read REDUCE_GRAD.*form="compute_only"$'):
+                pt._text_of(plain, "compute_comms")
+            with self.assertRaisesRegex(ps.ScheduleError, "does not run overlapped cells, as dualpipev has$"):
+                pt._text_of(overlapped, "compute_only")
 
     def test_one_step_measures_all_passes(self):
         for name, schedule, _ in in_both_forms():

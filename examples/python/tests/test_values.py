@@ -140,7 +140,10 @@ class Records(unittest.TestCase):
         self.assertEqual(ps.stage_costs.from_json(costs.to_json()), costs)
         model = ps.find_model("deepseek_v3")
         self.assertEqual(ps.model.from_json(model.to_json()), model)
-        self.assertIsNone(ps.find_model("none such"))
+        with self.assertRaisesRegex(ps.ScheduleError, 'no model is called "deepseek_v4"; did you mean deepseek_v3\\?'):
+            ps.find_model("deepseek_v4")
+        with self.assertRaisesRegex(ps.ScheduleError, 'no model is called "none such"; known: deepseek_v3, gemma'):
+            ps.find_model("none such")
         with self.assertRaisesRegex(ps.ScheduleError, "did you mean"):
             ps.stage_costs.from_json('{"foward": 1}')
 
@@ -153,6 +156,9 @@ class Records(unittest.TestCase):
     def test_signatures_are_in_the_docstrings(self):
         self.assertIn("waves: int | None = None", ps.make_hanayo_schedule.__doc__)
         self.assertNotIn("waves", ps.make_zbv_schedule.__doc__)
+        with self.assertRaisesRegex(TypeError, r"stage_costs: forward takes float \| Sequence\[float\]; got '2'"):
+            ps.stage_costs(forward="2")
+        self.assertIn("1 rank, 1 stage (linear), 1 micro-batch>", repr(ps.make_gpipe_schedule(pp=1, micro=1)))
         self.assertIn("forward: float | Sequence[float]", ps.stage_costs.__init__.__doc__)
         self.assertTrue(inspect.getdoc(ps))
 

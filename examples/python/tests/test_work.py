@@ -117,6 +117,18 @@ class Searches(unittest.TestCase):
         with self.assertRaisesRegex(ZeroDivisionError, "division"):
             ps.divide(model, ps.placement.linear(4), lambda costs: 1 / 0, limits)
 
+    def test_models_have_names(self):
+        model, limits = ps.find_model("deepseek_v3"), ps.divide_limits(evaluations=50)
+        self.assertEqual(ps.divide("deepseek_v3", "1f1b", pp=4, micro=8, limits=limits), ps.divide(model, "1f1b", pp=4, micro=8, limits=limits))
+        self.assertEqual(ps.compare(pp=2, micro=4, model="deepseek_v3", families=["1f1b"]).unit, "ms")
+        with self.assertRaisesRegex(ps.ScheduleError, 'no model is called "deepseek"'):
+            ps.divide("deepseek", "1f1b", pp=4, micro=8)
+        for call in (lambda: ps.divide(3, "1f1b", pp=4, micro=8), lambda: ps.compare(pp=4, micro=8, model=3)):
+            with self.assertRaisesRegex(TypeError, r"^(divide|compare)\(\) takes a model or the name of one; got int$"):
+                call()
+        with self.assertRaisesRegex(TypeError, r"^compare\(\) takes stage_costs; got dict$"):
+            ps.compare(pp=4, micro=8, costs={"forward": 1})
+
     def test_a_front_shows_itself(self):
         front = ps.pareto(ps.plan_problem(ps.placement.vee(4), 8), None, [2, 3, 4], ps.plan_limits(evaluations=300))
         self.assertEqual(len(front), 3)
@@ -167,6 +179,7 @@ class Functions(unittest.TestCase):
         stopped = ps.compare(pp=3, micro=6, families=names, progress=lambda p: False)
         self.assertEqual([s.name for s in stopped], ["gpipe"])
         self.assertEqual(stopped.left_out, {"dualpipe": "dualpipe was not reached", "zbv": "zbv was not reached"})
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))  # shells ignore it in the background
         with self.assertRaises(KeyboardInterrupt):
             ps.compare(pp=3, micro=6, progress=lambda p: os.kill(os.getpid(), signal.SIGINT))
         with contextlib.redirect_stderr(io.StringIO()) as shown:

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/cost/time_unit.hpp"
 #include "pipesched/plan/model_problem.hpp"
 #include "pipesched/plan/pareto.hpp"
 #include "pipesched/plan/plan.hpp"
@@ -69,6 +70,12 @@ inline std::string page_beside(html_panel planned, std::vector<html_panel> besid
   return render_html(beside, style);
 }
 
+// The style with the unit of the costs, unless it has one.
+inline html_style with_unit_of(const stage_costs& costs, html_style style) {
+  if (style.unit.empty() && costs.time_unit != time_unit::none) style.unit = to_string(costs.time_unit);
+  return style;
+}
+
 // The limits of the ranks, as fits() takes them.
 inline std::vector<double> limits_of(const memory_report& memory) {
   std::vector<double> limits;
@@ -110,11 +117,13 @@ class front_panels {
 /// The page of a plan: first its schedule, then the best published one and all others, the shortest first.
 /// @param costs  with which it was planned
 /// @param beside  panels of other schedules of the same step, such as those of a comparison
+/// @param style  without a unit it takes that of the costs
 /// @throws schedule_error as simulate() and render_html() do
 inline std::string page_of_plan(const plan_result& plan, const stage_costs& costs, std::vector<html_panel> beside = {},
                                 const html_style& style = {}) {
   detail::add_published(beside, plan, costs, "best parameters");
-  return detail::page_beside(detail::panel_of_plan(plan, costs, "planned"), std::move(beside), style);
+  html_panel planned = detail::panel_of_plan(plan, costs, "planned");
+  return detail::page_beside(std::move(planned), std::move(beside), detail::with_unit_of(costs, style));
 }
 
 /// The same for a model, with its own costs and the memory of its ranks. The published schedule has the planned partition.
@@ -126,12 +135,12 @@ inline std::string page_of_plan(const model_plan& plan, std::vector<html_panel> 
     beside.back().limits = room_of(fits(plan.plan.published_schedule, plan.costs, detail::limits_of(plan.memory)));
   html_panel planned = detail::panel_of_plan(plan.plan, plan.costs, "planned");
   planned.limits = room_of(plan.memory);
-  return detail::page_beside(std::move(planned), std::move(beside), style);
+  return detail::page_beside(std::move(planned), std::move(beside), detail::with_unit_of(plan.costs, style));
 }
 
 /// The page of a front: a click on a point shows its plan beside the best published schedule within that limit.
 /// @param costs  with which it was planned
-/// @param style  its front is replaced
+/// @param style  its front is replaced; without a unit it takes that of the costs
 /// @throws schedule_error for no points, and as simulate() and render_html() do
 inline std::string page_of_front(const std::vector<pareto_point>& front, const stage_costs& costs,
                                  html_style style = {}) {
@@ -142,7 +151,7 @@ inline std::string page_of_front(const std::vector<pareto_point>& front, const s
     style.front.push_back({.point = points[i], .plan = shown.of_plan(front[i])});
     if (front[i].plan.published_schedule.pp() > 0) style.front.back().published = shown.of_published(front[i]);
   }
-  return render_html(shown.panels, style);
+  return render_html(shown.panels, detail::with_unit_of(costs, std::move(style)));
 }
 
 }  // namespace pipesched

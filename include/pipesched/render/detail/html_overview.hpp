@@ -44,7 +44,7 @@ function headlineAt(w, h) {
     if (lines.length * size * 1.25 <= h - 32) break;
   }
   return lines.map((text, k) => words(20, 12 + size * (1 + 1.25 * k), text, style.fg, size, "start", BOLD)).join("") +
-    words(20, 12 + lines.length * size * 1.25 + 14, shortened($("facts").textContent, 13, w - 40), style.dim, 13);
+    words(20, 12 + lines.length * size * 1.25 + 15, shortened($("facts").textContent, 14, w - 40), style.dim, 14);
 }
 
 // The origin of a picture, at its lower right.
@@ -57,11 +57,15 @@ for (const s of DATA) {
   const group = groups.find(same);
   group ? group.push(DATA.indexOf(s)) : groups.push([DATA.indexOf(s)]);
 }
+// Those of the headline come first in their bar, and in a picture their rows are larger: they are what a thumbnail can show.
+const isNamed = n => PIECES.some(text => text.startsWith(DATA[n].name + " ")), isLarge = group => isNamed(group[0]);
+for (const group of groups) group.sort((a, b) => isNamed(b) - isNamed(a) || a - b);
 const namesOf = group => group.map(n => DATA[n].name);
 function nameOf(group, size, room) {
   const names = namesOf(group);
   for (let k = names.length; k > 0; --k) { const text = names.slice(0, k).join(" = ") + (k < names.length ? " and " + (names.length - k) + " more" : ""); if (widthOf(text, size, "bold") <= room) return text; }
-  return shortened(names[0] + (names.length > 1 ? " + " + (names.length - 1) : ""), size, room);
+  const more = names.length > 1 ? " + " + (names.length - 1) : "";
+  return shortened(names[0], size, room - widthOf(more, size, "bold")) + more;
 }
 // The end of the axis: bars far longer than most are cut.
 function endOfScale(values) {
@@ -78,41 +82,46 @@ function column(times) {
   return texts.some(t => t.includes("e")) || decimals > 6 ? time : t => (t * u.times).toFixed(decimals) + u.name;
 }
 
+const LARGER = 1.7;  // of a row in a picture
 function overview(w, h, picture) {
-  const wide = w >= 760, top = picture ? headOf(h) : 0, lasts = column(DATA.map(s => s.makespan)), n = groups.length, legend = 26, head = 40;
-  const row = Math.max(picture ? 8 : 18, Math.min(picture ? 140 : 84, (h - top - head - legend) / n)), bar = Math.max(4, Math.min(16, row * 0.52), row * 0.34);
-  const size = Math.max(8, Math.min(picture ? 24 : wide ? 14 : 12.5, row * 0.68)), small = Math.max(10, Math.min(12.5, size));
-  const all = Math.max(h, Math.ceil(top + head + n * row + legend)), first = top + head, pad = picture ? 20 : 12;
-  const names = Math.min(w * (picture ? 0.26 : wide ? 0.2 : 0.34), Math.max(60, ...groups.map(g => widthOf(namesOf(g).join(" = "), size, "bold")))) + pad + 10;
+  const wide = w >= 760, top = picture ? headOf(h) : 0, lasts = column(DATA.map(s => s.makespan)), legend = 26, head = picture ? 44 : 40;
+  const large = g => picture && isLarge(g), units = groups.reduce((sum, g) => sum + (large(g) ? LARGER : 1), 0);
+  const row = Math.max(picture ? 8 : 18, Math.min(picture ? 140 : 84, (h - top - head - legend) / units)), heightOf = g => row * (large(g) ? LARGER : 1);
+  const widest = picture ? 24 : wide ? Math.max(14, Math.min(17, w / 75)) : 12.5, size = Math.max(8, Math.min(widest, row * (picture ? 0.77 : 0.68)));
+  const sizeOf = g => large(g) ? Math.min(32, Math.max(size, heightOf(g) * 0.77)) : size, small = picture ? 14 : Math.max(10, Math.min(12.5, size));
+  const first = top + head, floor = first + units * row, all = Math.max(h, Math.ceil(floor + legend)), pad = picture ? 20 : 12;
+  const names = Math.min(w * (picture ? 0.26 : wide ? 0.2 : 0.34), Math.max(60, ...groups.map(g => widthOf(namesOf(g).join(" = "), sizeOf(g), "bold")))) + pad + 10;
   const columns = [
     {name: "bubble", unit: "mean", of: s => percent(s.idle)},
     {name: wide ? "peak memory" : "memory", unit: DATA.every(s => s.inBytes) ? "" : wide ? "activations" : "", of: s => amount(s, s.most), bar: wide ? 46 : 0, part: s => s.most / Math.max(...DATA.map(d => d.most))},
     {name: "copies", unit: "of weights", of: s => format(s.copies, 3)}];
   for (const c of columns) c.width = Math.max(widthOf(c.name, small), widthOf(c.unit, small), (c.bar ? c.bar + 8 : 0) + Math.max(...DATA.map(s => widthOf(c.of(s), size)))) + (wide ? 24 : 12);
-  const label = Math.max(...DATA.map(s => widthOf(lasts(s.makespan), size, "bold"))) + 14, room = () => w - pad - columns.reduce((sum, c) => sum + c.width, 0);
+  const label = Math.max(...groups.map(g => widthOf(lasts(DATA[g[0]].makespan), sizeOf(g), "bold"))) + 14, room = () => w - pad - columns.reduce((sum, c) => sum + c.width, 0);
   while (columns.length > 1 && room() - label - names < 0.2 * w) columns.pop();  // bars come first; a click tells the rest
   const right = room();
   const end = endOfScale(DATA.map(s => s.makespan)), X = t => names + Math.min(1, t / end) * (right - label - names), scale = unitFor(end);
   let out = "";
   const marks = ticks(0, end, Math.max(2, (right - label - names) / 64));
-  for (const t of marks) out += line(`M${px(X(t))} ${first - 4}V${px(first + n * row)}`, style.line) + words(X(t), first - 10, format(t * scale.times) + (t === marks[marks.length - 1] ? scale.name : ""), style.dim, small, "middle");
-  let at = right;
+  for (const t of marks) out += line(`M${px(X(t))} ${first - 4}V${px(floor)}`, style.line) + words(X(t), first - 10, format(t * scale.times) + (t === marks[marks.length - 1] ? scale.name : ""), style.dim, small, "middle");
+  let at = right, under = first;
   for (const c of columns) { c.end = at += c.width; out += words(c.end, first - 25, c.name, style.fg, small, "end") + words(c.end, first - 10, c.unit, style.dim, small, "end"); }
   groups.forEach((g, k) => {
-    const s = DATA[g[0]], y = first + k * row, mid = y + row / 2, cut = s.makespan > end * (1 + 1e-9), text = mid + size * 0.36;
+    const s = DATA[g[0]], y = under, height = heightOf(g), mid = y + height / 2, cut = s.makespan > end * (1 + 1e-9), text = mid + size * 0.36;
+    const bar = Math.max(4, Math.min(16, height * 0.52), height * 0.34), own = sizeOf(g), reach = bar / 2 + Math.min(3, height / 6);
+    under += height;
     const busy = s.makespan * (1 - s.idle), stop = X(s.makespan), colour = s.planned ? style.plan : style.busy, strong = s.planned || k === 0 ? BOLD : "";
-    let inside = words(names - 10, text, nameOf(g, size, names - pad - 10), style.fg, size, "end", strong);
+    let inside = words(names - 10, mid + own * 0.36, nameOf(g, own, names - pad - 10), style.fg, own, "end", strong);
     inside += box(names, mid - bar / 2, stop - names, bar, style.idle) + box(names, mid - bar / 2, Math.min(X(busy), cut ? stop - 30 : stop) - names, bar, colour);
     if (cut) inside += line(`M${px(stop - 16)} ${px(mid + bar / 2 + 2)}l5 ${-bar - 4}m4 0l-5 ${bar + 4}`, style.bg, 2.5);
-    if (s.bound > 0 && s.bound <= end) inside += line(`M${px(X(s.bound))} ${px(mid - bar / 2 - Math.min(3, row / 6))}V${px(mid + bar / 2 + Math.min(3, row / 6))}`, style.bg, 4) + line(`M${px(X(s.bound))} ${px(mid - bar / 2 - Math.min(3, row / 6))}V${px(mid + bar / 2 + Math.min(3, row / 6))}`, style.fg, 2);
-    inside += words(stop + 6, text, lasts(s.makespan), style.fg, size, "start", strong);
+    if (s.bound > 0 && s.bound <= end) for (const [stroke, width] of [[style.bg, 4], [style.fg, 2]]) inside += line(`M${px(X(s.bound))} ${px(mid - reach)}V${px(mid + reach)}`, stroke, width);
+    inside += words(stop + 4 + own / 6, mid + own * 0.36, lasts(s.makespan), style.fg, own, "start", strong);
     for (const c of columns) inside += words(c.end, text, c.of(s), style.fg, size, "end");
     for (const c of columns) if (c.bar) inside += box(c.end - c.width + 24, mid - bar / 4, c.bar, bar / 2, style.rest) + box(c.end - c.width + 24, mid - bar / 4, c.bar * c.part(s), bar / 2, style.dim);
     const name = namesOf(g).join(", ") + ": makespan " + time(s.makespan) + ", idle " + percent(s.idle) + (s.bound > 0 ? ", at least " + time(s.bound) + " for any order of such cells" : "") +
       ", peak " + (s.inBytes ? bytes(s.most) : activations(s.most)) + ", " + format(s.copies, 3) + (s.copies === 1 ? " copy" : " copies") + " of the weights" + (s.weights > 0 ? ", " + bytes(s.weights) + " of weights" : "");
-    out += mark(g[0], name, box(2, y, w - 4, row, "transparent", ' class="hit"'), inside);
+    out += mark(g[0], name, box(2, y, w - 4, height, "transparent", ' class="hit"'), inside);
   });
-  const y = first + n * row + 17;
+  const y = floor + 17;
   let x = names;
   const entry = (width, drawn, text) => { if (x + width + widthOf(text, small) > w - pad && x > pad + 1) return; out += drawn + words(x + width + 5, y, text, style.dim, small); x += width + 22 + widthOf(text, small); };
   if (names + 420 > w) x = pad;
