@@ -14,6 +14,7 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/presets.hpp"
 #include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/plan/detail/narrow_search.hpp"
 #include "pipesched/plan/detail/word_evaluator.hpp"
 #include "pipesched/plan/pareto.hpp"
 #include "pipesched/plan/refill.hpp"
@@ -121,6 +122,54 @@ TEST_CASE("plan: the words of every family run as long as the plan's own simulat
         }
       }
   }
+}
+
+TEST_CASE("plan: time and memory of a rank's words are those of its schedule") {
+  stage_costs costs{.forward = 3, .backward_input = 4, .backward_weight = 2, .overlapped = 8};
+  costs.rank_speeds = {0.5, 1, 1, 2};
+  for (const auto& where :
+       {placement::linear(4), placement::vee(4), placement::looped(4, 2), placement::bidirectional(4, 8)})
+    for (const schedule& s : detail::published_schedules(where, 8, false, {}, {})) {
+      CAPTURE(s.name.view());
+      schedule shape = s;
+      shape.cells = {};
+      const detail::word_table t(shape, costs, pass_pair_set::forward_with_backward(), {});
+      const detail::word_rows w = detail::words_of(t, s, true);
+      const metrics m = measured(detail::schedule_of(t, w), costs);
+      const std::vector<detail::word_use> uses = detail::uses_of(t, w);
+      for (std::size_t r = 0; r < uses.size(); ++r) {
+        CHECK(uses[r].busy == doctest::Approx(m.ranks[r].busy));
+        const double activation = where.kind() == placement_kind::vee || where.kind() == placement_kind::looped ? 2 : 1;
+        CHECK(uses[r].peak == doctest::Approx(activation * m.ranks[r].peak_activations));
+      }
+    }
+}
+
+TEST_CASE("plan: less memory on the busiest rank at first leads to a shorter step") {
+  stage_costs uneven = deepseek_v3_costs();
+  uneven.overlapped = {}, uneven.overlap_efficiency = 0.916;
+  const auto per_stage_of = [](double x) { return per_stage{x, 1.5 * x, x, x, 1.5 * x, x}; };
+  uneven.forward = per_stage_of(97.39), uneven.backward_input = per_stage_of(111.61);
+  uneven.backward_weight = per_stage_of(23.71);
+  const schedule dualpipe = make_dualpipe_schedule({.pp = 6, .micro = 16});
+  const detail::word_table all(detail::planned_shape(dualpipe.placement, 16, false), uneven,
+                               pass_pair_set::forward_with_backward(), {.activations = 7});
+  const detail::word_table t = *all.folded();
+  detail::word_rows start = detail::words_of(all, dualpipe, false);
+  start.resize(t.ranks());
+  const std::uint64_t evaluations = 5200 * t.ops();
+  const auto found = [&](unsigned threads) {
+    detail::search_monitor monitor;
+    return detail::narrow_search(t, {start}, 1, threads, monitor).run(evaluations, 1);
+  };
+  const detail::word_rows narrow = found(1);
+  CHECK(found(3) == narrow);
+  detail::search_monitor monitor;
+  detail::word_portfolio usual(t, {start}, 1, 1, monitor);
+  usual.run(evaluations);
+  detail::word_evaluator evaluator(t);
+  CHECK(evaluator.run(narrow).makespan < evaluator.run(usual.best()).makespan);
+  CHECK(verify(detail::schedule_of(all, detail::unfold(all, narrow))));
 }
 
 // Cells that change places at random, so that many words wait for ever or lack memory.

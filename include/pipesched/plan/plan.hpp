@@ -24,6 +24,7 @@
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/plan/detail/block_search.hpp"
 #include "pipesched/plan/detail/list_search.hpp"
+#include "pipesched/plan/detail/narrow_search.hpp"
 #include "pipesched/plan/detail/published.hpp"
 #include "pipesched/plan/detail/word_portfolio.hpp"
 #include "pipesched/plan/detail/word_simulator.hpp"
@@ -281,9 +282,10 @@ class planner {
     const bool has_long = !from.empty();
     for (word_rows& w : starts(all, part, has_long ? 0 : budget(part, 0.1), monitor)) from.push_back(std::move(w));
     if (from.empty()) return false;
-    word_portfolio portfolio(part, std::move(from), limits_.seed, limits_.threads, monitor);
-    portfolio.run(budget(part, 1), has_long ? 0.2 : 1);
-    offer(schedule_of(all, folds ? unfold(all, portfolio.best()) : portfolio.best()), false);
+    const std::uint64_t left = budget(part, 1);
+    narrow_search search_all(part, std::move(from), limits_.seed, limits_.threads, monitor);
+    const word_rows best = search_all.run(left, has_long ? 0.2 : 1);
+    offer(schedule_of(all, folds ? unfold(all, best) : best), false);
     return true;
   }
 
@@ -343,7 +345,7 @@ class planner {
 /// The shortest schedule found, never longer than any family of the library on the same placement within the same limits.
 /// Method: simulated annealing on rows without micro-batch numbers, from those families and from rows of DualPipe's blocks with
 /// annealed lengths; a problem that is its own mirror image is halved; many micro-batches are planned as few, and the middle of
-/// their rows is repeated.
+/// their rows is repeated. With many evaluations, some of them are spent with less memory first, on the busiest rank or on all.
 /// @throws schedule_error as check() of the costs and of the caps do, for no micro-batches, and if not even one micro-batch at
 /// a time fits into the memory. Time: `evaluations` times a simulation of the step.
 template <cost_model Costs>

@@ -171,6 +171,14 @@ class word_table {
     return c.size() == 1 ? cell(first) : cell(first, op_at(c.nodes[1], c.passes[1], micros[1]));
   }
 
+  /// The same with other limits of memory, by rank.
+  word_table with_caps(std::vector<double> caps) const {
+    word_table other = *this;
+    for (double& cap : caps) cap = with_rounding(cap);
+    other.caps_ = std::move(caps);
+    return other;
+  }
+
   /// The half of a problem that is its own mirror image, ranks r and pp - 1 - r; nothing if it is not.
   std::optional<word_table> folded() const {
     if (!is_symmetric()) return std::nullopt;
