@@ -26,6 +26,7 @@
 #include <pipesched/pipesched.hpp>
 #include <pipesched/plan/cell_plan.hpp>
 #include <pipesched/plan/cell_presets.hpp>
+#include <pipesched/plan/detail/word_evaluator.hpp>
 #include <pipesched/plan/detail/words.hpp>
 #include <pipesched/plan/divide.hpp>
 #include <pipesched/program/launch_order.hpp>
@@ -203,8 +204,8 @@ struct word_problem {
 };
 void evaluating(benchmark::State& state, const family& f, const schedule_params& p) {
   const word_problem problem(f, p);
-  detail::word_simulator simulator(problem.table);
-  for (auto _ : state) benchmark::DoNotOptimize(simulator.run(problem.words));
+  detail::word_evaluator evaluator(problem.table);
+  for (auto _ : state) benchmark::DoNotOptimize(evaluator.run(problem.words));
   count(state, ops_of(problem.whole));
 }
 void evaluating_by_simulate(benchmark::State& state, const family& f, const schedule_params& p) {

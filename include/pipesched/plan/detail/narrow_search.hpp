@@ -9,39 +9,53 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/op.hpp"
 #include "pipesched/plan/detail/word_evaluator.hpp"
 #include "pipesched/plan/detail/word_portfolio.hpp"
 #include "pipesched/plan/detail/word_simulator.hpp"
 #include "pipesched/plan/detail/word_starts.hpp"
 #include "pipesched/plan/detail/word_table.hpp"
+#include "pipesched/plan/detail/words.hpp"
 
 namespace pipesched::detail {
 
-/// Time and memory of a rank's words.
-struct word_use {
-  double busy = 0, peak = 0;
-};
-
-/// By rank. @pre t.alike(), and the words run
-inline std::vector<word_use> uses_of(const word_table& t, const word_rows& w) {
+/// By rank, the most memory in use. @pre t.alike(), and the words run
+inline std::vector<double> peaks_of(const word_table& t, const word_rows& w) {
   word_simulator sim(t);
   sim.record(w);
-  std::vector<word_use> uses(t.ranks());
+  std::vector<double> peaks(t.ranks(), 0);
   for (std::size_t r = 0; r < t.ranks(); ++r) {
     double level = 0;
     for (const word_event& e : sim.events()[r]) {
       const word_cell& c = t.kind(r, e.weight ? 0 : e.kind);
       const word_weight& weight = t.weight(e.weight ? e.kind : 0);
-      uses[r].busy += e.weight ? weight.duration : c.duration;
-      uses[r].peak = std::max(uses[r].peak, level + (e.weight ? weight.transient : c.rise + c.transient));
+      peaks[r] = std::max(peaks[r], level + (e.weight ? weight.transient : c.rise + c.transient));
       level += e.weight ? -weight.fall : c.rise - c.fall;
     }
   }
-  return uses;
+  return peaks;
+}
+
+/// By rank, the time of all its ops alone. @pre t.alike()
+inline std::vector<double> works_of(const word_table& t) {
+  std::vector<double> works(t.ranks(), 0);
+  for (std::size_t r = 0; r < t.ranks(); ++r)
+    for (std::size_t i = 0; i < t.nodes_of(r).size(); ++i) {
+      const std::uint16_t n = t.nodes_of(r)[i];
+      const std::uint32_t micros = t.nodes()[n].micros;
+      if (micros == 0) continue;
+      const std::uint16_t forward = kind_of(t, r, 3 * i), backward = kind_of(t, r, 3 * i + 1);
+      double one = t.kind(r, forward).duration;
+      if (!t.forward_only()) one += t.kind(r, backward).duration;
+      if (!t.forward_only() && t.kind(r, backward).passes[0] == pass::backward_input) one += t.weight(n).duration;
+      works[r] += micros * one;
+    }
+  return works;
 }
 
 /// Searches words with all the memory and, given many evaluations, before that with less: on the busiest rank an activation less
@@ -82,40 +96,34 @@ class narrow_search {
 
   // Nothing if that is no less than there is.
   std::optional<level> less_memory() const {
-    const std::vector<word_use> uses = uses_of(t_, smallest_start());
-    double all = 0, activation = 0;
-    for (const word_use& u : uses) all += u.busy;
-    const auto busiest = static_cast<std::size_t>(
-        std::max_element(uses.begin(), uses.end(),
-                         [](const word_use& a, const word_use& b) { return a.busy < b.busy; }) -
-        uses.begin());
+    const std::vector<double> works = works_of(t_);
+    const auto busiest = static_cast<std::size_t>(std::max_element(works.begin(), works.end()) - works.begin());
+    const double all = std::accumulate(works.begin(), works.end(), 0.0);
+    const bool is_uneven = works[busiest] * static_cast<double>(works.size()) > 1.05 * all;
+    const std::vector<double> peaks = peaks_of(t_, smallest_start(is_uneven ? 1.1 : 1.05));
+    double activation = 0;
     for (const word_cell& c : t_.kinds(busiest))
       if (c.size() == 1) activation = std::max(activation, c.rise - c.fall);
-    const bool is_uneven = uses[busiest].busy * static_cast<double>(uses.size()) > 1.05 * all;
     std::vector<double> caps;
-    for (std::size_t r = 0; r < uses.size(); ++r) {
-      const double needed = !is_uneven ? peak_of(uses) : r == busiest ? uses[r].peak - activation : t_.cap(r);
+    for (std::size_t r = 0; r < peaks.size(); ++r) {
+      const double needed = !is_uneven ? largest_of(peaks) : r == busiest ? peaks[r] - activation : t_.cap(r);
       caps.push_back(std::min(t_.cap(r), needed));
     }
     level less{t_.with_caps(caps), is_uneven ? 0.75 : 0.2};
-    for (std::size_t r = 0; r < uses.size(); ++r)
+    for (std::size_t r = 0; r < peaks.size(); ++r)
       if (less.table.cap(r) < t_.cap(r)) return less;
     return std::nullopt;
   }
-  static double peak_of(const std::vector<word_use>& uses) {
-    double most = 0;
-    for (const word_use& u : uses) most = std::max(most, u.peak);
-    return most;
-  }
-  // The start with the least memory, of those that are at most a tenth longer than the shortest.
-  const word_rows& smallest_start() const {
+  static double largest_of(const std::vector<double>& of) { return *std::max_element(of.begin(), of.end()); }
+  // The start with the least memory, of those that are at most so many times as long as the shortest.
+  const word_rows& smallest_start(double most_length) const {
     word_evaluator evaluator(t_);
     const double shortest = evaluator.run(starts_.front()).makespan;
     std::size_t best = 0;
     double least = std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < starts_.size(); ++i) {
-      if (evaluator.run(starts_[i]).makespan > 1.1 * shortest) continue;
-      if (const double most = peak_of(uses_of(t_, starts_[i])); most < least) best = i, least = most;
+      if (evaluator.run(starts_[i]).makespan > most_length * shortest) continue;
+      if (const double peak = largest_of(peaks_of(t_, starts_[i])); peak < least) best = i, least = peak;
     }
     return starts_[best];
   }
