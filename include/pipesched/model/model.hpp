@@ -212,11 +212,13 @@ inline void require_finite_sums(const std::vector<layer>& layers) {
         {l.kept, "kept"},
         {l.context.value_or(l.kept), "context"},
         {l.weights, "weights"}};
-    for (std::size_t k = 0; k < std::size(entries); ++k)
-      if (!((sums[k] += l.count * entries[k].first) <= std::numeric_limits<double>::max()))
+    for (std::size_t k = 0; k < std::size(entries); ++k) {
+      sums[k] += l.count * entries[k].first;
+      if (!(sums[k] <= std::numeric_limits<double>::max()))
         refuse_entry_of_model(concat({"layers[", i, "].", entries[k].second}),
                               concat({"makes the sum over all layers more than a double holds, ",
                                       std::numeric_limits<double>::max(), "; expected numbers in a larger unit"}));
+    }
   }
 }
 
