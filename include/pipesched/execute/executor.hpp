@@ -244,10 +244,12 @@ class rank_executor {
   template <bool Records>
   void compute(std::uint32_t n, const action& a) {
     const std::uint32_t index = a.index;
-    for_each_awaited(slots_[index], [&](std::uint32_t buffer) { transport_.wait(buffer); });
+    const std::array<op_slots, 2>& slots = slots_[index];
+    const cell& c = cells_[index];
+    for_each_awaited(slots, [&](std::uint32_t buffer) { transport_.wait(buffer); });
     if constexpr (Records) measured_[index].start = now();
     if constexpr (requires { transport_.begin_cell(index); }) transport_.begin_cell(index);
-    call_trainer(rank_, place(n), [&] { run_cell(trainer_, cells_[index], slots_[index]); });
+    call_trainer(rank_, place(n), [&] { run_cell(trainer_, c, slots); });
     if constexpr (requires { transport_.end_cell(index); }) transport_.end_cell(index);
     if constexpr (Records) measured_[index].end = now();
   }
