@@ -346,6 +346,11 @@ constexpr family own_search{.name = "own",
                                     throw schedule_error(std::string(f.name) + " keeps all activations");
                                 }};
 
+constexpr family own_with_less{
+    .name = "own", .place = linear_placement, .search = [](const family_params& p, const placement&) {
+      return own.emit.rows({.pp = p.pp - 1, .micro = p.micro});
+    }};
+
 static_assert(verify(own.make({.pp = 3, .micro = 4})));
 static_assert(verify(own_search.make({.pp = 3, .micro = 4})));
 
@@ -373,6 +378,10 @@ TEST_CASE("your own family: its parameters are checked like those of the library
   CHECK(refused(own_search, {.pp = 4, .micro = 4, .memory_limit = 2}) == "own keeps all activations");
   CHECK(refused(own_search, {.pp = 0, .micro = 4, .memory_limit = 2}) ==
         "own needs at least 1 pipeline rank; got pp = 0, nearest 1");
+
+  const std::string too_few = "own needs a search that makes the rows of 4 ranks; got 3, nearest 4";
+  CHECK(refused(own_with_less, {.pp = 4, .micro = 4}) == too_few);
+  CHECK(refusal_of([] { own_with_less.row({.pp = 4, .micro = 4}, 3); }) == too_few);
 
   CHECK(refused({.name = "own", .place = linear_placement}, {.pp = 4, .micro = 4}) ==
         "own needs a place, and one of emit and search");

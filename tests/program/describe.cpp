@@ -35,6 +35,12 @@ TEST_CASE("describe: every action of a rank, its end, and the message that it wa
   CHECK(describe(p, row[send]) == "activation 1F0 to rank 2");
   CHECK(describe(p, 1, at(action_kind::compute), row[receive]) ==
         "rank 1 at 1F0, which waits for activation 0F0 from rank 0");
+
+  const std::string no_rank = "a program of 3 ranks has ranks 0 to 2; got rank 9, nearest 2";
+  CHECK(refusal_of([&] { describe(p, 9, 0); }) == no_rank);
+  CHECK(refusal_of([&] { describe_waiting(p, 9, 0, [](std::uint32_t) { return true; }); }) == no_rank);
+  CHECK(refusal_of([&] { describe(p, row[at(action_kind::compute)]); }) ==
+        "describe() takes a send or receive of the program; got an action without a channel of it");
 }
 
 TEST_CASE("launch order: a program that is passed as verified and is wrong is refused with the rank's place") {

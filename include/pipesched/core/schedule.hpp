@@ -87,6 +87,7 @@ struct schedule {
   constexpr auto end() const noexcept { return cells.end(); }
 
   /// Replaces the row of a rank by what `change(row)` makes of it; `row` is a std::vector<cell>&. Linear in all cells.
+  /// @pre rank < size()
   ///
   ///     s.edit(2, [](auto& row) { std::swap(row[3], row[4]); });
   template <std::invocable<std::vector<cell>&> Change>

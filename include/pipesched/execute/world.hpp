@@ -161,7 +161,7 @@ class world_transport {
   using world = basic_world<CopyEngine>;
 
   /// @throws schedule_error if the world has no such rank
-  world_transport(world& all, std::uint32_t rank) : world_(all), rank_(rank) {
+  world_transport(world& all, std::size_t rank) : world_(all), rank_(static_cast<std::uint32_t>(rank)) {
     if (rank >= all.size())
       throw schedule_error(
           detail::concat({"a world of ", all.size(), " ranks has ranks 0 to ", all.size() - 1, "; got rank ", rank}));

@@ -151,21 +151,35 @@ constexpr void require(const family& f, const family_params& p) {
 
 namespace detail {
 
+// @throws schedule_error unless the family's placement is on pp ranks
+constexpr placement placement_of(const family& f, const family_params& p) {
+  placement where = f.place(p);
+  if (where.ranks() != p.pp)
+    throw schedule_error(concat(
+        {f.name, " needs a placement on pp = ", p.pp, " ranks; got one on ", where.ranks(), ", nearest ", p.pp}));
+  require_pairs(f.name, where.stages(), p.micro);
+  return where;
+}
+
+constexpr rows<cell> searched_rows(const family& f, const family_params& p, const placement& where) {
+  rows<cell> all = f.search(p, where);
+  if (all.size() != where.ranks())
+    throw schedule_error(concat({f.name, " needs a search that makes the rows of ", where.ranks(), " ranks; got ",
+                                 all.size(), ", nearest ", where.ranks()}));
+  return all;
+}
+
 // Not a conditional expression: g++ 12 destroys its value twice in constant expressions.
 constexpr rows<cell> rows_of(const family& f, const family_params& p, const placement& where) {
   if (f.emit) return f.emit.rows(p);
-  return f.search(p, where);
+  return searched_rows(f, p, where);
 }
 
 }  // namespace detail
 
 constexpr schedule family::make(const family_params& p) const {
   require(*this, p);
-  placement where = place(p);
-  if (where.ranks() != p.pp)
-    throw schedule_error(detail::concat(
-        {name, " needs a placement on pp = ", p.pp, " ranks; got one on ", where.ranks(), ", nearest ", p.pp}));
-  detail::require_pairs(name, where.stages(), p.micro);
+  placement where = detail::placement_of(*this, p);
   rows<cell> cells = detail::rows_of(*this, p, where);
   return {.name = name,
           .placement = std::move(where),
@@ -180,7 +194,8 @@ constexpr std::vector<cell> family::row(const family_params& p, std::int64_t ran
     throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", rank,
                                          ", nearest ", rank < 0 ? 0 : p.pp - 1}));
   if (emit) return emit.row(p, rank);
-  const rows<cell> all = search(p, place(p));
+  const placement where = detail::placement_of(*this, p);
+  const rows<cell> all = detail::searched_rows(*this, p, where);
   const auto found = all[static_cast<std::size_t>(rank)];
   return {found.begin(), found.end()};
 }

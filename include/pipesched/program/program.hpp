@@ -141,7 +141,7 @@ struct program {
 namespace detail {
 
 /// @throws schedule_error unless the program has that rank
-inline void require_rank(const program& p, std::uint32_t rank) {
+inline void require_rank(const program& p, std::size_t rank) {
   const std::size_t ranks = p.actions.size();
   if (rank >= ranks)
     throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", rank})
@@ -155,7 +155,7 @@ namespace detail {
 
 // Calls `f(buffer, tensor)` for every tensor that a buffer of the rank ever holds.
 template <typename F>
-void for_each_held(const program& p, std::uint32_t rank, F&& f) {
+void for_each_held(const program& p, std::size_t rank, F&& f) {
   const stage_chain chain = p.schedule.chain();
   for (const action& a : p.actions[rank]) {
     if (a.kind == action_kind::receive) f(a.buffer, a.what);
@@ -172,7 +172,7 @@ void for_each_held(const program& p, std::uint32_t rank, F&& f) {
 /// sent gradients. Stages may differ in their sizes. Linear in the number of actions.
 /// @throws schedule_error if the program has no such rank
 template <typename BytesOf>
-std::vector<std::size_t> buffer_bytes(const program& p, std::uint32_t rank, BytesOf&& bytes_of) {
+std::vector<std::size_t> buffer_bytes(const program& p, std::size_t rank, BytesOf&& bytes_of) {
   detail::require_rank(p, rank);
   std::vector<std::size_t> bytes(p.pools[rank].buffers(), 0);
   detail::for_each_held(p, rank, [&](std::uint32_t buffer, tensor_id message) {
