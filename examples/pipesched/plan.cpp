@@ -44,12 +44,17 @@ std::int64_t needed(const arguments& args, std::string_view name, std::int64_t m
 
 placement placement_of(const arguments& args, std::int64_t pp, std::int64_t micro) {
   const auto name = args.text("--placement"), family_name = args.text("--family");
-  const auto chunks = args.whole_number("--chunks");
+  const auto chunks = whole_number_in(args, "--chunks", 1, 256);
   if (name && family_name) throw schedule_error("plan takes --placement or --family; got both");
   if (family_name) {
     const family& f = find_family(*family_name);
     schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
-    if (chunks && f.limits.takes.contains(parameter::waves)) p.chunks.reset(), p.waves = *chunks / 2;
+    if (chunks && f.limits.takes.contains(parameter::waves)) {
+      if (*chunks % 2 != 0)
+        throw schedule_error(fmt::format("{} has two stages per rank and wave; got --chunks {}, nearest {}", f.name,
+                                         *chunks, *chunks + 1));
+      p.chunks.reset(), p.waves = *chunks / 2;
+    }
     require(f, p);
     return f.place(p);
   }

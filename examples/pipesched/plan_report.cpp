@@ -7,24 +7,47 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <pipesched/io/json.hpp>
 #include <pipesched/model/layout.hpp>
 #include <pipesched/model/partition.hpp>
 #include <pipesched/simulate/lower_bound.hpp>
+#include <utility>
 
+#include "files.hpp"
 #include "models.hpp"
 
 namespace tool {
 
 using namespace pipesched;
 
-progress_line::progress_line() : shown_(isatty(STDERR_FILENO) != 0) {}
+namespace {
+
+volatile std::sig_atomic_t is_interrupted = 0;
+// The second Ctrl-C ends the command at once.
+extern "C" void interrupt(int signal) {
+  is_interrupted = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
+progress_line::progress_line() : shown_(isatty(STDERR_FILENO) != 0) {
+  is_interrupted = 0;
+  std::signal(SIGINT, interrupt);
+}
 progress_line::~progress_line() {
+  std::signal(SIGINT, SIG_DFL);
   if (last_ >= 0) std::fputs("\r\x1b[K", stderr);
 }
 bool progress_line::operator()(const plan_progress& p, std::uint64_t evaluations) {
   const auto part = static_cast<int>(100 * p.evaluations / static_cast<double>(evaluations));
+  if (is_interrupted != 0) {
+    if (!std::exchange(told_, true))
+      add_note(fmt::format("interrupted after {:.0f} evaluations; the best so far", p.evaluations));
+    return false;
+  }
   if (!shown_ || part == last_) return true;
   last_ = part;
   std::fputs(fmt::format("\r{:3} %  makespan {:.10g}  at least {:.10g}  ", part, p.makespan, p.lower_bound).c_str(),

@@ -24,7 +24,7 @@ class progress_line {
   bool operator()(const pipesched::plan_progress& p, std::uint64_t evaluations);
 
  private:
-  bool shown_ = false;
+  bool shown_ = false, told_ = false;
   int last_ = -1;
 };
 

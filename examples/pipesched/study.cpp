@@ -161,9 +161,10 @@ std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, 
   return numbers;
 }
 
-per_stage changed(const per_stage& field, std::size_t first = 0) {
+// Other numbers from one place on: larger ones, or smaller ones.
+per_stage changed(const per_stage& field, bool larger, std::size_t first = 0) {
   std::vector<double> values = field.values();
-  for (std::size_t i = first; i < values.size(); ++i) values[i] = 2 * values[i] + 1;
+  for (std::size_t i = first; i < values.size(); ++i) values[i] = larger ? 2 * values[i] + 1 : values[i] / 2;
   return per_stage(std::move(values));
 }
 
@@ -178,6 +179,16 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
     change(other);
     return readings(s, kinds, other) != now;
   };
+  // As the costs may refuse larger numbers, smaller ones are tried, too; an entry whose numbers bind others has a use.
+  const auto numbers_matter = [&](const auto& with, const per_stage& numbers, std::size_t first) {
+    for (const bool larger : {true, false}) {
+      try {
+        return matters(with(changed(numbers, larger, first)));
+      } catch (const schedule_error&) {  // not these numbers
+      }
+    }
+    return true;
+  };
   std::vector<std::string> names;
   const auto look_at = [&](const per_stage& numbers, std::string_view name) {
     const auto with = [&](const per_stage& instead) {
@@ -188,10 +199,10 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
       };
     };
     const std::size_t last = numbers.values().size() - 1;
-    if (!matters(with(changed(numbers))))
+    if (!numbers_matter(with, numbers, 0))
       names.emplace_back(name);
     else if (stage_costs::is_per_cut(name) && last > 0 && numbers.values()[last] != 0 &&
-             !matters(with(changed(numbers, last))))
+             !numbers_matter(with, numbers, last))
       names.push_back(std::string(name) + "[" + std::to_string(last) + "]");
   };
   stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {

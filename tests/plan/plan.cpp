@@ -14,6 +14,7 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/presets.hpp"
 #include "pipesched/generate/dualpipe.hpp"
+#include "pipesched/generate/families.hpp"
 #include "pipesched/plan/detail/narrow_search.hpp"
 #include "pipesched/plan/detail/word_evaluator.hpp"
 #include "pipesched/plan/pareto.hpp"
@@ -92,6 +93,29 @@ TEST_CASE("plan: a plan is valid, within its limits, never longer than a family 
           threads.threads = 3;
           CHECK(plan(problem, costs, threads).schedule == p.schedule);
         }
+      }
+}
+
+TEST_CASE("plan: a plan of one evaluation is not longer than interleaved families with groups of usual sizes") {
+  const stage_costs costs{.forward = 3, .backward_input = 4, .backward_weight = 2, .overlapped = 8, .transfer_time = 1};
+  for (const std::int64_t pp : {2, 5})
+    for (const std::int64_t chunks : {2, 4})
+      for (const std::int64_t micro : {10, 20}) {
+        const plan_problem problem{.placement = placement::looped(pp, chunks),
+                                   .micro = static_cast<std::uint32_t>(micro)};
+        const double planned = plan(problem, costs, {.evaluations = 1}).makespan;
+        for (const std::string_view name : {"interleaved_1f1b", "interleaved_zb", "group_interleaved"})
+          for (const std::int64_t size : {pp, pp + 1, 2 * pp, micro}) {
+            CAPTURE(name);
+            CAPTURE(size);
+            schedule s;
+            try {
+              s = make_schedule(name, {.pp = pp, .micro = micro, .chunks = chunks, .group_size = size});
+            } catch (const schedule_error&) {
+              continue;  // no such size
+            }
+            CHECK(planned <= measured(s, costs).makespan);
+          }
       }
 }
 

@@ -17,6 +17,8 @@ check "plan: threads make no difference" cmp plan.json threads.json
 refused 'plan takes --memory-limit or --pareto; got both' plan --pp 2 --micro 4 --memory-limit 2 --pareto
 refused '--pairs takes pairs of F, B and I with commas between them, any or none; got "FW"' plan --pp 2 --micro 4 --pairs FW
 refused 'plan needs --micro' plan --pp 2
+refused '--chunks takes 1 to 256; got 4611686018427387905, nearest 256' plan --pp 4 --micro 4 --placement looped --chunks 4611686018427387905
+refused 'hanayo has two stages per rank and wave; got --chunks 3, nearest 4' plan --pp 4 --micro 4 --family hanayo --chunks 3
 refused '--placement takes linear, looped, vee, wave or bidirectional; got "zigzag"' plan --pp 2 --micro 4 --placement zigzag
 
 model=("$tool" plan --model gemma_h1536_s4096_v256k --pp 4 --micro 8 --placement vee --pairs none --evaluations 5000)
@@ -68,3 +70,21 @@ expect "plan with pairs of its own names more" 0 'linear placement, .*; not used
   "$tool" plan --pp 3 --micro 4 --costs unused.json --evaluations 100 --pairs none
 expect "plan as json says so beside it" 0 '\{~.*' 'pipesched: costs not used here: recompute, .*~' \
   "$tool" plan --pp 3 --micro 4 --costs unused.json --evaluations 100 --format json
+
+# Entries whose numbers bind others have a use, on placements with several stages per rank, too.
+echo '{"forward": 10, "backward_input": 10, "backward_weight": 5, "communication": {"forward": 6}}' >bound_costs.json
+expect "plan: costs whose communication takes most of the op" 0 'vee placement, 4 ranks, .*' '' \
+  "$tool" plan --costs bound_costs.json --placement vee --pp 4 --micro 8 --evaluations 100
+expect "simulate: the same" 0 'zbv: 4 ranks, [^~]*not used here: communication.forward~.*' '' \
+  "$tool" simulate --family zbv --costs bound_costs.json --pp 4 --micro 8
+echo '{"forward": 1, "backward": 3, "backward_weight": 2, "memory": {"kept_by_forward": 2, "freed_by_input": 2, "kept_input": 2}}' >bound_bytes.json
+expect "simulate: bytes that bind each other" 0 'zbv: 4 ranks, .*' '' \
+  "$tool" simulate --family zbv --costs bound_bytes.json --pp 4 --micro 8
+
+# Ctrl-C: the best plan so far.
+"$tool" plan --costs deepseek_v3 --placement bidirectional --pp 8 --micro 20 --evaluations 1000000000 --format json -o interrupted.json 2>interrupted.err &
+interrupted=$!
+sleep 1
+kill -INT $interrupted
+wait $interrupted
+expect "plan: interrupted, it writes what it has" 0 'pipesched: interrupted after [0-9]* evaluations; the best so far~' '' cat interrupted.err

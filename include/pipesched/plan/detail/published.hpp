@@ -38,7 +38,12 @@ inline std::vector<schedule_params> parameters_for(const family& f, const placem
   };
   vary(parameter::overlap, [](schedule_params& o) { o.overlap = true; });
   vary(parameter::extra_warm_up, [](schedule_params& o) { o.extra_warm_up = true; });
-  vary(parameter::group_size, [&](schedule_params& o) { o.group_size = pp + 1; });
+  if (f.limits.takes.contains(parameter::group_size))
+    for (std::size_t i = 0, n = all.size(); i < n; ++i)
+      for (const std::int64_t size : {pp, pp + 1, 2 * pp, std::int64_t{micro}}) {
+        all.push_back(all[i]);
+        all.back().group_size = size;
+      }
   if (memory_limit) vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = memory_limit; });
   vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = 2.0 * static_cast<double>(pp); });
   return all;
