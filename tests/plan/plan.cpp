@@ -97,26 +97,31 @@ TEST_CASE("plan: a plan is valid, within its limits, never longer than a family 
 }
 
 TEST_CASE("plan: a plan of one evaluation is not longer than interleaved families with groups of usual sizes") {
-  const stage_costs costs{.forward = 3, .backward_input = 4, .backward_weight = 2, .overlapped = 8, .transfer_time = 1};
-  for (const std::int64_t pp : {2, 5})
-    for (const std::int64_t chunks : {2, 4})
-      for (const std::int64_t micro : {10, 20}) {
-        const plan_problem problem{.placement = placement::looped(pp, chunks),
-                                   .micro = static_cast<std::uint32_t>(micro)};
-        const double planned = plan(problem, costs, {.evaluations = 1}).makespan;
-        for (const std::string_view name : {"interleaved_1f1b", "interleaved_zb", "group_interleaved"})
-          for (const std::int64_t size : {pp, pp + 1, 2 * pp, micro}) {
-            CAPTURE(name);
-            CAPTURE(size);
-            schedule s;
-            try {
-              s = make_schedule(name, {.pp = pp, .micro = micro, .chunks = chunks, .group_size = size});
-            } catch (const schedule_error&) {
-              continue;  // no such size
-            }
-            CHECK(planned <= measured(s, costs).makespan);
-          }
+  struct instance {
+    std::int64_t pp, chunks, micro;
+    stage_costs costs;
+  };
+  const instance all[] = {
+      {5, 2, 10, {.forward = 3, .backward_input = 4, .backward_weight = 2, .transfer_time = 1}},
+      {4, 2, 20, {.forward = 4, .backward_input = 8, .backward_weight = 8, .transfer_time = 2}},  // one group: 836
+      {4, 4, 13, {.forward = 6, .backward_input = 9, .backward_weight = 8, .transfer_time = 1}},  // one group: 1229
+      {8, 2, 25, {.forward = 1, .backward_input = 6, .backward_weight = 4, .transfer_time = 1}}};
+  for (const auto& [pp, chunks, micro, costs] : all) {
+    const plan_problem problem{.placement = placement::looped(pp, chunks), .micro = static_cast<std::uint32_t>(micro)};
+    const double planned = plan(problem, costs, {.evaluations = 1}).makespan;
+    for (const std::string_view name : {"interleaved_1f1b", "interleaved_zb", "group_interleaved"})
+      for (const std::int64_t size : std::initializer_list<std::int64_t>{pp, pp + 1, 2 * pp, micro}) {
+        CAPTURE(std::string(name));
+        CAPTURE(std::int64_t{size});
+        schedule s;
+        try {
+          s = make_schedule(name, {.pp = pp, .micro = micro, .chunks = chunks, .group_size = size});
+        } catch (const schedule_error&) {
+          continue;  // no such size
+        }
+        CHECK(planned <= measured(s, costs).makespan);
       }
+  }
 }
 
 TEST_CASE("plan: the words of every family run as long as the plan's own simulation says") {
