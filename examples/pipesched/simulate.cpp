@@ -148,17 +148,22 @@ int simulate(const arguments& args) {
                     : study_of(std::move(named.plan), costs, named.own_order);
   of.memory = memory_of(of, layers ? memory_limits(*layers, of.times.schedule.pp()) : limits);
   if (noise) of.noise = noise_of(of, *noise);
+  const time_unit unit = layers ? layers->time_unit : costs.time_unit;
   if (to.format == "text") write_output(to.file, text_of(of, style_of(to)));
   if (to.format == "json") write_output(to.file, json_with_ranks(of).dump(1) + '\n');
   if (to.format == "svg") write_output(to.file, render_svg(of.times));
   if (to.format == "html") {
-    html_style style = page_style_of(args, layers ? layers->time_unit : costs.time_unit);
+    html_style style = page_style_of(args, unit);
     style.notes = {layers ? of.convention : note_on_costs(costs, style.unit, of.convention),
                    "bound: " + std::string(of.bound.reason)};
     const html_panel panel = panel_of(of);
     write_output(to.file, render_html(std::span(&panel, 1), style));
   }
-  if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs));
+  if (to.format == "trace") {
+    trace_style style;
+    if (unit != time_unit::none) style.microseconds = 1e6 / units_per_second(unit);
+    write_output(to.file, render_chrome_trace(of.times, of.costs, style));
+  }
   return 0;
 }
 

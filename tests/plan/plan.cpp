@@ -306,6 +306,8 @@ TEST_CASE("plan: bad limits are refused with the nearest legal value") {
   CHECK(refusal(problem, {.memory = {.activations = 1, .bytes = {1, 1, 1, 1}}}) ==
         "a plan takes a limit in activations or limits in bytes; got both");
   CHECK(refusal(problem, {.memory = {.bytes = {1}}}) == "there are 1 limits in bytes; expected 4, one per rank");
+  CHECK(refusal({.placement = {}, .micro = 8}, {}) ==
+        "plan() needs a placement on at least 1 rank; got none, nearest 1");
   CHECK(refusal({.placement = placement::linear(4), .micro = 0}, {}) ==
         "plan() needs at least 1 micro-batch; got 0, nearest 1");
   CHECK(refusal(problem, {.starts = {make_dualpipe_schedule({.pp = 4, .micro = 8})}})

@@ -90,3 +90,14 @@ for family in dualpipe chimera; do # every stage on two ranks
   check "import-costs: a trace of $family" grep -qx '{"backward":\[3.0,3.0,3.0,3.0\],.*"forward":\[1.0,1.0,1.0,1.0\],.*' \
     <("$tool" import-costs "$family.trace.json" 2>/dev/null | tr -d ' \n'; echo)
 done
+
+# A trace is in microseconds, whatever the unit of the costs is.
+for unit_and_forward in s:3000 ms:3 us:0.003; do
+  echo "{\"forward\": 3, \"backward\": 6, \"time_unit\": \"${unit_and_forward%:*}\"}" >unit_costs.json
+  "$tool" simulate --family 1f1b --pp 2 --micro 4 --costs unit_costs.json -o unit.trace.json
+  check "import-costs: a trace of costs in ${unit_and_forward%:*}" python3 -c '
+import json, subprocess, sys
+costs = json.loads(subprocess.run([sys.argv[1], "import-costs", "unit.trace.json"], capture_output=True, check=True).stdout)
+assert costs["time_unit"] == "ms" and all(abs(f / float(sys.argv[2]) - 1) < 1e-6 for f in costs["forward"]), costs
+' "$tool" "${unit_and_forward#*:}"
+done

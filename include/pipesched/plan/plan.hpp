@@ -351,6 +351,8 @@ class planner {
 template <cost_model Costs>
 plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {
   const placement& where = problem.placement;
+  if (problem.placement.ranks() < 1)
+    throw schedule_error("plan() needs a placement on at least 1 rank; got none, nearest 1");
   if (problem.micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
   plan_problem own = problem;
   own.placement = where.for_micro(problem.micro);
