@@ -161,48 +161,49 @@ std::vector<double> readings(const schedule& s, const std::vector<cell>& kinds, 
   return numbers;
 }
 
-// Other numbers from one place on: larger ones, or smaller ones.
-per_stage changed(const per_stage& field, bool larger, std::size_t first = 0) {
-  std::vector<double> values = field.values();
-  for (std::size_t i = first; i < values.size(); ++i) values[i] = larger ? 2 * values[i] + 1 : values[i] / 2;
-  return per_stage(std::move(values));
+// An entry has a use if the costs say something else with larger or with smaller numbers; or if they allow neither, as its numbers
+// then bind others. `readings_with(change)` gets a function that changes a number.
+template <typename ReadingsWith>
+bool numbers_matter(const std::vector<double>& now, ReadingsWith&& readings_with) {
+  bool allowed = false;
+  for (double (*const change)(double) : {+[](double x) { return 2 * x + 1; }, +[](double x) { return x / 2; }}) {
+    try {
+      if (readings_with(change) != now) return true;
+      allowed = true;
+    } catch (const schedule_error&) {  // not these numbers
+    }
+  }
+  return !allowed;
 }
 
 }  // namespace
 
-// An entry has a use if the model says something else about the schedule with another value of it.
 std::vector<std::string> unused_costs(const schedule& s, const stage_costs& given) {
   const std::vector<cell> kinds = kinds_of_cells(s);
   const std::vector<double> now = readings(s, kinds, given);
-  const auto matters = [&](const auto& change) {
+  const auto readings_with = [&](const auto& change_costs) {
     stage_costs other = given;
-    change(other);
-    return readings(s, kinds, other) != now;
-  };
-  // As the costs may refuse larger numbers, smaller ones are tried, too; an entry whose numbers bind others has a use.
-  const auto numbers_matter = [&](const auto& with, const per_stage& numbers, std::size_t first) {
-    for (const bool larger : {true, false}) {
-      try {
-        return matters(with(changed(numbers, larger, first)));
-      } catch (const schedule_error&) {  // not these numbers
-      }
-    }
-    return true;
+    change_costs(other);
+    return readings(s, kinds, other);
   };
   std::vector<std::string> names;
   const auto look_at = [&](const per_stage& numbers, std::string_view name) {
-    const auto with = [&](const per_stage& instead) {
-      return [&, instead](stage_costs& other) {
-        stage_costs::for_each_field(other, [&](auto& field, std::string_view which) {
-          if (which == name) field = instead;
+    const auto matter_from = [&](std::size_t first) {
+      return numbers_matter(now, [&](auto change) {
+        std::vector<double> values = numbers.values();
+        std::transform(values.begin() + static_cast<std::ptrdiff_t>(first), values.end(),
+                       values.begin() + static_cast<std::ptrdiff_t>(first), change);
+        return readings_with([&](stage_costs& other) {
+          stage_costs::for_each_field(other, [&](auto& field, std::string_view which) {
+            if (which == name) field = per_stage(values);
+          });
         });
-      };
+      });
     };
     const std::size_t last = numbers.values().size() - 1;
-    if (!numbers_matter(with, numbers, 0))
+    if (!matter_from(0))
       names.emplace_back(name);
-    else if (stage_costs::is_per_cut(name) && last > 0 && numbers.values()[last] != 0 &&
-             !numbers_matter(with, numbers, last))
+    else if (stage_costs::is_per_cut(name) && last > 0 && numbers.values()[last] != 0 && !matter_from(last))
       names.push_back(std::string(name) + "[" + std::to_string(last) + "]");
   };
   stage_costs::for_each_field(given, [&](const auto& field, std::string_view name) {
@@ -212,8 +213,8 @@ std::vector<std::string> unused_costs(const schedule& s, const stage_costs& give
       if (field != per_stage(0)) look_at(field, name);  // zero is the default
     }
   });
-  if (given.overlap_efficiency && !matters([](stage_costs& other) { other.overlap_efficiency.reset(); }) &&
-      !matters([](stage_costs& other) { other.overlap_efficiency = 1; }))
+  if (given.overlap_efficiency && readings_with([](stage_costs& other) { other.overlap_efficiency.reset(); }) == now &&
+      readings_with([](stage_costs& other) { other.overlap_efficiency = 1; }) == now)
     names.emplace_back("overlap_efficiency");
   add_unused(names, "pairs", used_pairs(kinds, given));
   add_unused(names, "links", used_links(s, kinds, given));
@@ -282,26 +283,22 @@ constexpr entry_of_layer entries_of_layers[] = {{"backward_input", given_time<&l
                                                 {"transient.R", given_transient<&transient_bytes::recompute>},
                                                 {"message", given_bytes<&layer::message>}};
 
-// An entry has a use if the costs say something else about the schedule where it is more, or less.
 std::vector<std::string> unused_entries_of_layers(const schedule& s, const std::vector<cell>& kinds, const model& m,
                                                   const partition& p) {
   const auto readings_of = [&](const model& of) { return readings(s, kinds, costs_of(of, p, s.placement)); };
   const std::vector<double> now = readings_of(m);
   std::vector<std::string> names;
   for (const entry_of_layer& entry : entries_of_layers) {
-    bool any = false;
-    const auto matters = [&](auto&& change) {
+    model given = m;
+    if (std::none_of(given.layers.begin(), given.layers.end(), [&](layer& l) { return entry.given(l) != nullptr; }))
+      continue;
+    const auto readings_with = [&](auto change) {
       model other = m;
       for (layer& l : other.layers)
-        if (double* const value = entry.given(l)) *value = change(*value), any = true;
-      try {
-        return any && readings_of(other) != now;
-      } catch (const model_error&) {  // a number that other entries do not allow
-        return entry.name.starts_with("backward");
-      }
+        if (double* const value = entry.given(l)) *value = change(*value);
+      return readings_of(other);
     };
-    if (!matters([](double x) { return x / 2; }) && !matters([](double x) { return 2 * x + 1; }) && any)
-      names.emplace_back(entry.name);
+    if (!numbers_matter(now, readings_with)) names.emplace_back(entry.name);
   }
   return names;
 }

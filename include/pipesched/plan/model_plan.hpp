@@ -21,9 +21,7 @@ namespace pipesched {
 /// @throws schedule_error as plan() for costs and costs_of() do, and if nothing found fits into the memory.
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.
 inline model_plan plan(const model& m, const model_problem& problem, const plan_limits& limits = {}) {
-  if (problem.placement.ranks() < 1)
-    throw schedule_error("plan() needs a placement on at least 1 rank; got none, nearest 1");
-  if (problem.micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+  detail::require_step(problem.placement, problem.micro);
   require_lengths(m, problem.micro);
   if (!limits.memory.empty() || !limits.starts.empty())
     throw schedule_error(

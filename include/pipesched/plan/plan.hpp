@@ -84,6 +84,12 @@ struct plan_result {
 
 namespace detail {
 
+/// @throws schedule_error unless there is something to plan
+inline void require_step(const placement& where, std::uint32_t micro) {
+  if (where.ranks() < 1) throw schedule_error("plan() needs a placement on at least 1 rank; got none, nearest 1");
+  if (micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+}
+
 /// A schedule of a step without its cells.
 inline schedule planned_shape(const placement& where, std::uint32_t micro, bool forward_only) {
   return {.name = "planned",
@@ -351,9 +357,7 @@ class planner {
 template <cost_model Costs>
 plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {
   const placement& where = problem.placement;
-  if (problem.placement.ranks() < 1)
-    throw schedule_error("plan() needs a placement on at least 1 rank; got none, nearest 1");
-  if (problem.micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+  detail::require_step(where, problem.micro);
   plan_problem own = problem;
   own.placement = where.for_micro(problem.micro);
   detail::check_costs(costs, where.stages(), where.ranks(), problem.micro);

@@ -45,7 +45,8 @@ class list_search {
   static constexpr std::uint64_t price = 12;
 
   /// @pre t.alike(). @param t  must outlive this
-  list_search(const word_table& t, std::uint64_t seed) : table_(&t), sim_(t), random_(seed), ranks_(t.ranks()) {
+  list_search(const word_table& t, std::uint64_t seed)
+      : table_(&t), sim_(t), random_(seed), ranks_(t.ranks()), unit_(t.longest_forward()) {
     for (std::size_t r = 0; r < t.ranks(); ++r) add_rank(r);
   }
 
@@ -120,7 +121,6 @@ class list_search {
       if (!t.forward_only())
         rank.beyond = std::max(rank.beyond, t.kind(r, l.backward).rise + t.kind(r, l.backward).transient);
       rank.weight = std::max(rank.weight, t.weight(n).transient), rank.beyond = std::max(rank.beyond, rank.weight);
-      unit_ = std::max(unit_, f.duration);
       first = std::min<std::size_t>(first, node.stage);
       rank.nodes.push_back(l);
     }

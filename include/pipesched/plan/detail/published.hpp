@@ -28,24 +28,18 @@ inline std::vector<schedule_params> parameters_for(const family& f, const placem
   if (f.limits.takes.contains(parameter::waves)) p.waves = per_rank / 2;
   if (f.limits.takes.contains(parameter::costs)) p.costs = costs;
   std::vector<schedule_params> all{p};
-  const auto vary = [&](parameter which, auto&& change) {
+  const auto vary = [&](parameter which, auto member, auto... values) {
     if (!f.limits.takes.contains(which)) return;
-    for (std::size_t i = 0, n = all.size(); i < n; ++i) {
-      schedule_params other = all[i];
-      change(other);
-      all.push_back(other);
-    }
+    for (std::size_t i = 0, n = all.size(); i < n; ++i) ((all.push_back(all[i]), all.back().*member = values), ...);
   };
-  vary(parameter::overlap, [](schedule_params& o) { o.overlap = true; });
-  vary(parameter::extra_warm_up, [](schedule_params& o) { o.extra_warm_up = true; });
-  if (f.limits.takes.contains(parameter::group_size))
-    for (std::size_t i = 0, n = all.size(); i < n; ++i)
-      for (const std::int64_t size : {pp, pp + 1, 2 * pp, std::int64_t{micro}}) {
-        all.push_back(all[i]);
-        all.back().group_size = size;
-      }
-  if (memory_limit) vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = memory_limit; });
-  vary(parameter::memory_limit, [&](schedule_params& o) { o.memory_limit = 2.0 * static_cast<double>(pp); });
+  vary(parameter::overlap, &schedule_params::overlap, true);
+  vary(parameter::extra_warm_up, &schedule_params::extra_warm_up, true);
+  vary(parameter::group_size, &schedule_params::group_size, pp, pp + 1, 2 * pp, std::int64_t{micro});
+  const double twice = 2.0 * static_cast<double>(pp);
+  if (memory_limit)
+    vary(parameter::memory_limit, &schedule_params::memory_limit, *memory_limit, twice);
+  else
+    vary(parameter::memory_limit, &schedule_params::memory_limit, twice);
   return all;
 }
 

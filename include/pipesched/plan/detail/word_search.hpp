@@ -26,12 +26,10 @@ class word_search {
       : t_(&t),
         sim_(t),
         evaluator_(t),
+        unit_(t.longest_forward()),
         now_(std::move(start)),
         weights_(t.forward_only() ? 0 : weights),
         random_(seed) {
-    for (std::size_t r = 0; r < t.ranks(); ++r)
-      for (const word_cell& c : t.kinds(r))
-        if (!c.is_weight() && c.passes[0] == pass::forward) unit_ = std::max(unit_, c.size() == 1 ? c.duration : 0);
     const word_times times = evaluator_.run(now_);
     score_ = score(times);
     best_ = before_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
@@ -260,11 +258,12 @@ class word_search {
   const word_table* t_;
   word_simulator sim_;
   word_evaluator evaluator_;
+  double unit_ = 0;  // of temperatures: the longest F
   word_rows now_, best_;
   word_rows before_;                  // by rank, of those that changed
   std::vector<std::size_t> changed_;  // ranks
   std::size_t weights_ = 0;
-  double score_ = 0, best_score_ = 0, best_makespan_ = 0, unit_ = 0;
+  double score_ = 0, best_score_ = 0, best_makespan_ = 0;
   std::uint64_t evaluations_ = 0;
   random_numbers random_;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> critical_;  // rank and place in its word

@@ -123,6 +123,14 @@ class word_table {
   }
   word_weight exact_weight(std::uint16_t node, std::uint32_t j) const { return exact_weight_(*this, node, j); }
   double cap(std::size_t rank) const noexcept { return caps_[rank]; }
+  /// The time of the longest F alone.
+  double longest_forward() const noexcept {
+    double longest = 0;
+    for (const std::vector<word_cell>& kinds : kinds_)
+      for (const word_cell& c : kinds)
+        if (c.size() == 1 && c.passes[0] == pass::forward) longest = std::max(longest, c.duration);
+    return longest;
+  }
   std::uint32_t max_micros() const noexcept {
     std::uint32_t most = 0;
     for (const word_node& n : nodes_) most = std::max(most, n.micros);
