@@ -129,15 +129,18 @@ std::optional<std::int64_t> arguments::whole_number(std::string_view name) const
 
 std::optional<double> arguments::number(std::string_view name) const {
   const std::optional<std::string> given = text(name);
-  if (!given) return std::nullopt;
-  const bool is_word = *given == "nan" || *given == "inf" || *given == "-nan" || *given == "-inf";
-  const bool is_decimal = given->find_first_not_of("+-.0123456789eE") == given->npos;  // no hexadecimal, no blanks
+  return given ? std::optional(number_of_text(name, *given)) : std::nullopt;
+}
+
+double number_of_text(std::string_view name, const std::string& text) {
+  const bool is_word = text == "nan" || text == "inf" || text == "-nan" || text == "-inf";
+  const bool is_decimal = text.find_first_not_of("+-.0123456789eE") == text.npos;  // no hexadecimal, no blanks
   char* end = nullptr;
-  const double number = std::strtod(given->c_str(), &end);
-  if (given->empty() || !(is_word || is_decimal) || end != given->c_str() + given->size())
-    throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + in_quotes(*given));
-  if (number == 0 && given->substr(0, given->find_first_of("eE")).find_first_of("123456789") != given->npos)
-    throw schedule_error(std::string(name) + " takes 0 or a number of at least 4.94066e-324; got " + in_quotes(*given));
+  const double number = std::strtod(text.c_str(), &end);
+  if (text.empty() || !(is_word || is_decimal) || end != text.c_str() + text.size())
+    throw schedule_error(std::string(name) + " takes a number such as 1.5; got " + in_quotes(text));
+  if (number == 0 && text.substr(0, text.find_first_of("eE")).find_first_of("123456789") != text.npos)
+    throw schedule_error(std::string(name) + " takes 0 or a number of at least 4.94066e-324; got " + in_quotes(text));
   return number;
 }
 
@@ -249,6 +252,16 @@ std::string help_on_command(const command& of) {
   if (!of.examples.empty()) text += "\nexamples:\n";
   for (std::string_view example : of.examples) text += "  pipesched " + std::string(example) + '\n';
   return text;
+}
+
+std::vector<std::string> parts_of(std::string_view text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    parts.emplace_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
 }
 
 }  // namespace tool

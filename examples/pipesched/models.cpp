@@ -124,39 +124,14 @@ pipesched::model model_of(const std::string& name) {
   return read_model(name);
 }
 
-namespace {
-
-bool takes_bytes(const pipesched::model& m) {
+bool knows_bytes(const pipesched::model& m) {
   return std::any_of(m.layers.begin(), m.layers.end(), [](const pipesched::layer& l) {
     return l.kept > 0 || l.context.value_or(0) > 0 || l.weights > 0 || l.message > 0 ||
            l.transient != pipesched::transient_bytes{};
   });
 }
 
-}  // namespace
-
-std::optional<pipesched::model> given_model(const arguments& args) {
-  const auto name = args.text("--model");
-  if (!name && args.has("--partition")) throw schedule_error("--partition goes with --model");
-  if (!name) return std::nullopt;
-  if (gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
-  pipesched::model m = model_of(*name);
-  const auto memory = args.text("--memory");
-  if (!memory) return m;
-  const double bytes = bytes_of_text("--memory", *memory);
-  if (!takes_bytes(m))
-    throw schedule_error(
-        fmt::format("--memory limits bytes, and the layers of {} take none; expected kept, weights or others of them",
-                    in_quotes(*name)));
-  if (m.ranks.empty()) m.ranks.emplace_back();
-  for (pipesched::model_rank& r : m.ranks) r.memory = bytes;
-  return m;
-}
-
-std::vector<double> limits_of_costs(const arguments& args, const stage_costs& costs) {
-  const auto memory = args.text("--memory");
-  if (!memory) return {};
-  const double bytes = bytes_of_text("--memory", *memory);
+bool knows_bytes(const stage_costs& costs) {
   bool any = false;
   const auto look_at = [&](const pipesched::per_stage& numbers) { any = any || numbers != pipesched::per_stage(0); };
   stage_costs::for_each_field(costs, [&](const auto& field, std::string_view name) {
@@ -167,10 +142,48 @@ std::vector<double> limits_of_costs(const arguments& args, const stage_costs& co
       look_at(field);
     }
   });
-  if (!any)
+  return any;
+}
+
+namespace {
+
+// The limits of --memory: one, with --pareto also several.
+std::vector<double> limits_of_option(const arguments& args) {
+  const auto text = args.text("--memory");
+  std::vector<double> bytes;
+  if (!text) return bytes;
+  for (const std::string& one : parts_of(*text)) bytes.push_back(bytes_of_text("--memory", one));
+  if (bytes.size() > 1 && !args.has("--pareto"))
+    throw schedule_error(
+        fmt::format("--memory takes one number of bytes, and several with --pareto; got {}", in_quotes(*text)));
+  return bytes;
+}
+
+}  // namespace
+
+std::optional<pipesched::model> given_model(const arguments& args) {
+  const auto name = args.text("--model");
+  if (!name && args.has("--partition")) throw schedule_error("--partition goes with --model");
+  if (!name) return std::nullopt;
+  if (gives_costs(args)) throw schedule_error("--model takes the place of costs; expected one of them");
+  pipesched::model m = model_of(*name);
+  const std::vector<double> bytes = limits_of_option(args);
+  if ((!bytes.empty() || args.has("--pareto")) && !knows_bytes(m))
+    throw schedule_error(
+        fmt::format("{} limits bytes, and the layers of {} take none; expected kept, weights or others of them",
+                    bytes.empty() ? "--pareto with --model" : "--memory", in_quotes(*name)));
+  if (bytes.empty() || args.has("--pareto")) return m;
+  if (m.ranks.empty()) m.ranks.emplace_back();
+  for (pipesched::model_rank& r : m.ranks) r.memory = bytes.front();
+  return m;
+}
+
+std::vector<double> limits_of_costs(const arguments& args, const stage_costs& costs) {
+  std::vector<double> bytes = limits_of_option(args);
+  if (!bytes.empty() && !knows_bytes(costs))
     throw schedule_error(
         "--memory limits bytes, and the costs have none; expected memory, transient or message_bytes in --costs");
-  return {bytes};
+  return bytes;
 }
 
 std::string unit_after(std::string_view separator, pipesched::time_unit unit) {

@@ -34,11 +34,16 @@ pipesched::schedule transformed(const arguments& args, pipesched::schedule s, co
 /// @throws schedule_error if it cannot be read
 pipesched::model model_of(const std::string& name);
 
-/// The model of --model, nothing without one. --memory is the memory of each of its ranks.
-/// @throws schedule_error if it cannot be read, beside costs, for --partition without a model, or for --memory where its layers take no bytes
+/// Whether any bytes are known.
+bool knows_bytes(const pipesched::model& m);
+bool knows_bytes(const pipesched::stage_costs& costs);
+
+/// The model of --model, nothing without one. --memory is the memory of each of its ranks, but with --pareto.
+/// @throws schedule_error if it cannot be read, beside costs, for --partition without a model, or for --memory or --pareto where
+/// its layers take no bytes
 std::optional<pipesched::model> given_model(const arguments& args);
 
-/// The bytes of --memory for costs without a model; empty without the option. @throws schedule_error where the costs have no bytes
+/// The bytes of --memory, several only with --pareto; empty without the option. @throws schedule_error where the costs have no bytes
 std::vector<double> limits_of_costs(const arguments& args, const pipesched::stage_costs& costs);
 
 /// Subject and unit of a page: the model or the costs given, by name.

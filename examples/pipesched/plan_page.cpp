@@ -57,6 +57,8 @@ void add_families(const plan_page& page, std::vector<html_panel>& panels, std::v
   const auto add = [&](const family& f, schedule_params p) {
     if (page.memory_limit && f.limits.takes.contains(parameter::memory_limit)) p.memory_limit = page.memory_limit;
     study of = study_of(make_family(f, p, page.given), page.given, true);
+    of.memory = memory_of(of, page.memory);
+    if (of.memory && !*of.memory) throw schedule_error("it does not fit: " + to_string(*of.memory, of.times.schedule));
     if (page.memory_limit && of.measured.peak_activations > *page.memory_limit)
       lines.push_back(fmt::format("left out: {} keeps {:.6g} activations, more than the limit of {:.6g}", f.name,
                                   of.measured.peak_activations, *page.memory_limit));

@@ -21,6 +21,7 @@ struct plan_page {
   const pipesched::plan_problem& problem;
   const pipesched::stage_costs& given;  ///< not split among stages, for families with other placements
   std::optional<double> memory_limit{};
+  std::vector<double> memory{};  ///< bytes of the ranks
   pipesched::html_style style{};
 };
 

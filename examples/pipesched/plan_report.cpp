@@ -76,12 +76,12 @@ std::string row_of_family(const char* what, const divided_family& f, double plan
 }  // namespace
 
 std::string row_titles() {
-  return fmt::format("{:>8} {:>12} {:>12} {:>8} {:>9} {}\n", "peak", "makespan", "at least", "gap", "gain",
+  return fmt::format("{:>8} {:>12} {:>12} {:>8} {:>9} {}", "peak", "makespan", "at least", "gap", "gain",
                      "over the best family");
 }
 std::string row_of(const plan_result& p) {
   const bool known = std::isfinite(p.published_makespan);
-  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}\n", p.peak_activations, p.makespan, p.bound.makespan,
+  return fmt::format("{:>8.6g} {:>12.8g} {:>12.8g} {:>8} {:>9} {}", p.peak_activations, p.makespan, p.bound.makespan,
                      percent(p.bound.gap(p.makespan)), known ? percent(1 - p.makespan / p.published_makespan) : "-",
                      known ? fmt::format("{} {:.8g}", p.published, p.published_makespan) : "no family fits");
 }

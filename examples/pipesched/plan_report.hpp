@@ -28,7 +28,7 @@ class progress_line {
   int last_ = -1;
 };
 
-/// A table of plans: peak, makespan, bound, gap, gain over the best family.
+/// The columns of a plan, without a line break: peak, makespan, bound, gap, gain over the best family.
 std::string row_titles();
 std::string row_of(const pipesched::plan_result& p);
 

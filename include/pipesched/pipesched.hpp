@@ -29,6 +29,7 @@
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/cost/machine.hpp"
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/cost/pass_pairs.hpp"
 #include "pipesched/cost/per_stage.hpp"
 #include "pipesched/cost/presets.hpp"

@@ -14,7 +14,6 @@ assert json.loads(run.stdout)["makespan"] == plan["makespan"]
 assert plan["lower_bound"] <= plan["makespan"] <= plan["published"]["makespan"] and plan["peak_activations"] <= 5'
 "${plan[@]}" --threads 3 --format json >threads.json
 check "plan: threads make no difference" cmp plan.json threads.json
-refused 'plan takes --memory-limit or --pareto; got both' plan --pp 2 --micro 4 --memory-limit 2 --pareto
 refused '--pairs takes pairs of F, B and I with commas between them, any or none; got "FW"' plan --pp 2 --micro 4 --pairs FW
 refused 'plan needs --micro' plan --pp 2
 refused '--chunks takes 1 to 256; got 4611686018427387905, nearest 256' plan --pp 4 --micro 4 --placement looped --chunks 4611686018427387905
@@ -59,7 +58,13 @@ run = subprocess.run(["'"$tool"'", "compare", "--model", "gemma_h1536_s4096_v256
 beside = makespans(run.stdout)
 assert len(beside) > 15 and beside.items() <= page.items() and "planned" in page'
 refused 'plan --pareto writes text, json, svg or html; got --format csv' plan --pp 2 --micro 4 --pareto --format csv
-refused 'plan takes --pareto or --model; got both' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
+refused '--pareto with --model limits bytes, and the layers of "deepseek_v3" take none; expected kept, weights or others of them' plan --pp 2 --micro 4 --model deepseek_v3 --pareto
+refused 'plan takes --memory or --memory-limit; got both' plan --pp 2 --micro 4 --memory 3 --memory-limit 3
+refused '--memory-limit takes a finite number of live activations above 0; got "inf"' plan --pp 2 --micro 4 --memory-limit inf
+refused '--memory-limit takes a finite number of live activations above 0; got "0", nearest 1' plan --pp 2 --micro 4 --pareto --memory-limit 2,0
+refused '--memory-limit takes a number such as 1.5; got "2,3"' plan --pp 2 --micro 4 --memory-limit 2,3
+refused 'plan takes several placements with --pareto only; got --placement "linear,vee"' plan --pp 2 --micro 4 --placement linear,vee
+refused '--forward-only has no backwards; got --pairs FB, nearest FF' plan --pp 2 --micro 4 --forward-only --pairs FB
 refused 'plan takes --may-recompute with --model only' plan --pp 2 --micro 4 --may-recompute
 
 # Costs without a use.
@@ -88,3 +93,51 @@ sleep 1
 kill -INT $interrupted
 wait $interrupted
 expect "plan: interrupted, it writes what it has" 0 'pipesched: interrupted after [0-9]* evaluations; the best so far~' '' cat interrupted.err
+
+# Fronts over placements.
+front=("$tool" plan --pp 4 --micro 8 --pareto --evaluations 3000)
+"${front[@]}" --costs deepseek_v3 --memory-limit 2,3,5 --format json >front.json
+check "plan --pareto: points over placements in order, with bounds" python3 - <<<'
+import json
+front = json.load(open("front.json"))
+points = front["points"]
+assert front["memory_unit"] == "activations" and [p["memory_limit"] for p in points] == [2, 3, 5]
+for p in points:
+    assert p["lower_bound_for_any_placement"] <= p["lower_bound"] <= p["makespan"] <= p["published"]["makespan"]
+    assert p["peak_activations"] <= p["memory_limit"]
+    assert p["copies_of_weights"] == (2 if p["placement"] == "bidirectional" else 1)
+    assert p["placement"].split()[0] == p["schedule"]["placement"]["kind"]
+assert all(a["makespan"] >= b["makespan"] for a, b in zip(points, points[1:]))'
+expect "plan --pareto: one placement has no column for others" 0 \
+  'vee placements?.*|4 ranks, 8 micro-batches; placements: vee; costs are .*~ *limit placement *weights *peak.*' '' \
+  "${front[@]}" --placement vee
+echo '{"forward": 10, "backward": 20, "memory": {"kept_by_forward": 3e9, "weights": 2e10}}' >byte_costs.json
+expect "plan --pareto: bytes where the costs know them" 0 \
+  '4 ranks, .*placements: linear, looped 2, looped 3, looped 4, vee, wave 4, bidirectional; .*~ *memory placement .* GB .*' '' \
+  "${front[@]}" --costs byte_costs.json
+echo '{"forward": [1, 1, 1, 2, 1, 1, 1, 2]}' >eight_stages.json
+expect "plan --pareto: placements that do not take the costs are left out with a reason" 0 \
+  '.*placements: looped 2, vee; .*left out: linear: costs: .*left out: bidirectional: costs: .*' '' \
+  "${front[@]}" --costs eight_stages.json
+"${front[@]}" --costs byte_costs.json --memory 30GB,60GB --placement vee,bidirectional -o front.svg
+check "plan --pareto: the picture has bytes and placements" grep -q "memory per rank, GB" front.svg
+check "plan --pareto: the picture names placements" grep -q " bidirectional</text>" front.svg
+cat >byte_model.json <<'END'
+{"format": "pipesched.model", "version": 1, "layers": [
+  {"count": 12, "forward": 1, "backward": 2, "kept": 5e8, "weights": 1e9, "message": 1e7}]}
+END
+"${front[@]}" --model byte_model.json --memory 8GB,12GB,30GB --format json >model_front.json
+check "plan --pareto --model: points with partitions within the bytes" python3 - <<<'
+import json
+points = json.load(open("model_front.json"))["points"]
+assert [p["memory_limit"] for p in points] == [8e9, 12e9, 30e9]
+for p in points:
+    assert sum(p["partition"]) == 12 and all(r["bytes"] <= p["memory_limit"] for r in p["ranks"])
+    assert p["lower_bound_for_any_placement"] <= p["lower_bound"] <= p["makespan"]'
+expect "plan --pareto --model: the page has its front" 0 '.*GB per rank.*"memoryTitle":"memory per rank, GB".*' '' \
+  "${front[@]}" --model byte_model.json --format html
+expect "plan --memory: costs with bytes" 0 'linear placement, 4 ranks, .*' '' \
+  "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB --evaluations 300
+expect "plan --memory: too few bytes for the weights" 2 '' \
+  'pipesched: plan_in_memory\(\) finds nothing that fits: rank 0 has 1e\+10 bytes, and its weights take 2e\+10~' \
+  "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 10GB

@@ -20,6 +20,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -234,5 +235,12 @@ inline std::optional<placement> line_loop_or_vee(const placement& where) {
 }
 
 }  // namespace detail
+
+/// The kind, and for those that have several sizes the number of stages per rank: "vee", "looped 3".
+inline std::string to_string(const placement& where) {
+  const std::string_view kind = to_string(where.kind());
+  const bool has_sizes = where.kind() == placement_kind::looped || where.kind() == placement_kind::wave;
+  return has_sizes ? detail::concat({kind, " ", where.stages() / where.ranks()}) : std::string(kind);
+}
 
 }  // namespace pipesched

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -38,6 +39,15 @@ inline void check(const memory_caps& caps, std::uint32_t ranks) {
 }
 
 namespace detail {
+
+/// The memory of the ranks beside the weights of their stages, of both replicas. @pre one per rank
+template <typename Costs>
+std::vector<double> beside_weights(const placement& where, const Costs& costs, std::vector<double> memory) {
+  if constexpr (requires { costs.weights(0u); })
+    for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
+      for (std::uint32_t s = 0; s < where.stages(); ++s) memory[where.rank_of_stage(replica)[s]] -= costs.weights(s);
+  return memory;
+}
 
 /// A limit with room for the rounding of sums.
 constexpr double with_rounding(double limit) noexcept { return limit * (1 + 1e-12); }

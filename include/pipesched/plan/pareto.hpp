@@ -1,61 +1,143 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The front of step time against memory: one plan per limit of memory.
+// The front of step time against memory: the best plan for every limit of memory, on one placement or over several.
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/memory_unit.hpp"
+#include "pipesched/cost/stage_costs.hpp"
+#include "pipesched/plan/detail/front_search.hpp"
+#include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/plan/plan.hpp"
+#include "pipesched/plan/plan_in_memory.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
-/// A point of a front.
-struct pareto_point {
-  double cap = 0;  ///< live activations per rank, in shares
-  plan_result plan;
+/// A step on one placement, and what it costs there.
+template <cost_model Costs = stage_costs>
+struct placed_step {
+  plan_problem problem;
+  Costs costs;
 };
 
-/// Plans for several limits of live activations, in rising order; a plan for less memory is kept where it is the shorter one,
-/// so that more memory is never worse. The evaluations of `limits` are for all points together; its memory is not looked at.
-/// Limits that are too small for any schedule are left out.
-/// @throws schedule_error as plan() does, for no limits, and for one that is not more than 0
+/// A point of a front.
+struct pareto_point {
+  double cap = 0;          ///< the limit of each rank: live activations, in shares, or bytes
+  plan_result plan;        ///< its published schedule is the best one on any of the placements
+  std::size_t step = 0;    ///< the index of its step among those given
+  double lower_bound = 0;  ///< for any schedule of any of the steps within the limit
+};
+
+/// Placements with up to `per_rank` stages per rank: linear, looped, V, wave of several V's, and, for 2 micro-batches or
+/// more, bidirectional; those that are the same on so few ranks once.
+inline std::vector<placement> placements_for(std::int64_t ranks, std::int64_t micro, std::int64_t per_rank = 4) {
+  std::vector<placement> all;
+  const auto add = [&](const placement& where) {
+    for (const placement& known : all)
+      if (same_stages_on_ranks(known, where)) return;
+    all.push_back(where);
+  };
+  add(placement::linear(ranks));
+  if (ranks == 1) return all;
+  for (std::int64_t chunks = 2; chunks <= per_rank && ranks * chunks <= max_stages; ++chunks)
+    add(placement::looped(ranks, chunks));
+  for (std::int64_t waves = 1; 2 * waves <= per_rank && 2 * ranks * waves <= max_stages; ++waves)
+    add(waves == 1 ? placement::vee(ranks) : placement::wave(ranks, waves));
+  if (micro > 1) add(placement::bidirectional(ranks, micro));
+  return all;
+}
+
+namespace detail {
+
+// The plans of a front of costs.
+template <typename Costs>
+class front_of_costs {
+ public:
+  using result = plan_result;
+
+  front_of_costs(const std::vector<placed_step<Costs>>& steps, memory_unit unit, const plan_limits& limits)
+      : steps_(steps), unit_(unit), limits_(limits) {}
+
+  std::size_t size() const { return steps_.size(); }
+  plan_result plan(std::size_t i, double cap, plan_limits limits) const {
+    const auto& [problem, costs] = steps_[i];
+    if (unit_ == memory_unit::bytes) return plan_in_memory(problem, costs, {cap}, limits);
+    limits.memory.activations = cap;
+    return pipesched::plan(problem, costs, limits);
+  }
+  static double makespan(const plan_result& r) { return r.makespan; }
+  static double bound(const plan_result& r) { return r.bound.makespan; }
+  static double published(const plan_result& r) { return r.published_makespan; }
+  static void take_published(plan_result& own, const plan_result& other) {
+    if (&own == &other) return;
+    own.published = other.published, own.published_makespan = other.published_makespan;
+    own.published_schedule = other.published_schedule;
+  }
+  static void carry(plan_result& own, const plan_result& below, std::size_t, double) {
+    own.schedule = below.schedule, own.makespan = below.makespan, own.peak_activations = below.peak_activations;
+  }
+  double bound(std::size_t i, double cap) const {
+    const auto& [problem, costs] = steps_[i];
+    memory_caps caps;
+    if (unit_ == memory_unit::activations) {
+      caps.activations = cap;
+    } else {
+      const std::vector<double> memory(problem.placement.ranks(), cap);
+      caps.bytes = beside_weights(problem.placement, costs, memory);
+      for (const double b : caps.bytes)
+        if (!(b > 0)) return std::numeric_limits<double>::infinity();
+    }
+    return bound_for(problem, costs, pairs_for(costs, limits_), caps).makespan;
+  }
+
+ private:
+  const std::vector<placed_step<Costs>>& steps_;
+  memory_unit unit_;
+  const plan_limits& limits_;
+};
+
+}  // namespace detail
+
+/// The best plan for every limit of memory over several placements of a step, in rising order of the limits. A plan for less
+/// memory is kept where it is the shorter one, so that more memory is never worse. Every step gets some of the evaluations for
+/// each limit; the better half continues with twice as many, without those whose bound is no less than the shortest plan.
+/// @param steps  one a placement, with the costs there: those of split_stage_costs(), say
+/// @param caps  limits for each rank; those that are too small for any schedule found are left out
+/// @param unit  of the limits: activations, or bytes as plan_in_memory() counts them, with a second copy of the weights on
+///   placements with two replicas
+/// @param limits  evaluations are for all points together; without memory, and without starts for more than one step
+/// @throws schedule_error as plan() does, for no steps or limits, and if nothing fits
+template <cost_model Costs>
+std::vector<pareto_point> pareto(const std::vector<placed_step<Costs>>& steps, std::vector<double> caps,
+                                 memory_unit unit, const plan_limits& limits = {}) {
+  if (steps.empty()) throw schedule_error("pareto() needs at least 1 placement; got none");
+  if (steps.size() > 1 && !limits.starts.empty())
+    throw schedule_error("pareto() over several placements takes no schedules to start from");
+  if (!limits.memory.empty()) throw schedule_error("pareto() takes limits of memory by themselves; got one for plan()");
+  for (const auto& [problem, costs] : steps) {
+    detail::require_step(problem.placement, problem.micro);
+    detail::check_costs(costs, problem.placement.stages(), problem.placement.ranks(), problem.micro);
+  }
+  const detail::front_of_costs<Costs> planned(steps, unit, limits);
+  std::vector<pareto_point> front;
+  for (auto& p : detail::front_search(planned, detail::rising_caps(std::move(caps)), limits).run())
+    front.push_back({p.cap, std::move(p.plan), p.step, p.lower_bound});
+  return front;
+}
+
+/// The same on one placement, for limits of live activations.
 template <cost_model Costs>
 std::vector<pareto_point> pareto(const plan_problem& problem, const Costs& costs, std::vector<double> caps,
-                                 plan_limits limits = {}) {
-  if (caps.empty()) throw schedule_error("pareto() needs at least 1 limit of memory; got none");
-  std::sort(caps.begin(), caps.end());
-  caps.erase(std::unique(caps.begin(), caps.end()), caps.end());
-  limits.evaluations = std::max<std::uint64_t>(1, limits.evaluations / caps.size());
-  std::vector<pareto_point> front;
-  bool stopped = false;
-  if (limits.progress)
-    limits.progress = [&stopped, ask = std::move(limits.progress)](const plan_progress& p) {
-      stopped = stopped || !ask(p);
-      return !stopped;
-    };
-  for (const double cap : caps) {
-    limits.memory = {.activations = cap};
-    check(limits.memory, problem.placement.ranks());
-    try {
-      front.push_back({cap, plan(problem, costs, limits)});
-    } catch (const schedule_error&) {
-      if (cap == caps.back() && front.empty()) throw;
-      continue;
-    }
-    plan_result& now = front.back().plan;
-    if (front.size() > 1 && front.rbegin()[1].plan.makespan < now.makespan) {
-      const plan_result& below = front.rbegin()[1].plan;
-      now.schedule = below.schedule, now.makespan = below.makespan, now.peak_activations = below.peak_activations;
-    }
-    if (stopped) break;
-  }
-  return front;
+                                 const plan_limits& limits = {}) {
+  return pareto(std::vector<placed_step<Costs>>{{problem, costs}}, std::move(caps), memory_unit::activations, limits);
 }
 
 }  // namespace pipesched

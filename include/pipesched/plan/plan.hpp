@@ -107,17 +107,51 @@ inline bool uses_only(const schedule& s, const pass_pair_set& allowed) {
   });
 }
 
+/// The pairs that a plan may use.
+template <typename Costs>
+pass_pair_set pairs_for(const Costs& costs, const plan_limits& limits) {
+  if (limits.pairs) return *limits.pairs;
+  if constexpr (requires { costs.may_overlap(); }) return costs.may_overlap();
+  return pass_pair_set::forward_with_backward();
+}
+
+/// A bound for any schedule of a problem within limits of memory.
+template <typename Costs>
+lower_bound_result bound_for(const plan_problem& problem, const Costs& costs, const pass_pair_set& pairs,
+                             const memory_caps& memory) {
+  schedule_class of{.pairs = pairs, .forward_only = problem.forward_only};
+  of.memory_cap = memory.activations, of.memory_limits = memory.bytes;
+  of.recompute = !problem.recomputed.empty();
+  return lower_bound(problem.placement, problem.micro, costs, of);
+}
+
+/// Every family for some placement, with what the problem recomputes.
+template <typename Costs>
+std::vector<schedule> published_for(const plan_problem& problem, const placement& where, std::uint32_t micro,
+                                    const Costs& costs, std::optional<double> cap) {
+  std::optional<stage_costs> given;
+  if constexpr (std::is_same_v<Costs, stage_costs>)
+    if (where.stages() == problem.placement.stages()) given = costs;
+  std::vector<schedule> all = published_schedules(where, micro, problem.forward_only, given, cap);
+  recompute_choice which{.inside_backward = true};
+  for (std::size_t s = 0; s < problem.recomputed.size(); ++s)
+    if (problem.recomputed[s]) which.stages.push_back(static_cast<std::int64_t>(s));
+  if (!which.stages.empty() && !problem.forward_only)
+    for (schedule& s : all) s = recompute(s, which);
+  return all;
+}
+
 template <typename Costs>
 class planner {
  public:
   planner(const plan_problem& problem, const Costs& costs, const plan_limits& limits)
-      : problem_(problem), costs_(costs), limits_(limits), pairs_(pairs_of(costs, limits)) {}
+      : problem_(problem), costs_(costs), limits_(limits), pairs_(pairs_for(costs, limits)) {}
 
   plan_result run() {
     const schedule shape = shape_for(problem_.micro);
     word_table all(shape, costs_, pairs_, limits_.memory, problem_.recomputed);
     ops_ = all.ops();
-    result_.bound = bound();
+    result_.bound = bound_for(problem_, costs_, pairs_, limits_.memory);
     search_monitor monitor([this](std::uint64_t ops, double makespan) { return report(ops, makespan); });
     look_at_published(monitor);
     const std::optional<word_table> half = all.folded();
@@ -129,11 +163,6 @@ class planner {
   }
 
  private:
-  static pass_pair_set pairs_of(const Costs& costs, const plan_limits& limits) {
-    if (limits.pairs) return *limits.pairs;
-    if constexpr (requires { costs.may_overlap(); }) return costs.may_overlap();
-    return pass_pair_set::forward_with_backward();
-  }
   schedule shape_for(std::uint32_t micro) const {
     return planned_shape(problem_.placement, micro, problem_.forward_only);
   }
@@ -143,28 +172,6 @@ class planner {
     if (!is_short_) shown_ = std::min(shown_, makespan);
     return limits_.progress(
         {.evaluations = evaluations(ops), .makespan = shown_, .lower_bound = result_.bound.makespan});
-  }
-
-  lower_bound_result bound() const {
-    schedule_class of{.pairs = pairs_, .forward_only = problem_.forward_only};
-    of.memory_cap = limits_.memory.activations, of.memory_limits = limits_.memory.bytes;
-    of.recompute = !problem_.recomputed.empty();
-    return lower_bound(problem_.placement, problem_.micro, costs_, of);
-  }
-
-  // Every family for some placement, with what the problem recomputes.
-  std::vector<schedule> published(const placement& where, std::uint32_t micro) const {
-    std::optional<stage_costs> costs;
-    if constexpr (std::is_same_v<Costs, stage_costs>)
-      if (where.stages() == problem_.placement.stages()) costs = costs_;
-    std::vector<schedule> all =
-        published_schedules(where, micro, problem_.forward_only, costs, limits_.memory.activations);
-    recompute_choice which{.inside_backward = true};
-    for (std::size_t s = 0; s < problem_.recomputed.size(); ++s)
-      if (problem_.recomputed[s]) which.stages.push_back(static_cast<std::int64_t>(s));
-    if (!which.stages.empty() && !problem_.forward_only)
-      for (schedule& s : all) s = recompute(s, which);
-    return all;
   }
 
   // Keeps a schedule if it is allowed and the shortest so far.
@@ -178,6 +185,9 @@ class planner {
     result_.makespan = m.makespan, result_.peak_activations = m.peak_activations;
     result_.schedule = std::move(t.schedule);
     shown_ = std::min(shown_, m.makespan);
+  }
+  std::vector<schedule> published(const placement& where, std::uint32_t micro) const {
+    return published_for(problem_, where, micro, costs_, limits_.memory.activations);
   }
   bool has_plan() const { return result_.schedule.cells.size() > 0; }
   void look_at_published(search_monitor& monitor) {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -19,21 +20,33 @@ namespace pipesched {
 
 /// A point of a front.
 struct front_point {
-  double memory = 0;                                          ///< its limit
+  double memory = 0;                                          ///< its limit, in the unit of the style
   double makespan = std::numeric_limits<double>::infinity();  ///< of the plan
   double lower_bound = 0;                                     ///< of any schedule within the limit
   std::string published{};                                    ///< the best family; empty: none fits
   double published_makespan = std::numeric_limits<double>::infinity();
+  std::string placement{};  ///< of the plan, if it is to be named
 };
 
 struct front_style {
   double width = 720, height = 420;  ///< in pixels
   std::string_view title{};
-  std::string_view memory_title = "limit of live activations per rank";
+  memory_unit memory = memory_unit::activations;  ///< the unit of the limits
   std::string_view time_title = "makespan";
 };
 
 namespace detail {
+
+/// The title of the axis of memory, and the number by which its limits are divided. @param most  the largest limit
+struct memory_axis {
+  std::string title;
+  double scale;
+};
+inline memory_axis memory_axis_of(memory_unit unit, double most) {
+  if (unit == memory_unit::activations) return {"limit of live activations per rank", 1};
+  const byte_scale scale = byte_scale_for(most);
+  return {concat({"memory per rank, ", scale.name}), scale.bytes};
+}
 
 class front_writer {
  public:
@@ -50,6 +63,7 @@ class front_writer {
         throw schedule_error(concat(
             {"the limits of a front rise; point ", i, " has ", points[i].memory, " after ", points[i - 1].memory}));
     }
+    axis_ = memory_axis_of(style.memory, points.back().memory);
     set_scales();
   }
 
@@ -69,6 +83,7 @@ class front_writer {
   }
 
  private:
+  static constexpr std::string_view halo = " stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\"";
   static constexpr double left = 70, right = 24, top = 56, bottom = 52;
 
   std::string title() const { return std::string(style_.title.empty() ? "time against memory" : style_.title); }
@@ -97,6 +112,7 @@ class front_writer {
     return 10 * power;
   }
 
+  std::string limit(const front_point& p) const { return label(p.memory / axis_.scale); }
   double x(double memory) const { return left + (memory - first_) / (last_ - first_) * (style_.width - left - right); }
   double y(double time) const { return top + (high_ - time) / (high_ - low_) * (style_.height - top - bottom); }
 
@@ -120,12 +136,12 @@ class front_writer {
     double last = -1e9;
     for (const front_point& p : points_) {
       rule(x(p.memory), floor, x(p.memory), floor + 5, "#333");
-      const double room = 7.0 * static_cast<double>(label(p.memory).size()) + 6;
+      const double room = 7.0 * static_cast<double>(limit(p).size()) + 6;
       if (x(p.memory) - last < room) continue;
       last = x(p.memory);
-      text(x(p.memory), floor + 18, "middle", label(p.memory));
+      text(x(p.memory), floor + 18, "middle", limit(p));
     }
-    text((left + end) / 2, style_.height - 12, "middle", style_.memory_title);
+    text((left + end) / 2, style_.height - 12, "middle", axis_.title);
     text(18, (top + floor) / 2, "middle", style_.time_title,
          concat({" transform=\"rotate(-90 18 ", number((top + floor) / 2), ")\""}));
   }
@@ -155,32 +171,38 @@ class front_writer {
 
   // A dot for every plan; its makespan is written where it is another than before.
   void marks() {
-    double free_from = 0, written = 0;
+    double free_from = 0, level = 0, written = 0;
+    const auto overlaps = [&](double at, double height) { return at < free_from && std::abs(height - level) < 15; };
     for (const front_point& p : points_) {
-      const std::string value = label(p.makespan);
+      const std::string value = p.placement.empty() ? label(p.makespan) : concat({label(p.makespan), " ", p.placement});
       out_ += concat({"<path d=\"M", number(x(p.memory)), " ", number(y(p.makespan)),
-                      "h0\" stroke=\"#1f4e8c\" stroke-width=\"8\" stroke-linecap=\"round\"><title>limit ",
-                      label(p.memory), ": planned ", value, ", at least ", label(p.lower_bound), "</title></path>\n"});
-      if (p.makespan == written || x(p.memory) < free_from) continue;
-      written = p.makespan, free_from = x(p.memory) + 7.0 * static_cast<double>(value.size()) + 10;
-      const bool room = free_from < style_.width;
-      text(x(p.memory) + (room ? 6 : 0), y(p.makespan) - 8, room ? "start" : "end", value, " fill=\"#1f4e8c\"");
+                      "h0\" stroke=\"#1f4e8c\" stroke-width=\"8\" stroke-linecap=\"round\"><title>limit ", limit(p),
+                      ": planned ", value, ", at least ", label(p.lower_bound), "</title></path>\n"});
+      // Beside the point, or up to the right edge; below it if the placement is named, where no family's name is.
+      const double width = 7.0 * static_cast<double>(value.size());
+      const double at = std::min(x(p.memory) + 6, style_.width - width - 4);
+      if (p.makespan == written || overlaps(at, y(p.makespan))) continue;
+      written = p.makespan, free_from = at + width + 4, level = y(p.makespan);
+      text(at, y(p.makespan) + (p.placement.empty() ? -8 : 18), "start", value, concat({" fill=\"#1f4e8c\"", halo}));
     }
   }
   // The best family of each limit, named where it is another than before.
   void families() {
     std::string before;
-    double time_before = 0;
+    double free_from = 0, level = 0;
+    const auto overlaps = [&](double at, double height) { return at < free_from && std::abs(height - level) < 15; };
     for (const front_point& p : points_) {
       if (!std::isfinite(p.published_makespan) || p.published_makespan > high_) continue;
       const double at_x = x(p.memory), at_y = y(p.published_makespan);
       out_ += concat({"<path d=\"M", number(at_x - 5), " ", number(at_y),
                       "l5 -5l5 5l-5 5z\" fill=\"#fff\" stroke=\"#b3261e\" stroke-width=\"1.5\"><title>",
                       escaped(p.published), " ", label(p.published_makespan), "</title></path>\n"});
-      if (p.published != before || p.published_makespan != time_before)
-        text(at_x + 2, at_y - 10, "start", concat({p.published, " ", label(p.published_makespan)}),
-             " fill=\"#b3261e\"");
-      before = p.published, time_before = p.published_makespan;
+      const std::string name = concat({p.published, " ", label(p.published_makespan)});
+      const double width = 7.0 * static_cast<double>(name.size());
+      const double at = std::min(at_x + 2, style_.width - width - 4);
+      if (name == before || overlaps(at, at_y)) continue;
+      before = name, free_from = at + width + 4, level = at_y;
+      text(at, at_y - 10, "start", name, concat({" fill=\"#b3261e\"", halo}));
     }
   }
   void legend() {
@@ -200,6 +222,7 @@ class front_writer {
 
   const std::vector<front_point>& points_;
   const front_style& style_;
+  memory_axis axis_;
   double low_ = 0, high_ = 1, step_ = 1, first_ = 0, last_ = 1;
   bool published_ = false;
   std::string out_;

@@ -124,6 +124,10 @@ class html_writer {
     quoted(sizes_of(panels_));
     key("unit");
     quoted(style_.unit);
+    const memory_axis axis = memory_axis_of(style_.memory, style_.front.empty() ? 1 : style_.front.back().point.memory);
+    key("memoryTitle");
+    quoted(axis.title);
+    key("memoryScale", axis.scale);
     key("front");
     list(style_.front, [&](const html_front_point& p) { write_point(p); });
     key("panels");
@@ -135,6 +139,8 @@ class html_writer {
     out_ += "{\"plan\":";
     out_ += concat({p.plan, ",\"published\":", p.published ? static_cast<std::int64_t>(*p.published) : -1});
     key("memory", p.point.memory);
+    key("placement");
+    quoted(p.point.placement);
     key("makespan", p.point.makespan);
     key("bound", p.point.lower_bound);
     key("publishedName");

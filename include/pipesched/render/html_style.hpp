@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/render/front.hpp"
 
 namespace pipesched {
@@ -20,10 +21,11 @@ struct html_front_point {
 };
 
 struct html_style {
-  std::string subject{};             ///< the begin of the headline: "DeepSeek-V3"
-  std::string unit{};                ///< of all times: s, ms, us; empty: none
-  std::vector<std::string> notes{};       ///< lines of text; the first says what the costs are of
-  std::vector<html_front_point> front{};  ///< in rising order of their limits; empty: no front
+  std::string subject{};                          ///< the begin of the headline: "DeepSeek-V3"
+  std::string unit{};                             ///< of all times: s, ms, us; empty: none
+  std::vector<std::string> notes{};               ///< lines of text; the first says what the costs are of
+  std::vector<html_front_point> front{};          ///< in rising order of their limits; empty: no front
+  memory_unit memory = memory_unit::activations;  ///< the unit of these limits
 };
 
 }  // namespace pipesched

@@ -10,8 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/placement.hpp"
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/cost/time_unit.hpp"
+#include "pipesched/plan/model_pareto.hpp"
 #include "pipesched/plan/model_problem.hpp"
 #include "pipesched/plan/pareto.hpp"
 #include "pipesched/plan/plan.hpp"
@@ -25,16 +28,30 @@
 
 namespace pipesched {
 
-/// The points of a front, as its pictures take them.
+/// The points of a front, as its pictures take them; placements are named if there are several.
 inline std::vector<front_point> points_of(const std::vector<pareto_point>& front) {
   std::vector<front_point> points;
   for (const pareto_point& p : front)
     points.push_back({.memory = p.cap,
                       .makespan = p.plan.makespan,
-                      .lower_bound = p.plan.bound.makespan,
+                      .lower_bound = p.lower_bound,
                       .published = p.plan.published,
                       .published_makespan = p.plan.published_makespan});
+  const auto same = [&](const pareto_point& p) { return p.step == front.front().step; };
+  if (!std::all_of(front.begin(), front.end(), same))
+    for (std::size_t i = 0; i < front.size(); ++i) points[i].placement = to_string(front[i].plan.schedule.placement);
   return points;
+}
+
+/// The same for a model; its families have partitions of their own.
+inline std::vector<front_point> points_of(const std::vector<model_pareto_point>& front) {
+  std::vector<pareto_point> plain;
+  for (const model_pareto_point& p : front) {
+    plain.push_back({p.cap, p.plan.plan, p.step, p.lower_bound});
+    plain.back().plan.published = p.plan.divided.name;
+    plain.back().plan.published_makespan = p.plan.divided.makespan;
+  }
+  return points_of(plain);
 }
 
 namespace detail {
@@ -86,31 +103,25 @@ inline std::vector<double> limits_of(const memory_report& memory) {
 // The panels of a front: every schedule once, however many points show it.
 class front_panels {
  public:
-  front_panels(const stage_costs& costs) : costs_(costs) {}
-
-  std::size_t of_plan(const pareto_point& p) {
-    const auto make = [&] { return panel_of_plan(p.plan, costs_, concat({"planned, limit ", p.cap})); };
-    return index_of(p.plan.schedule, true, make);
-  }
-  std::size_t of_published(const pareto_point& p) {
-    const auto make = [&] { return panel_with_bound(p.plan.published_schedule, costs_, p.plan.bound.makespan); };
-    return index_of(p.plan.published_schedule, false, make);
-  }
-
-  std::vector<html_panel> panels;
-
- private:
-  template <typename Make>
-  std::size_t index_of(const schedule& s, bool planned, const Make& make) {
-    const auto at = std::find_if(panels.begin(), panels.end(),
-                                 [&](const html_panel& p) { return p.planned == planned && p.timeline.schedule == s; });
+  std::size_t of(html_panel panel) {
+    const auto at = std::find_if(panels.begin(), panels.end(), [&](const html_panel& p) {
+      return p.planned == panel.planned && p.timeline == panel.timeline;
+    });
     const auto index = static_cast<std::size_t>(at - panels.begin());
-    if (at == panels.end()) panels.push_back(make());
+    if (at == panels.end()) panels.push_back(std::move(panel));
     return index;
   }
 
-  const stage_costs& costs_;
+  std::vector<html_panel> panels;
 };
+
+// The name of the plan of a point: "planned, limit 9", "planned, 80 GB, vee".
+inline std::string name_of_plan(const front_point& p, memory_unit unit, double most) {
+  const memory_axis axis = memory_axis_of(unit, most);
+  const std::string limit = unit == memory_unit::bytes ? concat({p.memory / axis.scale, " ", byte_scale_for(most).name})
+                                                       : concat({"limit ", p.memory});
+  return concat({"planned, ", limit, p.placement.empty() ? "" : ", ", p.placement});
+}
 
 }  // namespace detail
 
@@ -139,19 +150,55 @@ inline std::string page_of_plan(const model_plan& plan, std::vector<html_panel> 
 }
 
 /// The page of a front: a click on a point shows its plan beside the best published schedule within that limit.
-/// @param costs  with which it was planned
-/// @param style  its front is replaced; without a unit it takes that of the costs
-/// @throws schedule_error for no points, and as simulate() and render_html() do
-inline std::string page_of_front(const std::vector<pareto_point>& front, const stage_costs& costs,
+/// @param steps  for which it was planned
+/// @param style  with the unit of the limits; its front is replaced; without a unit of time it takes that of the costs
+/// @throws schedule_error for no steps, points of other steps, and as simulate() and render_html() do
+inline std::string page_of_front(const std::vector<pareto_point>& front, const std::vector<placed_step<>>& steps,
                                  html_style style = {}) {
+  if (steps.empty()) throw schedule_error("the page of a front needs the steps for which it was planned; got none");
   style.front.clear();
-  detail::front_panels shown(costs);
+  detail::front_panels shown;
   const std::vector<front_point> points = points_of(front);
   for (std::size_t i = 0; i < front.size(); ++i) {
-    style.front.push_back({.point = points[i], .plan = shown.of_plan(front[i])});
-    if (front[i].plan.published_schedule.pp() > 0) style.front.back().published = shown.of_published(front[i]);
+    const pareto_point& p = front[i];
+    if (p.step >= steps.size())
+      throw schedule_error(
+          detail::concat({"a point of a front has one of the ", steps.size(), " steps; got ", p.step}));
+    const std::string name = detail::name_of_plan(points[i], style.memory, points.back().memory);
+    const std::size_t plan = shown.of(detail::panel_of_plan(p.plan, steps[p.step].costs, name));
+    style.front.push_back({.point = points[i], .plan = plan});
+    const schedule& best = p.plan.published_schedule;
+    const auto at = std::find_if(steps.begin(), steps.end(), [&](const placed_step<>& step) {
+      return same_stages_on_ranks(step.problem.placement, best.placement);
+    });
+    if (best.pp() > 0 && at != steps.end())
+      style.front.back().published = shown.of(detail::panel_with_bound(best, at->costs, p.lower_bound));
   }
-  return render_html(shown.panels, detail::with_unit_of(costs, std::move(style)));
+  return render_html(shown.panels, detail::with_unit_of(steps.front().costs, std::move(style)));
+}
+
+/// The same for a front on one placement, in live activations.
+inline std::string page_of_front(const std::vector<pareto_point>& front, const stage_costs& costs,
+                                 const html_style& style = {}) {
+  const std::vector<placed_step<>> one = {
+      {.problem = {.placement = front.empty() ? placement() : front.front().plan.schedule.placement}, .costs = costs}};
+  return page_of_front(front, one, style);
+}
+
+/// The same for the front of a model, in bytes; families, whose layers are divided in other ways, are not shown.
+inline std::string page_of_front(const std::vector<model_pareto_point>& front, html_style style = {}) {
+  style.front.clear(), style.memory = memory_unit::bytes;
+  detail::front_panels shown;
+  const std::vector<front_point> points = points_of(front);
+  for (std::size_t i = 0; i < front.size(); ++i) {
+    const model_plan& p = front[i].plan;
+    html_panel panel = detail::panel_of_plan(p.plan, p.costs,
+                                             detail::name_of_plan(points[i], memory_unit::bytes, points.back().memory));
+    panel.limits = room_of(p.memory);
+    style.front.push_back({.point = points[i], .plan = shown.of(std::move(panel))});
+  }
+  return render_html(shown.panels,
+                     front.empty() ? style : detail::with_unit_of(front.front().plan.costs, std::move(style)));
 }
 
 }  // namespace pipesched

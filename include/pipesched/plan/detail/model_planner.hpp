@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -26,10 +25,13 @@
 #include "pipesched/plan/detail/partition_bound.hpp"
 #include "pipesched/plan/detail/partition_pool.hpp"
 #include "pipesched/plan/detail/published.hpp"
+#include "pipesched/plan/detail/shared_progress.hpp"
 #include "pipesched/plan/detail/word_portfolio.hpp"
 #include "pipesched/plan/divide.hpp"
+#include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/plan/model_problem.hpp"
 #include "pipesched/plan/plan.hpp"
+#include "pipesched/plan/plan_in_memory.hpp"
 #include "pipesched/program/fits.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -38,37 +40,35 @@
 
 namespace pipesched::detail {
 
-// Adds up the work of several searches, of which each reports its own.
-class shared_progress {
- public:
-  shared_progress(const std::function<bool(const plan_progress&)>& report, double lower_bound)
-      : report_(report), lower_bound_(lower_bound) {}
+/// The cells that plans of a model may have.
+inline schedule_class class_of(const model_problem& problem, const pass_pair_set& pairs) {
+  return {
+      .pairs = pairs, .either_order = true, .forward_only = problem.forward_only, .recompute = problem.may_recompute};
+}
 
-  bool stopped() const {
-    const std::scoped_lock lock(mutex_);
-    return stopped_;
-  }
-  void charge(double evaluations) { evaluations_ += evaluations; }
-  double evaluations() const { return evaluations_; }
+/// The pairs that plans of a model may have: of the limits, or else those that its costs allow.
+inline pass_pair_set pairs_for(const model& m, const model_problem& problem, const plan_limits& limits) {
+  if (limits.pairs) return *limits.pairs;
+  const placement& where = problem.placement;
+  return costs_of(m, uniform_partition(m, where.stages()), where).may_overlap();
+}
 
-  // The function for one search.
-  std::function<bool(const plan_progress&)> of_search() {
-    if (!report_) return {};
-    return [this, last = 0.0](const plan_progress& p) mutable {
-      const std::scoped_lock lock(mutex_);
-      shown_ += p.evaluations - std::exchange(last, p.evaluations);
-      makespan_ = std::min(makespan_, p.makespan);
-      if (!stopped_) stopped_ = !report_({.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_});
-      return !stopped_;
-    };
-  }
+/// A bound for all partitions and orders.
+inline double bound_over_partitions(const model& m, const model_problem& problem, const pass_pair_set& pairs) {
+  const schedule shape = planned_shape(problem.placement, problem.micro, problem.forward_only);
+  const schedule_class of = class_of(problem, pairs);
+  return partition_bound(m, shape, of, true).bound();
+}
 
- private:
-  const std::function<bool(const plan_progress&)>& report_;
-  double lower_bound_, evaluations_ = 0, shown_ = 0, makespan_ = std::numeric_limits<double>::infinity();
-  bool stopped_ = false;
-  mutable std::mutex mutex_;
-};
+/// A bound for all orders of a partition within the memory of its ranks, if that is limited.
+inline lower_bound_result bound_of_partition(const model_problem& problem, const stage_costs& costs,
+                                             const pass_pair_set& pairs, bool recomputes,
+                                             const std::vector<double>& memory) {
+  schedule_class of = class_of(problem, pairs);
+  of.recompute = recomputes;
+  if (!memory.empty()) of.memory_limits = beside_weights(problem.placement, costs, memory);
+  return lower_bound(problem.placement, problem.micro, costs, of);
+}
 
 class model_planner {
  public:
@@ -79,8 +79,8 @@ class model_planner {
         sums_(m, problem.placement),
         memory_(memory_limits(m, problem.placement.ranks())),
         random_(limits.seed),
-        pairs_(limits.pairs.value_or(sums_(uniform_partition(m, problem.placement.stages())).may_overlap())),
-        bound_(bound_of_all()),
+        pairs_(pairs_for(m, problem, limits)),
+        bound_(bound_over_partitions(m, problem, pairs_)),
         progress_(limits.progress, bound_) {}
 
   model_plan run() {
@@ -102,17 +102,6 @@ class model_planner {
     double makespan() const { return plan ? plan->makespan : std::numeric_limits<double>::infinity(); }
   };
 
-  schedule_class class_of() const {
-    return {.pairs = pairs_,
-            .either_order = true,
-            .forward_only = problem_.forward_only,
-            .recompute = problem_.may_recompute};
-  }
-  double bound_of_all() const {
-    const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
-    const schedule_class of = class_of();
-    return partition_bound(m_, shape, of, true).bound();
-  }
   double total() const { return static_cast<double>(limits_.evaluations); }  // evaluations to spend
   double left() const { return std::max(0.0, total() - progress_.evaluations()); }
 
@@ -170,7 +159,7 @@ class model_planner {
     std::size_t size = 1;
     for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
       size *= 2;
-    pool_.emplace(sums_, problem_.placement, problem_.micro, class_of(), memory_, 2 * size);
+    pool_.emplace(sums_, problem_.placement, problem_.micro, class_of(problem_, pairs_), memory_, 2 * size);
     partition_pool& pool = *pool_;
     for (const division_choice& c : starts_) {
       pool.add(c);
@@ -224,27 +213,11 @@ class model_planner {
                                .micro = problem_.micro,
                                .forward_only = problem_.forward_only,
                                .recomputed = c.choice.recomputed};
-    std::vector<double> buffers(memory_.size(), 0);
+    limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations));
     double spent = 0;
-    for (int tries = 0; tries < 4; ++tries) {
-      limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations - spent));
-      if (!memory_.empty()) limits.memory.bytes = beside_weights(problem_.placement, c.costs, memory_);
-      for (std::size_t r = 0; r < buffers.size(); ++r) limits.memory.bytes[r] -= buffers[r];
-      std::optional<plan_result> found;
-      try {
-        found = pipesched::plan(problem, c.costs, limits);
-      } catch (const schedule_error&) {  // it does not fit
-        return spent;
-      }
-      spent += found->evaluations;
-      memory_report m;
-      if (!memory_.empty()) m = memory_of(found->schedule, c.costs);
-      if (m) {
-        if (found->makespan < c.makespan()) c.plan = std::move(found);
-        return spent;
-      }
-      for (std::size_t r = 0; r < buffers.size(); ++r) buffers[r] = std::max(buffers[r], m.ranks[r].buffers);
-    }
+    std::vector<double> buffers;
+    std::optional<plan_result> found = found_in_memory(problem, c.costs, memory_, limits, buffers, spent);
+    if (found && found->makespan < c.makespan()) c.plan = std::move(found);
     return spent;
   }
 
@@ -276,13 +249,6 @@ class model_planner {
     if (memory_.empty() || memory_of(s, next.costs)) next.plan = as_plan(s, next.costs);
   }
 
-  // For all orders of the best partition.
-  lower_bound_result bound_of_best() const {
-    schedule_class of = class_of();
-    of.recompute = !best_->choice.recomputed.empty();
-    if (!memory_.empty()) of.memory_limits = beside_weights(problem_.placement, best_->costs, memory_);
-    return lower_bound(problem_.placement, problem_.micro, best_->costs, of);
-  }
   model_plan result() {
     model_plan r{.partition = best_->choice.layers,
                  .recomputed = best_->choice.recomputed,
@@ -291,7 +257,7 @@ class model_planner {
                  .lower_bound = bound_,
                  .uniform = uniform_,
                  .divided = divided_};
-    r.plan.bound = bound_of_best();
+    r.plan.bound = bound_of_partition(problem_, r.costs, pairs_, !r.recomputed.empty(), memory_);
     r.memory = memory_of(r.plan.schedule, r.costs);
     r.evaluations = progress_.evaluations();
     const double ops = problem_.micro * problem_.placement.stages() * (problem_.forward_only ? 1.0 : 2.0);

@@ -15,6 +15,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/partition.hpp"
 #include "pipesched/plan/detail/partition_steps.hpp"
+#include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/schedule_class.hpp"
 #include "pipesched/support/random_numbers.hpp"
@@ -28,14 +29,6 @@ struct division_choice {
 
   friend bool operator==(const division_choice&, const division_choice&) = default;
 };
-
-/// The memory of the ranks beside the weights of their stages. @pre one per rank
-inline std::vector<double> beside_weights(const placement& where, const stage_costs& costs,
-                                          std::vector<double> memory) {
-  for (std::uint32_t replica = 0; replica < where.replicas(); ++replica)
-    for (std::uint32_t s = 0; s < where.stages(); ++s) memory[where.rank_of_stage(replica)[s]] -= costs.weights(s);
-  return memory;
-}
 
 /// The layers of a choice moved, or one stage made to recompute or not; the same choice where nothing came of it.
 inline division_choice mutated(division_choice c, bool may_recompute, random_numbers& random) {

@@ -80,8 +80,13 @@ inline std::string results_of(std::span<const html_panel> panels, const html_sty
                       shortest = time_text(most.point.makespan, style.unit);
     text = "planned " + longest;
     if (longest != shortest) text += " to " + shortest;
-    if (style.front.size() > 1)
-      text += concat({" with ", label(least.point.memory), " to ", label(most.point.memory), " live activations"});
+    if (style.front.size() > 1) {
+      const memory_axis axis = memory_axis_of(style.memory, most.point.memory);
+      const bool in_bytes = style.memory == memory_unit::bytes;
+      text +=
+          concat({" with ", label(least.point.memory / axis.scale), " to ", label(most.point.memory / axis.scale), " ",
+                  in_bytes ? byte_scale_for(most.point.memory).name : "live activations", in_bytes ? " per rank" : ""});
+    }
     if (most.published)
       text += concat({"; ", most.point.published, " ", time_text(most.point.published_makespan, style.unit)});
     return text;

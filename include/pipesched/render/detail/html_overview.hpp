@@ -146,10 +146,10 @@ function front(w, h, picture) {
   let free = -Infinity;
   for (const p of points) {
     out += line(`M${px(X(p.memory))} ${px(floor)}v5`, style.dim);
-    const text = format(p.memory, 4);
+    const text = format(p.memory / PAGE.memoryScale, 4);
     if (X(p.memory) - widthOf(text, 12) / 2 > free) { out += words(X(p.memory), floor + 19, text, style.dim, 12, "middle"); free = X(p.memory) + widthOf(text, 12) / 2 + 6; }
   }
-  out += words((left + right) / 2, floor + 39, "limit of live activations per rank", style.dim, 13, "middle") + words(12, top - 12, "step time" + (scale.name ? "," + scale.name : ""), style.dim, 13);
+  out += words((left + right) / 2, floor + 39, PAGE.memoryTitle, style.dim, 13, "middle") + words(12, top - 12, "step time" + (scale.name ? "," + scale.name : ""), style.dim, 13);
   const steps = key => points.map((p, k) => `${k ? "V" : "M" + px(X(p.memory)) + " "}${px(Y(p[key]))}H${px(k + 1 < points.length ? X(points[k + 1].memory) : right)}`).join("");
   const back = [...points].reverse().map((p, k) => `V${px(Y(p.bound))}H${px(X(p.memory))}`).join("");
   out += `<path d="${steps("makespan")}${back}Z" fill="${style.band}"/>` + line(steps("bound"), style.dim, 2, ' stroke-dasharray="5 4"') + line(steps("makespan"), style.busy, 2.5);
@@ -162,12 +162,13 @@ function front(w, h, picture) {
       let inside = over ? `<path d="M${px(x)} ${px(y - 6)}l6 11h-12z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>` : `<path d="M${px(x - 10)} ${px(y)}l10 -10l10 10l-10 10z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>`;
       const width = widthOf(text, 12), edge = Math.min(over ? x + 12 : x - 6, w - 4 - width), level = over ? y + 4 : y - 16;
       if (text !== beside && !taken.some(t => edge < t[0] + t[2] + 8 && t[0] < edge + width + 8 && Math.abs(t[1] - level) < 15)) { inside += words(edge, level, text, style.pick, 12, "start", halo()); taken.push([edge, level, width]); beside = text; }
-      out += mark(p.published, "limit " + format(p.memory) + ": published " + text, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="13" fill="transparent"/>`, inside);
+      out += mark(p.published, "limit " + format(p.memory / PAGE.memoryScale) + ": published " + text, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="13" fill="transparent"/>`, inside);
     }
-    const text = time(p.makespan), y = Y(p.makespan);
+    const text = time(p.makespan) + (p.placement ? " " + p.placement : ""), y = Y(p.makespan);
     let inside = `<circle cx="${px(x)}" cy="${px(y)}" r="6" fill="${style.busy}" stroke="${style.bg}" stroke-width="1.5"/>`;
-    if (text !== before && x - 4 > under) { inside += words(x + 5, y + 22, text, style.fg, 12.5, "start", BOLD + halo()); under = x + widthOf(text, 12.5, "bold"); before = text; }
-    const name = "limit " + format(p.memory) + ": planned " + text + ", at least " + time(p.bound) + (other ? ", published " + p.publishedName + " " + time(p.publishedMakespan) : ", no family fits");
+    const start = Math.min(x + 5, w - 4 - widthOf(text, 12.5, "bold"));
+    if (text !== before && start - 9 > under) { inside += words(start, y + 22, text, style.fg, 12.5, "start", BOLD + halo()); under = start + widthOf(text, 12.5, "bold"); before = text; }
+    const name = "limit " + format(p.memory / PAGE.memoryScale) + ": planned " + text + ", at least " + time(p.bound) + (other ? ", published " + p.publishedName + " " + time(p.publishedMakespan) : ", no family fits");
     out += mark(p.plan + (other ? "," + p.published : ""), name, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="14" fill="transparent"/>`, inside);
   }
   let x = left;

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+
+#include "plan_inputs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <pipesched/generate/families.hpp>
+#include <pipesched/plan/pareto.hpp>
+#include <pipesched/support/concat.hpp>
+#include <string>
+#include <vector>
+
+#include "inputs.hpp"
+
+namespace tool {
+
+using namespace pipesched;
+
+const std::vector<option>& plan_options() {
+  static const std::vector<option> all = {
+      {"--pp", "N", "pipeline ranks: 1 to 4096"},
+      {"--micro", "N", "micro-batches per step"},
+      {"--placement", "KIND",
+       "linear, looped, vee, wave or bidirectional; default linear, with --chunks looped; with --pareto also several, "
+       "as linear,vee, default all with up to 4 stages per rank"},
+      {"--family", "FAMILY", "the placement of a family instead; see pipesched list"},
+      {"--model", "FILE", "a model of layers in place of costs, as JSON or by name: plans its partition as well"},
+      {"--memory", "X",
+       "bytes of each rank: 80e9, 80GB or 74GiB; default: the model's; with --pareto several: 60GB,80GB"},
+      {"--may-recompute", "", "with --model: stages may recompute inside their backwards, if that is better"},
+      {"--chunks", "N", "stages per rank on a looped or wave placement"},
+      {"--forward-only", "", "evaluation: no backwards"},
+      {"--pairs", "A,B", "passes that may share a cell: FB,FI,FF,..., any or none; default: those of the costs"},
+      {"--memory-limit", "X",
+       "live activations per rank, in shares; default: no limit; with --pareto several: 6,7.5,9"},
+      {"--pareto", "", "plans for several limits of memory, over placements; --evaluations are for all together"},
+      {"--evaluations", "N", "simulations of the step to spend; default 200000"},
+      {"--seed", "N", "of the search: 0 or more; default 1"},
+      {"--threads", "N", "1 to 256; the plan does not depend on it; default 1"}};
+  return all;
+}
+
+namespace {
+
+std::int64_t needed(const arguments& args, std::string_view name, std::int64_t most) {
+  const auto value = whole_number_in(args, name, 1, most);
+  if (!value) throw schedule_error(fmt::format("plan needs {}", name));
+  return *value;
+}
+
+placement placement_of_family(const arguments& args, std::string_view name, std::int64_t pp, std::int64_t micro,
+                              std::optional<std::int64_t> chunks) {
+  const family& f = find_family(name);
+  schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
+  if (chunks && f.limits.takes.contains(parameter::waves)) {
+    if (*chunks % 2 != 0)
+      throw schedule_error(fmt::format("{} has two stages per rank and wave; got --chunks {}, nearest {}", f.name,
+                                       *args.text("--chunks"), *chunks + 1));
+    p.chunks.reset(), p.waves = *chunks / 2;
+  }
+  require(f, p);
+  return f.place(p);
+}
+
+placement placement_of_kind(std::string_view kind, std::int64_t pp, std::int64_t micro,
+                            std::optional<std::int64_t> chunks) {
+  for (std::size_t k = 0; k + 1 < std::size(placement_kind_names); ++k) {
+    if (kind != placement_kind_names[k]) continue;
+    const auto which = static_cast<placement_kind>(k);
+    const std::int64_t per_rank = which == placement_kind::linear || which == placement_kind::bidirectional ? 1 : 2;
+    if (chunks && which != placement_kind::looped && which != placement_kind::wave && *chunks != per_rank)
+      throw schedule_error(fmt::format("a placement of kind {} has --chunks {}; got {}", kind, per_rank, *chunks));
+    return placement::of_kind(which, pp, pp * chunks.value_or(per_rank), micro);
+  }
+  throw schedule_error(
+      fmt::format("--placement takes linear, looped, vee, wave or bidirectional; got {}", in_quotes(kind)));
+}
+
+bool is_planned(pass p) { return p == pass::forward || p == pass::backward || p == pass::backward_input; }
+
+}  // namespace
+
+plan_inputs plan_inputs_of(const arguments& args) {
+  const std::int64_t pp = needed(args, "--pp", 4096), micro = needed(args, "--micro", 1 << 20);
+  plan_inputs step{.pp = pp, .micro = micro, .forward_only = args.has("--forward-only"), .placements = {}};
+  const auto kinds = args.text("--placement"), family_name = args.text("--family");
+  const auto chunks = whole_number_in(args, "--chunks", 1, 256);
+  if (kinds && family_name) throw schedule_error("plan takes --placement or --family; got both");
+  if (family_name) {
+    step.placements = {placement_of_family(args, *family_name, pp, micro, chunks)};
+  } else if (kinds) {
+    const std::vector<std::string> all = parts_of(*kinds);
+    if (all.size() > 1 && !args.has("--pareto"))
+      throw schedule_error(
+          fmt::format("plan takes several placements with --pareto only; got --placement {}", in_quotes(*kinds)));
+    for (const std::string& kind : all) step.placements.push_back(placement_of_kind(kind, pp, micro, chunks));
+  } else if (chunks.value_or(1) > 1) {
+    step.placements = {placement::looped(pp, *chunks)};
+  } else {
+    step.placements = args.has("--pareto") && !chunks ? placements_for(pp, micro) : std::vector{placement::linear(pp)};
+  }
+  return step;
+}
+
+pass_pair_set pairs_that_may_run(const arguments& args, const stage_costs& costs) {
+  const auto text = args.text("--pairs");
+  if (!text) return costs.may_overlap();
+  pass_pair_set set;
+  if (*text == "none") return set;
+  if (*text == "any") {
+    const pass all[] = {pass::forward, pass::backward, pass::backward_input};
+    for (const pass a : all)
+      for (const pass b : all) set.insert({a, b});
+    return set;
+  }
+  for (const std::string& one : parts_of(*text)) {
+    const auto pair = parse_pass_pair(one);
+    if (!pair || !is_planned(pair->first) || !is_planned(pair->second))
+      throw schedule_error(
+          fmt::format("--pairs takes pairs of F, B and I with commas between them, any or none; got \"{}\"", one));
+    if (args.has("--forward-only") && (pair->first != pass::forward || pair->second != pass::forward))
+      throw schedule_error(fmt::format("--forward-only has no backwards; got --pairs {}, nearest FF", one));
+    set.insert(*pair);
+  }
+  return set;
+}
+
+double limit_of_activations(const std::string& text) {
+  const double limit = number_of_text("--memory-limit", text);
+  if (!(limit > 0) || !std::isfinite(limit))
+    throw schedule_error(fmt::format("--memory-limit takes a finite number of live activations above 0; got {}{}",
+                                     in_quotes(text), limit <= 0 ? ", nearest 1" : ""));
+  return limit;
+}
+
+std::string plan_headline(const plan_problem& problem, const std::string& more) {
+  using pipesched::detail::count_text;
+  const placement& where = problem.placement;
+  return fmt::format("{} placement, {}, {}, {}{}; {}\n\n", to_string(where.kind()), count_text(where.ranks(), "rank"),
+                     count_text(where.stages(), "stage"), count_text(problem.micro, "micro-batch"),
+                     problem.forward_only ? ", forward only" : "", more);
+}
+
+plan_limits limits_of(const arguments& args, const pass_pair_set& pairs, progress_line& line) {
+  plan_limits limits{
+      .pairs = pairs,
+      .evaluations = static_cast<std::uint64_t>(whole_number_in(args, "--evaluations", 1, 1LL << 40).value_or(200'000)),
+      .seed = static_cast<std::uint64_t>(whole_number_in(args, "--seed", 0, 1LL << 53).value_or(1)),
+      .threads = static_cast<unsigned>(whole_number_in(args, "--threads", 1, 256).value_or(1))};
+  limits.progress = [&line, all = limits.evaluations](const plan_progress& p) { return line(p, all); };
+  return limits;
+}
+
+}  // namespace tool

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A front over placements: plans for every placement and limit of memory, and more evaluations for those that may be the best.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "pipesched/plan/detail/shared_progress.hpp"
+#include "pipesched/plan/plan.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched::detail {
+
+/// The limits in rising order, each once. @throws schedule_error for none, and for one that is not more than 0
+inline std::vector<double> rising_caps(std::vector<double> caps) {
+  if (caps.empty()) throw schedule_error("pareto() needs at least 1 limit of memory; got none");
+  for (const double cap : caps)
+    if (!(cap > 0)) throw schedule_error(concat({"a limit of memory is more than 0; got ", cap}));
+  std::sort(caps.begin(), caps.end());
+  caps.erase(std::unique(caps.begin(), caps.end()), caps.end());
+  return caps;
+}
+
+/// Searches a front. `Steps` has what is planned:
+///   using result;                                             a plan
+///   std::size_t size();                                       the number of steps, one a placement
+///   result plan(i, cap, limits);                              throws schedule_error if nothing fits
+///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
+///   static void take_published(result& own, const result& other);      the best family of another step
+///   void carry(result& own, const result& below, i, cap);     the plan for less memory in place of a longer one
+///   double bound(i, cap);                                     for a step without a plan; infinite if it certainly does not fit
+template <typename Steps>
+class front_search {
+ public:
+  using result = typename Steps::result;
+
+  struct point {
+    double cap;
+    std::size_t step;
+    result plan;
+    double lower_bound;  // for all steps
+  };
+
+  front_search(const Steps& steps, std::vector<double> caps, plan_limits limits)
+      : steps_(steps),
+        caps_(std::move(caps)),
+        limits_(std::move(limits)),
+        report_(std::move(limits_.progress)),
+        progress_(report_, std::nullopt),
+        cells_(steps.size() * caps_.size()) {}
+
+  std::vector<point> run() {
+    std::vector<std::vector<std::size_t>> alive(caps_.size());
+    for (auto& of_cap : alive) {
+      of_cap.resize(steps_.size());
+      std::iota(of_cap.begin(), of_cap.end(), std::size_t{0});
+    }
+    int rounds = 1;
+    for (std::size_t n = steps_.size(); n > 1; n = (n + 1) / 2) ++rounds;
+    const double share = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size()) / rounds;
+    for (int round = 0; round < rounds; ++round)
+      for (std::size_t c = 0; c < caps_.size(); ++c) {
+        for (const std::size_t i : alive[c])
+          if (!has_plan_ || !progress_.stopped()) plan(i, c, share / static_cast<double>(alive[c].size()));
+        alive[c] = better_half(alive[c], c);
+      }
+    std::vector<point> points;
+    for (std::size_t c = 0; c < caps_.size(); ++c) add_point(c, points);
+    if (points.empty()) std::rethrow_exception(refused_);
+    return points;
+  }
+
+ private:
+  std::optional<result>& cell(std::size_t i, std::size_t c) { return cells_[c * steps_.size() + i]; }
+
+  void plan(std::size_t i, std::size_t c, double evaluations) {
+    plan_limits limits = limits_;
+    limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations));
+    limits.progress = progress_.of_search();
+    try {
+      result found = steps_.plan(i, caps_[c], limits);
+      has_plan_ = true;
+      std::optional<result>& best = cell(i, c);
+      if (!best || Steps::makespan(found) < Steps::makespan(*best)) best = std::move(found);
+    } catch (const schedule_error&) {
+      refused_ = std::current_exception();
+    }
+    for (std::size_t at = std::max<std::size_t>(c, 1); at < caps_.size(); ++at) {
+      const std::optional<result>& below = cell(i, at - 1);
+      std::optional<result>& own = cell(i, at);
+      if (below && own && Steps::makespan(*below) < Steps::makespan(*own)) steps_.carry(*own, *below, i, caps_[at]);
+    }
+  }
+
+  // Of the steps with a plan, those with the shorter ones, without those whose bound is no less than the shortest.
+  std::vector<std::size_t> better_half(std::vector<std::size_t> steps, std::size_t c) {
+    steps.erase(std::remove_if(steps.begin(), steps.end(), [&](std::size_t i) { return !cell(i, c); }), steps.end());
+    std::stable_sort(steps.begin(), steps.end(), [&](std::size_t a, std::size_t b) {
+      return Steps::makespan(*cell(a, c)) < Steps::makespan(*cell(b, c));
+    });
+    if (steps.size() < 2) return steps;
+    steps.resize((steps.size() + 1) / 2);
+    const double shortest = Steps::makespan(*cell(steps.front(), c));
+    steps.erase(std::remove_if(steps.begin() + 1, steps.end(),
+                               [&](std::size_t i) { return Steps::bound(*cell(i, c)) >= shortest; }),
+                steps.end());
+    return steps;
+  }
+
+  void add_point(std::size_t c, std::vector<point>& points) {
+    std::optional<std::size_t> best;
+    double bound = std::numeric_limits<double>::infinity();
+    const result* published = nullptr;  // that with the best family
+    for (std::size_t i = 0; i < steps_.size(); ++i) {
+      const std::optional<result>& of = cell(i, c);
+      bound = std::min(bound, of ? Steps::bound(*of) : steps_.bound(i, caps_[c]));
+      if (!of) continue;
+      if (!best || Steps::makespan(*of) < Steps::makespan(*cell(*best, c))) best = i;
+      if (published == nullptr || Steps::published(*of) < Steps::published(*published)) published = &*of;
+    }
+    if (!best) return;
+    Steps::take_published(*cell(*best, c), *published);
+    points.push_back({caps_[c], *best, std::move(*cell(*best, c)), bound});
+  }
+
+  const Steps& steps_;
+  std::vector<double> caps_;
+  plan_limits limits_;  // without progress
+  std::function<bool(const plan_progress&)> report_;
+  shared_progress progress_;
+  std::vector<std::optional<result>> cells_;  // by cap and step
+  bool has_plan_ = false;                     // in some cell
+  std::exception_ptr refused_;
+};
+
+}  // namespace pipesched::detail

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// A plan within all bytes of the ranks: weights and message buffers count as well as what ops keep and need.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipesched/core/placement.hpp"
+#include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
+#include "pipesched/cost/cost_model.hpp"
+#include "pipesched/plan/memory_caps.hpp"
+#include "pipesched/plan/plan.hpp"
+#include "pipesched/program/fits.hpp"
+#include "pipesched/program/lower.hpp"
+#include "pipesched/simulate/lower_bound.hpp"
+#include "pipesched/simulate/metrics.hpp"
+#include "pipesched/simulate/simulate.hpp"
+#include "pipesched/support/error.hpp"
+
+namespace pipesched {
+
+namespace detail {
+
+/// A plan that fits, if one is found: with room for some buffers, then for the largest that plans have needed so far.
+/// @param memory  by rank; empty: no limits  @param buffers  bytes by rank, grows  @param spent  grows by the evaluations
+template <typename Costs>
+std::optional<plan_result> found_in_memory(const plan_problem& problem, const Costs& costs,
+                                           const std::vector<double>& memory, plan_limits limits,
+                                           std::vector<double>& buffers, double& spent) {
+  const double end = spent + static_cast<double>(limits.evaluations);
+  buffers.resize(memory.size(), 0);
+  for (int tries = 0; tries < 4; ++tries) {
+    limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, end - spent));
+    if (!memory.empty()) limits.memory.bytes = beside_weights(problem.placement, costs, memory);
+    for (std::size_t r = 0; r < buffers.size(); ++r) limits.memory.bytes[r] -= buffers[r];
+    std::optional<plan_result> found;
+    try {
+      found = plan(problem, costs, limits);
+    } catch (const schedule_error&) {  // it does not fit
+      return std::nullopt;
+    }
+    spent += found->evaluations;
+    if (memory.empty()) return found;
+    const memory_report m = fits(lower(found->schedule, {}, verified), costs, memory);
+    for (std::size_t r = 0; r < buffers.size(); ++r) buffers[r] = std::max(buffers[r], m.ranks[r].buffers);
+    if (m) return found;
+  }
+  return std::nullopt;
+}
+
+template <typename Costs>
+bool has_messages(const placement& where, const Costs& costs) {
+  if constexpr (requires(tensor_id t) { costs.message(t); })
+    for (std::uint32_t s = 0; s + 1 < where.stages(); ++s)
+      if (costs.message({tensor_kind::activation, static_cast<std::uint16_t>(s), 0}) > 0) return true;
+  return false;
+}
+
+// The shorter of a short plan and one that leaves room for the buffers of the first, which need about as many as all others.
+template <typename Costs>
+std::optional<plan_result> planned_beside_buffers(const plan_problem& problem, const Costs& costs,
+                                                  const std::vector<double>& memory, plan_limits limits,
+                                                  double& spent) {
+  const auto all = static_cast<double>(limits.evaluations);
+  std::vector<double> buffers;
+  if (!has_messages(problem.placement, costs)) return found_in_memory(problem, costs, memory, limits, buffers, spent);
+  limits.evaluations = std::max<std::uint64_t>(1, limits.evaluations / 16);
+  std::optional<plan_result> first = found_in_memory(problem, costs, memory, limits, buffers, spent);
+  limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, all - spent));
+  std::optional<plan_result> found = found_in_memory(problem, costs, memory, limits, buffers, spent);
+  return found && !(first && first->makespan < found->makespan) ? found : first;
+}
+
+// Makes the best published schedule that fits, with its own buffers, that of a result, and the plan if it is the shorter one.
+template <typename Costs>
+void compare_with_published(plan_result& result, const plan_problem& problem, const Costs& costs,
+                            const std::vector<double>& memory, const pass_pair_set& pairs) {
+  std::vector<std::pair<metrics, schedule>> all;
+  for (schedule& s : published_for(problem, problem.placement, problem.micro, costs, std::nullopt))
+    if (uses_only(s, pairs)) {
+      metrics m = measure(simulate(s, costs, verified), costs, verified);
+      all.emplace_back(std::move(m), std::move(s));
+    }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.first.makespan < b.first.makespan; });
+  const auto best = std::find_if(all.begin(), all.end(), [&](const auto& a) {
+    return static_cast<bool>(fits(lower(a.second, {}, verified), costs, memory));
+  });
+  if (best == all.end()) return;
+  const auto& [m, s] = *best;
+  result.published = s.name.view(), result.published_makespan = m.makespan, result.published_schedule = s;
+  if (m.makespan < result.makespan)
+    result.schedule = s, result.makespan = m.makespan, result.peak_activations = m.peak_activations;
+}
+
+// Says why no plan is found.
+template <typename Costs>
+[[noreturn]] void refuse_memory(const plan_problem& problem, const Costs& costs, const std::vector<double>& memory,
+                                plan_limits limits) {
+  limits.memory.bytes = beside_weights(problem.placement, costs, memory);
+  for (std::size_t r = 0; r < memory.size(); ++r)
+    if (const double room = limits.memory.bytes[r]; !(room > 0))
+      throw schedule_error(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
+                                   " bytes, and its weights take ", memory[r] - room}));
+  limits.evaluations = 1;
+  try {
+    plan(problem, costs, limits);
+  } catch (const schedule_error& e) {
+    throw schedule_error(concat({e.what(), ", beside its weights"}));
+  }
+  throw schedule_error(
+      "plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
+}
+
+}  // namespace detail
+
+/// plan() within the memory of the ranks, as fits() counts it: weights of both replicas, what ops keep and need while they run,
+/// and the buffers of messages. Never longer than a published schedule that fits.
+/// @param memory  bytes of each rank, or one number for all
+/// @param limits  without memory; the bound of the result is for any schedule whose weights and activations fit
+/// @throws schedule_error as plan() does, for limits of memory in `limits`, for another number of ranks or a negative number in
+/// `memory`, and if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
+template <cost_model Costs>
+plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std::vector<double> memory,
+                           const plan_limits& limits = {}) {
+  const placement& where = problem.placement;
+  detail::require_step(where, problem.micro);
+  detail::check_costs(costs, where.stages(), where.ranks(), problem.micro);
+  detail::require_memory(memory, where.ranks());
+  if (!limits.memory.empty())
+    throw schedule_error("plan_in_memory() takes the bytes of the ranks; got limits of memory for plan() as well");
+  if (memory.empty()) return plan(problem, costs, limits);
+  memory.resize(where.ranks(), memory.front());
+  plan_problem own = problem;
+  own.placement = where.for_micro(problem.micro);
+  const pass_pair_set pairs = detail::pairs_for(costs, limits);
+  memory_caps room;
+  room.bytes = detail::beside_weights(own.placement, costs, memory);
+  const bool has_room = std::all_of(room.bytes.begin(), room.bytes.end(), [](double b) { return b > 0; });
+  double spent = 0;
+  plan_result none;
+  none.makespan = std::numeric_limits<double>::infinity();
+  plan_result found = none;
+  if (has_room) found = detail::planned_beside_buffers(own, costs, memory, limits, spent).value_or(none);
+  if (has_room) detail::compare_with_published(found, own, costs, memory, pairs);
+  if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits);
+  found.bound = detail::bound_for(own, costs, pairs, room);
+  found.evaluations = spent;
+  return found;
+}
+
+}  // namespace pipesched
