@@ -240,3 +240,21 @@ TEST_CASE(
                                 {.memory = {.bytes = {4, 4}}, .pairs = pass_pair_set{}, .evaluations = 20'000});
   CHECK(best.makespan >= bound.makespan);
 }
+
+TEST_CASE("bounds under limits of bytes that not even one op fits into: finite, and no less than with more memory") {
+  for (const placement& where : {placement::vee(4), placement::linear(4), placement::bidirectional(4, 6)})
+    for (const double transient : {0.0, 2.0, 5.0}) {
+      stage_costs costs{.forward = 4, .backward_input = 4, .backward_weight = 3, .transfer_time = 0.5};
+      costs.kept_by_forward = 1, costs.transient_forward = transient, costs.transient_backward = transient + 1;
+      double before = std::numeric_limits<double>::infinity();
+      for (const double bytes : {0.25, 0.5, 1.0, 2.0, 3.0, 6.0, 9.0, 20.0}) {
+        CAPTURE(bytes);
+        schedule_class of;
+        of.memory_limits = {bytes};
+        const double bound = lower_bound(where, 6, costs, of).makespan;
+        CHECK(std::isfinite(bound));
+        CHECK(bound <= before);
+        before = bound;
+      }
+    }
+}

@@ -172,8 +172,8 @@ class rank_pair_bounds : protected rank_bounds {
       kept.push_back({u.count * u.kept, u.count});
       frees_all = frees_all && u.frees_all, input_frees = input_frees && u.input_frees;
     }
-    if (frees_all) frame.bytes = limit - (input_frees ? of_forward : 0);
-    frame.first_bytes = limit - std::max(of_forward, of_gradient);
+    if (frees_all) frame.bytes = std::max(0.0, limit - (input_frees ? of_forward : 0));
+    frame.first_bytes = std::max(0.0, limit - std::max(of_forward, of_gradient));
     return static_cast<std::size_t>(most_value(densest_first(std::move(kept)), frame.first_bytes) * (1 + 1e-9));
   }
 
