@@ -55,15 +55,29 @@ class shared_progress {
   std::function<bool(const plan_progress&)> of_search() {
     if (!report_) return {};
     return [this, last = 0.0](const plan_progress& p) mutable {
-      const std::scoped_lock lock(mutex_);
-      shown_ += p.evaluations - std::exchange(last, p.evaluations);
-      makespan_ = std::min(makespan_, p.makespan);
-      if (!stopped_) stopped_ = !report_({.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_});
-      return !stopped_;
+      return report(p.evaluations - std::exchange(last, p.evaluations), p.makespan);
     };
+  }
+  // The function for one division, whose best partition may not fit.
+  std::function<bool(const divide_progress&)> of_division() {
+    if (!report_) return {};
+    return [this, last = 0.0](const divide_progress& p) mutable {
+      return report(p.evaluations - std::exchange(last, p.evaluations), std::numeric_limits<double>::infinity());
+    };
+  }
+  void found(double makespan) {
+    const std::scoped_lock lock(mutex_);
+    makespan_ = std::min(makespan_, makespan);
   }
 
  private:
+  bool report(double evaluations, double makespan) {
+    const std::scoped_lock lock(mutex_);
+    shown_ += evaluations, makespan_ = std::min(makespan_, makespan);
+    if (!stopped_) stopped_ = !report_({.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_});
+    return !stopped_;
+  }
+
   const std::function<bool(const plan_progress&)>& report_;
   double lower_bound_, evaluations_ = 0, shown_ = 0, makespan_ = std::numeric_limits<double>::infinity();
   bool stopped_ = false;
@@ -132,8 +146,9 @@ class model_planner {
   }
   void look_at(const family& f, const schedule_params& p) {
     const double most = f.limits.takes.contains(parameter::costs) ? 2'000 : 20'000;
-    const division d =
-        divide(m_, f, p, {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most))});
+    const division d = divide(m_, f, p,
+                              {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most)),
+                               .progress = progress_.of_division()});
     progress_.charge(static_cast<double>(d.evaluations));
     starts_.push_back({d.partition});
     if (!uses_only(d.schedule, pairs_)) return;
@@ -160,7 +175,9 @@ class model_planner {
   }
   bool may_beat_best(double bound) const { return !best_ || bound < best_->makespan(); }
   void take(const candidate& c) {
-    if (c.plan && (!best_ || c.makespan() < best_->makespan())) best_ = c;
+    if (!c.plan || (best_ && c.makespan() >= best_->makespan())) return;
+    best_ = c;
+    progress_.found(c.makespan());
   }
 
   // Partitions to plan for: those of the families, and others with small bounds.
@@ -177,7 +194,7 @@ class model_planner {
       if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
     }
     const double bounds = std::clamp(left() / 8, 100.0, 10'000.0);
-    pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
+    if (!progress_.stopped()) pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
     progress_.charge(bounds / 4);
     std::vector<candidate> all;
     if (best_) all.push_back(*best_);
@@ -267,7 +284,7 @@ class model_planner {
       progress_.charge(improve(next, share / 40, random_.next(), limits_.threads));
       take(next);
     }
-    progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
+    if (!progress_.stopped()) progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
   }
   // The order of the best with another partition, if it fits there and the same stages recompute.
   void carry_order(candidate& next) const {
