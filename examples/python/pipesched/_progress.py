@@ -3,6 +3,8 @@
 
 import sys
 
+INFINITE = float("inf")  # the makespan before a first result
+
 
 def _done(progress):
     """Of a plan_progress, a divide_progress, a compare_progress, or a number of draws."""
@@ -10,7 +12,7 @@ def _done(progress):
 
 
 def _facts(progress):
-    facts = [f"makespan {progress.makespan:.6g}"] if hasattr(progress, "makespan") else []
+    facts = [f"makespan {progress.makespan:.6g}"] if getattr(progress, "makespan", INFINITE) < INFINITE else []
     return facts + ([f"at least {progress.lower_bound:.6g}"] if hasattr(progress, "lower_bound") else [])
 
 
