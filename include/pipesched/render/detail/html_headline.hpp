@@ -29,7 +29,7 @@ inline std::string page_number(double value, int digits) {
   if (value == 0) return "0";
   std::array<char, 512> text{};
   std::snprintf(text.data(), text.size(), "%.*e", digits - 1, value);
-  const std::string scientific = text.data();
+  std::string scientific = text.data();
   const std::size_t e = scientific.find('e');
   if (e == scientific.npos) return scientific;  // not finite
   const int exponent = std::atoi(scientific.c_str() + e + 1);
