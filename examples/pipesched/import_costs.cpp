@@ -117,15 +117,18 @@ imported imported_events(const std::vector<std::string>& files) {
                         texts[0].second.find("\"traceEvents\"") != std::string::npos;
   if (!is_trace && texts.size() > 1)
     throw schedule_error(fmt::format("events of a hook come in one file; got {}", texts.size()));
-  const auto times = [&] {
+  const std::string more = texts.size() > 1 ? fmt::format(" and {} more", texts.size() - 1) : "";
+  const auto naming_files = [&](auto&& read) {
     try {
-      return is_trace ? pipesched::read_traces(texts) : pipesched::read_times(texts[0].second);
+      return read();
     } catch (const schedule_error& e) {
-      throw schedule_error(is_trace ? std::string(e.what()) : fmt::format("{}: {}", texts[0].first, e.what()));
+      throw schedule_error(fmt::format("{}{}: {}", texts[0].first, more, e.what()));
     }
-  }();
+  };
+  const auto times = is_trace ? pipesched::read_traces(texts)  // which names the file at fault
+                              : naming_files([&] { return pipesched::read_times(texts[0].second); });
   for (const std::string& note : times.notes) add_note(note);
-  return {.measured = steps_of(times.cells), .unit = times.unit};
+  return {.measured = naming_files([&] { return steps_of(times.cells); }), .unit = times.unit};
 }
 
 imported imported_steps(const arguments& args) {

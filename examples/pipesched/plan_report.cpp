@@ -48,7 +48,7 @@ bool progress_line::operator()(const plan_progress& p, std::uint64_t evaluations
       add_note(fmt::format("interrupted after {:.0f} evaluations; the best so far", p.evaluations));
     return false;
   }
-  if (!shown_ || part == last_) return true;
+  if (!shown_ || part == last_ || !std::isfinite(p.makespan)) return true;
   last_ = part;
   std::fputs(fmt::format("\r{:3} %  makespan {:.10g}  at least {:.10g}  ", part, p.makespan, p.lower_bound).c_str(),
              stderr);

@@ -159,11 +159,7 @@ int simulate(const arguments& args) {
     const html_panel panel = panel_of(of);
     write_output(to.file, render_html(std::span(&panel, 1), style));
   }
-  if (to.format == "trace") {
-    trace_style style;
-    if (unit != time_unit::none) style.microseconds = 1e6 / units_per_second(unit);
-    write_output(to.file, render_chrome_trace(of.times, of.costs, style));
-  }
+  if (to.format == "trace") write_output(to.file, render_chrome_trace(of.times, of.costs, trace_style_of(unit)));
   return 0;
 }
 

@@ -6,6 +6,7 @@ their contrast, units of time, large schedules.
 page.py TOOL [FOLDER]   TOOL is the pipesched program; screenshots are kept in FOLDER if one is given
 """
 import pathlib
+import random
 import struct
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def check(what, condition):
 
 def browser(downloads):
     options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     "--disable-ipc-flooding-protection"):  # thousands of addresses
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options)
@@ -152,6 +154,7 @@ def main():
             schedules(driver, pages["three"], shots)
             same_rows(driver, pages["three"], tool)
             addresses(driver, pages["three"])
+            any_addresses(driver, pages["three"])
             framed(driver, pages["three"])
             pictures(driver, pages, downloads)
             for page in (pages["compare"], pages["front"], pages["three"]):
@@ -182,7 +185,11 @@ def overview(driver, path, shots):
     check(f"a row says all its numbers: {labels[0]}",
           labels[0] == "dualpipe: makespan 4.088 s, idle 12.2 %, at least 3.913 s for any order of such cells, peak 9 activations, "
           "2 copies of the weights")
-    check("folded rows name all", any(label.startswith("zb1p, zb_greedy, zb_greedy_1p, zb_h1: ") for label in labels))
+    check("folded rows name all", any(label.startswith("zb1p = zb_greedy = zb_greedy_1p = zb_h1: ") for label in labels))
+    options = page.js("[...$('shown').options].map(o => o.text)")
+    check(f"the list says in the same words which are equal: {options}", "zb_h1 = zb1p" in options and "zb1p" in options and "1f1b" in options)
+    check("with little room a row says how many", page.js("nameOf(groups.find(g => g.length === 4), 16, 170)") == "zb1p = 3 others")
+    check("and with less a number", page.js("nameOf(groups.find(g => g.length === 4), 16, 100)") == "zb1p = +3")
     bars = page.js("[...document.querySelectorAll('#chart .mark')].map(m => [...m.querySelectorAll('rect')].slice(1, 3).map(r => +r.getAttribute('width')))")
     first = page.js("DATA[0]")
     check("bars are as long as the makespans", abs(bars[-1][0] / bars[0][0] - page.js("DATA[DATA.length - 1].makespan") / first["makespan"]) < 1e-2)
@@ -200,6 +207,9 @@ def overview(driver, path, shots):
     large = {name: size for name, size in sizes if size > 20}
     check(f"in a thumbnail 300 pixels wide, rows of the headline can be read: {large}", set(large) == {"dualpipe", "dualpipev", "1f1b"} and min(large.values()) >= 30)
     check(f"in one 600 pixels wide, all rows: {sizes}", min(size for _, size in sizes) >= 18)
+    for count in (2, 3, 4, 8):
+        share = page.js(f"(g => {{ const rest = groups.splice({count}); const box = document.createElement('div'); box.innerHTML = overview(1200, 560, false).svg; groups.push(...rest); return Math.max(...[...box.querySelectorAll('.hit')].map(r => +r.getAttribute('y') + +r.getAttribute('height'))) / 560; }})()")
+        check(f"{count} rows fill the window: {share}", share > (0.8 if count > 2 else 0.7))
     page.resize(400, 800)
     check("a narrow window keeps its bars", page.js("+document.querySelectorAll('#chart .mark')[0].querySelectorAll('rect')[1].getAttribute('width') > 40"))
     check("and whole names", "interleaved_1f1b" in page.js("chart.textContent"))
@@ -207,7 +217,8 @@ def overview(driver, path, shots):
     page.resize(1200, 675)
     check("a bar far longer than the others is cut", page.js("endOfScale([1, 1.1, 1.2, 9])") == 1.2 and page.js("endOfScale([3])") == 3)
     check("one that is a little longer is not", page.js("endOfScale([2, 2, 3.5, 4.5])") == 4.5)
-    check("numbers are short", page.js("[19500000016, 12345678, 0.5].map(n => format(n, 4)).join()") == "1.95e+10,12350000,0.5")
+    check("numbers are short", page.js("[19500000016, 12345678, 0.5, 2.55e-5, 1e-4, 99999999, -3.25, 0].map(n => format(n, 4)).join()") == "1.95e+10,12350000,0.5,2.55e-5,0.0001,1e+8,-3.25,0")
+    check("times have units down to nanoseconds", page.js("PAGE.unit === 'ms' && [0, 2.55e-8, 0.25, 30, 4e3].map(t => time(t)).join()") == "0 s,0.0255 ns,250 \u00b5s,30 ms,4 s")
     check("one activation", page.js("[1, 8.5].map(activations).join()") == "1 activation,8.5 activations")
     page.press(Keys.TAB)
     while page.js("document.activeElement.closest('.mark') === null"):
@@ -372,6 +383,43 @@ def addresses(driver, path):
     for wrong in ("#show=nothing", "#show=%", "#show=1f1b&theme=%zz", "#show=1f1b&from=x&to=y&cell=1f1b:99:0", "#view=front", "#%", "#cell", "#show=1f1b&from=5&to=5"):
         page = Page(driver, path, wrong)
         check(f"{wrong}: the page opens", page.js("place") in ("overview", "schedule"))
+
+
+NUMBERS = ("", "-1", "1.5", "NaN", "1e99", "-1e999", "Infinity", "x", "0", "1", "7", "99", "1e308", "-1e308", "5e-324", "0x1", " ", "%", "null", "1,2", "[]", "1e-7", "40")
+NAMES = ("dualpipe", "zb1p", "1f1b", "", "nothing", "__proto__", "%64ualpipe", "%", "<b>", "dualpipe.2")
+# Reads each address and draws it; the addresses that raise an error, show nothing, or give the page numbers that are none.
+READ = """return arguments[0].filter(a => {
+  try {
+    history.replaceState(null, "", a); readAddress(); paint(); address();
+    if (place === "schedule") cellAt(300, 100);
+    if (place === "schedule" && chosen) { describe(chosen); reveal(chosen); step(1, 0); paint(); }
+    const drawn = place === "schedule" ? +canvas.dataset.drawn > 0 : chart.querySelectorAll(".mark").length > 0;
+    const whole = !chosen || (Number.isInteger(chosen.r) && Number.isInteger(chosen.i) && chosen.i >= 0 && chosen.i < DATA[chosen.n].rows[chosen.r].n);
+    return !(drawn && whole && [view.from, view.scale, view.y].every(Number.isFinite) && (place !== "schedule" || view.scale > 0));
+  } catch (error) { return true; }
+});"""
+
+
+def any_addresses(driver, path):
+    """Whatever the address is, the page shows something."""
+    rng = random.Random(5)
+
+    def entry():
+        number, name = (lambda: rng.choice(NUMBERS)), (lambda: rng.choice(NAMES))
+        return rng.choice((
+            lambda: "show=" + ",".join(name() for _ in range(rng.randrange(1, 4))), lambda: "from=" + number(), lambda: "to=" + number(),
+            lambda: "down=" + number(), lambda: f"cell={name()}:{number()}:{number()}", lambda: "cell=" + number(), lambda: "view=" + name(),
+            lambda: "theme=" + name(), lambda: rng.choice(("path", "memory", "=", "cell", "from", "show", "a=b=c")), lambda: name() + "=" + number()))()
+
+    page = Page(driver, path)
+    every_number = [f"#show=1f1b&{field}" for n in NUMBERS for field in (f"cell=1f1b:{n}:0", f"cell=1f1b:0:{n}", f"from={n}&to=9", f"from=2&to={n}", f"from=2&to=9&down={n}")]
+    random_ones = ["#" + "&".join(["show=dualpipe,1f1b"] * rng.randrange(2) + [entry() for _ in range(rng.randrange(6))]) for _ in range(1500)]
+    wrong = driver.execute_script(READ, every_number + random_ones)
+    check(f"any address shows something: {wrong[:5]}", not wrong)
+    page.no_errors()
+    for address in (*every_number[:10], *random_ones[:10]):
+        page = Page(driver, path, address)  # which looks at the console
+        check(f"{address}: the page opens", page.js("place") in ("overview", "schedule"))
 
 
 def framed(driver, path):

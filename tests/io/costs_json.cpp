@@ -48,7 +48,8 @@ TEST_CASE("costs json: writing and reading is the identity, by document and by t
 
 TEST_CASE("costs json: the document of the header") {
   const stage_costs c = costs_of(R"(
-    {"time_unit": "us", "forward": 1, "backward": 2, "backward_input": [1, 2], "backward_weight": 1,
+    {"format": "pipesched.costs", "version": 1,
+     "time_unit": "us", "forward": 1, "backward": 2, "backward_input": [1, 2], "backward_weight": 1,
      "overlap_efficiency": 0.9,
      "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "IF"],
      "communication": {"forward": 0.5},
@@ -107,6 +108,11 @@ TEST_CASE("costs json: a malformed document is refused with its entry, line and 
       {std::string("{}\0garbage", 10), "costs: not JSON: parse error at line 1, column 3: "},
       {"[1]", "costs: expected an object such as {\"forward\": 1, \"transfer\": 0.1} (line 1, column 1)"},
       {"7", "costs: expected an object such as {\"forward\": 1, \"transfer\": 0.1} (line 1, column 1)"},
+      {"{\"format\": \"pipesched.model\"}", "costs: format is not \"pipesched.costs\" (line 1, column 28)"},
+      {"{\"format\": 1}", "costs: format is not \"pipesched.costs\" (line 1, column 12)"},
+      {"{\"version\": 2}", "costs: version is not 1, the only one that this library reads (line 1, column 13)"},
+      {"{\"version\": \"1\"}", "costs: version is not 1, the only one that this library reads (line 1, column 15)"},
+      {"{\"memory\": {\"version\": 1}}", "costs: unknown entry \"memory.version\"; "},
       {"{\"forward\": \"1\"}", "costs: forward is not a number (line 1, column 15)"},
       {"{\"forward\": null}", "costs: forward is not a number (line 1, column 16)"},
       {"{\"forward\": {}}", "costs: forward is not a number (line 1, column 13)"},

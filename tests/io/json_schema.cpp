@@ -82,7 +82,9 @@ TEST_CASE("json schema: it accepts a cost model exactly if the reader does") {
   std::mt19937_64 bytes(31);
   int refused = 0, accepted = 0;
   for (int i = 0; i < 4000; ++i) {
-    std::string text = json(random.make()).dump();
+    json written = random.make();
+    if (i % 2 == 0) written.update({{"format", "pipesched.costs"}, {"version", 1}});
+    std::string text = written.dump();
     text[bytes() % text.size()] = "0123456789{}[],.-\"FBIWRabcdefgnostuvw_ "[bytes() % 40];
     if (!json::accept(text)) continue;
     const json document = json::parse(text);

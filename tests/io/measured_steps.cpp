@@ -167,7 +167,9 @@ TEST_CASE("measured steps: what is no whole step is refused with its place") {
   CHECK(changed(0, "rank", 1).starts_with("stage 0 ran on ranks 0 and 1; expected one of them"));
   CHECK(changed(0, "rank", 3).starts_with("rank 2 has no op"));
   CHECK(changed(0, "action", "3F0").starts_with("no op of stage 2 was measured"));
-  CHECK(refusal_of_times("[]") == "no op was measured");
+  for (const char* empty : {"[]", "{\"events\": []}"})
+    CHECK(refusal_of_times(empty).starts_with("times: no events; expected one such as {"));
+  CHECK(refusal_of([] { steps_of({}); }) == "no op was measured");
   CHECK(refusal_of_times("{}") == "times: there are no \"events\"");
   CHECK(refusal_of_times("{\"events\": [], \"unit\": 3}").starts_with("times: unknown entry \"unit\"; "));
   CHECK(refusal_of_times("{\"events\": [], \"time_unit\": \"h\"}") ==
@@ -262,7 +264,8 @@ TEST_CASE("traces: PyTorch's, a file per process, device before host") {
   CHECK(refusal_of_traces({{"a.json", rank(0, event("PP:0F0", 0, -1))}}) ==
         "a.json: times: traceEvents[0].dur is negative");
   CHECK(refusal_of_traces({{"a.json", "{}"}}) == "a.json: no trace; expected \"traceEvents\"");
-  CHECK(refusal_of_traces({{"a.json", "{"}}).starts_with("trace: not JSON: "));
+  CHECK(refusal_of_traces({{"a.json", "{"}}).starts_with("a.json: not JSON: "));
+  CHECK(refusal_of_traces({{"a.json", rank(0, first)}, {"b.json", ""}}) == "b.json: empty; expected a trace");
 }
 
 TEST_CASE(

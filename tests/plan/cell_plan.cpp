@@ -305,5 +305,10 @@ TEST_CASE("render_cell: two lines, to scale") {
         "compute       |attn-----------|mlp----|w------|\n"
         "communication |recv-----------|send-----------|\n");
   CHECK(render_cell(cell_plan({}, {}), {}, {}, 8) == "compute\ncommunication\n");
-  CHECK_THROWS_WITH(render_cell(cell, forward, backward, 7), "render_cell() takes 8 columns or more; got 7, nearest 8");
+  CHECK_THROWS_WITH(render_cell(cell, forward, backward, 7),
+                    "render_cell() takes 8 to 10000 columns; got 7, nearest 8");
+  CHECK_THROWS_WITH(render_cell(cell, forward, backward, 10001),
+                    "render_cell() takes 8 to 10000 columns; got 10001, nearest 10000");
+  CHECK_THROWS_WITH(deepseek_v3_order(max_layers + 1),
+                    "deepseek_v3_order() takes at most 1048576 layers; got 1048577, nearest 1048576");
 }

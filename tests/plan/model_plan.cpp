@@ -158,6 +158,17 @@ TEST_CASE("plan of a model: progress stops it, with the best so far") {
   CHECK(static_cast<bool>(verify(found.plan.schedule)));
 }
 
+TEST_CASE("plan of a model: progress stops it while it divides the layers for families") {
+  const model m = deepseek_v3_model();
+  int calls = 0;
+  plan_limits limits{.evaluations = 100'000'000};
+  limits.progress = [&](const plan_progress&) { return ++calls < 1; };
+  const model_plan found = plan(m, {.placement = placement::linear(4), .micro = 6}, limits);
+  CHECK(calls == 1);
+  CHECK(found.evaluations < 4'000);  // of 20,000 for a single family
+  CHECK(static_cast<bool>(verify(found.plan.schedule)));
+}
+
 TEST_CASE("plan of a model: refuses no micro-batches, and limits that are the model's") {
   const model m = small_model();
   CHECK(refusal_of(m, {.placement = placement::linear(2)}) == "plan() needs at least 1 micro-batch; got 0, nearest 1");

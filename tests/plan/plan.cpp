@@ -310,6 +310,9 @@ TEST_CASE("plan: bad limits are refused with the nearest legal value") {
         "plan() needs a placement on at least 1 rank; got none, nearest 1");
   CHECK(refusal({.placement = placement::linear(4), .micro = 0}, {}) ==
         "plan() needs at least 1 micro-batch; got 0, nearest 1");
+  CHECK(refusal({.placement = placement::linear(4), .micro = 0x8000'0000}, {}) ==
+        "plan() needs stages x micro-batches of at most 2^28; got 4 stages x micro = 2147483648, nearest micro = "
+        "67108864");
   CHECK(refusal(problem, {.starts = {make_dualpipe_schedule({.pp = 4, .micro = 8})}})
             .starts_with("plan() starts from schedules of its own problem; got dualpipe with 8 micro-batches"));
 }

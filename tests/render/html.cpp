@@ -240,9 +240,23 @@ TEST_CASE("html: the headline has the subject, the sizes that all share, and pla
   planned.planned = true, planned.name = "planned";
   CHECK(headline({panel("1f1b"), panel("zb1p"), planned}, style).find(": planned 33 s, zb1p ") != std::string::npos);
   CHECK(detail::time_text(4.0883e3, "ms") == "4.09 s");
-  CHECK(detail::time_text(0.25, "ms") == "250 us");
-  CHECK(detail::time_text(0, "s") == "0 us");
+  CHECK(detail::time_text(0.25, "ms") == "250 \u00b5s");
+  CHECK(detail::time_text(0, "s") == "0 s");
   CHECK(detail::time_text(4088.3, "") == "4088");
+  CHECK(detail::time_text(2.55e-5, "us") == "0.0255 ns");
+  CHECK(detail::time_text(2.55e-8, "s") == "25.5 ns");
+  CHECK(detail::time_text(0.9999, "s") == "1000 ms");
+  CHECK(detail::time_text(12345678, "ms") == "12300 s");
+  // The same as the browser test has of format().
+  for (const auto& [value, text] : std::vector<std::pair<double, const char*>>{{19500000016., "1.95e+10"},
+                                                                               {12345678, "12350000"},
+                                                                               {0.5, "0.5"},
+                                                                               {2.55e-5, "2.55e-5"},
+                                                                               {1e-4, "0.0001"},
+                                                                               {99999999, "1e+8"},
+                                                                               {-3.25, "-3.25"},
+                                                                               {0, "0"}})
+    CHECK(detail::page_number(value, 4) == text);
 }
 
 TEST_CASE("html: a front names its panels") {

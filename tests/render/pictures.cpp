@@ -194,6 +194,10 @@ TEST_CASE("pictures: a timeline whose intervals do not match its schedule, or ar
   CHECK_NOTHROW(render_svg(good));
   CHECK_NOTHROW(render_html(make_panel(good)));
   CHECK_NOTHROW(render_chrome_trace(good));
+  CHECK(trace_style_of(time_unit::s).microseconds == 1e6);
+  CHECK(trace_style_of(time_unit::ms).microseconds == 1000);
+  CHECK(trace_style_of(time_unit::us).microseconds == 1);
+  CHECK(trace_style_of(time_unit::none).microseconds == trace_style{}.microseconds);
 }
 
 TEST_CASE(

@@ -182,6 +182,13 @@ TEST_CASE("render_text: a unit of time that makes no grid is refused") {
     CHECK(refusal_of([&] { render_text(t, {.unit = unit}); }).find("at most 10000 columns") != std::string::npos);
 }
 
+TEST_CASE("render_text: columns of very many characters are refused") {
+  const schedule s = make_gpipe_schedule({.pp = 2, .micro = 2});
+  CHECK(refusal_of([&] { render_text(s, {.column = 101}); }) ==
+        "a text grid takes at most 100 characters per column; got 101, nearest 100");
+  CHECK(render_text(s, {.column = 100}).find("F0") != std::string::npos);
+}
+
 TEST_CASE("render_text: many ranks get wider columns, so that a grid stays below 200 MB") {
   const std::string grid = render_text(make_gpipe_schedule({.pp = 20000, .micro = 1}));
   CHECK(grid.size() < 200'000'000);

@@ -258,3 +258,10 @@ TEST_CASE("bounds under limits of bytes that not even one op fits into: finite, 
       }
     }
 }
+
+TEST_CASE("lower bound: sizes that no schedule has are refused") {
+  CHECK(
+      refusal_of([] { lower_bound(placement::linear(4), 0x8000'0000, uniform_costs{}); }) ==
+      "lower_bound() needs stages x micro-batches of at most 2^28; got 4 stages x micro = 2147483648, nearest micro = "
+      "67108864");
+}

@@ -101,3 +101,17 @@ costs = json.loads(subprocess.run([sys.argv[1], "import-costs", "unit.trace.json
 assert costs["time_unit"] == "ms" and all(abs(f / float(sys.argv[2]) - 1) < 1e-6 for f in costs["forward"]), costs
 ' "$tool" "${unit_and_forward#*:}"
 done
+
+# Every fault of a text names its file.
+echo '[]' >no_events.json
+refused 'no_events.json: times: no events; expected one such as {"rank": 0, "action": "0F3", "start": 1, "end": 2}' import-costs no_events.json
+echo '{"traceEvents": [}' >broken_trace.json
+expect "import-costs: a trace that is not JSON" 2 '' 'pipesched: broken_trace.json: not JSON: parse error at line 1, column 18: .*~' \
+  "$tool" import-costs zbv.trace.json broken_trace.json
+for rank in 0 1; do
+  python3 - "$rank" >"part$rank.json" <<<'
+import json, sys
+events = json.load(open("1f1b.trace.json"))["traceEvents"]
+print(json.dumps({"traceEvents": [e for e in events if e["pid"] == int(sys.argv[1]) and e.get("name") != "0B3"]}))'
+done
+refused 'part0.json and 1 more: step 0 is not whole: rank 0: missing: 0B3; expected one B, or one I and one W' import-costs part0.json part1.json

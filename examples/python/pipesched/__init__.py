@@ -32,7 +32,11 @@ from pathlib import Path as _Path
 if (_Path(__file__).parents[1] / "pyproject.toml").exists() and not any(_Path(__file__).parent.glob("_pipesched.*")):
     raise ImportError(f"{_Path(__file__).parent} holds the sources of pipesched; start Python in another folder, where the installed one is found")
 
-from ._pipesched import *  # noqa: F403
+from . import _calls
+
+_calls.install()  # before the names are taken from the module
+
+from ._pipesched import *  # noqa: E402, F403
 from ._pipesched import library_version as __version__
 from . import _notebook
 from ._compare import compare, compare_progress, comparison, study
@@ -54,6 +58,7 @@ from ._files import (
     write_torch_csv,
 )
 from ._pages import page_of_front, page_of_plan
+from ._progress import Interrupted
 from ._search import divide, front, pareto
 from ._slots import slot_table
 

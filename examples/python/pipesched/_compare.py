@@ -2,12 +2,13 @@
 """All families side by side, for the same ranks, micro-batches and costs."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import _pipesched as _c
 from ._overview import svg_of_studies
 from ._pages import in_frame, panel_of_study
-from ._progress import bar
+from ._progress import Interrupted, bar
 from ._search import _model_of, divide
 
 
@@ -55,7 +56,7 @@ class compare_progress:
     makespan: float  #: of the best so far; infinite without one
 
 
-class comparison:
+class comparison(Sequence):
     """The studies of compare(), in the order of the families: a sequence, or comparison["zbv"]. print() shows a table."""
 
     def __init__(self, studies, left_out, title, note="", unit=""):
@@ -78,6 +79,19 @@ class comparison:
             if s.name == which:
                 return s
         raise KeyError(self.left_out.get(which, which))
+
+    def __contains__(self, which):
+        """Of a study, or the name of one."""
+        return any(which == (s.name if isinstance(which, str) else s) for s in self.studies)
+
+    def _state(self):
+        return self.studies, tuple(self.left_out.items()), self.title, self.note, self.unit
+
+    def __eq__(self, other):
+        return self._state() == other._state() if isinstance(other, comparison) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._state())
 
     @property
     def best(self):
@@ -126,6 +140,8 @@ class comparison:
 
         style  its subject begins the headline, and its notes follow those of the comparison
         """
+        if not isinstance(style, _c.html_style):
+            raise TypeError(f"to_html() takes an html_style; got {type(style).__name__}")
         notes = [self.note, *(f"left out: {reason}" for reason in self.left_out.values()), *style.notes]
         panels = [panel_of_study(s) for s in sorted(self, key=lambda s: s.makespan)]
         return _c.render_html(panels, style.replace(unit=style.unit or self.unit, notes=notes))
@@ -188,7 +204,8 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
     costs       of a rank's whole share, divided among its stages; fields with a number per stage are per stage
     model       in place of costs, or the name of one of model_names: each family gets the best partition found of its layers
     families    names; default: all. A family whose limits do not allow these sizes is left out, with the reason
-    progress    called after each family with a compare_progress; False stops, and the other families are left out; True shows a bar
+    progress    called after each family with a compare_progress; False stops, and the other families are left out; True shows a bar.
+                Ctrl-C raises Interrupted, whose `result` has the families so far
     parameters  chunks, waves, group_size and so on, for the families that take them
     """
     if costs is not None and model is not None:
@@ -201,25 +218,31 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
     sizes = {"pp": pp, "micro": micro, "forward_only": forward_only}
     studies, left_out = [], {}
     report = bar(len(chosen), " families") if progress is True else progress
-    goes_on = True
+    goes_on, interrupted = True, False
     try:
         for i, family in enumerate(chosen):
-            if not goes_on:
-                left_out[family.name] = f"{family.name} was not reached"
-                continue
             try:
                 studies.append(_study(family, sizes, parameters, costs or _c.stage_costs(), model))
             except _c.ScheduleError as error:
                 left_out[family.name] = str(error)
             goes_on = report is None or report(compare_progress(i + 1, len(chosen), _best(studies))) is not False
+            if not goes_on:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         if hasattr(report, "close"):
             report.close()
-    if not studies and goes_on:
+    for family in chosen[len(studies) + len(left_out) :]:
+        left_out[family.name] = f"{family.name} was not reached"
+    if not studies and goes_on and not interrupted:
         first, others = next(iter(left_out.values())), len(left_out) - 1
         raise _c.ScheduleError(f"no family can be compared: {first} (and {others} more)" if others else first)
     title = f"{_count(pp, 'rank', 's')}, {_count(micro, 'micro-batch', 'es')}{', forward only' if forward_only else ''}"
     note = "the best partition found for each family" if model else "costs of a rank's whole share, divided among its stages"
     time_unit = (model or costs or _c.stage_costs()).time_unit
     unit = "" if time_unit == _c.time_unit.none else time_unit.name
-    return comparison(studies, left_out, title, note, unit)
+    found = comparison(studies, left_out, title, note, unit)
+    if interrupted:
+        raise Interrupted(found)
+    return found

@@ -4,16 +4,51 @@ from_json() take texts."""
 
 import json
 import os
+from collections.abc import Iterable
 
 from . import _pipesched as _c
 
 
+def _name_of(file):
+    """The path, or the name of an open file; None if it has none."""
+    return getattr(file, "name", None) if hasattr(file, "read") else os.fspath(file)
+
+
 def _read(file):
-    if hasattr(file, "read"):
+    try:
+        if not hasattr(file, "read"):
+            with open(os.fspath(file), encoding="utf-8") as opened:
+                return opened.read()
         text = file.read()
         return text.decode() if isinstance(text, bytes) else text
-    with open(os.fspath(file), encoding="utf-8") as opened:
-        return opened.read()
+    except UnicodeDecodeError as error:
+        raise _c.ScheduleError(f"{_name_of(file) or 'the file'}: not UTF-8 from byte {error.start} on") from None
+
+
+def _parsed(file, parse):
+    """What `parse` makes of the text of a file; its errors name the file, if it has a name."""
+    text, name = _read(file), _name_of(file)
+    try:
+        return parse(text)
+    except _c.ScheduleError as error:
+        if name is None:
+            raise
+        named = type(error)(f"{name}: {error}")
+        named.__dict__.update(vars(error))  # the path of a ModelError
+        raise named from None
+
+
+def _is_file(file):
+    return isinstance(file, (str, os.PathLike)) or hasattr(file, "read") or hasattr(file, "write")
+
+
+def _text_of(called, file, value, method, *arguments):
+    """What the method of the value makes. The file comes first."""
+    if not _is_file(file):
+        raise TypeError(f"{called}() takes a path or an open file first; got {type(file).__name__}")
+    if not hasattr(value, method):
+        raise TypeError(f"{called}() cannot write a {type(value).__name__}")
+    return getattr(value, method)(*arguments)
 
 
 def _write(file, text):
@@ -26,52 +61,52 @@ def _write(file, text):
 
 def read_json(file):
     """The schedule of a JSON file."""
-    return _c.schedule.from_json(_read(file))
+    return _parsed(file, _c.schedule.from_json)
 
 
 def write_json(file, value):
     """Writes a schedule or a program as JSON."""
-    _write(file, value.to_json())
+    _write(file, _text_of("write_json", file, value, "to_json"))
 
 
 def read_torch_csv(file):
     """The schedule of a CSV file of PyTorch, in either form, and its other actions."""
-    return _c.torch_csv.from_text(_read(file))
+    return _parsed(file, _c.torch_csv.from_text)
 
 
 def write_torch_csv(file, schedule):
     """Writes the compute_only form of PyTorch's CSV."""
-    _write(file, schedule.to_torch_csv())
+    _write(file, _text_of("write_torch_csv", file, schedule, "to_torch_csv"))
 
 
 def write_torch_comms_csv(file, schedule, waits=_c.torch_waits.written):
     """Writes the compute_comms form of PyTorch's CSV, with its messages."""
-    _write(file, schedule.to_torch_comms_csv(waits))
+    _write(file, _text_of("write_torch_comms_csv", file, schedule, "to_torch_comms_csv", waits))
 
 
 def read_schedule(file):
     """A schedule as JSON or PyTorch's CSV, by its content."""
-    return _c.schedule_file.from_text(_read(file))
+    return _parsed(file, _c.schedule_file.from_text)
 
 
 def read_costs(file):
     """Costs by stage from a JSON file."""
-    return _c.stage_costs.from_json(_read(file))
+    return _parsed(file, _c.stage_costs.from_json)
 
 
 def write_costs(file, costs):
     """Writes costs by stage as JSON."""
-    _write(file, costs.to_json())
+    _write(file, _text_of("write_costs", file, costs, "to_json"))
 
 
 def read_model(file):
     """A model of layers from a JSON file."""
-    return _c.model.from_json(_read(file))
+    return _parsed(file, _c.model.from_json)
 
 
 def write_model(file, model):
     """Writes a model of layers as JSON."""
-    _write(file, model.to_json())
+    _write(file, _text_of("write_model", file, model, "to_json"))
 
 
 def model_document(model):
@@ -84,18 +119,16 @@ def model_document(model):
 
 def read_times(file):
     """The events of a hook from a JSON file: [{"rank": 0, "action": "0F3", "start": 12.5, "end": 14.0}, ...]."""
-    return _c.measured_times.from_text(_read(file))
+    return _parsed(file, _c.measured_times.from_text)
 
 
 def _named(files):
-    if isinstance(files, (str, os.PathLike)) or hasattr(files, "read"):
+    """(name, text) of each file, for errors; one without a name has its number."""
+    if _is_file(files):
         files = [files]
-    return [(_name_of(file, i), _read(file)) for i, file in enumerate(files)]
-
-
-def _name_of(file, number):
-    """For errors: a path, or the name of an open file if it has one."""
-    return str(getattr(file, "name", f"file {number}")) if hasattr(file, "read") else str(file)
+    if not isinstance(files, Iterable):
+        raise TypeError(f"expected a path, an open file, or a sequence of them; got {files!r}")
+    return [(str(_name_of(file) or f"file {i}"), _read(file)) for i, file in enumerate(files)]
 
 
 def read_traces(files):

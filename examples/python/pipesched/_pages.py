@@ -17,6 +17,8 @@ def page_of_plan(plan, costs=None, beside=(), style=_c.html_style()):
     costs   those of the plan; the plan of a model has its own
     beside  studies or panels of the same step and costs, such as compare(); their schedules are shown once
     """
+    if not isinstance(plan, (_c.plan_result, _c.model_plan)):
+        raise TypeError(f"page_of_plan() takes a plan_result or a model_plan; got {type(plan).__name__}")
     beside = [each if isinstance(each, _c.html_panel) else panel_of_study(each) for each in beside]
     if not isinstance(plan, _c.model_plan):
         return _c._page_of_plan(plan, costs or _c.stage_costs(), beside, style)

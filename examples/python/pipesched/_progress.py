@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A progress bar for progress=True: tqdm's if it is installed, else a line on a terminal."""
+"""A progress bar for progress=True: tqdm's if it is installed, else a line on a terminal. The error of Ctrl-C."""
 
 import sys
+
+INFINITE = float("inf")  # the makespan before a first result
 
 
 def _done(progress):
@@ -10,7 +12,7 @@ def _done(progress):
 
 
 def _facts(progress):
-    facts = [f"makespan {progress.makespan:.6g}"] if hasattr(progress, "makespan") else []
+    facts = [f"makespan {progress.makespan:.6g}"] if getattr(progress, "makespan", INFINITE) < INFINITE else []
     return facts + ([f"at least {progress.lower_bound:.6g}"] if hasattr(progress, "lower_bound") else [])
 
 
@@ -49,3 +51,17 @@ def bar(total, unit="sim"):
     except ImportError:
         return _line(total)
     return _tqdm_bar(tqdm, total, unit)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during long work, which has ended: `result` is the best that it has found until then, as the call would return it.
+
+    It is a KeyboardInterrupt, so that it ends a program that does not catch it. In a notebook sys.last_value is the error.
+    """
+
+    def __init__(self, result):
+        super().__init__("interrupted; the attribute `result` has the best so far")
+        self.result = result
+
+    def __reduce__(self):
+        return Interrupted, (self.result,)

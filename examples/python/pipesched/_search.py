@@ -3,6 +3,7 @@
 
 from . import _pipesched as _c
 from ._pages import in_frame, page_of_front
+from ._progress import Interrupted
 
 
 def _model_of(m, called):
@@ -22,7 +23,7 @@ def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **param
           make(costs), which makes the schedule for the costs of every partition
 
     `progress` is called now and then with a divide_progress, and stops the search with the best so far if it returns False;
-    True shows a bar. Ctrl-C stops the search.
+    True shows a bar. Ctrl-C raises Interrupted, whose `result` is the best so far.
     """
     m = _model_of(m, "divide()")
     if isinstance(what, (str, _c.family)):
@@ -71,4 +72,7 @@ class front(tuple):
 
 def pareto(problem, costs, caps, limits=_c.plan_limits(), progress=None):
     """One plan for each limit of activations: a front of memory and time. `progress` as for plan()."""
-    return front(_c._pareto(problem, costs, caps, limits, progress), costs)
+    try:
+        return front(_c._pareto(problem, costs, caps, limits, progress), costs)
+    except Interrupted as interrupted:
+        raise Interrupted(front(interrupted.result, costs)) from None

@@ -15,6 +15,10 @@ class slot_table(Mapping):
     """
 
     def __init__(self, program, rank):
+        if not isinstance(program, _c.program):
+            raise TypeError(f"slot_table() takes a program, as lower() makes it; got {type(program).__name__}")
+        if not isinstance(rank, int):
+            raise TypeError(f"slot_table() takes an int as the rank; got {rank!r}")
         if not 0 <= rank < len(program.schedule):
             raise _c.ScheduleError(f"the program has ranks 0 to {len(program.schedule) - 1}; got rank {rank}")
         self.sizes = dict(zip((name.replace(" ", "_") for name in _c.pool_names), program.pools[rank].sizes))

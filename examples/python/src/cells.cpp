@@ -99,7 +99,7 @@ void define_cell_plans(nb::module_& m) {
       nb::arg("m"), nb::arg("kinds"), nb::arg("options") = pair_plan_options());
   m.def(
       "render_cell",
-      [](const planned_cell& c, const op_tasks& a, const op_tasks& b, std::uint16_t columns) {
+      [](const planned_cell& c, const op_tasks& a, const op_tasks& b, std::size_t columns) {
         return require_tasks(c, a, b), render_cell(c, a, b, columns);
       },
       nb::arg("cell"), nb::arg("a"), nb::arg("b"), nb::arg("columns") = 100, "The tasks of a cell as text.");

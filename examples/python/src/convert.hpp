@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Fields of records from and to Python. Lists become tuples, as records do not change; texts stand for pairs of passes; a cost by
-// stage is a number or a sequence of numbers.
+// Fields of records from and to Python. Lists become tuples, as records do not change; texts stand for pairs of passes and for
+// values of enumerations; a cost by stage is a number or a sequence of numbers.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -67,11 +67,18 @@ inline constexpr bool is_class = nb::detail::is_base_caster_v<nb::detail::make_c
 
 }  // namespace detail
 
+/// The names of an enumeration: "none, s, ms or us".
+std::string names_of_enum(nb::handle type);
+/// Its value of a name; none for any other object.
+nb::object value_of_name(nb::handle type, nb::handle name);
+
 /// The type of a field in Python's words, for signatures. Classes must have been made.
 template <typename T>
 std::string type_text() {
   using namespace detail;
-  if constexpr (std::is_same_v<T, bool>)
+  if constexpr (std::is_same_v<T, nb::object>)
+    return "object";
+  else if constexpr (std::is_same_v<T, bool>)
     return "bool";
   else if constexpr (std::is_integral_v<T>)
     return "int";
@@ -87,6 +94,8 @@ std::string type_text() {
     return "float | Sequence[float] | None";
   else if constexpr (is_optional<T>)
     return type_text<typename T::value_type>() + " | None";
+  else if constexpr (std::is_enum_v<T>)
+    return nb::cast<std::string>(nb::type<T>().attr("__name__")) + " | str";
   else if constexpr (is_list<T>)
     return "Sequence[" + type_text<element_of<T>>() + "]";
   else if (const nb::handle type = nb::type<T>(); type.is_valid())
@@ -124,7 +133,9 @@ nb::object to_python(const T& value, nb::handle owner) {
 template <typename T>
 void from_python(nb::handle from, T& value) {
   using namespace detail;
-  if constexpr (std::is_same_v<T, pass_pair>) {
+  if constexpr (std::is_same_v<T, nb::object>) {
+    value = nb::borrow(from);
+  } else if constexpr (std::is_same_v<T, pass_pair>) {
     value = pass_pair_of(from);
   } else if constexpr (std::is_same_v<T, pass_pair_set>) {
     value = pass_pair_set_of(from);
@@ -167,6 +178,11 @@ void from_python(nb::handle from, T& value) {
       value = interned(text);
     else
       value = T(text);
+  } else if constexpr (std::is_enum_v<T>) {
+    if (nb::try_cast(from, value)) return;
+    const nb::object named = value_of_name(nb::type<T>(), from);
+    if (named.is_none()) refuse(names_of_enum(nb::type<T>()), from);
+    value = nb::cast<T>(named);
   } else {
     if (nb::try_cast(from, value)) return;
     if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)

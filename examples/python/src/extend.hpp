@@ -28,4 +28,10 @@ void extend(nb::handle type, const char* method, const std::string& signature, c
   }
 }
 
+/// Lets the class refuse calls with a sentence that says where its values come from.
+inline void refuse_construction(nb::handle type, const char* sentence) {
+  extend(type, "__init__", "(self, *args, **kwargs) -> None", "",
+         [sentence](nb::handle, const nb::args&, const nb::kwargs&) { throw nb::type_error(sentence); });
+}
+
 }  // namespace python

@@ -10,6 +10,7 @@
 #include <pipesched/generate/schedule_params.hpp>
 #include <pipesched/simulate/closed_form_of.hpp>
 
+#include "extend.hpp"
 #include "module.hpp"
 #include "record.hpp"
 #include "rows.hpp"
@@ -31,11 +32,8 @@ const record_entry& params_entry() {
 }
 
 schedule_params params_of(const char* function, const nb::args& positions, const nb::kwargs& keywords) {
-  for (const std::size_t i : {0, 1})
-    if (const char* name = params_entry().fields[i].name; positions.size() <= i && !keywords.contains(name))
-      throw nb::type_error(pipesched::detail::concat({function, " needs ", name}).c_str());
   schedule_params p{};
-  params_entry().fill(&p, positions, keywords, function);
+  params_entry().fill(&p, positions, keywords, function, 2);
   return p;
 }
 
@@ -86,8 +84,9 @@ std::vector<std::string_view> parameters_taken(const family& f) {
 }
 
 void define_family(nb::module_& m) {
-  nb::class_<family>(m, "family", "A named rule that makes schedules.")
-      .def_ro("name", &family::name)
+  nb::class_<family> type(m, "family", "A named rule that makes schedules.");
+  refuse_construction(type, "families are those of the library: find_family(name)");
+  type.def_ro("name", &family::name)
       .def_ro("summary", &family::summary, "one line")
       .def_ro("source", &family::source, "of the order: paper, section or figure; code")
       .def_prop_ro(

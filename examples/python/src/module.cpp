@@ -3,6 +3,8 @@
 
 #include "module.hpp"
 
+#include <exception>
+#include <new>
 #include <pipesched/model/model.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/version.hpp>
@@ -28,6 +30,15 @@ NB_MODULE(_pipesched, m) {
       const nb::object error = model_error_type(e.what());
       nb::setattr(error, "path", nb::str(e.path.c_str()));
       PyErr_SetObject(model_error_type.ptr(), error.ptr());
+    }
+  });
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError, "there is not enough memory; fewer ranks, stages or micro-batches take less");
+    } catch (const nb::cast_error&) {
+      PyErr_SetString(PyExc_TypeError, "a function given to pipesched returned a value of another type than asked");
     }
   });
   define_ops(m);

@@ -29,6 +29,40 @@ cell cell_of(nb::handle from) {
 
 namespace {
 
+// op("3F12") as well as op(pass_, chunk, stage, micro).
+op op_from_text(std::string_view text) {
+  if (const auto o = parse_op(text)) return *o;
+  throw schedule_error(pipesched::detail::concat(
+      {"\"", text.substr(0, 40), "\" is not an op; expected <stage><pass><micro>, such as 3F12"}));
+}
+
+}  // namespace
+
+template <>
+inline constexpr op (*reader_of_text<op>)(std::string_view) = &op_from_text;
+
+namespace {
+
+// A lone op from the same.
+op op_of(nb::handle from) {
+  const cell c = cell_of(from);
+  if (c.overlapped()) refuse("one op", from);
+  return c[0];
+}
+
+// The arguments of the constructor.
+struct cell_arguments {
+  nb::object first{}, second = nb::none();
+};
+
+cell cell_from(const nb::args& ops, const nb::kwargs& keywords) {
+  using a = cell_arguments;
+  static const record_entry entry{"cell", {field<&a::first>("first"), field<&a::second>("second")}};
+  a given;
+  entry.fill(&given, ops, keywords, "cell", 1);
+  return given.second.is_none() ? cell_of(given.first) : cell(op_of(given.first), op_of(given.second));
+}
+
 void define_op(nb::module_& m) {
   define_enum<pass>(
       m, "pass_",
@@ -54,7 +88,9 @@ void define_op(nb::module_& m) {
       "True for B, RB and W.");
   m.def(
       "recomputes", [](pass p) { return recomputes(p); }, nb::arg("p"), "True for R, RB and RI.");
-  define<op>(m, "op", "One pass of one micro-batch through one stage. Its text is <stage><pass><micro>: 3F12.",
+  define<op>(m, "op",
+             "One pass of one micro-batch through one stage. Its text is <stage><pass><micro>: op(\"3F12\") is "
+             "op(\"forward\", stage=3, micro=12).",
              field<&op::pass>("pass_"), field<&op::chunk>("chunk", "index of the stage among the stages of its rank"),
              field<&op::stage>("stage", "0-based, in model order"),
              field<&op::micro>("micro", "0-based, over the whole step"))
@@ -69,15 +105,17 @@ void define_op(nb::module_& m) {
 }
 
 void define_cell(nb::module_& m) {
-  nb::class_<cell>(m, "cell",
-                   "One op, or two that run overlapped. A sequence of its ops; its text is 3F12 or (0F7;7B13).")
-      .def(
-          "__init__", [](cell* self, nb::handle only) { new (self) cell(cell_of(only)); }, nb::arg("only"),
-          nb::sig("def __init__(self, only: op | cell | str) -> None"))
-      .def(nb::init<op, op>(), nb::arg("first"), nb::arg("second"))
+  nb::class_<cell> type(m, "cell",
+                        "One op, or two that run overlapped. A sequence of its ops; its text is 3F12 or (0F7;7B13).");
+  add_sequence(type, {"op", "op", [](nb::handle c) { return nb::cast<const cell&>(c).size(); },
+                      [](nb::handle c, std::size_t i) { return nb::cast(nb::cast<const cell&>(c)[i]); }});
+  type.def(
+          "__init__",
+          [](cell* self, const nb::args& ops, const nb::kwargs& keywords) {
+            new (self) cell(cell_from(ops, keywords));
+          },
+          nb::sig("def __init__(self, first: op | cell | str, second: op | str | None = None) -> None"))
       .def_prop_ro("overlapped", &cell::overlapped, "True if two ops run overlapped.")
-      .def("__len__", &cell::size)
-      .def("__getitem__", [](const cell& c, std::int64_t i) { return c[place_of(i, c.size(), "op")]; })
       .def("__str__", [](const cell& c) { return to_string(c); })
       .def("__repr__", [](const cell& c) { return "cell('" + to_string(c) + "')"; })
       .def("__hash__", [](const cell& c) { return std::hash<op>()(c[0]) * 31 + std::hash<op>()(c[1]); })
@@ -107,10 +145,9 @@ void define_dependencies(nb::module_& m) {
       .def(nb::self <= nb::self)
       .def(nb::self >= nb::self)
       .def("__str__", [](const tensor_id& t) { return to_string(t); });
-  nb::class_<stage_chain>(m, "stage_chain", "The stages of a model, for the dependencies between them.")
-      .def(nb::init<std::uint32_t, std::uint32_t>(), nb::arg("stages"), nb::arg("first_trained") = 0)
-      .def_ro("stages", &stage_chain::stages)
-      .def_ro("first_trained", &stage_chain::first_trained);
+  define<stage_chain>(m, "stage_chain", "The stages of a model, for the dependencies between them.",
+                      field<&stage_chain::stages>("stages"),
+                      field<&stage_chain::first_trained>("first_trained", "the stages before it are frozen"));
   m.def("has_output", &has_output, nb::arg("op"), nb::arg("of"), "True if the op makes a tensor for another stage.");
   m.def("product_of", &product_of, nb::arg("op"),
         "The tensor that an F, B or I makes, whether a stage needs it or not.");
@@ -197,14 +234,16 @@ void define_placement(nb::module_& m) {
           nb::arg("stage"), nb::arg("micro"), "The index of the stage among those of its rank.")
       .def(
           "has",
-          [](const placement& p, std::uint32_t rank, std::uint8_t chunk, std::uint32_t stage, std::uint32_t micro) {
-            return require_stage(p, stage), p.has(rank, chunk, stage, micro);
+          [](const placement& p, std::uint32_t rank, std::uint32_t chunk, std::uint32_t stage, std::uint32_t micro) {
+            require_stage(p, stage);
+            return chunk < max_chunks && p.has(rank, static_cast<std::uint8_t>(chunk), stage, micro);
           },
           nb::arg("rank"), nb::arg("chunk"), nb::arg("stage"), nb::arg("micro"),
           "True if the micro-batch goes through the stage on this rank as this chunk.")
       .def("rank_of_stage", &rank_of_stage, nb::arg("replica") = 0, "The rank of every stage of a replica.")
       .def("stages_of", &placement::stages_of, nb::arg("rank"), "The stages of a rank, by chunk.")
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
+      .def("__hash__", [](const placement& p) { return nb::hash(nb::make_tuple(p.ranks(), p.stages(), p.replicas())); })
       .def("__repr__", [](const placement& p) { return repr_of(p); })
       .def("__getstate__", &state_of_placement)
       .def("__setstate__",

@@ -5,6 +5,8 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <new>
 #include <pipesched/cost/stage_costs.hpp>
 #include <pipesched/render/chrome_trace.hpp>
 #include <pipesched/render/front.hpp>
@@ -12,6 +14,7 @@
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 
+#include "extend.hpp"
 #include "module.hpp"
 #include "record.hpp"
 
@@ -52,10 +55,52 @@ std::string page_of(const std::vector<html_panel>& panels, const html_style& sty
   return without_gil([&] { return render_html(panels, style); });
 }
 
+// The fields of a panel, for == and pickle.
+nb::tuple state_of_panel(const html_panel& p) {
+  return nb::make_tuple(p.timeline, p.explanation, p.title, p.bytes, p.lengths, p.limits, p.measured, p.lower_bound,
+                        p.name, p.planned);
+}
+html_panel panel_from_state(const nb::tuple& state) {
+  html_panel p{.timeline = nb::cast<timeline>(state[0]),
+               .explanation = nb::cast<explanation>(state[1]),
+               .title = nb::cast<std::string>(state[2]),
+               .bytes = nb::cast<std::vector<std::array<double, 10>>>(state[3]),
+               .lengths = nb::cast<std::vector<double>>(state[4]),
+               .limits = nb::cast<std::vector<double>>(state[5]),
+               .measured = nb::cast<metrics>(state[6]),
+               .lower_bound = nb::cast<double>(state[7]),
+               .name = nb::cast<std::string>(state[8]),
+               .planned = nb::cast<bool>(state[9])};
+  const schedule& s = p.timeline.schedule;
+  const auto is_cell = [&](const cell_ref& at) { return at.rank < s.pp() && at.index < s[at.rank].size(); };
+  if ((!p.bytes.empty() && p.bytes.size() != s.stages()) || (!p.lengths.empty() && p.lengths.size() != s.micro) ||
+      !std::ranges::all_of(p.explanation.critical_path, is_cell) ||
+      !std::ranges::all_of(p.explanation.stalls, is_cell, &stall::before))
+    throw nb::value_error("this pickle is damaged: its panel does not fit its timeline");
+  return p;
+}
+
 // A panel is made by make_panel(): all that the page reads from its timeline fits it.
 void define_panel(nb::module_& m) {
   using p = html_panel;
-  nb::class_<p>(m, "html_panel", "A timeline of a page, with what the page shows of it; from make_panel().")
+  nb::class_<p> type(m, "html_panel", "A timeline of a page, with what the page shows of it; from make_panel().");
+  refuse_construction(type, "panels come from make_panel(timeline, costs)");
+  type.attr("__hash__") = nb::none();  // its fields can change
+  type.def("__repr__",
+           [](const p& of) {
+             const std::string_view name = of.name.empty() ? of.timeline.schedule.name.view() : of.name;
+             return pipesched::detail::concat({"<html_panel ", name, ": ", of.title, ">"});
+           })
+      .def("__getstate__", &state_of_panel)
+      .def("__setstate__", [](p& self, const nb::tuple& state) { new (&self) p(panel_from_state(state)); })
+      .def(
+          "__eq__",
+          [](const p& self, nb::handle other) -> nb::object {
+            p* same = nullptr;
+            if (!nb::try_cast(other, same) || !same) return nb::borrow(Py_NotImplemented);
+            return nb::cast(state_of_panel(self).equal(state_of_panel(*same)));
+          },
+          nb::arg().none(), nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def_ro("timeline", &p::timeline)
       .def_ro("explanation", &p::explanation)
       .def_ro("bytes", &p::bytes, "by stage: of F, B, I, W and R kept, then of each while it runs")
@@ -109,13 +154,17 @@ void define_traces_and_fronts(nb::module_& m) {
                       field<&trace_style::microseconds>("microseconds", "of one unit of time"));
   m.def(
       "render_chrome_trace",
-      [](const timeline& t, const costs_or_none& costs, const trace_style& style) {
+      [](const timeline& t, const costs_or_none& costs, const std::optional<trace_style>& given) {
+        const trace_style style = given.value_or(trace_style_of(costs ? costs->time_unit : time_unit::none));
         if (!costs) return without_gil([&] { return render_chrome_trace(t, style); });
         costs->check(t.schedule.stages(), t.schedule.pp(), t.schedule.micro);
         return without_gil([&] { return render_chrome_trace(t, *costs, style); });
       },
-      nb::arg("t"), nb::arg("costs") = nb::none(), nb::arg("style") = trace_style(),
-      "The timeline as a Chrome trace, for Perfetto.");
+      nb::arg("t"), nb::arg("costs") = nb::none(), nb::arg("style") = nb::none(),
+      "The timeline as a Chrome trace, for Perfetto. Without a style times are in the unit of the costs, in "
+      "milliseconds without one.");
+  m.def("trace_style_of", &trace_style_of, nb::arg("unit"),
+        "The style of a trace for times in this unit; for none, that of milliseconds.");
   using p = front_point;
   define<p>(m, "front_point", "A point of a front of memory and time.", field<&p::memory>("memory"),
             field<&p::makespan>("makespan"), field<&p::lower_bound>("lower_bound"), field<&p::published>("published"),

@@ -46,8 +46,7 @@ void define_limits(nb::module_& m) {
 
 constexpr const char* of_progress =
     "\n\n`progress` is called now and then with a plan_progress, and stops the search with the best so far if it "
-    "returns "
-    "False; True shows a bar. Ctrl-C stops the search.";
+    "returns False; True shows a bar. Ctrl-C raises Interrupted, whose `result` is the best so far.";
 
 std::string with_progress(const char* doc) { return std::string(doc) + of_progress; }
 
@@ -111,13 +110,20 @@ void define_model_plan(nb::module_& m) {
 template <typename F>
 division on_this_thread(nb::handle progress, divide_limits& limits, F&& f) {
   const nb::object function = progress_function(progress, static_cast<double>(limits.evaluations));
+  std::optional<nb::python_error> error;
   limits.progress = [&](const divide_progress& p) {
-    if (PyErr_CheckSignals() != 0) nb::raise_python_error();
-    return goes_on(function, nb::cast(p));
+    try {
+      if (PyErr_CheckSignals() != 0) nb::raise_python_error();
+      return goes_on(function, nb::cast(p));
+    } catch (nb::python_error& raised) {
+      error.emplace(std::move(raised));
+      return false;
+    }
   };
   try {
     division found = f();
     close(function);
+    if (error) raise_with(std::move(*error), nb::cast(std::move(found)));
     return found;
   } catch (...) {
     close(function);
@@ -150,7 +156,12 @@ void define_divide(nb::module_& m) {
   m.def(
       "_divide",
       [](const model& of, const placement& where, const nb::callable& make, divide_limits limits, nb::handle progress) {
-        const auto call = [&](const stage_costs& costs) { return nb::cast<schedule>(make(costs)); };
+        const auto call = [&](const stage_costs& costs) {
+          const nb::object made = make(costs);
+          schedule* found = nullptr;
+          if (!nb::try_cast(made, found) || !found) refuse("divide: make(costs) returns a schedule", made);
+          return *found;
+        };
         return on_this_thread(progress, limits, [&] { return divide(of, where, call, limits); });
       },
       nb::arg("m"), nb::arg("where"), nb::arg("make"), nb::arg("limits") = divide_limits(),

@@ -56,10 +56,18 @@ std::size_t action_at(const program& p, std::uint32_t rank, std::int64_t at) {
 }
 
 void define_program(nb::module_& m) {
-  define_row<action>(m, "action_row", "The actions of one rank.");
-  define_row<std::array<op_slots, 2>>(m, "slots_row", "The slots of the two ops of every cell of one rank.");
-  nb::class_<program>(m, "program", "A schedule with its messages, buffers and slots, as lower() makes it.")
-      .def_ro("schedule", &program::schedule)
+  define_row<action>(m, "action_row", "The actions of one rank.", "action");
+  define_row<std::array<op_slots, 2>>(m, "slots_row", "The slots of the two ops of every cell of one rank.",
+                                      "tuple[op_slots, op_slots]");
+  nb::class_<program> type(m, "program",
+                           "A schedule with its messages, buffers and slots, as lower() makes it: a sequence of the "
+                           "actions of every rank.");
+  refuse_construction(type, "programs come from lower(schedule)");
+  add_sequence(type, {"rank", "action_row", [](nb::handle p) { return nb::cast<const program&>(p).actions.size(); },
+                      [](nb::handle p, std::size_t rank) {
+                        return nb::cast(row_of(p, nb::cast<const program&>(p).actions, rank));
+                      }});
+  type.def_ro("schedule", &program::schedule)
       .def_prop_ro(
           "channels", [](const program& p) { return to_python(p.channels, {}); },
           nb::sig("def channels(self) -> tuple[channel, ...]"))
@@ -72,11 +80,11 @@ void define_program(nb::module_& m) {
       .def_prop_ro(
           "pools", [](const program& p) { return to_python(p.pools, {}); },
           nb::sig("def pools(self) -> tuple[pool_sizes, ...]"), "one per rank")
-      .def("__len__", [](const program& p) { return p.actions.size(); })
-      .def(
-          "__getitem__",
-          [](nb::handle p, std::int64_t rank) { return row_of(p, nb::cast<const program&>(p).actions, rank); },
-          nb::sig("def __getitem__(self, rank: int) -> action_row"))
+      .def("__hash__",
+           [](nb::handle p) {
+             const program& of = nb::cast<const program&>(p);
+             return nb::hash(nb::make_tuple(p.attr("schedule"), of.channels.size(), of.actions.all().size()));
+           })
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def(
           "__repr__",

@@ -7,6 +7,8 @@
 #include <pipesched/support/nearest_name.hpp>
 #include <set>
 
+#include "extend.hpp"
+
 namespace python {
 
 namespace {
@@ -60,7 +62,7 @@ nb::object replaced(const record_entry& entry, nb::handle type, nb::handle self,
 }
 
 // Adds a method or, if `property` is true, a property.
-template <typename F, typename... Extra>
+template <typename F>
 void add(nb::handle type, const char* name, const std::string& signature, F&& f, bool property = false,
          const char* doc = nullptr) {
   const std::string whole = "def " + std::string(name) + signature;
@@ -83,9 +85,25 @@ bool is_hidden_by_field(const record_entry& entry, const field_entry& field) {
 }  // namespace
 
 void refuse(const std::string& expected, nb::handle got) {
-  const std::string text = expected + "; got " + nb::repr(got).c_str();
-  if (nb::isinstance<nb::int_>(got) && expected.starts_with("an int")) throw nb::value_error(text.c_str());
+  const bool is_range = expected.starts_with("an int from"), out_of_range = is_range && nb::isinstance<nb::int_>(got);
+  const std::string text = (is_range && !out_of_range ? "an int" : expected) + "; got " + nb::repr(got).c_str();
+  if (out_of_range) throw nb::value_error(text.c_str());
   throw nb::type_error(text.c_str());
+}
+
+std::string names_of_enum(nb::handle type) {
+  std::vector<std::string> names;
+  const nb::object members = type.attr("__members__");
+  for (nb::handle name : nb::iter(members)) names.push_back(nb::cast<std::string>(name));
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    text += (i == 0 ? "" : i + 1 < names.size() ? ", " : " or ") + names[i];
+  return text;
+}
+
+nb::object value_of_name(nb::handle type, nb::handle name) {
+  if (!nb::isinstance<nb::str>(name)) return nb::none();
+  return type.attr("__members__").attr("get")(name);
 }
 
 std::string_view interned(std::string_view text) {
@@ -107,7 +125,8 @@ pass_pair_set pass_pair_set_of(nb::handle texts) {
   return set;
 }
 
-void record_entry::fill(void* value, const nb::args& positions, const nb::kwargs& keywords, const char* called) const {
+void record_entry::fill(void* value, const nb::args& positions, const nb::kwargs& keywords, const char* called,
+                        std::size_t required) const {
   if (positions.size() > fields.size())
     throw nb::type_error(
         pipesched::detail::concat({called, " takes at most ", fields.size(), " values; got ", positions.size()})
@@ -127,6 +146,9 @@ void record_entry::fill(void* value, const nb::args& positions, const nb::kwargs
       throw nb::type_error(pipesched::detail::concat({called, " got two values for ", word}).c_str());
     set_field(*found, value, given, called);
   }
+  for (std::size_t i = positions.size(); i < required; ++i)
+    if (!keywords.contains(fields[i].name))
+      throw nb::type_error(pipesched::detail::concat({called, " needs ", fields[i].name}).c_str());
 }
 
 std::string record_entry::signature() const {
@@ -145,10 +167,13 @@ void add_members(nb::handle type, const record_entry& entry) {
             [e, type, i](nb::handle self) { return get(*e, type, self, i); }, true, field.doc);
   const std::string name = entry.name;
   add(type, "__repr__", "(self) -> str", [e, type](nb::handle self) { return repr_of(*e, type, self); });
-  add(type, "__eq__", "(self, other: object) -> bool", [e, type](nb::handle self, nb::handle other) -> nb::object {
-    if (!PyObject_IsInstance(other.ptr(), type.ptr())) return nb::borrow(Py_NotImplemented);
-    return nb::cast(values_of(*e, type, self).equal(values_of(*e, type, other)));
-  });
+  extend(
+      type, "__eq__", "(self, other: object) -> bool", "",
+      [e, type](nb::handle self, nb::handle other) -> nb::object {
+        if (!PyObject_IsInstance(other.ptr(), type.ptr())) return nb::borrow(Py_NotImplemented);
+        return nb::cast(values_of(*e, type, self).equal(values_of(*e, type, other)));
+      },
+      nb::arg("other").none());
   add(type, "__hash__", "(self) -> int", [e, type](nb::handle self) { return nb::hash(values_of(*e, type, self)); });
   add(type, "__reduce__", "(self) -> tuple",
       [e, type](nb::handle self) { return nb::make_tuple(type, values_of(*e, type, self)); });

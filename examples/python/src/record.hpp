@@ -12,6 +12,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,7 +37,9 @@ struct record_entry {
   /// Fills a value at its defaults from the arguments of the constructor.
   /// @throws nb::python_error, a TypeError that names the field, for arguments that do not fit
   /// @param called  the function that was called, for errors
-  void fill(void* value, const nb::args& positions, const nb::kwargs& keywords, const char* called) const;
+  /// @param required  how many of the first fields have no default
+  void fill(void* value, const nb::args& positions, const nb::kwargs& keywords, const char* called,
+            std::size_t required = 0) const;
   /// "def __init__(self, forward: float | Sequence[float] = ..., ...) -> None"
   std::string signature() const;
 };
@@ -76,6 +79,10 @@ field_entry field(const char* name, const char* doc = nullptr) {
           }};
 }
 
+/// The function that makes a record from a text alone, such as op("3F12"); null for those without one.
+template <typename T>
+inline constexpr T (*reader_of_text)(std::string_view) = nullptr;
+
 /// Makes the class of a record. Fields that hold other records need the classes of those first.
 template <std::default_initializable T, std::same_as<field_entry>... Fields>
 nb::class_<T> define(nb::module_& m, const char* name, const char* doc, Fields... fields) {
@@ -84,6 +91,9 @@ nb::class_<T> define(nb::module_& m, const char* name, const char* doc, Fields..
   type.def(
       "__init__",
       [entry](T* self, const nb::args& positions, const nb::kwargs& keywords) {
+        if constexpr (reader_of_text<T> != nullptr)
+          if (positions.size() == 1 && keywords.size() == 0 && nb::isinstance<nb::str>(positions[0]))
+            return void(new (self) T(reader_of_text<T>(nb::cast<std::string_view>(positions[0]))));
         T value{};
         entry->fill(&value, positions, keywords, entry->name);
         new (self) T(std::move(value));

@@ -8,23 +8,17 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <pipesched/support/rows.hpp>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "convert.hpp"
+#include "extend.hpp"
+#include "sequence.hpp"
 
 namespace python {
-
-/// The place of an index, which counts from the end if it is negative. @throws nb::index_error
-inline std::size_t place_of(std::int64_t index, std::size_t size, const char* what) {
-  const auto length = static_cast<std::int64_t>(size);
-  if (index < -length || index >= length)
-    throw nb::index_error(
-        pipesched::detail::concat({what, " ", index, " of ", size, "; expected ", -length, " to ", length - 1})
-            .c_str());
-  return static_cast<std::size_t>(index < 0 ? index + length : index);
-}
 
 /// One row of an immutable value, which it keeps alive.
 template <typename T>
@@ -34,8 +28,8 @@ struct row_view {
 };
 
 template <typename T>
-row_view<T> row_of(nb::handle owner, const rows<T>& all, std::int64_t rank) {
-  return {nb::borrow(owner), all[place_of(rank, all.size(), "rank")]};
+row_view<T> row_of(nb::handle owner, const rows<T>& all, std::size_t rank) {
+  return {nb::borrow(owner), all[rank]};
 }
 /// A tuple of all rows.
 template <typename T>
@@ -45,44 +39,41 @@ nb::tuple rows_of(nb::handle owner, const rows<T>& all) {
   return nb::tuple(list);
 }
 
-/// Makes the class of a row: len, [], slices, ==, index, count, and repr as a list.
+/// Makes the class of a row: a sequence that compares with other rows, lists and tuples, hashes as a tuple, prints as a list,
+/// and pickles its values alone.
 template <typename T>
-nb::class_<row_view<T>> define_row(nb::module_& m, const char* name, const char* doc) {
+nb::class_<row_view<T>> define_row(nb::module_& m, const char* name, const char* doc, const char* element) {
   using view = row_view<T>;
+  static_assert(std::is_trivially_copyable_v<T>);
   nb::class_<view> type(m, name, doc);
   const auto list_of = [](std::span<const T> values) {
     nb::list all;
     for (const T& value : values) all.append(to_python(value, nb::handle()));
     return all;
   };
-  type.def("__len__", [](const view& r) { return r.values.size(); })
-      .def("__getitem__",
-           [](const view& r, std::int64_t i) { return to_python(r.values[place_of(i, r.values.size(), "index")], {}); })
-      .def("__getitem__",
-           [](const view& r, const nb::slice& which) {
-             const auto [start, stop, step, length] = which.compute(r.values.size());
-             nb::list chosen;
-             for (std::size_t k = 0; k < length; ++k)
-               chosen.append(
-                   to_python(r.values[static_cast<std::size_t>(start + static_cast<Py_ssize_t>(k) * step)], {}));
-             return chosen;
-           })
-      .def(
+  refuse_construction(type, "rows come from schedules, timelines and programs: schedule[rank]");
+  add_sequence(type,
+               {"index", element, [](nb::handle self) { return nb::cast<const view&>(self).values.size(); },
+                [](nb::handle self, std::size_t i) { return to_python(nb::cast<const view&>(self).values[i], {}); }});
+  type.def(
           "__eq__",
           [list_of](const view& r, nb::handle other) {
             if (view* same = nullptr; nb::try_cast(other, same) && same)
               return std::ranges::equal(r.values, same->values);
+            if (nb::isinstance<nb::tuple>(other)) return nb::tuple(list_of(r.values)).equal(other);
             return nb::isinstance<nb::list>(other) && list_of(r.values).equal(other);
           },
-          nb::sig("def __eq__(self, other: object) -> bool"))
+          nb::arg().none(), nb::sig("def __eq__(self, other: object) -> bool"))
+      .def("__hash__", [list_of](const view& r) { return nb::hash(nb::tuple(list_of(r.values))); })
       .def("__repr__", [list_of](const view& r) { return nb::repr(list_of(r.values)); })
-      .def("count", [](const view& r, const T& value) { return std::count(r.values.begin(), r.values.end(), value); })
-      .def("index", [](const view& r, const T& value) {
-        const auto found = std::find(r.values.begin(), r.values.end(), value);
-        if (found == r.values.end()) throw nb::value_error("not in this row");
-        return found - r.values.begin();
+      .def("__getstate__",
+           [](const view& r) {
+             return nb::bytes(reinterpret_cast<const char*>(r.values.data()), r.values.size_bytes());
+           })
+      .def("__setstate__", [](view& self, const nb::bytes& state) {
+        if (state.size() % sizeof(T) != 0) throw nb::value_error("this pickle is damaged: its row has another length");
+        new (&self) view{state, {reinterpret_cast<const T*>(state.c_str()), state.size() / sizeof(T)}};
       });
-  nb::module_::import_("collections.abc").attr("Sequence").attr("register")(type);
   return type;
 }
 

@@ -34,9 +34,14 @@ void define_report(nb::module_& m) {
       .def("__str__", [](const report& r) { return r ? std::string("valid") : to_string(r); });
 }
 
+void require_iterable(nb::handle from, const char* expected) {
+  if (nb::isinstance<nb::str>(from) || !nb::hasattr(from, "__iter__")) refuse(expected, from);
+}
+
 // The cells of a row. The chunk of an op that is given as text is that of the placement.
 std::vector<cell> cells_of(nb::handle row, const placement& where) {
   std::vector<cell> cells;
+  require_iterable(row, "a row is a sequence of cells");
   for (nb::handle from : nb::iter(row)) {
     cell c = cell_of(from);
     if (nb::isinstance<nb::str>(from))
@@ -47,11 +52,32 @@ std::vector<cell> cells_of(nb::handle row, const placement& where) {
   return cells;
 }
 
-schedule make(placement where, std::uint32_t micro, nb::handle cells, std::string_view name, bool forward_only,
-              std::vector<stage_backward> backward) {
-  schedule s{.name = name, .placement = std::move(where), .micro = micro, .forward_only = forward_only, .cells = {}};
-  for (nb::handle row : nb::iter(cells)) s.cells.append(cells_of(row, s.placement));
-  s.backward = std::move(backward);
+// The arguments of the constructor.
+struct schedule_arguments {
+  pipesched::placement placement{};
+  std::uint32_t micro = 0;
+  nb::object cells{};
+  std::string name{};
+  bool forward_only = false;
+  std::vector<stage_backward> backward{};
+};
+
+schedule make(const nb::args& positions, const nb::kwargs& keywords) {
+  using a = schedule_arguments;
+  static const record_entry entry{
+      "schedule",
+      {field<&a::placement>("placement"), field<&a::micro>("micro"), field<&a::cells>("cells"), field<&a::name>("name"),
+       field<&a::forward_only>("forward_only"), field<&a::backward>("backward")}};
+  a given;
+  entry.fill(&given, positions, keywords, "schedule", 3);
+  schedule s{.name = std::string_view(given.name),
+             .placement = std::move(given.placement),
+             .micro = given.micro,
+             .forward_only = given.forward_only,
+             .cells = {}};
+  require_iterable(given.cells, "schedule: cells takes a sequence of rows of cells, one row per rank");
+  for (nb::handle row : nb::iter(given.cells)) s.cells.append(cells_of(row, s.placement));
+  s.backward = std::move(given.backward);
   return s;
 }
 
@@ -81,20 +107,21 @@ stage_backward backward_of(const schedule& s, std::uint32_t stage) {
 
 void define_schedule(nb::module_& m) {
   define_enum<stage_backward>(m, "stage_backward", "The backward of a stage.", stage_backward_names);
-  define_row<cell>(m, "cell_row", "The cells of one rank, in the order in which they run.")
+  define_row<cell>(m, "cell_row", "The cells of one rank, in the order in which they run.", "cell")
       .def("__str__", [](const row_view<cell>& r) { return to_string(r.values); });
-  nb::class_<schedule>(
+  nb::class_<schedule> type(
       m, "schedule",
       "The cells of every rank, in the order in which they run: len(s) ranks, s[rank] a sequence of cells.\n"
-      "A value that does not change; edit() makes another one. verify() says whether it is valid.")
-      .def(
+      "A value that does not change; edit() makes another one. verify() says whether it is valid.");
+  add_sequence(type, {"rank", "cell_row", [](nb::handle s) { return nb::cast<const schedule&>(s).size(); },
+                      [](nb::handle s, std::size_t rank) {
+                        return nb::cast(row_of(s, nb::cast<const schedule&>(s).cells, rank));
+                      }});
+  type.def(
           "__init__",
-          [](schedule* self, placement where, std::uint32_t micro, nb::handle cells, std::string_view name,
-             bool forward_only, std::vector<stage_backward> backward) {
-            new (self) schedule(make(std::move(where), micro, cells, name, forward_only, std::move(backward)));
+          [](schedule* self, const nb::args& positions, const nb::kwargs& keywords) {
+            new (self) schedule(make(positions, keywords));
           },
-          nb::arg("placement"), nb::arg("micro"), nb::arg("cells"), nb::arg("name") = "",
-          nb::arg("forward_only") = false, nb::arg("backward") = std::vector<stage_backward>(),
           nb::sig("def __init__(self, placement: placement, micro: int, cells: "
                   "collections.abc.Iterable[collections.abc.Iterable[cell | op | str]], "
                   "name: str = '', forward_only: bool = False, backward: Sequence[stage_backward] = ()) -> None"))
@@ -117,11 +144,6 @@ void define_schedule(nb::module_& m) {
       .def(
           "is_last", [](const schedule& s, op o) { return backward_of(s, o.stage), s.is_last(o); }, nb::arg("op"),
           "True for the last op of its stage and micro-batch, after which its activation is not needed.")
-      .def("__len__", &schedule::size)
-      .def(
-          "__getitem__",
-          [](nb::handle s, std::int64_t rank) { return row_of(s, nb::cast<const schedule&>(s).cells, rank); },
-          nb::sig("def __getitem__(self, rank: int) -> cell_row"))
       .def("edit", &edited, nb::arg("rank"), nb::arg("change"),
            nb::sig("def edit(self, rank: int, change: collections.abc.Callable[[list[cell]], "
                    "collections.abc.Iterable[cell | op | str] | None]) -> "

@@ -45,9 +45,22 @@ std::vector<std::size_t> offsets_of(const timeline& t) {
   return offsets;
 }
 
-timeline make_timeline(const schedule& s, nb::handle intervals) {
-  timeline t{.schedule = s};
-  for (nb::handle row : nb::iter(intervals)) {
+// The arguments of the constructor.
+struct timeline_arguments {
+  pipesched::schedule schedule{};
+  nb::object intervals{};
+};
+
+timeline make_timeline(const nb::args& positions, const nb::kwargs& keywords) {
+  using a = timeline_arguments;
+  static const record_entry entry{"timeline", {field<&a::schedule>("schedule"), field<&a::intervals>("intervals")}};
+  a given;
+  entry.fill(&given, positions, keywords, "timeline", 2);
+  timeline t{.schedule = std::move(given.schedule)};
+  if (!nb::hasattr(given.intervals, "__iter__"))
+    refuse("timeline: intervals takes a sequence of rows of intervals, one row per rank", given.intervals);
+  for (nb::handle row : nb::iter(given.intervals)) {
+    if (!nb::hasattr(row, "__iter__")) refuse("a row is a sequence of intervals", row);
     std::vector<interval> times;
     for (nb::handle from : nb::iter(row)) {
       if (interval* given = nullptr; nb::try_cast(from, given) && given) {
@@ -67,23 +80,28 @@ timeline make_timeline(const schedule& s, nb::handle intervals) {
 void define_timeline(nb::module_& m) {
   define<interval>(m, "interval", "Start and end of a cell.", field<&interval::start>("start"),
                    field<&interval::end>("end"));
-  define_row<interval>(m, "interval_row", "The times of the cells of one rank; start and end are arrays of them.")
+  define_row<interval>(m, "interval_row", "The times of the cells of one rank; start and end are arrays of them.",
+                       "interval")
       .def_prop_ro(
           "start", [](const row_view<interval>& r) { return times_of_row(r, &interval::start); },
           nb::sig("def start(self) -> memoryview"))
       .def_prop_ro(
           "end", [](const row_view<interval>& r) { return times_of_row(r, &interval::end); },
           nb::sig("def end(self) -> memoryview"));
-  nb::class_<timeline>(
+  nb::class_<timeline> type(
       m, "timeline",
       "Start and end of every cell, simulated or measured: t[rank][i] is the time of t.schedule[rank][i].\n"
-      "start and end are arrays over all cells, rank after rank; numpy.asarray() copies nothing.")
-      .def(
+      "start and end are arrays over all cells, rank after rank; numpy.asarray() copies nothing.");
+  add_sequence(type,
+               {"rank", "interval_row", [](nb::handle t) { return nb::cast<const timeline&>(t).intervals.size(); },
+                [](nb::handle t, std::size_t rank) {
+                  return nb::cast(row_of(t, nb::cast<const timeline&>(t).intervals, rank));
+                }});
+  type.def(
           "__init__",
-          [](timeline* self, const schedule& s, nb::handle intervals) {
-            new (self) timeline(make_timeline(s, intervals));
+          [](timeline* self, const nb::args& positions, const nb::kwargs& keywords) {
+            new (self) timeline(make_timeline(positions, keywords));
           },
-          nb::arg("schedule"), nb::arg("intervals"),
           nb::sig("def __init__(self, schedule: schedule, intervals: "
                   "collections.abc.Iterable[collections.abc.Iterable[interval | tuple[float, "
                   "float]]]) -> None"))
@@ -99,11 +117,7 @@ void define_timeline(nb::module_& m) {
           nb::sig("def end(self) -> memoryview"))
       .def_prop_ro("offsets", &offsets_of, "the cells of rank r are offsets[r] up to offsets[r + 1] in start and end")
       .def_prop_ro("makespan", &pipesched::detail::last_end, "the last end")
-      .def("__len__", [](const timeline& t) { return t.intervals.size(); })
-      .def(
-          "__getitem__",
-          [](nb::handle t, std::int64_t rank) { return row_of(t, nb::cast<const timeline&>(t).intervals, rank); },
-          nb::sig("def __getitem__(self, rank: int) -> interval_row"))
+      .def("__hash__", [](nb::handle t) { return nb::hash(nb::make_tuple(t.attr("schedule"), t.attr("makespan"))); })
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__repr__",
            [](const timeline& t) {
@@ -206,8 +220,7 @@ void define_noise(nb::module_& m) {
       nb::arg("s"), nb::arg("costs") = nb::none(), nb::arg("options") = o(), nb::arg("progress") = nb::none(),
       "Makespans with random delays of cells.\n\n"
       "`progress` is called now and then with the number of draws, and stops with the draws so far if it returns "
-      "False; "
-      "True shows a bar. Ctrl-C stops the simulation.");
+      "False; True shows a bar. Ctrl-C raises Interrupted, whose `result` has the draws so far.");
 }
 
 }  // namespace

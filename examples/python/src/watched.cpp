@@ -65,7 +65,7 @@ void close(const nb::object& function) {
   if (nb::hasattr(function, "close")) function.attr("close")();
 }
 
-void watch(const watched_work& work, nb::handle progress, double total) {
+std::optional<nb::python_error> watch(const watched_work& work, nb::handle progress, double total) {
   const nb::object function = progress_function(progress, total);
   shared_state shared;
   std::thread worker([&] { run(work, shared); });
@@ -87,8 +87,16 @@ void watch(const watched_work& work, nb::handle progress, double total) {
     worker.join();
   }
   close(function);
-  if (error) throw std::move(*error);
-  if (shared.failure) std::rethrow_exception(shared.failure);
+  if (!error && shared.failure) std::rethrow_exception(shared.failure);
+  return error;
+}
+
+void raise_with(nb::python_error error, const nb::object& result) {
+  if (!result.is_valid() || !error.matches(PyExc_KeyboardInterrupt)) throw std::move(error);
+  const nb::object type = nb::module_::import_("pipesched._progress").attr("Interrupted");
+  const nb::object interrupted = type(result);
+  PyErr_SetObject(type.ptr(), interrupted.ptr());
+  nb::raise_python_error();
 }
 
 }  // namespace python

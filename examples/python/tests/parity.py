@@ -133,6 +133,7 @@ OTHER_PARAMETERS = {
     "stage_chain.stage_chain.count": "stages",
     "stage_chain.stage_chain.first": "first_trained",
     "to_string.row": "value",
+    "cell.cell.only": "first",
     "to_string.set": "value",
 }
 

@@ -258,6 +258,36 @@ class Pages(unittest.TestCase):
         self.assertEqual(data_of(ps.page_of_plan(plan, costs, style=ps.html_style(unit="s")))["unit"], "s")
         self.assertIn("makespan, ms", comparison._repr_svg_())
 
+    def test_a_trace_has_the_unit_of_the_costs(self):
+        schedule = ps.make_1f1b_schedule(pp=2, micro=2)
+        for unit, microseconds in (("none", 1000), ("s", 1e6), ("ms", 1000), ("us", 1)):
+            costs = ps.stage_costs(forward=3, backward=6, time_unit=unit)
+            timeline = ps.simulate(schedule, costs)
+            first = [e for e in json.loads(ps.render_chrome_trace(timeline, costs))["traceEvents"] if e["ph"] == "X"][0]
+            self.assertEqual((first["name"], first["dur"]), ("0F0", 3 * microseconds))
+            self.assertEqual(ps.trace_style_of(getattr(ps.time_unit, unit)).microseconds, microseconds)
+            given = ps.render_chrome_trace(timeline, costs, ps.trace_style(microseconds=7))
+            self.assertEqual([e for e in json.loads(given)["traceEvents"] if e["ph"] == "X"][0]["dur"], 21)
+        self.assertEqual(ps.render_chrome_trace(timeline), ps.render_chrome_trace(timeline, style=ps.trace_style()))
+
+    def test_every_error_of_reading_names_its_file(self):
+        schedule = ps.make_1f1b_schedule(pp=2, micro=2)
+        reads = (ps.read_json, ps.read_schedule, ps.read_torch_csv, ps.read_costs, ps.read_model, ps.read_times, ps.read_traces, lambda f: ps.read_primus(schedule, [f, f]))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "mine.json"
+            for text in (b"[", b"[]", b"", b"3", b'{"x": 1}', b"\xff\xfe", b'[{"ph": "X", "name": "0F0"}]', b'{"layers": [{"forward": -1}]}'):
+                file.write_bytes(text)
+                for read in reads:
+                    with self.subTest(text=text, read=read), self.assertRaisesRegex(ps.ScheduleError, f"^{file}: "):
+                        read(file)
+                    with open(file, "rb") as opened, self.subTest(text=text, read=read), self.assertRaisesRegex(ps.ScheduleError, f"^{file}: "):
+                        read(opened)
+            for read in reads:
+                with self.assertRaisesRegex(OSError, "nowhere.json"):
+                    read(Path(folder) / "nowhere.json")
+        with self.assertRaisesRegex(ps.ScheduleError, "^costs: "):
+            ps.read_costs(io.StringIO("[]"))
+
     def test_a_file_without_a_name_is_named_by_its_number(self):
         with self.assertRaisesRegex(ps.ScheduleError, "^file 1: no event is named after an action"):
             ps.read_traces([io.StringIO(ps.render_chrome_trace(ps.simulate(ps.make_dualpipe_schedule(pp=2, micro=4)))), io.StringIO("[]")])

@@ -5,12 +5,115 @@ import copy
 import inspect
 import io
 import pickle
+import subprocess
+import sys
 import tempfile
 import unittest
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pipesched as ps
+
+
+def value_of_every_class():
+    """A value of every class of the package, by its name; errors and functions aside."""
+    schedule = ps.make_dualpipe_schedule(pp=4, micro=8)
+    timeline, program = ps.simulate(schedule, ps.stage_costs(kept_by_forward=2)), ps.lower(schedule)
+    comparison = ps.compare(pp=2, micro=4, families=["1f1b", "dualpipe"])
+    made = {
+        "action_row": program[0], "cell": schedule[0][7], "cell_row": schedule[0], "compare_progress": ps.compare_progress(1, 2, 3.0),
+        "comparison": comparison, "family": ps.families[0], "html_panel": ps.make_panel(timeline, ps.stage_costs(kept_by_forward=2)),
+        "front": ps.pareto(ps.plan_problem(schedule.placement, 8), None, [9], ps.plan_limits(evaluations=1)), "interval_row": timeline[1],
+        "placement": schedule.placement, "program": program, "schedule": schedule, "slot_table": ps.slot_table(program, 0),
+        "slots_row": program.slots[0], "study": comparison[0], "timeline": timeline,
+    }
+    for name in ps.__all__:
+        of = getattr(ps, name)
+        if isinstance(of, type) and not issubclass(of, BaseException) and name not in made:
+            made[name] = list(of)[0] if hasattr(of, "__members__") else of()
+    return made
+
+
+MUTABLE = {"html_panel", "slot_table"}  # or without a hash, as a dict
+
+
+class EveryClass(unittest.TestCase):
+    def test_values_compare_hash_pickle_copy_and_print(self):
+        values = value_of_every_class()
+        self.assertGreater(len(values), 90)
+        for name, value in values.items():
+            with self.subTest(name=name):
+                self.assertEqual(type(value).__name__, name)
+                for again in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
+                    self.assertIs(type(again), type(value))
+                    self.assertEqual(again, value)
+                    if name not in MUTABLE:
+                        self.assertEqual(hash(again), hash(value))
+                self.assertNotEqual(value, object())
+                self.assertNotEqual(value, None)
+                self.assertNotIn(" object at 0x", repr(value))
+                self.assertNotIn(" object at 0x", str(value))
+
+    def test_other_values_differ(self):
+        a, b = ps.make_1f1b_schedule(pp=2, micro=4), ps.make_1f1b_schedule(pp=2, micro=6)
+        pairs = [
+            (a.placement, ps.placement.linear(3)), (ps.simulate(a), ps.simulate(b)), (ps.lower(a), ps.lower(b)),
+            (a[0], a[1]), (ps.lower(a)[0], ps.lower(a)[1]), (ps.lower(a).slots[0], ps.lower(b).slots[0]), (ps.simulate(a)[0], ps.simulate(a)[1]),
+            (a.chain(), ps.freeze(a, [0]).chain()), (ps.make_panel(ps.simulate(a)), ps.make_panel(ps.simulate(b))),
+            (ps.compare(pp=2, micro=4, families=["1f1b"]), ps.compare(pp=2, micro=4, families=["gpipe"])),
+        ]
+        for one, other in pairs:
+            self.assertNotEqual(one, other)
+        panel = ps.make_panel(ps.simulate(a))
+        other = copy.deepcopy(panel)
+        other.title = "mine"
+        self.assertNotEqual(panel, other)
+
+    def test_sequences_are_sequences(self):
+        values = value_of_every_class()
+        sequences = {name: v for name, v in values.items() if hasattr(v, "__getitem__") and hasattr(v, "__len__") and not isinstance(v, (tuple, Mapping))}
+        self.assertEqual(set(sequences), {"schedule", "timeline", "program", "cell", "cell_row", "interval_row", "action_row", "slots_row", "comparison"})
+        for name, sequence in sequences.items():
+            with self.subTest(name=name):
+                self.assertIsInstance(sequence, Sequence)
+                all_of = list(sequence)
+                self.assertEqual([sequence[i] for i in range(len(sequence))], all_of)
+                self.assertEqual(list(reversed(sequence)), all_of[::-1])
+                self.assertEqual(sequence[-1], all_of[-1])
+                for which in (slice(1), slice(None, None, -1), slice(-2, None), slice(1, 9, 2), slice(5, 1)):
+                    self.assertEqual(list(sequence[which]), all_of[which])
+                self.assertIn(all_of[0], sequence)
+                self.assertNotIn(3, sequence)
+                self.assertNotIn(None, sequence)
+                self.assertEqual([sequence.count(v) for v in all_of], [all_of.count(v) for v in all_of])
+                self.assertEqual([sequence.index(v) for v in all_of], [all_of.index(v) for v in all_of])
+                self.assertEqual(sequence.index(all_of[1], 1), 1)
+                self.assertEqual(sequence.index(all_of[-1], -1), len(sequence) - 1)
+                with self.assertRaises(ValueError):
+                    sequence.index(all_of[0], 1, 1)
+                with self.assertRaises(ValueError):
+                    sequence.index("nothing")
+                for index in (len(sequence), -len(sequence) - 1, 10**30):
+                    with self.assertRaises(IndexError):
+                        sequence[index]
+                with self.assertRaises(TypeError):
+                    sequence[1.5]
+
+    def test_rows_are_values_of_their_own(self):
+        schedule = ps.make_1f1b_schedule(pp=2, micro=3)
+        row = pickle.loads(pickle.dumps(schedule[1]))
+        self.assertEqual((row, tuple(row), list(row)), (schedule[1], schedule[1], schedule[1]))
+        self.assertEqual(hash(row), hash(tuple(row)))
+        self.assertEqual({row: 1}[schedule[1]], 1)
+        self.assertNotEqual(row, schedule[0])
+        self.assertNotEqual(row, "1F0")
+        self.assertEqual(schedule.index(row), 1)
+        self.assertEqual(schedule[1:], [row])
+        with self.assertRaisesRegex(TypeError, r"^schedule\[\.\.\.\] takes an int or a slice; got 'x'$"):
+            schedule["x"]
+        times = pickle.loads(pickle.dumps(ps.simulate(schedule)[1]))
+        self.assertEqual(times.start.tolist(), ps.simulate(schedule)[1].start.tolist())
+        self.assertIn("zbv", ps.compare(pp=2, micro=4, families=["zbv"]))
 
 
 class Schedules(unittest.TestCase):
@@ -130,14 +233,92 @@ class Records(unittest.TestCase):
             (lambda: ps.pair_time("FX"), TypeError, "pair_time: passes takes two of F, B, I"),
             (lambda: ps.make_1f1b_schedule(pp=4), TypeError, "make_1f1b_schedule needs micro"),
             (lambda: ps.cell("0X1"), ps.ScheduleError, '"0X1" is not a cell'),
+            (lambda: ps.op("3X4"), ps.ScheduleError, '^"3X4" is not an op; expected <stage><pass><micro>, such as 3F12$'),
+            (lambda: ps.op(pass_="X"), TypeError, "^op: pass_ takes none, forward, backward, .* or recompute_backward_input; got 'X'$"),
+            (lambda: ps.stage_costs(time_unit="min"), TypeError, "^stage_costs: time_unit takes none, s, ms or us; got 'min'$"),
+            (lambda: ps.plan(ps.plan_problem(ps.placement.linear(2), 2**31)), ps.ScheduleError,
+             r"^plan\(\) needs stages x micro-batches of at most 2\^28; got 2 stages x micro = 2147483648, nearest micro = 134217728$"),
+            (lambda: ps.plan(ps.gemma_model(), ps.model_problem(ps.placement.linear(2), 2**31)), ps.ScheduleError, "^plan.* nearest micro = 134217728$"),
+            (lambda: ps.lower_bound(ps.placement.linear(4), 2**31), ps.ScheduleError, r"^lower_bound\(\) needs .* nearest micro = 67108864$"),
+            (lambda: ps.deepseek_v3_order(2**31), ps.ScheduleError, "at most 1048576 layers; got 2147483648, nearest 1048576$"),
+            (lambda: ps.render_text(ps.make_1f1b_schedule(2, 2), ps.text_style(column=2**31)), ps.ScheduleError, "at most 100 characters per column; got 2147483648"),
         ):
             with self.assertRaisesRegex(error, text):
                 make()
+
+    def test_texts_stand_for_ops_and_for_values_of_enumerations(self):
+        self.assertEqual(ps.op("3F12"), ps.op(ps.pass_.forward, stage=3, micro=12))
+        self.assertEqual(ps.op("forward", stage=3, micro=12), ps.op("3F12"))
+        self.assertEqual(ps.stage_costs(time_unit="us").time_unit, ps.time_unit.us)
+        self.assertEqual(ps.cell("0F7", "7B13"), ps.cell("(0F7;7B13)"))
+        self.assertEqual(ps.cell(ps.op("3F1")), ps.cell("3F1"))
+
+    def test_wrong_arguments_are_one_sentence(self):
+        schedule, linear = ps.make_1f1b_schedule(pp=2, micro=4), ps.placement.linear(2)
+        for call, sentence in (
+            (lambda: ps.plan(3), "plan: argument 1 takes plan_problem | model; got 3"),
+            (lambda: ps.plan(ps.plan_problem(linear, 4), 3), "plan: costs takes stage_costs | None; got 3"),
+            (lambda: ps.plan(ps.plan_problem(linear, 4), limit=3), 'plan takes no "limit"; did you mean limits?'),
+            (lambda: ps.plan(), "plan needs problem"),
+            (lambda: ps.simulate(), "simulate needs plan"),
+            (lambda: ps.simulate(schedule, None, 3), "simulate takes at most 2 values; got 3"),
+            (lambda: ps.simulate(schedule, plan=schedule), "simulate got two values for plan"),
+            (lambda: ps.verify("x"), "verify: argument 1 takes schedule | program | torch_csv; got 'x'"),
+            (lambda: ps.verify(schedule, -1), "verify: max_violations takes an int from 0 to 4294967295; got -1"),
+            (lambda: ps.placement.linear("4"), "placement.linear: ranks takes int; got '4'"),
+            (lambda: ps.placement.custom(2, 4, [["x"]]), "placement.custom: rank_of_stage takes Sequence[Sequence[int]]; got [['x']]"),
+            (lambda: schedule.edit("x", list), "schedule.edit: rank takes int; got 'x'"),
+            (lambda: schedule.edit(0, 3), "schedule.edit: change takes Callable[[list[cell]], Iterable[cell | op | str] | None]; got 3"),
+            (lambda: schedule.edit(0, lambda row: 3), "a row is a sequence of cells; got 3"),
+            (lambda: ps.schedule(linear, 1), "schedule needs cells"),
+            (lambda: ps.schedule(linear, "x", []), "schedule: micro takes an int; got 'x'"),
+            (lambda: ps.schedule(linear, -1, []), "schedule: micro takes an int from 0 to 4294967295; got -1"),
+            (lambda: ps.make_1f1b_schedule(2, 4.0), "make_1f1b_schedule: micro takes an int; got 4.0"),
+            (lambda: ps.make_1f1b_schedule(pp=2, mikro=4), 'make_1f1b_schedule takes no "mikro"; did you mean micro?'),
+            (lambda: ps.page_of_plan(schedule), "page_of_plan() takes a plan_result or a model_plan; got schedule"),
+            (lambda: ps.slot_table(schedule, 0), "slot_table() takes a program, as lower() makes it; got schedule"),
+            (lambda: ps.write_json(schedule, "x.json"), "write_json() takes a path or an open file first; got schedule"),
+            (lambda: ps.write_torch_csv("x.csv", ps.stage_costs()), "write_torch_csv() cannot write a stage_costs"),
+            (lambda: ps.read_traces(3), "expected a path, an open file, or a sequence of them; got 3"),
+            (lambda: ps.compare(pp=2, micro=4, families=["1f1b"]).to_html({}), "to_html() takes an html_style; got dict"),
+            (lambda: setattr(ps.make_panel(ps.simulate(schedule)), "title", 3), "html_panel: title takes str; got 3"),
+            (lambda: ps.cell_row(), "rows come from schedules, timelines and programs: schedule[rank]"),
+            (lambda: ps.program(3), "programs come from lower(schedule)"),
+            (lambda: ps.html_panel(), "panels come from make_panel(timeline, costs)"),
+            (lambda: ps.family("zbv"), "families are those of the library: find_family(name)"),
+            (lambda: ps.schedule(linear, 1, 3), "schedule: cells takes a sequence of rows of cells, one row per rank; got 3"),
+            (lambda: ps.timeline(schedule, 3), "timeline: intervals takes a sequence of rows of intervals, one row per rank; got 3"),
+            (lambda: ps.timeline(schedule, [3, 4]), "a row is a sequence of intervals; got 3"),
+            (lambda: ps.cell(), "cell needs first"),
+            (lambda: ps.cell(3), "a cell, an op or a text such as 3F12; got 3"),
+            (lambda: ps.cell("0F1", "1B0", "2F3"), "cell takes at most 2 values; got 3"),
+            (lambda: ps.render_text(schedule, style=3), "render_text: style takes text_style; got 3"),
+            (lambda: ps.fits(schedule, memory="x"), "fits: memory takes Sequence[float]; got 'x'"),
+            (lambda: ps.pareto(ps.plan_problem(linear, 4), None, ["x"]), "pareto: caps takes Sequence[float]; got ['x']"),
+            (lambda: ps.divide("deepseek_v3", linear, lambda costs: 3), "divide: make(costs) returns a schedule; got 3"),
+            (lambda: ps.layout_letter(list(range(99))), f"layout_letter: kind takes str; got {list(range(99))}"[:132] + "..."),
+        ):
+            with self.subTest(sentence=sentence), self.assertRaises((TypeError, ValueError)) as caught:
+                call()
+            self.assertEqual(str(caught.exception), sentence)
+
+    def test_memory_that_is_not_there_is_a_sentence(self):
+        script = (
+            "import resource, pipesched as ps\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+            "try: ps.make_1f1b_schedule(pp=2, micro=2**27)\n"
+            "except MemoryError as error: print(error)\n"
+        )
+        said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        self.assertEqual(said.stdout, "there is not enough memory; fewer ranks, stages or micro-batches take less\n", said.stderr)
 
     def test_costs_and_models_come_from_json(self):
         costs = ps.stage_costs.from_json('{"forward": [1, 2], "backward": 4}')
         self.assertEqual((costs.forward, costs.backward), ((1.0, 2.0), 4.0))
         self.assertEqual(ps.stage_costs.from_json(costs.to_json()), costs)
+        self.assertEqual(ps.stage_costs.from_json('{"format": "pipesched.costs", "version": 1, "forward": [1, 2], "backward": 4}'), costs)
+        with self.assertRaisesRegex(ps.ScheduleError, "version is not 1"):
+            ps.stage_costs.from_json('{"version": 2}')
         model = ps.find_model("deepseek_v3")
         self.assertEqual(ps.model.from_json(model.to_json()), model)
         with self.assertRaisesRegex(ps.ScheduleError, 'no model is called "deepseek_v4"; did you mean deepseek_v3\\?'):

@@ -4,6 +4,7 @@
 import contextlib
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -58,18 +59,36 @@ class Searches(unittest.TestCase):
         self.assertGreater(len(turns), 10)
 
     def test_ctrl_c_stops_long_work_and_keeps_nothing_running(self):
-        for work in (
-            "ps.plan(ps.plan_problem(placement=ps.placement.vee(4), micro=16), limits=ps.plan_limits(evaluations=10**9, threads=2))",
-            "ps.divide(model, '1f1b', pp=8, micro=64, limits=ps.divide_limits(evaluations=10**9))",
-            "ps.divide(model, 'zb_greedy', pp=8, micro=64, limits=ps.divide_limits(evaluations=10**9))",
-            "ps.simulate_noise(ps.make_1f1b_schedule(pp=8, micro=64), None, ps.noise_options(draws=10**7))",
-            "[ps.compare(pp=8, micro=64, model=model, families=['1f1b', 'zbv']) for _ in range(10**4)]",
+        problem, forever = "ps.plan_problem(placement=ps.placement.vee(4), micro=16)", "limits=ps.plan_limits(evaluations=10**9, threads=2)"
+        for work, kept in (
+            (f"ps.plan({problem}, {forever})", "bool(ps.verify(kept.schedule)) and kept.makespan <= kept.published_makespan"),
+            (f"ps.plan({problem}, {forever}, progress=lambda p: True)", "bool(ps.verify(kept.schedule))"),
+            (f"ps.pareto({problem}, None, [3, 4, 8], {forever})", "type(kept) is ps.front and all(ps.verify(p.plan.schedule) for p in kept)"),
+            ("ps.plan(model, ps.model_problem(placement=ps.placement.linear(4), micro=16), ps.plan_limits(evaluations=10**9))", "bool(ps.verify(kept.plan.schedule))"),
+            ("ps.divide(model, '1f1b', pp=8, micro=64, limits=ps.divide_limits(evaluations=10**9))", "kept.makespan <= kept.uniform_makespan"),
+            ("ps.divide(model, 'zb_greedy', pp=8, micro=64, limits=ps.divide_limits(evaluations=10**9))", "kept.makespan <= kept.uniform_makespan"),
+            ("ps.simulate_noise(ps.make_1f1b_schedule(pp=8, micro=64), None, ps.noise_options(draws=10**7))", "len(kept.draws) > 0"),
+            ("[ps.compare(pp=8, micro=64, model=model, families=['1f1b', 'zbv']) for _ in range(10**4)]", "len(kept) + len(kept.left_out) == 2"),
         ):
             with self.subTest(work=work):
-                self.assertEqual(self.stopped(work), "1")
+                self.assertEqual(self.stopped(work, kept), "1 True")
 
-    def stopped(self, work):
-        """The number of threads that are left after Ctrl-C."""
+    def test_an_interruption_is_a_keyboard_interrupt_that_pickles(self):
+        self.assertTrue(issubclass(ps.Interrupted, KeyboardInterrupt))
+        interrupted = pickle.loads(pickle.dumps(ps.Interrupted(ps.cell("0F1"))))
+        self.assertEqual((interrupted.result, str(interrupted)), (ps.cell("0F1"), "interrupted; the attribute `result` has the best so far"))
+
+    def test_another_error_of_a_signal_stays_itself(self):
+        def fail(*_):
+            raise KeyError("mine")
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, fail))
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with self.assertRaisesRegex(KeyError, "mine"):
+            ps.plan(PROBLEM, limits=LONG)
+
+    def stopped(self, work, kept):
+        """The number of threads that are left after Ctrl-C, and whether a condition holds for what the error carries."""
         script = (
             "import os, signal, pipesched as ps\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a script ignore it\n"
@@ -77,8 +96,9 @@ class Searches(unittest.TestCase):
             "print('ready', flush=True)\n"
             "try:\n"
             f"  {work}\n"
-            "except KeyboardInterrupt:\n"
-            "  print(len(os.listdir('/proc/self/task')), flush=True)\n"
+            "except ps.Interrupted as interrupted:\n"
+            "  kept = interrupted.result\n"
+            f"  print(len(os.listdir('/proc/self/task')), {kept}, flush=True)\n"
         )
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
             self.assertEqual(child.stdout.readline(), "ready\n")
@@ -180,8 +200,9 @@ class Functions(unittest.TestCase):
         self.assertEqual([s.name for s in stopped], ["gpipe"])
         self.assertEqual(stopped.left_out, {"dualpipe": "dualpipe was not reached", "zbv": "zbv was not reached"})
         self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))  # shells ignore it in the background
-        with self.assertRaises(KeyboardInterrupt):
-            ps.compare(pp=3, micro=6, progress=lambda p: os.kill(os.getpid(), signal.SIGINT))
+        with self.assertRaises(ps.Interrupted) as caught:
+            ps.compare(pp=3, micro=6, families=names, progress=lambda p: os.kill(os.getpid(), signal.SIGINT))
+        self.assertEqual(caught.exception.result, stopped)
         with contextlib.redirect_stderr(io.StringIO()) as shown:
             ps.compare(pp=2, micro=4, families=names, progress=True)
         self.assertRegex(shown.getvalue(), "3/3 .*families|^$")

@@ -39,6 +39,19 @@ constexpr std::string_view to_string(placement_kind k) { return placement_kind_n
 /// Stages and ranks are 16-bit numbers; a rank's chunks are 8-bit numbers.
 inline constexpr std::uint32_t max_stages = 65536;
 inline constexpr std::uint32_t max_chunks = 256;
+/// The maximum number of (stage, micro-batch) pairs per schedule. A schedule of this size takes about 10 GiB.
+inline constexpr std::int64_t max_pairs = std::int64_t{1} << 28;
+
+namespace detail {
+
+// @param who  needs it: a family or a function
+constexpr void require_pairs(std::string_view who, std::int64_t stages, std::int64_t micro) {
+  if (stages > 0 && micro > max_pairs / stages)
+    throw schedule_error(concat({who, " needs stages x micro-batches of at most 2^28; got ", stages,
+                                 " stages x micro = ", micro, ", nearest micro = ", max_pairs / stages}));
+}
+
+}  // namespace detail
 
 /// A regular value. Queries are lookups in small tables unless their comments say otherwise.
 class placement {

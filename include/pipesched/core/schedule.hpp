@@ -37,7 +37,7 @@ struct stage_chain {
   std::uint32_t stages = 0;
   std::uint32_t first_trained = 0;  ///< the first one with a backward, which sends no gradient on
 
-  constexpr stage_chain(std::uint32_t count, std::uint32_t first = 0) noexcept  // NOLINT: a number is a chain
+  constexpr stage_chain(std::uint32_t count = 0, std::uint32_t first = 0) noexcept  // NOLINT: a number is a chain
       : stages(count), first_trained(first) {}
 };
 

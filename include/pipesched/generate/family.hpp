@@ -23,9 +23,6 @@
 
 namespace pipesched {
 
-/// The maximum number of (stage, micro-batch) pairs per schedule. A schedule of this size takes about 10 GiB.
-inline constexpr std::int64_t max_pairs = std::int64_t{1} << 28;
-
 /// The requirements of a family on `pp`, and the optional parameters that it takes.
 struct family_limits {
   std::int64_t stages_per_rank = 1;  ///< unless chunks or waves, where the family takes them, say otherwise
@@ -81,12 +78,6 @@ constexpr placement vee_placement(const family_params& p) { return placement::ve
 constexpr placement bidirectional_placement(const family_params& p) { return placement::bidirectional(p.pp, p.micro); }
 
 namespace detail {
-
-constexpr void require_pairs(std::string_view family, std::int64_t stages, std::int64_t micro) {
-  if (micro > max_pairs / stages)
-    throw schedule_error(concat({family, " needs stages x micro-batches of at most 2^28; got ", stages,
-                                 " stages x micro = ", micro, ", nearest micro = ", max_pairs / stages}));
-}
 
 // "1f1b takes no waves; got waves = 9".
 inline std::string refusal_of_parameter(std::string_view family, parameter which, const family_params& p) {

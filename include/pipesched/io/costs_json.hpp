@@ -4,7 +4,8 @@
 // Cost models as JSON, specified by costs.schema.json beside this header. Every entry may be left out; where an entry is a
 // number, it may be an array with one number per stage:
 //
-//   {"time_unit": "ms",                                       none, s, ms or us; default none: any one unit
+//   {"format": "pipesched.costs", "version": 1,
+//    "time_unit": "ms",                                       none, s, ms or us; default none: any one unit
 //    "forward": 1, "backward": 2, "backward_input": 1, "backward_weight": 1, "recompute": 1,
 //    "overlapped": 3, "overlap_efficiency": 0.9,              one of the two
 //    "pairs": [{"ops": "FF", "time": 3}, {"ops": "FB", "stages": [0, 3], "time": 2.5}], "allowed_pairs": ["FB", "FI"],
@@ -182,8 +183,9 @@ inline void refuse_repeated(const stage_costs& costs) {
 
 // All names of entries, those in groups with the group's: "memory.weights".
 inline std::vector<std::string_view> names_of_costs() {
-  std::vector<std::string_view> names{"overlap_efficiency", "pairs",       "allowed_pairs", "links",
-                                      "transfers_busy",     "rank_speeds", "micro_batches", "time_unit"};
+  std::vector<std::string_view> names{
+      "overlap_efficiency", "pairs",         "allowed_pairs", "links",  "transfers_busy",
+      "rank_speeds",        "micro_batches", "time_unit",     "format", "version"};
   const stage_costs costs;
   stage_costs::for_each_field(costs, [&](const auto&, std::string_view name) { names.push_back(name); });
   return names;
@@ -284,13 +286,15 @@ void write_machine(Json& j, const stage_costs& costs) {
 
 /// Reads the costs of a document. stage_costs::check(), which simulate() calls, then checks the numbers against the number
 /// of stages. @throws schedule_error that names the entry when it is unknown, of the wrong type or a negative number, or when a
-/// speed, length or bandwidth is 0.
+/// speed, length or bandwidth is 0, and for another format or version.
 template <typename Json>
 void from_json(const Json& j, stage_costs& costs) {
   if (!j.is_object())
     throw detail::entry_fault("costs", "", "expected an object such as {\"forward\": 1, \"transfer\": 0.1}");
+  detail::require_format(j, "costs", "pipesched.costs");
   costs = {};
   for (const auto& item : j.items()) {
+    if (item.key() == "format" || item.key() == "version") continue;
     if (const std::size_t dot = item.key().find('.'); dot != std::string::npos)
       throw detail::entry_fault("costs", item.key(), "expected objects, such as {\"memory\": {\"weights\": 0}}",
                                 detail::unknown_entry{});

@@ -270,10 +270,7 @@ inline model read_model(std::istream& in) {
   try {
     if (!document.is_object())
       throw detail::entry_fault("model", "", "expected an object such as {\"layers\": [{\"count\": 32}]}");
-    if (document.contains("format") && document["format"] != "pipesched.model")
-      throw detail::entry_fault("model", "format", "is not \"pipesched.model\"");
-    if (document.contains("version") && document["version"] != 1)
-      throw detail::entry_fault("model", "version", "is not 1, the only one that this library reads");
+    detail::require_format(document, "model", "pipesched.model");
     if (!document.contains("layers"))
       throw detail::entry_fault("model", "", "there is no \"layers\"; expected an array of them");
     detail::model_reader::read(document, "", m);

@@ -109,6 +109,9 @@ inline measured_times times_of_document(const nlohmann::json& j) {
     }
   }
   if (!events->is_array()) refuse_event("events", "is not an array");
+  if (events->empty())
+    throw schedule_error(
+        "times: no events; expected one such as {\"rank\": 0, \"action\": \"0F3\", \"start\": 1, \"end\": 2}");
   const std::string name = j.is_object() ? "events" : "";
   for (const auto& event : *events)
     times.cells.push_back(cell_of_event(event, concat({name, "[", times.cells.size(), "]"})));
@@ -118,7 +121,7 @@ inline measured_times times_of_document(const nlohmann::json& j) {
 }  // namespace detail
 
 /// Reads the events of a hook.
-/// @throws schedule_error, with line and column, for a text that is not of this form
+/// @throws schedule_error, with line and column, for a text that is not of this form, and without events
 inline measured_times read_times(std::string_view text) {
   detail::document_parser parser(text, "times", "{\"events\": [{\"rank\": 0, \"action\": \"0F3\", ...}]}");
   const nlohmann::json j = parser.parse();
@@ -147,14 +150,14 @@ struct traced_process {
 };
 
 // A trace without what its events have in objects of their own.
-inline nlohmann::json parse_trace(std::string_view text) {
+inline nlohmann::json parse_trace(const std::string& file, std::string_view text) {
   using json = nlohmann::json;
   try {
     return json::parse(text, [](int depth, json::parse_event_t event, json&) {
       return depth < 3 || (event != json::parse_event_t::object_start && event != json::parse_event_t::array_start);
     });
   } catch (const json::exception& e) {
-    throw schedule_error(concat({"trace: ", not_json(e.what())}));
+    throw schedule_error(concat({file, ": ", text.empty() ? "empty; expected a trace" : not_json(e.what())}));
   }
 }
 
@@ -188,7 +191,7 @@ inline bool add_traced(const nlohmann::json& event, const std::string& at, const
 inline measured_times read_traces(const std::vector<std::pair<std::string, std::string>>& names_and_texts) {
   std::map<std::string, detail::traced_process> processes;
   for (const auto& [file, text] : names_and_texts) {
-    const nlohmann::json j = detail::parse_trace(text);
+    const nlohmann::json j = detail::parse_trace(file, text);
     const nlohmann::json& events = j.is_object() && j.contains("traceEvents") ? j["traceEvents"] : j;
     if (!events.is_array()) throw schedule_error(detail::concat({file, ": no trace; expected \"traceEvents\""}));
     const bool one_process = j.is_object() && j.contains("distributedInfo");  // of PyTorch's profiler

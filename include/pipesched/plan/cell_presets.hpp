@@ -9,6 +9,7 @@
 
 #include "pipesched/plan/cell_costs.hpp"
 #include "pipesched/plan/cell_tasks.hpp"
+#include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
@@ -34,8 +35,12 @@ inline constexpr double deepseek_v3_pair = 129.01;
 
 /// The order in which DeepSeek-V3 runs F (op 0) and B (op 1) of as many layers each, for cell_in_order(): per layer combine(B)
 /// beside attn(F), dispatch(F) beside mlp(B), dispatch(B) beside mlp(W), mlp(F), combine(F) beside attn(B), attn(W).
+/// @throws schedule_error for more layers than a model has
 /// Source: as above.
 inline std::vector<task_ref> deepseek_v3_order(std::uint32_t layers = 4) {
+  if (layers > max_layers)
+    throw schedule_error(detail::concat(
+        {"deepseek_v3_order() takes at most ", max_layers, " layers; got ", layers, ", nearest ", max_layers}));
   std::vector<task_ref> order;
   for (std::uint32_t l = 0; l < layers; ++l) {
     const std::uint32_t chain = 4 * l, weight = 2 * l;

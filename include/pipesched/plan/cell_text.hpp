@@ -17,12 +17,14 @@ namespace pipesched {
 
 /// Both resources of a planned cell, drawn to scale: "|" and as much of its name as fits for each task, blanks where the
 /// resource is idle. Linear.
-/// @param columns  of the longest line without its label, 8 or more
-/// @throws schedule_error for fewer columns. @pre cell was planned for these ops
+/// @param columns  of the longest line without its label, 8 to 10000
+/// @throws schedule_error for other numbers of columns. @pre cell was planned for these ops
 inline std::string render_cell(const planned_cell& cell, const op_tasks& a, const op_tasks& b,
                                std::size_t columns = 100) {
-  if (columns < 8)
-    throw schedule_error(detail::concat({"render_cell() takes 8 columns or more; got ", columns, ", nearest 8"}));
+  constexpr std::size_t min_columns = 8, max_columns = 10000;
+  if (columns < min_columns || columns > max_columns)
+    throw schedule_error(detail::concat({"render_cell() takes ", min_columns, " to ", max_columns, " columns; got ",
+                                         columns, ", nearest ", columns < min_columns ? min_columns : max_columns}));
   const std::array ops{&a, &b};
   const double scale = cell.length > 0 ? static_cast<double>(columns - 1) / cell.length : 0;
   const auto column = [&](double time) { return static_cast<std::size_t>(std::lround(time * scale)); };

@@ -84,10 +84,11 @@ struct plan_result {
 
 namespace detail {
 
-/// @throws schedule_error unless there is something to plan
+/// @throws schedule_error unless there is something to plan, and stages x micro <= 2^28
 inline void require_step(const placement& where, std::uint32_t micro) {
   if (where.ranks() < 1) throw schedule_error("plan() needs a placement on at least 1 rank; got none, nearest 1");
   if (micro < 1) throw schedule_error("plan() needs at least 1 micro-batch; got 0, nearest 1");
+  require_pairs("plan()", where.stages(), micro);
 }
 
 /// A schedule of a step without its cells.

@@ -19,6 +19,7 @@
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/ops.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/time_unit.hpp"
 #include "pipesched/cost/uniform_costs.hpp"
 #include "pipesched/render/write.hpp"
 #include "pipesched/simulate/explain.hpp"
@@ -31,6 +32,11 @@ namespace pipesched {
 struct trace_style {
   double microseconds = 1000;  ///< per unit of the timeline: 1000 for milliseconds, 1e6 for seconds
 };
+
+/// The style for times in this unit; for none, that of milliseconds.
+constexpr trace_style trace_style_of(time_unit unit) noexcept {
+  return unit == time_unit::none ? trace_style{} : trace_style{.microseconds = 1e6 / units_per_second(unit)};
+}
 
 namespace detail {
 

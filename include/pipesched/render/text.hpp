@@ -187,9 +187,14 @@ class text_grid {
 
 /// Draws the grid of a timeline. Linear in ranks x (cells + columns).
 /// @throws schedule_error unless the timeline has one interval of finite times per cell and a valid schedule, and the unit is
-/// positive or 0 and makes no line longer than 10000 columns, or 50 million columns over all ranks.
+/// positive or 0 and makes no line longer than 10000 columns, or 50 million columns over all ranks; for more than 100 characters
+/// per column.
 inline std::string render_text(const timeline& t, text_style style = {}) {
   detail::require_timeline(t);
+  constexpr std::size_t max_column = 100;
+  if (style.column > max_column)
+    throw schedule_error(detail::concat({"a text grid takes at most ", max_column, " characters per column; got ",
+                                         style.column, ", nearest ", max_column}));
   const double max_columns = std::min(10000., std::max(1., std::floor(5e7 / static_cast<double>(t.intervals.size()))));
   double end = 0;
   for (const interval& i : t.intervals.all()) end = std::max(end, i.end);

@@ -28,12 +28,13 @@ namespace pipesched {
 /// not exact in doubles, the bound is lowered by their rounding.
 /// Holds for any cost model, also for costs by micro-batch, rank and pair. Linear in stages x chunks if no cost depends on
 /// the micro-batch (see cost_model); else linear in stages x micro-batches, and where cells may overlap in stages x chunks x
-/// micro-batches squared. @throws schedule_error if the costs' own check() refuses them.
+/// micro-batches squared. @throws schedule_error if the costs' own check() refuses them, and unless stages x micro <= 2^28.
 /// Source: elementary; head, work and tail for 1F1B as in GPipe, arXiv 1811.06965; lifetimes on V shapes as in arXiv
 /// 2405.15362.
 template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t micro, const Costs& costs,
                                          const schedule_class& of) {
+  detail::require_pairs("lower_bound()", where.stages(), micro);
   detail::check_costs(costs, where.stages(), where.ranks(), micro);
   detail::require_memory(of.memory_limits, where.ranks());
   return detail::bounds(where, micro, costs, of).best();

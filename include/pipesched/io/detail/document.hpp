@@ -40,7 +40,15 @@ Enum value_named(const Json& j, const Names& names, const Refuse& refuse) {
   return static_cast<Enum>(found - names.begin());
 }
 
-// Follows the parser, so that every entry has a path.
+/// Refuses a document that names another format or version; both entries may be left out.
+template <typename Json>
+void require_format(const Json& j, std::string_view document, std::string_view format) {
+  if (const auto found = j.find("format"); found != j.end() && *found != format)
+    throw entry_fault(document, "format", concat({"is not \"", format, "\""}));
+  if (const auto found = j.find("version"); found != j.end() && *found != 1)
+    throw entry_fault(document, "version", "is not 1, the only one that this library reads");
+}
+
 /// Refuses an entry that does not exist. @param name  the part of its path that may be misspelled; `known`: what it may be
 template <typename Names>
 [[noreturn]] void refuse_unknown(std::string_view document, std::string_view path, std::string_view name,
@@ -52,6 +60,7 @@ template <typename Names>
   throw entry_fault(document, path, text, unknown_entry{});
 }
 
+// Follows the parser, so that every entry has a path.
 class document_parser {
  public:
   using json = nlohmann::json;

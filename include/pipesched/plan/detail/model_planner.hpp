@@ -121,8 +121,9 @@ class model_planner {
   }
   void look_at(const family& f, const schedule_params& p) {
     const double most = f.limits.takes.contains(parameter::costs) ? 2'000 : 20'000;
-    const division d =
-        divide(m_, f, p, {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most))});
+    const division d = divide(m_, f, p,
+                              {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most)),
+                               .progress = progress_.of_division()});
     progress_.charge(static_cast<double>(d.evaluations));
     starts_.push_back({d.partition});
     if (!uses_only(d.schedule, pairs_)) return;
@@ -149,7 +150,9 @@ class model_planner {
   }
   bool may_beat_best(double bound) const { return !best_ || bound < best_->makespan(); }
   void take(const candidate& c) {
-    if (c.plan && (!best_ || c.makespan() < best_->makespan())) best_ = c;
+    if (!c.plan || (best_ && c.makespan() >= best_->makespan())) return;
+    best_ = c;
+    progress_.found(c.makespan());
   }
 
   // Partitions to plan for: those of the families, and others with small bounds.
@@ -166,7 +169,7 @@ class model_planner {
       if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
     }
     const double bounds = std::clamp(left() / 8, 100.0, 10'000.0);
-    pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
+    if (!progress_.stopped()) pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
     progress_.charge(bounds / 4);
     std::vector<candidate> all;
     if (best_) all.push_back(*best_);
@@ -240,7 +243,7 @@ class model_planner {
       progress_.charge(improve(next, share / 40, random_.next(), limits_.threads));
       take(next);
     }
-    progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
+    if (!progress_.stopped()) progress_.charge(improve(*best_, left(), random_.next(), limits_.threads));
   }
   // The order of the best with another partition, if it fits there and the same stages recompute.
   void carry_order(candidate& next) const {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "pipesched/plan/divide.hpp"
 #include "pipesched/plan/plan.hpp"
 
 namespace pipesched::detail {
@@ -32,17 +33,32 @@ class shared_progress {
   std::function<bool(const plan_progress&)> of_search() {
     if (!report_) return {};
     return [this, last = 0.0](const plan_progress& p) mutable {
-      const std::scoped_lock lock(mutex_);
-      shown_ += p.evaluations - std::exchange(last, p.evaluations);
-      makespan_ = lower_bound_ ? std::min(makespan_, p.makespan) : p.makespan;
-      if (!stopped_)
-        stopped_ = !report_(
-            {.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_.value_or(p.lower_bound)});
-      return !stopped_;
+      return report(p.evaluations - std::exchange(last, p.evaluations), p.makespan, p.lower_bound);
     };
+  }
+  // The function for one division, whose best partition may not fit.
+  std::function<bool(const divide_progress&)> of_division() {
+    if (!report_) return {};
+    return [this, last = 0.0](const divide_progress& p) mutable {
+      return report(p.evaluations - std::exchange(last, p.evaluations), std::numeric_limits<double>::infinity(), 0);
+    };
+  }
+  void found(double makespan) {
+    const std::scoped_lock lock(mutex_);
+    makespan_ = std::min(makespan_, makespan);
   }
 
  private:
+  bool report(double evaluations, double makespan, double lower_bound) {
+    const std::scoped_lock lock(mutex_);
+    shown_ += evaluations;
+    makespan_ = lower_bound_ ? std::min(makespan_, makespan) : makespan;
+    if (!stopped_)
+      stopped_ =
+          !report_({.evaluations = shown_, .makespan = makespan_, .lower_bound = lower_bound_.value_or(lower_bound)});
+    return !stopped_;
+  }
+
   const std::function<bool(const plan_progress&)>& report_;
   std::optional<double> lower_bound_;
   double evaluations_ = 0, shown_ = 0, makespan_ = std::numeric_limits<double>::infinity();

@@ -75,10 +75,14 @@ function readAddress() {
   if (place !== "schedule") return;
   size = {w: $("stage").clientWidth, h: $("stage").clientHeight};
   shownPanels().forEach(rowsOf);
-  const from = +given.get("from"), to = +given.get("to");
-  if (given.has("from") && to > from) { fitted = false; view.from = from; view.scale = (size.w - left - 16) / (to - from); clamp(); view.y = (+given.get("down") || 0) * pitch(); }
-  const [id, r, i] = (given.get("cell") || "").split(":"), n = indexOf(id);
-  if (shown.includes(n) && DATA[n].rows[r] && +i < DATA[n].rows[r].n) choose({n, r: +r, i: +i});
+  // A number from 0 to `most`, else NaN, which compares with nothing.
+  const number = (text, most) => { const n = (text || "").trim() ? Number(text) : NaN; return n >= 0 && n <= most ? n : NaN; };
+  const from = number(given.get("from"), longest()), to = number(given.get("to"), Number.MAX_VALUE);
+  if (to > from) { fitted = false; view.from = from; view.scale = (size.w - left - 16) / (to - from); clamp(); view.y = (number(given.get("down"), 1e6) || 0) * pitch(); }
+  const [id, rank, index] = (given.get("cell") || "").split(":"), n = indexOf(id);
+  if (!shown.includes(n)) return;
+  const r = number(rank, DATA[n].rows.length - 1), i = number(index, Number.isInteger(r) ? DATA[n].rows[r].n - 1 : -1);
+  if (Number.isInteger(r) && Number.isInteger(i)) choose({n, r, i});
 }
 
 // Makes the elements agree with what is shown.

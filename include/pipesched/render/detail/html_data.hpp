@@ -144,13 +144,13 @@ function memoryOf(s, r) {
   return row.memory = {steps, peak};
 }
 
-// Numbers as text: at most so many digits; bytes; times in seconds if the page knows their unit.
-const format = (n, digits = 7) => { const m = +n.toPrecision(digits); return Math.abs(m) < 1e8 ? String(m) : m.toExponential(); };
+// Numbers as text: at most so many digits, as page_number() of the headline; bytes; times in seconds if the page knows their unit.
+const format = (n, digits = 7) => { const m = +n.toPrecision(digits), size = Math.abs(m); return size === 0 || (size >= 1e-4 && size < 1e8) ? String(m) : m.toExponential(); };
 const bytes = n => { const k = n >= 1000 ? Math.min(6, Math.floor(Math.log10(n) / 3)) : 0; return format(n / 1000 ** k, 3) + " " + ["", "k", "M", "G", "T", "P", "E"][k] + "B"; };
 const SECONDS = {s: 1, ms: 1e-3, us: 1e-6}[PAGE.unit];
 function unitFor(longest) {
   if (!SECONDS) return {name: "", times: 1};
-  const [name, size] = [["s", 1], ["ms", 1e-3], ["\u00b5s", 1e-6]].find(u => longest * SECONDS >= u[1]) || ["\u00b5s", 1e-6];
+  const all = [["s", 1], ["ms", 1e-3], ["\u00b5s", 1e-6], ["ns", 1e-9]], [name, size] = longest === 0 ? all[0] : all.find(u => longest * SECONDS >= u[1]) || all[3];
   return {name: " " + name, times: SECONDS / size};
 }
 function time(n, digits = 4) { const u = unitFor(Math.abs(n)); return format(n * u.times, digits) + u.name; }

@@ -98,7 +98,7 @@ $("shown").onchange = $("beside").onchange = () => {
 };
 
 { // Lists and buttons that never change.
-  const options = DATA.map((s, k) => `<option value="${k}">${escaped(s.name)}</option>`).join("");
+  const options = DATA.map((_, k) => `<option value="${k}">${escaped(listed(k))}</option>`).join("");
   $("shown").innerHTML = options; $("beside").innerHTML = '<option value="">nothing</option>' + options + (DATA.length > 2 ? '<option value="all">all</option>' : "");
   if (DATA.length < 2) for (const id of ["overview", "pick", "with"]) $(id).style.display = "none";
   if (!PAGE.front.length) $("front").style.display = "none";

@@ -4,8 +4,11 @@
 // The headline of a page: "DeepSeek-V3, 8 ranks, 20 micro-batches: dualpipe 4.09 s, 1f1b 6.28 s".
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
+#include <cstdlib>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,17 +24,35 @@ inline std::string_view name_of(const html_panel& p) {
   return p.name.empty() ? std::string_view(p.timeline.schedule.name) : std::string_view(p.name);
 }
 
-// A time in a unit that a person reads: "4.09 s" for 4088.3 ms.
-inline std::string time_text(double time, std::string_view unit, int digits = 3) {
-  std::string text;
-  const double seconds = unit == "s" ? time : unit == "ms" ? time * 1e-3 : time * 1e-6;
-  if (unit.empty()) {
-    append_real(text, time, std::max(digits, 4));
-    return text;
+// A number as format() of the page's script writes it: so many digits, and no exponent from 1e-4 to 1e8.
+inline std::string page_number(double value, int digits) {
+  if (value == 0) return "0";
+  std::array<char, 512> text{};
+  std::snprintf(text.data(), text.size(), "%.*e", digits - 1, value);
+  std::string scientific = text.data();
+  const std::size_t e = scientific.find('e');
+  if (e == scientific.npos) return scientific;  // not finite
+  const int exponent = std::atoi(scientific.c_str() + e + 1);
+  const bool plain = exponent >= -4 && exponent < 8;
+  if (plain)
+    std::snprintf(text.data(), text.size(), "%.*f", std::max(0, digits - 1 - exponent),
+                  std::strtod(scientific.c_str(), nullptr));
+  std::string number = plain ? std::string(text.data()) : scientific.substr(0, e);
+  if (number.find('.') != number.npos) {
+    number.erase(number.find_last_not_of('0') + 1);
+    if (number.back() == '.') number.pop_back();
   }
-  const bool whole = std::fabs(seconds) >= 1, thousandths = std::fabs(seconds) >= 1e-3;
-  append_real(text, whole ? seconds : thousandths ? seconds * 1e3 : seconds * 1e6, digits);
-  return text + (whole ? " s" : thousandths ? " ms" : " us");
+  return plain ? number : concat({number, exponent < 0 ? "e" : "e+", exponent});
+}
+
+// A time in a unit that a person reads, as the page's script: "4.09 s" for 4088.3 ms.
+inline std::string time_text(double time, std::string_view unit, int digits = 3) {
+  if (unit.empty()) return page_number(time, std::max(digits, 4));
+  const double seconds = time * (unit == "s" ? 1 : unit == "ms" ? 1e-3 : 1e-6), size = std::fabs(seconds);
+  if (size >= 1 || size == 0) return page_number(seconds, digits) + " s";
+  if (size >= 1e-3) return page_number(seconds * 1e3, digits) + " ms";
+  if (size >= 1e-6) return page_number(seconds * 1e6, digits) + " \u00b5s";
+  return page_number(seconds * 1e9, digits) + " ns";
 }
 
 // ", 8 ranks, 20 micro-batches", of the sizes that all panels share.

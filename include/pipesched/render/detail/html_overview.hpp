@@ -29,7 +29,7 @@ function drawing(w, h, label, inside, headline) {
     box(0, 0, w, h, style.bg) + (headline ? headlineAt(w, headline) : "") + inside + "</svg>\n";
 }
 // The pieces between which the headline may break: a name, its number and its unit stay together.
-const PIECES = PAGE.headline.split(/(?<=[,;:]) | (?![\d.]|[mu]?s\b)/);
+const PIECES = PAGE.headline.split(/(?<=[,;:]) | (?![\d.]|[mn\u00b5]?s\b)/);
 $("headline").innerHTML = PIECES.map(text => `<span>${escaped(text)}</span>`).join(" ");
 // The headline of a picture, so large that a thumbnail 300 pixels wide can be read, and what the costs are.
 function headlineAt(w, h) {
@@ -60,13 +60,16 @@ for (const s of DATA) {
 // Those of the headline come first in their bar, and in a picture their rows are larger: they are what a thumbnail can show.
 const isNamed = n => PIECES.some(text => text.startsWith(DATA[n].name + " ")), isLarge = group => isNamed(group[0]);
 for (const group of groups) group.sort((a, b) => isNamed(b) - isNamed(a) || a - b);
-const namesOf = group => group.map(n => DATA[n].name);
+const namesOf = group => group.map(n => DATA[n].name), joined = group => namesOf(group).join(" = ");
+// "zb1p = zb_greedy = zb_h1", as much of it as there is room for: "zb1p = 2 others", "zb1p = +2".
 function nameOf(group, size, room) {
-  const names = namesOf(group);
-  for (let k = names.length; k > 0; --k) { const text = names.slice(0, k).join(" = ") + (k < names.length ? " and " + (names.length - k) + " more" : ""); if (widthOf(text, size, "bold") <= room) return text; }
-  const more = names.length > 1 ? " + " + (names.length - 1) : "";
+  const names = namesOf(group), others = k => k < names.length ? " = " + (names.length - k) + (names.length - k > 1 ? " others" : " other") : "";
+  for (let k = names.length; k > 0; --k) { const text = names.slice(0, k).join(" = ") + others(k); if (widthOf(text, size, "bold") <= room) return text; }
+  const more = names.length > 1 ? " = +" + (names.length - 1) : "";
   return shortened(names[0], size, room - widthOf(more, size, "bold")) + more;
 }
+// The name in a list of all schedules: "zb_h1 = zb1p" under the bar of zb1p.
+const listed = n => { const first = groups.find(g => g.includes(n))[0]; return DATA[n].name + (first === n ? "" : " = " + DATA[first].name); };
 // The end of the axis: bars far longer than most are cut.
 function endOfScale(values) {
   const sorted = [...values].sort((a, b) => a - b), most = 2 * sorted[Math.floor((sorted.length - 1) / 2)];
@@ -86,11 +89,11 @@ const LARGER = 1.7;  // of a row in a picture
 function overview(w, h, picture) {
   const wide = w >= 760, top = picture ? headOf(h) : 0, lasts = column(DATA.map(s => s.makespan)), legend = 26, head = picture ? 44 : 40;
   const large = g => picture && isLarge(g), units = groups.reduce((sum, g) => sum + (large(g) ? LARGER : 1), 0);
-  const row = Math.max(picture ? 8 : 18, Math.min(picture ? 140 : 84, (h - top - head - legend) / units)), heightOf = g => row * (large(g) ? LARGER : 1);
-  const widest = picture ? 24 : wide ? Math.max(14, Math.min(17, w / 75)) : 12.5, size = Math.max(8, Math.min(widest, row * (picture ? 0.77 : 0.68)));
+  const row = Math.max(picture ? 8 : 18, Math.min(picture ? 140 : 220, (h - top - head - legend) / units)), heightOf = g => row * (large(g) ? LARGER : 1);
+  const widest = picture ? 24 : wide ? Math.max(14, Math.min(row > 60 ? 20 : 17, w / (row > 60 ? 60 : 75))) : 12.5, size = Math.max(8, Math.min(widest, row * (picture ? 0.77 : 0.68)));
   const sizeOf = g => large(g) ? Math.min(32, Math.max(size, heightOf(g) * 0.77)) : size, small = picture ? 14 : Math.max(10, Math.min(12.5, size));
   const first = top + head, floor = first + units * row, all = Math.max(h, Math.ceil(floor + legend)), pad = picture ? 20 : 12;
-  const names = Math.min(w * (picture ? 0.26 : wide ? 0.2 : 0.34), Math.max(60, ...groups.map(g => widthOf(namesOf(g).join(" = "), sizeOf(g), "bold")))) + pad + 10;
+  const names = Math.min(w * (picture ? 0.26 : wide ? 0.2 : 0.34), Math.max(60, ...groups.map(g => widthOf(joined(g), sizeOf(g), "bold")))) + pad + 10;
   const columns = [
     {name: "bubble", unit: "mean", of: s => percent(s.idle)},
     {name: wide ? "peak memory" : "memory", unit: DATA.every(s => s.inBytes) ? "" : wide ? "activations" : "", of: s => amount(s, s.most), bar: wide ? 46 : 0, part: s => s.most / Math.max(...DATA.map(d => d.most))},
@@ -107,7 +110,7 @@ function overview(w, h, picture) {
   for (const c of columns) { c.end = at += c.width; out += words(c.end, first - 25, c.name, style.fg, small, "end") + words(c.end, first - 10, c.unit, style.dim, small, "end"); }
   groups.forEach((g, k) => {
     const s = DATA[g[0]], y = under, height = heightOf(g), mid = y + height / 2, cut = s.makespan > end * (1 + 1e-9), text = mid + size * 0.36;
-    const bar = Math.max(4, Math.min(16, height * 0.52), height * 0.34), own = sizeOf(g), reach = bar / 2 + Math.min(3, height / 6);
+    const bar = Math.max(4, Math.min(16, height * 0.52), Math.min(64, height * 0.34)), own = sizeOf(g), reach = bar / 2 + Math.min(3, height / 6);
     under += height;
     const busy = s.makespan * (1 - s.idle), stop = X(s.makespan), colour = s.planned ? style.plan : style.busy, strong = s.planned || k === 0 ? BOLD : "";
     let inside = words(names - 10, mid + own * 0.36, nameOf(g, own, names - pad - 10), style.fg, own, "end", strong);
@@ -116,8 +119,9 @@ function overview(w, h, picture) {
     if (s.bound > 0 && s.bound <= end) for (const [stroke, width] of [[style.bg, 4], [style.fg, 2]]) inside += line(`M${px(X(s.bound))} ${px(mid - reach)}V${px(mid + reach)}`, stroke, width);
     inside += words(stop + 4 + own / 6, mid + own * 0.36, lasts(s.makespan), style.fg, own, "start", strong);
     for (const c of columns) inside += words(c.end, text, c.of(s), style.fg, size, "end");
-    for (const c of columns) if (c.bar) inside += box(c.end - c.width + 24, mid - bar / 4, c.bar, bar / 2, style.rest) + box(c.end - c.width + 24, mid - bar / 4, c.bar * c.part(s), bar / 2, style.dim);
-    const name = namesOf(g).join(", ") + ": makespan " + time(s.makespan) + ", idle " + percent(s.idle) + (s.bound > 0 ? ", at least " + time(s.bound) + " for any order of such cells" : "") +
+    const thin = Math.min(16, bar / 2);
+    for (const c of columns) if (c.bar) inside += box(c.end - c.width + 24, mid - thin / 2, c.bar, thin, style.rest) + box(c.end - c.width + 24, mid - thin / 2, c.bar * c.part(s), thin, style.dim);
+    const name = joined(g) + ": makespan " + time(s.makespan) + ", idle " + percent(s.idle) + (s.bound > 0 ? ", at least " + time(s.bound) + " for any order of such cells" : "") +
       ", peak " + (s.inBytes ? bytes(s.most) : activations(s.most)) + ", " + format(s.copies, 3) + (s.copies === 1 ? " copy" : " copies") + " of the weights" + (s.weights > 0 ? ", " + bytes(s.weights) + " of weights" : "");
     out += mark(g[0], name, box(2, y, w - 4, height, "transparent", ' class="hit"'), inside);
   });
