@@ -28,8 +28,19 @@ def page_of_plan(plan, costs=None, beside=(), style=_c.html_style()):
 
 
 def page_of_front(front, costs=None, style=_c.html_style()):
-    """The page of the points of pareto(): a click on one shows its plan beside the best published schedule within that limit."""
-    return _c._page_of_front(list(front), costs or _c.stage_costs(), style)
+    """The page of the points of pareto(): a click on one shows its plan beside the best published schedule within that limit.
+
+    costs  of a front on one placement, or the placed_steps of one over placements; the front of a model has its own
+    """
+    points = list(front)
+    if points and isinstance(points[0], _c.model_pareto_point):
+        if costs is not None:
+            raise TypeError("the front of a model has costs of its own; got others as well")
+        return _c._page_of_front(points, style)
+    if costs is None or isinstance(costs, _c.stage_costs):
+        where = points[0].plan.schedule.placement if points else _c.placement.linear(1)
+        costs = [_c.placed_step(problem=_c.plan_problem(placement=where), costs=costs or _c.stage_costs())]
+    return _c._page_of_front(points, list(costs), style)
 
 
 def in_frame(page, height, title):

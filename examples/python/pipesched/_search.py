@@ -48,11 +48,12 @@ def family_of(name):
 
 
 class front(tuple):
-    """The points of pareto(): limits of activations, each with its plan. A notebook shows its page."""
+    """The points of pareto(): limits of memory, each with its plan. A notebook shows its page."""
 
-    def __new__(cls, points=(), costs=None):
+    def __new__(cls, points=(), costs=None, unit="activations"):
         self = super().__new__(cls, points)
-        self.costs = costs  #: of the plans
+        self.costs = costs  #: of the plans on one placement, or the placed_steps; None for a model, whose plans have them
+        self.unit = unit  #: of the limits: activations or bytes
         return self
 
     def points(self):
@@ -60,19 +61,40 @@ class front(tuple):
         return _c.points_of(list(self))
 
     def _repr_svg_(self):
-        return _c.render_front_svg(self.points()) if self else None
+        return _c.render_front_svg(self.points(), _c.front_style(memory=self.unit)) if self else None
 
-    def to_html(self, style=_c.html_style()):
+    def to_html(self, style=None):
         """The interactive page of the front; see page_of_front()."""
-        return page_of_front(self, self.costs, style)
+        return page_of_front(self, self.costs, style or _c.html_style(memory=self.unit))
 
     def _repr_html_(self):
         return in_frame(self.to_html(), 520, "front of memory and time") if self else None
 
 
-def pareto(problem, costs, caps, limits=_c.plan_limits(), progress=None):
-    """One plan for each limit of activations: a front of memory and time. `progress` as for plan()."""
+def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None, unit="activations"):
+    """One plan for each limit of memory: a front of memory and time, more memory never worse.
+
+    problem  a plan_problem with its costs; a list of placed_steps, one a placement, without costs; or a model, or its name, with
+             a list of model_problems in place of costs
+    caps     the limits of each rank: live activations or bytes, as `unit` says; bytes for a model
+    unit     activations or bytes, which count weights, a second copy of them, and message buffers
+
+    `progress` as for plan().
+    """
+    if isinstance(problem, (_c.model, str)):
+        m, unit, shown = _model_of(problem, "pareto()"), "bytes", None
+        problems = [costs] if isinstance(costs, _c.model_problem) else list(costs or ())
+    elif isinstance(problem, _c.plan_problem):
+        m, shown = None, costs or _c.stage_costs()
+        problems = [_c.placed_step(problem=problem, costs=shown)]
+    else:
+        if costs is not None:
+            raise TypeError("pareto() takes costs with a plan_problem; placed_steps have their own")
+        m, shown = None, list(problem)
+        problems = shown
     try:
-        return front(_c._pareto(problem, costs, caps, limits, progress), costs)
+        if m is not None:
+            return front(_c._model_pareto(m, problems, caps, limits, progress), shown, unit)
+        return front(_c._pareto(problems, caps, unit, limits, progress), shown, unit)
     except Interrupted as interrupted:
-        raise Interrupted(front(interrupted.result, costs)) from None
+        raise Interrupted(front(interrupted.result, shown, unit)) from None

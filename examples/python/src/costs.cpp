@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <pipesched/core/dependencies.hpp>
+#include <pipesched/cost/memory_unit.hpp>
 #include <pipesched/cost/presets.hpp>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/cost/stage_costs.hpp>
@@ -20,6 +21,7 @@ namespace {
 void define_cost_parts(nb::module_& m) {
   define_enum<link_busy>(m, "link_busy", "The ranks that a message keeps busy: none, its sender, or both.",
                          link_busy_names);
+  define_enum<memory_unit>(m, "memory_unit", "How the memory of a rank is counted.", memory_unit_names);
   define_enum<time_unit>(m, "time_unit", "The unit of the times of a model or of costs.", time_unit_names);
   define<pair_time>(m, "pair_time", "Duration of an overlapped cell of two passes, such as \"FB\".",
                     field<&pair_time::passes>("passes"),

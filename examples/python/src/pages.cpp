@@ -27,11 +27,19 @@ void define_plan_pages(nb::module_& m) {
       nb::arg("plan"), nb::arg("beside"), nb::arg("style"));
   m.def(
       "_page_of_front",
-      [](const std::vector<pareto_point>& front, const stage_costs& costs, const html_style& style) {
-        return without_gil([&] { return page_of_front(front, costs, style); });
+      [](const std::vector<pareto_point>& front, const std::vector<placed_step<>>& steps, const html_style& style) {
+        return without_gil([&] { return page_of_front(front, steps, style); });
       },
-      nb::arg("front"), nb::arg("costs"), nb::arg("style"), "The page of a front.");
-  m.def("points_of", &points_of, nb::arg("front"), "The points of a front, as its pictures take them.");
+      nb::arg("front"), nb::arg("steps"), nb::arg("style"), "The page of a front.");
+  m.def(
+      "_page_of_front",
+      [](const std::vector<model_pareto_point>& front, const html_style& style) {
+        return without_gil([&] { return page_of_front(front, style); });
+      },
+      nb::arg("front"), nb::arg("style"));
+  m.def("points_of", nb::overload_cast<const std::vector<pareto_point>&>(&points_of), nb::arg("front"),
+        "The points of a front, as its pictures take them.");
+  m.def("points_of", nb::overload_cast<const std::vector<model_pareto_point>&>(&points_of), nb::arg("front"));
   m.def(
       "room_of", &room_of, nb::arg("r"),
       "Bytes that each rank has for activations and running ops beside its weights and buffers; empty without limits.");

@@ -146,7 +146,8 @@ void define_page_of_front(nb::module_& m) {
             field<&s::subject>("subject", "the begin of the headline"),
             field<&s::unit>("unit", "of all times: s, ms, us; empty: none"),
             field<&s::notes>("notes", "lines of text; the first says what the costs are of"),
-            field<&s::front>("front", "in rising order of their limits; empty: no front"));
+            field<&s::front>("front", "in rising order of their limits; empty: no front"),
+            field<&s::memory>("memory", "the unit of these limits"));
 }
 
 void define_traces_and_fronts(nb::module_& m) {
@@ -171,7 +172,8 @@ void define_traces_and_fronts(nb::module_& m) {
             field<&p::published_makespan>("published_makespan"));
   using f = front_style;
   define<f>(m, "front_style", "The style of a front.", field<&f::width>("width"), field<&f::height>("height"),
-            field<&f::title>("title"), field<&f::memory_title>("memory_title"), field<&f::time_title>("time_title"));
+            field<&f::title>("title"), field<&f::memory>("memory", "the unit of the limits"),
+            field<&f::time_title>("time_title"));
   m.def("render_front_svg", &render_front_svg, nb::arg("points"), nb::arg("style") = f(),
         "Makespans by memory as SVG, with their bound and the best published family.");
 }

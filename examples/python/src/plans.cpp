@@ -6,10 +6,12 @@
 
 #include <pipesched/generate/families.hpp>
 #include <pipesched/plan/divide.hpp>
+#include <pipesched/plan/model_pareto.hpp>
 #include <pipesched/plan/model_plan.hpp>
 #include <pipesched/plan/model_problem.hpp>
 #include <pipesched/plan/pareto.hpp>
 #include <pipesched/plan/plan.hpp>
+#include <pipesched/plan/plan_in_memory.hpp>
 
 #include "module.hpp"
 #include "record.hpp"
@@ -71,17 +73,42 @@ void define_plan(nb::module_& m) {
       nb::arg("problem"), nb::arg("costs") = nb::none(), nb::arg("limits") = plan_limits(),
       nb::arg("progress") = nb::none(),
       with_progress("The shortest schedule found for a placement and costs.").c_str());
-  define<pareto_point>(m, "pareto_point", "A limit of activations and the plan within it.",
-                       field<&pareto_point::cap>("cap"), field<&pareto_point::plan>("plan"));
   m.def(
-      "_pareto",
-      [](const plan_problem& problem, const costs_or_none& costs, const std::vector<double>& caps,
+      "plan_in_memory",
+      [](const plan_problem& problem, const costs_or_none& costs, const std::vector<double>& memory,
          const plan_limits& limits, nb::handle progress) {
         const stage_costs given = costs.value_or(stage_costs());
-        return planned(progress, limits, [&](const plan_limits& l) { return pareto(problem, given, caps, l); });
+        return planned(progress, limits,
+                       [&](const plan_limits& l) { return plan_in_memory(problem, given, memory, l); });
       },
-      nb::arg("problem"), nb::arg("costs"), nb::arg("caps"), nb::arg("limits") = plan_limits(),
-      nb::arg("progress") = nb::none(), with_progress("One plan for each limit of activations.").c_str());
+      nb::arg("problem"), nb::arg("costs"), nb::arg("memory"), nb::arg("limits") = plan_limits(),
+      nb::arg("progress") = nb::none(),
+      with_progress(
+          "plan() within all bytes of the ranks: weights, what ops keep and need, and message buffers. `memory` has "
+          "one number for all ranks, or one per rank.")
+          .c_str());
+}
+
+void define_pareto(nb::module_& m) {
+  using s = placed_step<>;
+  define<s>(m, "placed_step", "A step on one placement, and what it costs there.", field<&s::problem>("problem"),
+            field<&s::costs>("costs"));
+  using p = pareto_point;
+  define<p>(m, "pareto_point", "A limit of memory and the plan within it.",
+            field<&p::cap>("cap", "of each rank: live activations, in shares, or bytes"),
+            field<&p::plan>("plan", "its published schedule is the best one on any of the placements"),
+            field<&p::step>("step", "the index of its step among those given"),
+            field<&p::lower_bound>("lower_bound", "for any schedule of any of the steps within the limit"));
+  m.def("placements_for", &placements_for, nb::arg("ranks"), nb::arg("micro"), nb::arg("per_rank") = 4,
+        "Placements with up to `per_rank` stages per rank, each once.");
+  m.def(
+      "_pareto",
+      [](const std::vector<placed_step<>>& steps, const std::vector<double>& caps, memory_unit unit,
+         const plan_limits& limits, nb::handle progress) {
+        return planned(progress, limits, [&](const plan_limits& l) { return pareto(steps, caps, unit, l); });
+      },
+      nb::arg("steps"), nb::arg("caps"), nb::arg("unit"), nb::arg("limits"), nb::arg("progress"),
+      "One plan for each limit of memory.");
 }
 
 void define_model_plan(nb::module_& m) {
@@ -104,6 +131,20 @@ void define_model_plan(nb::module_& m) {
       },
       nb::arg("m"), nb::arg("problem"), nb::arg("limits") = plan_limits(), nb::arg("progress") = nb::none(),
       "The shortest step found for a model: its partition, recomputation and order.");
+  using point = model_pareto_point;
+  define<point>(m, "model_pareto_point", "A limit of bytes and the plan of a model within it.",
+                field<&point::cap>("cap", "bytes of each rank"),
+                field<&point::plan>("plan", "its families are the best ones on any of the placements"),
+                field<&point::step>("step", "the index of its problem among those given"),
+                field<&point::lower_bound>("lower_bound", "for all partitions and orders of all problems"));
+  m.def(
+      "_model_pareto",
+      [](const model& of, const std::vector<p>& problems, const std::vector<double>& bytes, const plan_limits& limits,
+         nb::handle progress) {
+        return planned(progress, limits, [&](const plan_limits& l) { return pareto(of, problems, bytes, l); });
+      },
+      nb::arg("m"), nb::arg("problems"), nb::arg("bytes"), nb::arg("limits"), nb::arg("progress"),
+      "One plan of a model for each limit of bytes.");
 }
 
 // Divides with a function of Python, which only this thread can call.
@@ -173,6 +214,7 @@ void define_divide(nb::module_& m) {
 
 void define_plans(nb::module_& m) {
   define_plan(m);
+  define_pareto(m);
   define_model_plan(m);
   define_divide(m);
 }

@@ -155,6 +155,34 @@ class Searches(unittest.TestCase):
         self.assertTrue(all(a.plan.makespan >= b.plan.makespan for a, b in zip(front, front[1:])))
         xml.fromstring(front._repr_svg_())
 
+    def test_a_front_over_placements_counts_bytes(self):
+        given = ps.stage_costs(forward=2, backward=4, kept_by_forward=4, weight_bytes=20, message_bytes=0.25)
+        steps = [
+            ps.placed_step(ps.plan_problem(where, 8), ps.split_stage_costs(given, where)) for where in ps.placements_for(4, 8, 2)
+        ]
+        front = ps.pareto(steps, caps=[36, 60], limits=ps.plan_limits(evaluations=2000), unit="bytes")
+        self.assertEqual(front.unit, "bytes")
+        for point in front:
+            step = steps[point.step]
+            self.assertTrue(ps.fits(point.plan.schedule, step.costs, [point.cap]))
+            self.assertTrue(point.lower_bound <= point.plan.bound.makespan <= point.plan.makespan)
+            self.assertEqual(point.plan.schedule.placement, step.problem.placement)
+        self.assertIn("memory per rank, bytes", front._repr_svg_())
+        self.assertIn('"memoryTitle":"memory per rank, bytes"', front.to_html())
+        alone = ps.plan_in_memory(steps[0].problem, steps[0].costs, [36], ps.plan_limits(evaluations=200))
+        self.assertTrue(ps.fits(alone.schedule, steps[0].costs, [36]))
+        with self.assertRaisesRegex(TypeError, "placed_steps have their own"):
+            ps.pareto(steps, given, [36])
+
+    def test_a_front_of_a_model(self):
+        model = ps.model(layers=[ps.layer(count=8, forward=1, backward=2, kept=2, weights=5)])
+        problems = [ps.model_problem(placement=where, micro=6) for where in ps.placements_for(2, 6, 2)]
+        front = ps.pareto(model, problems, [40, 80], ps.plan_limits(evaluations=1500))
+        for point in front:
+            self.assertEqual(sum(point.plan.partition.layers), 8)
+            self.assertTrue(point.lower_bound <= point.plan.lower_bound <= point.plan.plan.makespan)
+        self.assertIn("planned, ", front.to_html())
+
 
 class Functions(unittest.TestCase):
     def test_transforms_keep_schedules_valid(self):

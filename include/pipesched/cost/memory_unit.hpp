@@ -3,6 +3,7 @@
 
 // How the memory of a rank is counted, and bytes in words.
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -12,6 +13,10 @@ enum class memory_unit : std::uint8_t {
   activations,  ///< live activations, of one micro-batch through the whole share of a rank each
   bytes         ///< weights, activations, what running ops need, and message buffers
 };
+
+inline constexpr std::string_view memory_unit_names[] = {"activations", "bytes"};
+
+constexpr std::string_view to_string(memory_unit u) { return memory_unit_names[static_cast<std::size_t>(u)]; }
 
 namespace detail {
 
