@@ -18,7 +18,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -82,9 +81,10 @@ class placement {
         if (stages != expected)
           throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks, " ranks has ",
                                                expected, " stages; got ", stages}));
-        return kind == placement_kind::linear ? linear(ranks)
-               : kind == placement_kind::vee  ? vee(ranks)
-                                              : bidirectional(ranks, micro);
+        // Not a conditional expression: g++ 12 destroys its value twice in constant expressions.
+        if (kind == placement_kind::linear) return linear(ranks);
+        if (kind == placement_kind::vee) return vee(ranks);
+        return bidirectional(ranks, micro);
       }
       case placement_kind::custom: break;
     }
@@ -222,15 +222,21 @@ constexpr bool same_stages_on_ranks(const placement& a, const placement& b) {
 
 namespace detail {
 
-/// The linear, looped or vee placement with the same stages on the same ranks, whatever the kind given; nothing for all others.
-inline std::optional<placement> line_loop_or_vee(const placement& where) {
+/// The same stages on the same ranks under the first kind that has them, whatever the kind given: linear, looped, vee, wave,
+/// bidirectional, else custom.
+constexpr placement simplest_kind(const placement& where) {
   const std::uint32_t ranks = where.ranks(), stages = where.stages();
-  if (ranks == 0 || stages % ranks != 0 || stages / ranks > max_chunks) return std::nullopt;
-  placement loop = stages == ranks ? placement::linear(ranks) : placement::looped(ranks, stages / ranks);
-  if (same_stages_on_ranks(where, loop)) return loop;
-  if (stages != 2 * ranks) return std::nullopt;
-  placement vee = placement::vee(ranks);
-  return same_stages_on_ranks(where, vee) ? std::optional(vee) : std::nullopt;
+  if (ranks == 0 || stages % ranks != 0 || stages / ranks > max_chunks) return where;
+  for (const placement_kind kind : {placement_kind::linear, placement_kind::looped, placement_kind::vee,
+                                    placement_kind::wave, placement_kind::bidirectional}) {
+    const std::uint32_t unit = kind == placement_kind::vee || kind == placement_kind::wave ? 2 * ranks : ranks;
+    if (stages % unit != 0 || (kind != placement_kind::looped && kind != placement_kind::wave && stages != unit))
+      continue;
+    const std::int64_t micro = where.replicas() == 1 ? 1 : 2 * std::int64_t{where.replica_begin(1)};
+    placement other = placement::of_kind(kind, ranks, stages, micro);
+    if (same_stages_on_ranks(where, other)) return other;
+  }
+  return where;
 }
 
 }  // namespace detail
