@@ -161,6 +161,21 @@ constexpr placement placement_of(const family& f, const family_params& p) {
   return where;
 }
 
+// The number of stages of a placement that families share, which is on pp ranks; 0 for any other.
+constexpr std::int64_t stages_of_shared(const family& f, const family_params& p) {
+  return f.place == linear_placement || f.place == bidirectional_placement ? p.pp
+         : f.place == looped_placement                                     ? p.pp * chunks_of(p)
+         : f.place == vee_placement                                        ? p.pp * 2
+                                                                           : 0;
+}
+
+// Checks what placement_of() checks. A shared placement is made only if it is refused, so that a row does not take as long
+// as there are stages.
+constexpr void require_placement(const family& f, const family_params& p) {
+  const std::int64_t stages = stages_of_shared(f, p);
+  if (stages < 1 || stages > max_stages || p.micro > max_pairs / stages) placement_of(f, p);
+}
+
 constexpr rows<cell> searched_rows(const family& f, const family_params& p, const placement& where) {
   rows<cell> all = f.search(p, where);
   if (all.size() != where.ranks())
@@ -193,7 +208,10 @@ constexpr std::vector<cell> family::row(const family_params& p, std::int64_t ran
   if (rank < 0 || rank >= p.pp)
     throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", rank,
                                          ", nearest ", rank < 0 ? 0 : p.pp - 1}));
-  if (emit) return emit.row(p, rank);
+  if (emit) {
+    detail::require_placement(*this, p);
+    return emit.row(p, rank);
+  }
   const placement where = detail::placement_of(*this, p);
   const rows<cell> all = detail::searched_rows(*this, p, where);
   const auto found = all[static_cast<std::size_t>(rank)];
