@@ -49,6 +49,8 @@ struct family {
   placement (*place)(const family_params&) = nullptr;
   row_rule emit{};
   rows<cell> (*search)(const family_params&, const placement&) = nullptr;  ///< forward only: the forwards alone
+  /// Bytes that `search` takes beside its rows, where they grow faster than the rows.
+  double (*search_bytes)(const family_params&) = nullptr;
   /// Throws schedule_error on parameters that break further rules of the family. @pre the limits hold
   void (*check)(const family&, const family_params&) = nullptr;
   /// The peak of activations on a rank, for training.

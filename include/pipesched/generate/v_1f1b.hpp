@@ -36,6 +36,7 @@ inline constexpr family v_1f1b_family{
       table.reorder_all();
       return table.cells(p.forward_only);
     },
+    .search_bytes = detail::bytes_of_slots,
     .peak =
         [](const family_params& p, std::int64_t) {
           return activation_peak{(2 * p.pp + 3) / 3 * 2, false};

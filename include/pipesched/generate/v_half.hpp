@@ -36,6 +36,7 @@ inline constexpr family v_half_family{.name = "v_half",
                                           block.first.push_back(5 * P - 1 + pause + i);
                                         return detail::split_v_rows(where, p, block);
                                       },
+                                      .search_bytes = detail::bytes_of_slots,
                                       .peak =
                                           [](const family_params& p, std::int64_t) {
                                             return activation_peak{(p.pp + 2) / 2 * 2, false};

@@ -33,6 +33,7 @@ inline constexpr family v_min_family{.name = "v_min",
                                          block.first.push_back(2 * P + pause + i);
                                        return detail::split_v_rows(where, p, block);
                                      },
+                                     .search_bytes = detail::bytes_of_slots,
                                      .peak =
                                          [](const family_params& p, std::int64_t) {
                                            return activation_peak{(p.pp + 4) / 3 * 2, false};
