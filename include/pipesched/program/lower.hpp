@@ -3,10 +3,13 @@
 
 // Lowering: from a schedule to a program, in passes.
 //
-//   route      the messages of every channel, in order             detail/routing.hpp
-//   depths     the buffers of every channel                        detail/depths.hpp
-//   emit       the actions of every rank in their order, and the   detail/emit.hpp
-//              slots of activations, contexts and buffers          detail/slots.hpp
+//   route      the messages of every channel, in order              detail/routing.hpp
+//   depths     the buffers of every channel                         detail/depths.hpp
+//   order      the actions of every rank, in order                  detail/order.hpp
+//   allocate   the slots of activations, contexts and buffers       detail/allocate.hpp
+//   emit       the actions with their buffers                       detail/emit.hpp
+//
+// The last three run together, rank by rank: each passes an action on to the next, so nothing is stored between them.
 
 #include <algorithm>
 #include <array>
@@ -15,8 +18,10 @@
 
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
+#include "pipesched/program/detail/allocate.hpp"
 #include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/emit.hpp"
+#include "pipesched/program/detail/order.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -68,16 +73,18 @@ inline void require_tied(const schedule& s, const std::vector<std::vector<std::u
 inline program lower(const schedule& s, const lower_options& options, verified_t) {
   if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
   detail::require_tied(s, options.tied);
-  const detail::message_routing routing(s, options.tied);
+  const detail::message_routing route(s, options.tied);
   program p{.schedule = s,
-            .channels = routing.channels(),
-            .actions = rows<action>::for_overwrite(routing.actions()),
+            .channels = route.channels(),
+            .actions = rows<action>::for_overwrite(route.actions()),
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
-  const detail::depth_trial depths = detail::set_depths(p.channels, s, routing, options.depth);
+  const detail::depth_trial depths = detail::set_depths(p.channels, s, route, options.depth);
   if (!depths.finished()) require_valid(s);  // throws: the schedule has a cycle of several ranks
-  detail::emission emission(routing, depths, p);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emission.run(rank);
+  detail::action_order order(s, route, depths, p.channels);
+  detail::emission emit(p);
+  detail::slot_allocation allocate(route, depths, p, emit);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) order.run(rank, allocate);
   for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = depths.receive_buffers(c);
   return p;
 }
