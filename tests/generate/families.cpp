@@ -113,33 +113,43 @@ TEST_CASE("every family: its own functions make its schedule and its rows, with 
     CHECK(s.name == f.name);
     CHECK(make(params) == s);
     for (std::int64_t rank = 0; rank < 4; ++rank) {
-      const auto row = s[static_cast<std::size_t>(rank)];
+      const auto row = s[rank];
       CHECK(make_row(params, rank) == std::vector(row.begin(), row.end()));
     }
     CHECK(find_family(f.name).make(params) == s);
     ++all;
   };
-  check(gpipe_family, p, make_gpipe_schedule, make_gpipe_row);
-  check(one_f_one_b_family, p, make_1f1b_schedule, make_1f1b_row);
-  check(interleaved_1f1b_family, i, make_interleaved_1f1b_schedule, make_interleaved_1f1b_row);
-  check(group_interleaved_family, i, make_group_interleaved_schedule, make_group_interleaved_row);
-  check(looped_bfs_family, i, make_looped_bfs_schedule, make_looped_bfs_row);
-  check(zb1p_family, p, make_zb1p_schedule, make_zb1p_row);
-  check(zb_greedy_family, z, make_zb_greedy_schedule, make_zb_greedy_row);
-  check(zb_greedy_1p_family, z, make_zb_greedy_1p_schedule, make_zb_greedy_1p_row);
-  check(zb_greedy_2p_family, z, make_zb_greedy_2p_schedule, make_zb_greedy_2p_row);
-  check(zb_h1_family, p, make_zb_h1_schedule, make_zb_h1_row);
-  check(zb_h2_family, p, make_zb_h2_schedule, make_zb_h2_row);
-  check(interleaved_zb_family, i, make_interleaved_zb_schedule, make_interleaved_zb_row);
-  check(zbv_family, p, make_zbv_schedule, make_zbv_row);
-  check(zbv_greedy_family, z, make_zbv_greedy_schedule, make_zbv_greedy_row);
-  check(v_half_family, p, make_v_half_schedule, make_v_half_row);
-  check(v_min_family, p, make_v_min_schedule, make_v_min_row);
-  check(v_1f1b_family, p, make_v_1f1b_schedule, make_v_1f1b_row);
-  check(dualpipe_family, p, make_dualpipe_schedule, make_dualpipe_row);
-  check(dualpipev_family, p, make_dualpipev_schedule, make_dualpipev_row);
-  check(chimera_family, p, make_chimera_schedule, make_chimera_row);
-  check(hanayo_family, h, make_hanayo_schedule, make_hanayo_row);
+  check(gpipe_family, p, make_gpipe_schedule, [](const auto& of, auto rank) { return make_gpipe_row(of, rank); });
+  check(one_f_one_b_family, p, make_1f1b_schedule, [](const auto& of, auto rank) { return make_1f1b_row(of, rank); });
+  check(interleaved_1f1b_family, i, make_interleaved_1f1b_schedule,
+        [](const auto& of, auto rank) { return make_interleaved_1f1b_row(of, rank); });
+  check(group_interleaved_family, i, make_group_interleaved_schedule,
+        [](const auto& of, auto rank) { return make_group_interleaved_row(of, rank); });
+  check(looped_bfs_family, i, make_looped_bfs_schedule,
+        [](const auto& of, auto rank) { return make_looped_bfs_row(of, rank); });
+  check(zb1p_family, p, make_zb1p_schedule, [](const auto& of, auto rank) { return make_zb1p_row(of, rank); });
+  check(zb_greedy_family, z, make_zb_greedy_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_row(of, rank); });
+  check(zb_greedy_1p_family, z, make_zb_greedy_1p_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_1p_row(of, rank); });
+  check(zb_greedy_2p_family, z, make_zb_greedy_2p_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_2p_row(of, rank); });
+  check(zb_h1_family, p, make_zb_h1_schedule, [](const auto& of, auto rank) { return make_zb_h1_row(of, rank); });
+  check(zb_h2_family, p, make_zb_h2_schedule, [](const auto& of, auto rank) { return make_zb_h2_row(of, rank); });
+  check(interleaved_zb_family, i, make_interleaved_zb_schedule,
+        [](const auto& of, auto rank) { return make_interleaved_zb_row(of, rank); });
+  check(zbv_family, p, make_zbv_schedule, [](const auto& of, auto rank) { return make_zbv_row(of, rank); });
+  check(zbv_greedy_family, z, make_zbv_greedy_schedule,
+        [](const auto& of, auto rank) { return make_zbv_greedy_row(of, rank); });
+  check(v_half_family, p, make_v_half_schedule, [](const auto& of, auto rank) { return make_v_half_row(of, rank); });
+  check(v_min_family, p, make_v_min_schedule, [](const auto& of, auto rank) { return make_v_min_row(of, rank); });
+  check(v_1f1b_family, p, make_v_1f1b_schedule, [](const auto& of, auto rank) { return make_v_1f1b_row(of, rank); });
+  check(dualpipe_family, p, make_dualpipe_schedule,
+        [](const auto& of, auto rank) { return make_dualpipe_row(of, rank); });
+  check(dualpipev_family, p, make_dualpipev_schedule,
+        [](const auto& of, auto rank) { return make_dualpipev_row(of, rank); });
+  check(chimera_family, p, make_chimera_schedule, [](const auto& of, auto rank) { return make_chimera_row(of, rank); });
+  check(hanayo_family, h, make_hanayo_schedule, [](const auto& of, auto rank) { return make_hanayo_row(of, rank); });
   CHECK(all == std::size(families));
 }
 

@@ -22,7 +22,7 @@
 
 namespace pipesched::tests {
 
-using tied_stages = std::vector<std::vector<std::uint16_t>>;
+using tied_stages = std::vector<std::vector<std::int64_t>>;
 
 template <typename Real>
 struct tanh_model {

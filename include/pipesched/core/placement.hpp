@@ -15,6 +15,7 @@
 // through replica 1. Chunks count the stages of replica 0 first.
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -38,7 +39,8 @@ constexpr std::string_view to_string(placement_kind k) { return placement_kind_n
 inline constexpr std::uint32_t max_stages = 65536;
 inline constexpr std::uint32_t max_chunks = 256;
 
-/// A regular value. Queries are lookups in small tables unless their comments say otherwise.
+/// A regular value. Queries are lookups in small tables unless their comments say otherwise, and take numbers of any integer
+/// type.
 class placement {
  public:
   constexpr placement() = default;
@@ -120,38 +122,46 @@ class placement {
   constexpr std::uint32_t replicas() const noexcept { return replica_1_begin_ == none ? 1 : 2; }
 
   /// First micro-batch of a replica, 0 or 1. With one replica, replica 1 begins at 2^32 - 1, after every micro-batch.
-  constexpr std::uint32_t replica_begin(std::uint32_t replica) const noexcept {
+  constexpr std::uint32_t replica_begin(std::integral auto replica) const noexcept {
     return replica == 0 ? 0 : replica_1_begin_;
   }
   /// The replica that a micro-batch goes through.
-  constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept { return micro >= replica_1_begin_ ? 1 : 0; }
-  /// @pre stage < stages()
-  constexpr std::uint32_t rank_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
-    return rank_[replica_of(micro) * stages_ + stage];
+  constexpr std::uint32_t replica_of(std::integral auto micro) const noexcept {
+    return static_cast<std::uint32_t>(micro) >= replica_1_begin_ ? 1 : 0;
   }
-  constexpr std::uint8_t chunk_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
-    return chunk_[replica_of(micro) * stages_ + stage];
+  /// @pre stage < stages()
+  constexpr std::uint32_t rank_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return rank_[place_of(stage, micro)];
+  }
+  constexpr std::uint8_t chunk_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return chunk_[place_of(stage, micro)];
   }
   /// True if the micro-batch goes through the stage on this rank as this chunk. @pre stage < stages()
-  constexpr bool has(std::uint32_t rank, std::uint8_t chunk, std::uint32_t stage, std::uint32_t micro) const noexcept {
-    const std::size_t at = replica_of(micro) * stages_ + stage;
-    return rank_[at] == rank && chunk_[at] == chunk;
+  constexpr bool has(std::integral auto rank, std::integral auto chunk, std::integral auto stage,
+                     std::integral auto micro) const noexcept {
+    const std::size_t at = place_of(stage, micro);
+    return rank_[at] == static_cast<std::uint32_t>(rank) && chunk_[at] == static_cast<std::uint32_t>(chunk);
   }
   /// The rank of every stage of a replica. @pre replica < replicas()
-  constexpr std::span<const std::uint16_t> rank_of_stage(std::uint32_t replica = 0) const noexcept {
-    return std::span(rank_).subspan(std::size_t{replica} * stages_, stages_);
+  template <std::integral Replica = std::uint32_t>
+  constexpr std::span<const std::uint16_t> rank_of_stage(Replica replica = 0) const noexcept {
+    return std::span(rank_).subspan(static_cast<std::size_t>(replica) * stages_, stages_);
   }
   /// The stages of a rank, by chunk. Linear in the number of stages.
-  constexpr std::vector<std::uint16_t> stages_of(std::uint32_t rank) const {
+  constexpr std::vector<std::uint16_t> stages_of(std::integral auto rank) const {
     std::vector<std::uint16_t> found;
     for (std::size_t i = 0; i < rank_.size(); ++i)
-      if (rank_[i] == rank) found.push_back(static_cast<std::uint16_t>(i % stages_));
+      if (rank_[i] == static_cast<std::uint32_t>(rank)) found.push_back(static_cast<std::uint16_t>(i % stages_));
     return found;
   }
 
   friend constexpr bool operator==(const placement&, const placement&) = default;
 
  private:
+  constexpr std::uint32_t place_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return replica_of(micro) * stages_ + static_cast<std::uint32_t>(stage);
+  }
+
   static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
   constexpr placement(placement_kind kind, std::int64_t ranks, std::int64_t stages,

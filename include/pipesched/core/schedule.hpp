@@ -64,9 +64,9 @@ struct schedule {
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
 
   /// The backward of a stage in this schedule: none if it is forward only. @pre stage < stages()
-  constexpr stage_backward backward_of(std::uint32_t stage) const noexcept {
+  constexpr stage_backward backward_of(std::integral auto stage) const noexcept {
     if (forward_only) return stage_backward::none;
-    return backward.empty() ? stage_backward::full : backward[stage];
+    return backward.empty() ? stage_backward::full : backward[static_cast<std::size_t>(stage)];
   }
   constexpr stage_chain chain() const noexcept { return chain_of(stages(), backward); }
   /// True for the last op of its stage and micro-batch, after which its activation is not needed: B or W; F or I where no more
@@ -78,8 +78,8 @@ struct schedule {
            (o.pass == pass::forward ? has == stage_backward::none : yields_input_gradient(o.pass));
   }
 
-  constexpr std::span<const cell> operator[](std::size_t rank) const noexcept { return cells[rank]; }
-  constexpr std::span<cell> operator[](std::size_t rank) noexcept { return cells[rank]; }
+  constexpr std::span<const cell> operator[](std::integral auto rank) const noexcept { return cells[rank]; }
+  constexpr std::span<cell> operator[](std::integral auto rank) noexcept { return cells[rank]; }
 
   constexpr std::size_t size() const noexcept { return cells.size(); }
   constexpr auto begin() noexcept { return cells.begin(); }
@@ -92,7 +92,7 @@ struct schedule {
   ///
   ///     s.edit(2, [](auto& row) { std::swap(row[3], row[4]); });
   template <std::invocable<std::vector<cell>&> Change>
-  constexpr void edit(std::size_t rank, Change&& change) {
+  constexpr void edit(std::integral auto rank, Change&& change) {
     cells.edit(rank, std::forward<Change>(change));
   }
 

@@ -5,6 +5,7 @@
 // here, whether the family is the library's or the caller's own.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -66,7 +67,7 @@ struct family {
   constexpr schedule make(const family_params& p) const;
   /// The row of one rank. With `emit`, linear in its length and independent of the number of ranks in nearly all
   /// families; with `search`, as long as make(). @throws schedule_error as make() does, and unless 0 <= rank < pp.
-  constexpr std::vector<cell> row(const family_params& p, std::int64_t rank) const;
+  constexpr std::vector<cell> row(const family_params& p, std::integral auto rank) const;
 
   constexpr std::int64_t stages_per_rank(const family_params& p) const {
     return limits.takes.contains(parameter::chunks)  ? chunks_of(p)
@@ -205,7 +206,8 @@ constexpr schedule family::make(const family_params& p) const {
           .cells = std::move(cells)};
 }
 
-constexpr std::vector<cell> family::row(const family_params& p, std::int64_t rank) const {
+constexpr std::vector<cell> family::row(const family_params& p, std::integral auto number) const {
+  const auto rank = static_cast<std::int64_t>(number);
   require(*this, p);
   if (rank < 0 || rank >= p.pp)
     throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", rank,

@@ -160,8 +160,8 @@ class depth_trial {
 /// Sets the buffers of all channels, `depth` or fewer for channels with fewer messages. Channels get more buffers until
 /// ranks do not wait in a cycle.
 inline depth_trial set_depths(std::vector<channel>& channels, const schedule& s, const message_routing& routing,
-                              std::uint32_t depth) {
-  std::vector<std::uint64_t> depths(channels.size(), depth);
+                              std::int64_t depth) {
+  std::vector<std::uint64_t> depths(channels.size(), static_cast<std::uint64_t>(depth));
   while (true) {
     for (std::uint32_t c = 0; c < depths.size(); ++c) {
       channel& of = channels[c];

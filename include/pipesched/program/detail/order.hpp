@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Order, the third pass of lower(): the actions of a rank, one after the other. Each goes on to the next pass at once.
+// Order, the third pass of lower(): the actions of a rank, one after the other. Each is passed on as soon as it is known.
 
 #include <algorithm>
 #include <cstddef>
