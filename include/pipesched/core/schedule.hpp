@@ -214,8 +214,8 @@ constexpr void set_chunks(schedule& s) {
 
 /// Parses one line of cells per rank, as to_string(schedule) writes them; the labels "rank 0:" may be left out, and empty
 /// lines are skipped. `micro` is the highest number of a micro-batch plus one, and the schedule is forward only if every op
-/// is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid schedule in which nothing is frozen,
-/// which the text does not say: set `backward`. The result may be invalid otherwise; verify() says so.
+/// is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid schedule without frozen stages. The text
+/// does not hold those: set `backward`. The result may be invalid; verify() says so.
 /// @throws schedule_error with line and column on a word that is not a cell, on a stage that the placement does not have,
 /// and unless there are as many lines as ranks
 constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {

@@ -150,10 +150,6 @@ inline void require_rank(const program& p, std::integral auto number) {
                                               "; got rank ", number, ", nearest ", number < 0 ? 0 : ranks - 1}));
 }
 
-}  // namespace detail
-
-namespace detail {
-
 // Calls `f(buffer, tensor)` for every tensor that a buffer of the rank ever holds.
 template <typename F>
 void for_each_held(const program& p, std::size_t rank, F&& f) {
