@@ -266,7 +266,7 @@ struct null_transport {
 };
 void executing(benchmark::State& state, const family& f, const schedule_params& p) {
   const program lowered = lower(make_verified(f, p));
-  const auto rank = static_cast<std::uint32_t>(p.pp / 2);
+  const std::int64_t rank = p.pp / 2;
   idle_trainer trainer;
   null_transport transport;
   for (auto _ : state) run(lowered, rank, trainer, transport);

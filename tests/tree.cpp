@@ -79,7 +79,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"program", {"support", "core", "cost", "simulate"}},
     {"plan", {"support", "core", "cost", "model", "generate", "simulate", "program"}},
     {"io", {"support", "core", "cost", "model", "simulate", "program"}},
-    {"render", {"support", "core", "cost", "simulate", "program", "plan"}},
+    {"render", {"support", "core", "cost", "generate", "simulate", "program", "plan"}},
     {"execute", {"support", "core", "simulate", "program"}},
     {"launch", {"support", "core", "execute"}},
     {"mpi", {"support", "core", "simulate", "program", "execute", "launch"}},

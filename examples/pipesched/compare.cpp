@@ -239,7 +239,7 @@ std::string convention_of(const stage_costs& given, std::int64_t pp, const std::
   std::string text = "costs are of a rank's share, split among its stages";
   std::vector<std::string_view> bidirectional;  // as many stages as ranks, of which each rank holds two
   for (const family* f : chosen)
-    if (f->name == "dualpipe" || f->name == "chimera") bidirectional.push_back(f->name);
+    if (f->place({.pp = 2, .micro = 2}).replicas() == 2) bidirectional.push_back(f->name);
   if (shares && pp > 1 && !bidirectional.empty())
     text += fmt::format(" (of {} per stage)", list_of(bidirectional, "and"));
   if (!arrays.empty()) text += "; per stage: " + arrays;

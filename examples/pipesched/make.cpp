@@ -35,22 +35,15 @@ namespace {
 using pipesched::detail::count_text;
 
 // The groups of --tied.
-std::vector<std::vector<std::uint16_t>> tied_stages_of(const arguments& args, const pipesched::schedule& s) {
-  std::vector<std::vector<std::uint16_t>> groups;
+std::vector<std::vector<std::int64_t>> tied_stages_of(const arguments& args, const pipesched::schedule& s) {
+  std::vector<std::vector<std::int64_t>> groups;
   if (!args.has("--tied")) return groups;
   const std::string text = *args.text("--tied");
-  const std::uint32_t stages = s.stages();
   if (s.forward_only)
     throw schedule_error(fmt::format("--tied {} changes nothing: the step is forward only, without gradients", text));
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find('/', begin), text.size());
-    groups.emplace_back();
-    for (const std::int64_t stage : numbers_of_text("--tied", std::string_view(text).substr(begin, end - begin))) {
-      if (stage < 0 || stage >= std::int64_t{stages})
-        throw schedule_error(fmt::format("tied stages are stages 0 to {}; got {}, nearest {}", stages - 1, stage,
-                                         stage < 0 ? 0 : stages - 1));
-      groups.back().push_back(static_cast<std::uint16_t>(stage));
-    }
+    groups.push_back(numbers_of_text("--tied", std::string_view(text).substr(begin, end - begin)));
     begin = end + 1;
   }
   return groups;
@@ -157,8 +150,7 @@ int lower(const arguments& args) {
     write_torch_comms_csv(text, s,
                           args.has("--no-waits") ? pipesched::torch_waits::omitted : pipesched::torch_waits::written);
   } else {
-    const pipesched::program p =
-        pipesched::lower(s, {.depth = static_cast<std::uint32_t>(depth), .tied = tied_stages_of(args, s)});
+    const pipesched::program p = pipesched::lower(s, {.depth = depth, .tied = tied_stages_of(args, s)});
     if (const pipesched::report r = verify(p); !r) {
       write_output("-", to_string(r));
       return 1;

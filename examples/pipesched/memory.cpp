@@ -69,9 +69,8 @@ double pairs_of(const pipesched::family& f, const pipesched::schedule_params& p)
 
 namespace {
 
-// Tables of v_half, v_min and v_1f1b, which grow with the square of the ranks.
 double bytes_of_search(const pipesched::family& f, const pipesched::schedule_params& p) {
-  return f.name.starts_with("v_") ? 320.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp) : 0;
+  return f.search_bytes ? f.search_bytes(p) : 0;
 }
 
 }  // namespace

@@ -35,6 +35,9 @@ static_assert([] {
   s.edit(0, [](auto& row) { row.pop_back(); });
   return cells == 8 && s.size() == 2 && s[0].size() == 3 && s[1].size() == 4;
 }());
+static_assert(parse_schedule("0F0 0B0\n1F0 1B0", "1f1b") == make_1f1b_schedule({.pp = 2, .micro = 1}));
+static_assert(parse_schedule(to_string(make_dualpipe_schedule({.pp = 2, .micro = 4})), "dualpipe") ==
+              make_dualpipe_schedule({.pp = 2, .micro = 4}));
 static_assert(parse_schedule("0F0 0B0\n1F0 1B0", placement::linear(2), "1f1b") ==
               make_1f1b_schedule({.pp = 2, .micro = 1}));
 
@@ -77,6 +80,44 @@ TEST_CASE("parse_schedule: the inverse of to_string for every family") {
     CAPTURE(f.name);
     REQUIRE(parse_schedule(to_string(s), s.placement, s.name) == s);
   });
+}
+
+TEST_CASE("parse_schedule: finds the placement of every family by itself") {
+  for_all_families(8, 12, [](const family& f, schedule_params p) {
+    if (p.forward_only && p.micro > 4) return;
+    const schedule s = f.make(p);
+    CAPTURE(f.name);
+    CAPTURE(p.pp);
+    CAPTURE(p.micro);
+    schedule parsed = parse_schedule(to_string(s), s.name);
+    if (p.micro > 1) REQUIRE(same_stages_on_ranks(parsed.placement, s.placement));
+    if (p.pp > 1 && p.micro > 1 && f.place != hanayo_family.place && s.stages() != s.pp() * s.placement.replicas())
+      REQUIRE(parsed.placement == s.placement);
+    parsed.placement = s.placement;
+    REQUIRE(parsed == s);
+  });
+  for (const std::int64_t chunks : {2, 3, 5})
+    CHECK(parse_schedule(to_string(make_looped_bfs_schedule({.pp = 3, .micro = 4, .chunks = chunks}))).placement ==
+          placement::looped(3, chunks));
+  CHECK(parse_schedule(to_string(make_hanayo_schedule({.pp = 3, .micro = 4, .waves = 2}))).placement ==
+        placement::wave(3, 2));
+  CHECK(parse_schedule(to_string(make_hanayo_schedule({.pp = 3, .micro = 4}))).placement == placement::vee(3));
+  CHECK(parse_schedule(to_string(make_dualpipe_schedule({.pp = 4, .micro = 9}))).placement ==
+        placement::bidirectional(4, 9));
+  CHECK(parse_schedule("2F0\n0F0\n1F0").placement == placement::custom(3, 1, {{1, 2, 0}}));
+  CHECK(parse_schedule("0F0 1F1\n1F0 2F1\n2F0 0F1").placement == placement::custom(3, 2, {{0, 1, 2}, {2, 0, 1}}));
+}
+
+TEST_CASE("parse_schedule: ops that no placement explains are refused") {
+  const auto refusal = [](const char* text) { return refusal_of([&] { parse_schedule(text); }); };
+  CHECK(refusal("0F0 0F1\n0B0 0B1") == "stage 0 has ops on ranks 0 and 1; expected one of them");
+  CHECK(refusal("0F0 1F0\n0F1 1F1\n0F2") == "stage 0 has ops on ranks 0 and 1; expected one of them");
+  CHECK(refusal("0F0 1F1\n1F0 0F1 2F1") == "stage 1 has ops on ranks 0 and 1; expected one of them");
+  CHECK(refusal("0F0\n2F0") == "stage 1 has no op; expected ops of stages 0 to 2");
+  CHECK(refusal("rank 0: 0F0\nrank 1:") == "every rank has a stage; rank 1 has none");
+  CHECK(refusal("") == "a placement takes 1 to 65536 ranks; got 0, nearest 1");
+  CHECK(refusal("0F0 65536F0") == "line 1, column 5: \"65536F0\"; expected an op such as 3F12, or two as (0F7;7B13)");
+  CHECK(refusal("0F4294967294") == "line 1, column 1: 0F4294967294; expected a micro-batch below 4294967294");
 }
 
 TEST_CASE("parse_schedule: labels may be left out, blanks and empty lines do not matter") {

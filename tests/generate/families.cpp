@@ -113,33 +113,43 @@ TEST_CASE("every family: its own functions make its schedule and its rows, with 
     CHECK(s.name == f.name);
     CHECK(make(params) == s);
     for (std::int64_t rank = 0; rank < 4; ++rank) {
-      const auto row = s[static_cast<std::size_t>(rank)];
+      const auto row = s[rank];
       CHECK(make_row(params, rank) == std::vector(row.begin(), row.end()));
     }
     CHECK(find_family(f.name).make(params) == s);
     ++all;
   };
-  check(gpipe_family, p, make_gpipe_schedule, make_gpipe_row);
-  check(one_f_one_b_family, p, make_1f1b_schedule, make_1f1b_row);
-  check(interleaved_1f1b_family, i, make_interleaved_1f1b_schedule, make_interleaved_1f1b_row);
-  check(group_interleaved_family, i, make_group_interleaved_schedule, make_group_interleaved_row);
-  check(looped_bfs_family, i, make_looped_bfs_schedule, make_looped_bfs_row);
-  check(zb1p_family, p, make_zb1p_schedule, make_zb1p_row);
-  check(zb_greedy_family, z, make_zb_greedy_schedule, make_zb_greedy_row);
-  check(zb_greedy_1p_family, z, make_zb_greedy_1p_schedule, make_zb_greedy_1p_row);
-  check(zb_greedy_2p_family, z, make_zb_greedy_2p_schedule, make_zb_greedy_2p_row);
-  check(zb_h1_family, p, make_zb_h1_schedule, make_zb_h1_row);
-  check(zb_h2_family, p, make_zb_h2_schedule, make_zb_h2_row);
-  check(interleaved_zb_family, i, make_interleaved_zb_schedule, make_interleaved_zb_row);
-  check(zbv_family, p, make_zbv_schedule, make_zbv_row);
-  check(zbv_greedy_family, z, make_zbv_greedy_schedule, make_zbv_greedy_row);
-  check(v_half_family, p, make_v_half_schedule, make_v_half_row);
-  check(v_min_family, p, make_v_min_schedule, make_v_min_row);
-  check(v_1f1b_family, p, make_v_1f1b_schedule, make_v_1f1b_row);
-  check(dualpipe_family, p, make_dualpipe_schedule, make_dualpipe_row);
-  check(dualpipev_family, p, make_dualpipev_schedule, make_dualpipev_row);
-  check(chimera_family, p, make_chimera_schedule, make_chimera_row);
-  check(hanayo_family, h, make_hanayo_schedule, make_hanayo_row);
+  check(gpipe_family, p, make_gpipe_schedule, [](const auto& of, auto rank) { return make_gpipe_row(of, rank); });
+  check(one_f_one_b_family, p, make_1f1b_schedule, [](const auto& of, auto rank) { return make_1f1b_row(of, rank); });
+  check(interleaved_1f1b_family, i, make_interleaved_1f1b_schedule,
+        [](const auto& of, auto rank) { return make_interleaved_1f1b_row(of, rank); });
+  check(group_interleaved_family, i, make_group_interleaved_schedule,
+        [](const auto& of, auto rank) { return make_group_interleaved_row(of, rank); });
+  check(looped_bfs_family, i, make_looped_bfs_schedule,
+        [](const auto& of, auto rank) { return make_looped_bfs_row(of, rank); });
+  check(zb1p_family, p, make_zb1p_schedule, [](const auto& of, auto rank) { return make_zb1p_row(of, rank); });
+  check(zb_greedy_family, z, make_zb_greedy_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_row(of, rank); });
+  check(zb_greedy_1p_family, z, make_zb_greedy_1p_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_1p_row(of, rank); });
+  check(zb_greedy_2p_family, z, make_zb_greedy_2p_schedule,
+        [](const auto& of, auto rank) { return make_zb_greedy_2p_row(of, rank); });
+  check(zb_h1_family, p, make_zb_h1_schedule, [](const auto& of, auto rank) { return make_zb_h1_row(of, rank); });
+  check(zb_h2_family, p, make_zb_h2_schedule, [](const auto& of, auto rank) { return make_zb_h2_row(of, rank); });
+  check(interleaved_zb_family, i, make_interleaved_zb_schedule,
+        [](const auto& of, auto rank) { return make_interleaved_zb_row(of, rank); });
+  check(zbv_family, p, make_zbv_schedule, [](const auto& of, auto rank) { return make_zbv_row(of, rank); });
+  check(zbv_greedy_family, z, make_zbv_greedy_schedule,
+        [](const auto& of, auto rank) { return make_zbv_greedy_row(of, rank); });
+  check(v_half_family, p, make_v_half_schedule, [](const auto& of, auto rank) { return make_v_half_row(of, rank); });
+  check(v_min_family, p, make_v_min_schedule, [](const auto& of, auto rank) { return make_v_min_row(of, rank); });
+  check(v_1f1b_family, p, make_v_1f1b_schedule, [](const auto& of, auto rank) { return make_v_1f1b_row(of, rank); });
+  check(dualpipe_family, p, make_dualpipe_schedule,
+        [](const auto& of, auto rank) { return make_dualpipe_row(of, rank); });
+  check(dualpipev_family, p, make_dualpipev_schedule,
+        [](const auto& of, auto rank) { return make_dualpipev_row(of, rank); });
+  check(chimera_family, p, make_chimera_schedule, [](const auto& of, auto rank) { return make_chimera_row(of, rank); });
+  check(hanayo_family, h, make_hanayo_schedule, [](const auto& of, auto rank) { return make_hanayo_row(of, rank); });
   CHECK(all == std::size(families));
 }
 
@@ -321,80 +331,4 @@ TEST_CASE("a parameter that a family does not take is refused, with the families
       else
         CHECK(refused(f.name.data(), p).find(std::string(f.name) + " takes no " + std::string(to_string(which))) == 0);
     }
-}
-
-namespace {
-
-constexpr auto gpipe_rule = [](const pipeline_params& p, std::int64_t rank, auto& sink) {
-  const stage_ops s(rank);
-  repeat(sink, p.micro, s.F(0));
-  repeat(sink, p.micro, s.B(0));
-};
-
-constexpr family own{.name = "own", .place = linear_placement, .emit = gpipe_rule};
-constexpr family own_even{.name = "own", .limits = {.even_pp = true}, .place = linear_placement, .emit = gpipe_rule};
-constexpr family own_looped{.name = "own", .place = looped_placement, .emit = gpipe_rule};
-constexpr family own_elsewhere{
-    .name = "own", .place = [](const family_params&) { return placement::linear(2); }, .emit = gpipe_rule};
-constexpr family own_search{.name = "own",
-                            .limits = {.takes = {parameter::memory_limit}},
-                            .place = linear_placement,
-                            .search = [](const family_params& p, const placement&) { return own.emit.rows(p); },
-                            .check =
-                                [](const family& f, const family_params& p) {
-                                  if (p.memory_limit)
-                                    throw schedule_error(std::string(f.name) + " keeps all activations");
-                                }};
-
-constexpr family own_with_less{
-    .name = "own", .place = linear_placement, .search = [](const family_params& p, const placement&) {
-      return own.emit.rows({.pp = p.pp - 1, .micro = p.micro});
-    }};
-
-static_assert(verify(own.make({.pp = 3, .micro = 4})));
-static_assert(verify(own_search.make({.pp = 3, .micro = 4})));
-
-}  // namespace
-
-TEST_CASE("your own family: its parameters are checked like those of the library's families, and forward_only works") {
-  const auto refused = [](const family& f, const family_params& p) { return refusal_of([&] { f.make(p); }); };
-  CHECK(refused(own, {.pp = 3, .micro = 4}) == "");
-  CHECK(refused(own_even, {.pp = 3, .micro = 4}) ==
-        "own needs an even number of pipeline ranks; got pp = 3, nearest 2 or 4");
-  CHECK(refused(own, {.pp = 4, .micro = 4294967300}) ==
-        "own needs stages x micro-batches of at most 2^28; got 4 stages x micro = 4294967300, nearest micro = "
-        "67108864");
-  CHECK(refused(own_looped, {.pp = 4, .micro = 1 << 26}) ==
-        "own needs stages x micro-batches of at most 2^28; got 8 stages x micro = 67108864, nearest micro = 33554432");
-  CHECK(refused(own, {.pp = 4, .micro = 0}) == "own needs at least 1 micro-batch; got micro = 0, nearest 1");
-  CHECK(refused(own_elsewhere, {.pp = 4, .micro = 4}) ==
-        "own needs a placement on pp = 4 ranks; got one on 2, nearest 4");
-  CHECK(refused(own, {.pp = 4294967298, .micro = 4}) ==
-        "own needs at most 65536 pipeline ranks (stages are 16-bit numbers); got pp = 4294967298, nearest 65536");
-  CHECK(refused(own, {.pp = 4, .micro = 4, .chunks = 2}) == "own takes no chunks; got chunks = 2");
-  CHECK(refused(own, {.pp = 4, .micro = 4, .overlap = true}) == "own takes no overlap; got overlap = true");
-  CHECK(refusal_of([] { own.row({.pp = 4, .micro = 4}, 4); }) ==
-        "own needs a rank from 0 to pp - 1 = 3; got rank = 4, nearest 3");
-  CHECK(refused(own_search, {.pp = 4, .micro = 4, .memory_limit = 2}) == "own keeps all activations");
-  CHECK(refused(own_search, {.pp = 0, .micro = 4, .memory_limit = 2}) ==
-        "own needs at least 1 pipeline rank; got pp = 0, nearest 1");
-
-  const std::string too_few = "own needs a search that makes the rows of 4 ranks; got 3, nearest 4";
-  CHECK(refused(own_with_less, {.pp = 4, .micro = 4}) == too_few);
-  CHECK(refusal_of([] { own_with_less.row({.pp = 4, .micro = 4}, 3); }) == too_few);
-
-  CHECK(refused({.name = "own", .place = linear_placement}, {.pp = 4, .micro = 4}) ==
-        "own needs a place, and one of emit and search");
-  CHECK(refused({.name = "own", .emit = gpipe_rule}, {.pp = 4, .micro = 4}) ==
-        "own needs a place, and one of emit and search");
-
-  const pipeline_params evaluation{.pp = 3, .micro = 4, .forward_only = true};
-  const schedule s = own.make(evaluation);
-  schedule expected = make_gpipe_schedule(evaluation);
-  expected.name = "own";
-  CHECK(s == expected);
-  CHECK(to_string(verify(s)) == "");
-  const auto row = s[1];
-  CHECK(own.row(evaluation, 1) == std::vector(row.begin(), row.end()));
-  CHECK(own_search.row(evaluation, 1) == own.row(evaluation, 1));
 }

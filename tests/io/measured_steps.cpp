@@ -164,9 +164,9 @@ TEST_CASE("measured steps: what is no whole step is refused with its place") {
   CHECK(changed(0, "action", "0F3").starts_with("step 0 is not whole: "));
   CHECK(changed(0, "action", "0F100000000")
             .starts_with("step 0 is not whole: 9 cells for 100000001 micro-batches and 2 stages"));
-  CHECK(changed(0, "rank", 1).starts_with("stage 0 ran on ranks 0 and 1; expected one of them"));
+  CHECK(changed(0, "rank", 1).starts_with("stage 0 has ops on ranks 0 and 1; expected one of them"));
   CHECK(changed(0, "rank", 3).starts_with("rank 2 has no op"));
-  CHECK(changed(0, "action", "3F0").starts_with("no op of stage 2 was measured"));
+  CHECK(changed(0, "action", "3F0").starts_with("stage 2 has no op; expected ops of stages 0 to 3"));
   for (const char* empty : {"[]", "{\"events\": []}"})
     CHECK(refusal_of_times(empty).starts_with("times: no events; expected one such as {"));
   CHECK(refusal_of([] { steps_of({}); }) == "no op was measured");
@@ -224,10 +224,10 @@ TEST_CASE("events: a stage on two ranks that is not held twice is refused") {
   };
   CHECK(refusal_of([&] {
           steps_of({F(0, 0, 0), F(1, 0, 0)});
-        }) == "stage 0 ran on ranks 0 and 1; expected one of them");
+        }) == "stage 0 has ops on ranks 0 and 1; expected one of them");
   CHECK(refusal_of([&] {
           steps_of({F(0, 0, 0), F(1, 0, 1), F(1, 1, 0)});
-        }) == "stage 0 ran on ranks 0 and 1; expected one of them");
+        }) == "stage 0 has ops on ranks 0 and 1; expected one of them");
   CHECK(refusal_of([&] { steps_of({F(0, 0, 0), F(1, 0, 1)}); }).empty());
 }
 

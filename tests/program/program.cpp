@@ -279,6 +279,25 @@ TEST_CASE("verify(program): a deadlock is reported as a cycle of waits") {
         "to send activation 0F1; expected no cycle of waits\n");
 }
 
+TEST_CASE("verify(program): every deadlock is reported, not the first alone") {
+  const schedule s = parse_schedule(
+      "0F0 0B0 0F1 0B1\n1F0 1B0 1F1 1B1\n"  // replica 0, and replica 1 on ranks of its own
+      "0F2 0B2 0F3 0B3\n1F2 1B2 1F3 1B3\n");
+  program p = lower(s);
+  REQUIRE(to_string(verify(p)) == "");
+  for (const std::size_t rank : {1u, 3u}) {  // sends its first gradient only with the second one
+    const auto row = p.actions[rank];
+    const auto is_send = [](const action& a) { return a.kind == action_kind::send; };
+    const auto first = std::find_if(row.begin(), row.end(), is_send);
+    std::rotate(first, first + 1, std::find_if(first + 1, row.end(), is_send));
+  }
+  CHECK(to_string(verify(p)) ==
+        "rank 0, cell 1: deadlock: rank 0 at 0B0 waits for rank 1 to send gradient 1B0; rank 1 at 1F1 waits for rank 0 "
+        "to send activation 0F1; expected no cycle of waits\n"
+        "rank 2, cell 1: deadlock: rank 2 at 0B2 waits for rank 3 to send gradient 1B2; rank 3 at 1F3 waits for rank 2 "
+        "to send activation 0F3; expected no cycle of waits\n");
+}
+
 TEST_CASE("verify(program): reports every kind of mutant") {
   std::mt19937_64 random(11);
   std::map<std::string, int> caught;

@@ -22,7 +22,7 @@
 
 namespace pipesched::tests {
 
-using tied_stages = std::vector<std::vector<std::uint16_t>>;
+using tied_stages = std::vector<std::vector<std::int64_t>>;
 
 template <typename Real>
 struct tanh_model {
@@ -53,7 +53,7 @@ struct tanh_model {
   static layer make_layer(std::uint32_t stage, const tied_stages& tied) {
     for (const auto& group : tied)
       if (std::find(group.begin(), group.end(), stage) != group.end())
-        return make_layer(*std::min_element(group.begin(), group.end()));
+        return make_layer(static_cast<std::uint32_t>(*std::min_element(group.begin(), group.end())));
     return make_layer(stage);
   }
   static vector input_of_micro(std::uint32_t micro) {
@@ -138,7 +138,7 @@ struct tanh_model {
       }
     for (const auto& group : tied) {
       for (std::size_t i = 1; i < group.size(); ++i) add(r.layers[group[0]].gradient, r.layers[group[i]].gradient);
-      for (const std::uint16_t stage : group) r.layers[stage].gradient = r.layers[group[0]].gradient;
+      for (const std::int64_t stage : group) r.layers[stage].gradient = r.layers[group[0]].gradient;
     }
     return r;
   }

@@ -35,6 +35,16 @@ TEST_CASE("worklist: runs every rank, rank 0 first, then the one that was woken 
   CHECK(order_of_runs() == std::vector<std::uint32_t>{0, 1, 2, 1, 1, 0, 0});
 }
 
+TEST_CASE("worklist: every cycle of waits is found once, and no rank that only waits for one") {
+  // 0 -> 1 -> 2 -> 1 is a cycle of two, 3 waits for itself, 4 has ended, 5 -> 3 only waits, and 6 -> 7 -> 6 is a third one.
+  const std::vector<std::uint32_t> next = {1, 2, 1, 3, 9, 3, 7, 6};
+  std::vector<std::uint32_t> found;
+  pipesched::detail::for_each_cycle(
+      8, [](std::uint32_t rank) { return rank != 4; }, [&](std::uint32_t rank) { return next[rank]; },
+      [&](std::uint32_t rank) { found.push_back(rank); });
+  CHECK(found == std::vector<std::uint32_t>{1, 3, 6});
+}
+
 TEST_CASE("worklist: without ranks nothing runs") {
   worklist none(0);
   none.run([](std::uint32_t) { FAIL("a rank"); });

@@ -16,8 +16,8 @@ exports() {
 gemma_model=gemma_h1536_s4096_v256k
 echo '{"layers": [{"kind": "embedding"}, {"count": 4}, {"kind": "mtp", "count": 2}, {"kind": "head"}]}' >with_mtp.json
 for family in $("$tool" list | cut -d' ' -f1); do
-  [[ $family == dualpipe || $family == chimera ]] && continue
   "$tool" generate $family --pp 4 --micro 8 -o exported_$family.json
+  grep -q '"kind": *"bidirectional"' exported_$family.json && continue
   exports torchtitan exported_$family.json
   exports automodel exported_$family.json --model $gemma_model
 done

@@ -21,6 +21,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <pipesched/generate/families.hpp>
 #include <random>
 #include <string>
 #include <utility>
@@ -236,27 +237,11 @@ class fuzzer {
     return pick(odd_numbers);
   }
   std::string family() {
-    static const words all = {"gpipe",
-                              "1f1b",
-                              "interleaved_1f1b",
-                              "group_interleaved",
-                              "looped_bfs",
-                              "zb1p",
-                              "zb_greedy",
-                              "zb_greedy_1p",
-                              "zb_greedy_2p",
-                              "zb_h1",
-                              "zb_h2",
-                              "interleaved_zb",
-                              "zbv",
-                              "zbv_greedy",
-                              "v_half",
-                              "v_min",
-                              "v_1f1b",
-                              "dualpipe",
-                              "dualpipev",
-                              "chimera",
-                              "hanayo"};
+    static const words all = [] {
+      words names;
+      for (const pipesched::family& f : pipesched::families) names.emplace_back(f.name);
+      return names;
+    }();
     return chance(12) ? mangled(pick(all)) : pick(all);
   }
   std::string file() {

@@ -11,7 +11,6 @@ import subprocess
 import sys
 
 UNITS = {"none": 1, "s": 1, "ms": 1e3, "us": 1e6}  # in a second
-FAMILIES = ["1f1b", "gpipe", "zb1p", "zbv", "dualpipe", "dualpipev", "interleaved_1f1b", "hanayo", "chimera", "v_half"]
 
 
 def ops_of(text):
@@ -199,7 +198,7 @@ def enumerate_pair(letters, kinds):
     return [(one, both.count(one)) for one in both]
 
 
-def random_case(rng, generate):
+def random_case(rng, families, generate):
     number = lambda most=9: rng.randint(0, 2 * most) / 2
     maybe = lambda: rng.random() < 0.5
     pp, micro = rng.randint(1, 4), rng.randint(1, 8)
@@ -211,9 +210,9 @@ def random_case(rng, generate):
             options += ["--recompute", rng.choice(["all", "0", "1/2", "2/3"])] + (["--recompute-inside"] if maybe() else [])
         if maybe():
             options += ["--freeze", rng.choice(["0", "1", "0,1"])]
-    text = generate(rng.choice(FAMILIES), options)
+    text = generate(rng.choice(families), options)
     if text is None:
-        return random_case(rng, generate)
+        return random_case(rng, families, generate)
     schedule = json.loads(text)
     unit = rng.choice(list(UNITS))
     model = {"time_unit": unit, "layers": [], "pairs": [], "links": []}
@@ -258,8 +257,10 @@ def main():
         made = subprocess.run([tool, "generate", family, *options], capture_output=True, text=True)
         return made.stdout if made.returncode == 0 else None
 
+    listed = subprocess.run([tool, "list"], capture_output=True, text=True, check=True).stdout
+    families = [line.split()[0] for line in listed.splitlines()]
     for case in range(cases):
-        model, partition, schedule = random_case(rng, generate)
+        model, partition, schedule = random_case(rng, families, generate)
         for name, value in (("twin_model.json", model), ("twin_schedule.json", schedule)):
             with open(name, "w") as file:
                 json.dump(value, file)

@@ -217,9 +217,12 @@ void define_placement(nb::module_& m) {
       .def_prop_ro("ranks", &placement::ranks)
       .def_prop_ro("stages", &placement::stages)
       .def_prop_ro("replicas", &placement::replicas)
-      .def("replica_begin", &placement::replica_begin, nb::arg("replica"),
-           "The first micro-batch of a replica, 0 or 1.")
-      .def("replica_of", &placement::replica_of, nb::arg("micro"), "The replica that a micro-batch goes through.")
+      .def(
+          "replica_begin", [](const placement& p, std::uint32_t replica) { return p.replica_begin(replica); },
+          nb::arg("replica"), "The first micro-batch of a replica, 0 or 1.")
+      .def(
+          "replica_of", [](const placement& p, std::uint32_t micro) { return p.replica_of(micro); }, nb::arg("micro"),
+          "The replica that a micro-batch goes through.")
       .def(
           "rank_of",
           [](const placement& p, std::uint32_t stage, std::uint32_t micro) {
@@ -241,7 +244,9 @@ void define_placement(nb::module_& m) {
           nb::arg("rank"), nb::arg("chunk"), nb::arg("stage"), nb::arg("micro"),
           "True if the micro-batch goes through the stage on this rank as this chunk.")
       .def("rank_of_stage", &rank_of_stage, nb::arg("replica") = 0, "The rank of every stage of a replica.")
-      .def("stages_of", &placement::stages_of, nb::arg("rank"), "The stages of a rank, by chunk.")
+      .def(
+          "stages_of", [](const placement& p, std::uint32_t rank) { return p.stages_of(rank); }, nb::arg("rank"),
+          "The stages of a rank, by chunk.")
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__hash__", [](const placement& p) { return nb::hash(nb::make_tuple(p.ranks(), p.stages(), p.replicas())); })
       .def("__repr__", [](const placement& p) { return repr_of(p); })

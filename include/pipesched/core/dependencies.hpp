@@ -114,6 +114,46 @@ class tensor_table {
   std::vector<T> values_;
 };
 
+// Runs the ranks of a schedule, each until it is blocked, which is on one tensor at a time.
+class cell_runner {
+ public:
+  constexpr explicit cell_runner(const schedule& s) : s_(s), chain_(s.chain()), state_(s, absent), runnable_(s.pp()) {}
+
+  // Calls `advance(rank)` for one runnable rank after another until all are blocked.
+  template <typename Advance>
+  constexpr void run(Advance&& advance) {
+    runnable_.run(advance);
+  }
+  // True if the inputs of the rank's next cell are there. Otherwise the rank is woken once one that lacks is produced.
+  constexpr bool ready(const cell& c) {
+    for (op o : c)
+      if (const auto in = input_of(o, chain_); in && state_[*in] != produced) {
+        state_[*in] = awaited;
+        return false;
+      }
+    return true;
+  }
+  constexpr void finish(const cell& c) {
+    for (op o : c)
+      if (const auto out = output_of(o, chain_)) produce(*out);
+  }
+  constexpr void wake(std::uint32_t rank) { runnable_.wake(rank); }
+
+ private:
+  enum : std::uint8_t { absent, awaited, produced };
+
+  constexpr void produce(tensor_id t) {
+    std::uint8_t& now = state_[t];
+    if (now == awaited) wake(s_.placement.rank_of(receiver_of(t), t.micro));
+    now = produced;
+  }
+
+  const schedule& s_;
+  stage_chain chain_;
+  tensor_table<std::uint8_t> state_;
+  worklist runnable_;
+};
+
 }  // namespace detail
 
 /// Visits all cells with `visit(rank, index, cell)`: each rank's in order, and each after the producers of its inputs.
@@ -121,32 +161,14 @@ class tensor_table {
 /// @pre every op has a stage and micro-batch in range and is on the rank that the placement gives
 template <typename Visit>
 constexpr std::vector<std::size_t> walk(const schedule& s, Visit&& visit) {
-  enum : std::uint8_t { absent, awaited, produced };
-  detail::tensor_table<std::uint8_t> state(s, absent);
-  const stage_chain chain = s.chain();
-  const auto lacks_input = [&](const cell& c) {
-    for (op o : c)
-      if (const auto in = input_of(o, chain); in && state[*in] != produced) {
-        state[*in] = awaited;
-        return true;
-      }
-    return false;
-  };
-  detail::worklist runnable(s.pp());  // a rank is in it at most once, running, or blocked on exactly one tensor
-  const auto produce = [&](tensor_id t) {
-    std::uint8_t& now = state[t];
-    if (now == awaited) runnable.wake(s.placement.rank_of(receiver_of(t), t.micro));
-    now = produced;
-  };
-
+  detail::cell_runner runner(s);
   std::vector<std::size_t> done(s.pp(), 0);
-  runnable.run([&](std::uint32_t rank) {
+  runner.run([&](std::uint32_t rank) {
     const std::span<const cell> row = s[rank];
     std::size_t i = done[rank];
-    for (; i < row.size() && !lacks_input(row[i]); ++i) {
+    for (; i < row.size() && runner.ready(row[i]); ++i) {
       visit(rank, i, row[i]);
-      for (op o : row[i])
-        if (const auto out = output_of(o, chain)) produce(*out);
+      runner.finish(row[i]);
     }
     done[rank] = i;
   });

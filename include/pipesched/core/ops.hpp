@@ -3,6 +3,7 @@
 
 // The ops of a schedule: those of a rank in order, where one is, which others it needs or serves, and what is recomputed.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -61,7 +62,7 @@ class op_view {
 };
 
 /// The ops of a rank in the order of its cells: `for (op o : ops(s, rank))`. @pre rank < s.size(), and `s` outlives the view
-constexpr op_view ops(const schedule& s, std::size_t rank) noexcept { return op_view(s[rank]); }
+constexpr op_view ops(const schedule& s, std::integral auto rank) noexcept { return op_view(s[rank]); }
 
 /// A place in a schedule: `s[rank][cell][index]`.
 struct op_place {
@@ -87,15 +88,22 @@ constexpr std::optional<op_place> find(const schedule& s, op which) noexcept {
   return std::nullopt;
 }
 
+/// The place of a pass of a micro-batch through a stage: `find(s, pass::forward, 3, 12)`.
+constexpr std::optional<op_place> find(const schedule& s, pass which, std::integral auto stage,
+                                       std::integral auto micro) noexcept {
+  if (stage < 0 || static_cast<std::uint64_t>(stage) >= s.stages()) return std::nullopt;
+  if (micro < 0 || static_cast<std::uint64_t>(micro) >= s.micro) return std::nullopt;
+  return find(s, op{which, 0, static_cast<std::uint16_t>(stage), static_cast<std::uint32_t>(micro)});
+}
+
 namespace detail {
 
 // Appends the first of these passes that the schedule has of a stage and micro-batch, with its chunk. A stage below 0 or too
 // high does not exist.
 constexpr void append_first(std::vector<op>& found, const schedule& s, std::int64_t stage, std::uint32_t micro,
                             std::initializer_list<pass> passes) {
-  if (stage < 0 || stage >= std::int64_t{s.stages()}) return;
   for (const pass p : passes)
-    if (const auto at = find(s, op{p, 0, static_cast<std::uint16_t>(stage), micro})) {
+    if (const auto at = find(s, p, stage, micro)) {
       found.push_back(s[at->rank][at->cell][at->index]);
       return;
     }

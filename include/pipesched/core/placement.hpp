@@ -15,10 +15,10 @@
 // through replica 1. Chunks count the stages of replica 0 first.
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,7 +53,8 @@ constexpr void require_pairs(std::string_view who, std::int64_t stages, std::int
 
 }  // namespace detail
 
-/// A regular value. Queries are lookups in small tables unless their comments say otherwise.
+/// A regular value. Queries are lookups in small tables unless their comments say otherwise, and take numbers of any integer
+/// type.
 class placement {
  public:
   constexpr placement() = default;
@@ -96,9 +97,10 @@ class placement {
         if (stages != expected)
           throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks, " ranks has ",
                                                expected, " stages; got ", stages}));
-        return kind == placement_kind::linear ? linear(ranks)
-               : kind == placement_kind::vee  ? vee(ranks)
-                                              : bidirectional(ranks, micro);
+        // Not a conditional expression: g++ 12 destroys its value twice in constant expressions.
+        if (kind == placement_kind::linear) return linear(ranks);
+        if (kind == placement_kind::vee) return vee(ranks);
+        return bidirectional(ranks, micro);
       }
       case placement_kind::custom: break;
     }
@@ -134,38 +136,46 @@ class placement {
   constexpr std::uint32_t replicas() const noexcept { return replica_1_begin_ == none ? 1 : 2; }
 
   /// First micro-batch of a replica, 0 or 1. With one replica, replica 1 begins at 2^32 - 1, after every micro-batch.
-  constexpr std::uint32_t replica_begin(std::uint32_t replica) const noexcept {
+  constexpr std::uint32_t replica_begin(std::integral auto replica) const noexcept {
     return replica == 0 ? 0 : replica_1_begin_;
   }
   /// The replica that a micro-batch goes through.
-  constexpr std::uint32_t replica_of(std::uint32_t micro) const noexcept { return micro >= replica_1_begin_ ? 1 : 0; }
-  /// @pre stage < stages()
-  constexpr std::uint32_t rank_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
-    return rank_[replica_of(micro) * stages_ + stage];
+  constexpr std::uint32_t replica_of(std::integral auto micro) const noexcept {
+    return static_cast<std::uint32_t>(micro) >= replica_1_begin_ ? 1 : 0;
   }
-  constexpr std::uint8_t chunk_of(std::uint32_t stage, std::uint32_t micro) const noexcept {
-    return chunk_[replica_of(micro) * stages_ + stage];
+  /// @pre stage < stages()
+  constexpr std::uint32_t rank_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return rank_[place_of(stage, micro)];
+  }
+  constexpr std::uint8_t chunk_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return chunk_[place_of(stage, micro)];
   }
   /// True if the micro-batch goes through the stage on this rank as this chunk. @pre stage < stages()
-  constexpr bool has(std::uint32_t rank, std::uint8_t chunk, std::uint32_t stage, std::uint32_t micro) const noexcept {
-    const std::size_t at = replica_of(micro) * stages_ + stage;
-    return rank_[at] == rank && chunk_[at] == chunk;
+  constexpr bool has(std::integral auto rank, std::integral auto chunk, std::integral auto stage,
+                     std::integral auto micro) const noexcept {
+    const std::size_t at = place_of(stage, micro);
+    return rank_[at] == static_cast<std::uint32_t>(rank) && chunk_[at] == static_cast<std::uint32_t>(chunk);
   }
   /// The rank of every stage of a replica. @pre replica < replicas()
-  constexpr std::span<const std::uint16_t> rank_of_stage(std::uint32_t replica = 0) const noexcept {
-    return std::span(rank_).subspan(std::size_t{replica} * stages_, stages_);
+  template <std::integral Replica = std::uint32_t>
+  constexpr std::span<const std::uint16_t> rank_of_stage(Replica replica = 0) const noexcept {
+    return std::span(rank_).subspan(static_cast<std::size_t>(replica) * stages_, stages_);
   }
   /// The stages of a rank, by chunk. Linear in the number of stages.
-  constexpr std::vector<std::uint16_t> stages_of(std::uint32_t rank) const {
+  constexpr std::vector<std::uint16_t> stages_of(std::integral auto rank) const {
     std::vector<std::uint16_t> found;
     for (std::size_t i = 0; i < rank_.size(); ++i)
-      if (rank_[i] == rank) found.push_back(static_cast<std::uint16_t>(i % stages_));
+      if (rank_[i] == static_cast<std::uint32_t>(rank)) found.push_back(static_cast<std::uint16_t>(i % stages_));
     return found;
   }
 
   friend constexpr bool operator==(const placement&, const placement&) = default;
 
  private:
+  constexpr std::uint32_t place_of(std::integral auto stage, std::integral auto micro) const noexcept {
+    return replica_of(micro) * stages_ + static_cast<std::uint32_t>(stage);
+  }
+
   static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
   constexpr placement(placement_kind kind, std::int64_t ranks, std::int64_t stages,
@@ -236,15 +246,21 @@ constexpr bool same_stages_on_ranks(const placement& a, const placement& b) {
 
 namespace detail {
 
-/// The linear, looped or vee placement with the same stages on the same ranks, whatever the kind given; nothing for all others.
-inline std::optional<placement> line_loop_or_vee(const placement& where) {
+/// The same stages on the same ranks under the first kind that has them, whatever the kind given: linear, looped, vee, wave,
+/// bidirectional, else custom.
+constexpr placement simplest_kind(const placement& where) {
   const std::uint32_t ranks = where.ranks(), stages = where.stages();
-  if (ranks == 0 || stages % ranks != 0 || stages / ranks > max_chunks) return std::nullopt;
-  placement loop = stages == ranks ? placement::linear(ranks) : placement::looped(ranks, stages / ranks);
-  if (same_stages_on_ranks(where, loop)) return loop;
-  if (stages != 2 * ranks) return std::nullopt;
-  placement vee = placement::vee(ranks);
-  return same_stages_on_ranks(where, vee) ? std::optional(vee) : std::nullopt;
+  if (ranks == 0 || stages % ranks != 0 || stages / ranks > max_chunks) return where;
+  for (const placement_kind kind : {placement_kind::linear, placement_kind::looped, placement_kind::vee,
+                                    placement_kind::wave, placement_kind::bidirectional}) {
+    const std::uint32_t unit = kind == placement_kind::vee || kind == placement_kind::wave ? 2 * ranks : ranks;
+    if (stages % unit != 0 || (kind != placement_kind::looped && kind != placement_kind::wave && stages != unit))
+      continue;
+    const std::int64_t micro = where.replicas() == 1 ? 1 : 2 * std::int64_t{where.replica_begin(1)};
+    placement other = placement::of_kind(kind, ranks, stages, micro);
+    if (same_stages_on_ranks(where, other)) return other;
+  }
+  return where;
 }
 
 }  // namespace detail

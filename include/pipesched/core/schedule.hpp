@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipesched/core/detail/placement_of_ops.hpp"
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/placement.hpp"
@@ -63,9 +64,9 @@ struct schedule {
   constexpr std::uint32_t stages() const noexcept { return placement.stages(); }
 
   /// The backward of a stage in this schedule: none if it is forward only. @pre stage < stages()
-  constexpr stage_backward backward_of(std::uint32_t stage) const noexcept {
+  constexpr stage_backward backward_of(std::integral auto stage) const noexcept {
     if (forward_only) return stage_backward::none;
-    return backward.empty() ? stage_backward::full : backward[stage];
+    return backward.empty() ? stage_backward::full : backward[static_cast<std::size_t>(stage)];
   }
   constexpr stage_chain chain() const noexcept { return chain_of(stages(), backward); }
   /// True for the last op of its stage and micro-batch, after which its activation is not needed: B or W; F or I where no more
@@ -77,8 +78,8 @@ struct schedule {
            (o.pass == pass::forward ? has == stage_backward::none : yields_input_gradient(o.pass));
   }
 
-  constexpr std::span<const cell> operator[](std::size_t rank) const noexcept { return cells[rank]; }
-  constexpr std::span<cell> operator[](std::size_t rank) noexcept { return cells[rank]; }
+  constexpr std::span<const cell> operator[](std::integral auto rank) const noexcept { return cells[rank]; }
+  constexpr std::span<cell> operator[](std::integral auto rank) noexcept { return cells[rank]; }
 
   constexpr std::size_t size() const noexcept { return cells.size(); }
   constexpr auto begin() noexcept { return cells.begin(); }
@@ -91,7 +92,7 @@ struct schedule {
   ///
   ///     s.edit(2, [](auto& row) { std::swap(row[3], row[4]); });
   template <std::invocable<std::vector<cell>&> Change>
-  constexpr void edit(std::size_t rank, Change&& change) {
+  constexpr void edit(std::integral auto rank, Change&& change) {
     cells.edit(rank, std::forward<Change>(change));
   }
 
@@ -181,34 +182,66 @@ class schedule_text {
 
 }  // namespace detail
 
-/// Parses one line of cells per rank, as to_string(schedule) writes them; the labels "rank 0:" may be left out, and empty
-/// lines are skipped. Chunks are those of the placement. `micro` is the highest number of a micro-batch plus one, and the
-/// schedule is forward only if every op is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid
-/// schedule in which nothing is frozen, which the text does not say: set `backward`. The result may be invalid otherwise; verify() says so.
-/// @throws schedule_error with line and column on a word that is not a cell, on a stage that the placement does not have,
-/// and unless there are as many lines as ranks
-constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {
+namespace detail {
+
+// Reads the cells and the number of micro-batches, without chunks; forward only if every op is an F.
+constexpr schedule parse_cells(std::string_view text, std::uint32_t stages) {
   constexpr std::uint32_t max_micro = 0xFFFF'FFFE;
-  schedule s{.name = name, .placement = std::move(where), .forward_only = true};
-  detail::schedule_text lines(text);
+  schedule s{.forward_only = true};
+  schedule_text lines(text);
   std::vector<cell> row;
   for (; lines.next_line(s.size()); s.cells.append(row)) {
     row.clear();
     while (std::optional<cell> c = lines.next_cell()) {
-      for (op& o : *c) {
-        if (o.stage >= s.stages()) lines.fail(detail::concat({to_string(o), "; expected a stage below ", s.stages()}));
-        if (o.micro >= max_micro)
-          lines.fail(detail::concat({to_string(o), "; expected a micro-batch below ", max_micro}));
-        o.chunk = s.placement.chunk_of(o.stage, o.micro);
+      for (const op o : *c) {
+        if (o.stage >= stages) lines.fail(concat({to_string(o), "; expected a stage below ", stages}));
+        if (o.micro >= max_micro) lines.fail(concat({to_string(o), "; expected a micro-batch below ", max_micro}));
         s.micro = std::max(s.micro, o.micro + 1);
         s.forward_only = s.forward_only && o.pass == pass::forward;
       }
       row.push_back(*c);
     }
   }
-  if (s.size() != s.pp())
+  return s;
+}
+
+constexpr void set_chunks(schedule& s) {
+  for (cell& c : s.cells.all())
+    for (op& o : c) o.chunk = s.placement.chunk_of(o.stage, o.micro);
+}
+
+}  // namespace detail
+
+/// Parses one line of cells per rank, as to_string(schedule) writes them; the labels "rank 0:" may be left out, and empty
+/// lines are skipped. `micro` is the highest number of a micro-batch plus one, and the schedule is forward only if every op
+/// is an F: `parse_schedule(to_string(s), s.placement, s.name) == s` for every valid schedule without frozen stages. The text
+/// does not hold those: set `backward`. The result may be invalid; verify() says so.
+/// @throws schedule_error with line and column on a word that is not a cell, on a stage that the placement does not have,
+/// and unless there are as many lines as ranks
+constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {
+  schedule s = detail::parse_cells(text, where.stages());
+  if (s.size() != where.ranks())
     throw schedule_error(
-        detail::concat({"the text of a schedule for ", s.pp(), " ranks has as many lines; got ", s.size()}));
+        detail::concat({"the text of a schedule for ", where.ranks(), " ranks has as many lines; got ", s.size()}));
+  s.name = name;
+  s.placement = std::move(where);
+  detail::set_chunks(s);
+  return s;
+}
+
+/// The same with a stage on the rank that runs its ops, or on two ranks, each for one half of the micro-batches:
+/// `parse_schedule(to_string(s), s.name) == s` up to the kind of the placement, which is the simplest with these stages on
+/// these ranks. (Of two replicas the text shows both from 2 micro-batches on.)
+/// @throws schedule_error also for a stage without ops, or on ranks that no placement gives it
+constexpr schedule parse_schedule(std::string_view text, fixed_string<63> name = {}) {
+  schedule s = detail::parse_cells(text, max_stages);
+  s.name = name;
+  s.placement = detail::placement_of_ops(static_cast<std::uint32_t>(s.size()), s.micro, [&](auto&& f) {
+    for (std::uint32_t rank = 0; rank < s.size(); ++rank)
+      for (const cell& c : s[rank])
+        for (const op o : c) f(rank, o);
+  });
+  detail::set_chunks(s);
   return s;
 }
 

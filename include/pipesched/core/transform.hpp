@@ -20,7 +20,6 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/support/error.hpp"
-#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -169,43 +168,32 @@ constexpr pair_marks no_pairs(const schedule& s) {
 // are blocked, the first one that can run its F without the backward does so.
 class pair_search {
  public:
-  constexpr explicit pair_search(const schedule& s)
-      : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), produced_(s, 0), runnable_(s.pp()) {}
+  constexpr explicit pair_search(const schedule& s) : s_(s), marks_(no_pairs(s)), done_(s.pp(), 0), runner_(s) {}
 
   constexpr pair_marks run() {
-    do runnable_.run([&](std::uint32_t rank) { advance(rank); });
+    do runner_.run([&](std::uint32_t rank) { advance(rank); });
     while (run_one_without_pair());
     return std::move(marks_);
   }
 
  private:
-  constexpr bool ready(const cell& c) {
-    for (op o : c)
-      if (const auto in = input_of(o, s_.chain()); in && produced_[*in] == 0) return false;
-    return true;
-  }
   constexpr void run(std::uint32_t rank, std::size_t cells) {
-    for (std::size_t end = done_[rank] + cells; done_[rank] < end; ++done_[rank])
-      for (op o : s_[rank][done_[rank]])
-        if (const auto out = output_of(o, s_.chain())) {
-          produced_[*out] = 1;
-          runnable_.wake(s_.placement.rank_of(receiver_of(*out), out->micro));
-        }
+    for (std::size_t end = done_[rank] + cells; done_[rank] < end; ++done_[rank]) runner_.finish(s_[rank][done_[rank]]);
   }
   constexpr void advance(std::uint32_t rank) {
     const auto row = s_[rank];
     for (std::size_t i; (i = done_[rank]) < row.size();) {
       const bool pair = can_overlap_next(row, i);
-      if (!ready(row[i]) || (pair && !ready(row[i + 1]))) break;
+      if (!runner_.ready(row[i]) || (pair && !runner_.ready(row[i + 1]))) break;
       if (pair) marks_[rank][i] = 1;
       run(rank, pair ? 2 : 1);
     }
   }
   constexpr bool run_one_without_pair() {
     for (std::uint32_t rank = 0; rank < s_.pp(); ++rank)
-      if (done_[rank] < s_[rank].size() && ready(s_[rank][done_[rank]])) {
+      if (done_[rank] < s_[rank].size() && runner_.ready(s_[rank][done_[rank]])) {
         run(rank, 1);
-        runnable_.wake(rank);
+        runner_.wake(rank);
         return true;
       }
     return false;
@@ -214,8 +202,7 @@ class pair_search {
   const schedule& s_;
   pair_marks marks_;
   std::vector<std::size_t> done_;  // cells, by rank
-  tensor_table<std::uint8_t> produced_;
-  worklist runnable_;
+  cell_runner runner_;
 };
 
 // Finds pairs in order of time: both inputs must have arrived when the F can start.

@@ -33,6 +33,7 @@
 #include "pipesched/core/report.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -244,17 +245,13 @@ class verifier {
     });
   }
 
-  // Every blocked rank waits for a tensor whose producer is in or after the next cell of another blocked rank. Following
-  // these waits from rank to rank ends in a cycle: the deadlock.
+  // Every blocked rank waits for a tensor whose producer is in or after the next cell of another blocked rank, or of itself.
   constexpr void find_cycles() {
     const std::vector<std::size_t> done = walk(s_, [](auto&&...) {});
-    std::vector<std::uint32_t> visited_by(s_.pp(), 0);  // 1 + the rank from which the search got here
-    for (std::uint32_t start = 0; start < s_.pp(); ++start) {
-      if (done[start] == s_[start].size()) continue;
-      std::uint32_t rank = start;
-      for (; visited_by[rank] == 0; rank = wait_of(rank, done).producer_rank) visited_by[rank] = start + 1;
-      if (visited_by[rank] == start + 1) add_cycle(rank, done);
-    }
+    for_each_cycle(
+        s_.pp(), [&](std::uint32_t rank) { return done[rank] < s_[rank].size(); },
+        [&](std::uint32_t rank) { return wait_of(rank, done).producer_rank; },
+        [&](std::uint32_t rank) { add_cycle(rank, done); });
   }
 
   struct wait {

@@ -4,6 +4,7 @@
 // The driver: run() runs the steps of one rank, run_all() those of all ranks of a process.
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -70,12 +71,13 @@ auto& trainer_at(Trainers& trainers, std::size_t rank) {
 /// not fit the program; errors of the transport. All other ranks end, too.
 /// @pre verify(p) is true; every rank runs the same program with the same options
 template <typename Trainer, transport Transport>
-std::vector<interval> run(const program& p, std::uint32_t rank, Trainer& trainer, Transport& transport,
+std::vector<interval> run(const program& p, std::integral auto number, Trainer& trainer, Transport& transport,
                           const run_options& options = {}) {
+  const auto rank = static_cast<std::uint32_t>(number);
   std::vector<interval> measured;
   const auto run_own = [&] {
     detail::require_options<Transport>(options);
-    detail::require_rank(p, rank);
+    detail::require_rank(p, number);
     if (options.record) measured.resize(p.schedule[rank].size());
     std::array own{detail::rank_executor(p, rank, trainer, transport, measured)};
     detail::step_loop(p, own, transport).run(options);

@@ -5,6 +5,7 @@
 // so that it keeps at most pp-r activations.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -45,7 +46,7 @@ inline constexpr family one_f_one_b_family{
 constexpr schedule make_1f1b_schedule(const pipeline_params& p) { return one_f_one_b_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_1f1b_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_1f1b_row(const pipeline_params& p, std::integral auto rank) {
   return one_f_one_b_family.row(p, rank);
 }
 

@@ -5,6 +5,7 @@
 // the bubbles of one direction with ops of the other.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -62,7 +63,7 @@ inline constexpr family chimera_family{
 constexpr schedule make_chimera_schedule(const pipeline_params& p) { return chimera_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_chimera_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_chimera_row(const pipeline_params& p, std::integral auto rank) {
   return chimera_family.row(p, rank);
 }
 

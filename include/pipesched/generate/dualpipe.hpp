@@ -5,6 +5,7 @@
 // cell is the forward of one direction overlapped with the backward of the other.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -64,7 +65,7 @@ inline constexpr family dualpipe_family{
 constexpr schedule make_dualpipe_schedule(const pipeline_params& p) { return dualpipe_family.make(p); }
 
 /// The row of one rank. Linear in its length.
-constexpr std::vector<cell> make_dualpipe_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_dualpipe_row(const pipeline_params& p, std::integral auto rank) {
   return dualpipe_family.row(p, rank);
 }
 

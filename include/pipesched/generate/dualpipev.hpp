@@ -5,6 +5,7 @@
 // r and 2pp-1-r.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -56,7 +57,7 @@ inline constexpr family dualpipev_family{
 constexpr schedule make_dualpipev_schedule(const pipeline_params& p) { return dualpipev_family.make(p); }
 
 /// The row of one rank. Linear in its length and, if micro < 2 pp, in pp.
-constexpr std::vector<cell> make_dualpipev_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_dualpipev_row(const pipeline_params& p, std::integral auto rank) {
   return dualpipev_family.row(p, rank);
 }
 

@@ -5,6 +5,7 @@
 // here, whether the family is the library's or the caller's own.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -46,6 +47,8 @@ struct family {
   placement (*place)(const family_params&) = nullptr;
   row_rule emit{};
   rows<cell> (*search)(const family_params&, const placement&) = nullptr;  ///< forward only: the forwards alone
+  /// Bytes that `search` takes beside its rows, where they grow faster than the rows.
+  double (*search_bytes)(const family_params&) = nullptr;
   /// Throws schedule_error on parameters that break further rules of the family. @pre the limits hold
   void (*check)(const family&, const family_params&) = nullptr;
   /// The peak of activations on a rank, for training.
@@ -61,7 +64,7 @@ struct family {
   constexpr schedule make(const family_params& p) const;
   /// The row of one rank. With `emit`, linear in its length and independent of the number of ranks in nearly all
   /// families; with `search`, as long as make(). @throws schedule_error as make() does, and unless 0 <= rank < pp.
-  constexpr std::vector<cell> row(const family_params& p, std::int64_t rank) const;
+  constexpr std::vector<cell> row(const family_params& p, std::integral auto rank) const;
 
   constexpr std::int64_t stages_per_rank(const family_params& p) const {
     return limits.takes.contains(parameter::chunks)  ? chunks_of(p)
@@ -152,6 +155,21 @@ constexpr placement placement_of(const family& f, const family_params& p) {
   return where;
 }
 
+// The number of stages of a placement that families share, which is on pp ranks; 0 for any other.
+constexpr std::int64_t stages_of_shared(const family& f, const family_params& p) {
+  return f.place == linear_placement || f.place == bidirectional_placement ? p.pp
+         : f.place == looped_placement                                     ? p.pp * chunks_of(p)
+         : f.place == vee_placement                                        ? p.pp * 2
+                                                                           : 0;
+}
+
+// Checks what placement_of() checks. A shared placement is made only if it is refused, so that a row does not take as long
+// as there are stages.
+constexpr void require_placement(const family& f, const family_params& p) {
+  const std::int64_t stages = stages_of_shared(f, p);
+  if (stages < 1 || stages > max_stages || p.micro > max_pairs / stages) placement_of(f, p);
+}
+
 constexpr rows<cell> searched_rows(const family& f, const family_params& p, const placement& where) {
   rows<cell> all = f.search(p, where);
   if (all.size() != where.ranks())
@@ -179,12 +197,16 @@ constexpr schedule family::make(const family_params& p) const {
           .cells = std::move(cells)};
 }
 
-constexpr std::vector<cell> family::row(const family_params& p, std::int64_t rank) const {
+constexpr std::vector<cell> family::row(const family_params& p, std::integral auto number) const {
+  const auto rank = static_cast<std::int64_t>(number);
   require(*this, p);
   if (rank < 0 || rank >= p.pp)
     throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", rank,
                                          ", nearest ", rank < 0 ? 0 : p.pp - 1}));
-  if (emit) return emit.row(p, rank);
+  if (emit) {
+    detail::require_placement(*this, p);
+    return emit.row(p, rank);
+  }
   const placement where = detail::placement_of(*this, p);
   const rows<cell> all = detail::searched_rows(*this, p, where);
   const auto found = all[static_cast<std::size_t>(rank)];

@@ -3,6 +3,7 @@
 
 // GPipe: all forwards, then all backwards.
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -40,7 +41,7 @@ inline constexpr family gpipe_family{
 constexpr schedule make_gpipe_schedule(const pipeline_params& p) { return gpipe_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_gpipe_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_gpipe_row(const pipeline_params& p, std::integral auto rank) {
   return gpipe_family.row(p, rank);
 }
 

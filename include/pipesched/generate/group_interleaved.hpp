@@ -5,6 +5,7 @@
 // which keeps fewer activations.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -60,7 +61,7 @@ constexpr schedule make_group_interleaved_schedule(const interleaved_params& p) 
 }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_group_interleaved_row(const interleaved_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_group_interleaved_row(const interleaved_params& p, std::integral auto rank) {
   return group_interleaved_family.row(p, rank);
 }
 

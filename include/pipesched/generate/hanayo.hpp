@@ -4,6 +4,7 @@
 // Hanayo: Chimera's two directions folded into waves, so that one copy of the parameters is enough. In each wave a
 // micro-batch runs down the ranks and back up.
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -62,7 +63,7 @@ inline constexpr family hanayo_family{
 constexpr schedule make_hanayo_schedule(const hanayo_params& p) { return hanayo_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_hanayo_row(const hanayo_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_hanayo_row(const hanayo_params& p, std::integral auto rank) {
   return hanayo_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // Interleaved 1F1B: 1F1B with several stages per rank on a looped placement, which divides the bubble by their number.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -93,7 +94,7 @@ constexpr schedule make_interleaved_1f1b_schedule(const interleaved_params& p) {
 }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_interleaved_1f1b_row(const interleaved_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_interleaved_1f1b_row(const interleaved_params& p, std::integral auto rank) {
   return interleaved_1f1b_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // Interleaved zero bubble: interleaved 1F1B with the backward split. I sends the gradient on at once; rank r runs each
 // W r I's later.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -40,7 +41,7 @@ inline constexpr family interleaved_zb_family{
 constexpr schedule make_interleaved_zb_schedule(const interleaved_params& p) { return interleaved_zb_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_interleaved_zb_row(const interleaved_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_interleaved_zb_row(const interleaved_params& p, std::integral auto rank) {
   return interleaved_zb_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // Looped BFS: all micro-batches pass through a chunk before the next chunk starts, and back in reverse order, so that
 // every rank gathers the parameters of each stage once per direction.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -41,7 +42,7 @@ inline constexpr family looped_bfs_family{
 constexpr schedule make_looped_bfs_schedule(const interleaved_params& p) { return looped_bfs_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_looped_bfs_row(const interleaved_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_looped_bfs_row(const interleaved_params& p, std::integral auto rank) {
   return looped_bfs_family.row(p, rank);
 }
 

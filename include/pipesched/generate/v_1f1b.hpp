@@ -4,6 +4,7 @@
 // 1F1B-V: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with two thirds of the
 // activations of 1F1B and whole backwards.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,7 @@ inline constexpr family v_1f1b_family{
       table.reorder_all();
       return table.cells(p.forward_only);
     },
+    .search_bytes = detail::bytes_of_slots,
     .peak =
         [](const family_params& p, std::int64_t) {
           return activation_peak{(2 * p.pp + 3) / 3 * 2, false};
@@ -47,7 +49,7 @@ inline constexpr family v_1f1b_family{
 constexpr schedule make_v_1f1b_schedule(const pipeline_params& p) { return v_1f1b_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-constexpr std::vector<cell> make_v_1f1b_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_v_1f1b_row(const pipeline_params& p, std::integral auto rank) {
   return v_1f1b_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // V-Half: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with half the activations of
 // 1F1B.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,7 @@ inline constexpr family v_half_family{.name = "v_half",
                                           block.first.push_back(5 * P - 1 + pause + i);
                                         return detail::split_v_rows(where, p, block);
                                       },
+                                      .search_bytes = detail::bytes_of_slots,
                                       .peak =
                                           [](const family_params& p, std::int64_t) {
                                             return activation_peak{(p.pp + 2) / 2 * 2, false};
@@ -48,7 +50,7 @@ inline constexpr family v_half_family{.name = "v_half",
 constexpr schedule make_v_half_schedule(const pipeline_params& p) { return v_half_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-constexpr std::vector<cell> make_v_half_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_v_half_row(const pipeline_params& p, std::integral auto rank) {
   return v_half_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // V-Min: a building block on the V placement, where rank r hosts stages r and 2pp-1-r, with a third of the activations
 // of 1F1B, the least at full rate.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -33,6 +34,7 @@ inline constexpr family v_min_family{.name = "v_min",
                                          block.first.push_back(2 * P + pause + i);
                                        return detail::split_v_rows(where, p, block);
                                      },
+                                     .search_bytes = detail::bytes_of_slots,
                                      .peak =
                                          [](const family_params& p, std::int64_t) {
                                            return activation_peak{(p.pp + 4) / 3 * 2, false};
@@ -45,7 +47,7 @@ inline constexpr family v_min_family{.name = "v_min",
 constexpr schedule make_v_min_schedule(const pipeline_params& p) { return v_min_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-constexpr std::vector<cell> make_v_min_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_v_min_row(const pipeline_params& p, std::integral auto rank) {
   return v_min_family.row(p, rank);
 }
 

@@ -5,6 +5,7 @@
 // r micro-batches after its I, which fills the bubbles of the cool-down with no more memory than rank 0 of 1F1B.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -55,7 +56,7 @@ inline constexpr family zb1p_family{
 constexpr schedule make_zb1p_schedule(const pipeline_params& p) { return zb1p_family.make(p); }
 
 /// The row of one rank. Linear in its length, independent of the number of ranks.
-constexpr std::vector<cell> make_zb1p_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_zb1p_row(const pipeline_params& p, std::integral auto rank) {
   return zb1p_family.row(p, rank);
 }
 

@@ -4,6 +4,7 @@
 // Zero bubble by greedy search on the costs of each stage and under a memory limit: ZB-1p, ZB-2p, ZB-H1, ZB-H2 and any
 // limit between and below, with one stage per rank.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -41,7 +42,7 @@ inline constexpr family zb_greedy_family{
 inline schedule make_zb_greedy_schedule(const zb_params& p) { return zb_greedy_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-inline std::vector<cell> make_zb_greedy_row(const zb_params& p, std::int64_t rank) {
+inline std::vector<cell> make_zb_greedy_row(const zb_params& p, std::integral auto rank) {
   return zb_greedy_family.row(p, rank);
 }
 

@@ -3,6 +3,7 @@
 
 // ZB-2p: zero bubble by greedy search on the costs of each stage, with twice the memory of 1F1B.
 
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -32,7 +33,7 @@ inline constexpr family zb_greedy_2p_family{
 inline schedule make_zb_greedy_2p_schedule(const zb_params& p) { return zb_greedy_2p_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-inline std::vector<cell> make_zb_greedy_2p_row(const zb_params& p, std::int64_t rank) {
+inline std::vector<cell> make_zb_greedy_2p_row(const zb_params& p, std::integral auto rank) {
   return zb_greedy_2p_family.row(p, rank);
 }
 

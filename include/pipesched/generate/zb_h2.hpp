@@ -4,6 +4,7 @@
 // ZB-H2: the greedy order for F = I = W and free transfers, with nearly twice the memory of 1F1B.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -49,7 +50,7 @@ inline constexpr family zb_h2_family{
 inline schedule make_zb_h2_schedule(const pipeline_params& p) { return zb_h2_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-inline std::vector<cell> make_zb_h2_row(const pipeline_params& p, std::int64_t rank) {
+inline std::vector<cell> make_zb_h2_row(const pipeline_params& p, std::integral auto rank) {
   return zb_h2_family.row(p, rank);
 }
 

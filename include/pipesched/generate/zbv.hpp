@@ -6,6 +6,7 @@
 // one.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -69,7 +70,7 @@ inline constexpr family zbv_family{
 constexpr schedule make_zbv_schedule(const pipeline_params& p) { return zbv_family.make(p); }
 
 /// The row of one rank. Linear in its length and, if micro < 2 pp - 1, in pp.
-constexpr std::vector<cell> make_zbv_row(const pipeline_params& p, std::int64_t rank) {
+constexpr std::vector<cell> make_zbv_row(const pipeline_params& p, std::integral auto rank) {
   return zbv_family.row(p, rank);
 }
 

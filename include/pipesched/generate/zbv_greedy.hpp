@@ -5,6 +5,7 @@
 // same rank as the first. Four combinations of rules are tried, and the order with the shortest span wins, unless a
 // known order keeps the limit and ends earlier.
 
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -78,7 +79,7 @@ inline constexpr family zbv_greedy_family{
 inline schedule make_zbv_greedy_schedule(const zb_params& p) { return zbv_greedy_family.make(p); }
 
 /// The row of one rank, of the whole schedule.
-inline std::vector<cell> make_zbv_greedy_row(const zb_params& p, std::int64_t rank) {
+inline std::vector<cell> make_zbv_greedy_row(const zb_params& p, std::integral auto rank) {
   return zbv_greedy_family.row(p, rank);
 }
 

@@ -111,8 +111,7 @@ inline void require_megatron_group(const megatron_order& m) {
 inline megatron_order megatron_order_of(const schedule& s) {
   using detail::concat;
   detail::require_training(s, "Megatron-LM");
-  const auto known = detail::line_loop_or_vee(s.placement);
-  if (!known || known->kind() == placement_kind::vee)
+  if (detail::simplest_kind(s.placement).kind() > placement_kind::looped)
     throw schedule_error(
         concat({"Megatron-LM places stages in a loop; got ", detail::describe_placement(s.placement)}));
   const megatron_order m = detail::megatron_candidate(s);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
+#include "pipesched/core/detail/placement_of_ops.hpp"
 #include "pipesched/core/notation.hpp"
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
@@ -74,36 +75,6 @@ inline std::vector<measured_row> rows_of_rank(const measured_row& unordered) {
   return steps;
 }
 
-// The rank of every stage, or a sentence on one that two ranks ran.
-struct stage_ranks {
-  std::map<std::uint16_t, std::uint32_t> rank_of;
-  std::string fault{};
-};
-
-// Those of the micro-batches from `first` to `end` - 1.
-inline stage_ranks ranks_of_stages(const std::vector<measured_row>& rows, std::uint32_t first, std::uint32_t end) {
-  stage_ranks found;
-  const auto add = [&](op o, std::uint32_t rank) {
-    if (o.micro < first || o.micro >= end) return;
-    const auto [at, is_new] = found.rank_of.emplace(o.stage, rank);
-    if (!is_new && at->second != rank && found.fault.empty())
-      found.fault = concat({"stage ", o.stage, " ran on ranks ", at->second, " and ", rank, "; expected one of them"});
-  };
-  for (std::uint32_t rank = 0; rank < rows.size(); ++rank)
-    for (const measured_cell& m : rows[rank])
-      for (const op o : m.what) add(o, rank);
-  return found;
-}
-
-inline std::vector<std::uint16_t> table_of_stages(const stage_ranks& of) {
-  std::vector<std::uint16_t> table;
-  for (const auto& [stage, rank] : of.rank_of) {
-    if (stage != table.size()) throw schedule_error(concat({"no op of stage ", table.size(), " was measured"}));
-    table.push_back(static_cast<std::uint16_t>(rank));
-  }
-  return table;
-}
-
 inline std::uint32_t micro_batches_of(const std::vector<measured_row>& rows) {
   std::uint32_t micro = 0;
   for (const measured_row& row : rows)
@@ -112,22 +83,13 @@ inline std::uint32_t micro_batches_of(const std::vector<measured_row>& rows) {
   return micro;
 }
 
-// The placement of all cells. Stages that two ranks ran have two replicas, each for one half of the micro-batches, as in DualPipe
-// and Chimera. @pre ranks are 0 to rows.size() - 1
+// The placement of all cells. @pre ranks are 0 to rows.size() - 1
 inline placement placement_of_cells(const std::vector<measured_row>& rows) {
-  const std::uint32_t micro = micro_batches_of(rows), half = micro - micro / 2;
-  const auto ranks = static_cast<std::uint32_t>(rows.size());
-  const stage_ranks all = ranks_of_stages(rows, 0, micro);
-  if (all.fault.empty()) {
-    placement found = placement::custom(ranks, 1, {table_of_stages(all)});
-    return line_loop_or_vee(found).value_or(std::move(found));
-  }
-  const stage_ranks first = ranks_of_stages(rows, 0, half), second = ranks_of_stages(rows, half, micro);
-  if (!first.fault.empty() || !second.fault.empty() || first.rank_of.size() != second.rank_of.size())
-    throw schedule_error(all.fault);
-  const placement found = placement::custom(ranks, micro, {table_of_stages(first), table_of_stages(second)});
-  const placement both = placement::bidirectional(ranks, micro);
-  return same_stages_on_ranks(found, both) ? both : found;
+  return placement_of_ops(static_cast<std::uint32_t>(rows.size()), micro_batches_of(rows), [&](auto&& f) {
+    for (std::uint32_t rank = 0; rank < rows.size(); ++rank)
+      for (const measured_cell& m : rows[rank])
+        for (const op o : m.what) f(rank, o);
+  });
 }
 
 // The backwards that stages have, empty if all are full.

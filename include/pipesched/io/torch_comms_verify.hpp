@@ -248,7 +248,9 @@ class torch_comms_verifier {
       }
   }
 
-  // Matches first messages until no two are each other's. Computation never blocks, as every receive comes before its op.
+  // Matches first messages until no two are each other's. This is less than the interpreter of programs does: here a message
+  // waits for those before it in its row, buffers do not matter, and computation never blocks, as every receive comes before
+  // its op.
   void look_for_cycles() {
     std::vector<std::size_t> done(s_.pp(), 0);
     worklist runnable(s_.pp());
@@ -262,13 +264,10 @@ class torch_comms_verifier {
         runnable.wake(peer);
       }
     });
-    std::vector<std::uint32_t> seen_from(s_.pp(), 0);  // the start, counted from 1, whose search reached the rank
-    for (std::uint32_t start = 0; start < s_.pp(); ++start) {
-      if (done[start] == messages_[start].size()) continue;
-      std::uint32_t rank = start;
-      for (; seen_from[rank] == 0; rank = peer_rank(messages_[rank][done[rank]])) seen_from[rank] = start + 1;
-      if (seen_from[rank] == start + 1) add_cycle(rank, done);
-    }
+    for_each_cycle(
+        s_.pp(), [&](std::uint32_t rank) { return done[rank] < messages_[rank].size(); },
+        [&](std::uint32_t rank) { return peer_rank(messages_[rank][done[rank]]); },
+        [&](std::uint32_t rank) { add_cycle(rank, done); });
   }
 
   void add_cycle(std::uint32_t start, const std::vector<std::size_t>& done) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -28,8 +29,9 @@ inline std::string describe(const program& p, const action& message) {
 /// A rank at one of its actions: "rank 3 at 3F2", "rank 3 at the weight gradient of stage 3", "rank 3 at the receive of
 /// activation 2F2"; "rank 3 at its end" after the last one, and "rank 3 at its start" for no_slot.
 /// @throws schedule_error if the program has no such rank, here and below
-inline std::string describe(const program& p, std::size_t rank, std::size_t at) {
+std::string describe(const program& p, std::integral auto rank, std::integral auto number) {
   detail::require_rank(p, rank);
+  const auto at = static_cast<std::size_t>(number);
   const auto row = p.actions[rank];
   if (at >= row.size()) return detail::concat({"rank ", rank, at == no_slot ? " at its start" : " at its end"});
   const action& a = row[at];
@@ -43,7 +45,7 @@ inline std::string describe(const program& p, std::size_t rank, std::size_t at) 
 }
 
 /// A rank that waits for one of its messages: "rank 3 at 3F2, which waits for activation 2F2 from rank 2".
-inline std::string describe(const program& p, std::size_t rank, std::size_t at, const action& awaited) {
+std::string describe(const program& p, std::integral auto rank, std::integral auto at, const action& awaited) {
   return detail::concat({describe(p, rank, at), ", which waits for ", describe(p, awaited)});
 }
 
@@ -58,7 +60,7 @@ void for_each_awaited(const std::array<op_slots, 2>& cell, F&& f) {
 /// Calls `f(buffer)` for the buffers whose messages an action waits for. Before a weight gradient changes, all that the rank
 /// has sent must have gone.
 template <typename F>
-void for_each_awaited(const program& p, std::size_t rank, const action& a, F&& f) {
+void for_each_awaited(const program& p, std::integral auto rank, const action& a, F&& f) {
   if (a.kind == action_kind::compute) {
     for_each_awaited(p.slots[rank][a.index], f);
   } else if (a.kind == action_kind::accumulate) {
@@ -70,8 +72,10 @@ void for_each_awaited(const program& p, std::size_t rank, const action& a, F&& f
 /// As describe(p, rank, at), with the message that the rank waits for, if it waits for one.
 /// @param is_pending  of a buffer: whether its last message is still in progress. Linear in `at`.
 template <typename IsPending>
-std::string describe_waiting(const program& p, std::size_t rank, std::size_t at, IsPending&& is_pending) {
+std::string describe_waiting(const program& p, std::integral auto rank, std::integral auto number,
+                             IsPending&& is_pending) {
   detail::require_rank(p, rank);
+  const auto at = static_cast<std::size_t>(number);
   const auto row = p.actions[rank];
   std::uint32_t awaited = no_slot;  // a buffer
   const auto consider = [&](std::uint32_t buffer) {

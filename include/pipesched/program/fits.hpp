@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Does a step fit into the memory of its ranks? Weights, activations with what running ops need, and message buffers.
+// The memory that a step needs on each rank, against a limit: weights, activations with what running ops need, and buffers of
+// messages.
 
 #include <algorithm>
 #include <cstddef>
@@ -26,11 +27,11 @@ namespace pipesched {
 /// Bytes of a rank. Weights and buffers are there all the time.
 struct rank_memory {
   double weights = 0;      ///< parameters, gradients and optimizer state of its stages, of both replicas
-  double activations = 0;  ///< the most that activations, contexts and running ops take at a time
+  double activations = 0;  ///< peak of activations, contexts and running ops together
   double buffers = 0;      ///< of messages: each as large as the largest that it ever holds
   double limit = std::numeric_limits<double>::infinity();
   std::optional<std::size_t> first_too_large{};  ///< the first cell that does not fit
-  double excess = 0;                             ///< bytes by which that cell does not
+  double excess = 0;                             ///< bytes by which that cell exceeds the limit
 
   constexpr double total() const noexcept { return weights + activations + buffers; }
 };

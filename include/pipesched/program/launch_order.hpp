@@ -11,6 +11,7 @@
 // message, because in the simulation every action takes some time, if only the shortest that a double can tell.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <tuple>
@@ -90,17 +91,17 @@ rows<launch> launch_order(const program& p, const Costs& costs = {}) {
 
 /// As launch_order(p, rank, costs), for callers who have verified the program. @pre verify(p) is true
 template <cost_model Costs>
-std::vector<launch> launch_order(const program& p, std::size_t rank, const Costs& costs, verified_t) {
+std::vector<launch> launch_order(const program& p, std::integral auto rank, const Costs& costs, verified_t) {
   detail::require_rank(p, rank);
   return detail::launches_of(p, detail::message_times(p, costs), static_cast<std::uint32_t>(rank));
 }
-inline std::vector<launch> launch_order(const program& p, std::size_t rank, verified_t) {
+std::vector<launch> launch_order(const program& p, std::integral auto rank, verified_t) {
   return launch_order(p, rank, uniform_costs{}, verified);
 }
 /// The launch order of one rank. It still simulates the step of all ranks.
 /// @throws schedule_error as above, and if the program has no such rank
 template <cost_model Costs = uniform_costs>
-std::vector<launch> launch_order(const program& p, std::size_t rank, const Costs& costs = {}) {
+std::vector<launch> launch_order(const program& p, std::integral auto rank, const Costs& costs = {}) {
   require_valid(p);
   return launch_order(p, rank, costs, verified);
 }

@@ -3,10 +3,13 @@
 
 // Lowering: from a schedule to a program, in passes.
 //
-//   route      the messages of every channel, in order             detail/routing.hpp
-//   depths     the buffers of every channel                        detail/depths.hpp
-//   emit       the actions of every rank in their order, and the   detail/emit.hpp
-//              slots of activations, contexts and buffers          detail/slots.hpp
+//   route      the messages of every channel, in order              detail/routing.hpp
+//   depths     the buffers of every channel                         detail/depths.hpp
+//   order      the actions of every rank, in order                  detail/order.hpp
+//   allocate   the slots of activations, contexts and buffers       detail/allocate.hpp
+//   emit       the actions with their buffers                       detail/emit.hpp
+//
+// The last three run together, rank by rank: each passes an action on to the next, so nothing is stored between them.
 
 #include <algorithm>
 #include <array>
@@ -15,8 +18,10 @@
 
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
+#include "pipesched/program/detail/allocate.hpp"
 #include "pipesched/program/detail/depths.hpp"
 #include "pipesched/program/detail/emit.hpp"
+#include "pipesched/program/detail/order.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
@@ -29,23 +34,28 @@ struct lower_options {
   /// rank may run ahead of its receiver by as many messages. A channel whose messages are used out of order gets as many as
   /// that needs. With equal stages 1 costs no time for 1F1B, zero bubble and DualPipe; interleaved families need up to 6,
   /// looped BFS one per micro-batch.
-  std::uint32_t depth = 4;
+  std::int64_t depth = 4;
   /// Groups of stages that share their weights, such as the embedding and the head: {{0, 7}}, {{0, 3, 7}}. A stage is in at
   /// most one group.
-  std::vector<std::vector<std::uint16_t>> tied{};
+  std::vector<std::vector<std::int64_t>> tied{};
 };
 
 namespace detail {
 
-inline void require_tied(const schedule& s, const std::vector<std::vector<std::uint16_t>>& tied) {
+// The groups, checked. @throws schedule_error
+inline std::vector<std::vector<std::uint16_t>> tied_stages(const schedule& s,
+                                                           const std::vector<std::vector<std::int64_t>>& tied) {
+  std::vector<std::vector<std::uint16_t>> groups;
   std::vector<bool> taken(s.stages());
   for (const auto& group : tied) {
     if (group.size() < 2) throw schedule_error(concat({"a group of tied stages has at least 2; got ", group.size()}));
+    groups.emplace_back();
     std::vector<std::uint32_t> on_rank(s.pp(), 0);
-    for (const std::uint16_t stage : group) {
-      if (stage >= s.stages())
-        throw schedule_error(
-            concat({"tied stages are stages 0 to ", s.stages() - 1, "; got ", stage, ", nearest ", s.stages() - 1}));
+    for (const std::int64_t number : group) {
+      if (number < 0 || number >= std::int64_t{s.stages()})
+        throw schedule_error(concat({"tied stages are stages 0 to ", s.stages() - 1, "; got ", number, ", nearest ",
+                                     number < 0 ? 0 : s.stages() - 1}));
+      const auto stage = static_cast<std::uint16_t>(number);
       if (taken[stage])
         throw schedule_error(
             concat({"a stage is in at most one group of tied stages, once; got stage ", stage, " again"}));
@@ -58,26 +68,30 @@ inline void require_tied(const schedule& s, const std::vector<std::vector<std::u
         if (const std::uint16_t rank = s.placement.rank_of_stage(replica)[stage]; ++on_rank[rank] > 2)
           throw schedule_error(concat({"a rank holds at most 2 stages of a group of tied stages; rank ", rank,
                                        " holds a third, stage ", stage}));
+      groups.back().push_back(stage);
     }
   }
+  return groups;
 }
 
 }  // namespace detail
 
 /// Lowers a schedule that the caller has verified, as lower(s, options). @pre verify(s) is true
 inline program lower(const schedule& s, const lower_options& options, verified_t) {
-  if (options.depth < 1) throw schedule_error("lower() takes a depth of at least 1; got 0, nearest 1");
-  detail::require_tied(s, options.tied);
-  const detail::message_routing routing(s, options.tied);
+  if (options.depth < 1)
+    throw schedule_error(detail::concat({"lower() takes a depth of at least 1; got ", options.depth, ", nearest 1"}));
+  const detail::message_routing route(s, detail::tied_stages(s, options.tied));
   program p{.schedule = s,
-            .channels = routing.channels(),
-            .actions = rows<action>::for_overwrite(routing.actions()),
+            .channels = route.channels(),
+            .actions = rows<action>::for_overwrite(route.actions()),
             .slots = rows<std::array<op_slots, 2>>::for_overwrite_like(s.cells),
             .pools = std::vector<pool_sizes>(s.pp())};
-  const detail::depth_trial depths = detail::set_depths(p.channels, s, routing, options.depth);
+  const detail::depth_trial depths = detail::set_depths(p.channels, s, route, options.depth);
   if (!depths.finished()) require_valid(s);  // throws: the schedule has a cycle of several ranks
-  detail::emission emission(routing, depths, p);
-  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) emission.run(rank);
+  detail::action_order order(s, route, depths, p.channels);
+  detail::emission emit(p);
+  detail::slot_allocation allocate(route, depths, p, emit);
+  for (std::uint32_t rank = 0; rank < s.pp(); ++rank) order.run(rank, allocate);
   for (std::uint32_t c = 0; c < p.channels.size(); ++c) p.channels[c].receive_buffers = depths.receive_buffers(c);
   return p;
 }

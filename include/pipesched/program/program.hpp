@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -141,17 +142,13 @@ struct program {
 namespace detail {
 
 /// @throws schedule_error unless the program has that rank
-inline void require_rank(const program& p, std::size_t rank) {
+inline void require_rank(const program& p, std::integral auto number) {
   const std::size_t ranks = p.actions.size();
-  if (rank >= ranks)
-    throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", rank})
+  if (number < 0 || static_cast<std::size_t>(number) >= ranks)
+    throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", number})
                                     : concat({"a program of ", ranks, " ranks has ranks 0 to ", ranks - 1,
-                                              "; got rank ", rank, ", nearest ", ranks - 1}));
+                                              "; got rank ", number, ", nearest ", number < 0 ? 0 : ranks - 1}));
 }
-
-}  // namespace detail
-
-namespace detail {
 
 // Calls `f(buffer, tensor)` for every tensor that a buffer of the rank ever holds.
 template <typename F>
@@ -172,8 +169,9 @@ void for_each_held(const program& p, std::size_t rank, F&& f) {
 /// sent gradients. Stages may differ in their sizes. Linear in the number of actions.
 /// @throws schedule_error if the program has no such rank
 template <typename BytesOf>
-std::vector<std::size_t> buffer_bytes(const program& p, std::size_t rank, BytesOf&& bytes_of) {
-  detail::require_rank(p, rank);
+std::vector<std::size_t> buffer_bytes(const program& p, std::integral auto number, BytesOf&& bytes_of) {
+  detail::require_rank(p, number);
+  const auto rank = static_cast<std::size_t>(number);
   std::vector<std::size_t> bytes(p.pools[rank].buffers(), 0);
   detail::for_each_held(p, rank, [&](std::uint32_t buffer, tensor_id message) {
     bytes[buffer] = std::max<std::size_t>(bytes[buffer], bytes_of(message));

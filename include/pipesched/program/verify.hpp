@@ -30,6 +30,7 @@
 #include "pipesched/program/detail/interpreter.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/support/error.hpp"
+#include "pipesched/support/worklist.hpp"
 
 namespace pipesched {
 
@@ -299,34 +300,33 @@ class program_verifier {
         add(rule::program, of.from, violation::no_cell,
             concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
     }
-    if (report_) find_cycle(all);
+    if (report_) find_cycles(all);
     for (std::uint32_t rank = 0; report_ && rank < s_.pp(); ++rank)
       if (const auto unused = all.unused(rank))
         add(rule::message, rank, violation::no_cell, concat({to_string(*unused), " is in a buffer but never used"}));
   }
 
-  // Every blocked rank waits for one other. Following these waits ends in a cycle.
-  void find_cycle(const interpreter<>& all) {
-    std::uint32_t rank = 0;
-    while (rank < s_.pp() && all.finished(rank)) ++rank;
-    if (rank == s_.pp()) return;
-    const auto other = [&](std::uint32_t r) -> std::uint32_t {
-      const waiting& w = all.state(r);
+  // Every blocked rank waits for one other.
+  void find_cycles(const interpreter<>& all) {
+    const auto other = [&](std::uint32_t rank) -> std::uint32_t {
+      const waiting& w = all.state(rank);
       const channel& c = p_.channels[w.channel];
       return w.why == waiting::for_arrival ? c.from : c.to;
     };
-    for (std::uint32_t step = 0; step < s_.pp(); ++step) rank = other(rank);
-    std::string text;
-    std::uint32_t r = rank;
-    do {
-      const waiting& w = all.state(r);
-      const bool receives = w.why == waiting::for_arrival;
-      if (!text.empty()) text += "; ";
-      text += concat({describe(p_, r, all.done(r)), " waits for rank ", other(r),
-                      receives ? " to send " : " to receive ", to_string(w.what)});
-      r = other(r);
-    } while (r != rank);
-    add(rule::deadlock, rank, cell_of(rank, all.done(rank)), text + "; expected no cycle of waits");
+    const auto add_cycle = [&](std::uint32_t start) {
+      std::string text;
+      std::uint32_t rank = start;
+      do {
+        const waiting& w = all.state(rank);
+        const bool receives = w.why == waiting::for_arrival;
+        text += concat({describe(p_, rank, all.done(rank)), " waits for rank ", other(rank),
+                        receives ? " to send " : " to receive ", to_string(w.what), "; "});
+        rank = other(rank);
+      } while (rank != start);
+      add(rule::deadlock, start, cell_of(start, all.done(start)), text + "expected no cycle of waits");
+    };
+    for_each_cycle(
+        s_.pp(), [&](std::uint32_t rank) { return !all.finished(rank); }, other, add_cycle);
   }
 
   const program& p_;

@@ -104,35 +104,31 @@ class duration_survey {
   std::string_view fails_{};
 };
 
-// True if each row of the schedule equals the one that the family makes.
-inline bool is_order_of_family(const schedule& s, const family& f, const schedule_params& p) {
-  try {
-    return f.make(p).cells == s.cells;
-  } catch (const schedule_error&) {
-    return false;
-  }
-}
-
 }  // namespace detail
 
-/// The published formula of the family that the schedule is named after, at these costs; nothing if no paper gives one.
+/// The published formula of a family, the library's or your own, for a schedule at these costs; nothing if it has none.
 /// Besides the formula's own assumptions, all of these must hold: the order is the family's own, every pass and every
 /// overlapped pair takes the same time for all stages and micro-batches, outputs leave at the end of their cell, and
 /// transfers take no time. If times differ, the formula is evaluated at their means, and `fails` says so. Linear in the
 /// number of ops, plus the time to make the family's schedule once.
-/// @param own_order  true if the schedule comes from its family's function with default parameters: it is not made again
+/// @param own_order  true if the schedule comes from the family's function with default parameters: it is not made again
+template <cost_model Costs>
+std::optional<closed_form> closed_form_of(const family& f, const schedule& s, const Costs& costs,
+                                          bool own_order = false) {
+  const schedule_params p = detail::params_of_size(f, s);
+  const detail::duration_survey survey(s, costs);
+  std::optional<closed_form> form = closed_form_of(f, p, survey.times());
+  if (!form) return form;
+  if (!survey.fails().empty()) form->fails = survey.fails();
+  if (!own_order && !detail::makes_order_of(f, p, s)) form->fails = "the order is the family's own";
+  return form;
+}
+
+/// The same for the family of the library that the schedule is named after; nothing for other names.
 template <cost_model Costs>
 std::optional<closed_form> closed_form_of(const schedule& s, const Costs& costs, bool own_order = false) {
-  for (const family& f : families) {
-    if (f.name != s.name.view()) continue;
-    const schedule_params p = detail::params_of_size(f, s);
-    const detail::duration_survey survey(s, costs);
-    std::optional<closed_form> form = closed_form_of(f, p, survey.times());
-    if (!form) return form;
-    if (!survey.fails().empty()) form->fails = survey.fails();
-    if (!own_order && !detail::is_order_of_family(s, f, p)) form->fails = "the order is the family's own";
-    return form;
-  }
+  for (const family& f : families)
+    if (f.name == s.name.view()) return closed_form_of(f, s, costs, own_order);
   return std::nullopt;
 }
 

@@ -28,8 +28,8 @@ struct timeline {
   pipesched::schedule schedule;
   rows<interval> intervals{};  ///< one per cell of the schedule
 
-  constexpr std::span<const interval> operator[](std::size_t rank) const noexcept { return intervals[rank]; }
-  constexpr std::span<interval> operator[](std::size_t rank) noexcept { return intervals[rank]; }
+  constexpr std::span<const interval> operator[](std::integral auto rank) const noexcept { return intervals[rank]; }
+  constexpr std::span<interval> operator[](std::integral auto rank) noexcept { return intervals[rank]; }
 
   friend constexpr bool operator==(const timeline&, const timeline&) = default;
 };

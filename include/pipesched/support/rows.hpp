@@ -113,9 +113,10 @@ class rows {
   }
 
   /// Replaces a row by what `change` makes of it, which may be longer or shorter: `change(row)` gets the row as a
-  /// std::vector<T>&. Linear in the number of values of all rows. @pre r < size()
+  /// std::vector<T>&. Linear in the number of values of all rows. @pre number < size()
   template <std::invocable<std::vector<T>&> Change>
-  constexpr void edit(std::size_t r, Change&& change) {
+  constexpr void edit(std::integral auto number, Change&& change) {
+    const auto r = static_cast<std::size_t>(number);
     std::vector<T> row(first(r), last(r));
     change(row);
     rows edited;
@@ -128,8 +129,15 @@ class rows {
   constexpr std::size_t size() const noexcept { return ends_.size(); }
   constexpr bool empty() const noexcept { return ends_.empty(); }
 
-  constexpr std::span<const T> operator[](std::size_t r) const noexcept { return {first(r), last(r)}; }
-  constexpr std::span<T> operator[](std::size_t r) noexcept { return {first(r), last(r)}; }
+  /// A row by its number, of any integer type. @pre 0 <= number < size()
+  constexpr std::span<const T> operator[](std::integral auto number) const noexcept {
+    const auto r = static_cast<std::size_t>(number);
+    return {first(r), last(r)};
+  }
+  constexpr std::span<T> operator[](std::integral auto number) noexcept {
+    const auto r = static_cast<std::size_t>(number);
+    return {first(r), last(r)};
+  }
 
   using iterator = row_iterator<rows, std::span<T>>;
   using const_iterator = row_iterator<const rows, std::span<const T>>;

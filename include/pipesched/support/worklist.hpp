@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it.
+// Worklist: runs ranks, each until it is blocked, and runs a blocked rank again once another one has woken it; and the cycles
+// of those that are blocked in the end.
 
 #include <cstddef>
 #include <cstdint>
@@ -40,5 +41,18 @@ class worklist {
  private:
   std::vector<std::uint32_t> runnable_;
 };
+
+/// Calls `f(rank)` for one rank of every cycle of blocked ranks that wait for each other. Linear in the number of ranks.
+/// @param next  the rank that a blocked one waits for, which is blocked, too
+template <typename IsBlocked, typename Next, typename F>
+constexpr void for_each_cycle(std::uint32_t ranks, IsBlocked&& is_blocked, Next&& next, F&& f) {
+  std::vector<std::uint32_t> seen_from(ranks, 0);  // the start, counted from 1, whose search reached the rank
+  for (std::uint32_t start = 0; start < ranks; ++start) {
+    if (!is_blocked(start)) continue;
+    std::uint32_t rank = start;
+    for (; seen_from[rank] == 0; rank = next(rank)) seen_from[rank] = start + 1;
+    if (seen_from[rank] == start + 1) f(rank);
+  }
+}
 
 }  // namespace pipesched::detail

@@ -17,6 +17,7 @@
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/placement.hpp"
+#include "pipesched/generate/params.hpp"
 #include "pipesched/generate/sink.hpp"
 #include "pipesched/support/rows.hpp"
 
@@ -67,6 +68,11 @@ class running_sum {
   std::size_t leaves_;
   std::vector<node> nodes_;
 };
+
+/// Bytes of the slots that no op of a row takes, as measured: their number grows with the square of the ranks.
+constexpr double bytes_of_slots(const family_params& p) {
+  return 320.0 * static_cast<double>(p.pp) * static_cast<double>(p.pp);
+}
 
 /// The op that each rank runs in each slot.
 class slot_table {

@@ -18,12 +18,12 @@
 
 namespace pipesched::detail {
 
-/// Runs the cells of all ranks. It runs before there are actions, and on half as much data; so it shares the worklist with
-/// the interpreter of programs, and no more.
+/// Runs the cells of all ranks. The interpreter of programs cannot do that here, as there are no actions and slots yet; both run
+/// their ranks by one worklist.
 ///
 /// The receiver posts the receives of a channel in the order in which the messages are sent, each as soon as a buffer is
 /// free. A message that a cell needs at once gets a new buffer. Weight gradients have buffers of their own. So the numbers
-/// of activations and gradients sent and posted are all there is to know of a channel.
+/// of activations and gradients sent and posted are the whole state of a channel.
 class depth_trial {
  public:
   /// @param channels  with the buffers that they have at first
@@ -137,7 +137,7 @@ class depth_trial {
     return std::nullopt;
   }
 
-  // The cell gives the buffer of its input back.
+  // The cell frees the buffer of its input.
   void use(channel_state& c) { post_to(c, c.posted + 1); }
   void post_to(channel_state& c, std::uint32_t posted) {
     c.posted = posted;
@@ -160,8 +160,8 @@ class depth_trial {
 /// Sets the buffers of all channels, `depth` or fewer for channels with fewer messages. Channels get more buffers until
 /// ranks do not wait in a cycle.
 inline depth_trial set_depths(std::vector<channel>& channels, const schedule& s, const message_routing& routing,
-                              std::uint32_t depth) {
-  std::vector<std::uint64_t> depths(channels.size(), depth);
+                              std::int64_t depth) {
+  std::vector<std::uint64_t> depths(channels.size(), static_cast<std::uint64_t>(depth));
   while (true) {
     for (std::uint32_t c = 0; c < depths.size(); ++c) {
       channel& of = channels[c];

@@ -22,8 +22,8 @@
 
 namespace pipesched::detail {
 
-/// An observer that does nothing. Other observers have the same functions. Of every action that a rank finishes it hears
-/// once, in order; that a message has moved, before the action of either side that waited for it.
+/// An observer that does nothing. Other observers have the same functions, which are called once for every action that a rank
+/// finishes, in order; moved() before the action that waited for the message, on either side.
 struct null_observer {
   void compute(std::uint32_t /*rank*/, std::size_t /*cell*/) {}
   void accumulate(std::uint32_t /*rank*/) {}

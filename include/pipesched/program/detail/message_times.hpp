@@ -98,7 +98,7 @@ class message_times {
     double& posted = posted_[first_[channel] + number];
     posted = std::max(ranks_[rank].now, posted);
   }
-  // Either side needs the message to be over.
+  // Both sides wait for the end of the transfer.
   void wait(std::uint32_t rank, std::uint32_t channel, std::size_t number, tensor_id what) {
     const double transfer = what.kind == tensor_kind::weight_gradient
                                 ? 0

@@ -103,13 +103,6 @@ class message_routing {
   /// The weight gradients of tied stages that a rank sends or adds, after those of all replicas.
   const std::vector<gradient_exchange>& tied(std::uint32_t rank) const { return tied_[rank]; }
 
-  /// Number of weight gradients that a rank sends.
-  std::uint32_t sent_gradients(std::uint32_t rank) const {
-    std::size_t sent = sent_after_[rank].size();
-    for (const gradient_exchange& e : tied_[rank]) sent += e.from == rank && e.to != rank;
-    return static_cast<std::uint32_t>(sent);
-  }
-
   /// The channels into and out of a rank, in ascending order.
   const std::vector<std::uint32_t>& channels_at(std::uint32_t rank) const { return channels_at_[rank]; }
   std::uint32_t channel_between(std::uint32_t from, std::uint32_t to) const {

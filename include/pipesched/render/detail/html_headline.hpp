@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pipesched/generate/1f1b.hpp"
 #include "pipesched/render/html_panel.hpp"
 #include "pipesched/render/html_style.hpp"
 #include "pipesched/render/write.hpp"
@@ -78,7 +79,7 @@ const html_panel* shortest(std::span<const html_panel> panels, Predicate&& may) 
   return best;
 }
 
-// The panels that a headline names: the plan or the shortest, the next one that is longer, and 1f1b.
+// The panels that a headline names: the plan or the shortest, the next one that is longer, and 1F1B, which readers know.
 inline std::vector<const html_panel*> named_in_headline(std::span<const html_panel> panels) {
   const html_panel* first = shortest(panels, [](const html_panel& p) { return p.planned; });
   if (first == nullptr) first = shortest(panels, [](const html_panel&) { return true; });
@@ -89,7 +90,7 @@ inline std::vector<const html_panel*> named_in_headline(std::span<const html_pan
   add(shortest(panels, [&](const html_panel& p) {
     return !p.planned && (first->planned || p.measured.makespan > first->measured.makespan);
   }));
-  add(shortest(panels, [](const html_panel& p) { return p.timeline.schedule.name == "1f1b"; }));
+  add(shortest(panels, [](const html_panel& p) { return p.timeline.schedule.name.view() == one_f_one_b_family.name; }));
   return named;
 }
 

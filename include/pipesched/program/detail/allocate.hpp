@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Allocation of slots, a part of emission: the activations, contexts and buffers of one rank.
+// Allocation, the fourth pass of lower(): the slots of activations, contexts and buffers, rank by rank.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,6 +14,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/program/detail/depths.hpp"
+#include "pipesched/program/detail/emit.hpp"
 #include "pipesched/program/detail/routing.hpp"
 #include "pipesched/program/program.hpp"
 
@@ -36,15 +37,16 @@ class number_pool {
   std::vector<std::uint32_t> numbers_;  // the first of them are free; there is room for all
 };
 
-/// Fills the slots and pools of a program, rank by rank: start(), then its receives and cells in order, then finish(). The
-/// memory of one rank is used again for the next.
+/// Fills the slots and pools of a program with the actions that action_order passes on, and passes them on to emission with
+/// their buffers. The memory of one rank is used again for the next.
 class slot_allocation {
  public:
-  slot_allocation(const message_routing& routing, const depth_trial& depths, program& p)
+  slot_allocation(const message_routing& routing, const depth_trial& depths, program& p, emission& next)
       : s_(p.schedule),
         routing_(routing),
         depths_(depths),
         p_(p),
+        next_(next),
         hosted_(hosted_stages(s_)),
         recomputed_(s_, routing.recomputes()),
         in_(p.channels.size()),
@@ -54,13 +56,14 @@ class slot_allocation {
   void start(std::uint32_t rank) {
     for (number_pool* pool : {&activations_, &contexts_, &kept_inputs_, &local_}) pool->clear();
     slots_of_.assign(hosted_[rank].size() * s_.micro, {});
-    next_buffer_ = channel_buffers_ = reductions_ = 0;
+    next_buffer_ = channel_buffers_ = sent_gradients_ = 0;
+    reductions_.clear();
+    slots_ = p_.slots[rank];
     for (const std::uint32_t c : routing_.channels_at(rank)) {
       const channel& of = p_.channels[c];
       if (of.to == rank) {
         channel_buffers_ += depths_.receive_buffers(c) - of.receive_buffers;
         incoming& in = in_[c];
-        in.messages = routing_.messages(c);
         in.buffers.resize(depths_.receive_buffers(c));
         for (std::uint32_t i = 0; i < of.receive_buffers; ++i) in.give(next_buffer_ + i);
       } else {
@@ -69,37 +72,42 @@ class slot_allocation {
       next_buffer_ += of.to == rank ? of.receive_buffers : of.send_buffers;
     }
     channel_buffers_ += next_buffer_;
+    next_.start(rank);
   }
 
-  /// A message that is received, with its buffer; of a weight gradient its number among those that the rank receives.
-  struct received {
-    tensor_id what;
-    std::uint32_t buffer;
-  };
-  /// The next message of a channel if it has a buffer. @param new_buffer  whether it gets a new one otherwise
-  std::optional<received> receive(std::uint32_t channel, bool new_buffer = false) {
-    incoming& in = in_[channel];
-    if (in.messages.empty()) return std::nullopt;
-    const tensor_id what = in.messages[0];
-    const bool reduces = what.kind == tensor_kind::weight_gradient;
-    if (!reduces && in.free == 0 && !new_buffer) return std::nullopt;
-    in.messages = in.messages.subspan(1);
-    if (reduces) return received{what, reductions_++};
-    return received{what, buffer_of(what) = in.free > 0 ? in.take() : next_buffer_++};
+  void receive(std::uint32_t channel, tensor_id what, bool new_buffer) {
+    const std::uint32_t buffer = new_buffer ? next_buffer_++ : in_[channel].take();
+    buffer_of(what) = buffer;
+    next_.receive(channel, what, buffer);
   }
 
-  /// The turn of a weight gradient, which has no buffer here, among the messages that a channel sends.
-  void pass_over(std::uint32_t channel) { out_[channel].take(); }
+  void receive_gradient(std::uint32_t channel, tensor_id what) {
+    next_.receive_gradient(channel, what, static_cast<std::uint32_t>(reductions_.size()));
+    reductions_.push_back(channel);
+  }
 
-  /// Fills the slots of a cell, and frees those that nothing needs after it. Calls `receive_next(channel)` for each message
-  /// that is to be received before the cell can run; false if no message is left.
-  template <typename Receive>
-  void run_cell(const cell& c, std::span<const op_needs* const> needs, std::array<op_slots, 2>& slots,
-                Receive&& receive_next) {
+  void compute(std::uint32_t index, const cell& c, std::span<const op_needs* const> needs) {
+    std::array<op_slots, 2>& slots = slots_[index];
     slots = {};
-    for (std::size_t k = 0; k < needs.size(); ++k) take(c[k], *needs[k], slots[k], receive_next);
+    for (std::size_t k = 0; k < needs.size(); ++k) take(c[k], *needs[k], slots[k]);
     for (std::size_t k = 0; k < needs.size(); ++k) slots[k].output = take_output(c[k], needs[k]->output);
     for (std::size_t k = 0; k < needs.size(); ++k) release(c[k], *needs[k], slots[k]);
+    next_.compute(index);
+  }
+
+  void send(std::uint32_t channel, tensor_id what, std::uint32_t index, std::size_t k) {
+    next_.send(channel, what, slots_[index][k].output);
+  }
+  /// A weight gradient is in the trainer's own memory, but has its turn among the messages of its channel.
+  void send_gradient(std::uint32_t channel, const gradient_exchange& e) {
+    out_[channel].take();
+    next_.send_gradient(channel, e, sent_gradients_++);
+  }
+  void accumulate(std::uint32_t channel, const gradient_exchange& e) {
+    if (channel == no_slot) return next_.accumulate(channel, e, no_slot);
+    const auto received = std::find(reductions_.begin(), reductions_.end(), channel);
+    *received = no_slot;
+    next_.accumulate(channel, e, static_cast<std::uint32_t>(received - reductions_.begin()));
   }
 
   /// Fills the pools of the rank.
@@ -109,27 +117,26 @@ class slot_allocation {
     pools[pool::context] = contexts_.size();
     pools[pool::kept_input] = kept_inputs_.size();
     pools[pool::tensor] = channel_buffers_ + local_.size();
-    pools[pool::reduction] = reductions_;
-    pools[pool::sent_gradient] = routing_.sent_gradients(rank);
+    pools[pool::reduction] = static_cast<std::uint32_t>(reductions_.size());
+    pools[pool::sent_gradient] = sent_gradients_;
     for (const std::uint32_t c : routing_.channels_at(rank))
       if (p_.channels[c].to == rank) in_[c] = {};
+    next_.finish(rank);
   }
 
  private:
-  // A channel at its receiver, with a ring of free buffers, which are taken in the order in which they became free.
+  // The receiver's buffers of a channel: a ring of those that are free, taken in the order in which they became free.
   struct incoming {
-    std::span<const tensor_id> messages;  // to be received
-    std::vector<std::uint32_t> buffers;
-    std::uint32_t first = 0, free = 0;
+    std::vector<std::uint32_t> buffers{};
+    std::uint32_t first = 0, end = 0;
 
     void give(std::uint32_t buffer) {
-      const std::size_t end = first + free++;
-      buffers[end < buffers.size() ? end : end - buffers.size()] = buffer;
+      buffers[end] = buffer;
+      end = end + 1 == buffers.size() ? 0 : end + 1;
     }
     std::uint32_t take() {
       const std::uint32_t buffer = buffers[first];
       first = first + 1 == buffers.size() ? 0 : first + 1;
-      --free;
       return buffer;
     }
   };
@@ -151,22 +158,17 @@ class slot_allocation {
     std::array<std::uint32_t, 2> input = {no_slot, no_slot};
   };
 
-  stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) {
-    return slots_of_[std::size_t{chunk} * s_.micro + micro];
-  }
+  stage_slots& slots_of(std::uint8_t chunk, std::uint32_t micro) { return slots_of_[chunk * micro_ + micro]; }
   // The buffer of a tensor that this rank uses.
   std::uint32_t& buffer_of(tensor_id t) {
     return slots_of(s_.placement.chunk_of(receiver_of(t), t.micro), t.micro).input[t.kind == tensor_kind::gradient];
   }
 
-  void take(op o, const op_needs& needs, op_slots& to, auto& receive_next) {
+  void take(op o, const op_needs& needs, op_slots& to) {
     stage_slots& of = slots_of(o.chunk, o.micro);
     if (needs.input != no_slot) {
-      const std::uint32_t& input = of.input[o.pass != pass::forward];
-      while (input == no_slot && needs.input < local_channel && receive_next(needs.input)) {
-      }
-      if (input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
-      to.input = input;
+      to.input = of.input[o.pass != pass::forward];
+      if (to.input == no_slot) require_valid(s_);  // throws: a cycle within the rank, which the depths do not show
     }
     if (needs.takes_activation) of.activation = activations_.take();
     if (needs.takes_context) of.context = contexts_.take();
@@ -193,16 +195,20 @@ class slot_allocation {
   }
 
   const schedule& s_;
+  const std::size_t micro_ = s_.micro;
   const message_routing& routing_;
   const depth_trial& depths_;
   program& p_;
+  emission& next_;
   std::vector<std::vector<std::uint16_t>> hosted_;  // by rank
   recomputed_ops recomputed_;
   std::vector<incoming> in_;   // by channel
   std::vector<outgoing> out_;  // by channel
 
   // Of the rank:
-  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, reductions_ = 0;
+  std::span<std::array<op_slots, 2>> slots_;
+  std::uint32_t next_buffer_ = 0, channel_buffers_ = 0, sent_gradients_ = 0;
+  std::vector<std::uint32_t> reductions_;  // the channels of received weight gradients that are not added yet
   number_pool activations_, contexts_, kept_inputs_, local_;
   std::vector<stage_slots> slots_of_;  // by chunk and micro-batch
 };
