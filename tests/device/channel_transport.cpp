@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -26,6 +27,7 @@
 #include "support/fake_cluster.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
+#include "support/planned_receives.hpp"
 #include "support/stream_trainer.hpp"
 #include "support/tanh_model.hpp"
 #include "support/thread_coordinator.hpp"
@@ -79,7 +81,24 @@ struct job {
   void wait_for_the_others() const {
     while (ended + 1 < static_cast<int>(p.schedule.pp())) std::this_thread::yield();
   }
+  // Adds steps to the plan by which the cluster checks receives.
+  void plan(const program& of, std::size_t steps = 1) {
+    const planned_receives planned(of);
+    for (; steps > 0; --steps) {
+      for (std::uint32_t c = 0; c < of.channels.size(); ++c) {
+        const std::uint32_t from = of.channels[c].from, to = of.channels[c].to;
+        std::vector<std::uint64_t>& kernels =
+            cluster.kernels_before_receive[detail::concat({"pipesched ", from, " to ", to})];
+        if (kernels.empty()) kernels.push_back(planned_kernels[to]);  // its first message, before any step
+        for (const std::uint32_t n : planned.actions_of(c))
+          kernels.push_back(planned_kernels[to] + planned.kernels(to, n));
+      }
+      for (std::uint32_t r = 0; r < of.actions.size(); ++r)
+        planned_kernels[r] += planned.kernels(r, static_cast<std::uint32_t>(of.actions[r].size()));
+    }
+  }
   std::vector<std::string> train(std::size_t steps) {
+    plan(p, steps);
     return run([&](std::uint32_t r, cluster_transport& t) { pipesched::run(p, r, on_device[r], t, {.steps = steps}); });
   }
   void require_trained(std::size_t steps) const {
@@ -109,8 +128,9 @@ struct job {
   std::vector<small_model::trainer> trainers;
   std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
   std::vector<cluster_trainer> on_device;
-  std::vector<std::thread::id> own_threads;  // not the watchdogs'
-  std::atomic<int> ended = 0;                // ranks of the last run()
+  std::map<std::uint32_t, std::uint64_t> planned_kernels;  // by rank
+  std::vector<std::thread::id> own_threads;                // not the watchdogs'
+  std::atomic<int> ended = 0;                              // ranks of the last run()
 };
 
 std::vector<std::string> nothing(const program& p) { return std::vector<std::string>(p.schedule.pp()); }
@@ -192,6 +212,7 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
     for (const int queues : {0, 1}) {
       job j(p, queues, 3, {.enlists_buffers = true});
       j.cluster.live = true;
+      j.plan(p, 3);
       REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
         const auto times = run(p, r, j.on_device[r], t, {.steps = 3, .record = queues == 0});
         REQUIRE(times == std::vector<interval>(queues == 0 ? p.schedule[r].size() : 0, interval{1e-3, 1e-3}));
@@ -204,22 +225,75 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
 }
 
 TEST_CASE("channels: training and evaluation share a transport, and a trainer; new channels alone connect") {
-  for (const char* name : {"zbv", "dualpipe", "interleaved_1f1b"}) {
-    CAPTURE(name);
-    const program training = lower(make_schedule(name, {.pp = 4, .micro = 8})),
-                  evaluation = lower(make_schedule(name, {.pp = 4, .micro = 8, .forward_only = true}));
-    job j(training);
-    j.cluster.live = true;
-    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-      run(evaluation, r, j.on_device[r], t);
-      run(training, r, j.on_device[r], t);
-      run(evaluation, r, j.on_device[r], t, {.steps = 2});
-    }) == nothing(training));
-    CHECK(j.first_race() == "");
-    j.require_trained(1);
-    CHECK(j.cluster.options.size() == training.channels.size());
-    CHECK(j.cluster.closed == static_cast<int>(2 * training.channels.size()));
+  for (const family& of : families)
+    for (const std::int64_t pp : {2, 4})
+      for (const bool live : {false, true}) {
+        CAPTURE(of.name);
+        CAPTURE(pp);
+        CAPTURE(live);
+        const program training = lower(of.make({.pp = pp, .micro = 2 * pp})),
+                      evaluation = lower(of.make({.pp = pp, .micro = 2 * pp, .forward_only = true}));
+        job j(training);
+        j.cluster.live = live;
+        j.plan(evaluation), j.plan(training), j.plan(evaluation, 2);
+        REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+          run(evaluation, r, j.on_device[r], t);
+          run(training, r, j.on_device[r], t);
+          run(evaluation, r, j.on_device[r], t, {.steps = 2});
+        }) == nothing(training));
+        REQUIRE(j.cluster.play() == "");
+        CHECK(j.first_race() == "");
+        j.require_trained(1);
+        CHECK(j.cluster.options.size() == training.channels.size());
+        CHECK(j.cluster.closed == static_cast<int>(2 * training.channels.size()));
+      }
+}
+
+namespace {
+
+// The launch order of a rank with receives as early as it may have them, or one compute action earlier than planned.
+std::vector<launch> hurried(const program& p, std::uint32_t rank, bool by_one) {
+  std::vector<launch> order = launch_order(p, rank);
+  std::uint32_t before = 0;
+  for (launch& l : order) {
+    std::uint32_t earlier = l.action + 1;
+    if (by_one)
+      for (std::uint32_t n = earlier; n < l.issue_before; ++n)
+        if (!is_message(p.actions[rank][n])) earlier = n;
+    if (p.actions[rank][l.action].kind == action_kind::receive) l.issue_before = earlier;
+    before = l.issue_before = std::max({before, l.issue_before, l.action + 1});
   }
+  return order;
+}
+
+}  // namespace
+
+TEST_CASE("channels: a receive that starts before its planned action is seen, in every family") {
+  for (const family& of : families)
+    for (const std::int64_t pp : {2, 4})
+      for (const bool forward_only : {false, true})
+        for (const bool by_one : {false, true}) {
+          CAPTURE(of.name);
+          CAPTURE(pp);
+          CAPTURE(forward_only);
+          CAPTURE(by_one);
+          const program p = lower(of.make({.pp = pp, .micro = 8, .forward_only = forward_only}), {.depth = 4});
+          bool earlier = false;  // than the kernels that the plan has before it
+          const planned_receives planned(p);
+          const auto order = [&](const program& q, std::uint32_t r) { return hurried(q, r, by_one); };
+          for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
+            const auto own = order(p, r), right = launch_order(p, r);
+            for (std::size_t i = 0; i < own.size(); ++i)
+              if (p.actions[r][own[i].action].kind == action_kind::receive)
+                earlier =
+                    earlier || planned.kernels(r, own[i].issue_before) < planned.kernels(r, right[i].issue_before);
+          }
+          job j(p, 0, 1, {.order = order});
+          REQUIRE(j.train(1) == nothing(p));
+          REQUIRE(j.cluster.play() == "");
+          CHECK(j.first_race() == (earlier ? "a receive before its planned action" : ""));
+          CHECK((earlier || p.channels.empty() || forward_only));
+        }
 }
 
 TEST_CASE("channels: reductions of tied stages go over them, too") {
