@@ -10,13 +10,16 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -497,15 +500,31 @@ TEST_CASE(
 }
 
 TEST_CASE("channels: a rank between steps may take longer than the time limit, in which the others wait") {
+  struct slow {
+    cluster_trainer of;
+    std::string where;
+    void reach(std::string_view hook) const {
+      if (where == hook) std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    }
+    void begin_step(std::size_t) const { reach("begin_step"); }
+    void end_step(std::size_t) const { reach("end_step"); }
+    void forward(task t) { of.forward(t); }
+    void backward(task t) { of.backward(t); }
+    std::span<std::byte> buffer(tensor_id message, std::uint32_t n) { return of.buffer(message, n); }
+  };
   const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
-  job j(p, 0, 1, {.time_limit = std::chrono::milliseconds(200)});
-  j.cluster.live = true;
-  REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-    run(p, r, j.on_device[r], t);
-    if (r == 1) std::this_thread::sleep_for(std::chrono::milliseconds(800));
-    run(p, r, j.on_device[r], t, {.steps = 2});
-  }) == nothing(p));
-  j.require_trained(2);
+  for (const char* where : {"begin_step", "end_step", "between runs"}) {
+    CAPTURE(where);
+    job j(p, 0, 1, {.time_limit = std::chrono::milliseconds(200)});
+    j.cluster.live = true;
+    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+      slow own{j.on_device[r], r == 1 ? where : ""};
+      run(p, r, own, t);
+      own.reach("between runs");
+      run(p, r, own, t, {.steps = 2});
+    }) == nothing(p));
+    j.require_trained(2);
+  }
 }
 
 TEST_CASE("channels: a job that cannot be is refused") {
@@ -917,15 +936,15 @@ TEST_CASE("channels: every channel has its own limits and priority") {
   CHECK(std::count(all.cluster.priorities.begin(), all.cluster.priorities.end(), -7) == 8);
 }
 
-TEST_CASE("channels: ranks connect in a handful of rounds, whatever the number of ranks") {
+TEST_CASE("channels: a handful of colors is enough for the channels, whatever the number of ranks") {
   for (const family& of : families)
     for (const std::int64_t pp : {2, 8, 64}) {
       const program p = lower(of.make({.pp = pp, .micro = 2 * pp}));
-      const auto rounds = detail::connection_rounds(p);
-      REQUIRE((rounds.empty() || *std::max_element(rounds.begin(), rounds.end()) < 7));
-      for (std::size_t a = 0; a < rounds.size(); ++a)
-        for (std::size_t b = a + 1; b < rounds.size(); ++b)
-          if (rounds[a] == rounds[b])
+      const auto colors = detail::color_channels(p);
+      REQUIRE((colors.empty() || *std::max_element(colors.begin(), colors.end()) < 7));
+      for (std::size_t a = 0; a < colors.size(); ++a)
+        for (std::size_t b = a + 1; b < colors.size(); ++b)
+          if (colors[a] == colors[b])
             REQUIRE((p.channels[a].from != p.channels[b].from && p.channels[a].from != p.channels[b].to &&
                      p.channels[a].to != p.channels[b].from && p.channels[a].to != p.channels[b].to));
     }

@@ -382,26 +382,21 @@ TEST_CASE("threads: a stall ends all ranks that wait, which say where all are; a
   CHECK(heard > 100);
 }
 
-TEST_CASE("threads: a rank that does not come to a measured step ends the others") {
-  struct late : small_model::trainer {
-    using small_model::trainer::trainer;
-    std::atomic<bool>* others_ended = nullptr;
-    void begin_step(std::size_t) {
-      while (others_ended != nullptr && !*others_ended) std::this_thread::yield();
-    }
-  };
+TEST_CASE(
+    "threads: a rank that stalls in a step ends the others, though they are through with it and meet for the next") {
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
   thread_world world(4, std::chrono::milliseconds(10));
-  std::deque<late> trainers;
+  std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
-  std::atomic<bool> others_ended = false;
   std::atomic<int> ended = 0;
-  trainers[2].others_ended = &others_ended;
+  trainers[0].before = [&](op o) {  // the last op of all, which no other rank waits for
+    while (o.pass == pass::backward && o.micro == 3 && ended < 3) std::this_thread::yield();
+  };
   const auto ends = ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
     try {
-      run(p, rank, trainers[rank], transport, {.record = true});
+      run(p, rank, trainers[rank], transport, {.steps = 2, .record = true});
     } catch (...) {
-      if (++ended == 3) others_ended = true;
+      ++ended;
       throw;
     }
   });
@@ -410,4 +405,48 @@ TEST_CASE("threads: a rank that does not come to a measured step ends the others
     CHECK(text.find("aborted by rank ") == 0);
     CHECK(has(text, ": not all ranks came to the start of the step within the time limit\n"));
   }
+}
+
+TEST_CASE("threads: a rank between steps may take longer than the time limit, in which the others wait") {
+  static constexpr std::chrono::milliseconds limit(200), longer(600);
+  struct slow : small_model::trainer {
+    using small_model::trainer::trainer;
+    std::string where{};
+    void reach(std::string_view hook) const {
+      if (where == hook) std::this_thread::sleep_for(longer);
+    }
+    void begin_step(std::size_t) const { reach("begin_step"); }
+    void end_step(std::size_t) const { reach("end_step"); }
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
+  for (const bool record : {false, true})
+    for (const char* where : {"begin_step", "end_step", "between runs"}) {
+      CAPTURE(where);
+      thread_world world(4, limit);
+      std::deque<slow> trainers;
+      for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
+      trainers[1].where = where;
+      const run_options steps{.steps = 2, .record = record};
+      if (where != std::string_view("between runs")) {
+        CHECK(aborted_by([&] { run_all(p, trainers, world, steps); }) == "");
+        continue;
+      }
+      CHECK(ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
+              run(p, rank, trainers[rank], transport, steps);
+              trainers[rank].reach("between runs");
+              run(p, rank, trainers[rank], transport, steps);
+            }) == std::vector<std::string>(4));
+    }
+}
+
+TEST_CASE("threads: a rank that is through with all its steps is not waited for") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  thread_world world(2, std::chrono::milliseconds(20));
+  std::vector<small_model::trainer> trainers;
+  for (std::uint32_t rank = 0; rank < 2; ++rank) trainers.emplace_back(p, rank);
+  const auto ends = ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
+    run(p, rank, trainers[rank], transport, {.steps = rank + std::size_t{1}});  // one has a step more
+  });
+  CHECK(ends[0] == "");
+  CHECK(has(ends[1], "nothing came within the time limit"));
 }

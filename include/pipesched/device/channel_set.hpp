@@ -90,23 +90,23 @@ inline const std::string& keep(std::string text) {
   return kept.emplace_back(std::move(text));
 }
 
-/// For each channel the round in which it connects: a rank has at most one in a round, so many connect at once, and ranks
-/// that go through their channels round by round never wait in a cycle. Fewer than twice as many rounds as the busiest rank
-/// has channels.
-inline std::vector<std::uint32_t> connection_rounds(const program& p) {
-  std::vector<std::vector<bool>> busy(p.actions.size());  // by rank and round
-  std::vector<std::uint32_t> rounds;
+/// A color for each channel, from 0: no rank has two of one color. Ranks that connect their channels by color never wait in a
+/// cycle, and many connect at once: by number, rank 0 would have to finish before rank 1 begins, and so on. Of the start alone:
+/// steps have no such order. A greedy edge coloring, with fewer than twice as many colors as the busiest rank has channels.
+inline std::vector<std::uint32_t> color_channels(const program& p) {
+  std::vector<std::vector<bool>> used(p.actions.size());  // by rank and color
+  std::vector<std::uint32_t> colors;
   for (const channel& c : p.channels) {
-    std::uint32_t round = 0;
-    const auto taken = [&](std::uint32_t rank) { return round < busy[rank].size() && busy[rank][round]; };
-    while (taken(c.from) || taken(c.to)) ++round;
+    std::uint32_t color = 0;
+    const auto has_color = [&](std::uint32_t rank) { return color < used[rank].size() && used[rank][color]; };
+    while (has_color(c.from) || has_color(c.to)) ++color;
     for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}}) {
-      busy[rank].resize(std::max<std::size_t>(busy[rank].size(), round + 1));
-      busy[rank][round] = true;
+      used[rank].resize(std::max<std::size_t>(used[rank].size(), color + 1));
+      used[rank][color] = true;
     }
-    rounds.push_back(round);
+    colors.push_back(color);
   }
-  return rounds;
+  return colors;
 }
 
 /// open(), connect(), make_id(), move(), enlist() and close() are for the rank's own thread.
@@ -130,11 +130,11 @@ class channel_set {
   /// The channels of a rank for a program, new ones among them without a communicator, in the order in which they connect.
   /// Those of earlier programs stay. @throws device_error; schedule_error for limits of CTAs that cannot be
   void open(R& runtime, const program& p, std::uint32_t rank, int device, const auto& where) {
-    const std::vector<std::uint32_t> rounds = connection_rounds(p);
+    const std::vector<std::uint32_t> colors = color_channels(p);
     by_channel_.assign(p.channels.size(), nullptr), order_.clear();
     for (std::uint32_t c = 0; c < p.channels.size(); ++c)
       if (p.channels[c].from == rank || p.channels[c].to == rank) order_.push_back(c);
-    std::sort(order_.begin(), order_.end(), [&](auto a, auto b) { return rounds[a] < rounds[b]; });  // no two are equal
+    std::sort(order_.begin(), order_.end(), [&](auto a, auto b) { return colors[a] < colors[b]; });  // no two are equal
     for (const std::uint32_t c : order_) {
       const channel& of = p.channels[c];
       for (own_channel& known : all_)
