@@ -67,9 +67,9 @@ class fake_cluster {
   // receive starts. Empty: any receive may start at any time.
   std::map<std::string, std::vector<std::uint64_t>> kernels_before_receive;
   // Mutants.
-  std::atomic<bool> aborts_hang = false;   // while true, no abort returns
-  std::atomic<bool> kernels_hang = false;  // while true, no kernel of a trainer ends
-  bool aborts_break_peers = false;         // the peer's state() then reports a failure, as over a network
+  std::atomic<bool> aborts_hang = false;  // while true, no abort returns
+  std::atomic<int> hangs_on = -1;         // while this is a device, no kernel of its trainer ends
+  bool aborts_break_peers = false;        // the peer's state() then reports a failure, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// Number of calls by this thread so far.
@@ -385,7 +385,7 @@ class fake_cluster {
   bool can_run(std::size_t q) {
     if (queues_[q].items.empty()) return false;
     const item& i = queues_[q].items.front();
-    if (i.of_trainer && kernels_hang) return false;
+    if (i.of_trainer && queues_[q].device == hangs_on) return false;
     if (i.is == kind::wait) return of(i.event).has_reached(i.version);
     if (i.is != kind::send && i.is != kind::receive) return true;
     return of(i.of).aborted || (of(i.of).done == i.number && other_side(i) < queues_.size());

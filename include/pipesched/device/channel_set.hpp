@@ -258,11 +258,11 @@ class channel_set {
     const std::function<bool()> goes_on = [&] {
       return std::chrono::steady_clock::now() - start < options_.abort_limit && !job_.failure();
     };
-    std::vector<communicator> left;
+    std::vector<connection> left;
     for (own_channel& c : all_) {
       if (!c.connected) continue;
       for (void* handle : c.enlisted) library_.dismiss(c.of, handle);
-      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back(c.of);
+      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back({c.of, c.sends});
     }
     if (abort_within_limit(left)) return;
     abort(progress_.host_place() + ": its channels do not close");
@@ -288,18 +288,31 @@ class channel_set {
     if (hears_cause()) require_going();
     require(library_, of, name, [this] { return progress_.host_place(); });
   }
+  struct connection {
+    communicator of;
+    bool sends;
+  };
   // The communicators. A call of the rank's own thread that does not return is ended by the aborts, too: not waited for long.
-  std::vector<communicator> connected() {
+  std::vector<connection> connected() {
     std::unique_lock lock(mutex_, std::defer_lock);
     wait_within(options_.abort_limit / 4, [&] { return lock.try_lock(); });
-    std::vector<communicator> all;
+    std::vector<connection> all;
     for (const own_channel& c : all_)
-      if (c.connected) all.push_back(c.of);
+      if (c.connected) all.push_back({c.of, c.sends});
     return all;
   }
-  bool abort_within_limit(const std::vector<communicator>& all) {
+  // Sends first: after an aborted receive the device computes from what is in its buffer, and no other rank may get that. Their
+  // aborts may wait for those of the receives, so these do not wait for them long.
+  bool abort_within_limit(const std::vector<connection>& all) {
+    const auto sends = static_cast<std::size_t>(std::ranges::count_if(all, &connection::sends));
+    const auto left = std::make_shared<std::atomic<std::size_t>>(sends);
     std::vector<std::function<void()>> aborts;
-    for (const communicator c : all) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
+    for (const connection& c : all)
+      aborts.push_back([library = library_, c, left, limit = options_.abort_limit / 10]() mutable {
+        if (!c.sends) wait_within(limit, [&] { return *left == 0; });
+        library.abort(c.of);
+        if (c.sends) --*left;
+      });
     return run_within(options_.abort_limit, std::move(aborts));
   }
 
