@@ -18,6 +18,7 @@ work=$(mktemp -d)
 trap 'case $BASHPID in $$) rm -rf "$work" ;; esac' EXIT
 export TMPDIR=$work OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 MASTER_ADDR=127.0.0.1
 failures=0
+ports=$((10000 + RANDOM % 20000))  # two per job: an agent of torchrun listens, too
 
 by_hand() {  # ranks, program and arguments
   local ranks=$1 rank pids=() code=0
@@ -48,7 +49,7 @@ declare -A cause=([throws]='rank [0-9]* at .*: not a number' [abort_hangs]='rank
 one() {  # launcher, sort, seed: leaves the files good.* or bad.*
   local name="$1.$2.$3" ranks=$((2 + 2 * ($3 % 2))) code file reports=0 why=""
   local run=by_${1#by_} said="$work/said.$name"
-  MASTER_PORT=$((10000 + (RANDOM * 7 + $3 * 3) % 20000)) TMPDIR=$(mktemp -d "$work/XXXXXX") \
+  MASTER_PORT=$((ports + 2 * $3)) TMPDIR=$(mktemp -d "$work/XXXXXX") \
     "$run" "$ranks" "$program" "$2" "$3" "$said" >"$work/log.$name" 2>&1
   code=$?
   [ "$code" -ne 0 ] && [ "$code" -ne 124 ] && [ "$code" -ne 137 ] || [ "$2.$code" = dies.137 ] || why="status $code"
