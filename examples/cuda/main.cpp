@@ -227,7 +227,9 @@ int run_over_nccl(const options& o, const program& p, const std::vector<schedule
       if (step == warm_up) std::puts("replaying a graph"), std::fflush(stdout);
     };
   const auto run_steps = [&](const run_options& how) {
-    const std::vector<interval> mine = run(p, job.rank(), own, transport, how);
+    run_options here = how;
+    here.one_thread = false;  // of the ranks of one process
+    const std::vector<interval> mine = run(p, job.rank(), own, transport, here);
     if (!how.record) return timeline{.schedule = p.schedule};
     const auto cells = gather_values(job, mine);
     timeline t{.schedule = p.schedule, .intervals = rows<interval>::for_overwrite_like(p.schedule.cells)};

@@ -219,9 +219,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* made, unsigned) {
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int) {
   return cudaStreamCreateWithFlags(made, flags);
 }
+// As CUDA's, these return at once; what still has work stays.
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
-  work_all();
+  on_host_work();
   const std::lock_guard lock(mutex);
+  if (!s->items.empty()) return cudaSuccess;
   streams.erase(s);
   delete s;
   return cudaSuccess;
@@ -230,7 +232,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) { return work_all(); }
 cudaError_t cudaDeviceSynchronize() { return work_all(); }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* made, unsigned) { return *made = new CUevent_st, cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t e) { return work_all(), delete e, cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+  on_host_work();
+  const std::lock_guard lock(mutex);
+  if (std::all_of(streams.begin(), streams.end(), [](const CUstream_st* s) { return s->items.empty(); })) delete e;
+  return cudaSuccess;
+}
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   if (captured != nullptr) return cudaSuccess;  // a graph is replayed in the order of its capture
   const std::lock_guard lock(mutex);

@@ -10,12 +10,16 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -23,9 +27,11 @@
 #include "pipesched/execute/run.hpp"
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
+#include "support/channel_job.hpp"
 #include "support/fake_cluster.hpp"
 #include "support/fake_device.hpp"
 #include "support/families.hpp"
+#include "support/planned_receives.hpp"
 #include "support/stream_trainer.hpp"
 #include "support/tanh_model.hpp"
 #include "support/thread_coordinator.hpp"
@@ -34,86 +40,6 @@ using namespace pipesched;
 using namespace pipesched::tests;
 
 namespace {
-
-using cluster_trainer = stream_trainer<fake_cluster, side_stream<cluster_runtime>>;
-using cluster_transport = channel_transport<cluster_runtime, cluster_library>;
-
-static_assert(transport<cluster_transport>);
-
-// All ranks of a program, each in a thread and on a device of its own.
-struct job {
-  explicit job(const program& of, int queues = 0, std::uint64_t seed = 1, channel_transport_options with = {})
-      : p(of), cluster(queues, seed), jobs(of.schedule.pp()), options(with) {
-    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) trainers.emplace_back(p, r);
-    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r) {
-      fake_cluster::stream s{};
-      cluster.make_stream(static_cast<int>(r), 0, s);
-      sides.push_back(std::make_unique<side_stream<cluster_runtime>>(cluster_runtime{&cluster}, static_cast<int>(r)));
-      on_device.push_back({&trainers[r], &cluster, s, sides[r].get(), {}});
-    }
-    cluster.calls = 0;
-  }
-  // The text that each rank has thrown.
-  std::vector<std::string> run(const std::function<void(std::uint32_t, cluster_transport&)>& body) {
-    std::vector<std::string> said(p.schedule.pp());
-    std::vector<std::jthread> threads;
-    own_threads.assign(p.schedule.pp(), {});
-    ended = 0;
-    for (std::uint32_t r = 0; r < p.schedule.pp(); ++r)
-      threads.emplace_back([&, r] {
-        own_threads[r] = std::this_thread::get_id();
-        thread_coordinator control(jobs, r);
-        try {
-          cluster_transport transport({&cluster}, {&cluster}, {static_cast<int>(r), on_device[r].stream}, control,
-                                      options);
-          body(r, transport);
-        } catch (const std::exception& e) {
-          said[r] = e.what();
-        }
-        ++ended;
-      });
-    threads.clear();
-    return said;
-  }
-  // If a callback returned earlier, its rank and the others could finish before they hear of the failure.
-  void wait_for_the_others() const {
-    while (ended + 1 < static_cast<int>(p.schedule.pp())) std::this_thread::yield();
-  }
-  std::vector<std::string> train(std::size_t steps) {
-    return run([&](std::uint32_t r, cluster_transport& t) { pipesched::run(p, r, on_device[r], t, {.steps = steps}); });
-  }
-  void require_trained(std::size_t steps) const {
-    const auto orders = small_model::orders_of(p.schedule);
-    const auto expected = small_model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
-    for (const auto& t : trainers) {
-      for (std::uint32_t m = 0; m < p.schedule.micro; ++m)
-        if (t.losses[m] != -1) REQUIRE(t.losses[m] == expected.losses[m]);
-      for (std::size_t chunk = 0; chunk < t.stages.size() && !p.schedule.forward_only; ++chunk)
-        if (steps == 1) REQUIRE(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient);
-    }
-  }
-  bool trained() const {
-    const auto orders = small_model::orders_of(p.schedule);
-    const auto expected = small_model::on_one_device(p.schedule.stages(), p.schedule.micro, orders);
-    for (const auto& t : trainers)
-      for (std::size_t chunk = 0; chunk < t.stages.size(); ++chunk)
-        if (!(t.layers[chunk].gradient == expected.layers[t.stages[chunk]].gradient)) return false;
-    return true;
-  }
-  std::string first_race() const { return cluster.races.empty() ? "" : cluster.races.front(); }
-
-  const program& p;
-  fake_cluster cluster;
-  thread_job jobs;
-  channel_transport_options options;
-  std::vector<small_model::trainer> trainers;
-  std::vector<std::unique_ptr<side_stream<cluster_runtime>>> sides;
-  std::vector<cluster_trainer> on_device;
-  std::vector<std::thread::id> own_threads;  // not the watchdogs'
-  std::atomic<int> ended = 0;                // ranks of the last run()
-};
-
-std::vector<std::string> nothing(const program& p) { return std::vector<std::string>(p.schedule.pp()); }
 
 template <typename F>
 void for_programs_of_channels(F&& f) {
@@ -138,7 +64,7 @@ TEST_CASE("channels: every family trains as one device does, whichever streams s
     for (const int queues : {0, 1, 2})
       for (const std::uint64_t seed : {1u, 2u}) {
         CAPTURE(queues);
-        job j(p, queues, seed);
+        channel_job j(p, queues, seed);
         REQUIRE(j.train(1) == nothing(p));
         REQUIRE(j.cluster.play() == "");
         REQUIRE(j.first_race() == "");
@@ -164,7 +90,7 @@ auto memory_of(const program& p, std::uint32_t rank, cluster_trainer& trainer) {
 
 TEST_CASE("channels: a step makes and asks nothing: it takes six calls for either side of a message") {
   for_programs_of_channels([](const program& p) {
-    job j(p);
+    channel_job j(p);
     std::vector<std::int64_t> calls(p.schedule.pp()), expected(p.schedule.pp());
     REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
       t.select_device();
@@ -190,8 +116,9 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 6}));
     for (const int queues : {0, 1}) {
-      job j(p, queues, 3, {.enlists_buffers = true});
+      channel_job j(p, queues, 3, {.enlists_buffers = true});
       j.cluster.live = true;
+      j.plan(p, 3);
       REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
         const auto times = run(p, r, j.on_device[r], t, {.steps = 3, .record = queues == 0});
         REQUIRE(times == std::vector<interval>(queues == 0 ? p.schedule[r].size() : 0, interval{1e-3, 1e-3}));
@@ -204,22 +131,75 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
 }
 
 TEST_CASE("channels: training and evaluation share a transport, and a trainer; new channels alone connect") {
-  for (const char* name : {"zbv", "dualpipe", "interleaved_1f1b"}) {
-    CAPTURE(name);
-    const program training = lower(make_schedule(name, {.pp = 4, .micro = 8})),
-                  evaluation = lower(make_schedule(name, {.pp = 4, .micro = 8, .forward_only = true}));
-    job j(training);
-    j.cluster.live = true;
-    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-      run(evaluation, r, j.on_device[r], t);
-      run(training, r, j.on_device[r], t);
-      run(evaluation, r, j.on_device[r], t, {.steps = 2});
-    }) == nothing(training));
-    CHECK(j.first_race() == "");
-    j.require_trained(1);
-    CHECK(j.cluster.options.size() == training.channels.size());
-    CHECK(j.cluster.closed == static_cast<int>(2 * training.channels.size()));
+  for (const family& of : families)
+    for (const std::int64_t pp : {2, 4})
+      for (const bool live : {false, true}) {
+        CAPTURE(of.name);
+        CAPTURE(pp);
+        CAPTURE(live);
+        const program training = lower(of.make({.pp = pp, .micro = 2 * pp})),
+                      evaluation = lower(of.make({.pp = pp, .micro = 2 * pp, .forward_only = true}));
+        channel_job j(training);
+        j.cluster.live = live;
+        j.plan(evaluation), j.plan(training), j.plan(evaluation, 2);
+        REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+          run(evaluation, r, j.on_device[r], t);
+          run(training, r, j.on_device[r], t);
+          run(evaluation, r, j.on_device[r], t, {.steps = 2});
+        }) == nothing(training));
+        REQUIRE(j.cluster.play() == "");
+        CHECK(j.first_race() == "");
+        j.require_trained(1);
+        CHECK(j.cluster.options.size() == training.channels.size());
+        CHECK(j.cluster.closed == static_cast<int>(2 * training.channels.size()));
+      }
+}
+
+namespace {
+
+// The launch order of a rank with receives as early as it may have them, or one compute action earlier than planned.
+std::vector<launch> hurried(const program& p, std::uint32_t rank, bool by_one) {
+  std::vector<launch> order = launch_order(p, rank);
+  std::uint32_t before = 0;
+  for (launch& l : order) {
+    std::uint32_t earlier = l.action + 1;
+    if (by_one)
+      for (std::uint32_t n = earlier; n < l.issue_before; ++n)
+        if (!is_message(p.actions[rank][n])) earlier = n;
+    if (p.actions[rank][l.action].kind == action_kind::receive) l.issue_before = earlier;
+    before = l.issue_before = std::max({before, l.issue_before, l.action + 1});
   }
+  return order;
+}
+
+}  // namespace
+
+TEST_CASE("channels: a receive that starts before its planned action is seen, in every family") {
+  for (const family& of : families)
+    for (const std::int64_t pp : {2, 4})
+      for (const bool forward_only : {false, true})
+        for (const bool by_one : {false, true}) {
+          CAPTURE(of.name);
+          CAPTURE(pp);
+          CAPTURE(forward_only);
+          CAPTURE(by_one);
+          const program p = lower(of.make({.pp = pp, .micro = 8, .forward_only = forward_only}), {.depth = 4});
+          bool earlier = false;  // than the kernels that the plan has before it
+          const planned_receives planned(p);
+          const auto order = [&](const program& q, std::uint32_t r) { return hurried(q, r, by_one); };
+          for (std::uint32_t r = 0; r < p.actions.size(); ++r) {
+            const auto own = order(p, r), right = launch_order(p, r);
+            for (std::size_t i = 0; i < own.size(); ++i)
+              if (p.actions[r][own[i].action].kind == action_kind::receive)
+                earlier =
+                    earlier || planned.kernels(r, own[i].issue_before) < planned.kernels(r, right[i].issue_before);
+          }
+          channel_job j(p, 0, 1, {.order = order});
+          REQUIRE(j.train(1) == nothing(p));
+          REQUIRE(j.cluster.play() == "");
+          CHECK(j.first_race() == (earlier ? "a receive before its planned action" : ""));
+          CHECK((earlier || p.channels.empty() || forward_only));
+        }
 }
 
 TEST_CASE("channels: reductions of tied stages go over them, too") {
@@ -228,7 +208,7 @@ TEST_CASE("channels: reductions of tied stages go over them, too") {
     const schedule s = make_schedule(name, {.pp = 4, .micro = 8});
     const tied_stages tied = {{0, static_cast<std::uint16_t>(s.stages() - 1)}};
     const program p = lower(s, {.tied = tied});
-    job j(p, 1);
+    channel_job j(p, 1);
     j.trainers.clear();
     for (std::uint32_t r = 0; r < 4; ++r) j.trainers.emplace_back(p, r, tied);
     for (std::uint32_t r = 0; r < 4; ++r) j.on_device[r].on_host = &j.trainers[r];
@@ -248,7 +228,7 @@ TEST_CASE("channels: mutants deadlock, race, or compute something else") {
     CAPTURE(name);
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 8}));
     {
-      job j(p, 1);
+      channel_job j(p, 1);
       REQUIRE(j.train(1) == nothing(p));
       j.cluster.hurry_receives();
       const std::string left = j.cluster.play();
@@ -257,7 +237,7 @@ TEST_CASE("channels: mutants deadlock, race, or compute something else") {
       CHECK(left.find(" of pipesched 0 to 1") != std::string::npos);
     }
     for (const bool of_compute : {false, true}) {
-      job j(p);
+      channel_job j(p);
       (of_compute ? j.cluster.drops_waits_of_compute : j.cluster.drops_waits_of_messages) = true;
       REQUIRE(j.train(1) == nothing(p));
       j.cluster.play();
@@ -265,7 +245,7 @@ TEST_CASE("channels: mutants deadlock, race, or compute something else") {
     }
     int seen = 0, tried = 0;
     for (std::size_t n = 0; n < 30; n += 3, ++tried) {
-      job j(p, 1);
+      channel_job j(p, 1);
       REQUIRE(j.train(1) == nothing(p));
       REQUIRE(j.cluster.swap_messages(1, n));
       seen += j.cluster.play() != "" || j.first_race() != "" || !j.trained();
@@ -280,17 +260,17 @@ TEST_CASE("channels: a call that fails, any one, ends all ranks with its cause")
     const program p = lower(make_schedule(name, {.pp = 4, .micro = 4}));
     std::int64_t calls = 0;
     {
-      job whole(p);
+      channel_job whole(p);
       REQUIRE(whole.train(1) == nothing(p));
       calls = whole.cluster.calls;
     }
     for (std::int64_t at = 0; at < calls - 60; at += 7, ++tried) {
       CAPTURE(name);
       CAPTURE(at);
-      job j(p, 0, 1,
-            {.time_limit = std::chrono::seconds(1),
-             .start_limit = std::chrono::seconds(1),
-             .abort_limit = std::chrono::seconds(2)});
+      channel_job j(p, 0, 1,
+                    {.time_limit = std::chrono::seconds(1),
+                     .start_limit = std::chrono::seconds(1),
+                     .abort_limit = std::chrono::seconds(2)});
       j.cluster.fails_at = at;
       const auto said = j.train(1);
       if (j.cluster.failed_call.empty()) continue;  // fewer calls this time: watchdogs ask when they like
@@ -316,14 +296,14 @@ TEST_CASE(
   // Nothing takes that long, however busy the machine is.
   const std::chrono::duration<double> long_limit(20), short_limit(0.5);
   const auto ends = [&](std::chrono::duration<double> limit, auto&& prepare, auto&& body) {
-    job j(p, 0, 1, {.time_limit = limit, .start_limit = limit, .abort_limit = std::chrono::seconds(2)});
+    channel_job j(p, 0, 1, {.time_limit = limit, .start_limit = limit, .abort_limit = std::chrono::seconds(2)});
     j.cluster.live = true;
     prepare(j);
     const auto said = j.run([&](std::uint32_t r, cluster_transport& t) { body(j, r, t); });
     CHECK(j.cluster.left() == 0);  // nothing touches the trainers' memory any more
     return said;
   };
-  const auto trains = [&](job& j, std::uint32_t r, cluster_transport& t) {
+  const auto trains = [&](channel_job& j, std::uint32_t r, cluster_transport& t) {
     run(p, r, j.on_device[r], t, {.steps = 2});
   };
 
@@ -331,7 +311,7 @@ TEST_CASE(
   for (const bool breaks : {false, true}) {
     said = ends(
         long_limit,
-        [&](job& j) {
+        [&](channel_job& j) {
           j.cluster.aborts_break_peers = breaks;
           j.on_device[2].fails = [](op o) {
             if (o.micro == 3) throw std::domain_error("not a number in " + to_string(o));
@@ -347,8 +327,8 @@ TEST_CASE(
   }
 
   said = ends(
-      long_limit, [](job&) {},
-      [&](job& j, std::uint32_t r, cluster_transport& t) {
+      long_limit, [](channel_job&) {},
+      [&](channel_job& j, std::uint32_t r, cluster_transport& t) {
         if (r != 1) return static_cast<void>(run(p, r, j.on_device[r], t));
         t.select_device();
         t.prepare(p, memory_of(p, r, j.on_device[r]));
@@ -362,8 +342,8 @@ TEST_CASE(
 
   // A rank that stalls in its first step: the others report where they are, and what they wait for.
   said = ends(
-      short_limit, [](job&) {},
-      [&](job& j, std::uint32_t r, cluster_transport& t) {
+      short_limit, [](channel_job&) {},
+      [&](channel_job& j, std::uint32_t r, cluster_transport& t) {
         if (r != 1) return static_cast<void>(run(p, r, j.on_device[r], t));
         t.select_device();
         t.prepare(p, memory_of(p, r, j.on_device[r]));
@@ -380,7 +360,7 @@ TEST_CASE(
   // A callback that does not come back while the others wait.
   said = ends(
       short_limit,
-      [](job& j) {
+      [](channel_job& j) {
         j.on_device[3].fails = [&j](op o) {
           if (o.micro == 2) j.wait_for_the_others();
         };
@@ -391,7 +371,7 @@ TEST_CASE(
 
   said = ends(
       long_limit,
-      [](job& j) {
+      [](channel_job& j) {
         j.on_device[0].fails = [&j](op o) {
           if (o.micro != 4) return;
           j.cluster.break_communicators("pipesched 1 to 2");
@@ -408,7 +388,7 @@ TEST_CASE(
     for (const int after : {2, 9}) {
       said = ends(
           short_limit,
-          [&](job& j) {
+          [&](channel_job& j) {
             j.cluster.hangs_in = call;
             j.cluster.hangs_after = after;
           },
@@ -423,15 +403,31 @@ TEST_CASE(
 }
 
 TEST_CASE("channels: a rank between steps may take longer than the time limit, in which the others wait") {
+  struct slow {
+    cluster_trainer of;
+    std::string where;
+    void reach(std::string_view hook) const {
+      if (where == hook) std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    }
+    void begin_step(std::size_t) const { reach("begin_step"); }
+    void end_step(std::size_t) const { reach("end_step"); }
+    void forward(task t) { of.forward(t); }
+    void backward(task t) { of.backward(t); }
+    std::span<std::byte> buffer(tensor_id message, std::uint32_t n) { return of.buffer(message, n); }
+  };
   const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
-  job j(p, 0, 1, {.time_limit = std::chrono::milliseconds(200)});
-  j.cluster.live = true;
-  REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
-    run(p, r, j.on_device[r], t);
-    if (r == 1) std::this_thread::sleep_for(std::chrono::milliseconds(800));
-    run(p, r, j.on_device[r], t, {.steps = 2});
-  }) == nothing(p));
-  j.require_trained(2);
+  for (const char* where : {"begin_step", "end_step", "between runs"}) {
+    CAPTURE(where);
+    channel_job j(p, 0, 1, {.time_limit = std::chrono::milliseconds(200)});
+    j.cluster.live = true;
+    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+      slow own{j.on_device[r], r == 1 ? where : ""};
+      run(p, r, own, t);
+      own.reach("between runs");
+      run(p, r, own, t, {.steps = 2});
+    }) == nothing(p));
+    j.require_trained(2);
+  }
 }
 
 TEST_CASE("channels: a job that cannot be is refused") {
@@ -503,7 +499,7 @@ TEST_CASE(
       if (rank == 1) change(order);
       return order;
     };
-    job j(p, 1, 1, options);
+    channel_job j(p, 1, 1, options);
     return j.train(1)[1];
   };
   const auto is_send = [&](const launch& l) { return p.actions[1][l.action].kind == action_kind::send; };
@@ -611,13 +607,13 @@ TEST_CASE(
   for (const char* what : {"nothing hangs", "aborts hang", "kernels hang", "the callback hangs", "a rank hangs"}) {
     CAPTURE(what);
     calls = resorts = 0;
-    static std::deque<job>& jobs = *new std::deque<job>;  // never destroyed: threads that hang use them
-    job& j = jobs.emplace_back(p, 0, 1, options);
+    static std::deque<channel_job>& jobs = *new std::deque<channel_job>;  // never destroyed: threads that hang use them
+    channel_job& j = jobs.emplace_back(p, 0, 1, options);
     j.cluster.live = true;
     j.on_device[2].fails = [&](op o) {
       if (o.micro != 3) return;
       j.cluster.aborts_hang = what == std::string("aborts hang");
-      j.cluster.kernels_hang = what == std::string("kernels hang");
+      if (what == std::string("kernels hang")) j.cluster.hangs_on = 2;
       callback_hangs = what == std::string("the callback hangs");
       throw std::domain_error("not a number");
     };
@@ -641,7 +637,7 @@ TEST_CASE(
     if (j.cluster.aborts_hang)
       CHECK(last.find("its messages have not ended within 0.2 seconds after a failure; ending the process: ") == 0);
     if (callback_hangs) CHECK(last.find("on_failure() has not returned within 0.2 seconds") == 0);
-    callback_hangs = false, j.cluster.aborts_hang = false, j.cluster.kernels_hang = false;
+    callback_hangs = false, j.cluster.aborts_hang = false, j.cluster.hangs_on = -1;
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the callbacks have returned
 }
@@ -654,7 +650,8 @@ TEST_CASE("channels: a channel that does not close, and whose abort hangs, ends 
     const std::lock_guard lock(mutex);
     texts += text;
   };
-  static job& j = *new job(p, 0, 1, {.abort_limit = std::chrono::milliseconds(200), .last_resort = last_resort});
+  static channel_job& j =
+      *new job(p, 0, 1, {.abort_limit = std::chrono::milliseconds(200), .last_resort = last_resort});
   j.cluster.live = true, j.cluster.aborts_hang = true;
   j.cluster.hangs_in = "CommDestroy";
   const auto start = std::chrono::steady_clock::now();
@@ -815,7 +812,7 @@ TEST_CASE("channels: a replayed graph is seen moving, and a stall in it is repor
 
 TEST_CASE("channels: the watchdog calls nothing of the device, and so needs none") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
-  job j(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
+  channel_job j(p, 0, 1, {.time_limit = std::chrono::seconds(20)});
   j.cluster.live = true;
   j.on_device[1].fails = [](op o) {
     if (o.micro == 2) std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -826,9 +823,9 @@ TEST_CASE("channels: the watchdog calls nothing of the device, and so needs none
 
 TEST_CASE("channels: every channel has its own limits and priority") {
   const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
-  job j(p, 0, 1, {.channel_of = [](const channel& c) {
-          return channel_options{.stream_priority = -c.from, .min_ctas = 1, .max_ctas = c.from < c.to ? 4 : 2};
-        }});
+  channel_job j(p, 0, 1, {.channel_of = [](const channel& c) {
+                  return channel_options{.stream_priority = -c.from, .min_ctas = 1, .max_ctas = c.from < c.to ? 4 : 2};
+                }});
   REQUIRE(j.train(1) == nothing(p));
   CHECK(j.cluster.options.size() == 4);
   CHECK(j.cluster.options.at("pipesched 1 to 2").max_ctas == 4);
@@ -837,21 +834,21 @@ TEST_CASE("channels: every channel has its own limits and priority") {
   for (const int rank : {1, 2})  // two channels from rank 1, one from rank 2; each has a stream on either side
     CHECK(std::count(j.cluster.priorities.begin(), j.cluster.priorities.end(), -rank) == (rank == 1 ? 4 : 2));
 
-  job all(p, 0, 1, {.channel = {.stream_priority = -7, .max_ctas = 3}});
+  channel_job all(p, 0, 1, {.channel = {.stream_priority = -7, .max_ctas = 3}});
   REQUIRE(all.train(1) == nothing(p));
   CHECK(all.cluster.options.at("pipesched 2 to 1").max_ctas == 3);
   CHECK(std::count(all.cluster.priorities.begin(), all.cluster.priorities.end(), -7) == 8);
 }
 
-TEST_CASE("channels: ranks connect in a handful of rounds, whatever the number of ranks") {
+TEST_CASE("channels: a handful of colors is enough for the channels, whatever the number of ranks") {
   for (const family& of : families)
     for (const std::int64_t pp : {2, 8, 64}) {
       const program p = lower(of.make({.pp = pp, .micro = 2 * pp}));
-      const auto rounds = detail::connection_rounds(p);
-      REQUIRE((rounds.empty() || *std::max_element(rounds.begin(), rounds.end()) < 7));
-      for (std::size_t a = 0; a < rounds.size(); ++a)
-        for (std::size_t b = a + 1; b < rounds.size(); ++b)
-          if (rounds[a] == rounds[b])
+      const auto colors = detail::color_channels(p);
+      REQUIRE((colors.empty() || *std::max_element(colors.begin(), colors.end()) < 7));
+      for (std::size_t a = 0; a < colors.size(); ++a)
+        for (std::size_t b = a + 1; b < colors.size(); ++b)
+          if (colors[a] == colors[b])
             REQUIRE((p.channels[a].from != p.channels[b].from && p.channels[a].from != p.channels[b].to &&
                      p.channels[a].to != p.channels[b].from && p.channels[a].to != p.channels[b].to));
     }

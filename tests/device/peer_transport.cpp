@@ -188,9 +188,10 @@ TEST_CASE("peers: programs that do not fit a world are refused, and the world is
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
   peer_machine m(p);
   fake_device none;
-  peer_world<fake_runtime> empty({&none}, {});
-  CHECK(refusal_of([&] { run_all(p, m.on_device, empty); }) ==
-        "a program of 2 ranks needs a world of as many; this one has 0");
+  CHECK(refusal_of([&] { peer_world<fake_runtime>({&none}, {}); }) == "a world has at least 1 rank; got 0");
+  peer_world<fake_runtime> single({&m.device}, {m.ranks[0]});
+  CHECK(refusal_of([&] { run_all(p, m.on_device, single); }) ==
+        "a program of 2 ranks needs a world of as many; this one has 1");
   const program four = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
   CHECK(refusal_of([&] { run_all(four, m.on_device, *m.world); }) ==
         "a program of 4 ranks needs as many trainers; got 2");

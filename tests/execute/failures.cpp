@@ -60,7 +60,7 @@ std::vector<std::string> ends_of(thread_world& world, const program& p, Run&& ru
 template <typename Fail>
 std::vector<small_model::trainer> trainers_of(const place_to_fail& where, Fail fail, std::uint64_t step = 0) {
   std::vector<small_model::trainer> trainers;
-  for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(where.p, rank);
+  for (std::uint32_t rank = 0; rank < where.p.schedule.pp(); ++rank) trainers.emplace_back(where.p, rank);
   trainers[where.rank].before = [at = where.at, fail, step](op o) mutable {
     if (o == at && step-- == 0) fail();
   };
@@ -105,19 +105,20 @@ std::string aborted_by(F&& f) {
 
 TEST_CASE("threads: an exception surfaces on its own rank, the others hear rank, op and text; a hundred places") {
   std::mt19937_64 random(1);
-  for (int round = 0; round < 100; ++round) {
-    const place_to_fail bad(random);
+  for (int round = 0; round < failures_of_a_sort(); ++round) {
+    const place_to_fail bad(any_program(random), random);
+    const std::size_t pp = bad.p.schedule.pp();
     const std::uint64_t step = random() % 3;
     const std::string text = "not a number in " + to_string(bad.at);
     const std::string place = detail::concat({"rank ", bad.rank, " at ", to_string(bad.in)});
     const auto fail = [&] { throw std::domain_error(text); };
     const auto start = steady_clock::now();
-    thread_world world(4);
+    thread_world world(pp);
     auto trainers = trainers_of(bad, fail, step);
     const auto ends = ends_of(world, bad.p, [&](std::uint32_t rank, thread_transport& transport) {
       run(bad.p, rank, trainers[rank], transport, {.steps = 3});
     });
-    for (std::uint32_t rank = 0; rank < 4; ++rank) {
+    for (std::uint32_t rank = 0; rank < pp; ++rank) {
       CAPTURE(ends[rank]);
       if (rank == bad.rank)
         CHECK(ends[rank] == "own: " + place + ": " + text);
@@ -127,7 +128,7 @@ TEST_CASE("threads: an exception surfaces on its own rank, the others hear rank,
     CHECK(aborted_by([&] { world.prepare(bad.p); }) == "aborted by " + place + ": " + text);
     for (const bool one_thread : {false, true}) {
       auto again = trainers_of(bad, fail, step);
-      thread_world other(4);
+      thread_world other(pp);
       const thrown_error thrown =
           thrown_by([&] { run_all(bad.p, again, other, {.steps = 3, .one_thread = one_thread}); });
       CHECK(thrown.rank == bad.rank);
@@ -295,9 +296,10 @@ TEST_CASE("threads: an empty buffer is refused with rank, message and buffer, ev
 TEST_CASE("threads: a thread that leaves ends all others that need it; a hundred places") {
   std::mt19937_64 random(2);
   int heard = 0;
-  for (int round = 0; round < 100; ++round) {
-    const place_to_fail bad(random);
-    thread_world world(4);
+  for (int round = 0; round < failures_of_a_sort(); ++round) {
+    const place_to_fail bad(any_program(random), random);
+    const std::size_t pp = bad.p.schedule.pp();
+    thread_world world(pp);
     auto trainers = trainers_of(bad, [] {});
     const auto start = steady_clock::now();
     const auto ends = ends_of(world, bad.p, [&](std::uint32_t rank, thread_transport& transport) {
@@ -321,7 +323,7 @@ TEST_CASE("threads: a thread that leaves ends all others that need it; a hundred
       }
     CHECK(steady_clock::now() - start < std::chrono::seconds(30));  // the limit is 60
   }
-  CHECK(heard > 100);
+  CHECK(heard > failures_of_a_sort() / 2);
 }
 
 TEST_CASE("threads: a message of the wrong size ends all ranks; a hundred places") {
@@ -355,12 +357,13 @@ TEST_CASE("threads: a message of the wrong size ends all ranks; a hundred places
 TEST_CASE("threads: a stall ends all ranks that wait, which say where all are; a hundred places") {
   std::mt19937_64 random(4);
   int heard = 0;
-  for (int round = 0; round < 100; ++round) {
-    const place_to_fail bad(random);
-    thread_world world(4, std::chrono::milliseconds(10));
+  for (int round = 0; round < failures_of_a_sort(); ++round) {
+    const place_to_fail bad(any_program(random), random);
+    const std::size_t pp = bad.p.schedule.pp();
+    thread_world world(pp, std::chrono::milliseconds(10));
     std::atomic<int> ended = 0;
-    auto trainers = trainers_of(bad, [&ended] {
-      while (ended < 3) std::this_thread::yield();
+    auto trainers = trainers_of(bad, [&ended, pp] {
+      while (ended + 1 < static_cast<int>(pp)) std::this_thread::yield();
     });
     const auto ends = ends_of(world, bad.p, [&](std::uint32_t rank, thread_transport& transport) {
       const struct at_end {
@@ -375,33 +378,28 @@ TEST_CASE("threads: a stall ends all ranks that wait, which say where all are; a
       ++heard;
       CHECK(text.find("aborted by rank ") == 0);
       CHECK(has(text, "nothing came within the time limit"));
-      for (const char* each : {"\nrank 0 at ", "\nrank 1 at ", "\nrank 2 at ", "\nrank 3 at "}) CHECK(has(text, each));
+      for (std::size_t r = 0; r < pp; ++r) CHECK(has(text, detail::concat({"\nrank ", r, " at "})));
       CHECK(has(text, ", which waits for "));
     }
   }
-  CHECK(heard > 100);
+  CHECK(heard > failures_of_a_sort() / 2);
 }
 
-TEST_CASE("threads: a rank that does not come to a measured step ends the others") {
-  struct late : small_model::trainer {
-    using small_model::trainer::trainer;
-    std::atomic<bool>* others_ended = nullptr;
-    void begin_step(std::size_t) {
-      while (others_ended != nullptr && !*others_ended) std::this_thread::yield();
-    }
-  };
+TEST_CASE(
+    "threads: a rank that stalls in a step ends the others, though they are through with it and meet for the next") {
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
   thread_world world(4, std::chrono::milliseconds(10));
-  std::deque<late> trainers;
+  std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
-  std::atomic<bool> others_ended = false;
   std::atomic<int> ended = 0;
-  trainers[2].others_ended = &others_ended;
+  trainers[0].before = [&](op o) {  // the last op of all, which no other rank waits for
+    while (o.pass == pass::backward && o.micro == 3 && ended < 3) std::this_thread::yield();
+  };
   const auto ends = ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
     try {
-      run(p, rank, trainers[rank], transport, {.record = true});
+      run(p, rank, trainers[rank], transport, {.steps = 2, .record = true});
     } catch (...) {
-      if (++ended == 3) others_ended = true;
+      ++ended;
       throw;
     }
   });
@@ -410,4 +408,48 @@ TEST_CASE("threads: a rank that does not come to a measured step ends the others
     CHECK(text.find("aborted by rank ") == 0);
     CHECK(has(text, ": not all ranks came to the start of the step within the time limit\n"));
   }
+}
+
+TEST_CASE("threads: a rank between steps may take longer than the time limit, in which the others wait") {
+  static constexpr std::chrono::milliseconds limit(200), longer(600);
+  struct slow : small_model::trainer {
+    using small_model::trainer::trainer;
+    std::string where{};
+    void reach(std::string_view hook) const {
+      if (where == hook) std::this_thread::sleep_for(longer);
+    }
+    void begin_step(std::size_t) const { reach("begin_step"); }
+    void end_step(std::size_t) const { reach("end_step"); }
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
+  for (const bool record : {false, true})
+    for (const char* where : {"begin_step", "end_step", "between runs"}) {
+      CAPTURE(where);
+      thread_world world(4, limit);
+      std::deque<slow> trainers;
+      for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
+      trainers[1].where = where;
+      const run_options steps{.steps = 2, .record = record};
+      if (where != std::string_view("between runs")) {
+        CHECK(aborted_by([&] { run_all(p, trainers, world, steps); }) == "");
+        continue;
+      }
+      CHECK(ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
+              run(p, rank, trainers[rank], transport, steps);
+              trainers[rank].reach("between runs");
+              run(p, rank, trainers[rank], transport, steps);
+            }) == std::vector<std::string>(4));
+    }
+}
+
+TEST_CASE("threads: a rank that is through with all its steps is not waited for") {
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
+  thread_world world(2, std::chrono::milliseconds(20));
+  std::vector<small_model::trainer> trainers;
+  for (std::uint32_t rank = 0; rank < 2; ++rank) trainers.emplace_back(p, rank);
+  const auto ends = ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
+    run(p, rank, trainers[rank], transport, {.steps = rank + std::size_t{1}});  // one has a step more
+  });
+  CHECK(ends[0] == "");
+  CHECK(has(ends[1], "nothing came within the time limit"));
 }

@@ -710,7 +710,10 @@ TEST_CASE("run: a rank, a transport, a program or a time limit that does not fit
   CHECK(refusal_of([&] { run(p, 0, t, any, {.graph = true}); }) == "a graph needs ranks on devices");
   CHECK(refusal_of([&] { run(p, 0, t, any, {.steps = 0, .record = true}); }) ==
         "a timeline is of at least 1 step; got 0");
+  CHECK(refusal_of([&] { run(p, 0, t, any, {.one_thread = true}); }) ==
+        "one_thread is an option of run_all(); run() runs one rank, in the thread of its caller");
   CHECK(any.events().empty());
+  CHECK(refusal_of([] { thread_world(0); }) == "a world has at least 1 rank; got 0");
   {
     thread_world world(2);
     CHECK(refusal_of([&] { thread_transport(world, 2); }) == "a world of 2 ranks has ranks 0 to 1; got rank 2");

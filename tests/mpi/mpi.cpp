@@ -428,32 +428,55 @@ bool silent(const std::string& said, std::uint32_t rank) {
   return at != said.npos && has(said.substr(at, said.find('\n', at) - at), " " + std::to_string(rank));
 }
 
-// Stalls outside of the actions: in front of prepare(), meet() and leave().
-void stalls_between_steps() {
+// A rank takes longer than the limit outside of the actions: in front of prepare(), meet() and leave(), between two runs.
+void takes_long_between_steps() {
   constexpr double limit = 0.3;
-  struct sleeper : trainer {
+  struct slow : trainer {
     using trainer::trainer;
     void begin_step(std::size_t) const { sleep("begin_step"); }
     void end_step(std::size_t) const { sleep("end_step"); }
-    void sleep(const std::string& hook) const {
-      if (rank == 1 && hook == where_to) std::this_thread::sleep_for(seconds(3 * limit));
+    void sleep(const std::string& place) const {
+      if (rank == 1 && place == where_to) std::this_thread::sleep_for(seconds(3 * limit));
     }
     std::string where_to{};
   };
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
-  for (const char* where : {"prepare", "begin_step", "end_step"}) {
-    sleeper t(p, own);
-    t.where_to = where;
+  for (const bool record : {false, true})
+    for (const char* where : {"prepare", "begin_step", "end_step", "between"}) {
+      slow t(p, own);
+      t.where_to = where;
+      const std::string said = ends_with([&] {
+        mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(limit)});
+        t.sleep("prepare");
+        run(p, own, t, transport, {.steps = 2, .record = record});
+        t.sleep("between");
+        run(p, own, t, transport, {.steps = 1, .record = record});
+      });
+      expect(said.empty(), where + (": " + said));
+    }
+  line(
+      "a rank may take longer than the limit before its first step, in its hooks, between runs, and after its last "
+      "step");
+}
+
+// The last op of a step, which no message waits for: the others wait in meet(), or in leave().
+void stalls_behind_all_others() {
+  constexpr double limit = 0.5;
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
+  for (const bool record : {false, true}) {
+    trainer t(p, own);
+    if (own == 0)
+      t.before = [](op o) {
+        if (o.pass == pass::backward && o.micro == 7) std::this_thread::sleep_for(seconds(3 * limit));
+      };
     const std::string said = ends_with([&] {
       mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(limit)});
-      t.sleep("prepare");
-      run(p, own, t, transport, {.record = true});
+      run(p, own, t, transport, {.steps = record ? std::size_t{2} : 1, .record = record});
     });
-    const std::string at = std::string(where) == "end_step" ? " at its end\n" : " at its start\n";
-    expect(has(said, "nothing came within the time limit\nnot waiting, or gone: 1\n"), where + (": " + said));
-    expect(has(said, "rank 0" + at + "rank 2" + at + "rank 3" + at), where + (": " + said));
+    expect(has(said, "nothing came within the time limit\nnot waiting, or gone: 0\n"), said);
+    expect(has(said, "rank 1 at its end\nrank 2 at its end\nrank 3 at its end\n"), said);
   }
-  line("stalls before the first step, between steps, and after the last end all ranks");
+  line("a stall in the last op of a step ends the others, which are through with it");
 }
 
 void stalls() {
@@ -492,7 +515,8 @@ void stalls() {
     expect(own == bad.rank || silent(said, bad.rank), "who it was: " + said);
   }
   line(std::to_string(rounds) + " stalls at random ops end all ranks");
-  stalls_between_steps();
+  takes_long_between_steps();
+  stalls_behind_all_others();
 }
 
 // A rank is killed and the others must end. Each that ends by itself writes a line into the file.

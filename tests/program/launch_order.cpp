@@ -23,6 +23,7 @@
 #include "pipesched/program/lower.hpp"
 #include "pipesched/program/verify.hpp"
 #include "support/families.hpp"
+#include "support/planned_receives.hpp"
 #include "support/random_costs.hpp"
 #include "support/random_programs.hpp"
 
@@ -152,6 +153,29 @@ TEST_CASE("launch order: every family ends with one queue per rank") {
     }
   });
   CHECK(deadlocks > 100);  // without the launch order
+}
+
+TEST_CASE("launch order: receives start before the actions that a slow twin finds for them, in every family") {
+  for_all_families(5, 9, [&](const family& of, const schedule_params& params) {
+    CAPTURE(of.name);
+    CAPTURE(params.pp);
+    CAPTURE(params.micro);
+    CAPTURE(params.forward_only);
+    const schedule s = of.make(params);
+    lower_options options{.depth = static_cast<std::uint32_t>(1 + params.micro % 3)};
+    if (s.stages() > 1 && !params.forward_only) options.tied = {{0, static_cast<std::uint16_t>(s.stages() - 1)}};
+    const program p = lower(s, options);
+    const rows<launch> order = launch_order(p);
+    const planned_receives planned(p);
+    for (std::uint32_t c = 0; c < p.channels.size(); ++c) {
+      std::vector<std::uint32_t> of_channel;
+      const std::uint32_t to = p.channels[c].to;
+      for (const launch& l : order[to])
+        if (const action& a = p.actions[to][l.action]; a.kind == action_kind::receive && a.channel == c)
+          of_channel.push_back(l.issue_before);
+      REQUIRE(of_channel == planned.actions_of(c));
+    }
+  });
 }
 
 TEST_CASE("launch order: exists for every program that verify() proves; others are refused") {

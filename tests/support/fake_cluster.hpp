@@ -9,8 +9,8 @@
 // * a message runs when the n-th send and the n-th receive of its communicator are both at the front of their queues; their
 //   sizes must be equal.
 //
-// A receive is reported, too, if it starts before the compute stream of its device, the first one made, has done what had been
-// put into it when the receive was: it would hold the device before the plan has reached it.
+// A receive is reported, too, if it could get to the front of its queue, and so hold the device, before the trainer's kernels of
+// this device have got as far as the test's plan says.
 //
 // Every stream has a vector clock, and a message joins the clocks of its two streams. Unordered accesses to the same memory
 // are reported as races, and so is any runtime call by a thread that has not selected a device.
@@ -63,10 +63,13 @@ class fake_cluster {
   std::vector<std::string> races;
   std::vector<int> priorities;                     // of streams
   std::map<std::string, channel_options> options;  // of communicators, by name
+  // The plan: by name of a communicator and number of its message, the kernels that the receiver's device has done before the
+  // receive starts. Empty: any receive may start at any time.
+  std::map<std::string, std::vector<std::uint64_t>> kernels_before_receive;
   // Mutants.
-  std::atomic<bool> aborts_hang = false;   // while true, no abort returns
-  std::atomic<bool> kernels_hang = false;  // while true, no kernel of a trainer ends
-  bool aborts_break_peers = false;         // the peer's state() then reports a failure, as over a network
+  std::atomic<bool> aborts_hang = false;  // while true, no abort returns
+  std::atomic<int> hangs_on = -1;         // while this is a device, no kernel of its trainer ends
+  bool aborts_break_peers = false;        // the peer's state() then reports a failure, as over a network
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// Number of calls by this thread so far.
@@ -283,7 +286,6 @@ class fake_cluster {
     std::function<void()> work{};
     bool of_trainer = false;
     stream in{};
-    std::uint64_t planned = 0;  // a receive: the items of the compute stream before it
   };
   struct queue {
     int device = 0, number = 0;
@@ -294,7 +296,6 @@ class fake_cluster {
     int device = 0;
     std::size_t queue = 0;
     clock now;
-    std::uint64_t issued = 0, done = 0;  // items
   };
   struct event_state {
     std::uint64_t recorded = 0;
@@ -354,20 +355,37 @@ class fake_cluster {
     return of(c).aborted;
   }
 
-  stream_state& compute_of(stream s) {
-    return *std::find_if(streams_.begin(), streams_.end(), [&](const auto& o) { return o.device == of(s).device; });
-  }
   void put(stream s, item i) {
     i.in = s;
-    i.planned = i.is == kind::receive ? compute_of(s).issued : 0;
-    ++of(s).issued;
-    queues_[of(s).queue].items.push_back(std::move(i));
+    queue& q = queues_[of(s).queue];
+    q.items.push_back(std::move(i));
+    if (q.items.size() == 1) check_plan(q);
+  }
+  void pop(queue& q) {
+    q.items.pop_front();
+    check_plan(q);
+  }
+  // The kernels of the stream's device that it has waited for, whatever order the queues run in.
+  std::uint64_t kernels_before(stream s) {
+    const std::deque<std::pair<int, std::uint64_t>>& kernels = kernels_[of(s).device];
+    clock& now = of(s).now;
+    return static_cast<std::uint64_t>(
+        std::count_if(kernels.begin(), kernels.end(), [&](const auto& k) { return k.second <= now[k.first]; }));
+  }
+  void check_plan(const queue& q) {
+    if (kernels_before_receive.empty() || q.items.empty() || q.items.front().is != kind::receive) return;
+    const item& i = q.items.front();
+    const std::vector<std::uint64_t>& plan = kernels_before_receive[of(i.of).name];
+    if (i.number >= plan.size())
+      races.push_back("a receive that is not in the plan");
+    else if (kernels_before(i.in) < plan[i.number])
+      races.push_back("a receive before its planned action");
   }
 
   bool can_run(std::size_t q) {
     if (queues_[q].items.empty()) return false;
     const item& i = queues_[q].items.front();
-    if (i.of_trainer && kernels_hang) return false;
+    if (i.of_trainer && queues_[q].device == hangs_on) return false;
     if (i.is == kind::wait) return of(i.event).has_reached(i.version);
     if (i.is != kind::send && i.is != kind::receive) return true;
     return of(i.of).aborted || (of(i.of).done == i.number && other_side(i) < queues_.size());
@@ -403,17 +421,15 @@ class fake_cluster {
       } else {
         const std::size_t other = other_side(i);
         item there = std::move(queues_[other].items.front());
-        queues_[other].items.pop_front();
         const item &from = i.is == kind::send ? i : there, &into = i.is == kind::send ? there : i;
         if (from.size != into.size) races.push_back("a send and its receive differ in size");
-        if (compute_of(into.in).done < into.planned) races.push_back("a receive before the plan has reached it");
-        ++of(there.in).done;
         ++of(i.of).done, ++of(there.of).done;
         join(now, of(there.in).now), join(of(there.in).now, now);
         touch(static_cast<int>(from.in), {{from.bytes, from.size}}, {});
         touch(static_cast<int>(into.in), {}, {{into.bytes, into.size}});
         std::memcpy(into.bytes, from.bytes, std::min(from.size, into.size));
         join(now, of(there.in).now), join(of(there.in).now, now);
+        pop(queues_[other]);
       }
     } else if (i.is == kind::wait) {
       join(now, of(i.event).at[i.version]);
@@ -423,9 +439,9 @@ class fake_cluster {
     } else {
       touch(s, i.reads, i.writes);
       i.work();
+      if (i.of_trainer) kernels_[of(i.in).device].emplace_back(s, now[s]);
     }
-    queues_[q].items.pop_front();
-    ++of(i.in).done;
+    pop(queues_[q]);
   }
   static void join(clock& into, const clock& from) {
     for (const auto& [s, when] : from) into[s] = std::max(into[s], when);
@@ -467,7 +483,8 @@ class fake_cluster {
   std::deque<std::vector<std::uint32_t>> counters_;
   std::vector<side> sides_;
   std::map<stream, bool> message_streams_;
-  std::map<const void*, memory_state> memory_;  // by first byte
+  std::map<int, std::deque<std::pair<int, std::uint64_t>>> kernels_;  // by device: stream and its time
+  std::map<const void*, memory_state> memory_;                        // by first byte
   std::map<std::thread::id, std::int64_t> calls_of_thread_;
   std::map<std::thread::id, int> devices_;  // selected, by thread
 };

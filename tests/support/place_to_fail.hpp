@@ -3,20 +3,40 @@
 
 // A random op at which a test makes a rank fail.
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <iterator>
 #include <random>
+#include <utility>
 
 #include "pipesched/generate/families.hpp"
 #include "pipesched/program/lower.hpp"
 
 namespace pipesched::tests {
 
-/// A program of four ranks, one of its ranks, and one of that rank's ops.
+/// Failures of each sort in a test, a hundred unless PIPESCHED_FAILURES is a number.
+inline int failures_of_a_sort() {
+  const char* const number = std::getenv("PIPESCHED_FAILURES");
+  return number == nullptr ? 100 : std::max(1, std::atoi(number));
+}
+
+/// A program of two to four ranks and one to eight micro-batches.
+inline program any_program(std::mt19937_64& random, std::int64_t pp = 0) {
+  const family& of = families[random() % std::size(families)];
+  if (pp == 0) pp = 2 + static_cast<std::int64_t>(random() % 3);
+  if (pp % 2 != 0 && of.limits.even_pp) ++pp;
+  const std::int64_t micro = 1 + static_cast<std::int64_t>(random() % 8);
+  return lower(of.make({.pp = pp, .micro = micro}), {.depth = 1 + static_cast<std::uint32_t>(random() % 4)});
+}
+
+/// A program, one of its ranks, and one of that rank's ops.
 struct place_to_fail {
+  /// Of four ranks and eight micro-batches.
   explicit place_to_fail(std::mt19937_64& random)
-      : p(lower(families[random() % std::size(families)].make({.pp = 4, .micro = 8}))),
-        rank(static_cast<std::uint32_t>(random() % 4)) {
+      : place_to_fail(lower(families[random() % std::size(families)].make({.pp = 4, .micro = 8})), random) {}
+  place_to_fail(program of, std::mt19937_64& random)
+      : p(std::move(of)), rank(static_cast<std::uint32_t>(random() % p.schedule.pp())) {
     in = p.schedule[rank][random() % p.schedule[rank].size()];
     at = in[random() % in.size()];
   }

@@ -47,13 +47,22 @@ def family_of(name):
     return _c.find_family(name)
 
 
+def _unit_of(unit):
+    """A unit of memory, or the one of a name."""
+    if isinstance(unit, _c.memory_unit):
+        return unit
+    if unit not in _c.memory_unit.__members__:
+        raise TypeError(f"pareto() takes activations or bytes as the unit; got {unit!r}")
+    return _c.memory_unit[unit]
+
+
 class front(tuple):
     """The points of pareto(): limits of memory, each with its plan. A notebook shows its page."""
 
     def __new__(cls, points=(), costs=None, unit="activations"):
         self = super().__new__(cls, points)
         self.costs = costs  #: of the plans on one placement, or the placed_steps; None for a model, whose plans have them
-        self.unit = unit  #: of the limits: activations or bytes
+        self.unit = _unit_of(unit)  #: of the limits: activations or bytes
         return self
 
     def points(self):
@@ -95,6 +104,6 @@ def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None,
     try:
         if m is not None:
             return front(_c._model_pareto(m, problems, caps, limits, progress), shown, unit)
-        return front(_c._pareto(problems, caps, unit, limits, progress), shown, unit)
+        return front(_c._pareto(problems, caps, _unit_of(unit), limits, progress), shown, unit)
     except Interrupted as interrupted:
         raise Interrupted(front(interrupted.result, shown, unit)) from None

@@ -48,6 +48,7 @@ NO_NAMES = {
     "rule_names": "the names of an enum",
     "link_busy_names": "the names of an enum",
     "time_unit_names": "the names of an enum",
+    "memory_unit_names": "the names of an enum",
     "torch_pass_names": "the names of an enum",
     "chain_of": "schedule.chain()",
     "verified_t": "a tag that saves a second proof",

@@ -161,7 +161,7 @@ class Searches(unittest.TestCase):
             ps.placed_step(ps.plan_problem(where, 8), ps.split_stage_costs(given, where)) for where in ps.placements_for(4, 8, 2)
         ]
         front = ps.pareto(steps, caps=[36, 60], limits=ps.plan_limits(evaluations=2000), unit="bytes")
-        self.assertEqual(front.unit, "bytes")
+        self.assertEqual(front.unit, ps.memory_unit.bytes)
         for point in front:
             step = steps[point.step]
             self.assertTrue(ps.fits(point.plan.schedule, step.costs, [point.cap]))

@@ -90,23 +90,23 @@ inline const std::string& keep(std::string text) {
   return kept.emplace_back(std::move(text));
 }
 
-/// For each channel the round in which it connects: a rank has at most one in a round, so many connect at once, and ranks
-/// that go through their channels round by round never wait in a cycle. Fewer than twice as many rounds as the busiest rank
-/// has channels.
-inline std::vector<std::uint32_t> connection_rounds(const program& p) {
-  std::vector<std::vector<bool>> busy(p.actions.size());  // by rank and round
-  std::vector<std::uint32_t> rounds;
+/// A color for each channel, from 0: no rank has two of one color. Ranks that connect their channels by color never wait in a
+/// cycle, and many connect at once: by number, rank 0 would have to finish before rank 1 begins, and so on. Of the start alone:
+/// steps have no such order. A greedy edge coloring, with fewer than twice as many colors as the busiest rank has channels.
+inline std::vector<std::uint32_t> color_channels(const program& p) {
+  std::vector<std::vector<bool>> used(p.actions.size());  // by rank and color
+  std::vector<std::uint32_t> colors;
   for (const channel& c : p.channels) {
-    std::uint32_t round = 0;
-    const auto taken = [&](std::uint32_t rank) { return round < busy[rank].size() && busy[rank][round]; };
-    while (taken(c.from) || taken(c.to)) ++round;
+    std::uint32_t color = 0;
+    const auto has_color = [&](std::uint32_t rank) { return color < used[rank].size() && used[rank][color]; };
+    while (has_color(c.from) || has_color(c.to)) ++color;
     for (const std::uint32_t rank : {std::uint32_t{c.from}, std::uint32_t{c.to}}) {
-      busy[rank].resize(std::max<std::size_t>(busy[rank].size(), round + 1));
-      busy[rank][round] = true;
+      used[rank].resize(std::max<std::size_t>(used[rank].size(), color + 1));
+      used[rank][color] = true;
     }
-    rounds.push_back(round);
+    colors.push_back(color);
   }
-  return rounds;
+  return colors;
 }
 
 /// open(), connect(), make_id(), move(), enlist() and close() are for the rank's own thread.
@@ -130,11 +130,11 @@ class channel_set {
   /// The channels of a rank for a program, new ones among them without a communicator, in the order in which they connect.
   /// Those of earlier programs stay. @throws device_error; schedule_error for limits of CTAs that cannot be
   void open(R& runtime, const program& p, std::uint32_t rank, int device, const auto& where) {
-    const std::vector<std::uint32_t> rounds = connection_rounds(p);
+    const std::vector<std::uint32_t> colors = color_channels(p);
     by_channel_.assign(p.channels.size(), nullptr), order_.clear();
     for (std::uint32_t c = 0; c < p.channels.size(); ++c)
       if (p.channels[c].from == rank || p.channels[c].to == rank) order_.push_back(c);
-    std::sort(order_.begin(), order_.end(), [&](auto a, auto b) { return rounds[a] < rounds[b]; });  // no two are equal
+    std::sort(order_.begin(), order_.end(), [&](auto a, auto b) { return colors[a] < colors[b]; });  // no two are equal
     for (const std::uint32_t c : order_) {
       const channel& of = p.channels[c];
       for (own_channel& known : all_)
@@ -258,11 +258,11 @@ class channel_set {
     const std::function<bool()> goes_on = [&] {
       return std::chrono::steady_clock::now() - start < options_.abort_limit && !job_.failure();
     };
-    std::vector<communicator> left;
+    std::vector<connection> left;
     for (own_channel& c : all_) {
       if (!c.connected) continue;
       for (void* handle : c.enlisted) library_.dismiss(c.of, handle);
-      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back(c.of);
+      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back({c.of, c.sends});
     }
     if (abort_within_limit(left)) return;
     abort(progress_.host_place() + ": its channels do not close");
@@ -288,18 +288,31 @@ class channel_set {
     if (hears_cause()) require_going();
     require(library_, of, name, [this] { return progress_.host_place(); });
   }
+  struct connection {
+    communicator of;
+    bool sends;
+  };
   // The communicators. A call of the rank's own thread that does not return is ended by the aborts, too: not waited for long.
-  std::vector<communicator> connected() {
+  std::vector<connection> connected() {
     std::unique_lock lock(mutex_, std::defer_lock);
     wait_within(options_.abort_limit / 4, [&] { return lock.try_lock(); });
-    std::vector<communicator> all;
+    std::vector<connection> all;
     for (const own_channel& c : all_)
-      if (c.connected) all.push_back(c.of);
+      if (c.connected) all.push_back({c.of, c.sends});
     return all;
   }
-  bool abort_within_limit(const std::vector<communicator>& all) {
+  // Sends first: after an aborted receive the device computes from what is in its buffer, and no other rank may get that. Their
+  // aborts may wait for those of the receives, so these do not wait for them long.
+  bool abort_within_limit(const std::vector<connection>& all) {
+    const auto sends = static_cast<std::size_t>(std::ranges::count_if(all, &connection::sends));
+    const auto left = std::make_shared<std::atomic<std::size_t>>(sends);
     std::vector<std::function<void()>> aborts;
-    for (const communicator c : all) aborts.push_back([library = library_, c]() mutable { library.abort(c); });
+    for (const connection& c : all)
+      aborts.push_back([library = library_, c, left, limit = options_.abort_limit / 10]() mutable {
+        if (!c.sends) wait_within(limit, [&] { return *left == 0; });
+        library.abort(c.of);
+        if (c.sends) --*left;
+      });
     return run_within(options_.abort_limit, std::move(aborts));
   }
 

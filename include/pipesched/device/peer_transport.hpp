@@ -132,7 +132,7 @@ class peer_transport;
 
 struct peer_options {
   int copy_priority = -100;  ///< of the channels' streams, less is more urgent; the nearest that the device has
-  /// How long a rank waits for another one, and for its device at the end of a step.
+  /// How long a rank waits for another one, not counted while a rank is between steps, and for its device at the end of a step.
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);
 };
 
@@ -180,7 +180,7 @@ class peer_transport : public world_transport<peer_copy_engine<R>> {
   /// @throws device_error if the device has failed; pipeline_aborted after the time limit, or if another rank has failed
   void synchronize() {
     clock().record_end(this->where());
-    this->wait_until([&] { return clock().ended(this->where()); }, "the device did not end the step");
+    this->wait_until([&] { return clock().ended(this->where()); }, "the device did not end the step", false);
   }
 
  private:

@@ -36,12 +36,15 @@ inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<do
 
 /// Asks again and again until it is done, at most so long, and asks at least once. False if the time is up.
 /// @param sleeps  whether to leave the processor to others after a millisecond; without, the answer is used at once
-template <typename Done>
-bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps = true) {
-  const auto start = std::chrono::steady_clock::now();
+/// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew
+template <typename Done, typename Pauses>
+bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps, Pauses&& pauses) {
+  auto start = std::chrono::steady_clock::now();
   for (std::uint64_t round = 1; !done(); ++round) {
     if (round < 64) continue;
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    const auto now = std::chrono::steady_clock::now();
+    if (pauses()) start = now;
+    const std::chrono::duration<double> waited = now - start;
     if (waited > limit) return false;
     if (sleeps && waited > std::chrono::milliseconds(1))
       std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -49,6 +52,11 @@ bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps =
       std::this_thread::yield();
   }
   return true;
+}
+
+template <typename Done>
+bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps = true) {
+  return wait_within(limit, done, sleeps, [] { return false; });
 }
 
 /// The first cause of a failure; later ones change nothing. Any thread may call all functions.

@@ -28,29 +28,6 @@ namespace pipesched {
 
 namespace detail {
 
-// All ranks of a world, each in a thread. @throws what the first rank that failed has thrown, once all threads have ended
-template <typename Ranks, typename World>
-void run_in_threads(const program& p, Ranks& ranks, World& world, const run_options& o) {
-  std::vector<std::future<void>> ends;
-  const auto run_rank = [&](std::uint32_t r) {
-    const auto run = [&] {
-      std::span own(&ranks[r], 1);
-      step_loop(p, own, world).run(o);
-    };
-    or_abort(run, [&](const std::string& text) { world.abort(r, text); });
-  };
-  const auto start = [&] {
-    for (std::uint32_t r = 0; r < ranks.size(); ++r) ends.push_back(std::async(std::launch::async, run_rank, r));
-  };
-  or_abort(start, [&](const std::string& text) {
-    world.abort(static_cast<std::uint32_t>(ends.size()), "no thread: " + text);
-  });
-  for (const std::future<void>& end : ends) end.wait();
-  if (world.aborted()) ends[world.culprit()].get();
-  for (std::future<void>& end : ends)
-    if (end.valid()) end.get();
-}
-
 // The trainer at a place of a container of trainers, or of pointers to them.
 template <typename Trainers>
 auto& trainer_at(Trainers& trainers, std::size_t rank) {
@@ -59,6 +36,47 @@ auto& trainer_at(Trainers& trainers, std::size_t rank) {
     return *at;
   else
     return at;
+}
+
+// The times of a rank's cells, to be measured; none if nothing is.
+inline std::span<interval> cells_of(timeline& measured, std::uint32_t rank) {
+  return measured.intervals.size() == 0 ? std::span<interval>() : measured[rank];
+}
+
+// All ranks of a world, by turns in this thread. @param measured  empty: nothing is
+template <typename Trainers, typename World>
+void run_by_turns(const program& p, Trainers& trainers, World& world, timeline& measured, const run_options& o) {
+  using transport_type = typename World::transport_type;
+  using trainer_type = std::remove_reference_t<decltype(trainer_at(trainers, 0))>;
+  std::deque<transport_type> transports;
+  std::deque<rank_executor<trainer_type, transport_type>> ranks;
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r)
+    ranks.emplace_back(p, r, trainer_at(trainers, r), transports.emplace_back(world, r), cells_of(measured, r));
+  step_loop(p, ranks, world).run(o);
+}
+
+// All ranks of a world, each in a thread. @throws what the first rank that failed has thrown, once all threads have ended
+template <typename Trainers, typename World>
+void run_in_threads(const program& p, Trainers& trainers, World& world, timeline& measured, const run_options& o) {
+  std::vector<std::future<void>> ends;
+  const auto run_rank = [&](std::uint32_t r) {
+    typename World::transport_type transport(world, r);  // ends with its last step: the others do not wait for more
+    const auto run = [&] {
+      std::array own{rank_executor(p, r, trainer_at(trainers, r), transport, cells_of(measured, r))};
+      step_loop(p, own, world).run(o);
+    };
+    or_abort(run, [&](const std::string& text) { world.abort(r, text); });
+  };
+  const auto start = [&] {
+    for (std::uint32_t r = 0; r < p.actions.size(); ++r) ends.push_back(std::async(std::launch::async, run_rank, r));
+  };
+  or_abort(start, [&](const std::string& text) {
+    world.abort(static_cast<std::uint32_t>(ends.size()), "no thread: " + text);
+  });
+  for (const std::future<void>& end : ends) end.wait();
+  if (world.aborted()) ends[world.culprit()].get();
+  for (std::future<void>& end : ends)
+    if (end.valid()) end.get();
 }
 
 }  // namespace detail
@@ -77,6 +95,8 @@ std::vector<interval> run(const program& p, std::integral auto number, Trainer& 
   std::vector<interval> measured;
   const auto run_own = [&] {
     detail::require_options<Transport>(options);
+    if (options.one_thread)
+      throw schedule_error("one_thread is an option of run_all(); run() runs one rank, in the thread of its caller");
     detail::require_rank(p, number);
     if (options.record) measured.resize(p.schedule[rank].size());
     std::array own{detail::rank_executor(p, rank, trainer, transport, measured)};
@@ -95,7 +115,6 @@ std::vector<interval> run(const program& p, std::integral auto number, Trainer& 
 template <typename Trainers, typename World>
 timeline run_all(const program& p, Trainers& trainers, World& world, const run_options& options = {}) {
   using trainer_type = std::remove_reference_t<decltype(detail::trainer_at(trainers, 0))>;
-  using transport_type = typename World::transport_type;
   detail::require_options<World>(options);
   if (trainers.size() != p.actions.size())
     throw schedule_error(
@@ -106,16 +125,11 @@ timeline run_all(const program& p, Trainers& trainers, World& world, const run_o
   world.prepare(p);
   timeline measured{.schedule = p.schedule};
   if (options.record) measured.intervals = rows<interval>::for_overwrite_like(p.schedule.cells);
-  std::deque<transport_type> transports;
-  std::deque<detail::rank_executor<trainer_type, transport_type>> ranks;
-  for (std::uint32_t r = 0; r < p.actions.size(); ++r)
-    ranks.emplace_back(p, r, detail::trainer_at(trainers, r), transports.emplace_back(world, r),
-                       options.record ? measured[r] : std::span<interval>());
   const auto run_ranks = [&] {
     if (options.one_thread || options.graph)
-      detail::step_loop(p, ranks, world).run(options);
+      detail::run_by_turns(p, trainers, world, measured, options);
     else
-      detail::run_in_threads(p, ranks, world, options);
+      detail::run_in_threads(p, trainers, world, measured, options);
   };
   detail::or_abort(run_ranks, [&](const std::string& text) {
     world.abort(0, text);  // a failure of no rank, as of a graph; the first is kept

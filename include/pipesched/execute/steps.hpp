@@ -26,7 +26,7 @@ struct run_options {
   bool record = false;         ///< measure the cells of the last step
   /// Devices: capture the second step into a graph and replay it for all steps from then on. The hooks are not captured.
   bool graph = false;
-  bool one_thread = false;  ///< run_all(): this thread alone runs all ranks, by turns; so it does with `graph`
+  bool one_thread = false;  ///< run_all() alone: this thread runs all ranks, by turns; so it does with `graph`
 };
 
 namespace detail {

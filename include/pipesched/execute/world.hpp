@@ -47,10 +47,13 @@ class world_transport;
 template <typename CopyEngine>
 class basic_world {
  public:
-  /// @param time_limit  how long a rank waits for one message before it fails, and all others with it
-  /// @throws schedule_error unless the limit is above 0 and at most 1e9 seconds
+  /// @param time_limit  how long a rank waits for one message before it fails, and all others with it. Not counted while a rank
+  /// that has a transport is between steps
+  /// @throws schedule_error unless there is a rank, and the limit is above 0 and at most 1e9 seconds
   basic_world(std::size_t ranks, std::chrono::duration<double> time_limit, CopyEngine engine)
-      : time_limit_(detail::checked_time_limit(time_limit)), at_(ranks), engine_(std::move(engine)) {}
+      : time_limit_(detail::checked_time_limit(time_limit)), at_(ranks), engine_(std::move(engine)) {
+    if (ranks == 0) throw schedule_error("a world has at least 1 rank; got 0");
+  }
   basic_world(const basic_world&) = delete;
   basic_world& operator=(const basic_world&) = delete;
 
@@ -148,6 +151,7 @@ class basic_world {
   std::deque<channel_state> channels_;
   std::vector<std::unique_ptr<buffer[]>> buffers_;  // by rank
   std::atomic<std::uint32_t> arrived_{0}, meetings_{0};
+  std::atomic<std::uint32_t> between_steps_{0};  // how many ranks
   std::chrono::steady_clock::time_point met_{};  // of the last meeting
   detail::first_cause cause_;
   CopyEngine engine_;
@@ -165,6 +169,7 @@ class world_transport {
     if (rank >= all.size())
       throw schedule_error(
           detail::concat({"a world of ", all.size(), " ranks has ranks 0 to ", all.size() - 1, "; got rank ", rank}));
+    set_between_steps(true);
   }
   world_transport(const world_transport&) = delete;
   world_transport& operator=(const world_transport&) = delete;
@@ -175,6 +180,7 @@ class world_transport {
       world_.cause_.claim(detail::concat({world_.place(rank_), ": ", cause}), rank_);
     else if (!cause.empty())
       world_.abort(rank_, cause);
+    set_between_steps(false);
   }
 
   std::uint32_t rank() const { return rank_; }
@@ -187,6 +193,7 @@ class world_transport {
   }
   void on_action(std::uint32_t n) {
     departure_.in_step = true;
+    set_between_steps(false);
     world_.at_[rank_].action.store(n, std::memory_order_relaxed);
     if (world_.aborted()) world_.give_up();
   }
@@ -224,10 +231,12 @@ class world_transport {
     on_action(static_cast<std::uint32_t>(p.actions[rank_].size()));
     for (std::uint32_t n = 0; n < buffers_.size(); ++n) wait(n);
     departure_.in_step = false;
+    set_between_steps(true);
   }
 
-  /// @throws pipeline_aborted if another rank has failed
+  /// @throws pipeline_aborted if another rank has failed, or stalls in its step
   std::chrono::steady_clock::time_point meet() {
+    set_between_steps(false);
     const std::uint32_t before = world_.meetings_.load();
     if (world_.arrived_.fetch_add(1) + 1 == world_.size()) {
       world_.arrived_.store(0);
@@ -235,6 +244,7 @@ class world_transport {
       world_.meetings_.fetch_add(1);
     }
     wait_until([&] { return world_.meetings_.load() != before; }, "not all ranks came to the start of the step");
+    set_between_steps(true);
     return world_.met_;
   }
   void abort(std::string_view cause) {
@@ -245,14 +255,16 @@ class world_transport {
  protected:
   std::size_t cells() const { return world_.program_->schedule[rank_].size(); }
   /// Until `done()`, at most the time limit, and only as long as no rank has failed.
+  /// @param on_others  what is waited for needs other ranks: no time counts while one is between steps
   template <typename Done>
-  void wait_until(Done&& done, std::string_view what) {
+  void wait_until(Done&& done, std::string_view what, bool on_others = true) {
     const auto ends = [&] {
       if (done()) return true;
       if (world_.aborted()) world_.give_up();
       return false;
     };
-    if (!detail::wait_within(world_.time_limit_, ends, false))
+    const auto pauses = [&] { return on_others && world_.between_steps_.load(std::memory_order_relaxed) > 0; };
+    if (!detail::wait_within(world_.time_limit_, ends, false, pauses))
       fail({what, " within the time limit\n", world_.positions()});
   }
   auto where() const {
@@ -263,6 +275,10 @@ class world_transport {
  private:
   using buffer = typename world::buffer;
 
+  void set_between_steps(bool is) {
+    if (is == std::exchange(between_steps_, is)) return;
+    is ? ++world_.between_steps_ : --world_.between_steps_;
+  }
   static std::uint32_t posted(const buffer& b) { return b.posted.load(std::memory_order_relaxed); }
 
   message_side post(std::uint32_t n, std::byte* bytes) {
@@ -292,6 +308,7 @@ class world_transport {
   world& world_;
   std::uint32_t rank_;
   std::span<buffer> buffers_{};
+  bool between_steps_ = false;
   detail::departure departure_;
 };
 

@@ -12,8 +12,8 @@
 //
 // A rank that fails sends a notice to all others, which look for notices before each action and while they wait. A process
 // that is killed sends none. By default, mpirun of Open MPI then kills the others at once. With --enable-recovery it leaves
-// them alone; those that wait for the dead rank fail after the time limit and notify the rest. MPI itself may also end a
-// process whose connection breaks. After a rank has died, MPI_Finalize may block forever: call MPI_Abort.
+// them alone; those that wait for the dead rank fail after the time limit and notify the rest, unless it died between steps.
+// MPI itself may also end a process whose connection breaks. After a rank has died, MPI_Finalize may block forever: call MPI_Abort.
 
 #include <mpi.h>
 
@@ -43,8 +43,9 @@ namespace pipesched {
 
 /// Options of mpi_transport.
 struct mpi_options {
-  std::chrono::duration<double> time_limit{60};  ///< how long a rank waits for one message before it fails
-  std::size_t block = std::size_t{1} << 30;      ///< bytes, 1 to 2^31 - 1; the same on all ranks
+  /// How long a rank waits for one message before it fails; not counted while a rank is between steps.
+  std::chrono::duration<double> time_limit{60};
+  std::size_t block = std::size_t{1} << 30;  ///< bytes, 1 to 2^31 - 1; the same on all ranks
 };
 
 /// One rank's transport: rank r of the program is rank r of the communicator. It may run any number of programs one after the
@@ -62,6 +63,7 @@ class mpi_transport {
     MPI_Type_contiguous(static_cast<int>(block_), MPI_BYTE, &block_type_);
     MPI_Type_commit(&block_type_);
     rank_ = notices_->rank();
+    set_between_steps(true);
   }
   mpi_transport(const mpi_transport&) = delete;
   mpi_transport& operator=(const mpi_transport&) = delete;
@@ -104,6 +106,7 @@ class mpi_transport {
   }
   void on_action(std::uint32_t n) {
     at_ = n, departure_.in_step = true;
+    set_between_steps(false);
     listen();
   }
   void post_receive(const action& a, std::span<std::byte> bytes) {
@@ -120,9 +123,10 @@ class mpi_transport {
     on_action(static_cast<std::uint32_t>(program_->actions[rank_].size()));
     for (std::uint32_t n = 0; n < transfers_.size(); ++n) wait(n);
     departure_.in_step = false;
+    set_between_steps(true);
   }
 
-  /// Blocks until all ranks are here. @throws pipeline_aborted if a rank has failed or does not come within the time limit
+  /// Blocks until all ranks are here. @throws pipeline_aborted if a rank has failed, or stalls in its step
   std::chrono::steady_clock::time_point meet() {
     agree();
     return clock::now();
@@ -212,12 +216,14 @@ class mpi_transport {
 
   // Waits for all ranks, and leaves the greatest of both numbers in notices_->agreement().
   void agree(std::uint64_t first = 0, std::uint64_t second = 0) {
+    set_between_steps(false);
     listen();
     agrees_ = true;
     notices_->start_agreement({0, first, second});
     // A number above 0 is of a rank that has failed: its notice will come.
     wait_until([&] { return notices_->agreed() && notices_->agreement()[0] == 0; });
     agrees_ = false;
+    set_between_steps(true);
   }
   template <typename Done>
   void wait_until(Done&& done) {
@@ -226,11 +232,15 @@ class mpi_transport {
       listen();
       return false;
     };
-    const auto start = clock::now();
-    if (detail::wait_within(time_limit_ / 2, ends, false)) return;
+    const auto pauses = [this] { return notices_->positions().any_between_steps(); };
+    if (detail::wait_within(time_limit_ / 2, ends, false, pauses)) return;
     notices_->report_position(place(), progress_state::waits);
-    if (!detail::wait_within(time_limit_ - (clock::now() - start), ends, false))
+    if (!detail::wait_within(time_limit_ / 2, ends, false, pauses))
       fail("nothing came within the time limit\n" + positions());
+  }
+  void set_between_steps(bool is) {
+    if (is == std::exchange(between_steps_, is)) return;
+    notices_->report_state(is ? progress_state::between_steps : progress_state::moves);
   }
   void report(std::string_view cause) {
     if (!aborted()) notices_->report_failure(detail::concat({place(), ": ", cause}));
@@ -302,6 +312,7 @@ class mpi_transport {
   const program* program_ = nullptr;
   std::vector<transfer> transfers_;  // by buffer
   bool agrees_ = false;              // takes part in an agreement
+  bool between_steps_ = false;       // as the other ranks know it
   bool refused_ = false;             // all ranks have refused the program
   bool settled_ = false, clean_ = false;
   detail::departure departure_;

@@ -69,10 +69,12 @@ class position_board {
     return true;
   }
   void forget(std::uint32_t process) { all_[process] = {}; }
+  bool any_between_steps() const {
+    return std::ranges::any_of(all_, [](const position& p) { return p.state == progress_state::between_steps; });
+  }
   /// True if a process is stalled, and none is between steps.
   bool stalls(std::uint32_t process) const {
-    return all_[process].state == progress_state::stalled &&
-           std::ranges::none_of(all_, [](const position& p) { return p.state == progress_state::between_steps; });
+    return all_[process].state == progress_state::stalled && !any_between_steps();
   }
   /// A cause and, below it, the places of the processes that wait.
   std::string report(std::string cause) const {

@@ -83,6 +83,19 @@ class mpi_notices {
     positions_.set(rank_, text);
     return send(kind::position, text);
   }
+  /// Sends a state of this rank, without a place, to all others. Unlike a position it always goes, and allocates nothing.
+  void report_state(progress_state state) {
+    static constexpr std::array<char, 4> states{0, 1, 2,
+                                                3};  // as pack() has them, and for as long as MPI may read them
+    const char& packed = states.at(static_cast<std::size_t>(state));
+    positions_.set(rank_, {&packed, 1});
+    for (std::uint32_t r = 0; r < size(); ++r) {
+      if (r == rank_) continue;
+      MPI_Request request = MPI_REQUEST_NULL;
+      MPI_Isend(&packed, 1, MPI_BYTE, static_cast<int>(r), static_cast<int>(kind::position), communicator_, &request);
+      MPI_Request_free(&request);
+    }
+  }
   /// True once the failure of this rank, if it has reported one, has gone to all others.
   bool has_sent_failure() { return is_sent(kind::failure); }
 
