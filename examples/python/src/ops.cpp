@@ -213,6 +213,7 @@ void define_placement(nb::module_& m) {
       .def_static("custom", &placement::custom, nb::arg("ranks"), nb::arg("micro"), nb::arg("rank_of_stage"),
                   "Any placement: rank_of_stage[replica][stage], one row or two of the same length.")
       .def("for_micro", &placement::for_micro, nb::arg("micro"), "The same for another number of micro-batches.")
+      .def("__str__", [](const placement& p) { return to_string(p); })
       .def_prop_ro("kind", &placement::kind)
       .def_prop_ro("ranks", &placement::ranks)
       .def_prop_ro("stages", &placement::stages)

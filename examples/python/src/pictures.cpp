@@ -169,7 +169,8 @@ void define_traces_and_fronts(nb::module_& m) {
   using p = front_point;
   define<p>(m, "front_point", "A point of a front of memory and time.", field<&p::memory>("memory"),
             field<&p::makespan>("makespan"), field<&p::lower_bound>("lower_bound"), field<&p::published>("published"),
-            field<&p::published_makespan>("published_makespan"));
+            field<&p::published_makespan>("published_makespan"),
+            field<&p::placement>("placement", "of the plan, if it is to be named"));
   using f = front_style;
   define<f>(m, "front_style", "The style of a front.", field<&f::width>("width"), field<&f::height>("height"),
             field<&f::title>("title"), field<&f::memory>("memory", "the unit of the limits"),

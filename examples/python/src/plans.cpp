@@ -107,7 +107,7 @@ void define_pareto(nb::module_& m) {
          const plan_limits& limits, nb::handle progress) {
         return planned(progress, limits, [&](const plan_limits& l) { return pareto(steps, caps, unit, l); });
       },
-      nb::arg("steps"), nb::arg("caps"), nb::arg("unit"), nb::arg("limits"), nb::arg("progress"),
+      nb::arg("steps"), nb::arg("caps"), nb::arg("unit"), nb::arg("limits"), nb::arg("progress").none(),
       "One plan for each limit of memory.");
 }
 
@@ -143,7 +143,7 @@ void define_model_plan(nb::module_& m) {
          nb::handle progress) {
         return planned(progress, limits, [&](const plan_limits& l) { return pareto(of, problems, bytes, l); });
       },
-      nb::arg("m"), nb::arg("problems"), nb::arg("bytes"), nb::arg("limits"), nb::arg("progress"),
+      nb::arg("m"), nb::arg("problems"), nb::arg("bytes"), nb::arg("limits"), nb::arg("progress").none(),
       "One plan of a model for each limit of bytes.");
 }
 

@@ -172,11 +172,13 @@ void define_schedule(nb::module_& m) {
       });
   m.def(
       "parse_schedule",
-      [](std::string_view text, const placement& where, std::string_view name) {
-        return parse_schedule(text, where, name);
+      [](std::string_view text, const std::optional<placement>& where, std::string_view name) {
+        return where ? parse_schedule(text, *where, name) : parse_schedule(text, name);
       },
-      nb::arg("text"), nb::arg("where"), nb::arg("name") = "",
-      "The schedule of one line of cells per rank, as str(schedule) writes them.");
+      nb::arg("text"), nb::arg("where") = nb::none(), nb::arg("name") = "",
+      "The schedule of one line of cells per rank, as str(schedule) writes them. Without `where`, the simplest "
+      "placement with "
+      "these stages on these ranks.");
   m.def(
       "to_string",
       [](const report& r, std::size_t max_lines) { return r ? std::string("valid") : to_string(r, max_lines); },

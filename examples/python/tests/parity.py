@@ -136,6 +136,14 @@ OTHER_PARAMETERS = {
     "to_string.row": "value",
     "cell.cell.only": "first",
     "to_string.set": "value",
+    "to_string.where": "value",
+    "describe.number": "rank",
+    "find.stage": "which",
+    "find.micro": "which",
+    "pareto.steps": "problem",
+    "pareto.problems": "costs",
+    "pareto.bytes": "caps",
+    "page_of_front.steps": "costs",
 }
 
 # Parameters without a use in Python, and why.
@@ -144,6 +152,7 @@ NO_PARAMETERS = {
     "describe.message": "describe(p, rank, at) names the buffers of an action",
     "describe.awaited": "describe(p, rank, at) names the buffers of an action",
     "launch_order.rank": "all ranks at once",
+    "recognize_family.among": "families of one's own are written in C++",
     "recognize_family.may_make": "for a limit of memory on the schedules that it makes",
     "model_error.model_error.entry": "the library raises it; the attribute path is the entry",
     "model_error.model_error.sentence": "the library raises it; str() is the sentence",

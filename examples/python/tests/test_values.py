@@ -144,6 +144,8 @@ class Schedules(unittest.TestCase):
                 self.assertEqual(schedule, again)
                 self.assertEqual(hash(schedule), hash(again))
             self.assertEqual(ps.parse_schedule(str(schedule), schedule.placement, schedule.name), schedule)
+            again = ps.parse_schedule(str(schedule), name=schedule.name)
+            self.assertEqual(str(again), str(schedule).replace("(wave)", "(vee)"))  # the simplest placement with these stages
         self.assertEqual(repr(self.schedule), "<schedule dualpipe: 4 ranks, 4 stages (bidirectional), 8 micro-batches>")
         self.assertNotEqual(self.schedule, ps.make_dualpipe_schedule(pp=4, micro=10))
 
