@@ -44,10 +44,10 @@ int main(int argc, char** argv) {
       for (const channel& c : p.channels) ++communicators[c.from], ++communicators[c.to], sent[c.from] += c.messages;
       std::uint32_t buffers = 0;
       for (const pool_sizes& of : p.pools) buffers = std::max(buffers, of[pool::tensor]);
-      const std::vector<std::uint32_t> rounds = detail::connection_rounds(p);
+      const std::vector<std::uint32_t> colors = detail::color_channels(p);
       std::printf("| %d | %u | %u | %u | %u | %.2f GB | %u | %.2f s | %.1f %% | %.2f s | %.1f %% |\n",
                   static_cast<int>(pp), s.micro, *std::max_element(communicators.begin(), communicators.end()),
-                  1 + *std::max_element(rounds.begin(), rounds.end()), buffers, buffers * message_bytes / 1e9,
+                  1 + *std::max_element(colors.begin(), colors.end()), buffers, buffers * message_bytes / 1e9,
                   *std::max_element(sent.begin(), sent.end()), without.makespan / 1e3, 100 * without.bubble_ratio,
                   with.makespan / 1e3, 100 * with.bubble_ratio);
       std::fflush(stdout);

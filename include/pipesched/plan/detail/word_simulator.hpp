@@ -15,6 +15,7 @@
 
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/plan/detail/exact_costs.hpp"
 #include "pipesched/plan/detail/word_table.hpp"
 
 namespace pipesched::detail {
@@ -46,7 +47,8 @@ class word_simulator {
         arrivals_(2 * t.nodes().size() * stride_),
         queues_(2 * t.nodes().size()),
         ranks_(t.ranks()),
-        stack_(t.ranks()) {
+        stack_(t.ranks()),
+        exact_(t) {
     std::size_t most = 0;
     for (std::size_t r = 0; r < t.ranks(); ++r) {
       std::size_t micros = 0;
@@ -192,8 +194,7 @@ class word_simulator {
   }
   template <bool Record, bool Alike>
   bool run_with(std::uint32_t r, rank_state& s, std::uint16_t kind, const inputs& in) {
-    if constexpr (!Alike) exact_ = t_->exact(r, t_->kind(r, kind), in.micros);
-    const word_cell& c = Alike ? t_->kind(r, kind) : exact_;
+    const word_cell& c = Alike ? t_->kind(r, kind) : exact_.cell_of(r, kind, in.micros);
     if (!run_delayed<Record, Alike>(r, s, c, in.arrival)) return false;
     const double ready = s.free + c.before;
     run_cell<Record, Alike>(r, s, c, kind, std::max(in.arrival, ready), in.arrival > ready ? in.cause : none,
@@ -218,16 +219,16 @@ class word_simulator {
   }
   template <bool Alike>
   bool weight_fits(std::uint32_t r, const rank_state& s, double until) const {
-    const word_weight w = next_weight<Alike>(r, s);
+    const word_weight& w = next_weight<Alike>(r, s);
     return s.free + w.duration <= until && has_room(r, s, w);
   }
   bool has_room(std::uint32_t r, const rank_state& s, const word_weight& w) const {
     return s.level + w.transient <= t_->cap(r);
   }
   template <bool Alike>
-  word_weight next_weight(std::uint32_t r, const rank_state& s) const {
+  const word_weight& next_weight(std::uint32_t r, const rank_state& s) const {
     const std::size_t at = r * delayed_stride_ + s.delayed_begin;
-    return Alike ? t_->weight(delayed_[at]) : t_->exact_weight(delayed_[at], delayed_micros_[at]);
+    return Alike ? t_->weight(delayed_[at]) : exact_.weight_of(delayed_[at], delayed_micros_[at]);
   }
 
   template <bool Record, bool Alike>
@@ -261,7 +262,7 @@ class word_simulator {
   // Runs the oldest W that is to come.
   template <bool Record, bool Alike>
   bool run_weight(std::uint32_t r, rank_state& s) {
-    const word_weight w = next_weight<Alike>(r, s);
+    const word_weight& w = next_weight<Alike>(r, s);
     if (!has_room(r, s, w)) {
       full_ = r;
       return false;
@@ -285,7 +286,7 @@ class word_simulator {
   std::size_t depth_ = 0, full_ = 0;
   std::vector<std::uint16_t> delayed_;  // [rank]: nodes whose W was or is to come, in order
   std::vector<std::uint32_t> delayed_micros_;
-  word_cell exact_;
+  exact_costs<word_cell> exact_;
   std::vector<std::vector<word_event>> events_;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> producers_;  // by arrival: rank and event
 };
