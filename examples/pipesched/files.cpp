@@ -115,13 +115,6 @@ void name_after_family(pipesched::schedule& s, const std::string& stem) {
 
 }  // namespace
 
-pipesched::schedule_file read_schedule(const std::string& file) {
-  pipesched::schedule_file read = read_file(file, {}, [](std::istream& in) { return pipesched::read_schedule(in); });
-  if (read.format == pipesched::schedule_format::torch_csv)
-    name_after_family(read.schedule, fs::path(file).stem().string());
-  return read;
-}
-
 std::string read_text(const std::string& file) {
   return read_file(file, {}, [](std::istream& in) { return std::string(std::istreambuf_iterator<char>(in), {}); });
 }
@@ -153,6 +146,8 @@ pipesched::schedule computation_of(const std::string& file, pipesched::schedule_
 
 // The JSON of plan or divide: an object without the entry "format". Nothing for any other text.
 std::optional<planned_schedule> planned_of(const std::string& text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n{");  // its first entry: no large schedule is read twice
+  if (!text.starts_with('{') || first == text.npos || text.compare(first, 8, "\"format\"") == 0) return std::nullopt;
   const auto j = nlohmann::json::parse(text, nullptr, false);
   if (!j.is_object() || j.contains("format")) return std::nullopt;
   if (j.contains("points")) throw schedule_error("a front of several plans; expected one, by plan --memory-limit");
@@ -171,20 +166,37 @@ std::optional<planned_schedule> planned_of(const std::string& text) {
 
 }  // namespace
 
+namespace {
+
+struct file_of_schedule {
+  pipesched::schedule_file read;
+  std::optional<pipesched::partition> partition{};
+};
+
+file_of_schedule read_any(const std::string& file) {
+  const std::string text = read_text(file);
+  file_of_schedule found = with_name_of(file, [&]() -> file_of_schedule {
+    if (auto planned = planned_of(text)) {
+      file_of_schedule whole{.read = {}, .partition = std::move(planned->partition)};
+      whole.read.schedule = std::move(planned->schedule);
+      return whole;
+    }
+    return {pipesched::read_schedule(std::istringstream(text))};
+  });
+  if (found.read.format == pipesched::schedule_format::torch_csv)
+    name_after_family(found.read.schedule, fs::path(file).stem().string());
+  return found;
+}
+
+}  // namespace
+
+pipesched::schedule_file read_schedule(const std::string& file) { return read_any(file).read; }
+
 pipesched::schedule read_computation(const std::string& file) { return computation_of(file, read_schedule(file)); }
 
 planned_schedule read_planned(const std::string& file) {
-  const std::string text = read_text(file);
-  std::optional<pipesched::schedule_file> read;
-  planned_schedule planned = with_name_of(file, [&] {
-    if (auto found = planned_of(text)) return *std::move(found);
-    read = pipesched::read_schedule(std::istringstream(text));
-    return planned_schedule();
-  });
-  if (!read) return planned;
-  if (read->format == pipesched::schedule_format::torch_csv)
-    name_after_family(read->schedule, fs::path(file).stem().string());
-  return {.schedule = computation_of(file, *std::move(read))};
+  file_of_schedule found = read_any(file);
+  return {.schedule = computation_of(file, std::move(found.read)), .partition = std::move(found.partition)};
 }
 
 pipesched::stage_costs read_costs(const std::string& file) {

@@ -21,7 +21,7 @@
 
 namespace tool {
 
-/// Reads a schedule as JSON or PyTorch's CSV, by its content. A CSV has no name: the schedule is named after the
+/// Reads a schedule as JSON or PyTorch's CSV, by its content, or the JSON of plan and divide. A CSV has no name: the schedule is named after the
 /// family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot be read.
 pipesched::schedule_file read_schedule(const std::string& file);
 
@@ -33,7 +33,7 @@ struct planned_schedule {
   pipesched::schedule schedule;
   std::optional<pipesched::partition> partition{};
 };
-/// Reads what read_computation() reads, and the JSON of plan and divide.
+/// Reads what read_computation() reads.
 planned_schedule read_planned(const std::string& file);
 
 /// All that a file holds. @throws schedule_error, with the file's name, if it cannot be read

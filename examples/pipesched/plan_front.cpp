@@ -131,8 +131,7 @@ std::string text_of(const output& to, const plan_inputs& step, const front_view&
 }
 
 std::string json_of(const front_view& v) {
-  nlohmann::ordered_json j = {{"memory_unit", to_string(v.unit)},
-                              {"points", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json j = {{"memory_unit", to_string(v.unit)}, {"points", nlohmann::ordered_json::array()}};
   for (std::size_t i = 0; i < v.rows.size(); ++i) {
     const placement& where = v.rows[i].plan.schedule.placement;
     j["points"].push_back({{"memory_limit", v.rows[i].cap},

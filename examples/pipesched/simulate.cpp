@@ -96,14 +96,20 @@ std::string text_of(const study& of, const text_style& style) {
 
 struct named_schedule {
   schedule plan;
-  bool own_order = false;  // of its family, with default parameters
+  bool own_order = false;                           // of its family, with default parameters
+  std::optional<pipesched::partition> partition{};  // of a file
 };
 
 named_schedule schedule_of(const arguments& args, const stage_costs& costs, const std::string& format) {
   if (!args.operands.empty()) {
-    schedule plan = read_computation(args.operands[0]);
+    planned_schedule planned = read_planned(args.operands[0]);
     refuse_parameters_beside(args, args.operands[0]);
-    return {.plan = std::move(plan)};
+    if (planned.partition && args.has("--partition"))
+      throw schedule_error(
+          fmt::format("{} has layers per stage, and --partition names others; expected one of them", args.operands[0]));
+    if (planned.partition && !args.has("--model"))
+      add_note(args.operands[0] + ": its layers per stage are not used without --model");
+    return {.plan = std::move(planned.schedule), .partition = std::move(planned.partition)};
   }
   const family& f = find_family(*args.text("--family"));
   const schedule_params p = params_of(args, "simulate --family");
@@ -117,7 +123,8 @@ study study_with_model(const arguments& args, const model& m, named_schedule nam
   const schedule_source source =
       args.has("--family") ? source_of(find_family(*args.text("--family")), params_of(args, "simulate --family"))
                            : source_of(std::move(named.plan));
-  divided_schedule of = divided_by(args, args.text("--partition").value_or("uniform"), m, source);
+  const std::string of_file = named.partition ? fmt::format("{}", fmt::join(named.partition->layers, ",")) : "uniform";
+  divided_schedule of = divided_by(args, args.text("--partition").value_or(of_file), m, source);
   std::string convention = "layers per stage: " + to_string(of.partition) + unit_after("; times in ", m.time_unit);
   if (const std::string note = note_on_unused(unused_entries(of.schedule, m, of.partition)); !note.empty())
     convention += "; " + note;

@@ -141,3 +141,18 @@ expect "plan --memory: costs with bytes" 0 'linear placement, 4 ranks, .*' '' \
 expect "plan --memory: too few bytes for the weights" 2 '' \
   'pipesched: plan_in_memory\(\) finds nothing that fits: rank 0 has 1e\+10 bytes, and its weights take 2e\+10~' \
   "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 10GB
+
+# The JSON of a plan in place of its schedule.
+check "simulate: the JSON of a plan has its makespan" python3 - <<<'
+import json, subprocess
+def makespan(*args):
+    run = subprocess.run(["'"$tool"'", "simulate", *args, "--format", "json"], capture_output=True, text=True)
+    return json.loads(run.stdout)["makespan"], run.stderr
+assert makespan("plan.json", "--costs", "deepseek_v3") == (json.load(open("plan.json"))["makespan"], "")
+assert makespan("model_plan.json", "--model", "gemma_h1536_s4096_v256k") == (json.load(open("model_plan.json"))["makespan"], "")'
+expect "verify: the JSON of a plan" 0 'valid: planned, 4 ranks, .*~' '' "$tool" verify plan.json
+expect "simulate: a partition needs its model" 0 'planned: .*' \
+  'pipesched: model_plan.json: its layers per stage are not used without --model~' "$tool" simulate model_plan.json
+refused 'model_plan.json has layers per stage, and --partition names others; expected one of them' \
+  simulate model_plan.json --model gemma_h1536_s4096_v256k --partition uniform
+refused 'front.json: a front of several plans; expected one, by plan --memory-limit' simulate front.json
