@@ -651,7 +651,7 @@ TEST_CASE("channels: a channel that does not close, and whose abort hangs, ends 
     texts += text;
   };
   static channel_job& j =
-      *new job(p, 0, 1, {.abort_limit = std::chrono::milliseconds(200), .last_resort = last_resort});
+      *new channel_job(p, 0, 1, {.abort_limit = std::chrono::milliseconds(200), .last_resort = last_resort});
   j.cluster.live = true, j.cluster.aborts_hang = true;
   j.cluster.hangs_in = "CommDestroy";
   const auto start = std::chrono::steady_clock::now();
