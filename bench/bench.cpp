@@ -186,30 +186,36 @@ void dividing(benchmark::State& state, const family& f, const schedule_params& p
   state.SetItemsProcessed(static_cast<std::int64_t>(evaluations * ops_of(f.make(p))));
 }
 // One evaluation of plan(), of the words of a family by DeepSeek-V3's costs, not folded; and simulate() of the schedule that these
-// words stand for, W's in its gaps.
+// words stand for, W's in its gaps. `lengths`: micro-batches of different lengths, each with costs of its own.
 struct word_problem {
-  word_problem(const family& f, const schedule_params& p)
+  word_problem(const family& f, const schedule_params& p, bool lengths)
       : whole(make_verified(f, p)),
+        costs(costs_with(lengths ? whole.micro : 0)),
         table(shape_of(whole), costs, pass_pair_set::forward_with_backward(), {}),
         words(detail::words_of(table, whole, false)) {}
   static schedule shape_of(schedule s) {
     s.cells = {};
     return s;
   }
+  static stage_costs costs_with(std::uint32_t lengths) {
+    stage_costs costs = deepseek_v3_costs();
+    for (std::uint32_t m = 0; m < lengths; ++m) costs.micro_batches.push_back(1 + 0.05 * (m % 7));
+    return costs;
+  }
 
   schedule whole;
-  stage_costs costs = deepseek_v3_costs();
+  stage_costs costs;
   detail::word_table table;
   detail::word_rows words;
 };
-void evaluating(benchmark::State& state, const family& f, const schedule_params& p) {
-  const word_problem problem(f, p);
+void evaluating(benchmark::State& state, const family& f, const schedule_params& p, bool lengths) {
+  const word_problem problem(f, p, lengths);
   detail::word_evaluator evaluator(problem.table);
   for (auto _ : state) benchmark::DoNotOptimize(evaluator.run(problem.words));
   count(state, ops_of(problem.whole));
 }
 void evaluating_by_simulate(benchmark::State& state, const family& f, const schedule_params& p) {
-  const word_problem problem(f, p);
+  const word_problem problem(f, p, false);
   const schedule s = schedule_of(problem.table, problem.words);
   for (auto _ : state) benchmark::DoNotOptimize(simulate(s, problem.costs));
   count(state, ops_of(problem.whole));
@@ -387,7 +393,8 @@ void register_all() {
   RegisterBenchmark("in_process/two_threads", crossing_threads)->UseRealTime();
   for (const family* f : {&one_f_one_b_family, &zbv_family, &dualpipe_family, &dualpipev_family}) {
     const schedule_params p{.pp = 8, .micro = 20};
-    RegisterBenchmark(name("evaluate", f->name, p).c_str(), evaluating, *f, p);
+    RegisterBenchmark(name("evaluate", f->name, p).c_str(), evaluating, *f, p, false);
+    RegisterBenchmark(name("evaluate_lengths", f->name, p).c_str(), evaluating, *f, p, true);
     RegisterBenchmark(name("evaluate_by_simulate", f->name, p).c_str(), evaluating_by_simulate, *f, p);
   }
   RegisterBenchmark("cell_plan/layers", planning_cells)->Arg(2)->Arg(4)->Unit(benchmark::kMillisecond);

@@ -48,7 +48,7 @@ struct host_device {
   }
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // The end of this rank, with its report.
 class reporter {
@@ -93,16 +93,17 @@ int run_rank(const std::string& sort, std::uint64_t seed, const std::string& fil
     };
   try {
     tcp_coordinator job(where, std::chrono::seconds(30));
-    nccl::transport transport({device, stream}, job,
-                              {.time_limit = milliseconds(1000),
-                               .start_limit = std::chrono::seconds(30),
-                               .abort_limit = milliseconds(500),
-                               .last_resort =
-                                   [&](const std::string& text) {
-                                     report.end("ends the process: " + text);
-                                     std::_Exit(5);
-                                   }},
-                              nullptr);
+    nccl::transport transport(
+        {device, stream}, job,
+        {.time_limit = sort == "stalls" || sort == "kernel_hangs" ? milliseconds(1000) : milliseconds(20000),
+         .start_limit = std::chrono::seconds(30),
+         .abort_limit = milliseconds(500),
+         .last_resort =
+             [&](const std::string& text) {
+               report.end("ends the process: " + text);
+               std::_Exit(5);
+             }},
+        nullptr);
     run(bad.p, transport.rank(), trainer, transport, {.steps = step + 2});
   } catch (const std::exception& e) {
     report.end(e.what());

@@ -312,7 +312,7 @@ TEST_CASE("peers: a device that does not end its step and a rank that stalls end
 
 TEST_CASE(
     "peers: a rank between steps may take longer than the time limit, in which the others wait; a device may not") {
-  static constexpr std::chrono::milliseconds limit(200), longer(600);
+  static constexpr std::chrono::milliseconds limit(400), longer(1000);
   struct slow : device_trainer {
     std::string where{};
     void reach(std::string_view hook) const {
@@ -427,10 +427,11 @@ TEST_CASE("peers: failures of every sort, a hundred each at random places, end a
           const std::string text = text_of<pipeline_aborted>(end);
           CAPTURE(text);
           CHECK(begins(text, "aborted by rank "));
-          CHECK(has(text, stalls ? "nothing came within the time limit\nrank 0 at "
-                          : how == sort::kernel_hangs
-                              ? "the device did not end the step within the time limit\nrank 0 at "
-                              : " bytes at its sender and "));
+          const bool nothing_came = has(text, "nothing came within the time limit\nrank 0 at ");
+          if (stalls) CHECK(nothing_came);
+          if (how == sort::kernel_hangs)  // or a thread of another rank was not run for that long
+            CHECK((nothing_came || has(text, "the device did not end the step within the time limit\nrank 0 at ")));
+          if (how == sort::short_buffer) CHECK(has(text, " bytes at its sender and "));
           if (stalls) CHECK(has(text, ", which waits for "));
           ++heard;
         }

@@ -411,7 +411,7 @@ TEST_CASE(
 }
 
 TEST_CASE("threads: a rank between steps may take longer than the time limit, in which the others wait") {
-  static constexpr std::chrono::milliseconds limit(200), longer(600);
+  static constexpr std::chrono::milliseconds limit(400), longer(1000);
   struct slow : small_model::trainer {
     using small_model::trainer::trainer;
     std::string where{};
@@ -444,7 +444,7 @@ TEST_CASE("threads: a rank between steps may take longer than the time limit, in
 
 TEST_CASE("threads: a rank that is through with all its steps is not waited for") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
-  thread_world world(2, std::chrono::milliseconds(20));
+  thread_world world(2, std::chrono::seconds(2));
   std::vector<small_model::trainer> trainers;
   for (std::uint32_t rank = 0; rank < 2; ++rank) trainers.emplace_back(p, rank);
   const auto ends = ends_of(world, p, [&](std::uint32_t rank, thread_transport& transport) {
@@ -452,4 +452,29 @@ TEST_CASE("threads: a rank that is through with all its steps is not waited for"
   });
   CHECK(ends[0] == "");
   CHECK(has(ends[1], "nothing came within the time limit"));
+}
+
+TEST_CASE(
+    "a wait: no time counts during pauses, of which the longest is bounded, and none is asked for before the limit") {
+  using std::chrono::milliseconds, std::chrono::hours;
+  int asked = 0;
+  const auto pausing = [&](bool is) {
+    return [&asked, is] {
+      ++asked;
+      return is;
+    };
+  };
+  const auto after = [](milliseconds time) {
+    return [end = std::chrono::steady_clock::now() + time] { return std::chrono::steady_clock::now() >= end; };
+  };
+  const auto never = [] { return false; };
+  CHECK(detail::wait_within(hours(1), after(milliseconds(5)), true, pausing(true)));
+  CHECK(asked == 0);
+  CHECK_FALSE(detail::wait_within(milliseconds(20), never, true, pausing(false)));
+  CHECK(asked == 1);
+  CHECK(detail::wait_within(milliseconds(1), after(milliseconds(50)), true, pausing(true)));
+  CHECK(asked > 2);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK_FALSE(detail::wait_within(milliseconds(5), never, true, pausing(true), milliseconds(100)));
+  CHECK(std::chrono::steady_clock::now() - start >= milliseconds(100));
 }

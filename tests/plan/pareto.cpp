@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -78,9 +79,10 @@ struct numbered_steps {
   result plan(std::size_t i, double cap, const plan_limits& limits) const {
     const std::size_t c = cap < 2 ? 0 : 1;
     evaluations[i][c] += limits.evaluations;
-    if (times[i][c] == 0) throw schedule_error("does not fit");
+    if (times[i][c] == 0) throw does_not_fit("does not fit");
     return {times[i][c], bounds[i][c], cap};
   }
+  static void set_bound(result& r, double bound) { r.bound = std::min(r.bound, bound); }
   static double makespan(const result& r) { return r.time; }
   static double bound(const result& r) { return r.bound; }
   static double published(const result& r) { return r.time; }
@@ -116,6 +118,7 @@ TEST_CASE("placements for a front: each once, as far as the ranks, the stages an
   CHECK(names(8, 20, 1) == "linear; bidirectional; ");
   CHECK(names(8, 1, 2) == "linear; looped 2; vee; ");
   CHECK(names(1, 20, 4) == "linear; ");
+  CHECK(placements_for(2, 8, 300).size() == 1 + 255 + 128 + 1);
   CHECK_THROWS_AS(placements_for(0, 4), schedule_error);
 }
 
@@ -142,20 +145,31 @@ TEST_CASE("pareto over placements: valid plans within the limits, more memory ne
           best = std::min(best, makespan_of_step(s, other.costs));
     CHECK(p.plan.makespan <= best);
     CHECK(p.plan.published_makespan <= best);
+    const schedule& family = p.plan.published_schedule;
+    const auto of_family = std::find_if(steps.begin(), steps.end(), [&](const placed_step<>& other) {
+      return same_stages_on_ranks(other.problem.placement, family.placement);
+    });
+    REQUIRE(of_family != steps.end());
+    CHECK(makespan_of_step(family, of_family->costs) == p.plan.published_makespan);
+    CHECK(family.name == p.plan.published);
+    CHECK(measure(simulate(family, of_family->costs), of_family->costs).peak_activations <= p.cap);
   }
 }
 
 TEST_CASE("pareto over placements: the bound for any placement is below plans with many evaluations on each") {
   const std::vector<placed_step<>> steps = steps_over_all(deepseek_v3_costs(), 2, 4);
+  int planned = 0;
   for (const pareto_point& p : pareto(steps, {1, 2, 3}, memory_unit::activations, {.evaluations = 400}))
     for (const auto& [problem, costs] : steps) {
       plan_limits limits;
       limits.memory.activations = p.cap, limits.evaluations = 3000;
       try {
         CHECK(p.lower_bound <= plan(problem, costs, limits).makespan);
-      } catch (const schedule_error&) {  // not within this memory
+        ++planned;
+      } catch (const does_not_fit&) {
       }
     }
+  CHECK(planned > 15);
 }
 
 TEST_CASE("pareto in bytes: a second copy of the weights and the buffers of messages count") {
@@ -187,17 +201,29 @@ TEST_CASE("pareto over placements: deterministic for any number of threads, stop
     return text;
   };
   CHECK(once(1) == once(3));
-  int calls = 0;
-  plan_limits limits{.evaluations = 1'000'000'000};
-  double last = 0;
-  limits.progress = [&](const plan_progress& p) {
-    CHECK(p.evaluations >= last);
-    last = p.evaluations;
-    return ++calls < 20;
-  };
-  const auto stopped = pareto(steps, {3, 5}, memory_unit::activations, limits);
-  REQUIRE(stopped.size() >= 1);
-  CHECK(verify(stopped[0].plan.schedule));
+  for (const memory_unit unit : {memory_unit::activations, memory_unit::bytes}) {
+    const bool in_bytes = unit == memory_unit::bytes;
+    const std::vector<placed_step<>> of_unit = in_bytes ? steps_over_all(with_bytes, 4, 8) : steps;
+    const std::vector<double> caps = in_bytes ? std::vector<double>{190, 260} : std::vector<double>{3, 5};
+    for (const int most : {20, 400}) {
+      int calls = 0;
+      plan_limits limits{.evaluations = most == 20 ? 1'000'000'000u : 3'000u};
+      double last = 0;
+      limits.progress = [&](const plan_progress& p) {
+        CHECK(p.evaluations >= last);
+        last = p.evaluations;
+        return ++calls < most;
+      };
+      const auto stopped = pareto(of_unit, caps, unit, limits);
+      REQUIRE(stopped.size() == 2);
+      for (const pareto_point& p : stopped) {
+        CHECK(verify(p.plan.schedule));
+        CHECK(p.plan.bound.makespan <= p.plan.makespan);
+      }
+      CHECK(stopped[1].plan.makespan <= stopped[0].plan.makespan);
+      CHECK((most > 20 || calls == 20));
+    }
+  }
   using nothing = std::vector<placed_step<>>;
   CHECK_THROWS_WITH_AS(pareto(nothing{}, {3}, memory_unit::bytes), "pareto() needs at least 1 placement; got none",
                        schedule_error);
@@ -260,6 +286,19 @@ TEST_CASE("plan_in_memory: what is refused, and why") {
   plan_limits limits;
   limits.memory.activations = 3;
   CHECK_THROWS_AS(plan_in_memory(problem, with_bytes, {300}, limits), schedule_error);
+  limits = {.evaluations = 100, .starts = {make_1f1b_schedule({.pp = 4, .micro = 6})}};
+  CHECK_THROWS_WITH_AS(
+      plan_in_memory(problem, with_bytes, {300}, limits),
+      "plan() starts from schedules of its own problem; got 1f1b with 6 micro-batches on 4 ranks and 4 stages",
+      schedule_error);
+  plan_problem short_list = problem;
+  short_list.recomputed = {true};
+  for (const auto& call :
+       std::vector<std::function<void()>>{[&] { plan_in_memory(short_list, with_bytes, {300}, {.evaluations = 1}); },
+                                          [&] { plan(short_list, with_bytes, {.evaluations = 1}); },
+                                          [&] { pareto(short_list, with_bytes, {5}, {.evaluations = 1}); }})
+    CHECK_THROWS_WITH_AS(call(), "plan() takes one entry of recomputed per stage, or none; got 1 for 4 stages",
+                         schedule_error);
   CHECK(plan_in_memory(problem, with_bytes, {}, {.evaluations = 200}).makespan ==
         plan(problem, with_bytes, {.evaluations = 200}).makespan);
 }

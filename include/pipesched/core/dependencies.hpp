@@ -114,7 +114,7 @@ class tensor_table {
   std::vector<T> values_;
 };
 
-// Runs the ranks of a schedule, each until it is blocked, which is on one tensor at a time.
+// Runs the ranks of a schedule, each until it is blocked. A rank may be woken more than once.
 class cell_runner {
  public:
   constexpr explicit cell_runner(const schedule& s) : s_(s), chain_(s.chain()), state_(s, absent), runnable_(s.pp()) {}

@@ -141,20 +141,20 @@ class placement {
   }
   /// The replica that a micro-batch goes through.
   constexpr std::uint32_t replica_of(std::integral auto micro) const noexcept {
-    return static_cast<std::uint32_t>(micro) >= replica_1_begin_ ? 1 : 0;
+    return replicas() == 2 && std::cmp_greater_equal(micro, replica_1_begin_) ? 1 : 0;
   }
-  /// @pre stage < stages()
+  /// @pre 0 <= stage < stages()
   constexpr std::uint32_t rank_of(std::integral auto stage, std::integral auto micro) const noexcept {
     return rank_[place_of(stage, micro)];
   }
   constexpr std::uint8_t chunk_of(std::integral auto stage, std::integral auto micro) const noexcept {
     return chunk_[place_of(stage, micro)];
   }
-  /// True if the micro-batch goes through the stage on this rank as this chunk. @pre stage < stages()
+  /// True if the micro-batch goes through the stage on this rank as this chunk. @pre 0 <= stage < stages()
   constexpr bool has(std::integral auto rank, std::integral auto chunk, std::integral auto stage,
                      std::integral auto micro) const noexcept {
     const std::size_t at = place_of(stage, micro);
-    return rank_[at] == static_cast<std::uint32_t>(rank) && chunk_[at] == static_cast<std::uint32_t>(chunk);
+    return std::cmp_equal(rank_[at], rank) && std::cmp_equal(chunk_[at], chunk);
   }
   /// The rank of every stage of a replica. @pre replica < replicas()
   template <std::integral Replica = std::uint32_t>
@@ -165,7 +165,7 @@ class placement {
   constexpr std::vector<std::uint16_t> stages_of(std::integral auto rank) const {
     std::vector<std::uint16_t> found;
     for (std::size_t i = 0; i < rank_.size(); ++i)
-      if (rank_[i] == static_cast<std::uint32_t>(rank)) found.push_back(static_cast<std::uint16_t>(i % stages_));
+      if (std::cmp_equal(rank_[i], rank)) found.push_back(static_cast<std::uint16_t>(i % stages_));
     return found;
   }
 
@@ -256,7 +256,9 @@ constexpr placement simplest_kind(const placement& where) {
     const std::uint32_t unit = kind == placement_kind::vee || kind == placement_kind::wave ? 2 * ranks : ranks;
     if (stages % unit != 0 || (kind != placement_kind::looped && kind != placement_kind::wave && stages != unit))
       continue;
-    const std::int64_t micro = where.replicas() == 1 ? 1 : 2 * std::int64_t{where.replica_begin(1)};
+    const std::int64_t micro = where.replicas() == 1 ? 1
+                                                     : std::min<std::int64_t>(std::numeric_limits<std::uint32_t>::max(),
+                                                                              2 * std::int64_t{where.replica_begin(1)});
     placement other = placement::of_kind(kind, ranks, stages, micro);
     if (same_stages_on_ranks(where, other)) return other;
   }

@@ -4,6 +4,7 @@
 // The end of a job in which something fails: the first cause, how a rank leaves, and waits that have a limit. All transports and
 // coordinators share these.
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -34,18 +35,27 @@ inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<do
   return limit;
 }
 
+/// The longest wait for ranks of which one is between steps: time for a validation or a checkpoint.
+inline constexpr std::chrono::duration<double> longest_pause = std::chrono::hours(1);
+
 /// Asks again and again until it is done, at most so long, and asks at least once. False if the time is up.
 /// @param sleeps  whether to leave the processor to others after a millisecond; without, the answer is used at once
-/// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew
+/// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew. Asked
+///   only when the time would be up.
+/// @param longest  the most time in all, so that a rank that never comes back ends the wait, too
 template <typename Done, typename Pauses>
-bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps, Pauses&& pauses) {
-  auto start = std::chrono::steady_clock::now();
+bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps, Pauses&& pauses,
+                 std::chrono::duration<double> longest = longest_pause) {
+  const auto begin = std::chrono::steady_clock::now();
+  auto start = begin;
   for (std::uint64_t round = 1; !done(); ++round) {
     if (round < 64) continue;
     const auto now = std::chrono::steady_clock::now();
-    if (pauses()) start = now;
-    const std::chrono::duration<double> waited = now - start;
-    if (waited > limit) return false;
+    std::chrono::duration<double> waited = now - start;
+    if (waited > limit) {
+      if (now - begin > std::max(limit, longest) || !pauses()) return false;
+      start = now, waited = {};
+    }
     if (sleeps && waited > std::chrono::milliseconds(1))
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     else

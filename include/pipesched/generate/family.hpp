@@ -198,11 +198,11 @@ constexpr schedule family::make(const family_params& p) const {
 }
 
 constexpr std::vector<cell> family::row(const family_params& p, std::integral auto number) const {
-  const auto rank = static_cast<std::int64_t>(number);
   require(*this, p);
-  if (rank < 0 || rank >= p.pp)
-    throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", rank,
-                                         ", nearest ", rank < 0 ? 0 : p.pp - 1}));
+  if (std::cmp_less(number, 0) || std::cmp_greater_equal(number, p.pp))
+    throw schedule_error(detail::concat({name, " needs a rank from 0 to pp - 1 = ", p.pp - 1, "; got rank = ", number,
+                                         ", nearest ", std::cmp_less(number, 0) ? 0 : p.pp - 1}));
+  const auto rank = static_cast<std::int64_t>(number);
   if (emit) {
     detail::require_placement(*this, p);
     return emit.row(p, rank);

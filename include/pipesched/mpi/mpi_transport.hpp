@@ -12,8 +12,9 @@
 //
 // A rank that fails sends a notice to all others, which look for notices before each action and while they wait. A process
 // that is killed sends none. By default, mpirun of Open MPI then kills the others at once. With --enable-recovery it leaves
-// them alone; those that wait for the dead rank fail after the time limit and notify the rest, unless it died between steps.
-// MPI itself may also end a process whose connection breaks. After a rank has died, MPI_Finalize may block forever: call MPI_Abort.
+// them alone; those that wait for the dead rank fail after the time limit, or after an hour if it died between steps, and notify
+// the rest. MPI itself may also end a process whose connection breaks. After a rank has died, MPI_Finalize may block forever:
+// call MPI_Abort.
 
 #include <mpi.h>
 

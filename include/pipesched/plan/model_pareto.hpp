@@ -42,6 +42,7 @@ class front_of_model {
   }
   static double makespan(const model_plan& p) { return p.plan.makespan; }
   static double bound(const model_plan& p) { return p.lower_bound; }
+  static void set_bound(model_plan& p, double bound) { p.lower_bound = std::min(p.lower_bound, bound); }
   static double published(const model_plan& p) { return p.divided.makespan; }
   static void take_published(model_plan& own, const model_plan& other) {
     if (other.divided.makespan < own.divided.makespan) own.divided = other.divided;

@@ -3,6 +3,7 @@
 
 // The front of step time against memory: the best plan for every limit of memory, on one placement or over several.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -37,7 +38,7 @@ struct pareto_point {
 };
 
 /// Placements with up to `per_rank` stages per rank: linear, looped, V, wave of several V's, and, for 2 micro-batches or
-/// more, bidirectional; those that are the same on so few ranks once.
+/// more, bidirectional. Placements that coincide are listed once.
 inline std::vector<placement> placements_for(std::int64_t ranks, std::int64_t micro, std::int64_t per_rank = 4) {
   std::vector<placement> all;
   const auto add = [&](const placement& where) {
@@ -47,6 +48,7 @@ inline std::vector<placement> placements_for(std::int64_t ranks, std::int64_t mi
   };
   add(placement::linear(ranks));
   if (ranks == 1) return all;
+  per_rank = std::min<std::int64_t>(per_rank, max_chunks);
   for (std::int64_t chunks = 2; chunks <= per_rank && ranks * chunks <= max_stages; ++chunks)
     add(placement::looped(ranks, chunks));
   for (std::int64_t waves = 1; 2 * waves <= per_rank && 2 * ranks * waves <= max_stages; ++waves)
@@ -75,6 +77,7 @@ class front_of_costs {
   }
   static double makespan(const plan_result& r) { return r.makespan; }
   static double bound(const plan_result& r) { return r.bound.makespan; }
+  static void set_bound(plan_result& r, double bound) { r.bound.makespan = std::min(r.bound.makespan, bound); }
   static double published(const plan_result& r) { return r.published_makespan; }
   static void take_published(plan_result& own, const plan_result& other) {
     if (&own == &other) return;
@@ -122,10 +125,7 @@ std::vector<pareto_point> pareto(const std::vector<placed_step<Costs>>& steps, s
   if (steps.size() > 1 && !limits.starts.empty())
     throw schedule_error("pareto() over several placements takes no schedules to start from");
   if (!limits.memory.empty()) throw schedule_error("pareto() takes limits of memory by themselves; got one for plan()");
-  for (const auto& [problem, costs] : steps) {
-    detail::require_step(problem.placement, problem.micro);
-    detail::check_costs(costs, problem.placement.stages(), problem.placement.ranks(), problem.micro);
-  }
+  for (const auto& [problem, costs] : steps) detail::require_plan(problem, costs, limits);
   const detail::front_of_costs<Costs> planned(steps, unit, limits);
   std::vector<pareto_point> front;
   for (auto& p : detail::front_search(planned, detail::rising_caps(std::move(caps)), limits).run())

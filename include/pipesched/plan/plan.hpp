@@ -69,6 +69,11 @@ struct plan_limits {
   std::function<bool(const plan_progress&)> progress{};
 };
 
+/// Nothing that a search has found fits into the memory.
+struct does_not_fit : schedule_error {
+  using schedule_error::schedule_error;
+};
+
 /// The result of plan(): a valid schedule within the limits.
 struct plan_result {
   pipesched::schedule schedule;
@@ -336,14 +341,14 @@ class planner {
     };
     const metrics m = measured(1), whole = measured(2);
     if (limits_.memory.activations)
-      throw schedule_error(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
-                                   " live activations per rank; nearest ", m.peak_activations}));
+      throw does_not_fit(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
+                                 " live activations per rank; nearest ", m.peak_activations}));
     for (std::size_t r = 0; r < limits_.memory.bytes.size(); ++r)
       if (const double least = std::min(m.ranks[r].peak_bytes, whole.ranks[r].peak_bytes);
           least > limits_.memory.bytes[r])
-        throw schedule_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r],
-                                     " bytes on rank ", r, "; nearest ", least}));
-    throw schedule_error("plan() finds no schedule within the limits of memory");
+        throw does_not_fit(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
+                                   r, "; nearest ", least}));
+    throw does_not_fit("plan() finds no schedule within the limits of memory");
   }
 
   const plan_problem& problem_;
@@ -357,29 +362,37 @@ class planner {
   plan_result result_;
 };
 
+/// @throws schedule_error unless plan() takes these
+template <typename Costs>
+void require_plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits) {
+  const placement& where = problem.placement;
+  require_step(where, problem.micro);
+  check_costs(costs, where.stages(), where.ranks(), problem.micro);
+  check(limits.memory, where.ranks());
+  if (!problem.recomputed.empty() && problem.recomputed.size() != where.stages())
+    throw schedule_error(concat({"plan() takes one entry of recomputed per stage, or none; got ",
+                                 problem.recomputed.size(), " for ", where.stages(), " stages"}));
+  for (const schedule& s : limits.starts) {
+    require_valid(s);
+    if (s.micro != problem.micro || s.forward_only != problem.forward_only || !same_stages_on_ranks(s.placement, where))
+      throw schedule_error(concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ",
+                                   s.micro, " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
+  }
+}
+
 }  // namespace detail
 
 /// The shortest schedule found, never longer than any family of the library on the same placement within the same limits.
 /// Method: simulated annealing on rows without micro-batch numbers, from those families and from rows of DualPipe's blocks with
 /// annealed lengths; a problem that is its own mirror image is halved; many micro-batches are planned as few, and the middle of
 /// their rows is repeated. With many evaluations, some of them are spent with less memory first, on the busiest rank or on all.
-/// @throws schedule_error as check() of the costs and of the caps do, for no micro-batches, and if not even one micro-batch at
-/// a time fits into the memory. Time: `evaluations` times a simulation of the step.
+/// @throws schedule_error as check() of the costs and of the caps do, and for no micro-batches; does_not_fit if not even one
+/// micro-batch at a time fits into the memory. Time: `evaluations` times a simulation of the step.
 template <cost_model Costs>
 plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {
-  const placement& where = problem.placement;
-  detail::require_step(where, problem.micro);
   plan_problem own = problem;
-  own.placement = where.for_micro(problem.micro);
-  detail::check_costs(costs, where.stages(), where.ranks(), problem.micro);
-  check(limits.memory, where.ranks());
-  for (const schedule& s : limits.starts) {
-    require_valid(s);
-    if (s.micro != problem.micro || s.forward_only != problem.forward_only || !same_stages_on_ranks(s.placement, where))
-      throw schedule_error(
-          detail::concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ", s.micro,
-                          " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
-  }
+  own.placement = problem.placement.for_micro(problem.micro);
+  detail::require_plan(problem, costs, limits);
   return detail::planner(own, costs, limits).run();
 }
 

@@ -17,6 +17,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/plan/detail/shared_progress.hpp"
 #include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/plan/plan.hpp"
 #include "pipesched/program/fits.hpp"
@@ -32,20 +33,23 @@ namespace detail {
 
 /// A plan that fits, if one is found: with room for some buffers, then for the largest that plans have needed so far.
 /// @param memory  by rank; empty: no limits  @param buffers  bytes by rank, grows  @param spent  grows by the evaluations
+/// @param progress  of all tries, in place of that of `limits`
 template <typename Costs>
 std::optional<plan_result> found_in_memory(const plan_problem& problem, const Costs& costs,
                                            const std::vector<double>& memory, plan_limits limits,
-                                           std::vector<double>& buffers, double& spent) {
+                                           std::vector<double>& buffers, double& spent, shared_progress& progress) {
   const double end = spent + static_cast<double>(limits.evaluations);
   buffers.resize(memory.size(), 0);
-  for (int tries = 0; tries < 4; ++tries) {
+  for (int tries = 0; tries < 4 && (tries == 0 || !progress.stopped()); ++tries) {
+    limits.progress = progress.of_search();
     limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, end - spent));
     if (!memory.empty()) limits.memory.bytes = beside_weights(problem.placement, costs, memory);
-    for (std::size_t r = 0; r < buffers.size(); ++r) limits.memory.bytes[r] -= buffers[r];
+    for (std::size_t r = 0; r < buffers.size(); ++r)
+      if (!((limits.memory.bytes[r] -= buffers[r]) > 0)) return std::nullopt;
     std::optional<plan_result> found;
     try {
       found = plan(problem, costs, limits);
-    } catch (const schedule_error&) {  // it does not fit
+    } catch (const does_not_fit&) {
       return std::nullopt;
     }
     spent += found->evaluations;
@@ -68,15 +72,17 @@ bool has_messages(const placement& where, const Costs& costs) {
 // The shorter of a short plan and one that leaves room for the buffers of the first, which need about as many as all others.
 template <typename Costs>
 std::optional<plan_result> planned_beside_buffers(const plan_problem& problem, const Costs& costs,
-                                                  const std::vector<double>& memory, plan_limits limits,
-                                                  double& spent) {
+                                                  const std::vector<double>& memory, plan_limits limits, double& spent,
+                                                  shared_progress& progress) {
   const auto all = static_cast<double>(limits.evaluations);
   std::vector<double> buffers;
-  if (!has_messages(problem.placement, costs)) return found_in_memory(problem, costs, memory, limits, buffers, spent);
+  const auto search = [&] { return found_in_memory(problem, costs, memory, limits, buffers, spent, progress); };
+  if (!has_messages(problem.placement, costs)) return search();
   limits.evaluations = std::max<std::uint64_t>(1, limits.evaluations / 16);
-  std::optional<plan_result> first = found_in_memory(problem, costs, memory, limits, buffers, spent);
+  std::optional<plan_result> first = search();
+  if (progress.stopped()) return first;
   limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, all - spent));
-  std::optional<plan_result> found = found_in_memory(problem, costs, memory, limits, buffers, spent);
+  std::optional<plan_result> found = search();
   return found && !(first && first->makespan < found->makespan) ? found : first;
 }
 
@@ -95,6 +101,8 @@ void compare_with_published(plan_result& result, const plan_problem& problem, co
   const auto best = std::find_if(all.begin(), all.end(), [&](const auto& a) {
     return static_cast<bool>(fits(lower(a.second, {}, verified), costs, memory));
   });
+  result.published.clear(), result.published_makespan = std::numeric_limits<double>::infinity();
+  result.published_schedule = {};
   if (best == all.end()) return;
   const auto& [m, s] = *best;
   result.published = s.name.view(), result.published_makespan = m.makespan, result.published_schedule = s;
@@ -109,16 +117,15 @@ template <typename Costs>
   limits.memory.bytes = beside_weights(problem.placement, costs, memory);
   for (std::size_t r = 0; r < memory.size(); ++r)
     if (const double room = limits.memory.bytes[r]; !(room > 0))
-      throw schedule_error(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
-                                   " bytes, and its weights take ", memory[r] - room}));
-  limits.evaluations = 1;
+      throw does_not_fit(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
+                                 " bytes, and its weights take ", memory[r] - room}));
+  limits.evaluations = 1, limits.progress = {};
   try {
     plan(problem, costs, limits);
-  } catch (const schedule_error& e) {
-    throw schedule_error(concat({e.what(), ", beside its weights"}));
+  } catch (const does_not_fit& e) {
+    throw does_not_fit(concat({e.what(), ", beside its weights"}));
   }
-  throw schedule_error(
-      "plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
+  throw does_not_fit("plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
 }
 
 }  // namespace detail
@@ -127,14 +134,13 @@ template <typename Costs>
 /// and the buffers of messages. Never longer than a published schedule that fits.
 /// @param memory  bytes of each rank, or one number for all
 /// @param limits  without memory; the bound of the result is for any schedule whose weights and activations fit
-/// @throws schedule_error as plan() does, for limits of memory in `limits`, for another number of ranks or a negative number in
-/// `memory`, and if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
+/// @throws schedule_error as plan() does, for limits of memory in `limits`, and for another number of ranks or a negative number
+/// in `memory`; does_not_fit if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
 template <cost_model Costs>
 plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std::vector<double> memory,
                            const plan_limits& limits = {}) {
   const placement& where = problem.placement;
-  detail::require_step(where, problem.micro);
-  detail::check_costs(costs, where.stages(), where.ranks(), problem.micro);
+  detail::require_plan(problem, costs, limits);
   detail::require_memory(memory, where.ranks());
   if (!limits.memory.empty())
     throw schedule_error("plan_in_memory() takes the bytes of the ranks; got limits of memory for plan() as well");
@@ -147,10 +153,11 @@ plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std:
   room.bytes = detail::beside_weights(own.placement, costs, memory);
   const bool has_room = std::all_of(room.bytes.begin(), room.bytes.end(), [](double b) { return b > 0; });
   double spent = 0;
+  detail::shared_progress progress(limits.progress, std::nullopt);
   plan_result none;
   none.makespan = std::numeric_limits<double>::infinity();
   plan_result found = none;
-  if (has_room) found = detail::planned_beside_buffers(own, costs, memory, limits, spent).value_or(none);
+  if (has_room) found = detail::planned_beside_buffers(own, costs, memory, limits, spent, progress).value_or(none);
   if (has_room) detail::compare_with_published(found, own, costs, memory, pairs);
   if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits);
   found.bound = detail::bound_for(own, costs, pairs, room);

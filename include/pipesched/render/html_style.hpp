@@ -21,7 +21,7 @@ struct html_front_point {
 };
 
 struct html_style {
-  std::string subject{};                          ///< the begin of the headline: "DeepSeek-V3"
+  std::string subject{};                          ///< the beginning of the headline: "DeepSeek-V3"
   std::string unit{};                             ///< of all times: s, ms, us; empty: none
   std::vector<std::string> notes{};               ///< lines of text; the first says what the costs are of
   std::vector<html_front_point> front{};          ///< in rising order of their limits; empty: no front

@@ -93,7 +93,7 @@ class mpi_notices {
       if (r == rank_) continue;
       MPI_Request request = MPI_REQUEST_NULL;
       MPI_Isend(&packed, 1, MPI_BYTE, static_cast<int>(r), static_cast<int>(kind::position), communicator_, &request);
-      MPI_Request_free(&request);
+      if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);  // none if the send has failed
     }
   }
   /// True once the failure of this rank, if it has reported one, has gone to all others.

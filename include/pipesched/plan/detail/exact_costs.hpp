@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The costs of cells of single micro-batches, where these are not alike, kept as long as there is room for them.
+// The costs of cells where micro-batches are not alike: a direct-mapped cache, in which a collision replaces the entry.
 
 #include <algorithm>
 #include <array>
@@ -15,7 +15,7 @@
 
 namespace pipesched::detail {
 
-/// @tparam Kept  made of a word_cell: what of it is kept
+/// @tparam Kept  what is kept of a cell; made of a word_cell
 template <typename Kept>
 class exact_costs {
  public:
@@ -55,7 +55,7 @@ class exact_costs {
   }
 
   const word_table* t_;
-  std::vector<entry> cells_;  // each in the place of its hash, in place of the one before
+  std::vector<entry> cells_;  // by hash
   std::size_t stride_ = 0;
   std::vector<word_weight> weights_;  // by node and micro-batch
 };

@@ -33,9 +33,10 @@ inline std::vector<double> rising_caps(std::vector<double> caps) {
 /// Searches a front. `Steps` has what is planned:
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
-///   result plan(i, cap, limits);                              throws schedule_error if nothing fits
+///   result plan(i, cap, limits);                              throws does_not_fit if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
 ///   static void take_published(result& own, const result& other);      the best family of another step
+///   static void set_bound(result&, double);                    lowers it
 ///   void carry(result& own, const result& below, i, cap);     the plan for less memory in place of a longer one
 ///   double bound(i, cap);                                     for a step without a plan; infinite if it certainly does not fit
 template <typename Steps>
@@ -74,6 +75,8 @@ class front_search {
         alive[c] = better_half(alive[c], c);
       }
     std::vector<point> points;
+    for (std::size_t c = 0; c < caps_.size(); ++c)
+      for (std::size_t i = 0; i < steps_.size(); ++i) fill(i, c);
     for (std::size_t c = 0; c < caps_.size(); ++c) add_point(c, points);
     if (points.empty()) std::rethrow_exception(refused_);
     return points;
@@ -91,7 +94,7 @@ class front_search {
       has_plan_ = true;
       std::optional<result>& best = cell(i, c);
       if (!best || Steps::makespan(found) < Steps::makespan(*best)) best = std::move(found);
-    } catch (const schedule_error&) {
+    } catch (const does_not_fit&) {
       refused_ = std::current_exception();
     }
     for (std::size_t at = std::max<std::size_t>(c, 1); at < caps_.size(); ++at) {
@@ -99,6 +102,14 @@ class front_search {
       std::optional<result>& own = cell(i, at);
       if (below && own && Steps::makespan(*below) < Steps::makespan(*own)) steps_.carry(*own, *below, i, caps_[at]);
     }
+  }
+
+  // For limits that a stopped search has not reached: the plan for less memory, with the bound for this limit.
+  void fill(std::size_t i, std::size_t c) {
+    if (c == 0 || cell(i, c) || !cell(i, c - 1)) return;
+    cell(i, c) = cell(i, c - 1);
+    steps_.carry(*cell(i, c), *cell(i, c - 1), i, caps_[c]);
+    Steps::set_bound(*cell(i, c), steps_.bound(i, caps_[c]));
   }
 
   // Of the steps with a plan, those with the shorter ones, without those whose bound is no less than the shortest.

@@ -210,7 +210,7 @@ class model_planner {
 
   // Plans for a choice, from the plan that it has. The evaluations that it took.
   double improve(candidate& c, double evaluations, std::uint64_t seed, unsigned threads) {
-    plan_limits limits{.pairs = pairs_, .seed = seed, .threads = threads, .progress = progress_.of_search()};
+    plan_limits limits{.pairs = pairs_, .seed = seed, .threads = threads};
     if (c.plan) limits.starts.push_back(c.plan->schedule);
     const plan_problem problem{.placement = problem_.placement,
                                .micro = problem_.micro,
@@ -219,7 +219,7 @@ class model_planner {
     limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations));
     double spent = 0;
     std::vector<double> buffers;
-    std::optional<plan_result> found = found_in_memory(problem, c.costs, memory_, limits, buffers, spent);
+    std::optional<plan_result> found = found_in_memory(problem, c.costs, memory_, limits, buffers, spent, progress_);
     if (found && found->makespan < c.makespan()) c.plan = std::move(found);
     return spent;
   }
@@ -268,7 +268,7 @@ class model_planner {
     return r;
   }
   [[noreturn]] void refuse() const {
-    throw schedule_error("plan() finds no partition of the model whose step fits into the memory of the ranks");
+    throw does_not_fit("plan() finds no partition of the model whose step fits into the memory of the ranks");
   }
 
   const model& m_;

@@ -5,10 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
-#include <cstdio>
-#include <cstdlib>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,20 +24,29 @@ inline std::string_view name_of(const html_panel& p) {
   return p.name.empty() ? std::string_view(p.timeline.schedule.name) : std::string_view(p.name);
 }
 
-// A number as format() of the page's script writes it: so many digits, and no exponent from 1e-4 to 1e8.
+// A number as format() of the page's script writes it: so many digits, and no exponent from 1e-4 to 1e8. The two may differ in
+// the last digit of a number that lies halfway between two.
 inline std::string page_number(double value, int digits) {
   if (value == 0) return "0";
-  std::array<char, 512> text{};
-  std::snprintf(text.data(), text.size(), "%.*e", digits - 1, value);
-  std::string scientific = text.data();
+  std::array<char, 64> text{};
+  const auto written = [&](double number, std::chars_format format, int precision) {
+    return std::string(text.data(),
+                       std::to_chars(text.data(), text.data() + text.size(), number, format, precision).ptr);
+  };
+  const std::string scientific = written(value, std::chars_format::scientific, digits - 1);
   const std::size_t e = scientific.find('e');
   if (e == scientific.npos) return scientific;  // not finite
-  const int exponent = std::atoi(scientific.c_str() + e + 1);
+  int exponent = 0;
+  std::from_chars(scientific.data() + e + (scientific[e + 1] == '+' ? 2 : 1), scientific.data() + scientific.size(),
+                  exponent);
   const bool plain = exponent >= -4 && exponent < 8;
-  if (plain)
-    std::snprintf(text.data(), text.size(), "%.*f", std::max(0, digits - 1 - exponent),
-                  std::strtod(scientific.c_str(), nullptr));
-  std::string number = plain ? std::string(text.data()) : scientific.substr(0, e);
+  std::string number = scientific.substr(0, e);
+  if (plain && exponent < digits) {
+    number = written(value, std::chars_format::fixed, std::max(0, digits - 1 - exponent));
+  } else if (plain) {
+    std::erase(number, '.');
+    number.append(static_cast<std::size_t>(exponent - digits + 1), '0');
+  }
   if (number.find('.') != number.npos) {
     number.erase(number.find_last_not_of('0') + 1);
     if (number.back() == '.') number.pop_back();
