@@ -44,8 +44,10 @@ std::optional<plan_result> found_in_memory(const plan_problem& problem, const Co
     limits.progress = progress.of_search();
     limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, end - spent));
     if (!memory.empty()) limits.memory.bytes = beside_weights(problem.placement, costs, memory);
-    for (std::size_t r = 0; r < buffers.size(); ++r)
-      if (!((limits.memory.bytes[r] -= buffers[r]) > 0)) return std::nullopt;
+    for (std::size_t r = 0; r < buffers.size(); ++r) {
+      limits.memory.bytes[r] -= buffers[r];
+      if (!(limits.memory.bytes[r] > 0)) return std::nullopt;
+    }
     std::optional<plan_result> found;
     try {
       found = plan(problem, costs, limits);
