@@ -33,7 +33,7 @@ inline std::string page_number(double value, int digits) {
     return std::string(text.data(),
                        std::to_chars(text.data(), text.data() + text.size(), number, format, precision).ptr);
   };
-  const std::string scientific = written(value, std::chars_format::scientific, digits - 1);
+  std::string scientific = written(value, std::chars_format::scientific, digits - 1);
   const std::size_t e = scientific.find('e');
   if (e == scientific.npos) return scientific;  // not finite
   int exponent = 0;
@@ -45,7 +45,7 @@ inline std::string page_number(double value, int digits) {
     number = written(value, std::chars_format::fixed, std::max(0, digits - 1 - exponent));
   } else if (plain) {
     std::erase(number, '.');
-    number.append(static_cast<std::size_t>(exponent - digits + 1), '0');
+    for (int i = digits - 1; i < exponent; ++i) number += '0';
   }
   if (number.find('.') != number.npos) {
     number.erase(number.find_last_not_of('0') + 1);
