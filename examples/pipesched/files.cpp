@@ -150,7 +150,10 @@ std::optional<planned_schedule> planned_of(const std::string& text) {
   if (!text.starts_with('{') || first == text.npos || text.compare(first, 8, "\"format\"") == 0) return std::nullopt;
   const auto j = nlohmann::json::parse(text, nullptr, false);
   if (!j.is_object() || j.contains("format")) return std::nullopt;
-  if (j.contains("points")) throw schedule_error("a front of several plans; expected one, by plan --memory-limit");
+  const bool is_front = j.contains("points") && j["points"].is_array();
+  if (is_front && j["points"].size() != 1)
+    throw schedule_error(fmt::format("a front of {} plans; expected one, of a single limit", j["points"].size()));
+  if (is_front) return planned_of(j["points"][0].dump());
   if (!j.contains("schedule") || !j.contains("makespan")) return std::nullopt;
   planned_schedule planned{.schedule = pipesched::read_json(j["schedule"].dump())};
   if (!j.contains("partition")) return planned;

@@ -167,19 +167,27 @@ int write_front(const output& to, const plan_inputs& step, front_view v) {
   return 0;
 }
 
-// Calls f(placement) for each of the placements; if there are several, those that it refuses are left out with a note.
+// Calls f(placement) for each of the placements; those that it refuses are left out with a note, unless they are named.
 template <typename F>
-std::vector<std::string> for_each_placement(const std::vector<placement>& placements, F&& f) {
+std::vector<std::string> for_each_placement(const plan_inputs& step, F&& f) {
   std::vector<std::string> left_out;
-  for (const placement& where : placements) {
+  for (const placement& where : step.placements) {
     try {
       f(where);
     } catch (const schedule_error& e) {
-      if (placements.size() == left_out.size() + 1) throw;
+      if (step.are_named || step.placements.size() == left_out.size() + 1) throw;
       left_out.push_back(fmt::format("left out: {}: {}", to_string(where), e.what()));
     }
   }
   return left_out;
+}
+
+// A note on each limit that has no point.
+void note_limits(const std::vector<double>& caps, front_view& v) {
+  for (const double cap : caps)
+    if (std::none_of(v.rows.begin(), v.rows.end(), [&](const pareto_point& p) { return p.cap == cap; }))
+      v.left_out.push_back(fmt::format("left out: {}: no plan is found that fits",
+                                       in_unit(cap, v.unit, *std::max_element(caps.begin(), caps.end()))));
 }
 
 std::vector<double> activations_of_option(const arguments& args) {
@@ -199,7 +207,7 @@ plan_result as_row(const model_plan& p) {
 // The steps of --costs, one a placement.
 std::vector<placed_step<>> steps_of(const plan_inputs& step, const stage_costs& given, front_view& v) {
   std::vector<placed_step<>> steps;
-  v.left_out = for_each_placement(step.placements, [&](const placement& where) {
+  v.left_out = for_each_placement(step, [&](const placement& where) {
     stage_costs costs = split_stage_costs(given, where);
     costs.check(where.stages());
     const auto micro = static_cast<std::uint32_t>(step.micro);
@@ -232,6 +240,7 @@ int front_of_costs(const arguments& args, const output& to, const plan_inputs& s
   progress_line line;
   const plan_limits limits = limits_of(args, pairs_that_may_run(args, given), line);
   v.rows = pareto(steps, caps, v.unit, limits);
+  note_limits(caps, v);
 
   const pareto_point& best = v.rows.back();
   v.convention = convention_of(given, v.placements);
@@ -257,12 +266,14 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
   const auto costs_on = [&](const placement& where) {
     return pipesched::costs_of(m, uniform_partition(m, where.stages()), where);
   };
-  v.left_out = for_each_placement(step.placements, [&](const placement& where) {
+  v.left_out = for_each_placement(step, [&](const placement& where) {
     costs_on(where);
-    problems.push_back({.placement = where,
-                        .micro = static_cast<std::uint32_t>(step.micro),
-                        .forward_only = step.forward_only,
-                        .may_recompute = args.has("--may-recompute")});
+    for (const bool may_recompute : {false, true})  // more choices need more evaluations, and may lead to longer steps
+      if (!may_recompute || args.has("--may-recompute"))
+        problems.push_back({.placement = where,
+                            .micro = static_cast<std::uint32_t>(step.micro),
+                            .forward_only = step.forward_only,
+                            .may_recompute = may_recompute});
     v.placements.push_back(where);
   });
   const stage_costs first = costs_on(v.placements[0]);
@@ -284,6 +295,7 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
     v.rows.push_back({p.cap, as_row(p.plan), p.step, p.lower_bound});
     v.json.push_back(tool::json_of(m, p.plan));
   }
+  note_limits(caps, v);
   v.remarks = "of the last: " + describe_partition(best.partition, m, best.plan.schedule.placement);
   v.last = simulate(best.plan.schedule, best.costs, verified);
   v.style = page_style_of(args, m.time_unit);

@@ -95,11 +95,16 @@ plan_inputs plan_inputs_of(const arguments& args) {
     if (all.size() > 1 && !args.has("--pareto"))
       throw schedule_error(
           fmt::format("plan takes several placements with --pareto only; got --placement {}", in_quotes(*kinds)));
-    for (const std::string& kind : all) step.placements.push_back(placement_of_kind(kind, pp, micro, chunks));
+    for (const std::string& kind : all) {
+      const placement where = placement_of_kind(kind, pp, micro, chunks);
+      const auto same = [&](const placement& p) { return same_stages_on_ranks(p, where); };
+      if (std::none_of(step.placements.begin(), step.placements.end(), same)) step.placements.push_back(where);
+    }
   } else if (chunks.value_or(1) > 1) {
     step.placements = {placement::looped(pp, *chunks)};
   } else {
-    step.placements = args.has("--pareto") && !chunks ? placements_for(pp, micro) : std::vector{placement::linear(pp)};
+    step.are_named = !args.has("--pareto") || chunks;
+    step.placements = step.are_named ? std::vector{placement::linear(pp)} : placements_for(pp, micro);
   }
   return step;
 }

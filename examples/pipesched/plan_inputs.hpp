@@ -20,6 +20,7 @@ struct plan_inputs {
   std::int64_t pp = 0, micro = 0;
   bool forward_only = false;
   std::vector<pipesched::placement> placements;  ///< one, or several with --pareto
+  bool are_named = true;                         ///< by options
 };
 
 /// @throws schedule_error if a number is missing, and for placements that make no sense

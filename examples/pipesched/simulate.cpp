@@ -108,7 +108,8 @@ named_schedule schedule_of(const arguments& args, const stage_costs& costs, cons
       throw schedule_error(
           fmt::format("{} has layers per stage, and --partition names others; expected one of them", args.operands[0]));
     if (planned.partition && !args.has("--model"))
-      add_note(args.operands[0] + ": its layers per stage are not used without --model");
+      throw schedule_error(
+          fmt::format("{} has layers per stage; expected --model with the model that they are of", args.operands[0]));
     return {.plan = std::move(planned.schedule), .partition = std::move(planned.partition)};
   }
   const family& f = find_family(*args.text("--family"));

@@ -79,7 +79,7 @@ struct numbered_steps {
   result plan(std::size_t i, double cap, const plan_limits& limits) const {
     const std::size_t c = cap < 2 ? 0 : 1;
     evaluations[i][c] += limits.evaluations;
-    if (times[i][c] == 0) throw does_not_fit("does not fit");
+    if (times[i][c] == 0) throw no_fit_error("does not fit");
     return {times[i][c], bounds[i][c], cap};
   }
   static void set_bound(result& r, double bound) { r.bound = std::min(r.bound, bound); }
@@ -117,7 +117,7 @@ TEST_CASE("placements for a front: each once, as far as the ranks, the stages an
   CHECK(names(8, 20, 4) == "linear; looped 2; looped 3; looped 4; vee; wave 4; bidirectional; ");
   CHECK(names(8, 20, 1) == "linear; bidirectional; ");
   CHECK(names(8, 1, 2) == "linear; looped 2; vee; ");
-  CHECK(names(1, 20, 4) == "linear; ");
+  CHECK(names(1, 20, 4) == "linear; looped 2; looped 3; looped 4; bidirectional; ");
   CHECK(placements_for(2, 8, 300).size() == 1 + 255 + 128 + 1);
   CHECK_THROWS_AS(placements_for(0, 4), schedule_error);
 }
@@ -166,7 +166,7 @@ TEST_CASE("pareto over placements: the bound for any placement is below plans wi
       try {
         CHECK(p.lower_bound <= plan(problem, costs, limits).makespan);
         ++planned;
-      } catch (const does_not_fit&) {
+      } catch (const no_fit_error&) {
       }
     }
   CHECK(planned > 15);
@@ -229,8 +229,15 @@ TEST_CASE("pareto over placements: deterministic for any number of threads, stop
                        schedule_error);
   CHECK_THROWS_WITH_AS(pareto(steps, {}, memory_unit::bytes), "pareto() needs at least 1 limit of memory; got none",
                        schedule_error);
-  CHECK_THROWS_WITH_AS(pareto(steps, {2, 0}, memory_unit::activations), "a limit of memory is more than 0; got 0",
+  CHECK_THROWS_WITH_AS(pareto(steps, {2, 0}, memory_unit::activations),
+                       "a limit of memory is finite and more than 0; got 0", schedule_error);
+  std::vector<placed_step<>> two = steps_over_all(deepseek_v3_costs(), 4, 8);
+  two.back().problem.micro = 4;
+  CHECK_THROWS_WITH_AS(pareto(two, {2}, memory_unit::activations),
+                       "pareto() takes placements of one step; got 4 and 4 ranks, 8 and 4 micro-batches",
                        schedule_error);
+  CHECK_THROWS_AS(placements_for(4, 0), schedule_error);
+  CHECK_THROWS_AS(placements_for(4, 8, 0), schedule_error);
   plan_limits with_memory;
   with_memory.memory.activations = 3;
   CHECK_THROWS_AS(pareto(steps, {2}, memory_unit::activations, with_memory), schedule_error);

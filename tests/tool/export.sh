@@ -123,7 +123,7 @@ refused 'a partition of 33 layers; the model has 8' export divided.json --for me
 sed 's/"partition": \[/"partition": [-/' divided.json >negative.json
 expect "export: a partition that is negative" 2 '' 'pipesched: negative.json: .*~' "$tool" export negative.json --for megatron --model $gemma_model
 "$tool" plan --pp 2 --micro 4 --pareto --evaluations 200 --format json -o front.json
-refused 'front.json: a front of several plans; expected one, by plan --memory-limit' export front.json --for jaxpp
+refused 'front.json: a front of 6 plans; expected one, of a single limit' export front.json --for jaxpp
 
 # Folders and words.
 rm -rf exported

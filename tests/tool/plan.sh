@@ -151,8 +151,12 @@ def makespan(*args):
 assert makespan("plan.json", "--costs", "deepseek_v3") == (json.load(open("plan.json"))["makespan"], "")
 assert makespan("model_plan.json", "--model", "gemma_h1536_s4096_v256k") == (json.load(open("model_plan.json"))["makespan"], "")'
 expect "verify: the JSON of a plan" 0 'valid: planned, 4 ranks, .*~' '' "$tool" verify plan.json
-expect "simulate: a partition needs its model" 0 'planned: .*' \
-  'pipesched: model_plan.json: its layers per stage are not used without --model~' "$tool" simulate model_plan.json
+refused 'model_plan.json has layers per stage; expected --model with the model that they are of' simulate model_plan.json
 refused 'model_plan.json has layers per stage, and --partition names others; expected one of them' \
   simulate model_plan.json --model gemma_h1536_s4096_v256k --partition uniform
-refused 'front.json: a front of several plans; expected one, by plan --memory-limit' simulate front.json
+refused 'front.json: a front of 3 plans; expected one, of a single limit' simulate front.json
+"$tool" plan --pp 2 --micro 4 --pareto --memory-limit 2 --evaluations 100 --format json -o point.json
+expect "verify: the JSON of a front with one point" 0 'valid: planned, 2 ranks, .*~|valid: .*~' '' "$tool" verify point.json
+expect "plan --pareto: limits without a plan are named" 0 '.*left out: 0.5: no plan is found that fits~.*' '' \
+  "${front[@]}" --memory-limit 0.5,4
+refused 'costs: forward has 8 numbers; expected 1 or 4, one per stage' plan --pp 4 --micro 8 --pareto --costs eight_stages.json --placement vee,linear

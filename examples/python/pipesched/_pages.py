@@ -33,6 +33,8 @@ def page_of_front(front, costs=None, style=_c.html_style()):
     costs  of a front on one placement, or the placed_steps of one over placements; the front of a model has its own
     """
     points = list(front)
+    if costs is None:
+        costs = getattr(front, "costs", None)
     if points and isinstance(points[0], _c.model_pareto_point):
         if costs is not None:
             raise TypeError("the front of a model has costs of its own; got others as well")

@@ -80,18 +80,20 @@ class front(tuple):
         return in_frame(self.to_html(), 520, "front of memory and time") if self else None
 
 
-def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None, unit="activations"):
+def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None, unit=None):
     """One plan for each limit of memory: a front of memory and time, more memory never worse.
 
     problem  a plan_problem with its costs; a list of placed_steps, one a placement, without costs; or a model, or its name, with
              a list of model_problems in place of costs
     caps     the limits of each rank: live activations or bytes, as `unit` says; bytes for a model
-    unit     activations or bytes, which count weights, a second copy of them, and message buffers
+    unit     activations, or bytes, which count weights, a second copy of them, and message buffers; a model has bytes alone
 
     `progress` as for plan().
     """
     if isinstance(problem, (_c.model, str)):
-        m, unit, shown = _model_of(problem, "pareto()"), "bytes", None
+        m, unit, shown = _model_of(problem, "pareto()"), unit or "bytes", None
+        if _unit_of(unit) != _c.memory_unit.bytes:
+            raise TypeError("pareto() of a model takes limits of bytes; got activations")
         problems = [costs] if isinstance(costs, _c.model_problem) else list(costs or ())
     elif isinstance(problem, _c.plan_problem):
         m, shown = None, costs or _c.stage_costs()
@@ -101,6 +103,7 @@ def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None,
             raise TypeError("pareto() takes costs with a plan_problem; placed_steps have their own")
         m, shown = None, list(problem)
         problems = shown
+    unit = unit or "activations"
     try:
         if m is not None:
             return front(_c._model_pareto(m, problems, caps, limits, progress), shown, unit)

@@ -6,6 +6,7 @@
 #include <exception>
 #include <new>
 #include <pipesched/model/model.hpp>
+#include <pipesched/plan/plan.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/version.hpp>
 #include <string>
@@ -23,6 +24,8 @@ NB_MODULE(_pipesched, m) {
   model_error_type = nb::exception<pipesched::model_error>(m, "ModelError", schedule_error_type).release();
   nb::setattr(model_error_type, "__doc__", nb::str("Invalid input in a model; `path` names its entry."));
   nb::setattr(model_error_type, "path", nb::str(""));
+  nb::exception<pipesched::no_fit_error> no_fit(m, "NoFitError", schedule_error_type);
+  nb::setattr(no_fit, "__doc__", nb::str("Nothing that a search has found fits into the memory."));
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
     try {
       std::rethrow_exception(thrown);

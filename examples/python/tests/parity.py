@@ -17,6 +17,7 @@ OTHER_NAMES = {
     "from": "from_",
     "schedule_error": "ScheduleError",
     "model_error": "ModelError",
+    "no_fit_error": "NoFitError",
 }
 
 # Headers without a use in Python, and why.

@@ -95,7 +95,7 @@ class Exports(unittest.TestCase):
         forwards = [[f"{stage}F{micro}" for stage, micro, kind in flat(tasks) if kind == "FWD"] for tasks in made.tasks(4)]
         self.assertEqual(forwards, [[str(op) for cell in row for op in cell if op.pass_ == ps.pass_.forward] for row in schedule])
 
-    def test_a_schedule_that_is_not_valid_or_does_not_fit_is_refused(self):
+    def test_a_schedule_that_is_not_valid_or_no_fit_error_is_refused(self):
         broken = self.zbv.edit(0, lambda row: row.reverse())
         for export in (ps.export_torchtitan, ps.export_automodel, ps.export_megatron, ps.export_jaxpp, ps.megatron_order_of):
             with self.assertRaisesRegex(ps.ScheduleError, "the schedule is not valid"):

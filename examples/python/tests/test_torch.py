@@ -204,7 +204,7 @@ class Torch(unittest.TestCase):
         for got, alone in zip(losses, expected):
             self.assertAlmostEqual(got, alone, delta=1e-14)
 
-    def test_a_schedule_that_does_not_fit_is_refused(self):
+    def test_a_schedule_that_no_fit_error_is_refused(self):
         said = self.ranks.run(refusals, ps.make_1f1b_schedule(pp=PP, micro=MICRO))[0]
         self.assertEqual(said["micro"], "the runtime was made for 8 micro-batches; the schedule has 9")
         self.assertEqual(said["stages"], "the runtime was made for 4 stages; the schedule has 8")

@@ -227,7 +227,7 @@ class Records(unittest.TestCase):
             costs.forward = 3
         self.assertEqual(len({costs, costs.replace()}), 1)
 
-    def test_refuse_what_does_not_fit_with_a_sentence(self):
+    def test_refuse_what_no_fit_error_with_a_sentence(self):
         for make, error, text in (
             (lambda: ps.stage_costs(foward=1), TypeError, 'stage_costs takes no "foward"; did you mean forward\\?'),
             (lambda: ps.stage_costs(forward="x"), TypeError, "stage_costs: forward takes .*Sequence.float.; got 'x'"),

@@ -173,6 +173,10 @@ class Searches(unittest.TestCase):
         self.assertTrue(ps.fits(alone.schedule, steps[0].costs, [36]))
         with self.assertRaisesRegex(TypeError, "placed_steps have their own"):
             ps.pareto(steps, given, [36])
+        with self.assertRaisesRegex(ps.NoFitError, "rank 0 has 10 bytes, and its weights take 20"):
+            ps.plan_in_memory(steps[0].problem, steps[0].costs, [10])
+        with self.assertRaisesRegex(TypeError, "activations or bytes as the unit; got 'GB'"):
+            ps.pareto(steps, caps=[36], unit="GB")
 
     def test_a_front_of_a_model(self):
         model = ps.model(layers=[ps.layer(count=8, forward=1, backward=2, kept=2, weights=5)])

@@ -85,7 +85,11 @@ class front_of_model {
 inline std::vector<model_pareto_point> pareto(const model& m, const std::vector<model_problem>& problems,
                                               std::vector<double> bytes, const plan_limits& limits = {}) {
   if (problems.empty()) throw schedule_error("pareto() needs at least 1 placement; got none");
-  for (const model_problem& p : problems) detail::require_step(p.placement, p.micro), require_lengths(m, p.micro);
+  for (const model_problem& p : problems) {
+    detail::require_step(p.placement, p.micro);
+    detail::require_one_step(p, problems.front());
+    require_lengths(m, p.micro);
+  }
   if (!limits.memory.empty() || !limits.starts.empty())
     throw schedule_error("pareto() of a model takes limits of bytes by themselves; got limits of memory or starts");
   const detail::front_of_model planned(m, problems, limits);

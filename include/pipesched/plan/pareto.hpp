@@ -46,8 +46,11 @@ inline std::vector<placement> placements_for(std::int64_t ranks, std::int64_t mi
       if (same_stages_on_ranks(known, where)) return;
     all.push_back(where);
   };
+  if (micro < 1 || per_rank < 1)
+    throw schedule_error(detail::concat({"placements_for() takes at least 1 micro-batch and 1 stage per rank; got ",
+                                         micro, " and ", per_rank, ", nearest ", std::max<std::int64_t>(1, micro),
+                                         " and ", std::max<std::int64_t>(1, per_rank)}));
   add(placement::linear(ranks));
-  if (ranks == 1) return all;
   per_rank = std::min<std::int64_t>(per_rank, max_chunks);
   for (std::int64_t chunks = 2; chunks <= per_rank && ranks * chunks <= max_stages; ++chunks)
     add(placement::looped(ranks, chunks));
@@ -125,7 +128,10 @@ std::vector<pareto_point> pareto(const std::vector<placed_step<Costs>>& steps, s
   if (steps.size() > 1 && !limits.starts.empty())
     throw schedule_error("pareto() over several placements takes no schedules to start from");
   if (!limits.memory.empty()) throw schedule_error("pareto() takes limits of memory by themselves; got one for plan()");
-  for (const auto& [problem, costs] : steps) detail::require_plan(problem, costs, limits);
+  for (const auto& [problem, costs] : steps) {
+    detail::require_plan(problem, costs, limits);
+    detail::require_one_step(problem, steps.front().problem);
+  }
   const detail::front_of_costs<Costs> planned(steps, unit, limits);
   std::vector<pareto_point> front;
   for (auto& p : detail::front_search(planned, detail::rising_caps(std::move(caps)), limits).run())

@@ -70,7 +70,7 @@ struct plan_limits {
 };
 
 /// Nothing that a search has found fits into the memory.
-struct does_not_fit : schedule_error {
+struct no_fit_error : schedule_error {
   using schedule_error::schedule_error;
 };
 
@@ -341,14 +341,14 @@ class planner {
     };
     const metrics m = measured(1), whole = measured(2);
     if (limits_.memory.activations)
-      throw does_not_fit(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
+      throw no_fit_error(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
                                  " live activations per rank; nearest ", m.peak_activations}));
     for (std::size_t r = 0; r < limits_.memory.bytes.size(); ++r)
       if (const double least = std::min(m.ranks[r].peak_bytes, whole.ranks[r].peak_bytes);
           least > limits_.memory.bytes[r])
-        throw does_not_fit(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
+        throw no_fit_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
                                    r, "; nearest ", least}));
-    throw does_not_fit("plan() finds no schedule within the limits of memory");
+    throw no_fit_error("plan() finds no schedule within the limits of memory");
   }
 
   const plan_problem& problem_;
@@ -386,7 +386,7 @@ void require_plan(const plan_problem& problem, const Costs& costs, const plan_li
 /// Method: simulated annealing on rows without micro-batch numbers, from those families and from rows of DualPipe's blocks with
 /// annealed lengths; a problem that is its own mirror image is halved; many micro-batches are planned as few, and the middle of
 /// their rows is repeated. With many evaluations, some of them are spent with less memory first, on the busiest rank or on all.
-/// @throws schedule_error as check() of the costs and of the caps do, and for no micro-batches; does_not_fit if not even one
+/// @throws schedule_error as check() of the costs and of the caps do, and for no micro-batches; no_fit_error if not even one
 /// micro-batch at a time fits into the memory. Time: `evaluations` times a simulation of the step.
 template <cost_model Costs>
 plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {

@@ -51,7 +51,7 @@ std::optional<plan_result> found_in_memory(const plan_problem& problem, const Co
     std::optional<plan_result> found;
     try {
       found = plan(problem, costs, limits);
-    } catch (const does_not_fit&) {
+    } catch (const no_fit_error&) {
       return std::nullopt;
     }
     spent += found->evaluations;
@@ -119,15 +119,15 @@ template <typename Costs>
   limits.memory.bytes = beside_weights(problem.placement, costs, memory);
   for (std::size_t r = 0; r < memory.size(); ++r)
     if (const double room = limits.memory.bytes[r]; !(room > 0))
-      throw does_not_fit(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
+      throw no_fit_error(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
                                  " bytes, and its weights take ", memory[r] - room}));
   limits.evaluations = 1, limits.progress = {};
   try {
     plan(problem, costs, limits);
-  } catch (const does_not_fit& e) {
-    throw does_not_fit(concat({e.what(), ", beside its weights"}));
+  } catch (const no_fit_error& e) {
+    throw no_fit_error(concat({e.what(), ", beside its weights"}));
   }
-  throw does_not_fit("plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
+  throw no_fit_error("plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
 }
 
 }  // namespace detail
@@ -137,7 +137,7 @@ template <typename Costs>
 /// @param memory  bytes of each rank, or one number for all
 /// @param limits  without memory; the bound of the result is for any schedule whose weights and activations fit
 /// @throws schedule_error as plan() does, for limits of memory in `limits`, and for another number of ranks or a negative number
-/// in `memory`; does_not_fit if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
+/// in `memory`; no_fit_error if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
 template <cost_model Costs>
 plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std::vector<double> memory,
                            const plan_limits& limits = {}) {

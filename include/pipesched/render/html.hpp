@@ -145,7 +145,7 @@ class html_writer {
     key("bound", p.point.lower_bound);
     key("publishedName");
     quoted(p.point.published);
-    if (p.published) key("publishedMakespan", p.point.published_makespan);
+    if (std::isfinite(p.point.published_makespan)) key("publishedMakespan", p.point.published_makespan);
     out_ += '}';
   }
 

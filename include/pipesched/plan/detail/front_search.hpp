@@ -24,16 +24,26 @@ namespace pipesched::detail {
 inline std::vector<double> rising_caps(std::vector<double> caps) {
   if (caps.empty()) throw schedule_error("pareto() needs at least 1 limit of memory; got none");
   for (const double cap : caps)
-    if (!(cap > 0)) throw schedule_error(concat({"a limit of memory is more than 0; got ", cap}));
+    if (!(cap > 0 && cap < std::numeric_limits<double>::infinity()))
+      throw schedule_error(concat({"a limit of memory is finite and more than 0; got ", cap}));
   std::sort(caps.begin(), caps.end());
   caps.erase(std::unique(caps.begin(), caps.end()), caps.end());
   return caps;
 }
 
+/// @throws schedule_error if two placements are not of the same step
+template <typename Problem>
+void require_one_step(const Problem& p, const Problem& first) {
+  if (p.micro != first.micro || p.placement.ranks() != first.placement.ranks() || p.forward_only != first.forward_only)
+    throw schedule_error(concat({"pareto() takes placements of one step; got ", first.placement.ranks(), " and ",
+                                 p.placement.ranks(), " ranks, ", first.micro, " and ", p.micro, " micro-batches",
+                                 p.forward_only != first.forward_only ? ", forward only and not" : ""}));
+}
+
 /// Searches a front. `Steps` has what is planned:
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
-///   result plan(i, cap, limits);                              throws does_not_fit if nothing fits
+///   result plan(i, cap, limits);                              throws no_fit_error if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
 ///   static void take_published(result& own, const result& other);      the best family of another step
 ///   static void set_bound(result&, double);                    lowers it
@@ -94,8 +104,8 @@ class front_search {
       has_plan_ = true;
       std::optional<result>& best = cell(i, c);
       if (!best || Steps::makespan(found) < Steps::makespan(*best)) best = std::move(found);
-    } catch (const does_not_fit&) {
-      refused_ = std::current_exception();
+    } catch (const no_fit_error&) {
+      if (!refused_ || c > refused_at_) refused_ = std::current_exception(), refused_at_ = c;
     }
     for (std::size_t at = std::max<std::size_t>(c, 1); at < caps_.size(); ++at) {
       const std::optional<result>& below = cell(i, at - 1);
@@ -150,7 +160,8 @@ class front_search {
   shared_progress progress_;
   std::vector<std::optional<result>> cells_;  // by cap and step
   bool has_plan_ = false;                     // in some cell
-  std::exception_ptr refused_;
+  std::exception_ptr refused_;                // of the first step, for the largest limit
+  std::size_t refused_at_ = 0;
 };
 
 }  // namespace pipesched::detail

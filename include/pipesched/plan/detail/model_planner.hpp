@@ -268,7 +268,7 @@ class model_planner {
     return r;
   }
   [[noreturn]] void refuse() const {
-    throw does_not_fit("plan() finds no partition of the model whose step fits into the memory of the ranks");
+    throw no_fit_error("plan() finds no partition of the model whose step fits into the memory of the ranks");
   }
 
   const model& m_;

@@ -160,25 +160,25 @@ function front(w, h, picture) {
   const taken = [];  // by labels
   let before = "", beside = "", under = -Infinity;
   for (const p of points) {
-    const x = X(p.memory), s = DATA[p.plan], other = p.published < 0 ? null : DATA[p.published];
+    const x = X(p.memory), other = p.publishedName !== "", shown = p.published < 0 ? p.plan : p.published;
     if (other) {
       const over = p.publishedMakespan > to, y = over ? top + 7 : Y(p.publishedMakespan), text = p.publishedName + " " + time(p.publishedMakespan);
       let inside = over ? `<path d="M${px(x)} ${px(y - 6)}l6 11h-12z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>` : `<path d="M${px(x - 10)} ${px(y)}l10 -10l10 10l-10 10z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>`;
       const width = widthOf(text, 12), edge = Math.min(over ? x + 12 : x - 6, w - 4 - width), level = over ? y + 4 : y - 16;
       if (text !== beside && !taken.some(t => edge < t[0] + t[2] + 8 && t[0] < edge + width + 8 && Math.abs(t[1] - level) < 15)) { inside += words(edge, level, text, style.pick, 12, "start", halo()); taken.push([edge, level, width]); beside = text; }
-      out += mark(p.published, "limit " + format(p.memory / PAGE.memoryScale) + ": published " + text, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="13" fill="transparent"/>`, inside);
+      out += mark(shown, "limit " + format(p.memory / PAGE.memoryScale) + ": published " + text, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="13" fill="transparent"/>`, inside);
     }
     const text = time(p.makespan) + (p.placement ? " " + p.placement : ""), y = Y(p.makespan);
     let inside = `<circle cx="${px(x)}" cy="${px(y)}" r="6" fill="${style.busy}" stroke="${style.bg}" stroke-width="1.5"/>`;
     const start = Math.min(x + 5, w - 4 - widthOf(text, 12.5, "bold"));
     if (text !== before && start - 9 > under) { inside += words(start, y + 22, text, style.fg, 12.5, "start", BOLD + halo()); under = start + widthOf(text, 12.5, "bold"); before = text; }
     const name = "limit " + format(p.memory / PAGE.memoryScale) + ": planned " + text + ", at least " + time(p.bound) + (other ? ", published " + p.publishedName + " " + time(p.publishedMakespan) : ", no family fits");
-    out += mark(p.plan + (other ? "," + p.published : ""), name, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="14" fill="transparent"/>`, inside);
+    out += mark(p.plan + (p.published < 0 ? "" : "," + p.published), name, `<circle class="hit" cx="${px(x)}" cy="${px(y)}" r="14" fill="transparent"/>`, inside);
   }
   let x = left;
   const entry = (drawn, text) => { if (x + 30 + widthOf(text, 12) > w) return; out += `<g transform="translate(${px(x)} ${head + 14})">${drawn}</g>` + words(x + 29, head + 18, text, style.fg); x += 48 + widthOf(text, 12); };
   entry(line("M0 0H24", style.busy, 2.5) + `<circle cx="12" cy="0" r="5" fill="${style.busy}"/>`, "planned");
-  if (points.some(p => p.published >= 0)) entry(`<path d="M6 0l6 -6l6 6l-6 6z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>`, "best published family");
+  if (points.some(p => p.publishedName !== "")) entry(`<path d="M6 0l6 -6l6 6l-6 6z" fill="${style.bg}" stroke="${style.pick}" stroke-width="1.5"/>`, "best published family");
   entry(line("M0 0H24", style.dim, 2, ' stroke-dasharray="5 4"'), "no schedule is shorter (proved)");
   if (picture) out += credit(w, Math.max(h, floor + 50));
   return {svg: drawing(w, Math.max(h, floor + 50), "Front: " + PAGE.headline, out, picture ? head : 0), height: Math.max(h, floor + 50)};
