@@ -159,4 +159,4 @@ refused 'front.json: a front of 3 plans; expected one, of a single limit' simula
 expect "verify: the JSON of a front with one point" 0 'valid: planned, 2 ranks, .*~|valid: .*~' '' "$tool" verify point.json
 expect "plan --pareto: limits without a plan are named" 0 '.*left out: 0.5: no plan is found that fits~.*' '' \
   "${front[@]}" --memory-limit 0.5,4
-refused 'costs: forward has 8 numbers; expected 1 or 4, one per stage' plan --pp 4 --micro 8 --pareto --costs eight_stages.json --placement vee,linear
+refused 'eight_stages.json: costs: forward has 8 numbers; expected 1 or 4, one per stage' plan --pp 4 --micro 8 --pareto --costs eight_stages.json --placement vee,linear
