@@ -254,10 +254,10 @@ std::string help_on_command(const command& of) {
   return text;
 }
 
-std::vector<std::string> parts_of(std::string_view text) {
+std::vector<std::string> parts_of(std::string_view text, char separator) {
   std::vector<std::string> parts;
   for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
     parts.emplace_back(text.substr(begin, end - begin));
     begin = end + 1;
   }

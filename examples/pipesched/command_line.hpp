@@ -77,8 +77,8 @@ std::vector<std::string> lines_of(std::string_view text);
 /// A decimal number, which may be negative, infinite or NaN. @param name  of its option  @throws schedule_error for other texts
 double number_of_text(std::string_view name, const std::string& text);
 
-/// The texts between commas.
-std::vector<std::string> parts_of(std::string_view text);
+/// The texts between commas, or others than these.
+std::vector<std::string> parts_of(std::string_view text, char separator = ',');
 
 /// The text in quotes, at most 60 characters of it, with "?" for what is not printable ASCII.
 std::string in_quotes(std::string_view text);

@@ -80,15 +80,12 @@ std::vector<const family*> families_of(const arguments& args) {
     for (const family& f : families) chosen.push_back(&f);
     return chosen;
   }
-  for (std::size_t begin = 0; begin <= given->size();) {
-    const std::size_t end = std::min(given->find(',', begin), given->size());
-    const std::string name = given->substr(begin, end - begin);
+  for (const std::string& name : parts_of(*given)) {
     if (name.empty()) throw schedule_error("--families takes names with commas between them; got " + in_quotes(*given));
     const family* f = &find_family(name);
     if (std::find(chosen.begin(), chosen.end(), f) != chosen.end())
       throw schedule_error("--families names " + name + " twice; expected once");
     chosen.push_back(f);
-    begin = end + 1;
   }
   return chosen;
 }

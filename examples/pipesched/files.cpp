@@ -167,10 +167,6 @@ std::optional<planned_schedule> planned_of(const std::string& text) {
   return planned;
 }
 
-}  // namespace
-
-namespace {
-
 struct file_of_schedule {
   pipesched::schedule_file read;
   std::optional<pipesched::partition> partition{};

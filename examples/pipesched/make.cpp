@@ -41,11 +41,7 @@ std::vector<std::vector<std::int64_t>> tied_stages_of(const arguments& args, con
   const std::string text = *args.text("--tied");
   if (s.forward_only)
     throw schedule_error(fmt::format("--tied {} changes nothing: the step is forward only, without gradients", text));
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find('/', begin), text.size());
-    groups.push_back(numbers_of_text("--tied", std::string_view(text).substr(begin, end - begin)));
-    begin = end + 1;
-  }
+  for (const std::string& group : parts_of(text, '/')) groups.push_back(numbers_of_text("--tied", group));
   return groups;
 }
 

@@ -79,9 +79,8 @@ std::vector<double> usual_bytes(const std::vector<placement>& placements, CostsO
 }
 
 std::string in_unit(double cap, memory_unit unit, double most) {
-  const pipesched::detail::byte_scale scale = pipesched::detail::byte_scale_for(most);
-  return unit == memory_unit::activations || scale.bytes == 1 ? fmt::format("{:.6g}", cap)
-                                                              : fmt::format("{:.4g} {}", cap / scale.bytes, scale.name);
+  const pipesched::detail::memory_axis axis = pipesched::detail::memory_axis_of(unit, most);
+  return axis.scale == 1 ? fmt::format("{:.6g}", cap) : fmt::format("{:.4g} {}", cap / axis.scale, axis.unit);
 }
 
 // "8 ranks, 20 micro-batches; linear, vee; more".
@@ -196,14 +195,6 @@ std::vector<double> activations_of_option(const arguments& args) {
   return caps;
 }
 
-// The columns of a plan for a model: its bound is for all partitions, the family has its own best one.
-plan_result as_row(const model_plan& p) {
-  plan_result row = p.plan;
-  row.bound.makespan = p.lower_bound;
-  row.published = p.divided.name, row.published_makespan = p.divided.makespan;
-  return row;
-}
-
 // The steps of --costs, one a placement.
 std::vector<placed_step<>> steps_of(const plan_inputs& step, const stage_costs& given, front_view& v) {
   std::vector<placed_step<>> steps;
@@ -292,7 +283,7 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
   v.convention = fmt::format("{} layers{}{}{}", layer_count(m), unit_after("; times in ", m.time_unit),
                              v.note.empty() ? "" : "; ", v.note);
   for (const model_pareto_point& p : front) {
-    v.rows.push_back({p.cap, as_row(p.plan), p.step, p.lower_bound});
+    v.rows.push_back(pipesched::detail::plain_point(p));
     v.json.push_back(tool::json_of(m, p.plan));
   }
   note_limits(caps, v);

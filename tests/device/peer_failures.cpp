@@ -28,6 +28,7 @@
 #include "support/families.hpp"
 #include "support/peer_machine.hpp"
 #include "support/place_to_fail.hpp"
+#include "support/slow_hooks.hpp"
 #include "support/stream_trainer.hpp"
 #include "support/tanh_model.hpp"
 
@@ -312,23 +313,15 @@ TEST_CASE("peers: a device that does not end its step and a rank that stalls end
 
 TEST_CASE(
     "peers: a rank between steps may take longer than the time limit, in which the others wait; a device may not") {
-  static constexpr std::chrono::milliseconds limit(400), longer(1000);
-  struct slow : device_trainer {
-    std::string where{};
-    void reach(std::string_view hook) const {
-      if (where == hook) std::this_thread::sleep_for(longer);
-    }
-    void begin_step(std::size_t) const { reach("begin_step"); }
-    void end_step(std::size_t) const { reach("end_step"); }
-  };
+  using slow = slow_hooks<device_trainer>;
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
   for (const bool record : {false, true})
     for (const char* where : {"begin_step", "end_step"}) {
       CAPTURE(where);
-      peer_machine<fake_runtime, slow> m(p, {}, {.time_limit = limit});
-      m.on_device[1].where = where;
+      peer_machine<fake_runtime, slow> m(p, {}, {.time_limit = shorter_than_hooks});
+      m.on_device[1].slow_at = where;
       CHECK(text_by<pipeline_aborted>([&] { m.run({.steps = 2, .record = record}); }) == "");
-      m.on_device[1].where = "";
+      m.on_device[1].slow_at = "";
       m.on_device[1].fails = [&m](op o) {  // of the last rank to end its step
         if (o.micro == 3 && o.pass == pass::backward) m.device.hangs = true;
       };

@@ -25,6 +25,7 @@
 #include "pipesched/program/lower.hpp"
 #include "support/families.hpp"
 #include "support/place_to_fail.hpp"
+#include "support/slow_hooks.hpp"
 #include "support/tanh_model.hpp"
 
 using namespace pipesched;
@@ -411,24 +412,17 @@ TEST_CASE(
 }
 
 TEST_CASE("threads: a rank between steps may take longer than the time limit, in which the others wait") {
-  static constexpr std::chrono::milliseconds limit(400), longer(1000);
-  struct slow : small_model::trainer {
-    using small_model::trainer::trainer;
-    std::string where{};
-    void reach(std::string_view hook) const {
-      if (where == hook) std::this_thread::sleep_for(longer);
-    }
-    void begin_step(std::size_t) const { reach("begin_step"); }
-    void end_step(std::size_t) const { reach("end_step"); }
+  struct slow : slow_hooks<small_model::trainer> {
+    slow(const program& of, std::uint32_t own) : slow_hooks<small_model::trainer>{{of, own}} {}
   };
   const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
   for (const bool record : {false, true})
     for (const char* where : {"begin_step", "end_step", "between runs"}) {
       CAPTURE(where);
-      thread_world world(4, limit);
+      thread_world world(4, shorter_than_hooks);
       std::deque<slow> trainers;
       for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
-      trainers[1].where = where;
+      trainers[1].slow_at = where;
       const run_options steps{.steps = 2, .record = record};
       if (where != std::string_view("between runs")) {
         CHECK(aborted_by([&] { run_all(p, trainers, world, steps); }) == "");

@@ -92,7 +92,8 @@ inline const std::string& keep(std::string text) {
 
 /// A color for each channel, from 0: no rank has two of one color. Ranks that connect their channels by color never wait in a
 /// cycle, and many connect at once: by number, rank 0 would have to finish before rank 1 begins, and so on. Used only for
-/// connecting; steps do not follow this order. A greedy edge coloring, with fewer than twice as many colors as the busiest rank has channels.
+/// connecting; steps do not follow this order. A greedy edge coloring, with fewer than twice as many colors as the busiest rank
+/// has channels.
 inline std::vector<std::uint32_t> color_channels(const program& p) {
   std::vector<std::vector<bool>> used(p.actions.size());  // by rank and color
   std::vector<std::uint32_t> colors;

@@ -49,6 +49,17 @@ std::vector<double> beside_weights(const placement& where, const Costs& costs, s
   return memory;
 }
 
+/// The same as limits; nothing if the weights of some rank leave no room.
+template <typename Costs>
+std::optional<memory_caps> room_beside_weights(const placement& where, const Costs& costs,
+                                               const std::vector<double>& memory) {
+  memory_caps room;
+  room.bytes = beside_weights(where, costs, memory);
+  for (const double bytes : room.bytes)
+    if (!(bytes > 0)) return std::nullopt;
+  return room;
+}
+
 /// A limit with room for the rounding of sums.
 constexpr double with_rounding(double limit) noexcept { return limit * (1 + 1e-12); }
 

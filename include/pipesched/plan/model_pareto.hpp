@@ -13,6 +13,7 @@
 #include "pipesched/plan/detail/model_planner.hpp"
 #include "pipesched/plan/model_plan.hpp"
 #include "pipesched/plan/model_problem.hpp"
+#include "pipesched/plan/pareto.hpp"
 #include "pipesched/plan/plan.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -27,6 +28,14 @@ struct model_pareto_point {
 };
 
 namespace detail {
+
+/// The same point without its partition: the bound of its plan is for all partitions, the family has its own best one.
+inline pareto_point plain_point(const model_pareto_point& p) {
+  pareto_point plain{p.cap, p.plan.plan, p.step, p.lower_bound};
+  plain.plan.bound.makespan = p.plan.lower_bound;
+  plain.plan.published = p.plan.divided.name, plain.plan.published_makespan = p.plan.divided.makespan;
+  return plain;
+}
 
 // The plans of a front of a model.
 class front_of_model {

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -92,16 +93,11 @@ class front_of_costs {
   }
   double bound(std::size_t i, double cap) const {
     const auto& [problem, costs] = steps_[i];
-    memory_caps caps;
-    if (unit_ == memory_unit::activations) {
-      caps.activations = cap;
-    } else {
-      const std::vector<double> memory(problem.placement.ranks(), cap);
-      caps.bytes = beside_weights(problem.placement, costs, memory);
-      for (const double b : caps.bytes)
-        if (!(b > 0)) return std::numeric_limits<double>::infinity();
-    }
-    return bound_for(problem, costs, pairs_for(costs, limits_), caps).makespan;
+    std::optional<memory_caps> caps = memory_caps{.activations = cap};
+    if (unit_ == memory_unit::bytes)
+      caps = room_beside_weights(problem.placement, costs, std::vector<double>(problem.placement.ranks(), cap));
+    if (!caps) return std::numeric_limits<double>::infinity();
+    return bound_for(problem, costs, pairs_for(costs, limits_), *caps).makespan;
   }
 
  private:

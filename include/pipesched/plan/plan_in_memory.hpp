@@ -8,8 +8,6 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -151,18 +149,16 @@ plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std:
   plan_problem own = problem;
   own.placement = where.for_micro(problem.micro);
   const pass_pair_set pairs = detail::pairs_for(costs, limits);
-  memory_caps room;
-  room.bytes = detail::beside_weights(own.placement, costs, memory);
-  const bool has_room = std::all_of(room.bytes.begin(), room.bytes.end(), [](double b) { return b > 0; });
+  const std::optional<memory_caps> room = detail::room_beside_weights(own.placement, costs, memory);
+  if (!room) detail::refuse_memory(own, costs, memory, limits);
   double spent = 0;
   detail::shared_progress progress(limits.progress, std::nullopt);
   plan_result none;
   none.makespan = std::numeric_limits<double>::infinity();
-  plan_result found = none;
-  if (has_room) found = detail::planned_beside_buffers(own, costs, memory, limits, spent, progress).value_or(none);
-  if (has_room) detail::compare_with_published(found, own, costs, memory, pairs);
+  plan_result found = detail::planned_beside_buffers(own, costs, memory, limits, spent, progress).value_or(none);
+  detail::compare_with_published(found, own, costs, memory, pairs);
   if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits);
-  found.bound = detail::bound_for(own, costs, pairs, room);
+  found.bound = detail::bound_for(own, costs, pairs, *room);
   found.evaluations = spent;
   return found;
 }

@@ -37,15 +37,16 @@ struct front_style {
 
 namespace detail {
 
-/// The title of the axis of memory, and the number by which its limits are divided. @param most  the largest limit
+/// The axis of memory: its title, its unit, and the number by which limits are divided. @param most  the largest limit
 struct memory_axis {
   std::string title;
+  std::string_view unit;
   double scale;
 };
 inline memory_axis memory_axis_of(memory_unit unit, double most) {
-  if (unit == memory_unit::activations) return {"limit of live activations per rank", 1};
+  if (unit == memory_unit::activations) return {"limit of live activations per rank", "live activations", 1};
   const byte_scale scale = byte_scale_for(most);
-  return {concat({"memory per rank, ", scale.name}), scale.bytes};
+  return {concat({"memory per rank, ", scale.name}), scale.name, scale.bytes};
 }
 
 class front_writer {

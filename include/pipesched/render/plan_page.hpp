@@ -46,11 +46,7 @@ inline std::vector<front_point> points_of(const std::vector<pareto_point>& front
 /// The same for a model; its families have partitions of their own.
 inline std::vector<front_point> points_of(const std::vector<model_pareto_point>& front) {
   std::vector<pareto_point> plain;
-  for (const model_pareto_point& p : front) {
-    plain.push_back({p.cap, p.plan.plan, p.step, p.lower_bound});
-    plain.back().plan.published = p.plan.divided.name;
-    plain.back().plan.published_makespan = p.plan.divided.makespan;
-  }
+  for (const model_pareto_point& p : front) plain.push_back(detail::plain_point(p));
   return points_of(plain);
 }
 
@@ -118,8 +114,8 @@ class front_panels {
 // The name of the plan of a point: "planned, limit 9", "planned, 80 GB, vee".
 inline std::string name_of_plan(const front_point& p, memory_unit unit, double most) {
   const memory_axis axis = memory_axis_of(unit, most);
-  const std::string limit = unit == memory_unit::bytes ? concat({p.memory / axis.scale, " ", byte_scale_for(most).name})
-                                                       : concat({"limit ", p.memory});
+  const std::string limit =
+      unit == memory_unit::bytes ? concat({p.memory / axis.scale, " ", axis.unit}) : concat({"limit ", p.memory});
   return concat({"planned, ", limit, p.placement.empty() ? "" : ", ", p.placement});
 }
 

@@ -6,6 +6,7 @@
 
 #include <mpi.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -85,14 +86,17 @@ class mpi_notices {
   }
   /// Sends a state of this rank, without a place, to all others. Unlike a position it always goes, and allocates nothing.
   void report_state(progress_state state) {
-    static constexpr std::array<char, 4> states{0, 1, 2,
-                                                3};  // as pack() has them, and for as long as MPI may read them
-    const char& packed = states.at(static_cast<std::size_t>(state));
-    positions_.set(rank_, {&packed, 1});
+    static constexpr std::array states{progress_state::moves, progress_state::waits, progress_state::stalled,
+                                       progress_state::between_steps};  // for as long as MPI may read them
+    const auto& kept = *std::find(states.begin(), states.end(), state);
+    static_assert(sizeof kept == 1);  // the byte with which pack() begins
+    const std::string_view packed(reinterpret_cast<const char*>(&kept), 1);
+    positions_.set(rank_, packed);
     for (std::uint32_t r = 0; r < size(); ++r) {
       if (r == rank_) continue;
       MPI_Request request = MPI_REQUEST_NULL;
-      MPI_Isend(&packed, 1, MPI_BYTE, static_cast<int>(r), static_cast<int>(kind::position), communicator_, &request);
+      MPI_Isend(packed.data(), 1, MPI_BYTE, static_cast<int>(r), static_cast<int>(kind::position), communicator_,
+                &request);
       if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);  // none if the send has failed
     }
   }

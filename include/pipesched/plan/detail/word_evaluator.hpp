@@ -29,7 +29,7 @@ class word_evaluator {
         line_(std::bit_ceil(t.ranks())),
         is_source_(2 * t.nodes().size(), false),
         queues_(2 * t.nodes().size()),
-        is_exact_(!t.alike()),
+        is_alike_(t.alike()),
         exact_(t) {
     std::size_t delayed = 0;
     for (std::size_t r = 0; r < t.ranks(); ++r) {
@@ -38,7 +38,7 @@ class word_evaluator {
       for (const std::uint16_t n : t.nodes_of(r)) delayed += t.nodes()[n].micros;
     }
     delayed_.resize(delayed);
-    if (is_exact_) delayed_micros_.resize(delayed);
+    if (!is_alike_) delayed_micros_.resize(delayed);
     for (std::size_t n = 0; n < t.nodes().size(); ++n) weights_.push_back(t.weight(n));
     for (std::size_t q = 0; q < 2 * t.nodes().size(); ++q) {
       double* const begin = arrivals_.data() + q * (t.max_micros() + std::size_t{1});
@@ -51,7 +51,7 @@ class word_evaluator {
   word_evaluator& operator=(const word_evaluator&) = delete;
 
   /// Neither allocates nor throws. Linear in the ops.
-  word_times run(const word_rows& w) { return is_exact_ ? run_all<true>(w) : run_all<false>(w); }
+  word_times run(const word_rows& w) { return is_alike_ ? run_all<true>(w) : run_all<false>(w); }
 
  private:
   struct alignas(32) queue {
@@ -87,8 +87,7 @@ class word_evaluator {
     std::uint16_t *owed, *owed_end;  // nodes whose W is to come
   };
 
-  // Exact: costs depend on the micro-batches.
-  template <bool Exact>
+  template <bool Alike>
   word_times run_all(const word_rows& w) {
     std::copy(empty_.begin(), empty_.end(), queues_.begin());
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
@@ -98,13 +97,13 @@ class word_evaluator {
     woken_ = 0;
     for (std::size_t r = 0; r < ranks_.size(); ++r) line_[woken_++] = static_cast<std::uint32_t>(r);
     for (std::size_t n = 0; n != woken_; ++n)
-      if (!run_rank<Exact>(line_[n & mask_])) return {};
+      if (!run_rank<Alike>(line_[n & mask_])) return {};
     word_times times{.makespan = 0};
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
       rank& s = ranks_[r];
       if (s.at != s.end) return {};
       while (s.owed != s.owed_end)
-        if (!run_weight<Exact>(s, caps_[r])) return {};
+        if (!run_weight<Alike>(s, caps_[r])) return {};
       times.makespan = std::max(times.makespan, s.free), times.ends += s.free;
     }
     return times;
@@ -124,21 +123,21 @@ class word_evaluator {
   }
 
   // Runs the oldest W to come. False if it lacks memory.
-  template <bool Exact>
+  template <bool Alike>
   bool run_weight(rank& s, double cap) {
-    const word_weight& w = next_weight<Exact>(s);
+    const word_weight& w = next_weight<Alike>(s);
     if (!(s.level + w.transient <= cap)) return false;
     ++s.owed, s.free += w.duration, s.level -= w.fall;
     return true;
   }
 
   // The oldest W to come.
-  template <bool Exact>
+  template <bool Alike>
   const word_weight& next_weight(const rank& s) const {
-    if constexpr (Exact)
-      return exact_.weight_of(*s.owed, delayed_micros_[place_of(s.owed)]);
-    else
+    if constexpr (Alike)
       return weights_[*s.owed];
+    else
+      return exact_.weight_of(*s.owed, delayed_micros_[place_of(s.owed)]);
   }
   std::size_t place_of(const std::uint16_t* owed) const { return static_cast<std::size_t>(owed - delayed_.data()); }
   // The micro-batch, among those of its node, whose input is next in a queue.
@@ -148,7 +147,7 @@ class word_evaluator {
 
   // Runs a rank until it waits or ends. False if it lacks memory. Inlined: a rank waits after some two cells, and a call costs an
   // eighth of the time.
-  template <bool Exact>
+  template <bool Alike>
   [[gnu::always_inline]] inline bool run_rank(std::uint32_t r) {
     rank s = ranks_[r];
     const kind* const kinds = kinds_.data() + first_kind_[r];
@@ -161,29 +160,29 @@ class word_evaluator {
     for (; s.at != s.end; ++s.at) {
       const kind& of = kinds[*s.at];
       if (of.weight) {
-        if (s.owed != s.owed_end) run_weight<Exact>(s, cap);
+        if (s.owed != s.owed_end) run_weight<Alike>(s, cap);
         continue;
       }
       queue& first = *of.takes[0];
       if (first.next == first.end) return wait_for(first);
       double arrival = *first.next;
       std::array<std::uint32_t, 2> micros{};
-      if constexpr (Exact) micros[0] = micro_at(first);
+      if constexpr (!Alike) micros[0] = micro_at(first);
       if (of.pair) {
         queue& second = *of.takes[1];
         if (second.next + of.second >= second.end) return wait_for(second);
         arrival = std::max(arrival, second.next[of.second]);
-        if constexpr (Exact) micros[1] = micro_at(second) + of.second;
+        if constexpr (!Alike) micros[1] = micro_at(second) + of.second;
         ++second.next;
       }
       ++first.next;
-      const cell_costs& c = Exact ? exact_.cell_of(r, *s.at, micros) : of.costs;
+      const cell_costs& c = Alike ? of.costs : exact_.cell_of(r, *s.at, micros);
       if (s.owed != s.owed_end || s.level + c.rise + c.transient > cap)
-        if (!run_weights<Exact>(s, c, arrival, cap)) return false;
+        if (!run_weights<Alike>(s, c, arrival, cap)) return false;
       s.level += c.change;
       const double start = std::max(arrival, s.free + c.before);
       s.free = start + c.duration + c.after;
-      if constexpr (Exact) note_micros(s, of, micros);
+      if constexpr (!Alike) note_micros(s, of, micros);
       finish_op(s, of, 0, start + c.arrives[0]);
       if (of.pair) finish_op(s, of, 1, start + c.arrives[1]);
       if (s.level > cap) return false;
@@ -206,13 +205,13 @@ class word_evaluator {
     if (to.waiting >= 0) line_[woken_++ & mask_] = static_cast<std::uint32_t>(std::exchange(to.waiting, -1));
   }
   // Runs the W's to come that end before the cell's inputs arrive, and more of them while it lacks memory. False if it still does.
-  template <bool Exact>
+  template <bool Alike>
   bool run_weights(rank& s, const cell_costs& c, double arrival, double cap) {
     const double until = arrival - c.before;
-    while (s.owed != s.owed_end && s.free + next_weight<Exact>(s).duration <= until)
-      if (!run_weight<Exact>(s, cap)) break;
+    while (s.owed != s.owed_end && s.free + next_weight<Alike>(s).duration <= until)
+      if (!run_weight<Alike>(s, cap)) break;
     while (s.level + c.rise + c.transient > cap)
-      if (s.owed == s.owed_end || !run_weight<Exact>(s, cap)) return false;
+      if (s.owed == s.owed_end || !run_weight<Alike>(s, cap)) return false;
     return true;
   }
 
@@ -228,7 +227,7 @@ class word_evaluator {
   std::vector<word_weight> weights_;
   std::vector<bool> is_source_;
   std::vector<queue> queues_, empty_;
-  bool is_exact_;
+  bool is_alike_;
   exact_costs<cell_costs> exact_;
   std::vector<std::uint32_t> delayed_micros_;  // of the W's to come
 };

@@ -112,10 +112,8 @@ inline std::string results_of(std::span<const html_panel> panels, const html_sty
     if (longest != shortest) text += " to " + shortest;
     if (style.front.size() > 1) {
       const memory_axis axis = memory_axis_of(style.memory, most.point.memory);
-      const bool in_bytes = style.memory == memory_unit::bytes;
-      text +=
-          concat({" with ", label(least.point.memory / axis.scale), " to ", label(most.point.memory / axis.scale), " ",
-                  in_bytes ? byte_scale_for(most.point.memory).name : "live activations", in_bytes ? " per rank" : ""});
+      text += concat({" with ", label(least.point.memory / axis.scale), " to ", label(most.point.memory / axis.scale),
+                      " ", axis.unit, style.memory == memory_unit::bytes ? " per rank" : ""});
     }
     if (most.published)
       text += concat({"; ", most.point.published, " ", time_text(most.point.published_makespan, style.unit)});
