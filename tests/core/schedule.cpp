@@ -112,9 +112,17 @@ TEST_CASE("parse_schedule: finds the placement of every family by itself") {
 
 TEST_CASE("parse_schedule: ops that no placement explains are refused") {
   const auto refusal = [](const char* text) { return refusal_of([&] { parse_schedule(text); }); };
-  CHECK(refusal("0F0 0F1\n0B0 0B1") == "stage 0 has ops on ranks 0 and 1; expected one of them");
-  CHECK(refusal("0F0 1F0\n0F1 1F1\n0F2") == "stage 0 has ops on ranks 0 and 1; expected one of them");
-  CHECK(refusal("0F0 1F1\n1F0 0F1 2F1") == "stage 1 has ops on ranks 0 and 1; expected one of them");
+  CHECK(refusal("0F0\n0B0") == "stage 0 has ops on ranks 0 and 1; expected one of them");
+  CHECK(refusal("0F0 0F1\n0B0 0B1") ==
+        "stage 0 has ops on ranks 0 and 1; expected one of them, or one for micro-batch 0 and the other for "
+        "micro-batch 1");
+  CHECK(refusal("0F0 1F0\n0F1 1F1\n0F2") ==
+        "stage 0 has ops on ranks 0 and 1; expected one of them, or one for micro-batches 0 to 1 and the other for "
+        "micro-batch 2");
+  CHECK(refusal("0F0 1F1\n1F0 0F1 2F1") ==
+        "stage 2 has no op of micro-batch 0; expected ops of all stages in either half, as some are on two ranks");
+  CHECK(refusal("0F0 1F1\n1F0 0F1\n2F0") ==
+        "stage 2 has no op of micro-batch 1; expected ops of all stages in either half, as some are on two ranks");
   CHECK(refusal("0F0\n2F0") == "stage 1 has no op; expected ops of stages 0 to 2");
   CHECK(refusal("rank 0: 0F0\nrank 1:") == "every rank has a stage; rank 1 has none");
   CHECK(refusal("") == "a placement takes 1 to 65536 ranks; got 0, nearest 1");

@@ -111,7 +111,8 @@ inline void require_megatron_group(const megatron_order& m) {
 inline megatron_order megatron_order_of(const schedule& s) {
   using detail::concat;
   detail::require_training(s, "Megatron-LM");
-  if (detail::simplest_kind(s.placement).kind() > placement_kind::looped)
+  const placement_kind kind = detail::simplest_kind(s.placement).kind();
+  if (kind != placement_kind::linear && kind != placement_kind::looped)
     throw schedule_error(
         concat({"Megatron-LM places stages in a loop; got ", detail::describe_placement(s.placement)}));
   const megatron_order m = detail::megatron_candidate(s);

@@ -49,12 +49,20 @@ inline std::string describe_placement(const placement& where) {
 /// PyTorch's name of a schedule with the same placement: 1F1B, Interleaved1F1B or ZBVZeroBubble.
 /// @throws schedule_error for other placements, and for fewer than 2 ranks
 inline std::string_view torch_schedule_name(const schedule& s, std::string_view trainer) {
-  const placement_kind kind = simplest_kind(s.placement).kind();
-  if (kind > placement_kind::vee)
+  const auto name_of = [](placement_kind kind) -> std::string_view {
+    switch (kind) {
+      case placement_kind::linear: return "1F1B";
+      case placement_kind::looped: return "Interleaved1F1B";
+      case placement_kind::vee: return "ZBVZeroBubble";
+      default: return {};
+    }
+  };
+  const std::string_view name = name_of(simplest_kind(s.placement).kind());
+  if (name.empty())
     throw schedule_error(concat(
         {trainer, " places stages in a loop, or in a V of 2 stages per rank; got ", describe_placement(s.placement)}));
   if (s.pp() < 2) throw schedule_error(concat({trainer, " has a pipeline from 2 ranks on; got 1, nearest 2"}));
-  return kind == placement_kind::linear ? "1F1B" : kind == placement_kind::looped ? "Interleaved1F1B" : "ZBVZeroBubble";
+  return name;
 }
 
 /// @throws schedule_error for more stages than a trainer makes that divides the layers itself
