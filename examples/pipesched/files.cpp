@@ -45,10 +45,11 @@ namespace {
 
 std::string shown(const std::string& name) { return name.empty() ? "\"\"" : name; }
 
-// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it.
+// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it. A name
+// without a dot and a folder is answered with the others.
 std::string hint_at(const std::string& name, const std::vector<std::string>& others) {
   for (const pipesched::family& f : pipesched::families)
-    if (f.name == name) return "; for the family: simulate --family " + name;
+    if (f.name == name) return fmt::format("; the family goes with --family, as in simulate --family {}", name);
   constexpr std::size_t max_entries = 10000;
   const fs::path folder = fs::path(name).parent_path();
   std::vector<std::string> names = others;
@@ -58,6 +59,8 @@ std::string hint_at(const std::string& name, const std::vector<std::string>& oth
     names.push_back(at->path().filename().string());
   }
   const std::string_view nearest = pipesched::nearest_name(fs::path(name).filename().string(), names);
+  if (nearest.empty() && !others.empty() && name.find_first_of("./") == name.npos)
+    return fmt::format("; by name: {}", fmt::join(others, ", "));
   if (nearest.empty()) return {};
   const bool is_other = std::find(others.begin(), others.end(), nearest) != others.end();
   return "; did you mean " + (is_other ? std::string(nearest) : (folder / nearest).string()) + "?";

@@ -54,6 +54,9 @@ std::int64_t needed(const arguments& args, std::string_view name, std::int64_t m
 
 placement placement_of_family(const arguments& args, std::string_view name, std::int64_t pp, std::int64_t micro,
                               std::optional<std::int64_t> chunks) {
+  if (std::find(std::begin(placement_kind_names), std::end(placement_kind_names), name) !=
+      std::end(placement_kind_names))
+    throw schedule_error(fmt::format("--family takes a family, and {0} is a placement: --placement {0}", name));
   const family& f = find_family(name);
   schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
   if (chunks && f.limits.takes.contains(parameter::waves)) {
@@ -67,6 +70,10 @@ placement placement_of_family(const arguments& args, std::string_view name, std:
 }
 
 [[noreturn]] void refuse_placement(std::string_view text) {
+  for (const family& f : families)
+    if (f.name == text)
+      throw schedule_error(
+          fmt::format("--placement takes a kind, and {} is a family; its placement: --family {}", text, text));
   throw schedule_error(
       fmt::format("--placement takes linear, looped, vee, wave or bidirectional, and stages per rank after looped and "
                   "wave, as in looped 3; got {}",

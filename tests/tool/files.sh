@@ -13,8 +13,11 @@ refused '--costs takes a file, or deepseek_v3; got ""' simulate plan.json --cost
 refused '--output takes the name of a file, or -; got ""' generate 1f1b --pp 2 --micro 2 -o ""
 refused 'convert takes the name of a file to write, or -; got ""' convert plan.json ""
 refused '"": cannot be read (No such file or directory)' verify ""
-refused 'dualpipe: cannot be read (No such file or directory); for the family: simulate --family dualpipe' simulate dualpipe --pp 8
-refused 'dualpipe: cannot be read (No such file or directory); for the family: simulate --family dualpipe' verify dualpipe
+refused 'dualpipe: cannot be read (No such file or directory); the family goes with --family, as in simulate --family dualpipe' simulate dualpipe --pp 8
+refused 'dualpipe: cannot be read (No such file or directory); the family goes with --family, as in simulate --family dualpipe' verify dualpipe
+refused 'zbv: cannot be read (No such file or directory); the family goes with --family, as in simulate --family zbv' export zbv --pp 4 --micro 8 --for jaxpp
+refused 'mymodel: cannot be read (No such file or directory); by name: deepseek_v3, gemma_h1536_s4096_v256k, deepseek_h2048_s4096_v131k' \
+  compare --pp 4 --micro 8 --model mymodel
 chmod 755 . && cp plan.json secret.json && chmod 000 secret.json
 as_nobody=()
 [ "$(id -u)" -ne 0 ] || as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)

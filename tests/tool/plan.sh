@@ -22,6 +22,8 @@ for bad in zigzag 'linear 2' 'looped x' 'looped 2 3' 'wave ' ''; do
   refused "--placement takes linear, looped, vee, wave or bidirectional, and stages per rank after looped and wave, as in looped 3; got \"$bad\"" \
     plan --pp 2 --micro 4 --placement "$bad"
 done
+refused '--placement takes a kind, and zbv is a family; its placement: --family zbv' plan --pp 2 --micro 4 --placement zbv
+refused '--family takes a family, and vee is a placement: --placement vee' plan --pp 2 --micro 4 --family vee
 refused 'wave has an even number of 2 to 256 stages per rank; got wave 3, nearest wave 4' plan --pp 2 --micro 4 --placement 'wave 3'
 refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
 refused '--chunks 2 and looped 3 differ; expected one of them' plan --pp 2 --micro 4 --placement 'looped 3' --chunks 2

@@ -32,7 +32,7 @@ inline std::string page_decimals(double value, std::chars_format format, int dec
     return std::string(text.data(),
                        std::to_chars(text.data(), text.data() + text.size(), number, format, precision).ptr);
   };
-  const std::string exact = written(value, 1100);
+  std::string exact = written(value, 1100);
   const std::size_t point = exact.find('.');
   if (point == exact.npos) return exact;  // not finite
   const std::size_t cut = point + 1 + static_cast<std::size_t>(decimals), rest = exact.find_first_not_of('0', cut + 1);
