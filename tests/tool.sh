@@ -130,7 +130,7 @@ expect "negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool
 expect "costs that are no number" 2 '' 'pipesched: costs: forward is not a number; .*~' "$tool" simulate 1f1b.json --forward nan
 expect "infinite costs" 2 '' 'pipesched: costs: transfer is infinite; .*~' "$tool" simulate 1f1b.json --transfer inf
 expect "costs that overflow" 2 '' 'pipesched: costs: the times add up .*~' "$tool" simulate 1f1b.json --forward 1e308
-expect "no costs file" 2 '' 'pipesched: nowhere: cannot be read \(No such file or directory\)~' "$tool" simulate 1f1b.json --costs nowhere
+expect "no costs file" 2 '' 'pipesched: nowhere: cannot be read \(No such file or directory\); by name: deepseek_v3~' "$tool" simulate 1f1b.json --costs nowhere
 expect "a file and a family" 2 '' 'pipesched: simulate takes a file, or --family with --pp and --micro~' "$tool" simulate 1f1b.json --family 1f1b
 expect "a family that compare does not know" 2 '' 'pipesched: no schedule is called "x"; .*~' "$tool" compare --pp 4 --micro 4 --families 1f1b,x
 expect "compare with negative costs" 2 '' 'pipesched: costs: forward is negative; .*~' "$tool" compare --pp 4 --micro 4 --forward -1

@@ -246,7 +246,7 @@ std::string convention_of(const stage_costs& given, std::int64_t pp, const std::
 std::string convention_of(const model& m, const std::string& partition) {
   const std::string with =
       partition == "best" ? "each family with the best partition found" : "partition: " + partition;
-  return fmt::format("{} layers, {}{}", layer_count(m), with, unit_after("; times in ", m.time_unit));
+  return fmt::format("{}, {}{}", count_text(layer_count(m), "layer"), with, unit_after("; times in ", m.time_unit));
 }
 
 // The meaning of the columns. @pre not empty

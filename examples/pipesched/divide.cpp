@@ -86,6 +86,7 @@ std::string text_of(const model& m, const family& f, const division& d, const me
 nlohmann::ordered_json json_of(const model& m, const division& d, const metrics& measured, const memory_report& memory,
                                const std::vector<std::string>& unused) {
   nlohmann::ordered_json j = {{"partition", d.partition.layers}};
+  j["layers"] = layer_count(m);
   if (layout_refusal(d.partition, m, d.schedule.placement).empty())
     j["layout"] = to_layout(d.partition, m, d.schedule.placement);
   j["makespan"] = d.makespan, j["uniform_makespan"] = d.uniform_makespan;
@@ -143,10 +144,10 @@ std::string lines_on_machine(const model& m) {
 }
 
 std::string table_of(const model& m) {
-  std::string text =
-      fmt::format("{} layers; times in {}\n\n{:<12} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
-                  layer_count(m), m.time_unit == time_unit::none ? "any one unit" : to_string(m.time_unit), "kind",
-                  "count", "F", "I", "W", "kept", "context", "weights", "message");
+  std::string text = fmt::format("{}; times in {}\n\n{:<12} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+                                 count_text(layer_count(m), "layer"),
+                                 m.time_unit == time_unit::none ? "any one unit" : to_string(m.time_unit), "kind",
+                                 "count", "F", "I", "W", "kept", "context", "weights", "message");
   double work = 0, weights = 0;
   for (const layer& l : m.layers) {
     const auto t = l.backward_times();

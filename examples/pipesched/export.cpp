@@ -51,11 +51,11 @@ struct export_source {
 
 export_source export_source_of(const arguments& args) {
   if (!args.operands.empty()) {
+    planned_schedule planned = read_planned(args.operands[0]);
     refuse_parameters_beside(args, args.operands[0]);
     if (gives_costs(args))
       throw schedule_error(
           fmt::format("costs go with --family; the schedule of {} has its own order", args.operands[0]));
-    planned_schedule planned = read_planned(args.operands[0]);
     return {.of = source_of(std::move(planned.schedule)), .partition = std::move(planned.partition)};
   }
   const pipesched::family& f = pipesched::find_family(*args.text("--family"));

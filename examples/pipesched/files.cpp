@@ -3,6 +3,7 @@
 #include "files.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,12 +17,15 @@
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <pipesched/generate/recognize.hpp>
 #include <pipesched/io/costs_json.hpp>
 #include <pipesched/io/json.hpp>
 #include <pipesched/io/model_json.hpp>
 #include <pipesched/io/torch_csv.hpp>
+#include <pipesched/model/layout.hpp>
 #include <pipesched/model/presets.hpp>
+#include <pipesched/support/concat.hpp>
 #include <pipesched/support/error.hpp>
 #include <pipesched/support/nearest_name.hpp>
 #include <sstream>
@@ -33,6 +37,7 @@
 
 namespace fs = std::filesystem;
 using pipesched::schedule_error;
+using pipesched::detail::count_text;
 
 namespace tool {
 
@@ -40,10 +45,11 @@ namespace {
 
 std::string shown(const std::string& name) { return name.empty() ? "\"\"" : name; }
 
-// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it.
+// "; did you mean plan.json?", from the folder of the file and `others`; for the name of a family, the option that takes it. A name
+// without a dot and a folder is answered with the others.
 std::string hint_at(const std::string& name, const std::vector<std::string>& others) {
   for (const pipesched::family& f : pipesched::families)
-    if (f.name == name) return "; for the family: simulate --family " + name;
+    if (f.name == name) return fmt::format("; the family goes with --family, as in simulate --family {}", name);
   constexpr std::size_t max_entries = 10000;
   const fs::path folder = fs::path(name).parent_path();
   std::vector<std::string> names = others;
@@ -53,6 +59,8 @@ std::string hint_at(const std::string& name, const std::vector<std::string>& oth
     names.push_back(at->path().filename().string());
   }
   const std::string_view nearest = pipesched::nearest_name(fs::path(name).filename().string(), names);
+  if (nearest.empty() && !others.empty() && name.find_first_of("./") == name.npos)
+    return fmt::format("; by name: {}", fmt::join(others, ", "));
   if (nearest.empty()) return {};
   const bool is_other = std::find(others.begin(), others.end(), nearest) != others.end();
   return "; did you mean " + (is_other ? std::string(nearest) : (folder / nearest).string()) + "?";
@@ -144,6 +152,39 @@ pipesched::schedule computation_of(const std::string& file, pipesched::schedule_
   return std::move(read.schedule);
 }
 
+// Refuses a layout, in Megatron-LM's words, of other layers. Its E and L need not be layers of the model.
+void require_layout(const std::string& text, const std::vector<std::uint32_t>& layers) {
+  std::vector<std::uint32_t> least(1), most(1);
+  for (const auto& [letter, column] : pipesched::detail::layout_parser(text).unrolled()) {
+    if (letter == '|')
+      least.push_back(0), most.push_back(0);
+    else
+      ++most.back(), least.back() += letter != 'E' && letter != 'L';
+  }
+  if (most.size() != layers.size())
+    throw schedule_error(
+        fmt::format("layout has {}, and partition {}", count_text(most.size(), "stage"), layers.size()));
+  for (std::size_t s = 0; s < layers.size(); ++s)
+    if (layers[s] < least[s] || layers[s] > most[s])
+      throw schedule_error(
+          fmt::format("partition has {} on stage {}, and layout {}", count_text(layers[s], "layer"), s, most[s]));
+}
+
+// @throws schedule_error if the partition is not of the schedule, of all layers, or of the layout beside it
+void require_layers(const nlohmann::json& j, const planned_schedule& planned) {
+  const auto& layers = planned.partition->layers;
+  if (layers.size() != planned.schedule.stages())
+    throw schedule_error(fmt::format("partition has layers of {}; the schedule has {}",
+                                     count_text(layers.size(), "stage"), planned.schedule.stages()));
+  const auto sum = std::accumulate(layers.begin(), layers.end(), std::uint64_t{0});
+  if (j.contains("layers") && j["layers"] != sum)
+    throw schedule_error(fmt::format("partition has {}; the entry layers has {}", count_text(sum, "layer"),
+                                     in_quotes(j["layers"].dump())));
+  if (sum == 0) throw schedule_error("partition has no layers; expected at least 1");
+  if (!j.contains("layout") || !j["layout"].is_string()) return;
+  require_layout(j["layout"].get<std::string>(), layers);
+}
+
 // The JSON of plan or divide: an object without the entry "format". Nothing for any other text.
 std::optional<planned_schedule> planned_of(const std::string& text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n{");  // its first entry: no large schedule is read twice
@@ -152,11 +193,15 @@ std::optional<planned_schedule> planned_of(const std::string& text) {
   if (!j.is_object() || j.contains("format")) return std::nullopt;
   const bool is_front = j.contains("points") && j["points"].is_array();
   if (is_front && j["points"].size() != 1)
-    throw schedule_error(fmt::format("a front of {} plans; expected one, of a single limit", j["points"].size()));
+    throw schedule_error(
+        fmt::format("a front of {}; expected one, of a single limit", count_text(j["points"].size(), "plan")));
   if (is_front) return planned_of(j["points"][0].dump());
   if (!j.contains("schedule") || !j.contains("makespan")) return std::nullopt;
   planned_schedule planned{.schedule = pipesched::read_json(j["schedule"].dump())};
   if (!j.contains("partition")) return planned;
+  if (!j["partition"].is_array())
+    throw schedule_error(
+        fmt::format("partition is a list of layers per stage; got {}", in_quotes(j["partition"].dump())));
   planned.partition.emplace();
   for (const auto& layers : j["partition"]) {
     if (!layers.is_number_unsigned() || layers.get<std::uint64_t>() > pipesched::max_layers)
@@ -164,6 +209,7 @@ std::optional<planned_schedule> planned_of(const std::string& text) {
                                        in_quotes(layers.dump())));
     planned.partition->layers.push_back(layers.get<std::uint32_t>());
   }
+  require_layers(j, planned);
   return planned;
 }
 
@@ -191,7 +237,13 @@ file_of_schedule read_any(const std::string& file) {
 
 pipesched::schedule_file read_schedule(const std::string& file) { return read_any(file).read; }
 
-pipesched::schedule read_computation(const std::string& file) { return computation_of(file, read_schedule(file)); }
+pipesched::schedule read_computation(const std::string& file) {
+  planned_schedule planned = read_planned(file);
+  if (planned.partition)
+    add_note(fmt::format("{}: left out the layers per stage {}, which a schedule does not have", file,
+                         fmt::join(planned.partition->layers, ",")));
+  return std::move(planned.schedule);
+}
 
 planned_schedule read_planned(const std::string& file) {
   file_of_schedule found = read_any(file);

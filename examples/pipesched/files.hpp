@@ -25,7 +25,7 @@ namespace tool {
 /// family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot be read.
 pipesched::schedule_file read_schedule(const std::string& file);
 
-/// Reads a schedule for a command that has no use for other actions, and counts those in a note.
+/// Reads a schedule for a command that has no use for other actions and layers per stage, and names those in notes.
 pipesched::schedule read_computation(const std::string& file);
 
 /// A schedule, with the partition that a plan or a division chose for it.

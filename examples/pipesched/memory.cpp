@@ -99,8 +99,9 @@ std::string refusal(const pipesched::family& f, const pipesched::schedule_params
   const bool legal = p.pp >= 1 && p.micro >= 1 && stages_of(f, p) >= 1 && stages_of(f, p) <= pipesched::max_stages &&
                      pairs_of(f, p) <= static_cast<double>(pipesched::max_pairs);
   if (!legal || bytes <= budget) return {};
-  return fmt::format("{} needs about {} of memory for {} stages and {} micro-batches; the limit is {} (--max-memory)",
-                     f.name, in_words(bytes), stages_of(f, p), p.micro, in_words(budget));
+  return fmt::format("{} needs about {} of memory for {} and {}; the limit is {} (--max-memory)", f.name,
+                     in_words(bytes), pipesched::detail::count_text(stages_of(f, p), "stage"),
+                     pipesched::detail::count_text(p.micro, "micro-batch"), in_words(budget));
 }
 
 void require_memory(const arguments& args, const pipesched::family& f, const pipesched::schedule_params& p,

@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <pipesched/cost/split_costs.hpp>
 #include <pipesched/model/costs_of.hpp>
 #include <pipesched/plan/model_plan.hpp>
 #include <pipesched/plan/plan.hpp>
 #include <pipesched/plan/plan_in_memory.hpp>
+#include <pipesched/program/fits.hpp>
+#include <pipesched/program/lower.hpp>
 #include <pipesched/render/svg.hpp>
 #include <pipesched/render/text.hpp>
 #include <pipesched/simulate/simulate.hpp>
@@ -31,6 +34,13 @@ using namespace pipesched;
 
 namespace {
 
+// The bytes of every rank; nothing where the costs know none.
+std::optional<memory_report> memory_of(const plan_result& found, const stage_costs& costs,
+                                       const std::vector<double>& limits) {
+  if (!knows_bytes(costs)) return std::nullopt;
+  return fits(lower(found.schedule, {}, verified), costs, limits);
+}
+
 int write_plan(const output& to, const plan_result& found, const stage_costs& costs, const plan_page& page,
                const std::string& convention) {
   const plan_problem& problem = page.problem;
@@ -41,10 +51,14 @@ int write_plan(const output& to, const plan_result& found, const stage_costs& co
   } else if (to.format == "html") {
     write_output(to.file, page_of_plan(page, found, costs));
   } else if (to.format == "json") {
-    write_output(to.file, tool::json_of(found).dump(2) + "\n");
+    nlohmann::ordered_json j = tool::json_of(found);
+    if (const auto memory = memory_of(found, costs, page.memory)) j["ranks"] = tool::json_of(*memory);
+    write_output(to.file, j.dump(2) + "\n");
   } else {
+    const auto memory = memory_of(found, costs, page.memory);
     write_output(to.file, plan_headline(problem, convention) + row_titles() + "\n" + row_of(found) +
-                              fmt::format("\n\n{:.0f} evaluations; bound: {}\n\n", found.evaluations,
+                              (memory ? "\n\n" + tool::text_of(*memory) : "\n") +
+                              fmt::format("\n{}; bound: {}\n\n", evaluations_text(found.evaluations),
                                           describe_bound(found.bound)) +
                               render_text(simulate(found.schedule, costs, verified), style_of(to)));
   }
@@ -108,8 +122,8 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
     if (!unused.empty()) j["not_used"] = unused;
     write_output(to.file, j.dump(2) + "\n");
   } else {
-    const std::string layers = fmt::format("{} layers{}{}{}", layer_count(m), unit_after("; times in ", m.time_unit),
-                                           note.empty() ? "" : "; ", note);
+    const std::string layers = fmt::format("{}{}{}{}", pipesched::detail::count_text(layer_count(m), "layer"),
+                                           unit_after("; times in ", m.time_unit), note.empty() ? "" : "; ", note);
     write_output(to.file, plan_headline(problem, layers) + tool::text_of(m, found) +
                               render_text(simulate(s, found.costs, verified), style_of(to)));
   }

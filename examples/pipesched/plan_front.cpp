@@ -13,6 +13,8 @@
 #include <pipesched/model/costs_of.hpp>
 #include <pipesched/plan/model_pareto.hpp>
 #include <pipesched/plan/pareto.hpp>
+#include <pipesched/program/fits.hpp>
+#include <pipesched/program/lower.hpp>
 #include <pipesched/render/front.hpp>
 #include <pipesched/render/plan_page.hpp>
 #include <pipesched/render/text.hpp>
@@ -130,7 +132,9 @@ std::string text_of(const output& to, const plan_inputs& step, const front_view&
 }
 
 std::string json_of(const front_view& v) {
-  nlohmann::ordered_json j = {{"memory_unit", to_string(v.unit)}, {"points", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json j = {{"memory_unit", to_string(v.unit)}};
+  if (!v.style.unit.empty()) j["time_unit"] = v.style.unit;
+  j["points"] = nlohmann::ordered_json::array();
   for (std::size_t i = 0; i < v.rows.size(); ++i) {
     const placement& where = v.rows[i].plan.schedule.placement;
     j["points"].push_back({{"memory_limit", v.rows[i].cap},
@@ -147,7 +151,7 @@ std::string picture_of(const plan_inputs& step, const front_view& v) {
   const std::string title = fmt::format("{}{}, {}: step time against memory",
                                         several ? "" : fmt::format("{}, ", to_string(v.placements[0].kind())),
                                         count_text(step.pp, "rank"), count_text(step.micro, "micro-batch"));
-  return render_front_svg(points_of(v.rows), {.title = title, .memory = v.unit});
+  return render_front_svg(points_of(v.rows), {.title = title, .memory = v.unit, .time_unit = v.style.unit});
 }
 
 int write_front(const output& to, const plan_inputs& step, front_view v) {
@@ -240,7 +244,12 @@ int front_of_costs(const arguments& args, const output& to, const plan_inputs& s
       {.found = best.plan.schedule, .pairs = *limits.pairs, .pairs_are_given = args.has("--pairs")}, given));
   if (!note.empty()) v.convention += "; " + note, v.note = "costs " + note;
   v.remarks = fmt::format("bound of the last: {}\n", describe_bound(best.plan.bound));
-  for (const pareto_point& p : v.rows) v.json.push_back(tool::json_of(p.plan));
+  for (const pareto_point& p : v.rows) {
+    v.json.push_back(tool::json_of(p.plan));
+    const std::vector<double> within(in_bytes ? 1 : 0, p.cap);
+    if (knows_bytes(given))
+      v.json.back()["ranks"] = tool::json_of(fits(lower(p.plan.schedule, {}, verified), steps[p.step].costs, within));
+  }
   v.last = simulate(best.plan.schedule, steps[best.step].costs, verified);
   v.style = page_style_of(args, given.time_unit);
   v.style.notes = {note_on_costs(given, v.style.unit, v.convention)};
@@ -280,7 +289,7 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
                                           .pairs_are_given = args.has("--pairs"),
                                           .may_recompute = args.has("--may-recompute")},
                                          m, best.partition));
-  v.convention = fmt::format("{} layers{}{}{}", layer_count(m), unit_after("; times in ", m.time_unit),
+  v.convention = fmt::format("{}{}{}{}", count_text(layer_count(m), "layer"), unit_after("; times in ", m.time_unit),
                              v.note.empty() ? "" : "; ", v.note);
   for (const model_pareto_point& p : front) {
     v.rows.push_back(pipesched::detail::plain_point(p));

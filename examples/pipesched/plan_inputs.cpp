@@ -23,8 +23,10 @@ const std::vector<option>& plan_options() {
       {"--pp", "N", "pipeline ranks: 1 to 4096"},
       {"--micro", "N", "micro-batches per step"},
       {"--placement", "KIND",
-       "linear, looped, vee, wave or bidirectional; default linear, with --chunks looped; with --pareto also several, "
-       "as linear,vee, default all with up to 4 stages per rank"},
+       "linear, looped, vee, wave or bidirectional; looped and wave with stages per rank, as looped 3, or with "
+       "--chunks; "
+       "default linear, with --chunks looped; with --pareto also several, as linear,wave 4, default all with up to 4 "
+       "stages per rank"},
       {"--family", "FAMILY", "the placement of a family instead; see pipesched list"},
       {"--model", "FILE", "a model of layers in place of costs, as JSON or by name: plans its partition as well"},
       {"--memory", "X",
@@ -52,6 +54,9 @@ std::int64_t needed(const arguments& args, std::string_view name, std::int64_t m
 
 placement placement_of_family(const arguments& args, std::string_view name, std::int64_t pp, std::int64_t micro,
                               std::optional<std::int64_t> chunks) {
+  if (std::find(std::begin(placement_kind_names), std::end(placement_kind_names), name) !=
+      std::end(placement_kind_names))
+    throw schedule_error(fmt::format("--family takes a family, and {0} is a placement: --placement {0}", name));
   const family& f = find_family(name);
   schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
   if (chunks && f.limits.takes.contains(parameter::waves)) {
@@ -64,8 +69,39 @@ placement placement_of_family(const arguments& args, std::string_view name, std:
   return f.place(p);
 }
 
-placement placement_of_kind(std::string_view kind, std::int64_t pp, std::int64_t micro,
+[[noreturn]] void refuse_placement(std::string_view text) {
+  for (const family& f : families)
+    if (f.name == text)
+      throw schedule_error(
+          fmt::format("--placement takes a kind, and {} is a family; its placement: --family {}", text, text));
+  throw schedule_error(
+      fmt::format("--placement takes linear, looped, vee, wave or bidirectional, and stages per rank after looped and "
+                  "wave, as in looped 3; got {}",
+                  in_quotes(text)));
+}
+
+// "looped 3", as placements are printed: the kind alone, and the number in place of that of --chunks.
+std::string_view kind_of(std::string_view text, std::optional<std::int64_t>& chunks) {
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  const std::size_t space = text.find(' ');
+  if (space == text.npos) return text;
+  const auto number = whole_numbers(text.substr(space + 1));
+  const std::string_view kind = text.substr(0, space);
+  if (!number || number->size() != 1 || (kind != "looped" && kind != "wave")) refuse_placement(text);
+  const std::int64_t n = number->front(), step = kind == "wave" ? 2 : 1;
+  const std::int64_t nearest = std::clamp<std::int64_t>(n + n % step, step, max_chunks);
+  if (n != nearest)
+    throw schedule_error(fmt::format("{} has {}{} stages per rank; got {}, nearest {} {}", kind,
+                                     step == 2 ? "an even number of 2 to " : "1 to ", max_chunks, text, kind, nearest));
+  if (chunks && *chunks != n)
+    throw schedule_error(fmt::format("--chunks {} and {} differ; expected one of them", *chunks, text));
+  chunks = n;
+  return kind;
+}
+
+placement placement_of_kind(std::string_view text, std::int64_t pp, std::int64_t micro,
                             std::optional<std::int64_t> chunks) {
+  const std::string_view kind = kind_of(text, chunks);
   for (std::size_t k = 0; k + 1 < std::size(placement_kind_names); ++k) {
     if (kind != placement_kind_names[k]) continue;
     const auto which = static_cast<placement_kind>(k);
@@ -74,8 +110,7 @@ placement placement_of_kind(std::string_view kind, std::int64_t pp, std::int64_t
       throw schedule_error(fmt::format("a placement of kind {} has --chunks {}; got {}", kind, per_rank, *chunks));
     return placement::of_kind(which, pp, pp * chunks.value_or(per_rank), micro);
   }
-  throw schedule_error(
-      fmt::format("--placement takes linear, looped, vee, wave or bidirectional; got {}", in_quotes(kind)));
+  refuse_placement(text);
 }
 
 bool is_planned(pass p) { return p == pass::forward || p == pass::backward || p == pass::backward_input; }

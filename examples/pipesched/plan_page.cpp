@@ -81,8 +81,8 @@ std::string page_of_plan(const plan_page& page, const plan_result& plan, const s
 std::string page_of_plan(const arguments& args, const model& m, const model_plan& found, const std::string& note) {
   html_style style = page_style_of(args, m.time_unit);
   std::vector<html_panel> beside;
-  style.notes = {fmt::format("{} layers, planned {} per stage; each family with the best partition found",
-                             layer_count(m), to_string(found.partition))};
+  style.notes = {fmt::format("{}, planned {} per stage; each family with the best partition found",
+                             pipesched::detail::count_text(layer_count(m), "layer"), to_string(found.partition))};
   if (!note.empty()) style.notes.push_back(note);
   for (std::string& line : lines_of(text_of(m, found)))
     if (!line.empty()) style.notes.push_back(std::move(line));

@@ -33,6 +33,10 @@ extern "C" void interrupt(int signal) {
 
 }  // namespace
 
+std::string evaluations_text(double evaluations) {
+  return pipesched::detail::count_text(std::llround(evaluations), "evaluation");
+}
+
 progress_line::progress_line() : shown_(isatty(STDERR_FILENO) != 0) {
   is_interrupted = 0;
   std::signal(SIGINT, interrupt);
@@ -45,7 +49,7 @@ bool progress_line::operator()(const plan_progress& p, std::uint64_t evaluations
   const auto part = static_cast<int>(100 * p.evaluations / static_cast<double>(evaluations));
   if (is_interrupted != 0) {
     if (!std::exchange(told_, true))
-      add_note(fmt::format("interrupted after {:.0f} evaluations; the best so far", p.evaluations));
+      add_note(fmt::format("interrupted after {}; the best so far", evaluations_text(p.evaluations)));
     return false;
   }
   if (!shown_ || part == last_ || !std::isfinite(p.makespan)) return true;
@@ -103,15 +107,33 @@ nlohmann::ordered_json json_of(const model& m, const model_plan& p) {
                               {"evaluations", p.evaluations},
                               {"ops_simulated", p.ops_simulated},
                               {"peak_activations", p.plan.peak_activations},
-                              {"partition", p.partition.layers}};
+                              {"partition", p.partition.layers},
+                              {"layers", layer_count(m)}};
   const placement& where = p.plan.schedule.placement;
   if (layout_refusal(p.partition, m, where).empty()) j["layout"] = to_layout(p.partition, m, where);
   if (!p.recomputed.empty()) j["recomputed"] = stages_of(p.recomputed);
   if (!p.uniform.name.empty()) j["uniform"] = {{"name", p.uniform.name}, {"makespan", p.uniform.makespan}};
   if (!p.divided.name.empty()) j["divided"] = {{"name", p.divided.name}, {"makespan", p.divided.makespan}};
-  for (const rank_memory& r : p.memory.ranks) j["ranks"].push_back({{"bytes", r.total()}});
+  j["ranks"] = json_of(p.memory);
   j["schedule"] = p.plan.schedule;
   return j;
+}
+
+std::string text_of(const memory_report& memory) {
+  std::string text = fmt::format("{:>5} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "weights", "activations",
+                                 "buffers", "bytes", "limit");
+  for (std::size_t r = 0; r < memory.ranks.size(); ++r) {
+    const rank_memory& of = memory.ranks[r];
+    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g} {:>12}\n", r, of.weights, of.activations,
+                        of.buffers, of.total(), std::isfinite(of.limit) ? fmt::format("{:.6g}", of.limit) : "none");
+  }
+  return text;
+}
+
+nlohmann::ordered_json json_of(const memory_report& memory) {
+  nlohmann::ordered_json ranks = nlohmann::ordered_json::array();
+  for (const rank_memory& r : memory.ranks) ranks.push_back({{"bytes", r.total()}});
+  return ranks;
 }
 
 std::string text_of(const model& m, const model_plan& p) {
@@ -127,14 +149,8 @@ std::string text_of(const model& m, const model_plan& p) {
   text += describe_partition(p.partition, m, p.plan.schedule.placement);
   if (!p.recomputed.empty())
     text += fmt::format("stages that recompute: {}\n", fmt::join(stages_of(p.recomputed), ","));
-  text += fmt::format("\n{:>5} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "weights", "activations", "buffers",
-                      "bytes", "limit");
-  for (std::size_t r = 0; r < p.memory.ranks.size(); ++r) {
-    const rank_memory& of = p.memory.ranks[r];
-    text += fmt::format("{:>5} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g} {:>12}\n", r, of.weights, of.activations,
-                        of.buffers, of.total(), std::isfinite(of.limit) ? fmt::format("{:.6g}", of.limit) : "none");
-  }
-  return text + fmt::format("\n{:.0f} evaluations\n\n", p.evaluations);
+  text += "\n" + text_of(p.memory);
+  return text + fmt::format("\n{}\n\n", evaluations_text(p.evaluations));
 }
 
 }  // namespace tool

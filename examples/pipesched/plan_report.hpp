@@ -28,12 +28,19 @@ class progress_line {
   int last_ = -1;
 };
 
+/// "200 evaluations".
+std::string evaluations_text(double evaluations);
+
 /// The columns of a plan, without a line break: peak, makespan, bound, gap, gain over the best family.
 std::string row_titles();
 std::string row_of(const pipesched::plan_result& p);
 
 nlohmann::ordered_json json_of(const pipesched::plan_result& p);
 nlohmann::ordered_json json_of(const pipesched::model& m, const pipesched::model_plan& p);
+
+/// A table of the bytes of every rank, and the same as JSON.
+std::string text_of(const pipesched::memory_report& memory);
+nlohmann::ordered_json json_of(const pipesched::memory_report& memory);
 
 /// A plan for a model: partition, recomputation, makespans, and the bytes of every rank.
 std::string text_of(const pipesched::model& m, const pipesched::model_plan& p);

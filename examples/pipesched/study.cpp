@@ -383,8 +383,8 @@ noisy_makespan noise_of(const study& of, const noise_options& options) {
 }
 
 std::string describe(const noise_options& options) {
-  return fmt::format("each cell up to {:.6g} % longer, {} {}, seed {}", 100 * options.noise, options.draws,
-                     options.draws == 1 ? "draw" : "draws", options.seed);
+  return fmt::format("each cell up to {:.6g} % longer, {}, seed {}", 100 * options.noise,
+                     pipesched::detail::count_text(options.draws, "draw"), options.seed);
 }
 
 std::string note_on_unused(const std::vector<std::string>& names) {

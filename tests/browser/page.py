@@ -218,6 +218,7 @@ def overview(driver, path, shots):
     check("a bar far longer than the others is cut", page.js("endOfScale([1, 1.1, 1.2, 9])") == 1.2 and page.js("endOfScale([3])") == 3)
     check("one that is a little longer is not", page.js("endOfScale([2, 2, 3.5, 4.5])") == 4.5)
     check("numbers are short", page.js("[19500000016, 12345678, 0.5, 2.55e-5, 1e-4, 99999999, -3.25, 0].map(n => format(n, 4)).join()") == "1.95e+10,12350000,0.5,2.55e-5,0.0001,1e+8,-3.25,0")
+    check("numbers that lie halfway are rounded as in the headline", page.js("[[2.5, 1], [0.125, 2], [-0.375, 2], [1.45, 2], [9.5, 1], [1000.5, 4], [2500000, 1], [8.5e20, 1], [5e-324, 1]].map(([n, d]) => format(n, d)).concat([0.0625, 0.06, 0.0025].map(percent)).join()") == "3,0.13,-0.38,1.4,10,1001,3000000,9e+20,5e-324,6.3 %,6.0 %,0.3 %")
     check("times have units down to nanoseconds", page.js("PAGE.unit === 'ms' && [0, 2.55e-8, 0.25, 30, 4e3].map(t => time(t)).join()") == "0 s,0.0255 ns,250 \u00b5s,30 ms,4 s")
     check("one activation", page.js("[1, 8.5].map(activations).join()") == "1 activation,8.5 activations")
     page.press(Keys.TAB)

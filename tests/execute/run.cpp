@@ -687,7 +687,7 @@ TEST_CASE("run_all: what does not fit is refused before anything runs, and the w
   CHECK(refusal_of([&] { run_all(good, three, world); }) == "a program of 2 ranks needs as many trainers; got 3");
   std::vector<no_split> one(1);
   CHECK(refusal_of([&] { run_all(one_rank, one, world); }) ==
-        "a program of 1 ranks needs a world of as many; this one has 2");
+        "a program of 1 rank needs a world of as many; this one has 2");
   for (const bool one_thread : {false, true}) {
     for (const std::size_t steps : {1u, 3u})
       CHECK(refusal_of([&] { run_all(good, two, world, {.steps = steps, .graph = true, .one_thread = one_thread}); }) ==

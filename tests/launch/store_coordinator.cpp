@@ -132,6 +132,6 @@ TEST_CASE("store coordinator: refuses what cannot be") {
                        "a time limit is above 0 and at most 1e9 seconds; got 0", schedule_error);
   store_coordinator alone(store.functions(), 0, 1);
   const parcel to_nobody{1, "x"};
-  CHECK_THROWS_WITH_AS(alone.exchange({&to_nobody, 1}), "a job of 1 processes has no process 1", schedule_error);
+  CHECK_THROWS_WITH_AS(alone.exchange({&to_nobody, 1}), "a job of 1 process has no process 1", schedule_error);
   CHECK(alone.broadcast("a") == "a");
 }

@@ -307,7 +307,7 @@ TEST_CASE("plan: bad limits are refused with the nearest legal value") {
         "a limit of live activations is more than 0; got 0, nearest 1");
   CHECK(refusal(problem, {.memory = {.activations = 1, .bytes = {1, 1, 1, 1}}}) ==
         "a plan takes a limit in activations or limits in bytes; got both");
-  CHECK(refusal(problem, {.memory = {.bytes = {1}}}) == "there are 1 limits in bytes; expected 4, one per rank");
+  CHECK(refusal(problem, {.memory = {.bytes = {1}}}) == "1 limit in bytes; expected 4, one per rank");
   CHECK(refusal({.placement = {}, .micro = 8}, {}) ==
         "plan() needs a placement on at least 1 rank; got none, nearest 1");
   CHECK(refusal({.placement = placement::linear(4), .micro = 0}, {}) ==

@@ -25,6 +25,12 @@ const std::vector<front_point> points = {
 
 }  // namespace
 
+TEST_CASE("front: the axis of time has its unit") {
+  const std::vector<front_point> point{{.memory = 6, .makespan = 100, .lower_bound = 80}};
+  CHECK(render_front_svg(point).find(">makespan</text>") != std::string::npos);
+  CHECK(render_front_svg(point, {.time_unit = "ms"}).find(">makespan, ms</text>") != std::string::npos);
+}
+
 TEST_CASE("front: a dot per plan, its makespan where it changes, families that do not set the scale") {
   const std::string svg = render_front_svg(points, {.title = "a & b"});
   CHECK(count(svg, "stroke-linecap=\"round\"") == 3);

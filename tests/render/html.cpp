@@ -259,6 +259,32 @@ TEST_CASE("html: the headline has the subject, the sizes that all share, and pla
     CHECK(detail::page_number(value, 4) == text);
 }
 
+TEST_CASE("html: the headline rounds as the page's script, numbers that lie exactly halfway away from zero") {
+  // The same as the browser test has of format() and percent().
+  CHECK(detail::page_number(2.5, 1) == "3");
+  CHECK(detail::page_number(0.125, 2) == "0.13");
+  CHECK(detail::page_number(-0.375, 2) == "-0.38");
+  CHECK(detail::page_number(1.45, 2) == "1.4");  // the double below 1.45
+  CHECK(detail::page_number(9.5, 1) == "10");
+  CHECK(detail::page_number(1000.5, 4) == "1001");
+  CHECK(detail::page_number(2500000, 1) == "3000000");
+  CHECK(detail::page_number(8.5e20, 1) == "9e+20");
+  CHECK(detail::page_number(5e-324, 1) == "5e-324");
+  CHECK(detail::percent_text(0.0625) == "6.3 %");
+  CHECK(detail::percent_text(0.06) == "6.0 %");
+  CHECK(detail::percent_text(0.0025) == "0.3 %");
+  CHECK(detail::time_text(2.5, "ms", 1) == "3 ms");
+  CHECK(detail::time_text(1.0005, "ms", 4) == "1 ms");
+  const html_panel panel = make_panel(simulate(make_gpipe_schedule({.pp = 2, .micro = 3})));  // idle a quarter
+  CHECK(data_in(render_html(panel))["headline"].get<std::string>().ends_with(", idle 25.0 %"));
+}
+
+TEST_CASE("html: the page has the numbers of the headline to the last bit") {
+  html_panel panel = make_panel(simulate(make_gpipe_schedule({.pp = 2, .micro = 3})));
+  panel.lower_bound = 0.1 + 0.2;
+  CHECK(data_in(render_html(panel))["panels"][0]["bound"].get<double>() == 0.1 + 0.2);
+}
+
 TEST_CASE("html: a front names its panels") {
   const std::vector<html_panel> panels(2, make_panel(simulate(make_gpipe_schedule({.pp = 2, .micro = 2}))));
   html_style style{

@@ -33,7 +33,7 @@ expect "a layout of a V" 2 '' 'pipesched: a layout places stages .*; got a vee o
 echo '{"layers": [{"kind": "embedding", "forward": 0, "backward": 0}, {"count": 4}, {"kind": "mtp", "count": 2, "forward": 2, "backward": 4}, {"kind": "head", "forward": 0, "backward": 0}]}' >mtp.json
 mtp="divide --model mtp.json --family 1f1b --pp 4 --micro 8"
 expect "no layout of a partition that divides the MTP layers" 0 '.*~layers per stage: 3 2 1 2~no layout: layer 6 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one~makespan .*' '' "$tool" $mtp
-expect "the same as json" 0 '\{~  "partition": \[~    3,~    2,~    1,~    2~  \],~  "makespan": .*' '' "$tool" $mtp --format json
+expect "the same as json" 0 '\{~  "partition": \[~    3,~    2,~    1,~    2~  \],~  "layers": 8,~  "makespan": .*' '' "$tool" $mtp --format json
 expect "the same as a layout" 2 '' 'pipesched: layout: layer 6 is an m on stage 3; Megatron-LM takes all m on one stage, and stage 2 has one~' "$tool" $mtp --format layout
 expect "a layout with too few stages" 2 '' 'pipesched: layout: column 7 ends the layout after 2 stages; expected 4~' \
   "$tool" simulate --family 1f1b --pp 4 --micro 8 --model mtp.json --partition 'Et*4|L'

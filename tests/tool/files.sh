@@ -13,8 +13,11 @@ refused '--costs takes a file, or deepseek_v3; got ""' simulate plan.json --cost
 refused '--output takes the name of a file, or -; got ""' generate 1f1b --pp 2 --micro 2 -o ""
 refused 'convert takes the name of a file to write, or -; got ""' convert plan.json ""
 refused '"": cannot be read (No such file or directory)' verify ""
-refused 'dualpipe: cannot be read (No such file or directory); for the family: simulate --family dualpipe' simulate dualpipe --pp 8
-refused 'dualpipe: cannot be read (No such file or directory); for the family: simulate --family dualpipe' verify dualpipe
+refused 'dualpipe: cannot be read (No such file or directory); the family goes with --family, as in simulate --family dualpipe' simulate dualpipe --pp 8
+refused 'dualpipe: cannot be read (No such file or directory); the family goes with --family, as in simulate --family dualpipe' verify dualpipe
+refused 'zbv: cannot be read (No such file or directory); the family goes with --family, as in simulate --family zbv' export zbv --pp 4 --micro 8 --for jaxpp
+refused 'mymodel: cannot be read (No such file or directory); by name: deepseek_v3, gemma_h1536_s4096_v256k, deepseek_h2048_s4096_v131k' \
+  compare --pp 4 --micro 8 --model mymodel
 chmod 755 . && cp plan.json secret.json && chmod 000 secret.json
 as_nobody=()
 [ "$(id -u)" -ne 0 ] || as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
@@ -102,6 +105,30 @@ printf '0F0,0RECV_B0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n' >hangs.csv
 expect "messages that hang" 1 'rank 0: deadlock: 0RECV_B0 \(rank 0, column 1\) waits for 1SEND_B0 .*' '' "$tool" verify hangs.csv
 printf '0F0,0SEND_F0,0B0\r\n1RECV_F0,1F0,1B0,1SEND_B0\r\n' >lost.csv
 expect "a message that is never received" 1 'rank [01]: missing: .*0RECV_B0.*' '' "$tool" verify lost.csv
+
+# Layers per stage of plans: named where a format has no place for them, refused where they cannot be those of the schedule.
+"$tool" divide --model gemma_h1536_s4096_v256k --family 1f1b --pp 4 --micro 8 --format json >divided_file.json
+for to in layers.csv layers.json; do
+  expect "convert names the layers that $to does not have" 0 '' \
+    'pipesched: divided_file.json: left out the layers per stage 9,9,8,7, which a schedule does not have~' "$tool" convert divided_file.json $to
+done
+expect "lower names them too" 0 '\{.*' 'pipesched: divided_file.json: left out the layers per stage 9,9,8,7, .*~' "$tool" lower divided_file.json
+expect "verify takes a plan" 0 'valid: 1f1b, 4 ranks, 4 stages, 8 micro-batches~' '' "$tool" verify divided_file.json
+wrong_plan() {  # wrong_plan SENTENCE CHANGE: every command refuses the plan after a change in Python
+  python3 -c 'import json, sys; j = json.load(open("divided_file.json")); exec(sys.argv[1]); json.dump(j, open("wrong_plan.json", "w"))' "$2"
+  for command in verify convert lower "simulate --model gemma_h1536_s4096_v256k" "export --for torchtitan --model gemma_h1536_s4096_v256k"; do
+    set -- "$1" "$2" $command
+    local verb=$3 others=("${@:4}")
+    [ "$verb" = convert ] && others=(layers.csv)
+    expect "$verb refuses a plan: $1" 2 '' "pipesched: wrong_plan.json: $1~" "$tool" "$verb" wrong_plan.json "${others[@]}"
+  done
+}
+wrong_plan 'partition has layers of 3 stages; the schedule has 4' 'j["partition"].pop()'
+wrong_plan 'partition has 34 layers; the entry layers has "33"' 'j["partition"][0] += 1'
+wrong_plan 'partition has no layers; expected at least 1' 'j["partition"] = [0] * 4; j["layers"] = 0'
+wrong_plan 'partition has 8 layers on stage 0, and layout 10' 'j["partition"][:2] = [8, 10]'
+wrong_plan 'layout has 3 stages, and partition 4' 'j["layout"] = "Et*9|t*9|t*15L"'
+wrong_plan 'partition is a list of layers per stage; got "5"' 'j["partition"] = 5'
 
 # Short reports
 python3 - <<'PY' 2>/dev/null || sed -E 's/"0([FB])/"1\1/g' 1f1b.json >wrong_stage.json

@@ -18,7 +18,19 @@ refused '--pairs takes pairs of F, B and I with commas between them, any or none
 refused 'plan needs --micro' plan --pp 2
 refused '--chunks takes 1 to 256; got 4611686018427387905, nearest 256' plan --pp 4 --micro 4 --placement looped --chunks 4611686018427387905
 refused 'hanayo has two stages per rank and wave; got --chunks 3, nearest 4' plan --pp 4 --micro 4 --family hanayo --chunks 3
-refused '--placement takes linear, looped, vee, wave or bidirectional; got "zigzag"' plan --pp 2 --micro 4 --placement zigzag
+for bad in zigzag 'linear 2' 'looped x' 'looped 2 3' 'wave ' ''; do
+  refused "--placement takes linear, looped, vee, wave or bidirectional, and stages per rank after looped and wave, as in looped 3; got \"$bad\"" \
+    plan --pp 2 --micro 4 --placement "$bad"
+done
+refused '--placement takes a kind, and zbv is a family; its placement: --family zbv' plan --pp 2 --micro 4 --placement zbv
+refused '--family takes a family, and vee is a placement: --placement vee' plan --pp 2 --micro 4 --family vee
+refused 'wave has an even number of 2 to 256 stages per rank; got wave 3, nearest wave 4' plan --pp 2 --micro 4 --placement 'wave 3'
+refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
+refused '--chunks 2 and looped 3 differ; expected one of them' plan --pp 2 --micro 4 --placement 'looped 3' --chunks 2
+expect "plan: a wave of two waves" 0 'wave placement, 2 ranks, 8 stages, 4 micro-batches; .*~[0-9]+ evaluations; bound: .*' '' \
+  "$tool" plan --pp 2 --micro 4 --placement 'wave 4' --evaluations 1
+expect "plan --pareto: placements with their stages per rank" 0 '2 ranks, 4 micro-batches; placements: linear, looped 3, wave 4; .*' '' \
+  "$tool" plan --pp 2 --micro 4 --placement 'linear, looped 3,wave 4' --pareto --memory-limit 6 --evaluations 50
 
 model=("$tool" plan --model gemma_h1536_s4096_v256k --pp 4 --micro 8 --placement vee --pairs none --evaluations 5000)
 "${model[@]}" --format json >model_plan.json
@@ -136,8 +148,18 @@ for p in points:
     assert p["lower_bound_for_any_placement"] <= p["lower_bound"] <= p["makespan"]'
 expect "plan --pareto --model: the page has its front" 0 '.*GB per rank.*"memoryTitle":"memory per rank, GB".*' '' \
   "${front[@]}" --model byte_model.json --format html
-expect "plan --memory: costs with bytes" 0 'linear placement, 4 ranks, .*' '' \
+expect "plan --memory: costs with bytes" 0 'linear placement, 4 ranks, .*~ rank +weights +activations +buffers +bytes +limit~ +0 +[0-9.e+]+ .* 3e\+10~.*evaluations; bound: .*' '' \
   "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB --evaluations 300
+"$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB --evaluations 300 --format json >byte_plan.json
+"$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB,60GB --placement linear --pareto --evaluations 300 --format json >byte_front.json
+check "plan --memory: bytes by rank as json" python3 - <<<'
+import json
+plans = [json.load(open("byte_plan.json")), *json.load(open("byte_front.json"))["points"]]
+assert all(len(p["ranks"]) == 4 and all(0 < r["bytes"] <= p.get("memory_limit", 30e9) for r in p["ranks"]) for p in plans)'
+"$tool" plan --pp 4 --micro 8 --costs deepseek_v3 --memory-limit 4,5 --placement linear --pareto --evaluations 100 -o timed_front.svg
+check "plan --pareto: the picture has the unit of time" grep -q ">makespan, ms</text>" timed_front.svg
+"$tool" plan --pp 4 --micro 8 --costs deepseek_v3 --memory-limit 4,5 --placement linear --pareto --evaluations 100 --format json >timed_front.json
+check "plan --pareto: the json has the unit of time" grep -q '"time_unit": "ms"' timed_front.json
 expect "plan --memory: too few bytes for the weights" 2 '' \
   'pipesched: plan_in_memory\(\) finds nothing that fits: rank 0 has 1e\+10 bytes, and its weights take 2e\+10~' \
   "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 10GB

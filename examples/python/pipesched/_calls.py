@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""One sentence for a call with wrong arguments, in place of the list of signatures that nanobind prints."""
+"""One sentence for a call with wrong arguments: of the functions of the module, in place of the list of signatures that nanobind
+prints, and of those in Python, by their annotations."""
 
 import collections.abc
+import contextlib
 import difflib
 import functools
+import inspect
 import numbers
+import os
 import re
 
 from . import _pipesched as _c
 
 #: What nanobind begins its text with.
 RAW = "incompatible function arguments"
+#: The classes of the package that are in Python, for annotations.
+CLASSES = {}
 #: The argument of a function, in a signature of nanobind: "name: type = default".
 PARAMETER = re.compile(r"(?P<name>\*{0,2}\w+)(?:: (?P<type>.*?))?(?P<default> = .*)?", re.S)
 
@@ -44,18 +50,23 @@ def _takes(kind, value):
     alternatives = kind.split(" | ") if "[" not in kind else re.split(r" \| (?![^\[]*\])", kind)
     if len(alternatives) > 1:
         return any(_takes(each, value) for each in alternatives)
-    if found := re.fullmatch(r"(?:[\w.]*\.)?(?:Sequence|Iterable|list)\[(.*)\]", kind):
-        return isinstance(value, collections.abc.Iterable) and not isinstance(value, str) and all(_takes(found[1], each) for each in value)
+    if found := re.fullmatch(r"(?:[\w.]*\.)?(Sequence|Iterable|list)\[(.*)\]", kind):
+        if isinstance(value, (str, bytes, collections.abc.Mapping)) or not isinstance(value, collections.abc.Iterable):
+            return False
+        if isinstance(value, collections.abc.Iterator):  # which a look inside would use up
+            return found[1] == "Iterable"
+        return all(_takes(found[2], each) for each in value)
     if found := re.fullmatch(r"tuple\[(.*)\]", kind):
         kinds = _pieces(found[1])
         return isinstance(value, collections.abc.Sequence) and len(value) == len(kinds) and all(map(_takes, kinds, value))
     plain = {"None": lambda: value is None, "bool": lambda: isinstance(value, bool), "str": lambda: isinstance(value, str),
-             "int": lambda: _number(numbers.Integral, value) and 0 <= value < 2**32, "float": lambda: _number(numbers.Real, value)}
+             "int": lambda: _number(numbers.Integral, value) and 0 <= value < 2**32, "float": lambda: _number(numbers.Real, value),
+             "dict": lambda: isinstance(value, collections.abc.Mapping), "os.PathLike": lambda: isinstance(value, os.PathLike), "IO": lambda: hasattr(value, "read") or hasattr(value, "write")}
     if kind in plain:
         return plain[kind]()
-    if kind.startswith("collections.abc.Callable"):
+    if kind.startswith(("collections.abc.Callable", "Callable")):
         return callable(value)
-    of = getattr(_c, kind, None)
+    of = getattr(_c, kind, None) or CLASSES.get(kind)
     return isinstance(value, of) if isinstance(of, type) else True
 
 
@@ -72,7 +83,7 @@ def _short(value):
 def _fault(name, parameters, values, keywords):
     """(how many arguments are right, parameter, its type, value) of the first wrong argument, or (how many, sentence)."""
     if len(values) > len(parameters):
-        return -1, f"{name} takes at most {len(parameters)} value{'s' * (len(parameters) != 1)}; got {len(values)}"
+        return -1, f"{name} takes at most {plural(len(parameters), 'value')}; got {len(values)}"
     names = [parameter for parameter, *_ in parameters]
     given = dict(zip(names, values))
     for keyword in keywords:
@@ -94,14 +105,17 @@ def sentence(name, signatures, values, keywords):
     """What is wrong with the arguments: of the overload that comes closest, or of all that come as close."""
     faults = [_fault(name, parameters, values, keywords) for parameters in signatures]
     furthest = max(fault[0] for fault in faults)
-    closest = [fault for fault in faults if fault[0] == furthest]
+    return _sentence_of(name, [fault for fault in faults if fault[0] == furthest])
+
+
+def _sentence_of(name, closest):
     typed = [fault for fault in closest if len(fault) == 4]
     if not typed:
         return closest[0][1]
     value = typed[0][3]
     kinds = list(dict.fromkeys(_shown(kind, value) for _, _, kind, _ in typed))
     names = list(dict.fromkeys(parameter for _, parameter, *_ in typed))
-    what = names[0] if len(names) == 1 else f"argument {furthest + 1}"
+    what = names[0] if len(names) == 1 else f"argument {typed[0][0] + 1}"
     return f"{name}: {what} takes {' | '.join(kinds)}; got {_short(value)}"
 
 
@@ -123,6 +137,52 @@ def _checked(function, name, is_method, of_property=""):
         functools.update_wrapper(call, function, updated=())
     call.__nb_signature__ = function.__nb_signature__
     return call
+
+
+def checked(function, called=None):
+    """A function in Python, which refuses arguments that are not of its annotations before it runs.
+
+    called  the name in errors; default: that of the function
+    """
+    name, kinds = called or function.__qualname__, inspect.Parameter
+    of = list(inspect.signature(function).parameters.values())
+    is_method = of[0].name in ("self", "cls")
+    named = [p for p in of[is_method:] if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    positions = sum(p.kind == kinds.POSITIONAL_OR_KEYWORD for p in named)
+    parameters = [(p.name, p.annotation if isinstance(p.annotation, str) else "object", p.default is not kinds.empty) for p in named]
+    names = {p.name for p in named}
+    takes_others = of[-1].kind == kinds.VAR_KEYWORD
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        values = args[is_method:]
+        if len(values) > positions:
+            raise TypeError(f"{name} takes at most {plural(positions, 'value')} without a name; got {len(values)}")
+        own = {key: value for key, value in kwargs.items() if key in names or not takes_others}
+        fault = _fault(name, parameters, values, own)
+        if fault[0] < len(parameters):
+            raise TypeError(_sentence_of(name, [fault]))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@contextlib.contextmanager
+def called_as(name):
+    """Errors of a family's methods, with the name of the function that called them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = re.sub(r"^family\.(make|place)\b", name, str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from None
+
+
+def plural(n, noun):
+    """"1 rank", "2 ranks", "3 micro-batches", "4 families"."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("ch") else "s")
+    return f"{n} {noun if n == 1 else many}"
 
 
 def _members(of):

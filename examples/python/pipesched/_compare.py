@@ -2,14 +2,16 @@
 """All families side by side, for the same ranks, micro-batches and costs."""
 
 import html
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence  # noqa: F401, of annotations
 from dataclasses import dataclass
 
 from . import _pipesched as _c
+from ._calls import CLASSES, called_as, checked, plural
 from ._overview import svg_of_studies
 from ._pages import in_frame, panel_of_study
 from ._progress import Interrupted, bar
-from ._search import _model_of, divide
+from ._search import _model_of, divide, unit_name
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +49,9 @@ class study:
         return self.timeline._repr_html_()
 
 
+CLASSES["study"] = study
+
+
 @dataclass(frozen=True)
 class compare_progress:
     """How far compare() is."""
@@ -59,7 +64,8 @@ class compare_progress:
 class comparison(Sequence):
     """The studies of compare(), in the order of the families: a sequence, or comparison["zbv"]. print() shows a table."""
 
-    def __init__(self, studies, left_out, title, note="", unit=""):
+    @functools.partial(checked, called="comparison")
+    def __init__(self, studies: "Iterable[study]", left_out: "dict", title: "str", note: "str" = "", unit: "str" = ""):
         self.studies = tuple(studies)
         self.left_out = dict(left_out)  #: why a family has no study, by its name
         self.title = title
@@ -124,7 +130,7 @@ class comparison(Sequence):
         return "\n".join([self.title, *table, *notes])
 
     def __repr__(self):
-        return f"<comparison: {self.title}, {len(self)} families>"
+        return f"<comparison: {self.title}, {plural(len(self), 'family')}>"
 
     def _repr_svg_(self):
         return svg_of_studies(self.title, self, self.unit)
@@ -135,13 +141,12 @@ class comparison(Sequence):
         page = in_frame(self.to_html(), 170 + 24 * len(self), html.escape(self.title))
         return f"{page}<details><summary>as a table</summary><pre>{html.escape(str(self))}</pre></details>"
 
-    def to_html(self, style=_c.html_style()):
+    @checked
+    def to_html(self, style: "html_style" = _c.html_style()):
         """An interactive page: a bar for each family, the shortest first, and its schedule.
 
         style  its subject begins the headline, and its notes follow those of the comparison
         """
-        if not isinstance(style, _c.html_style):
-            raise TypeError(f"to_html() takes an html_style; got {type(style).__name__}")
         notes = [self.note, *(f"left out: {reason}" for reason in self.left_out.values()), *style.notes]
         panels = [panel_of_study(s) for s in sorted(self, key=lambda s: s.makespan)]
         return _c.render_html(panels, style.replace(unit=style.unit or self.unit, notes=notes))
@@ -179,8 +184,6 @@ def _study(family, sizes, parameters, costs, model):
 def _families_of(names):
     if names is None:
         return list(_c.families)
-    if isinstance(names, str):
-        raise TypeError(f'compare() takes a sequence of names of families; got "{names}", expected ["{names}"]')
     chosen = [name if isinstance(name, _c.family) else _c.find_family(name) for name in names]
     if not chosen:
         raise _c.ScheduleError("compare() needs at least 1 family; got none")
@@ -190,15 +193,22 @@ def _families_of(names):
     return chosen
 
 
-def _count(n, what, plural):
-    return f"{n} {what}{'' if n == 1 else plural}"
-
-
 def _best(studies):
     return min((s.makespan for s in studies), default=float("inf"))
 
 
-def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=False, progress=None, **parameters):
+@checked
+def compare(
+    pp: "int",
+    micro: "int",
+    costs: "stage_costs | None" = None,
+    *,
+    model: "model | str | None" = None,
+    families: "Iterable[str | family] | None" = None,
+    forward_only: "bool" = False,
+    progress: "Callable | bool | None" = None,
+    **parameters,
+):
     """Simulates families with the same ranks, micro-batches and costs.
 
     costs       of a rank's whole share, divided among its stages; fields with a number per stage are per stage
@@ -210,19 +220,18 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
     """
     if costs is not None and model is not None:
         raise TypeError("compare() takes costs or a model, not both")
-    model = model if model is None else _model_of(model, "compare()")
-    if costs is not None and not isinstance(costs, _c.stage_costs):
-        raise TypeError(f"compare() takes stage_costs; got {type(costs).__name__}")
+    model = model if model is None else _model_of(model)
     chosen = _families_of(families)
     _refuse_unused(chosen, parameters)
     sizes = {"pp": pp, "micro": micro, "forward_only": forward_only}
     studies, left_out = [], {}
-    report = bar(len(chosen), " families") if progress is True else progress
+    report = bar(len(chosen), " families") if progress is True else progress or None
     goes_on, interrupted = True, False
     try:
         for i, family in enumerate(chosen):
             try:
-                studies.append(_study(family, sizes, parameters, costs or _c.stage_costs(), model))
+                with called_as("compare"):
+                    studies.append(_study(family, sizes, parameters, costs or _c.stage_costs(), model))
             except _c.ScheduleError as error:
                 left_out[family.name] = str(error)
             goes_on = report is None or report(compare_progress(i + 1, len(chosen), _best(studies))) is not False
@@ -238,10 +247,9 @@ def compare(pp, micro, costs=None, *, model=None, families=None, forward_only=Fa
     if not studies and goes_on and not interrupted:
         first, others = next(iter(left_out.values())), len(left_out) - 1
         raise _c.ScheduleError(f"no family can be compared: {first} (and {others} more)" if others else first)
-    title = f"{_count(pp, 'rank', 's')}, {_count(micro, 'micro-batch', 'es')}{', forward only' if forward_only else ''}"
+    title = f"{plural(pp, 'rank')}, {plural(micro, 'micro-batch')}{', forward only' if forward_only else ''}"
     note = "the best partition found for each family" if model else "costs of a rank's whole share, divided among its stages"
-    time_unit = (model or costs or _c.stage_costs()).time_unit
-    unit = "" if time_unit == _c.time_unit.none else time_unit.name
+    unit = unit_name(model or costs or _c.stage_costs())
     found = comparison(studies, left_out, title, note, unit)
     if interrupted:
         raise Interrupted(found)

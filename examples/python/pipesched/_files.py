@@ -4,9 +4,11 @@ from_json() take texts."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable  # noqa: F401, of annotations
+from typing import IO  # noqa: F401
 
 from . import _pipesched as _c
+from ._calls import checked
 
 
 def _name_of(file):
@@ -39,16 +41,7 @@ def _parsed(file, parse):
 
 
 def _is_file(file):
-    return isinstance(file, (str, os.PathLike)) or hasattr(file, "read") or hasattr(file, "write")
-
-
-def _text_of(called, file, value, method, *arguments):
-    """What the method of the value makes. The file comes first."""
-    if not _is_file(file):
-        raise TypeError(f"{called}() takes a path or an open file first; got {type(file).__name__}")
-    if not hasattr(value, method):
-        raise TypeError(f"{called}() cannot write a {type(value).__name__}")
-    return getattr(value, method)(*arguments)
+    return isinstance(file, (str, os.PathLike)) or hasattr(file, "read")
 
 
 def _write(file, text):
@@ -59,57 +52,68 @@ def _write(file, text):
         opened.write(text)
 
 
-def read_json(file):
+@checked
+def read_json(file: "str | os.PathLike | IO"):
     """The schedule of a JSON file."""
     return _parsed(file, _c.schedule.from_json)
 
 
-def write_json(file, value):
+@checked
+def write_json(file: "str | os.PathLike | IO", value: "schedule | program"):
     """Writes a schedule or a program as JSON."""
-    _write(file, _text_of("write_json", file, value, "to_json"))
+    _write(file, value.to_json())
 
 
-def read_torch_csv(file):
+@checked
+def read_torch_csv(file: "str | os.PathLike | IO"):
     """The schedule of a CSV file of PyTorch, in either form, and its other actions."""
     return _parsed(file, _c.torch_csv.from_text)
 
 
-def write_torch_csv(file, schedule):
+@checked
+def write_torch_csv(file: "str | os.PathLike | IO", schedule: "schedule"):
     """Writes the compute_only form of PyTorch's CSV."""
-    _write(file, _text_of("write_torch_csv", file, schedule, "to_torch_csv"))
+    _write(file, schedule.to_torch_csv())
 
 
-def write_torch_comms_csv(file, schedule, waits=_c.torch_waits.written):
+@checked
+def write_torch_comms_csv(file: "str | os.PathLike | IO", schedule: "schedule", waits: "torch_waits" = _c.torch_waits.written):
     """Writes the compute_comms form of PyTorch's CSV, with its messages."""
-    _write(file, _text_of("write_torch_comms_csv", file, schedule, "to_torch_comms_csv", waits))
+    _write(file, schedule.to_torch_comms_csv(waits))
 
 
-def read_schedule(file):
+@checked
+def read_schedule(file: "str | os.PathLike | IO"):
     """A schedule as JSON or PyTorch's CSV, by its content."""
     return _parsed(file, _c.schedule_file.from_text)
 
 
-def read_costs(file):
+@checked
+def read_costs(file: "str | os.PathLike | IO"):
     """Costs by stage from a JSON file."""
     return _parsed(file, _c.stage_costs.from_json)
 
 
-def write_costs(file, costs):
+@checked
+def write_costs(file: "str | os.PathLike | IO", costs: "stage_costs"):
     """Writes costs by stage as JSON."""
-    _write(file, _text_of("write_costs", file, costs, "to_json"))
+    _write(file, costs.to_json())
 
 
-def read_model(file):
+@checked
+def read_model(file: "str | os.PathLike | IO"):
     """A model of layers from a JSON file."""
     return _parsed(file, _c.model.from_json)
 
 
-def write_model(file, model):
+@checked
+def write_model(file: "str | os.PathLike | IO", model: "model"):
     """Writes a model of layers as JSON."""
-    _write(file, _text_of("write_model", file, model, "to_json"))
+    _write(file, model.to_json())
 
 
-def model_document(model):
+@checked
+def model_document(model: "model"):
     """The JSON document of a model as a dict."""
     return json.loads(model.to_json())
 
@@ -117,7 +121,8 @@ def model_document(model):
 # Measured times
 
 
-def read_times(file):
+@checked
+def read_times(file: "str | os.PathLike | IO"):
     """The events of a hook from a JSON file: [{"rank": 0, "action": "0F3", "start": 12.5, "end": 14.0}, ...]."""
     return _parsed(file, _c.measured_times.from_text)
 
@@ -126,17 +131,17 @@ def _named(files):
     """(name, text) of each file, for errors; one without a name has its number."""
     if _is_file(files):
         files = [files]
-    if not isinstance(files, Iterable):
-        raise TypeError(f"expected a path, an open file, or a sequence of them; got {files!r}")
     return [(str(_name_of(file) or f"file {i}"), _read(file)) for i, file in enumerate(files)]
 
 
-def read_traces(files):
+@checked
+def read_traces(files: "str | os.PathLike | IO | Iterable[str | os.PathLike | IO]"):
     """The cells of Chrome traces, whose events are named after actions: one file, or all of a run."""
     return _c._read_traces(_named(files))
 
 
-def read_primus(schedule, files):
+@checked
+def read_primus(schedule: "schedule", files: "str | os.PathLike | IO | Iterable[str | os.PathLike | IO]"):
     """The steps of a run of the schedule from the files of Primus: a folder with pp_rank_0.json and on, or files by rank."""
     if isinstance(files, (str, os.PathLike)):
         files = [os.path.join(files, f"pp_rank_{rank}.json") for rank in range(len(schedule))]
@@ -146,7 +151,8 @@ def read_primus(schedule, files):
 # Files for trainers
 
 
-def write_exported(folder, exported):
+@checked
+def write_exported(folder: "str | os.PathLike", exported: "exported"):
     """Writes the files of an export into a folder, which is made if it is not there."""
     os.makedirs(folder, exist_ok=True)
     for file in exported.files:

@@ -1,21 +1,29 @@
 # SPDX-License-Identifier: MIT
 """Searches whose arguments or results have a Python shape: divide() for a family, pareto() with a front that shows itself."""
 
+import functools
+from collections.abc import Callable, Iterable, Sequence  # noqa: F401, of annotations
+
 from . import _pipesched as _c
+from ._calls import called_as, checked
 from ._pages import in_frame, page_of_front
 from ._progress import Interrupted
 
 
-def _model_of(m, called):
+def _model_of(m):
     """A model, or the one of a name."""
-    if isinstance(m, str):
-        return _c.find_model(m)
-    if not isinstance(m, _c.model):
-        raise TypeError(f"{called} takes a model or the name of one; got {type(m).__name__}")
-    return m
+    return _c.find_model(m) if isinstance(m, str) else m
 
 
-def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **parameters):
+@checked
+def divide(
+    m: "model | str",
+    what: "schedule | family | str | placement",
+    make: "Callable | None" = None,
+    limits: "divide_limits" = _c.divide_limits(),
+    progress: "Callable | bool | None" = None,
+    **parameters,
+):
     """The best partition found of a model's layers among stages.
 
     m     a model, or the name of one of model_names
@@ -25,14 +33,16 @@ def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **param
     `progress` is called now and then with a divide_progress, and stops the search with the best so far if it returns False;
     True shows a bar. Ctrl-C raises Interrupted, whose `result` is the best so far.
     """
-    m = _model_of(m, "divide()")
+    m = _model_of(m)
     if isinstance(what, (str, _c.family)):
         family = _c.find_family(what) if isinstance(what, str) else what
         if "costs" in parameters:
             raise _c.ScheduleError("divide() takes the costs from the model; got costs among the parameters as well")
-        if "costs" not in family.parameters:
-            return _c._divide(m, family.make(**parameters), limits, progress)
-        return _c._divide(m, family.place(**parameters), lambda costs: family.make(costs=costs, **parameters), limits, progress)
+        with called_as("divide"):
+            made = family.place(**parameters) if "costs" in family.parameters else family.make(**parameters)
+        if isinstance(made, _c.schedule):
+            return _c._divide(m, made, limits, progress)
+        return _c._divide(m, made, lambda costs: family.make(costs=costs, **parameters), limits, progress)
     if parameters:
         raise TypeError(f"divide() takes parameters with a family; got {', '.join(parameters)}")
     if isinstance(what, _c.placement):
@@ -40,6 +50,11 @@ def divide(m, what, make=None, limits=_c.divide_limits(), progress=None, **param
             raise TypeError("divide() of a placement needs make(costs)")
         return _c._divide(m, what, make, limits, progress)
     return _c._divide(m, what, limits, progress)
+
+
+def unit_name(costs):
+    """The unit of time of costs or a model: s, ms or us; empty without one."""
+    return "" if costs.time_unit == _c.time_unit.none else costs.time_unit.name
 
 
 def family_of(name):
@@ -59,7 +74,13 @@ def _unit_of(unit):
 class front(tuple):
     """The points of pareto(): limits of memory, each with its plan. A notebook shows its page."""
 
-    def __new__(cls, points=(), costs=None, unit="activations"):
+    @functools.partial(checked, called="front")
+    def __new__(
+        cls,
+        points: "Iterable[pareto_point | model_pareto_point]" = (),
+        costs: "stage_costs | Iterable[placed_step] | None" = None,
+        unit: "memory_unit | str" = "activations",
+    ):
         self = super().__new__(cls, points)
         self.costs = costs  #: of the plans on one placement, or the placed_steps; None for a model, whose plans have them
         self.unit = _unit_of(unit)  #: of the limits: activations or bytes
@@ -70,9 +91,20 @@ class front(tuple):
         return _c.points_of(list(self))
 
     def _repr_svg_(self):
-        return _c.render_front_svg(self.points(), _c.front_style(memory=self.unit)) if self else None
+        return _c.render_front_svg(self.points(), _c.front_style(memory=self.unit, time_unit=self.time_unit)) if self else None
 
-    def to_html(self, style=None):
+    @property
+    def time_unit(self):
+        """Of the makespans: s, ms or us; empty if the costs name none."""
+        costs = self.costs
+        if costs is None:
+            costs = [point.plan.costs for point in self if isinstance(point, _c.model_pareto_point)]
+        elif not isinstance(costs, _c.stage_costs):
+            costs = [step.costs for step in costs]
+        return unit_name(costs if isinstance(costs, _c.stage_costs) else costs[0] if costs else _c.stage_costs())
+
+    @checked
+    def to_html(self, style: "html_style | None" = None):
         """The interactive page of the front; see page_of_front()."""
         return page_of_front(self, self.costs, style or _c.html_style(memory=self.unit))
 
@@ -80,7 +112,15 @@ class front(tuple):
         return in_frame(self.to_html(), 520, "front of memory and time") if self else None
 
 
-def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None, unit=None):
+@checked
+def pareto(
+    problem: "plan_problem | model | str | Iterable[placed_step]",
+    costs: "stage_costs | model_problem | Iterable[model_problem] | None" = None,
+    caps: "Sequence[float]" = (),
+    limits: "plan_limits" = _c.plan_limits(),
+    progress: "Callable | bool | None" = None,
+    unit: "memory_unit | str | None" = None,
+):
     """One plan for each limit of memory: a front of memory and time, more memory never worse.
 
     problem  a plan_problem with its costs; a list of placed_steps, one a placement, without costs; or a model, or its name, with
@@ -91,11 +131,15 @@ def pareto(problem, costs=None, caps=(), limits=_c.plan_limits(), progress=None,
     `progress` as for plan().
     """
     if isinstance(problem, (_c.model, str)):
-        m, unit, shown = _model_of(problem, "pareto()"), unit or "bytes", None
+        m, unit, shown = _model_of(problem), unit or "bytes", None
         if _unit_of(unit) != _c.memory_unit.bytes:
             raise TypeError("pareto() of a model takes limits of bytes; got activations")
+        if isinstance(costs, _c.stage_costs):
+            raise TypeError("pareto() of a model takes model_problems; the model has costs of its own")
         problems = [costs] if isinstance(costs, _c.model_problem) else list(costs or ())
     elif isinstance(problem, _c.plan_problem):
+        if costs is not None and not isinstance(costs, _c.stage_costs):
+            raise TypeError("pareto() of a plan_problem takes stage_costs; model_problems go with a model")
         m, shown = None, costs or _c.stage_costs()
         problems = [_c.placed_step(problem=problem, costs=shown)]
     else:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Slots by op, for trainers that allocate their buffers once."""
 
+import functools
 from collections.abc import Mapping
 
 from . import _pipesched as _c
+from ._calls import checked, plural
 
 
 class slot_table(Mapping):
@@ -14,11 +16,8 @@ class slot_table(Mapping):
     travel are actions of the program, not ops; their pools are in `sizes`.
     """
 
-    def __init__(self, program, rank):
-        if not isinstance(program, _c.program):
-            raise TypeError(f"slot_table() takes a program, as lower() makes it; got {type(program).__name__}")
-        if not isinstance(rank, int):
-            raise TypeError(f"slot_table() takes an int as the rank; got {rank!r}")
+    @functools.partial(checked, called="slot_table")
+    def __init__(self, program: "program", rank: "int"):
         if not 0 <= rank < len(program.schedule):
             raise _c.ScheduleError(f"the program has ranks 0 to {len(program.schedule) - 1}; got rank {rank}")
         self.sizes = dict(zip((name.replace(" ", "_") for name in _c.pool_names), program.pools[rank].sizes))
@@ -39,4 +38,4 @@ class slot_table(Mapping):
 
     def __repr__(self):
         sizes = ", ".join(f"{size} of {name}" for name, size in self.sizes.items() if size)
-        return f"<slots of {len(self)} ops: {sizes}>"
+        return f"<slots of {plural(len(self), 'op')}: {sizes}>"

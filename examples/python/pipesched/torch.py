@@ -11,8 +11,7 @@
     problem = pipesched.plan_problem(placement=schedule.placement, micro=schedule.micro)
     pipesched.torch.load(runtime, pipesched.plan(problem, costs))      # the next step runs the plan
 
-The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.15 and, without V-shaped
-placements, 2.10.
+The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.10 and 2.15.
 """
 
 import contextlib
@@ -20,6 +19,7 @@ import os
 import tempfile
 import time
 import weakref
+from collections.abc import Callable  # noqa: F401, of annotations
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining import schedules as _runtimes
 
 from . import _pipesched as _c
+from ._calls import checked
 from ._files import read_schedule
 from ._slots import slot_table
 
@@ -45,7 +46,7 @@ def schedule_of(what):
     inner = getattr(what, "plan", what)  # of a model plan or a point of a front
     if isinstance(getattr(inner, "schedule", None), _c.schedule):
         return inner.schedule
-    raise TypeError(f"expected a schedule or a value that has one; got {type(what).__name__}")
+    raise TypeError(f"what takes a schedule, or a value or file that has one; got {type(what).__name__}")
 
 
 # Loading
@@ -128,7 +129,16 @@ def _text_of(schedule, form):
     raise _c.ScheduleError(f'the forms are "compute_only" and "compute_comms"; got "{form}"')
 
 
-def load(runtime, what, form="compute_comms"):
+def _drop_messages_to_itself(stage):
+    """In its first step PyTorch, at least up to 2.10, also connects neighbouring stages on one rank, which gloo refuses."""
+    inner = getattr(stage, "_get_init_p2p_neighbors_ops", None)
+    if inner is None or "_get_init_p2p_neighbors_ops" in vars(stage) or torch.device(stage.device).type != "cpu":
+        return
+    stage._get_init_p2p_neighbors_ops = lambda: [op for op in inner() if op.group_peer != stage.group_rank]
+
+
+@checked
+def load(runtime: "object", what: "object", form: "str" = "compute_comms"):
     """Loads a schedule into a _PipelineScheduleRuntime, before its first step or between two steps.
 
     what  a schedule, or a value or file that has one, as for schedule_of()
@@ -148,10 +158,13 @@ def load(runtime, what, form="compute_comms"):
         with open(file, "w", newline="") as written:
             written.write(text)
         runtime._load_csv(file, format=form)
+    for stage in runtime._stages:
+        _drop_messages_to_itself(stage)
     _loaded[runtime] = schedule
 
 
-def make_runtime(what, modules, loss_fn, *, form="compute_comms", device="cpu", group=None, **options):
+@checked
+def make_runtime(what: "object", modules: "dict", loss_fn: "Callable", *, form: "str" = "compute_comms", device: "object" = "cpu", group=None, **options):
     """A _PipelineScheduleRuntime of this rank with a schedule loaded.
 
     modules  the modules of this rank's stages, by stage: schedule.placement.stages_of(rank) lists them

@@ -67,6 +67,11 @@ inline constexpr bool is_class = nb::detail::is_base_caster_v<nb::detail::make_c
 
 }  // namespace detail
 
+/// True for what a list can be made of: anything that is iterable but texts and mappings.
+inline bool is_list_like(nb::handle from) {
+  return nb::hasattr(from, "__iter__") && !nb::isinstance<nb::str>(from) && !nb::isinstance<nb::dict>(from);
+}
+
 /// The names of an enumeration: "none, s, ms or us".
 std::string names_of_enum(nb::handle type);
 /// Its value of a name; none for any other object.
@@ -143,7 +148,7 @@ void from_python(nb::handle from, T& value) {
     std::vector<double> numbers(1);
     if (double same = 0; nb::try_cast(from, same))
       numbers[0] = same;
-    else if (nb::isinstance<nb::str>(from) || !nb::hasattr(from, "__iter__"))
+    else if (!is_list_like(from))
       refuse(type_text<T>(), from);
     else
       from_python(from, numbers);
@@ -159,7 +164,7 @@ void from_python(nb::handle from, T& value) {
     if (!from.is_none()) from_python(from, value.emplace());
   } else if constexpr (is_list<T>) {
     std::vector<element_of<T>> all;
-    if (nb::isinstance<nb::str>(from) || !nb::hasattr(from, "__iter__")) refuse(type_text<T>(), from);
+    if (!is_list_like(from)) refuse(type_text<T>(), from);
     for (nb::handle element : nb::iter(from)) {
       element_of<T> one{};
       from_python(element, one);

@@ -40,8 +40,9 @@ model model_called(std::string_view name) {
 void require_ranks(const model& of, std::size_t ranks) {
   require_count(ranks, "ranks");
   if (of.ranks.size() > 1 && ranks > of.ranks.size())
-    throw schedule_error(pipesched::detail::concat(
-        {"this model has ", of.ranks.size(), " ranks; got rank ", ranks - 1, ", nearest ", of.ranks.size() - 1}));
+    throw schedule_error(
+        pipesched::detail::concat({"this model has ", pipesched::detail::count_text(of.ranks.size(), "rank"),
+                                   "; got rank ", ranks - 1, ", nearest ", of.ranks.size() - 1}));
 }
 
 void define_layers(nb::module_& m) {

@@ -187,8 +187,9 @@ placement placement_from_state(const nb::tuple& state) {
 }
 
 std::string repr_of(const placement& p) {
-  return pipesched::detail::concat({"<placement ", to_string(p.kind()), ": ", p.stages(), " stages on ", p.ranks(),
-                                    " ranks", p.replicas() == 2 ? ", two replicas>" : ">"});
+  return pipesched::detail::concat(
+      {"<placement ", to_string(p.kind()), ": ", pipesched::detail::count_text(p.stages(), "stage"), " on ",
+       pipesched::detail::count_text(p.ranks(), "rank"), p.replicas() == 2 ? ", two replicas>" : ">"});
 }
 
 void define_placement(nb::module_& m) {

@@ -174,7 +174,7 @@ void define_traces_and_fronts(nb::module_& m) {
   using f = front_style;
   define<f>(m, "front_style", "The style of a front.", field<&f::width>("width"), field<&f::height>("height"),
             field<&f::title>("title"), field<&f::memory>("memory", "the unit of the limits"),
-            field<&f::time_title>("time_title"));
+            field<&f::time_title>("time_title"), field<&f::time_unit>("time_unit", "s, ms or us; empty: not said"));
   m.def("render_front_svg", &render_front_svg, nb::arg("points"), nb::arg("style") = f(),
         "Makespans by memory as SVG, with their bound and the best published family.");
 }

@@ -54,7 +54,7 @@ std::string with_progress(const char* doc) { return std::string(doc) + of_progre
 
 // Does `f` with limits that report.
 template <typename F>
-auto planned(nb::handle progress, plan_limits limits, F&& f) {
+auto planned(const progress_argument& progress, plan_limits limits, F&& f) {
   const auto evaluations = static_cast<double>(limits.evaluations);
   return watched(progress, evaluations, [&](const reporter& report) {
     limits.progress = [&](const plan_progress& p) { return report([p] { return nb::cast(p); }); };
@@ -66,7 +66,8 @@ void define_plan(nb::module_& m) {
   define_limits(m);
   m.def(
       "plan",
-      [](const plan_problem& problem, const costs_or_none& costs, const plan_limits& limits, nb::handle progress) {
+      [](const plan_problem& problem, const costs_or_none& costs, const plan_limits& limits,
+         const progress_argument& progress) {
         const stage_costs given = costs.value_or(stage_costs());
         return planned(progress, limits, [&](const plan_limits& l) { return plan(problem, given, l); });
       },
@@ -76,7 +77,7 @@ void define_plan(nb::module_& m) {
   m.def(
       "plan_in_memory",
       [](const plan_problem& problem, const costs_or_none& costs, const std::vector<double>& memory,
-         const plan_limits& limits, nb::handle progress) {
+         const plan_limits& limits, const progress_argument& progress) {
         const stage_costs given = costs.value_or(stage_costs());
         return planned(progress, limits,
                        [&](const plan_limits& l) { return plan_in_memory(problem, given, memory, l); });
@@ -104,7 +105,7 @@ void define_pareto(nb::module_& m) {
   m.def(
       "_pareto",
       [](const std::vector<placed_step<>>& steps, const std::vector<double>& caps, memory_unit unit,
-         const plan_limits& limits, nb::handle progress) {
+         const plan_limits& limits, const progress_argument& progress) {
         return planned(progress, limits, [&](const plan_limits& l) { return pareto(steps, caps, unit, l); });
       },
       nb::arg("steps"), nb::arg("caps"), nb::arg("unit"), nb::arg("limits"), nb::arg("progress").none(),
@@ -126,7 +127,7 @@ void define_model_plan(nb::module_& m) {
             field<&r::evaluations>("evaluations"), field<&r::ops_simulated>("ops_simulated"));
   m.def(
       "plan",
-      [](const model& of, const p& problem, const plan_limits& limits, nb::handle progress) {
+      [](const model& of, const p& problem, const plan_limits& limits, const progress_argument& progress) {
         return planned(progress, limits, [&](const plan_limits& l) { return plan(of, problem, l); });
       },
       nb::arg("m"), nb::arg("problem"), nb::arg("limits") = plan_limits(), nb::arg("progress") = nb::none(),
@@ -140,7 +141,7 @@ void define_model_plan(nb::module_& m) {
   m.def(
       "_model_pareto",
       [](const model& of, const std::vector<p>& problems, const std::vector<double>& bytes, const plan_limits& limits,
-         nb::handle progress) {
+         const progress_argument& progress) {
         return planned(progress, limits, [&](const plan_limits& l) { return pareto(of, problems, bytes, l); });
       },
       nb::arg("m"), nb::arg("problems"), nb::arg("bytes"), nb::arg("limits"), nb::arg("progress").none(),
@@ -149,7 +150,7 @@ void define_model_plan(nb::module_& m) {
 
 // Divides with a function of Python, which only this thread can call.
 template <typename F>
-division on_this_thread(nb::handle progress, divide_limits& limits, F&& f) {
+division on_this_thread(const progress_argument& progress, divide_limits& limits, F&& f) {
   const nb::object function = progress_function(progress, static_cast<double>(limits.evaluations));
   std::optional<nb::python_error> error;
   limits.progress = [&](const divide_progress& p) {
@@ -186,7 +187,7 @@ void define_divide(nb::module_& m) {
             field<&d::uniform_fits>("uniform_fits"), field<&d::evaluations>("evaluations"));
   m.def(
       "_divide",
-      [](const model& of, const schedule& s, divide_limits limits, nb::handle progress) {
+      [](const model& of, const schedule& s, divide_limits limits, const progress_argument& progress) {
         return watched(progress, static_cast<double>(limits.evaluations), [&](const reporter& report) {
           limits.progress = [&](const divide_progress& p) { return report([p] { return nb::cast(p); }); };
           return divide(of, s, limits);
@@ -196,7 +197,8 @@ void define_divide(nb::module_& m) {
       "The best partition found for a schedule.");
   m.def(
       "_divide",
-      [](const model& of, const placement& where, const nb::callable& make, divide_limits limits, nb::handle progress) {
+      [](const model& of, const placement& where, const nb::callable& make, divide_limits limits,
+         const progress_argument& progress) {
         const auto call = [&](const stage_costs& costs) {
           const nb::object made = make(costs);
           schedule* found = nullptr;

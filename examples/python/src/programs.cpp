@@ -86,12 +86,13 @@ void define_program(nb::module_& m) {
              return nb::hash(nb::make_tuple(p.attr("schedule"), of.channels.size(), of.actions.all().size()));
            })
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
-      .def(
-          "__repr__",
-          [](const program& p) {
-            return pipesched::detail::concat({"<program of ", p.schedule.name.view(), ": ", p.schedule.pp(), " ranks, ",
-                                              p.channels.size(), " channels, ", p.actions.all().size(), " actions>"});
-          })
+      .def("__repr__",
+           [](const program& p) {
+             return pipesched::detail::concat({"<program of ", p.schedule.name.view(), ": ",
+                                               pipesched::detail::count_text(p.schedule.pp(), "rank"), ", ",
+                                               pipesched::detail::count_text(p.channels.size(), "channel"), ", ",
+                                               pipesched::detail::count_text(p.actions.all().size(), "action"), ">"});
+           })
       .def("__getstate__",
            [](const program& p) {
              return nb::make_tuple(p.schedule, p.channels, state_of(p.actions), state_of(p.slots), p.pools);

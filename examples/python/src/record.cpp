@@ -120,7 +120,7 @@ pass_pair pass_pair_of(nb::handle text) {
 
 pass_pair_set pass_pair_set_of(nb::handle texts) {
   pass_pair_set set;
-  if (nb::isinstance<nb::str>(texts) || !nb::hasattr(texts, "__iter__")) refuse("Sequence[str]", texts);
+  if (!is_list_like(texts)) refuse("Sequence[str]", texts);
   for (nb::handle text : nb::iter(texts)) set.insert(pass_pair_of(text));
   return set;
 }
@@ -129,7 +129,8 @@ void record_entry::fill(void* value, const nb::args& positions, const nb::kwargs
                         std::size_t required) const {
   if (positions.size() > fields.size())
     throw nb::type_error(
-        pipesched::detail::concat({called, " takes at most ", fields.size(), " values; got ", positions.size()})
+        pipesched::detail::concat({called, " takes at most ", pipesched::detail::count_text(fields.size(), "value"),
+                                   "; got ", positions.size()})
             .c_str());
   for (std::size_t i = 0; i < positions.size(); ++i) set_field(fields[i], value, positions[i], called);
   for (const auto& [key, given] : keywords) {

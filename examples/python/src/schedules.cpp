@@ -35,7 +35,7 @@ void define_report(nb::module_& m) {
 }
 
 void require_iterable(nb::handle from, const char* expected) {
-  if (nb::isinstance<nb::str>(from) || !nb::hasattr(from, "__iter__")) refuse(expected, from);
+  if (!is_list_like(from)) refuse(expected, from);
 }
 
 // The cells of a row. The chunk of an op that is given as text is that of the placement.

@@ -121,8 +121,9 @@ void define_timeline(nb::module_& m) {
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__repr__",
            [](const timeline& t) {
-             return pipesched::detail::concat({"<timeline of ", t.schedule.name.view(), ": ", t.schedule.pp(),
-                                               " ranks, makespan ", pipesched::detail::last_end(t), ">"});
+             return pipesched::detail::concat({"<timeline of ", t.schedule.name.view(), ": ",
+                                               pipesched::detail::count_text(t.schedule.pp(), "rank"), ", makespan ",
+                                               pipesched::detail::last_end(t), ">"});
            })
       .def("__getstate__", [](const timeline& t) { return nb::make_tuple(t.schedule, state_of(t.intervals)); })
       .def("__setstate__", [](timeline& self, const nb::tuple& state) {
@@ -210,7 +211,7 @@ void define_noise(nb::module_& m) {
   m.attr("max_draws") = max_draws;
   m.def(
       "simulate_noise",
-      [](const schedule& s, const costs_or_none& costs, o options, nb::handle progress) {
+      [](const schedule& s, const costs_or_none& costs, o options, const progress_argument& progress) {
         const stage_costs given = costs.value_or(stage_costs());
         return watched(progress, options.draws, [&](const reporter& report) {
           options.progress = [&](std::uint32_t draws) { return report([draws] { return nb::cast(draws); }); };

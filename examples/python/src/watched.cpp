@@ -52,8 +52,9 @@ bool wait(shared_state& shared, progress_maker& latest) {
 
 }  // namespace
 
-nb::object progress_function(nb::handle progress, double total) {
-  if (!progress.is(nb::handle(Py_True))) return nb::borrow(progress);
+nb::object progress_function(const progress_argument& progress, double total) {
+  if (progress.given.is(nb::handle(Py_False))) return nb::none();
+  if (!progress.given.is(nb::handle(Py_True))) return progress.given;
   return nb::module_::import_("pipesched._progress").attr("bar")(total);
 }
 
@@ -65,7 +66,7 @@ void close(const nb::object& function) {
   if (nb::hasattr(function, "close")) function.attr("close")();
 }
 
-std::optional<nb::python_error> watch(const watched_work& work, nb::handle progress, double total) {
+std::optional<nb::python_error> watch(const watched_work& work, const progress_argument& progress, double total) {
   const nb::object function = progress_function(progress, total);
   shared_state shared;
   std::thread worker([&] { run(work, shared); });

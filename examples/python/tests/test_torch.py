@@ -14,6 +14,7 @@ try:
 
     import pipesched.torch as pt
     import torch_ranks as tr
+    from torch.distributed import pipelining
     from torch.distributed.pipelining import schedules as runtimes
 except ImportError as error:
     torch, MISSING = None, f"no PyTorch with torch.distributed.pipelining ({error})"
@@ -60,6 +61,15 @@ def train_three_steps_alone(stages, micro):
         optimizer.step()
         optimizer.zero_grad()
     return losses
+
+
+class Neighbour:
+    """A stage as PyTorch 2.10 has it, on rank 1, whose first messages go to ranks 0, 1 and 2."""
+
+    device, group_rank = "cpu", 1
+
+    def _get_init_p2p_neighbors_ops(self):
+        return [types.SimpleNamespace(group_peer=peer) for peer in (0, 1, 2, 1)]
 
 
 def refusal(call):
@@ -159,7 +169,7 @@ def record_overlapped(schedule):
 def record_own(name):
     """The schedule of one of PyTorch's own classes, as recorded."""
     stages = [n for n in range(2 * PP) if n % PP == torch.distributed.get_rank()]
-    pipeline = [runtimes.PipelineStage(tr.module_of(n), n, 2 * PP, torch.device("cpu")) for n in stages]
+    pipeline = [pipelining.PipelineStage(tr.module_of(n), n, 2 * PP, torch.device("cpu")) for n in stages]
     runtime = getattr(runtimes, name)(pipeline, MICRO, loss_fn=tr.loss_of)
     with pt.recording(runtime) as steps:
         tr.step(runtime, *tr.data_of(MICRO))
@@ -195,6 +205,12 @@ class Torch(unittest.TestCase):
                     for stage, got in gradients.items():
                         for a, b in zip(got, of_stage[stage]):
                             self.assertLessEqual((torch.tensor(a) - torch.tensor(b)).abs().max().item(), 1e-15)
+
+    def test_no_rank_sends_itself_a_message(self):
+        stage = Neighbour()
+        for _ in range(2):  # a runtime is loaded again
+            pt._drop_messages_to_itself(stage)
+            self.assertEqual([op.group_peer for op in stage._get_init_p2p_neighbors_ops()], [0, 2])
 
     def test_a_plan_for_measured_costs_is_loaded_between_steps(self):
         first, second = ps.make_zbv_schedule(pp=PP, micro=MICRO), ps.make_dualpipev_schedule(pp=PP, micro=MICRO)

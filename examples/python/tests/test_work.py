@@ -144,9 +144,9 @@ class Searches(unittest.TestCase):
         with self.assertRaisesRegex(ps.ScheduleError, 'no model is called "deepseek"'):
             ps.divide("deepseek", "1f1b", pp=4, micro=8)
         for call in (lambda: ps.divide(3, "1f1b", pp=4, micro=8), lambda: ps.compare(pp=4, micro=8, model=3)):
-            with self.assertRaisesRegex(TypeError, r"^(divide|compare)\(\) takes a model or the name of one; got int$"):
+            with self.assertRaisesRegex(TypeError, r"^(divide: m|compare: model) takes model \| str( \| None)?; got 3$"):
                 call()
-        with self.assertRaisesRegex(TypeError, r"^compare\(\) takes stage_costs; got dict$"):
+        with self.assertRaisesRegex(TypeError, r"^compare: costs takes stage_costs \| None; got {'forward': 1}$"):
             ps.compare(pp=4, micro=8, costs={"forward": 1})
 
     def test_a_front_shows_itself(self):
@@ -243,7 +243,7 @@ class Functions(unittest.TestCase):
         for families, text in [([], "at least 1 family; got none"), (["zbv", "zbv"], "zbv twice; expected once"), (["1f1"], "1f1b")]:
             with self.assertRaisesRegex(ps.ScheduleError, text):
                 ps.compare(pp=2, micro=4, families=families)
-        with self.assertRaisesRegex(TypeError, 'expected \\["zbv"\\]'):
+        with self.assertRaisesRegex(TypeError, r"^compare: families takes Iterable\[str \| family\] \| None; got 'zbv'$"):
             ps.compare(pp=2, micro=4, families="zbv")
         with self.assertRaisesRegex(ps.ScheduleError, r"^no family can be compared: gpipe needs [^;]*; got pp = 0, nearest 1 \(and \d+ more\)$"):
             ps.compare(pp=0, micro=4)

@@ -140,7 +140,8 @@ class recomputed_ops {
 constexpr std::string fault_of_backwards(const schedule& s) {
   if (s.backward.empty()) return {};
   if (s.backward.size() != s.stages())
-    return concat({"the backwards of ", s.backward.size(), " stages; expected ", s.stages(), ", or none at all"});
+    return concat(
+        {"the backwards of ", count_text(s.backward.size(), "stage"), "; expected ", s.stages(), ", or none at all"});
   const std::uint32_t first = s.chain().first_trained;
   for (std::uint32_t stage = first; stage < s.stages(); ++stage)
     if (s.backward[stage] == stage_backward::none)

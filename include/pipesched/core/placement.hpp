@@ -47,8 +47,9 @@ namespace detail {
 // @param who  needs it: a family or a function
 constexpr void require_pairs(std::string_view who, std::int64_t stages, std::int64_t micro) {
   if (stages > 0 && micro > max_pairs / stages)
-    throw schedule_error(concat({who, " needs stages x micro-batches of at most 2^28; got ", stages,
-                                 " stages x micro = ", micro, ", nearest micro = ", max_pairs / stages}));
+    throw schedule_error(
+        concat({who, " needs stages x micro-batches of at most 2^28; got ", count_text(stages, "stage"),
+                " x micro = ", micro, ", nearest micro = ", max_pairs / stages}));
 }
 
 }  // namespace detail
@@ -83,8 +84,9 @@ class placement {
     require_1_to(max_stages, stages, "stages");
     const auto per_rank = [&](std::int64_t divisor) {
       if (stages % divisor != 0)
-        throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks,
-                                             " ranks has a multiple of ", divisor, " stages; got ", stages}));
+        throw schedule_error(
+            detail::concat({"a placement of kind ", to_string(kind), " with ", detail::count_text(ranks, "rank"),
+                            " has a multiple of ", detail::count_text(divisor, "stage"), "; got ", stages}));
       return stages / divisor;
     };
     switch (kind) {
@@ -95,8 +97,9 @@ class placement {
       case placement_kind::bidirectional: {
         const std::int64_t expected = kind == placement_kind::vee ? 2 * ranks : ranks;
         if (stages != expected)
-          throw schedule_error(detail::concat({"a placement of kind ", to_string(kind), " with ", ranks, " ranks has ",
-                                               expected, " stages; got ", stages}));
+          throw schedule_error(
+              detail::concat({"a placement of kind ", to_string(kind), " with ", detail::count_text(ranks, "rank"),
+                              " has ", detail::count_text(expected, "stage"), "; got ", stages}));
         // Not a conditional expression: g++ 12 destroys its value twice in constant expressions.
         if (kind == placement_kind::linear) return linear(ranks);
         if (kind == placement_kind::vee) return vee(ranks);

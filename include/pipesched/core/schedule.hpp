@@ -221,8 +221,8 @@ constexpr void set_chunks(schedule& s) {
 constexpr schedule parse_schedule(std::string_view text, placement where, fixed_string<63> name = {}) {
   schedule s = detail::parse_cells(text, where.stages());
   if (s.size() != where.ranks())
-    throw schedule_error(
-        detail::concat({"the text of a schedule for ", where.ranks(), " ranks has as many lines; got ", s.size()}));
+    throw schedule_error(detail::concat({"the text of a schedule for ", detail::count_text(where.ranks(), "rank"),
+                                         " has as many lines; got ", s.size()}));
   s.name = name;
   s.placement = std::move(where);
   detail::set_chunks(s);

@@ -305,10 +305,10 @@ constexpr void require_concatenable(const schedule& first, const schedule& then)
   require_valid(first);
   require_valid(then);
   if (!same_stages_on_ranks(first.placement, then.placement))
-    throw schedule_error(
-        concat({"concatenate() takes two steps with the same stages on the same ranks; got ", first.stages(),
-                " stages on ", first.pp(), " ranks (", to_string(first.placement.kind()), ") and ", then.stages(),
-                " on ", then.pp(), " (", to_string(then.placement.kind()), ")"}));
+    throw schedule_error(concat({"concatenate() takes two steps with the same stages on the same ranks; got ",
+                                 count_text(first.stages(), "stage"), " on ", count_text(first.pp(), "rank"), " (",
+                                 to_string(first.placement.kind()), ") and ", then.stages(), " on ", then.pp(), " (",
+                                 to_string(then.placement.kind()), ")"}));
   if (first.backward != then.backward)
     throw schedule_error("concatenate() takes two steps in which the same stages are frozen; got others");
   if (first.forward_only != then.forward_only)

@@ -240,8 +240,9 @@ class verifier {
     const auto stage = static_cast<std::uint16_t>(pair / s_.micro);
     const auto micro = static_cast<std::uint32_t>(pair % s_.micro);
     add(rule::missing, s_.placement.rank_of(stage, micro), violation::no_cell, [&] {
-      return concat({to_string(op{pass::forward, 0, stage, micro}), " and most other ops; expected ", s_.stages(),
-                     " stages x ", s_.micro, " micro-batches, got ", ops, " ops"});
+      return concat({to_string(op{pass::forward, 0, stage, micro}), " and most other ops; expected ",
+                     count_text(s_.stages(), "stage"), " x ", count_text(s_.micro, "micro-batch"), ", got ",
+                     count_text(ops, "op")});
     });
   }
 
@@ -298,8 +299,8 @@ class verifier {
 constexpr void verifier::check_rules() {
   if (s_.cells.size() != s_.pp() || s_.pp() == 0 || s_.micro == 0) {
     add(rule::shape, 0, violation::no_cell, [&] {
-      return concat({s_.cells.size(), " rows of cells and ", s_.micro, " micro-batches for ", s_.pp(),
-                     " ranks; expected one row per rank, and at least one of each"});
+      return concat({count_text(s_.cells.size(), "row"), " of cells and ", count_text(s_.micro, "micro-batch"), " for ",
+                     count_text(s_.pp(), "rank"), "; expected one row per rank, and at least one of each"});
     });
     return;
   }
@@ -307,7 +308,7 @@ constexpr void verifier::check_rules() {
       s_.placement.replicas() == 2 && second != s_.micro - s_.micro / 2) {
     add(rule::shape, 0, violation::no_cell, [&] {
       return concat({"the placement's replica 1 starts with micro-batch ", second, "; expected ",
-                     s_.micro - s_.micro / 2, " for ", s_.micro, " micro-batches"});
+                     s_.micro - s_.micro / 2, " for ", count_text(s_.micro, "micro-batch")});
     });
     return;
   }

@@ -71,8 +71,8 @@ constexpr void check_positive(double value, const std::string& name) {
 constexpr void check_factors(const std::vector<double>& factors, std::string_view name, std::uint32_t expected,
                              std::string_view what) {
   if (!factors.empty() && factors.size() != expected)
-    throw schedule_error(concat({"costs: ", name, " has ", factors.size(), factors.size() == 1 ? " number" : " numbers",
-                                 "; expected ", expected, ", one per ", what}));
+    throw schedule_error(concat(
+        {"costs: ", name, " has ", count_text(factors.size(), "number"), "; expected ", expected, ", one per ", what}));
   for (std::size_t i = 0; i < factors.size(); ++i) check_positive(factors[i], concat({name, "[", i, "]"}));
 }
 // The fault of a link whose ends are the same or those of an earlier one; empty without one.

@@ -24,7 +24,7 @@ namespace detail {
 inline std::string numbers_expected(std::size_t stages, bool per_cut) {
   if (stages == 1) return "1, for 1 stage";
   if (per_cut && stages == 2) return "1, for the cut between 2 stages";
-  if (per_cut) return concat({"1 or ", stages - 1, ", one per cut between ", stages, " stages"});
+  if (per_cut) return concat({"1 or ", stages - 1, ", one per cut between ", count_text(stages, "stage")});
   return concat({"1 or ", stages, ", one per stage"});
 }
 

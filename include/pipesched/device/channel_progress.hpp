@@ -34,7 +34,8 @@ inline void require_launches(const program& p, std::uint32_t rank, std::span<con
                                  "; launch_order(program, rank) ", "returns one that fits"}));
   };
   const auto messages = static_cast<std::size_t>(std::ranges::count_if(row, is_message));
-  if (launches.size() != messages) refuse({"has ", launches.size(), " launches for ", messages, " messages"});
+  if (launches.size() != messages)
+    refuse({"has ", count_text(launches.size(), "launch"), " for ", count_text(messages, "message")});
   std::vector<std::uint32_t> last(p.channels.size(), no_slot), starts(row.size(), 0);  // by channel; by action
   std::uint32_t before = 0;
   for (const launch& l : launches) {

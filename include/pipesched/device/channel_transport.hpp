@@ -222,9 +222,9 @@ class channel_transport {
   }
   void require_shape(const program& p) const {
     if (processes_.size() != p.actions.size())
-      throw schedule_error(
-          detail::concat({"a program of ", p.actions.size(), " ranks needs as many processes; got ", processes_.size(),
-                          options_.processes.empty() ? ": name them in .processes" : ""}));
+      throw schedule_error(detail::concat({"a program of ", detail::count_text(p.actions.size(), "rank"),
+                                           " needs as many processes; got ", processes_.size(),
+                                           options_.processes.empty() ? ": name them in .processes" : ""}));
     std::vector<bool> used(job_.size());
     for (const std::uint32_t process : processes_) {
       if (process >= job_.size() || used[process])

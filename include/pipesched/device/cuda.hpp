@@ -121,7 +121,7 @@ inline std::string shared_queues_note(std::size_t streams, const char* connectio
   if (streams <= static_cast<std::size_t>(queues)) return {};
   return detail::concat(
       {"CUDA_DEVICE_MAX_CONNECTIONS is ", connections == nullptr ? "not set" : connections, ": ", streams,
-       " streams share ", queues, queues == 1 ? " queue" : " queues",
+       " streams share ", detail::count_text(queues, "queue"),
        " of the device, where work queued after a message that waits also waits. Nothing deadlocks, as all "
        "ranks start their messages in one order, but less overlaps. Set it to ",
        std::min<std::size_t>(streams, 32), " or more before CUDA starts"});

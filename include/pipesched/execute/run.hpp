@@ -117,8 +117,8 @@ timeline run_all(const program& p, Trainers& trainers, World& world, const run_o
   using trainer_type = std::remove_reference_t<decltype(detail::trainer_at(trainers, 0))>;
   detail::require_options<World>(options);
   if (trainers.size() != p.actions.size())
-    throw schedule_error(
-        detail::concat({"a program of ", p.actions.size(), " ranks needs as many trainers; got ", trainers.size()}));
+    throw schedule_error(detail::concat({"a program of ", detail::count_text(p.actions.size(), "rank"),
+                                         " needs as many trainers; got ", trainers.size()}));
   for (std::uint32_t r = 0; r < p.actions.size(); ++r) detail::require_trainer<trainer_type>(p, r);
   const auto forget = [](World* of) { of->forget_program(); };
   const std::unique_ptr<World, decltype(forget)> at_the_end(&world);

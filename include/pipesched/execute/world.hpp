@@ -61,8 +61,8 @@ class basic_world {
   /// @throws schedule_error for a program with another number of ranks; pipeline_aborted after a failure
   void prepare(const program& p) {
     if (p.actions.size() != at_.size())
-      throw schedule_error(detail::concat(
-          {"a program of ", p.actions.size(), " ranks needs a world of as many; this one has ", at_.size()}));
+      throw schedule_error(detail::concat({"a program of ", detail::count_text(p.actions.size(), "rank"),
+                                           " needs a world of as many; this one has ", at_.size()}));
     if (aborted()) give_up();
     program_ = &p;
     const std::vector<std::size_t> in_flight = messages_in_flight(p);
@@ -167,8 +167,8 @@ class world_transport {
   /// @throws schedule_error if the world has no such rank
   world_transport(world& all, std::size_t rank) : world_(all), rank_(static_cast<std::uint32_t>(rank)) {
     if (rank >= all.size())
-      throw schedule_error(
-          detail::concat({"a world of ", all.size(), " ranks has ranks 0 to ", all.size() - 1, "; got rank ", rank}));
+      throw schedule_error(detail::concat({"a world of ", detail::count_text(all.size(), "rank"), " has ranks 0 to ",
+                                           all.size() - 1, "; got rank ", rank}));
     set_between_steps(true);
   }
   world_transport(const world_transport&) = delete;

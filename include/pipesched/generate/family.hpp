@@ -149,8 +149,8 @@ namespace detail {
 constexpr placement placement_of(const family& f, const family_params& p) {
   placement where = f.place(p);
   if (where.ranks() != p.pp)
-    throw schedule_error(concat(
-        {f.name, " needs a placement on pp = ", p.pp, " ranks; got one on ", where.ranks(), ", nearest ", p.pp}));
+    throw schedule_error(concat({f.name, " needs a placement on pp = ", count_text(p.pp, "rank"), "; got one on ",
+                                 where.ranks(), ", nearest ", p.pp}));
   require_pairs(f.name, where.stages(), p.micro);
   return where;
 }
@@ -173,8 +173,8 @@ constexpr void require_placement(const family& f, const family_params& p) {
 constexpr rows<cell> searched_rows(const family& f, const family_params& p, const placement& where) {
   rows<cell> all = f.search(p, where);
   if (all.size() != where.ranks())
-    throw schedule_error(concat({f.name, " needs a search that makes the rows of ", where.ranks(), " ranks; got ",
-                                 all.size(), ", nearest ", where.ranks()}));
+    throw schedule_error(concat({f.name, " needs a search that makes the rows of ", count_text(where.ranks(), "rank"),
+                                 "; got ", all.size(), ", nearest ", where.ranks()}));
   return all;
 }
 

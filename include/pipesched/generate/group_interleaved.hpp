@@ -36,9 +36,9 @@ inline constexpr family group_interleaved_family{
         [](const family& f, const family_params& p) {
           const std::int64_t least = (p.pp + 1) / 2;
           if (p.group_size && (*p.group_size < least || *p.group_size > p.pp))
-            throw schedule_error(detail::concat({f.name, " needs groups of pp/2 = ", least, " to pp = ", p.pp,
-                                                 " micro-batches; got group_size = ", *p.group_size, ", nearest ",
-                                                 *p.group_size < least ? least : p.pp}));
+            throw schedule_error(detail::concat(
+                {f.name, " needs groups of pp/2 = ", least, " to pp = ", detail::count_text(p.pp, "micro-batch"),
+                 "; got group_size = ", *p.group_size, ", nearest ", *p.group_size < least ? least : p.pp}));
         },
     .peak =
         [](const family_params& p, std::int64_t rank) {

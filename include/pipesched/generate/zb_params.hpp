@@ -63,11 +63,12 @@ inline void require_memory_limit(const family& f, const family_params& p) {
   const auto& kept = p.costs->kept_by_forward.values();
   for (std::size_t s = 1; s < kept.size(); ++s)
     if (kept[s] != kept[0])
-      throw schedule_error(concat({f.name,
-                                   " takes a memory limit in activations only where all stages keep the same bytes; "
-                                   "stage 0 keeps ",
-                                   kept[0], " and stage ", s, " keeps ", kept[s],
-                                   ", nearest: no limit, which means pp = ", p.pp, " activations per rank"}));
+      throw schedule_error(
+          concat({f.name,
+                  " takes a memory limit in activations only where all stages keep the same bytes; "
+                  "stage 0 keeps ",
+                  kept[0], " and stage ", s, " keeps ", kept[s],
+                  ", nearest: no limit, which means pp = ", count_text(p.pp, "activation"), " per rank"}));
 }
 
 // The memory limit in use, in activations of a rank's whole share.

@@ -89,8 +89,8 @@ inline megatron_order megatron_candidate(const schedule& s) {
 inline void require_megatron_group(const megatron_order& m) {
   if (m.chunks == 1) return;
   if (m.pp < 2)
-    throw schedule_error(
-        concat({"Megatron-LM has several stages per rank from 2 ranks on; got ", m.chunks, " stages on 1 rank"}));
+    throw schedule_error(concat({"Megatron-LM has several stages per rank from 2 ranks on; got ",
+                                 count_text(m.chunks, "stage"), " on 1 rank"}));
   if (m.micro < m.pp)
     throw schedule_error(concat({"Megatron-LM needs at least pp micro-batches with several stages per rank; got ",
                                  m.micro, " for pp = ", m.pp, ", nearest ", m.pp}));
@@ -100,7 +100,7 @@ inline void require_megatron_group(const megatron_order& m) {
   if (const std::uint32_t rest = m.micro % m.group; rest > 0 && rest < m.pp)
     throw schedule_error(concat({"Megatron-LM needs a last group of at least pp micro-batches, or a whole one; got ",
                                  rest, " of ", m.micro, " after groups of ", m.group, " for pp = ", m.pp, ", nearest ",
-                                 m.micro - rest, " or ", m.micro - rest + m.pp, " micro-batches"}));
+                                 m.micro - rest, " or ", count_text(m.micro - rest + m.pp, "micro-batch")}));
 }
 
 }  // namespace detail

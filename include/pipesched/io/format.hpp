@@ -31,9 +31,11 @@ struct fmt::formatter<pipesched::schedule> {
 
   template <typename Context>
   auto format(const pipesched::schedule& s, Context& context) const {
-    auto out = fmt::format_to(context.out(), "{}: {} ranks, {} stages ({}), {} micro-batches{}",
-                              std::string_view(s.name), s.pp(), s.stages(), to_string(s.placement.kind()), s.micro,
-                              s.forward_only ? ", forward only" : "");
+    using pipesched::detail::count_text;
+    auto out =
+        fmt::format_to(context.out(), "{}: {}, {} ({}), {}{}", std::string_view(s.name), count_text(s.pp(), "rank"),
+                       count_text(s.stages(), "stage"), to_string(s.placement.kind()),
+                       count_text(s.micro, "micro-batch"), s.forward_only ? ", forward only" : "");
     for (std::size_t rank = 0; rank < s.cells.size(); ++rank) {
       out = fmt::format_to(out, "\nrank {}:", rank);
       for (const pipesched::cell& c : s[rank]) out = fmt::format_to(out, " {}", c);

@@ -69,7 +69,8 @@ class coordinator {
 
  protected:
   void require_process(std::uint32_t r) const {
-    if (r >= size()) throw schedule_error(detail::concat({"a job of ", size(), " processes has no process ", r}));
+    if (r >= size())
+      throw schedule_error(detail::concat({"a job of ", detail::count_text(size(), "process"), " has no process ", r}));
   }
   /// @throws pipeline_aborted once a process has failed
   void require_going() {

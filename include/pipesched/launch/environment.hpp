@@ -112,8 +112,8 @@ std::string read_address(const variables<Get>& of, const launch_environment& e, 
   const auto address = of.text("MASTER_ADDR"), hosts = of.text("SLURM_STEP_NODELIST");
   const bool by_slurm = e.launcher == "srun" && hosts;
   if (!address && !by_slurm && here < e.size)
-    throw schedule_error(concat({"MASTER_ADDR, the host of process 0, is needed by ", e.size, " processes of which ",
-                                 here, here == 1 ? " is" : " are", " known to be here"}));
+    throw schedule_error(concat({"MASTER_ADDR, the host of process 0, is needed by ", count_text(e.size, "process"),
+                                 " of which ", here, here == 1 ? " is" : " are", " known to be here"}));
   const std::string host = address ? *address : by_slurm ? first_host(*hosts) : e.address;
   if (host.empty())
     throw schedule_error("MASTER_ADDR or SLURM_STEP_NODELIST has the host of process 0; got an empty name");

@@ -195,14 +195,13 @@ inline partition parse_layout(std::string_view text, const model& m, const place
       continue;
     }
     if (stages.size() == where.stages())
-      detail::refuse_column(column, concat({"begins stage ", stages.size(), "; expected ", where.stages(),
-                                            where.stages() == 1 ? " stage" : " stages"}));
+      detail::refuse_column(
+          column, concat({"begins stage ", stages.size(), "; expected ", detail::count_text(where.stages(), "stage")}));
     stages.emplace_back();
   }
   if (stages.size() != where.stages())
-    detail::refuse_column(text.size(),
-                          concat({"ends the layout after ", stages.size(), stages.size() == 1 ? " stage" : " stages",
-                                  "; expected ", where.stages()}));
+    detail::refuse_column(text.size(), concat({"ends the layout after ", detail::count_text(stages.size(), "stage"),
+                                               "; expected ", where.stages()}));
   const std::string expected = detail::letters_of(m);
   partition p;
   std::size_t next = 0, at = 0;
@@ -220,8 +219,9 @@ inline partition parse_layout(std::string_view text, const model& m, const place
     }
   }
   if (next < expected.size())
-    detail::refuse_column(text.size(), concat({"ends the layout after ", next, " of the model's ", expected.size(),
-                                               " layers; expected ", detail::with_article(expected[next])}));
+    detail::refuse_column(text.size(), concat({"ends the layout after ", next, " of the model's ",
+                                               detail::count_text(expected.size(), "layer"), "; expected ",
+                                               detail::with_article(expected[next])}));
   if (const auto fault = detail::fault_of(stages, where.ranks()))
     detail::refuse_column(columns[fault->layer], fault->text);
   return p;

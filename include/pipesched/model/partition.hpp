@@ -59,11 +59,11 @@ inline partition uniform_partition(const model& m, std::size_t stages) {
 inline void require_partition(const partition& p, const model& m, std::size_t stages) {
   if (p.stages() != stages)
     throw schedule_error(
-        detail::concat({"a partition of ", p.stages(), p.stages() == 1 ? " stage" : " stages", "; expected ", stages}));
+        detail::concat({"a partition of ", detail::count_text(p.stages(), "stage"), "; expected ", stages}));
   const std::size_t all = layer_count(m), got = first_layers(p).back();
   if (got != all)
     throw schedule_error(
-        detail::concat({"a partition of ", got, got == 1 ? " layer" : " layers", "; the model has ", all}));
+        detail::concat({"a partition of ", detail::count_text(got, "layer"), "; the model has ", all}));
 }
 
 }  // namespace pipesched

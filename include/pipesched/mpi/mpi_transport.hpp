@@ -100,8 +100,8 @@ class mpi_transport {
     if (greatest != ~least)
       throw schedule_error("all ranks of a communicator run the same program; these have different ones");
     if (refused_)
-      throw schedule_error(detail::concat({"a program of ", p.actions.size(),
-                                           " ranks needs a communicator of as many; this one has ", notices_->size()}));
+      throw schedule_error(detail::concat({"a program of ", detail::count_text(p.actions.size(), "rank"),
+                                           " needs a communicator of as many; this one has ", notices_->size()}));
     program_ = &p;
     transfers_.assign(p.pools[rank_].buffers(), {});
   }

@@ -145,8 +145,8 @@ class pair_plans {
 inline stage_costs with_planned_pairs(stage_costs costs, const std::vector<std::vector<layer_tasks>>& stages,
                                       const placement& where, const pair_plan_options& options = {}) {
   if (stages.size() != where.stages())
-    throw schedule_error(detail::concat({"cell_plan: there are tasks for ", stages.size(), " stages; expected ",
-                                         where.stages(), ", as in the placement"}));
+    throw schedule_error(detail::concat({"cell_plan: there are tasks for ", detail::count_text(stages.size(), "stage"),
+                                         "; expected ", where.stages(), ", as in the placement"}));
   costs.check(where.stages());
   const auto together = detail::stages_together(where);
   detail::pair_plans plans(stages, options.cell);

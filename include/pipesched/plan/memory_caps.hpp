@@ -33,7 +33,7 @@ inline void check(const memory_caps& caps, std::uint32_t ranks) {
         concat({"a limit of live activations is more than 0; got ", *caps.activations, ", nearest 1"}));
   if (!caps.bytes.empty() && caps.bytes.size() != ranks)
     throw schedule_error(
-        concat({"there are ", caps.bytes.size(), " limits in bytes; expected ", ranks, ", one per rank"}));
+        concat({detail::count_text(caps.bytes.size(), "limit"), " in bytes; expected ", ranks, ", one per rank"}));
   for (const double bytes : caps.bytes)
     if (!(bytes > 0)) throw schedule_error(concat({"a limit in bytes is more than 0; got ", bytes}));
 }

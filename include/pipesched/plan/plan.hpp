@@ -371,12 +371,13 @@ void require_plan(const plan_problem& problem, const Costs& costs, const plan_li
   check(limits.memory, where.ranks());
   if (!problem.recomputed.empty() && problem.recomputed.size() != where.stages())
     throw schedule_error(concat({"plan() takes one entry of recomputed per stage, or none; got ",
-                                 problem.recomputed.size(), " for ", where.stages(), " stages"}));
+                                 problem.recomputed.size(), " for ", count_text(where.stages(), "stage")}));
   for (const schedule& s : limits.starts) {
     require_valid(s);
     if (s.micro != problem.micro || s.forward_only != problem.forward_only || !same_stages_on_ranks(s.placement, where))
       throw schedule_error(concat({"plan() starts from schedules of its own problem; got ", s.name.view(), " with ",
-                                   s.micro, " micro-batches on ", s.pp(), " ranks and ", s.stages(), " stages"}));
+                                   count_text(s.micro, "micro-batch"), " on ", count_text(s.pp(), "rank"), " and ",
+                                   count_text(s.stages(), "stage")}));
   }
 }
 

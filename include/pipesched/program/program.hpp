@@ -146,7 +146,7 @@ inline void require_rank(const program& p, std::integral auto number) {
   const std::size_t ranks = p.actions.size();
   if (number < 0 || static_cast<std::size_t>(number) >= ranks)
     throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", number})
-                                    : concat({"a program of ", ranks, " ranks has ranks 0 to ", ranks - 1,
+                                    : concat({"a program of ", count_text(ranks, "rank"), " has ranks 0 to ", ranks - 1,
                                               "; got rank ", number, ", nearest ", number < 0 ? 0 : ranks - 1}));
 }
 

@@ -99,7 +99,7 @@ class program_verifier {
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) good = p_.slots[rank].size() == s_[rank].size();
     if (!good)
       add(rule::program, 0, violation::no_cell,
-          concat({"expected actions, pools and slots of every cell for ", pp, " ranks"}));
+          concat({"expected actions, pools and slots of every cell for ", count_text(pp, "rank")}));
     for (std::uint32_t rank = 0; good && rank < pp; ++rank) {
       const std::size_t max_pool = 4 * p_.actions[rank].size();  // more cannot be used
       const pool_sizes& own = p_.pools[rank];
@@ -114,7 +114,7 @@ class program_verifier {
     for (const channel& c : p_.channels) messages += c.messages;
     if (messages > p_.actions.all().size()) {
       add(rule::program, 0, violation::no_cell,
-          concat({"the channels have ", messages, " messages; expected at most as many as actions, ",
+          concat({"the channels have ", count_text(messages, "message"), "; expected at most as many as actions, ",
                   p_.actions.all().size()}));
       good = false;
     }
@@ -162,7 +162,8 @@ class program_verifier {
   [[gnu::cold]] static std::string wrong_slot(op o, const slots_in_use& in, std::uint32_t slot, bool writes) {
     if (slot == no_slot) return concat({to_string(o), " has no ", in.what, " slot"});
     if (slot >= in.slots.size())
-      return concat({to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ", in.slots.size(), " slots"});
+      return concat(
+          {to_string(o), " uses ", in.what, " slot ", slot, "; expected one of ", count_text(in.slots.size(), "slot")});
     if (!writes)
       return concat({to_string(o), " reads ", in.what, " slot ", slot, ", which does not hold its ", in.what});
     return concat({to_string(o), " writes ", in.what, " slot ", slot, ", which still holds that of ",
@@ -219,7 +220,7 @@ class program_verifier {
       if ((sends || a.kind == action_kind::accumulate) && !check_gradient(rank, cells, a, sends)) return;
     }
     if (cells < s_[rank].size())
-      add(rule::program, rank, cells, concat({"runs ", cells, " cells; expected ", s_[rank].size()}));
+      add(rule::program, rank, cells, concat({"runs ", count_text(cells, "cell"), "; expected ", s_[rank].size()}));
   }
 
   // Checks that a weight gradient is sent or added to after the last W or B of its stage. False if the stages are wrong.
@@ -298,7 +299,7 @@ class program_verifier {
             concat({to_string(all.unmatched(c)), " is received from rank ", of.from, " but never sent"}));
       if (sends == receives && sends != of.messages && all.finished(of.from) && all.finished(of.to))
         add(rule::program, of.from, violation::no_cell,
-            concat({"the channel to rank ", of.to, " has ", of.messages, " messages; expected ", sends}));
+            concat({"the channel to rank ", of.to, " has ", count_text(of.messages, "message"), "; expected ", sends}));
     }
     if (report_) find_cycles(all);
     for (std::uint32_t rank = 0; report_ && rank < s_.pp(); ++rank)

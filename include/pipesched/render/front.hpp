@@ -33,6 +33,7 @@ struct front_style {
   std::string_view title{};
   memory_unit memory = memory_unit::activations;  ///< the unit of the limits
   std::string_view time_title = "makespan";
+  std::string_view time_unit{};  ///< s, ms or us; empty: not said
 };
 
 namespace detail {
@@ -143,7 +144,8 @@ class front_writer {
       text(x(p.memory), floor + 18, "middle", limit(p));
     }
     text((left + end) / 2, style_.height - 12, "middle", axis_.title);
-    text(18, (top + floor) / 2, "middle", style_.time_title,
+    const std::string unit = style_.time_unit.empty() ? "" : concat({", ", style_.time_unit});
+    text(18, (top + floor) / 2, "middle", concat({style_.time_title, unit}),
          concat({" transform=\"rotate(-90 18 ", number((top + floor) / 2), ")\""}));
   }
 

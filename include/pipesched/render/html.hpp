@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -98,9 +99,11 @@ class html_writer {
     out_ += ']';
   }
   void key(std::string_view name) { out_ += concat({",\"", name, "\":"}); }
+  // The value itself, which the script rounds as the headline does.
   void key(std::string_view name, double value) {
     key(name);
-    append_value(out_, value);
+    std::array<char, 32> text{};
+    out_.append(text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr);
   }
   // A string in a script: no quote, backslash or bracket of a tag ends it early.
   void quoted(std::string_view text) {

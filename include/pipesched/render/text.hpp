@@ -204,9 +204,9 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
       style.unit = end > 0 ? end : 1;  // denormal, or no time at all
   }
   if (!(style.unit > 0) || !(end / style.unit <= max_columns * (1 + 1e-9)))
-    throw schedule_error(
-        detail::concat({"a text grid of ", t.intervals.size(), " ranks takes a unit of time that gives at most ",
-                        max_columns, " columns; got ", style.unit, " for ", end, ", nearest ", end / max_columns}));
+    throw schedule_error(detail::concat({"a text grid of ", detail::count_text(t.intervals.size(), "rank"),
+                                         " takes a unit of time that gives at most ", max_columns, " columns; got ",
+                                         style.unit, " for ", end, ", nearest ", end / max_columns}));
   return detail::text_grid(t, style).draw();
 }
 

@@ -83,9 +83,10 @@ inline void append_cell(std::string& to, const cell& c) {
 // "dualpipe, 8 ranks, 20 micro-batches: makespan 66, idle 9.1 %, at most 9 activations per rank".
 inline std::string facts_of(const timeline& t, const metrics& m) {
   return concat({std::string_view(t.schedule.name), t.schedule.forward_only ? ", forward only, " : ", ",
-                 t.schedule.pp(), " ranks, ", t.schedule.micro, " micro-batches: makespan ", label(m.makespan),
-                 ", idle ", number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ", label(m.peak_activations),
-                 " activations per rank"});
+                 count_text(t.schedule.pp(), "rank"), ", ", count_text(t.schedule.micro, "micro-batch"), ": makespan ",
+                 label(m.makespan), ", idle ", number(std::round(1000 * m.bubble_ratio) / 10), " %, at most ",
+                 label(m.peak_activations),
+                 m.peak_activations == 1 ? " activation per rank" : " activations per rank"});
 }
 
 // Times of ticks at round distances, at most `max_ticks` + 1 of them.

@@ -42,11 +42,11 @@ constexpr void require_intervals(const timeline& t) {
   const schedule& s = t.schedule;
   if (s.cells.size() != s.pp() || t.intervals.size() != s.pp())
     throw schedule_error(concat({"a timeline needs one row of cells and one of intervals per rank; got ",
-                                 s.cells.size(), " and ", t.intervals.size(), " for ", s.pp(), " ranks"}));
+                                 s.cells.size(), " and ", t.intervals.size(), " for ", count_text(s.pp(), "rank")}));
   for (std::size_t rank = 0; rank < s.pp(); ++rank)
     if (t[rank].size() != s[rank].size())
       throw schedule_error(concat({"a timeline needs one interval per cell; rank ", rank, " has ", t[rank].size(),
-                                   " for ", s[rank].size(), " cells"}));
+                                   " for ", count_text(s[rank].size(), "cell")}));
 }
 
 /// The makespan. Linear in the number of ranks. @pre each row is in the order of its times, as simulate() makes it

@@ -76,10 +76,16 @@ inline std::string concat(std::initializer_list<piece> pieces) {
   return sentence;
 }
 
-/// "1 rank", "2 ranks", "3 micro-batches". @param what  a noun whose plural is its own with s, or es after ch
+/// The plural of a noun: ranks, micro-batches, processes, copies.
+inline std::string plural(std::string_view noun) {
+  if (noun.ends_with("y")) return concat({noun.substr(0, noun.size() - 1), "ies"});
+  return concat({noun, noun.ends_with("ch") || noun.ends_with("s") ? "es" : "s"});
+}
+
+/// "1 rank", "2 ranks", "3 micro-batches".
 template <std::integral T>
-std::string count_text(T n, std::string_view what) {
-  return concat({n, " ", what, n == 1 ? "" : what.ends_with("ch") ? "es" : "s"});
+std::string count_text(T n, std::string_view noun) {
+  return concat({n, " ", n == 1 ? std::string(noun) : plural(noun)});
 }
 
 }  // namespace pipesched::detail

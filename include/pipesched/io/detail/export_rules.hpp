@@ -41,8 +41,9 @@ inline void require_training(const schedule& s, std::string_view trainer) {
 /// "a wave placement of 4 stages per rank".
 inline std::string describe_placement(const placement& where) {
   const std::uint32_t ranks = where.ranks(), stages = where.stages();
-  const std::string count = stages % ranks == 0 ? concat({stages / ranks, " stages per rank"})
-                                                : concat({stages, " stages on ", ranks, " ranks"});
+  const std::string count = stages % ranks == 0
+                                ? concat({count_text(stages / ranks, "stage"), " per rank"})
+                                : concat({count_text(stages, "stage"), " on ", count_text(ranks, "rank")});
   return concat({"a ", to_string(where.kind()), " placement of ", count});
 }
 
@@ -69,7 +70,7 @@ inline std::string_view torch_schedule_name(const schedule& s, std::string_view 
 inline void require_stages_of_trainer(const schedule& s, std::string_view trainer) {
   if (s.stages() > 2 * s.pp())
     throw schedule_error(concat({trainer, " makes 2 stages per rank unless the layers of each are given; got ",
-                                 s.stages() / s.pp(), " stages per rank and no model"}));
+                                 count_text(s.stages() / s.pp(), "stage"), " per rank and no model"}));
 }
 
 /// "zbv: 4 ranks, 8 stages, 8 micro-batches; written by pipesched", on one line.

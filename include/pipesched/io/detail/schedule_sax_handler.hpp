@@ -199,7 +199,7 @@ class schedule_sax_handler {
                            " rows; expected pp = " + std::to_string(pp_));
     for (const auto& replica : rank_of_stage_)
       if (replica.size() != stages_)
-        throw schedule_error("placement.rank_of_stage: " + std::to_string(replica.size()) + " stages; expected " +
+        throw schedule_error("placement.rank_of_stage: " + count_text(replica.size(), "stage") + "; expected " +
                              std::to_string(stages_));
     try {
       auto table = placement::custom(pp_, result_.micro, rank_of_stage_);
@@ -230,8 +230,8 @@ class schedule_sax_handler {
   void require_version() const {
     const bool has_backward = (top_seen_ >> (top_keys.size() - 1) & 1u) != 0;
     if (has_backward && result_.backward.size() != stages_)
-      throw schedule_error("backward: " + std::to_string(result_.backward.size()) +
-                           " stages; expected stages = " + std::to_string(stages_));
+      throw schedule_error("backward: " + count_text(result_.backward.size(), "stage") +
+                           "; expected stages = " + std::to_string(stages_));
     if (version_ != 1) return;
     if (has_backward)
       throw schedule_error("backward: a key of version 2 in a document of version 1; expected \"version\": 2");

@@ -35,9 +35,10 @@ inline std::vector<double> rising_caps(std::vector<double> caps) {
 template <typename Problem>
 void require_one_step(const Problem& p, const Problem& first) {
   if (p.micro != first.micro || p.placement.ranks() != first.placement.ranks() || p.forward_only != first.forward_only)
-    throw schedule_error(concat({"pareto() takes placements of one step; got ", first.placement.ranks(), " and ",
-                                 p.placement.ranks(), " ranks, ", first.micro, " and ", p.micro, " micro-batches",
-                                 p.forward_only != first.forward_only ? ", forward only and not" : ""}));
+    throw schedule_error(
+        concat({"pareto() takes placements of one step; got ", first.placement.ranks(), " and ",
+                count_text(p.placement.ranks(), "rank"), ", ", first.micro, " and ", count_text(p.micro, "micro-batch"),
+                p.forward_only != first.forward_only ? ", forward only and not" : ""}));
 }
 
 /// Searches a front. `Steps` has what is planned:

@@ -24,16 +24,26 @@ inline std::string_view name_of(const html_panel& p) {
   return p.name.empty() ? std::string_view(p.timeline.schedule.name) : std::string_view(p.name);
 }
 
-// A number as format() of the page's script writes it: so many digits, and no exponent from 1e-4 to 1e8. The two may differ in
-// the last digit of a number that lies halfway between two.
-inline std::string page_number(double value, int digits) {
-  if (value == 0) return "0";
-  std::array<char, 64> text{};
-  const auto written = [&](double number, std::chars_format format, int precision) {
+// A number with so many decimals as toFixed() and toPrecision() of the page's script round it: away from zero if it lies exactly
+// halfway, as 0.25 does, where std::to_chars() rounds to even.
+inline std::string page_decimals(double value, std::chars_format format, int decimals) {
+  std::array<char, 1500> text{};  // for all digits of any double
+  const auto written = [&](double number, int precision) {
     return std::string(text.data(),
                        std::to_chars(text.data(), text.data() + text.size(), number, format, precision).ptr);
   };
-  std::string scientific = written(value, std::chars_format::scientific, digits - 1);
+  std::string exact = written(value, 1100);
+  const std::size_t point = exact.find('.');
+  if (point == exact.npos) return exact;  // not finite
+  const std::size_t cut = point + 1 + static_cast<std::size_t>(decimals), rest = exact.find_first_not_of('0', cut + 1);
+  const bool is_halfway = exact[cut] == '5' && (rest == exact.npos || exact[rest] == 'e');
+  return written(is_halfway ? std::nextafter(value, 2 * value) : value, decimals);
+}
+
+// A number as format() of the page's script writes it: so many digits, and no exponent from 1e-4 to 1e8.
+inline std::string page_number(double value, int digits) {
+  if (value == 0) return "0";
+  std::string scientific = page_decimals(value, std::chars_format::scientific, digits - 1);
   const std::size_t e = scientific.find('e');
   if (e == scientific.npos) return scientific;  // not finite
   int exponent = 0;
@@ -42,7 +52,7 @@ inline std::string page_number(double value, int digits) {
   const bool plain = exponent >= -4 && exponent < 8;
   std::string number = scientific.substr(0, e);
   if (plain && exponent < digits) {
-    number = written(value, std::chars_format::fixed, std::max(0, digits - 1 - exponent));
+    number = page_decimals(value, std::chars_format::fixed, std::max(0, digits - 1 - exponent));
   } else if (plain) {
     std::erase(number, '.');
     for (int i = digits - 1; i < exponent; ++i) number += '0';
@@ -57,12 +67,15 @@ inline std::string page_number(double value, int digits) {
 // A time in a unit that a person reads, as the page's script: "4.09 s" for 4088.3 ms.
 inline std::string time_text(double time, std::string_view unit, int digits = 3) {
   if (unit.empty()) return page_number(time, std::max(digits, 4));
-  const double seconds = time * (unit == "s" ? 1 : unit == "ms" ? 1e-3 : 1e-6), size = std::fabs(seconds);
-  if (size >= 1 || size == 0) return page_number(seconds, digits) + " s";
-  if (size >= 1e-3) return page_number(seconds * 1e3, digits) + " ms";
-  if (size >= 1e-6) return page_number(seconds * 1e6, digits) + " \u00b5s";
-  return page_number(seconds * 1e9, digits) + " ns";
+  const double seconds = unit == "s" ? 1 : unit == "ms" ? 1e-3 : 1e-6, size = std::fabs(time) * seconds;
+  if (size >= 1 || size == 0) return page_number(time * (seconds / 1), digits) + " s";
+  if (size >= 1e-3) return page_number(time * (seconds / 1e-3), digits) + " ms";
+  if (size >= 1e-6) return page_number(time * (seconds / 1e-6), digits) + " \u00b5s";
+  return page_number(time * (seconds / 1e-9), digits) + " ns";
 }
+
+// A part as percent() of the page's script writes it: "27.3 %".
+inline std::string percent_text(double part) { return page_decimals(100 * part, std::chars_format::fixed, 1) + " %"; }
 
 // ", 8 ranks, 20 micro-batches", of the sizes that all panels share.
 inline std::string sizes_of(std::span<const html_panel> panels) {
@@ -112,8 +125,9 @@ inline std::string results_of(std::span<const html_panel> panels, const html_sty
     if (longest != shortest) text += " to " + shortest;
     if (style.front.size() > 1) {
       const memory_axis axis = memory_axis_of(style.memory, most.point.memory);
-      text += concat({" with ", label(least.point.memory / axis.scale), " to ", label(most.point.memory / axis.scale),
-                      " ", axis.unit, style.memory == memory_unit::bytes ? " per rank" : ""});
+      text += concat({" with ", page_number(least.point.memory / axis.scale, 4), " to ",
+                      page_number(most.point.memory / axis.scale, 4), " ", axis.unit,
+                      style.memory == memory_unit::bytes ? " per rank" : ""});
     }
     if (most.published)
       text += concat({"; ", most.point.published, " ", time_text(most.point.published_makespan, style.unit)});
@@ -122,8 +136,7 @@ inline std::string results_of(std::span<const html_panel> panels, const html_sty
   const auto named = named_in_headline(panels);
   for (const html_panel* p : named)
     text += concat({text.empty() ? "" : ", ", name_of(*p), " ", time_text(p->measured.makespan, style.unit)});
-  if (named.size() == 1)
-    text += concat({", idle ", number(std::round(1000 * named[0]->measured.bubble_ratio) / 10), " %"});
+  if (named.size() == 1) text += ", idle " + percent_text(named[0]->measured.bubble_ratio);
   return text;
 }
 

@@ -50,10 +50,11 @@ function headlineAt(w, h) {
 // The origin of a picture, at its lower right.
 const credit = (w, h) => words(w - 20, h - 9, "made with pipesched", style.dim, 12, "end");
 
-// Schedules whose numbers are all the same share a bar.
+// Schedules whose numbers are all the same, but for the rounding of sums, share a bar.
 const groups = [];
 for (const s of DATA) {
-  const same = g => ["makespan", "idle", "peak", "bytes", "copies", "weights", "bound", "planned"].every(k => DATA[g[0]][k] === s[k]);
+  const equal = (a, b) => a === b || Math.abs(a - b) <= 1e-12 * Math.abs(a);
+  const same = g => ["makespan", "idle", "peak", "bytes", "copies", "weights", "bound", "planned"].every(k => equal(DATA[g[0]][k], s[k]));
   const group = groups.find(same);
   group ? group.push(DATA.indexOf(s)) : groups.push([DATA.indexOf(s)]);
 }
