@@ -21,10 +21,13 @@ import time
 import weakref
 from collections.abc import Callable  # noqa: F401, of annotations
 
-import torch
-import torch.distributed as dist
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining import schedules as _runtimes
+try:
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.pipelining import PipelineStage
+    from torch.distributed.pipelining import schedules as _runtimes
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"pipesched.torch needs PyTorch with torch.distributed.pipelining: pip install torch ({error})", name=error.name) from None
 
 from . import _pipesched as _c
 from ._calls import checked

@@ -316,6 +316,15 @@ class Records(unittest.TestCase):
                 call()
             self.assertEqual(str(caught.exception), sentence)
 
+    def test_pytorch_that_is_not_there_is_a_sentence(self):
+        script = (
+            "import sys\nsys.modules['torch'] = None\n"
+            "try: import pipesched.torch\n"
+            "except ModuleNotFoundError as error: print(error)\n"
+        )
+        said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        self.assertRegex(said.stdout, "^pipesched.torch needs PyTorch .*: pip install torch", said.stderr)
+
     def test_memory_that_is_not_there_is_a_sentence(self):
         script = (
             "import resource, pipesched as ps\n"
