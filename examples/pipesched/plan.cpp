@@ -32,7 +32,7 @@ using namespace pipesched;
 namespace {
 
 int write_plan(const output& to, const plan_result& found, const stage_costs& costs, const plan_page& page,
-               const std::string& convention) {
+               const std::string& convention, bool is_interrupted) {
   const plan_problem& problem = page.problem;
   if (to.format == "csv") {
     write_csv(to.file, found.schedule);
@@ -41,11 +41,13 @@ int write_plan(const output& to, const plan_result& found, const stage_costs& co
   } else if (to.format == "html") {
     write_output(to.file, page_of_plan(page, found, costs));
   } else if (to.format == "json") {
-    write_output(to.file, tool::json_of(found).dump(2) + "\n");
+    nlohmann::ordered_json j = tool::json_of(found);
+    if (is_interrupted) j["interrupted"] = true;
+    write_output(to.file, j.dump(2) + "\n");
   } else {
     write_output(to.file, plan_headline(problem, convention) + row_titles() + "\n" + row_of(found) +
-                              fmt::format("\n\n{:.0f} evaluations; bound: {}\n\n", found.evaluations,
-                                          describe_bound(found.bound)) +
+                              fmt::format("\n\n{:.0f} evaluations{}; bound: {}\n\n", found.evaluations,
+                                          is_interrupted ? ", interrupted" : "", describe_bound(found.bound)) +
                               render_text(simulate(found.schedule, costs, verified), style_of(to)));
   }
   return 0;
@@ -73,7 +75,7 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
   if (!note.empty()) convention += "; " + note;
   if (!note.empty() && (to.format == "csv" || to.format == "svg" || to.format == "json")) add_note("costs " + note);
   page.style.notes = {note_on_costs(given, page.style.unit, convention)};
-  return write_plan(to, found, costs, page, convention);
+  return write_plan(to, found, costs, page, convention, line.stopped());
 }
 
 int plan_with_model(const arguments& args, const output& to, const plan_problem& problem) {
@@ -106,11 +108,13 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(m, found);
     if (!unused.empty()) j["not_used"] = unused;
+    if (line.stopped()) j["interrupted"] = true;
     write_output(to.file, j.dump(2) + "\n");
   } else {
     const std::string layers = fmt::format("{} layers{}{}{}", layer_count(m), unit_after("; times in ", m.time_unit),
                                            note.empty() ? "" : "; ", note);
     write_output(to.file, plan_headline(problem, layers) + tool::text_of(m, found) +
+                              (line.stopped() ? "interrupted\n\n" : "") +
                               render_text(simulate(s, found.costs, verified), style_of(to)));
   }
   return 0;
