@@ -77,19 +77,19 @@ TEST_CASE("plan of a model: with exactly the memory of one micro-batch that reco
     placement where;
     double bytes;  // of 4 blocks' weights, and of the activations of the largest stage
   };
-  for (const auto& [where, bytes] : {least_memory{placement::linear(4), 8},
-                                     {placement::vee(4), 6},
-                                     {placement::looped(4, 2), 6},
-                                     {placement::looped(4, 4), 5},
-                                     {placement::wave(4, 2), 5}})
+  for (const least_memory& of : {least_memory{placement::linear(4), 8},
+                                 {placement::vee(4), 6},
+                                 {placement::looped(4, 2), 6},
+                                 {placement::looped(4, 4), 5},
+                                 {placement::wave(4, 2), 5}})
     for (const std::uint64_t evaluations : {500u, 5'000u}) {
-      CAPTURE(to_string(where));
-      const model m = blocks_with_weights(bytes);
-      const model_plan found = plan(m, step_of(where, true), {.pairs = pass_pair_set{}, .evaluations = evaluations});
+      CAPTURE(to_string(of.where));
+      const model m = blocks_with_weights(of.bytes);
+      const model_plan found = plan(m, step_of(of.where, true), {.pairs = pass_pair_set{}, .evaluations = evaluations});
       CHECK(fits(found.plan.schedule, found.costs, memory_limits(m, 4)));
       CHECK(found.lower_bound <= found.plan.makespan);
       CHECK(found.plan.bound.makespan <= found.plan.makespan);
-      CHECK_THROWS_AS(plan(blocks_with_weights(0.999 * bytes), step_of(where, true), {.evaluations = 500}),
+      CHECK_THROWS_AS(plan(blocks_with_weights(0.999 * of.bytes), step_of(of.where, true), {.evaluations = 500}),
                       no_fit_error);
     }
 }

@@ -54,7 +54,7 @@ bool has_messages(const placement& where, const Costs& costs) {
   return false;
 }
 
-/// A plan that fits, if one is found. Where there are messages, a short search tells how much room their buffers need, of which
+/// A plan that fits, if one is found. If there are messages, a short search tells how much room their buffers need, of which
 /// all plans need about as much; where too little is left beside them, half of that is tried.
 /// @param memory  by rank; empty: no limits  @param spent  grows by the evaluations
 /// @param progress  of all tries, in place of that of `limits`

@@ -75,7 +75,7 @@ class list_search {
   double makespan() const noexcept { return best_makespan_; }
 
  private:
-  // What a list does, in parts of an op of an evaluation, as measured for 2 to 32 ranks and 1 to 4 stages on each: to run an
+  // The work of a list, in parts of an op of an evaluation, as measured for 2 to 32 ranks and 1 to 4 stages on each: to run an
   // op, to look at one that may run, and to look at a stage that is to have memory for the ends of all micro-batches.
   static constexpr std::uint64_t work_per_op = 2, work_of_run = 32, work_of_option = 4, work_of_claim = 1;
   static constexpr double infinity = std::numeric_limits<double>::infinity();

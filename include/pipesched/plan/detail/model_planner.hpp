@@ -85,7 +85,7 @@ class model_planner {
         progress_(limits.progress, bound_),
         end_(static_cast<double>(limits.evaluations)) {}
 
-  // Where stages may recompute to fit, three quarters of the evaluations are spent as without that: more choices need more
+  // If stages may recompute to fit, three quarters of the evaluations are spent as without that: more choices need more
   // evaluations, and may lead to longer steps.
   model_plan run() {
     const bool both = problem_.may_recompute && recompute_may_help();
@@ -118,7 +118,7 @@ class model_planner {
     if (!best_) take_smallest();
     take_turns();
   }
-  // Where nothing is found that fits, one micro-batch at a time: layers move as long as fewer bytes of it do not fit.
+  // If nothing is found that fits, one micro-batch at a time: layers move as long as fewer bytes of it do not fit.
   void take_smallest() {
     division_choice choice = pools_.front().entries().front().choice;
     const double end = left() / 2;
@@ -214,7 +214,7 @@ class model_planner {
     progress_.found(c.makespan());
   }
 
-  // Partitions to plan for: those of the families, and others with small bounds. Where stages may recompute, as many of choices in
+  // Partitions to plan for: those of the families, and others with small bounds. If stages may recompute, as many of choices in
   // which all do: a bound tells little of how much memory an order needs.
   std::vector<candidate> candidates() {
     // Evaluations of a first plan that tell good choices from bad ones.
