@@ -42,7 +42,7 @@ std::optional<memory_report> memory_of(const plan_result& found, const stage_cos
 }
 
 int write_plan(const output& to, const plan_result& found, const stage_costs& costs, const plan_page& page,
-               const std::string& convention) {
+               const std::string& convention, bool is_interrupted) {
   const plan_problem& problem = page.problem;
   if (to.format == "csv") {
     write_csv(to.file, found.schedule);
@@ -53,13 +53,14 @@ int write_plan(const output& to, const plan_result& found, const stage_costs& co
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(found);
     if (const auto memory = memory_of(found, costs, page.memory)) j["ranks"] = tool::json_of(*memory);
+    if (is_interrupted) j["interrupted"] = true;
     write_output(to.file, j.dump(2) + "\n");
   } else {
     const auto memory = memory_of(found, costs, page.memory);
     write_output(to.file, plan_headline(problem, convention) + row_titles() + "\n" + row_of(found) +
                               (memory ? "\n\n" + tool::text_of(*memory) : "\n") +
-                              fmt::format("\n{}; bound: {}\n\n", evaluations_text(found.evaluations),
-                                          describe_bound(found.bound)) +
+                              fmt::format("\n{}{}; bound: {}\n\n", evaluations_text(found.evaluations),
+                                          is_interrupted ? ", interrupted" : "", describe_bound(found.bound)) +
                               render_text(simulate(found.schedule, costs, verified), style_of(to)));
   }
   return 0;
@@ -87,7 +88,7 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
   if (!note.empty()) convention += "; " + note;
   if (!note.empty() && (to.format == "csv" || to.format == "svg" || to.format == "json")) add_note("costs " + note);
   page.style.notes = {note_on_costs(given, page.style.unit, convention)};
-  return write_plan(to, found, costs, page, convention);
+  return write_plan(to, found, costs, page, convention, line.stopped());
 }
 
 int plan_with_model(const arguments& args, const output& to, const plan_problem& problem) {
@@ -120,11 +121,13 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(m, found);
     if (!unused.empty()) j["not_used"] = unused;
+    if (line.stopped()) j["interrupted"] = true;
     write_output(to.file, j.dump(2) + "\n");
   } else {
     const std::string layers = fmt::format("{}{}{}{}", pipesched::detail::count_text(layer_count(m), "layer"),
                                            unit_after("; times in ", m.time_unit), note.empty() ? "" : "; ", note);
     write_output(to.file, plan_headline(problem, layers) + tool::text_of(m, found) +
+                              (line.stopped() ? "interrupted\n\n" : "") +
                               render_text(simulate(s, found.costs, verified), style_of(to)));
   }
   return 0;

@@ -116,7 +116,8 @@ struct front_view {
   std::string convention{};                    // of the costs, for the first line
   std::string note{};                          // on entries that are not used, with what they are of
   std::string remarks{};                       // under the table
-  timeline last{};                             // of the plan with most memory
+  bool is_interrupted = false;
+  timeline last{};  // of the plan with most memory
   std::function<std::string(html_style)> page{};
   html_style style{};
 };
@@ -128,6 +129,7 @@ std::string text_of(const output& to, const plan_inputs& step, const front_view&
     text += front_row(in_unit(p.cap, v.unit, v.rows.back().cap), p.plan, p.lower_bound, several);
   text += "\n" + v.remarks;
   for (const std::string& note : v.left_out) text += note + "\n";
+  if (v.is_interrupted) text += "interrupted\n";
   return text + "\n" + render_text(v.last, style_of(to));
 }
 
@@ -143,6 +145,7 @@ std::string json_of(const front_view& v) {
                            {"lower_bound_for_any_placement", v.rows[i].lower_bound}});
     j["points"].back().update(v.json[i]);
   }
+  if (v.is_interrupted) j["interrupted"] = true;
   return j.dump(2) + "\n";
 }
 
@@ -236,6 +239,7 @@ int front_of_costs(const arguments& args, const output& to, const plan_inputs& s
   const plan_limits limits = limits_of(args, pairs_that_may_run(args, given), line);
   v.rows = pareto(steps, caps, v.unit, limits);
   note_limits(caps, v);
+  v.is_interrupted = line.stopped();
 
   const pareto_point& best = v.rows.back();
   v.convention = convention_of(given, v.placements);
@@ -268,12 +272,10 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
   };
   v.left_out = for_each_placement(step, [&](const placement& where) {
     costs_on(where);
-    for (const bool may_recompute : {false, true})  // more choices need more evaluations, and may lead to longer steps
-      if (!may_recompute || args.has("--may-recompute"))
-        problems.push_back({.placement = where,
-                            .micro = static_cast<std::uint32_t>(step.micro),
-                            .forward_only = step.forward_only,
-                            .may_recompute = may_recompute});
+    problems.push_back({.placement = where,
+                        .micro = static_cast<std::uint32_t>(step.micro),
+                        .forward_only = step.forward_only,
+                        .may_recompute = args.has("--may-recompute")});
     v.placements.push_back(where);
   });
   const stage_costs first = costs_on(v.placements[0]);
@@ -296,6 +298,7 @@ int front_of_model(const arguments& args, const output& to, const plan_inputs& s
     v.json.push_back(tool::json_of(m, p.plan));
   }
   note_limits(caps, v);
+  v.is_interrupted = line.stopped();
   v.remarks = "of the last: " + describe_partition(best.partition, m, best.plan.schedule.placement);
   v.last = simulate(best.plan.schedule, best.costs, verified);
   v.style = page_style_of(args, m.time_unit);

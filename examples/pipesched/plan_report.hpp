@@ -22,6 +22,8 @@ class progress_line {
   progress_line& operator=(const progress_line&) = delete;
 
   bool operator()(const pipesched::plan_progress& p, std::uint64_t evaluations);
+  /// True if the search has been stopped by Ctrl-C.
+  bool stopped() const { return told_; }
 
  private:
   bool shown_ = false, told_ = false;

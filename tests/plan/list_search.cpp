@@ -84,6 +84,30 @@ TEST_CASE("lists: on any placement, with any memory that holds one micro-batch, 
   }
 }
 
+TEST_CASE(
+    "lists: what they do is counted, more where ranks have more stages and less memory, and never more than allowed") {
+  const auto ops_per_op = [](const placement& where, memory_caps caps) {
+    const stage_costs costs{.forward = 1, .backward_input = 1, .backward_weight = 1};
+    const detail::word_table t(detail::planned_shape(where, 16, false), costs, {}, caps);
+    detail::list_search search(t, 1);
+    std::uint64_t lists = 0, ops = 0;
+    search.run(500, [&](std::uint64_t since, double) { return ++lists, ops += since, true; });
+    CHECK(ops <= 500 * t.ops());
+    CHECK(lists >= 5);
+    detail::list_search(t, 1).run(detail::list_search::price - 1, [](std::uint64_t, double) {
+      FAIL("a list for less than its price");
+      return true;
+    });
+    return static_cast<double>(ops) / static_cast<double>(lists * t.ops());
+  };
+  const double linear = ops_per_op(placement::linear(4), {}), looped = ops_per_op(placement::looped(4, 4), {}),
+               scarce = ops_per_op(placement::looped(4, 4), {.activations = 4});
+  // To run an op takes as much as 16 ops of an evaluation, and at least two looks at the F and the backward of each stage.
+  CHECK(linear > 20);
+  CHECK(looped > linear + 10);
+  CHECK(scarce > looped + 5);
+}
+
 TEST_CASE("lists: where memory is unequal and no family fits, a plan starts from a list") {
   const placement where = placement::looped(4, 2).for_micro(16);
   stage_costs costs{

@@ -103,9 +103,22 @@ TEST_CASE(
   REQUIRE(points.size() == 2);
   CHECK((points[0].step == 0 && points[0].plan.time == 10 && points[0].lower_bound == 3));
   CHECK((points[1].step == 0 && points[1].plan.time == 10 && points[1].lower_bound == 2));
-  // Three rounds of 400 for each limit: 100 for each of four steps; then two of three or four are left at most.
+  // For each limit a rough plan with 12 for each of four steps, then three rounds of 384: 96 for each of them; then two of three
+  // or four are left at most.
   using all = std::vector<std::vector<std::uint64_t>>;
-  CHECK(steps.evaluations == all{{900, 700}, {100, 300}, {100, 100}, {100, 100}});
+  CHECK(steps.evaluations == all{{876, 684}, {108, 300}, {108, 108}, {108, 108}});
+}
+
+TEST_CASE("search of a front: stopped after the first plans, it has a plan with each limit's own memory") {
+  const std::vector<placed_step<>> steps = {
+      {{.placement = placement::bidirectional(4, 8), .micro = 8}, deepseek_v3_costs()}};
+  plan_limits limits{.evaluations = 1'000'000'000};
+  limits.progress = [&](const plan_progress& p) { return p.evaluations < 10'000; };
+  const auto front = pareto(steps, {3, 4, 5}, memory_unit::activations, limits);
+  REQUIRE(front.size() == 3);
+  CHECK(front[1].plan.makespan < front[0].plan.makespan);
+  CHECK(front[2].plan.makespan < front[1].plan.makespan);
+  CHECK(front[2].plan.peak_activations > 4);
 }
 
 TEST_CASE("placements for a front: each once, as far as the ranks, the stages and the micro-batches allow") {

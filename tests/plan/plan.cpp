@@ -376,8 +376,10 @@ TEST_CASE("blocks: words of every length have each op once, on placements with t
   const auto blocks_on = [](const placement& where, std::uint32_t micro, bool forward_only = false,
                             pass_pair_set pairs = pass_pair_set::forward_with_backward()) {
     const detail::word_table t(detail::planned_shape(where, micro, forward_only), unit, pairs, {});
-    auto search = detail::block_search::on(t, 7);
+    std::uint64_t simulations = 0;
+    auto search = detail::block_search::on(t, 7, simulations);
     if (!search) return false;
+    CHECK(simulations == 1);
     const auto is_complete = [&] {
       const schedule s = detail::schedule_of(t, search->words());
       return static_cast<bool>(verify(s));

@@ -105,6 +105,19 @@ sleep 1
 kill -INT $interrupted
 wait $interrupted
 expect "plan: interrupted, it writes what it has" 0 'pipesched: interrupted after [0-9]* evaluations; the best so far~' '' cat interrupted.err
+check "plan: the JSON of an interrupted search says so" python3 - <<<'
+import json
+assert json.load(open("interrupted.json"))["interrupted"] is True'
+"$tool" plan --costs deepseek_v3 --placement bidirectional --pp 4 --micro 8 --pareto --memory-limit 3,4,5 --evaluations 1000000000 >interrupted.txt 2>interrupted.err &
+interrupted=$!
+sleep 2
+kill -INT $interrupted
+wait $interrupted
+check "plan --pareto: interrupted, it has a plan for each limit, and says so" python3 - <<<'
+text = open("interrupted.txt").read()
+times = [float(line.split()[5]) for line in text.splitlines() if "copies" in line]
+assert len(times) == 3 and times[0] > times[1] > times[2], text
+assert "\ninterrupted\n" in text'
 
 # Fronts over placements.
 front=("$tool" plan --pp 4 --micro 8 --pareto --evaluations 3000)

@@ -20,6 +20,9 @@ constexpr std::string_view to_string(memory_unit u) { return memory_unit_names[s
 
 namespace detail {
 
+/// A limit with room for the rounding of sums.
+constexpr double with_rounding(double limit) noexcept { return limit * (1 + 1e-12); }
+
 /// A larger unit of bytes, for output.
 struct byte_scale {
   double bytes;

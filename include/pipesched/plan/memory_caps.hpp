@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pipesched/core/placement.hpp"
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/support/error.hpp"
 
@@ -59,9 +60,6 @@ std::optional<memory_caps> room_beside_weights(const placement& where, const Cos
     if (!(bytes > 0)) return std::nullopt;
   return room;
 }
-
-/// A limit with room for the rounding of sums.
-constexpr double with_rounding(double limit) noexcept { return limit * (1 + 1e-12); }
 
 }  // namespace detail
 

@@ -25,6 +25,7 @@
 #include "pipesched/plan/detail/block_search.hpp"
 #include "pipesched/plan/detail/list_search.hpp"
 #include "pipesched/plan/detail/narrow_search.hpp"
+#include "pipesched/plan/detail/one_at_a_time.hpp"
 #include "pipesched/plan/detail/published.hpp"
 #include "pipesched/plan/detail/word_portfolio.hpp"
 #include "pipesched/plan/detail/word_simulator.hpp"
@@ -72,6 +73,8 @@ struct plan_limits {
 /// Nothing that a search has found fits into the memory.
 struct no_fit_error : schedule_error {
   using schedule_error::schedule_error;
+
+  double evaluations = 0;  ///< that plan() has spent
 };
 
 /// The result of plan(): a valid schedule within the limits.
@@ -162,7 +165,11 @@ class planner {
     look_at_published(monitor);
     const std::optional<word_table> half = all.folded();
     if (!half || !search(all, *half, monitor)) search(all, all, monitor);
-    if (!has_plan()) refuse(all);
+    if (!has_plan()) {
+      no_fit_error e(refusal(all));
+      e.evaluations = evaluations(monitor.ops());
+      throw e;
+    }
     result_.ops_simulated = monitor.ops();
     result_.evaluations = evaluations(monitor.ops());
     return std::move(result_);
@@ -206,7 +213,9 @@ class planner {
   // Words of blocks after some evaluations; none for placements without them.
   word_rows blocks(const word_table& part, std::uint64_t evaluations, search_monitor& monitor) const {
     constexpr std::uint64_t enough_per_rank = 1000;
-    std::optional<block_search> search = block_search::on(part, limits_.seed);
+    std::uint64_t first = 0;
+    std::optional<block_search> search = block_search::on(part, limits_.seed, first);
+    monitor.charge(first * part.ops());
     if (!search) return {};
     search->anneal(std::min(evaluations, enough_per_rank * part.ranks()), [&](std::uint64_t since, double makespan) {
       monitor.charge(since * part.ops());
@@ -218,15 +227,14 @@ class planner {
 
   // Words of lists, if they are shorter than others: after some evaluations, or after few where they are much longer.
   word_rows lists(const word_table& part, double shortest, std::uint64_t evaluations, search_monitor& monitor) const {
-    constexpr std::uint64_t most = 3000 * list_search::price, few = 60 * list_search::price;
+    constexpr std::uint64_t most = 3000 * list_search::price, few = 60;
     if (!part.alike()) return {};
     list_search search(part, limits_.seed);
-    std::uint64_t spent = 0;
-    search.run(std::min(evaluations, most), [&](std::uint64_t since, double makespan) {
-      monitor.charge(since * part.ops());
+    std::uint64_t made = 0;
+    search.run(std::min(evaluations, most), [&](std::uint64_t ops, double makespan) {
+      monitor.charge(ops);
       if (makespan < shortest) monitor.found(makespan);
-      spent += since;
-      return !monitor.stopped() && (spent < few || makespan < 1.15 * shortest);
+      return !monitor.stopped() && (++made < few || makespan < 1.15 * shortest);
     });
     return search.makespan() < shortest ? search.words() : word_rows{};
   }
@@ -247,7 +255,7 @@ class planner {
       w.resize(part.ranks());
       std::uint64_t tries = 0;
       std::optional<word_rows> runs = repaired(part, std::move(w), tries);
-      monitor.charge(tries * part.ops());
+      monitor.charge((tries + (runs ? 1 : 0)) * part.ops());
       if (!runs) return;
       const word_times times = word_simulator(part).run(*runs);
       const bool known = std::any_of(found.begin(), found.end(), [&](const auto& f) { return f.second == *runs; });
@@ -256,8 +264,8 @@ class planner {
     for (const schedule& s : from)
       for (const bool keep_weights : {false, true}) add(words_of(all, s, keep_weights));
     if (word_rows w = blocks(part, evaluations, monitor); !w.empty()) add(std::move(w));
-    add(one_at_a_time(all, 1));
-    if (!limits_.memory.bytes.empty()) add(one_at_a_time(all, 2));
+    add(words_of(all, one_at_a_time(shape, true), true));
+    if (!limits_.memory.bytes.empty()) add(words_of(all, one_at_a_time(shape, false), true));
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     const double shortest = found.empty() ? std::numeric_limits<double>::infinity() : found.front().first;
     std::vector<word_rows> result;
@@ -307,48 +315,27 @@ class planner {
     const std::uint64_t left = budget(part, 1);
     narrow_search search_all(part, std::move(from), limits_.seed, limits_.threads, monitor);
     const word_rows best = search_all.run(left, has_long ? 0.2 : 1);
+    monitor.charge(2 * ops_);
     offer(schedule_of(all, folds ? unfold(all, best) : best), false);
     return true;
   }
 
-  // Each micro-batch from end to end before the next: the least memory. Backwards are split if `form` is 1, whole if it is 2,
-  // where they may be.
-  static word_rows one_at_a_time(const word_table& t, std::size_t form) {
-    word_rows w(t.ranks());
-    for (std::size_t rank = 0; rank < t.ranks(); ++rank) {
-      const auto local = t.nodes_of(rank);
-      for (std::uint32_t j = 0; j < t.max_micros(); ++j)
-        for (std::uint16_t replica = 0; replica < 2; ++replica) {
-          const auto mine = [&](std::size_t i) {
-            return t.nodes()[local[i]].replica == replica && j < t.nodes()[local[i]].micros;
-          };
-          for (std::size_t i = 0; i < local.size(); ++i)
-            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i));
-          for (std::size_t i = local.size(); i-- > 0 && !t.forward_only();)
-            if (mine(i)) w[rank].push_back(kind_of(t, rank, 3 * i + form)), w[rank].push_back(t.weight_kind(rank));
-        }
-    }
-    return w;
-  }
-
-  // The least memory with which some schedule runs, one micro-batch at a time.
-  [[noreturn]] void refuse(const word_table& all) const {
-    memory_caps no_caps;
-    no_caps.bytes.assign(limits_.memory.bytes.size(), std::numeric_limits<double>::infinity());
-    const word_table free(all.shape(), costs_, pairs_, no_caps, problem_.recomputed);
-    const auto measured = [&](std::size_t form) {
-      return measure(simulate(schedule_of(free, one_at_a_time(free, form)), costs_, verified), costs_, verified);
+  // Why there is no plan, with the least memory with which some schedule runs, one micro-batch at a time.
+  std::string refusal(const word_table& all) const {
+    const auto measured = [&](bool split) {
+      return measure(simulate(one_at_a_time(all.shape(), split, problem_.recomputed), costs_, verified), costs_,
+                     verified);
     };
-    const metrics m = measured(1), whole = measured(2);
+    const metrics m = measured(true), whole = measured(false);
     if (limits_.memory.activations)
-      throw no_fit_error(concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
-                                 " live activations per rank; nearest ", m.peak_activations}));
+      return concat({"plan() finds no schedule with at most ", *limits_.memory.activations,
+                     " live activations per rank; nearest ", m.peak_activations});
     for (std::size_t r = 0; r < limits_.memory.bytes.size(); ++r)
       if (const double least = std::min(m.ranks[r].peak_bytes, whole.ranks[r].peak_bytes);
           least > limits_.memory.bytes[r])
-        throw no_fit_error(concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ",
-                                   r, "; nearest ", least}));
-    throw no_fit_error("plan() finds no schedule within the limits of memory");
+        return concat({"plan() finds no schedule with at most ", limits_.memory.bytes[r], " bytes on rank ", r,
+                       "; nearest ", least});
+    return "plan() finds no schedule within the limits of memory";
   }
 
   const plan_problem& problem_;

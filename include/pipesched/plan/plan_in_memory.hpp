@@ -15,6 +15,7 @@
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/plan/detail/one_at_a_time.hpp"
 #include "pipesched/plan/detail/shared_progress.hpp"
 #include "pipesched/plan/memory_caps.hpp"
 #include "pipesched/plan/plan.hpp"
@@ -29,34 +30,18 @@ namespace pipesched {
 
 namespace detail {
 
-/// A plan that fits, if one is found: with room for some buffers, then for the largest that plans have needed so far.
-/// @param memory  by rank; empty: no limits  @param buffers  bytes by rank, grows  @param spent  grows by the evaluations
-/// @param progress  of all tries, in place of that of `limits`
+/// One micro-batch at a time, with whole backwards or split ones, if that fits.
+/// @param spent  grows by the evaluations
 template <typename Costs>
-std::optional<plan_result> found_in_memory(const plan_problem& problem, const Costs& costs,
-                                           const std::vector<double>& memory, plan_limits limits,
-                                           std::vector<double>& buffers, double& spent, shared_progress& progress) {
-  const double end = spent + static_cast<double>(limits.evaluations);
-  buffers.resize(memory.size(), 0);
-  for (int tries = 0; tries < 4 && (tries == 0 || !progress.stopped()); ++tries) {
-    limits.progress = progress.of_search();
-    limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, end - spent));
-    if (!memory.empty()) limits.memory.bytes = beside_weights(problem.placement, costs, memory);
-    for (std::size_t r = 0; r < buffers.size(); ++r) {
-      limits.memory.bytes[r] -= buffers[r];
-      if (!(limits.memory.bytes[r] > 0)) return std::nullopt;
-    }
-    std::optional<plan_result> found;
-    try {
-      found = plan(problem, costs, limits);
-    } catch (const no_fit_error&) {
-      return std::nullopt;
-    }
-    spent += found->evaluations;
-    if (memory.empty()) return found;
-    const memory_report m = fits(lower(found->schedule, {}, verified), costs, memory);
-    for (std::size_t r = 0; r < buffers.size(); ++r) buffers[r] = std::max(buffers[r], m.ranks[r].buffers);
-    if (m) return found;
+std::optional<plan_result> smallest_plan(const plan_problem& problem, const Costs& costs,
+                                         const std::vector<double>& memory, double& spent) {
+  for (const bool split : {false, true}) {
+    const schedule shape = planned_shape(problem.placement, problem.micro, problem.forward_only);
+    const schedule s = one_at_a_time(shape, split, problem.recomputed);
+    ++spent;
+    if (!fits(lower(s, {}, verified), costs, memory)) continue;
+    const metrics m = measure(simulate(s, costs, verified), costs, verified);
+    return plan_result{.schedule = s, .makespan = m.makespan, .peak_activations = m.peak_activations, .evaluations = 1};
   }
   return std::nullopt;
 }
@@ -69,21 +54,43 @@ bool has_messages(const placement& where, const Costs& costs) {
   return false;
 }
 
-// The shorter of a short plan and one that leaves room for the buffers of the first, which need about as many as all others.
+/// A plan that fits, if one is found. If there are messages, a short search tells how much room their buffers need, of which
+/// all plans need about as much; where too little is left beside them, half of that is tried.
+/// @param memory  by rank; empty: no limits  @param spent  grows by the evaluations
+/// @param progress  of all tries, in place of that of `limits`
 template <typename Costs>
-std::optional<plan_result> planned_beside_buffers(const plan_problem& problem, const Costs& costs,
-                                                  const std::vector<double>& memory, plan_limits limits, double& spent,
-                                                  shared_progress& progress) {
-  const auto all = static_cast<double>(limits.evaluations);
-  std::vector<double> buffers;
-  const auto search = [&] { return found_in_memory(problem, costs, memory, limits, buffers, spent, progress); };
-  if (!has_messages(problem.placement, costs)) return search();
-  limits.evaluations = std::max<std::uint64_t>(1, limits.evaluations / 16);
-  std::optional<plan_result> first = search();
-  if (progress.stopped()) return first;
-  limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, all - spent));
-  std::optional<plan_result> found = search();
-  return found && !(first && first->makespan < found->makespan) ? found : first;
+std::optional<plan_result> found_in_memory(const plan_problem& problem, const Costs& costs,
+                                           const std::vector<double>& memory, plan_limits limits, double& spent,
+                                           shared_progress& progress) {
+  const double end = spent + static_cast<double>(limits.evaluations);
+  const bool has_buffers = !memory.empty() && has_messages(problem.placement, costs);
+  std::vector<double> buffers(memory.size(), 0);
+  std::optional<plan_result> best;
+  for (int tries = 0; tries < (has_buffers ? 4 : 1) && (tries == 0 || !progress.stopped()); ++tries) {
+    const double share = !has_buffers || tries == 3 ? 1 : tries == 0 ? 1.0 / 16 : 7.0 / 8;
+    limits.progress = progress.of_search();
+    limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, share * (end - spent)));
+    if (!memory.empty()) limits.memory.bytes = beside_weights(problem.placement, costs, memory);
+    bool has_room = true;
+    for (std::size_t r = 0; r < buffers.size(); ++r) has_room = (limits.memory.bytes[r] -= buffers[r]) > 0 && has_room;
+    std::optional<plan_result> found;
+    if (has_room) try {
+        found = plan(problem, costs, limits);
+      } catch (const no_fit_error& e) {
+        spent += e.evaluations;
+      }
+    if (!found) {
+      for (double& bytes : buffers) bytes /= 2;
+      continue;
+    }
+    spent += found->evaluations;
+    if (memory.empty()) return found;
+    const memory_report m = fits(lower(found->schedule, {}, verified), costs, memory);
+    for (std::size_t r = 0; r < buffers.size(); ++r) buffers[r] = std::max(buffers[r], m.ranks[r].buffers);
+    if (m && !(best && best->makespan <= found->makespan)) best = std::move(found);
+    if (m && tries > 0) break;
+  }
+  return best ? best : smallest_plan(problem, costs, memory, spent);
 }
 
 // Makes the best published schedule that fits, with its own buffers, that of a result, and the plan if it is the shorter one.
@@ -155,7 +162,7 @@ plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std:
   detail::shared_progress progress(limits.progress, std::nullopt);
   plan_result none;
   none.makespan = std::numeric_limits<double>::infinity();
-  plan_result found = detail::planned_beside_buffers(own, costs, memory, limits, spent, progress).value_or(none);
+  plan_result found = detail::found_in_memory(own, costs, memory, limits, spent, progress).value_or(none);
   detail::compare_with_published(found, own, costs, memory, pairs);
   if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits);
   found.bound = detail::bound_for(own, costs, pairs, *room);

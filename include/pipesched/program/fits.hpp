@@ -16,6 +16,7 @@
 #include "pipesched/core/ops.hpp"
 #include "pipesched/core/schedule.hpp"
 #include "pipesched/cost/cost_model.hpp"
+#include "pipesched/cost/memory_unit.hpp"
 #include "pipesched/program/lower.hpp"
 #include "pipesched/program/program.hpp"
 #include "pipesched/simulate/detail/memory_limits.hpp"
@@ -95,7 +96,8 @@ memory_report fits(const program& p, const Costs& costs, std::span<const double>
       double needs = of.weights + of.buffers + levels.bytes_in_use();
       levels.finish(s[rank][i], at);
       needs = std::max(needs, of.weights + of.buffers + levels.bytes_in_use());
-      if (!of.first_too_large && needs > of.limit) of.first_too_large = i, of.excess = needs - of.limit;
+      if (!of.first_too_large && needs > detail::with_rounding(of.limit))
+        of.first_too_large = i, of.excess = needs - of.limit;
     }
     of.activations = levels.bytes.peak;
   }

@@ -35,8 +35,9 @@ struct block_lengths {
 /// Words of blocks, for placements with two stages on each rank, as far from the first stage as from the last.
 class block_search {
  public:
-  /// Nothing if the table has another placement, lacks a pair of F and a backward, or has replicas of different sizes.
-  static std::optional<block_search> on(const word_table& t, std::uint64_t seed) {
+  /// Nothing if the table has another placement, lacks a pair of F and a backward, or has replicas of different sizes. Counts
+  /// its simulation in `evaluations`.
+  static std::optional<block_search> on(const word_table& t, std::uint64_t seed, std::uint64_t& evaluations) {
     block_search search(t, seed);
     const std::size_t last = t.shape().stages() - 1;
     for (std::size_t rank = 0; rank < t.ranks(); ++rank) {
@@ -51,6 +52,7 @@ class block_search {
         return std::nullopt;
     }
     search.start();
+    ++evaluations;
     if (search.best_score_ == std::numeric_limits<double>::infinity()) return std::nullopt;
     return search;
   }

@@ -78,7 +78,13 @@ class front_search {
     }
     int rounds = 1;
     for (std::size_t n = steps_.size(); n > 1; n = (n + 1) / 2) ++rounds;
-    const double share = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size()) / rounds;
+    // First a rough plan everywhere, so that a search that is stopped has one for every limit.
+    const double all = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size());
+    const auto steps = static_cast<double>(steps_.size());
+    const double rough = std::min(0.04 * all / steps, 1000.0), share = (all - rough * steps) / rounds;
+    for (std::size_t c = 0; c < caps_.size(); ++c)
+      for (std::size_t i = 0; i < steps_.size(); ++i)
+        if (!has_plan_ || !progress_.stopped()) plan(i, c, rough);
     for (int round = 0; round < rounds; ++round)
       for (std::size_t c = 0; c < caps_.size(); ++c) {
         for (const std::size_t i : alive[c])

@@ -41,8 +41,8 @@ struct list_rule {
 
 class list_search {
  public:
-  /// The cost of a list in simulations of the same words.
-  static constexpr std::uint64_t price = 12;
+  /// About the cost of a list in simulations of the same words.
+  static constexpr std::uint64_t price = 40;
 
   /// @pre t.alike(). @param t  must outlive this
   list_search(const word_table& t, std::uint64_t seed)
@@ -50,18 +50,23 @@ class list_search {
     for (std::size_t r = 0; r < t.ranks(); ++r) add_rank(r);
   }
 
-  /// Searches for so many evaluations. @param go_on  gets the evaluations since its last call and the best makespan; false: stop
+  /// Searches for so many evaluations. @param go_on  gets the ops since its last call, as those of evaluations, and the best
+  /// makespan, after each list; false: stop
   template <typename GoOn>
   void run(std::uint64_t evaluations, GoOn&& go_on) {
-    const std::uint64_t lists = evaluations / price;
-    for (std::uint64_t i = 0; i < lists; ++i) {
-      const bool anew = 3 * i < lists || best_.empty();
-      const list_rule rule = i == 0 ? list_rule{usual}
-                             : anew ? drawn()
-                                    : changed(best_rule_, 1 - static_cast<double>(i) / static_cast<double>(lists));
+    const std::uint64_t all = evaluations * table_->ops();
+    std::uint64_t spent = 0, last = price * table_->ops();
+    while (spent + last <= all) {
+      const double part = static_cast<double>(spent) / static_cast<double>(all);
+      const list_rule rule = spent == 0                      ? list_rule{usual}
+                             : 3 * part < 1 || best_.empty() ? drawn()
+                                                             : changed(best_rule_, 1 - part);
+      work_ = 0;
       const word_times times = schedule(rule);
       if (times.makespan < best_makespan_) best_ = words_, best_rule_ = rule, best_makespan_ = times.makespan;
-      if (!go_on(price, best_makespan_)) return;
+      last = work_ / work_per_op;
+      spent += last;
+      if (!go_on(last, best_makespan_)) return;
     }
   }
 
@@ -70,6 +75,9 @@ class list_search {
   double makespan() const noexcept { return best_makespan_; }
 
  private:
+  // The work of a list, in parts of an op of an evaluation, as measured for 2 to 32 ranks and 1 to 4 stages on each: to run an
+  // op, to look at one that may run, and to look at a stage that is to have memory for the ends of all micro-batches.
+  static constexpr std::uint64_t work_per_op = 2, work_of_run = 32, work_of_option = 4, work_of_claim = 1;
   static constexpr double infinity = std::numeric_limits<double>::infinity();
   static constexpr std::array<double, list_rule::size> usual = {1, 0.5, 0, -0.5, 0, 0, 2.5, 0, 1};
   static constexpr std::array<std::pair<double, double>, list_rule::size> range = {
@@ -176,6 +184,7 @@ class list_search {
   template <typename Visit>
   void for_each_option(std::size_t r, Visit&& visit) const {
     const rank_ops& rank = ranks_[r];
+    work_ += work_of_option * rank.nodes.size();
     for (std::size_t i = 0; i < rank.nodes.size(); ++i) {
       const local_node& l = rank.nodes[i];
       const std::uint32_t micros = table_->nodes()[l.node].micros;
@@ -195,6 +204,7 @@ class list_search {
     const rank_ops& rank = ranks_[r];
     const double cap = table_->cap(r);
     if (cap == infinity) return true;
+    work_ += work_of_claim * rank.nodes.size();
     double room = cap - rank.settled - rank.nodes[next].kept;
     std::uint32_t most = 0, first = std::numeric_limits<std::uint32_t>::max();
     for (const local_node& l : rank.nodes)
@@ -219,6 +229,7 @@ class list_search {
   };
   claim claim_of(const rank_ops& rank, std::uint16_t replica, std::uint32_t j, std::size_t next) const {
     claim c;
+    work_ += work_of_claim * rank.nodes.size();
     for (std::size_t i = 0; i < rank.nodes.size(); ++i) {
       const local_node& l = rank.nodes[i];
       const word_node& n = table_->nodes()[l.node];
@@ -283,6 +294,7 @@ class list_search {
   }
   bool run(std::size_t r, std::uint16_t kind) {
     const word_cell& c = table_->kind(r, kind);
+    work_ += work_of_run * c.size();
     const double room = table_->cap(r) - ranks_[r].weight - std::max(0.0, c.rise - c.fall);
     while (ranks_[r].weight > 0 && sim_.level(r) > room && sim_.run_weight(r))  // later W's would have none
       words_[r].push_back(table_->weight_kind(r));
@@ -305,6 +317,7 @@ class list_search {
   word_rows words_, best_;
   list_rule best_rule_;
   double best_makespan_ = infinity;
+  mutable std::uint64_t work_ = 0;       // of the list that is made
   std::vector<std::uint32_t> versions_;  // by rank, of its last event
   std::priority_queue<event, std::vector<event>, std::greater<>> events_;
 };

@@ -63,7 +63,9 @@ class memory_bound {
     const stage front = stage_of(rank, a, b), back = stage_of(rank, c, d);
     const double room = (limits_[rank] - front.weights - back.weights) * (1 + 1e-9);
     if (!(room < std::numeric_limits<double>::max())) return 0;
-    if (front.kept + back.kept > room) return std::numeric_limits<double>::infinity();
+    // While an op of one of the stages runs, the other keeps no more than what recomputation starts from.
+    const double needed = recompute_ ? std::max(front.kept, front.input + back.kept) : front.kept + back.kept;
+    if (needed > room) return std::numeric_limits<double>::infinity();
     const double head = sums_[a].forward / fastest_, tail = sums_[a].gradient / fastest_;
     double bound = head + tail + time_of(front, back, room, &stage::input, &stage::to_gradient, &stage::gradient);
     if (!recompute_)

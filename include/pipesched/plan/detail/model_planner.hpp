@@ -22,6 +22,7 @@
 #include "pipesched/model/costs_of.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/model/partition.hpp"
+#include "pipesched/plan/detail/one_at_a_time.hpp"
 #include "pipesched/plan/detail/partition_bound.hpp"
 #include "pipesched/plan/detail/partition_pool.hpp"
 #include "pipesched/plan/detail/published.hpp"
@@ -81,13 +82,20 @@ class model_planner {
         random_(limits.seed),
         pairs_(pairs_for(m, problem, limits)),
         bound_(bound_over_partitions(m, problem, pairs_)),
-        progress_(limits.progress, bound_) {}
+        progress_(limits.progress, bound_),
+        end_(static_cast<double>(limits.evaluations)) {}
 
+  // If stages may recompute to fit, three quarters of the evaluations are spent as without that: more choices need more
+  // evaluations, and may lead to longer steps.
   model_plan run() {
+    const bool both = problem_.may_recompute && recompute_may_help();
+    if (both) end_ = std::floor(0.75 * end_);
     look_at_families();
-    std::vector<candidate> all = candidates();
-    halve(all);
-    take_turns();
+    search();
+    if (both) {
+      end_ = static_cast<double>(limits_.evaluations), recomputes_ = true;
+      search();
+    }
     if (!best_) refuse();
     return result();
   }
@@ -102,8 +110,59 @@ class model_planner {
     double makespan() const { return plan ? plan->makespan : std::numeric_limits<double>::infinity(); }
   };
 
-  double total() const { return static_cast<double>(limits_.evaluations); }  // evaluations to spend
-  double left() const { return std::max(0.0, total() - progress_.evaluations()); }
+  double left() const { return std::max(0.0, end_ - progress_.evaluations()); }
+
+  void search() {
+    std::vector<candidate> all = candidates();
+    halve(all);
+    if (!best_) take_smallest();
+    take_turns();
+  }
+  // If nothing is found that fits, one micro-batch at a time: layers move as long as fewer bytes of it do not fit.
+  void take_smallest() {
+    division_choice choice = pools_.front().entries().front().choice;
+    const double end = left() / 2;
+    double excess = excess_of(choice);
+    const std::size_t stages = choice.layers.stages(), all = stages * stages;
+    for (std::size_t step = 0, since = 0; since < all && excess > 0 && left() > end && !progress_.stopped();
+         step = (step + 1) % all, ++since) {
+      std::uint32_t &from = choice.layers.layers[step / stages], &to = choice.layers.layers[step % stages];
+      if (&from == &to || from == 0) continue;
+      --from, ++to;
+      if (const double then = excess_of(choice); then < excess)
+        excess = then, since = 0;
+      else
+        ++from, --to;
+    }
+    if (excess > 0) return;
+    candidate c = of_choice(choice);
+    progress_.charge(improve(c, left() / 4, random_.next(), limits_.threads));
+    take(c);
+  }
+  // The memory beside the buffers that one micro-batch at a time needs with the first partition.
+  std::vector<double> beside_buffers() const {
+    std::vector<double> memory = memory_;
+    if (memory.empty()) return memory;
+    const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
+    const memory_report m = memory_of(one_at_a_time(shape, false), sums_(starts_.front().layers));
+    for (std::size_t r = 0; r < memory.size(); ++r) memory[r] -= std::min(m.ranks[r].buffers, memory[r]);
+    return memory;
+  }
+  // Bytes that one micro-batch at a time needs beyond the memory of the ranks, added.
+  double excess_of(const division_choice& c) {
+    const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
+    const memory_report m = memory_of(one_at_a_time(shape, false, c.recomputed), sums_(c.layers));
+    progress_.charge(1);
+    double excess = 0;
+    for (std::size_t r = 0; r < memory_.size(); ++r)
+      if (const double total = m.ranks[r].total(); total > with_rounding(memory_[r])) excess += total - memory_[r];
+    return excess;
+  }
+  // A stage recomputes to keep less, which makes no step shorter where memory is not limited.
+  bool recompute_may_help() const {
+    return !memory_.empty() && !problem_.forward_only &&
+           std::any_of(m_.layers.begin(), m_.layers.end(), [](const layer& l) { return l.kept_input < l.kept; });
+  }
 
   // Families with the uniform partition, and each with its own best.
   void look_at_families() {
@@ -122,7 +181,7 @@ class model_planner {
   void look_at(const family& f, const schedule_params& p) {
     const double most = f.limits.takes.contains(parameter::costs) ? 2'000 : 20'000;
     const division d = divide(m_, f, p,
-                              {.evaluations = static_cast<std::uint64_t>(std::clamp(total() / 50, 20.0, most)),
+                              {.evaluations = static_cast<std::uint64_t>(std::clamp(end_ / 50, 20.0, most)),
                                .progress = progress_.of_division()});
     progress_.charge(static_cast<double>(d.evaluations));
     starts_.push_back({d.partition});
@@ -155,36 +214,61 @@ class model_planner {
     progress_.found(c.makespan());
   }
 
-  // Partitions to plan for: those of the families, and others with small bounds.
+  // Partitions to plan for: those of the families, and others with small bounds. If stages may recompute, as many of choices in
+  // which all do: a bound tells little of how much memory an order needs.
   std::vector<candidate> candidates() {
     // Evaluations of a first plan that tell good choices from bad ones.
     const double enough = 10.0 * problem_.micro * problem_.placement.stages() * 2;
     std::size_t size = 1;
     for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
       size *= 2;
-    pool_.emplace(sums_, problem_.placement, problem_.micro, class_of(problem_, pairs_), memory_, 2 * size);
-    partition_pool& pool = *pool_;
-    for (const division_choice& c : starts_) {
-      pool.add(c);
-      if (problem_.may_recompute) pool.add({c.layers, std::vector<bool>(c.layers.stages(), true)});
-    }
     const double bounds = std::clamp(left() / 8, 100.0, 10'000.0);
-    if (!progress_.stopped()) pool.search(static_cast<std::uint64_t>(bounds), problem_.may_recompute, random_);
-    progress_.charge(bounds / 4);
+    pools_.clear();
+    for (const bool all_recompute : {true, false})
+      if (recomputes_ || !all_recompute) add_pool(std::max<std::size_t>(8, 2 * size), all_recompute, bounds);
     std::vector<candidate> all;
     if (best_) all.push_back(*best_);
-    for (const auto& e : pool.entries()) {
-      if (all.size() == size) break;
-      if (!all.empty() && (e.excess > 0 || e.choice == all.front().choice || !may_beat_best(e.bound))) continue;
-      all.push_back(of_choice(e.choice));
-      all.back().bound = e.bound;
-    }
+    if (recomputes_) size = std::max<std::size_t>(size, 3);  // one of each pool beside the best without recomputation
+    for (std::size_t i = 0; i < pools_.back().entries().size(); ++i)
+      for (const partition_pool& pool : pools_) {
+        if (i >= pool.entries().size() || all.size() == size) continue;
+        const partition_pool::entry& e = pool.entries()[i];
+        const auto same = [&](const candidate& c) { return c.choice == e.choice; };
+        if (!all.empty() && (e.excess > 0 || !may_beat_best(e.bound) || std::any_of(all.begin(), all.end(), same)))
+          continue;
+        all.push_back(of_choice(e.choice));
+        all.back().bound = e.bound;
+      }
     return all;
+  }
+  void add_pool(std::size_t size, bool all_recompute, double bounds) {
+    const std::size_t stages = problem_.placement.stages();
+    const std::vector<bool> recomputed(recomputes_ ? stages : 0, true);
+    partition_pool pool(sums_, problem_.placement, problem_.micro, class_of(problem_, pairs_), beside_buffers(), size);
+    for (const division_choice& c : starts_) {
+      if (!all_recompute) pool.add(c);
+      if (recomputes_) pool.add({c.layers, recomputed});
+    }
+    const double ops = 2.0 * problem_.micro * static_cast<double>(stages);
+    if (pool.entries().front().excess > 0)
+      progress_.charge(static_cast<double>(pool.add_fitting({starts_.front().layers, recomputed})) *
+                       static_cast<double>(stages + sums_.layers().size()) / ops);
+    if (recomputes_ && !all_recompute)  // the first stages keep most
+      for (std::size_t first = 1; first < stages; ++first)
+        for (const auto& e : {pools_.front().entries().front(), pool.entries().front()}) {
+          division_choice c{e.choice.layers, std::vector<bool>(stages, false)};
+          std::fill_n(c.recomputed.begin(), first, true);
+          pool.add(std::move(c));
+        }
+    bounds /= recomputes_ ? 2 : 1;
+    if (!progress_.stopped()) pool.search(static_cast<std::uint64_t>(bounds), recomputes_ && !all_recompute, random_);
+    progress_.charge(bounds / 4);
+    pools_.push_back(std::move(pool));
   }
 
   // Plans for all, then with twice the evaluations for the better half, and so on.
   void halve(std::vector<candidate>& all) {
-    const auto rounds = std::floor(std::log2(static_cast<double>(all.size()))) + 1;
+    const auto rounds = std::ceil(std::log2(static_cast<double>(all.size()))) + 1;
     const double share = 0.65 * left() / rounds;
     while (!progress_.stopped()) {
       plan_all(all, share / static_cast<double>(all.size()));
@@ -218,8 +302,7 @@ class model_planner {
                                .recomputed = c.choice.recomputed};
     limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations));
     double spent = 0;
-    std::vector<double> buffers;
-    std::optional<plan_result> found = found_in_memory(problem, c.costs, memory_, limits, buffers, spent, progress_);
+    std::optional<plan_result> found = found_in_memory(problem, c.costs, memory_, limits, spent, progress_);
     if (found && found->makespan < c.makespan()) c.plan = std::move(found);
     return spent;
   }
@@ -230,13 +313,13 @@ class model_planner {
     const double share = left() / 2;
     std::vector<division_choice> tried{best_->choice};
     for (const double end = left() - share; left() > end && !progress_.stopped();) {
-      const division_choice choice = mutated(best_->choice, problem_.may_recompute, random_);
+      const division_choice choice = mutated(best_->choice, recomputes_, random_);
       const bool again = std::find(tried.begin(), tried.end(), choice) != tried.end();
       progress_.charge(again ? 1 : 0);
       if (again) continue;
       tried.push_back(choice);
       candidate next = of_choice(choice);
-      const partition_pool::entry e = pool_->judged(choice);
+      const partition_pool::entry e = pools_.back().judged(choice);
       progress_.charge(0.5);
       if (e.excess > 0 || !may_beat_best(e.bound)) continue;
       carry_order(next);
@@ -280,9 +363,11 @@ class model_planner {
   pass_pair_set pairs_;
   double bound_;
   shared_progress progress_;
+  double end_;               // evaluations to spend so far
+  bool recomputes_ = false;  // stages may recompute from here on
   std::vector<division_choice> starts_;
   divided_family uniform_, divided_;
-  std::optional<partition_pool> pool_;
+  std::vector<partition_pool> pools_;  // of choices in which all stages recompute, and of all choices
   std::optional<candidate> best_;
 };
 

@@ -82,6 +82,7 @@ class narrow_search {
         left -= less->share;
       }
     const word_rows usual = search(t_, starts_, part(left), heat);
+    if (found) monitor_.charge(2 * t_.ops());
     word_evaluator evaluator(t_);
     return found && evaluator.run(*found).makespan < evaluator.run(usual).makespan ? *found : usual;
   }
@@ -100,6 +101,7 @@ class narrow_search {
     const auto busiest = static_cast<std::size_t>(std::max_element(works.begin(), works.end()) - works.begin());
     const double all = std::accumulate(works.begin(), works.end(), 0.0);
     const bool is_uneven = works[busiest] * static_cast<double>(works.size()) > 1.05 * all;
+    monitor_.charge(2 * (starts_.size() + 1) * t_.ops());
     const std::vector<double> peaks = peaks_of(t_, smallest_start(is_uneven ? 1.1 : 1.05));
     double activation = 0;
     for (const word_cell& c : t_.kinds(busiest))

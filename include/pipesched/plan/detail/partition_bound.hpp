@@ -85,6 +85,7 @@ class partition_bound {
         layers() <= max_layers_of_looped_cuts)
       bound = std::max(bound, over_two_stages(least));
     bound = std::max(bound, over_packings(least));
+    if (bound == std::numeric_limits<double>::infinity()) return bound;  // no partition fits
     // Room for the rounding of these terms and those of the simulation.
     const double terms =
         static_cast<double>(layers()) * static_cast<double>(speeds_.size() + 1) + 6.0 * micro_ * where_.stages();

@@ -71,15 +71,15 @@ class partition_pool {
   entry judged(division_choice c) const {
     stage_costs costs = sums_(c.layers);
     entry e{.choice = std::move(c)};
-    if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
-    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
     schedule_class of = class_;
     of.recompute = false;  // the costs say what the choice recomputes
     if (!memory_.empty()) {
       of.memory_limits = beside_weights(where_, costs, memory_);
-      e.excess = certain_excess(costs, of.memory_limits);
-      if (e.excess > 0) return e;
+      e.excess = certain_excess(costs, e.choice.recomputed, of.memory_limits);
     }
+    if (!e.choice.recomputed.empty()) costs = with_recompute_inside(std::move(costs), e.choice.recomputed);
+    e.work = squares_of_work(where_, costs, [&](std::uint32_t s) { return costs.forward[s] + costs.backward[s]; });
+    if (e.excess > 0) return e;
     e.bound = e.tight_bound = lower_bound(where_, micro_, costs, of).makespan;
     if (of.memory_limits.empty()) return e;
     for (double& bytes : of.memory_limits) bytes *= 0.5;
@@ -95,6 +95,29 @@ class partition_pool {
     if (entries_.size() > size_) entries_.pop_back();
   }
 
+  /// Moves the layers of a choice, one at a time, as long as fewer bytes do not fit; adds the result. The number of choices that
+  /// it has looked at.
+  std::size_t add_fitting(division_choice c) {
+    const std::size_t stages = c.layers.stages(), all = stages * stages;
+    const auto excess_of = [&] {
+      const stage_costs costs = sums_(c.layers);
+      return certain_excess(costs, c.recomputed, beside_weights(where_, costs, memory_));
+    };
+    std::size_t looked_at = 1;
+    double excess = memory_.empty() ? 0 : excess_of();
+    for (std::size_t step = 0, since = 0; since < all && excess > 0; step = (step + 1) % all, ++since) {
+      std::uint32_t &from = c.layers.layers[step / stages], &to = c.layers.layers[step % stages];
+      if (&from == &to || from == 0) continue;
+      --from, ++to, ++looked_at;
+      if (const double then = excess_of(); then < excess)
+        excess = then, since = 0;
+      else
+        ++from, --to;
+    }
+    add(std::move(c));
+    return looked_at;
+  }
+
   /// Changes entries at random, the good ones more often, for so many bounds. @pre there is an entry
   void search(std::uint64_t bounds, bool may_recompute, random_numbers& random) {
     for (std::uint64_t i = 0; i < bounds; ++i) {
@@ -104,16 +127,27 @@ class partition_pool {
   }
 
  private:
-  // Bytes that one micro-batch at a time keeps beyond the room of the ranks, added.
-  double certain_excess(const stage_costs& costs, const std::vector<double>& room) const {
+  // Bytes that one micro-batch at a time needs beyond the room of the ranks, added. When an op of a stage runs, the stages
+  // before it on its rank keep theirs.
+  double certain_excess(const stage_costs& costs, const std::vector<bool>& recomputed,
+                        const std::vector<double>& room) const {
     double excess = 0;
     for (std::uint32_t rank = 0; rank < where_.ranks(); ++rank) {
-      double kept = 0;
-      for (const std::uint16_t s : where_.stages_of(rank))
-        kept = where_.replicas() > 1 ? std::max(kept, costs.kept_by_forward[s]) : kept + costs.kept_by_forward[s];
-      excess += std::max(0.0, kept - room[rank]);
+      double kept = 0, needed = 0;
+      for (const std::uint16_t s : where_.stages_of(rank)) {
+        if (where_.replicas() > 1 || class_.forward_only) kept = 0;
+        needed = std::max(needed, kept + costs.kept_by_forward[s] + running(costs, s));
+        kept += !recomputed.empty() && recomputed[s] ? costs.kept_input[s] : costs.kept_by_forward[s];
+      }
+      if (needed > with_rounding(room[rank])) excess += needed - room[rank];
     }
     return excess;
+  }
+  // Bytes that an F, or the smaller one of the forms of a backward, needs while it runs.
+  double running(const stage_costs& costs, std::uint16_t stage) const {
+    const auto of = [&](pass p) { return costs.transient({.pass = p, .stage = stage}); };
+    if (class_.forward_only) return of(pass::forward);
+    return std::max(of(pass::forward), std::min(of(pass::backward), of(pass::backward_input)));
   }
 
   // R as a part of the backward, so that the bound counts it.

@@ -72,7 +72,9 @@ class word_portfolio {
                  search_monitor& monitor)
       : t_(&t), starts_(std::move(starts)), seed_(seed), threads_(threads), monitor_(&monitor) {
     best_ = starts_.front();
-    best_score_ = word_search(t, best_, seed).best_score();
+    const word_search first(t, best_, seed);
+    best_score_ = first.best_score();
+    monitor.charge(first.evaluations() * t.ops());
   }
 
   const word_rows& best() const noexcept { return best_; }

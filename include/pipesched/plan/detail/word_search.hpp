@@ -33,13 +33,15 @@ class word_search {
     const word_times times = evaluator_.run(now_);
     score_ = score(times);
     best_ = before_ = now_, best_score_ = score_, best_makespan_ = times.makespan;
+    ++evaluations_;
     find_critical();
   }
 
   const word_rows& best() const noexcept { return best_; }
   double best_score() const noexcept { return best_score_; }
+  std::uint64_t evaluations() const noexcept { return evaluations_; }
 
-  /// Anneals for some evaluations, from one temperature to another, in parts of the longest F. Simulations of any kind count.
+  /// Anneals for some evaluations, those of the constructor among them, from one temperature to another, in parts of the longest F. Simulations of any kind count.
   /// @param go_on  gets the evaluations since its last call and the best makespan; false: stop
   template <typename GoOn>
   void anneal(std::uint64_t evaluations, double hot, double cold, GoOn&& go_on) {
@@ -47,7 +49,6 @@ class word_search {
     const std::uint64_t slice = std::clamp<std::uint64_t>((1u << 20) / std::max<std::uint64_t>(t_->ops(), 1), 1, 4096);
     const double cooling = std::log(cold / hot);
     std::uint64_t reported = 0, accepted = 0, failures = 0;
-    evaluations_ = 0;
     while (evaluations_ < evaluations) {
       if (evaluations_ - reported >= slice) {
         const std::uint64_t since = evaluations_ - std::exchange(reported, evaluations_);
