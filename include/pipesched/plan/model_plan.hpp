@@ -3,22 +3,75 @@
 
 // A plan for a model: its layers among the stages, the stages that recompute, and the order of the cells, together.
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <utility>
+
 #include "pipesched/core/placement.hpp"
 #include "pipesched/model/model.hpp"
 #include "pipesched/plan/detail/model_planner.hpp"
+#include "pipesched/plan/detail/shared_progress.hpp"
 #include "pipesched/plan/model_problem.hpp"
 #include "pipesched/plan/plan.hpp"
 #include "pipesched/support/error.hpp"
 
 namespace pipesched {
 
+namespace detail {
+
+/// A plan whose stages may recompute, and one whose stages may not, from a quarter of the evaluations and the others; or only
+/// the first, if it is shorter than the bound of the second.
+inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits) {
+  const auto all = static_cast<double>(limits.evaluations), most = std::floor(0.75 * all);
+  model_problem whole = problem;
+  whole.may_recompute = false;
+  shared_progress progress(limits.progress, std::nullopt);
+  plan_limits of_each = limits;
+  of_each.progress = progress.of_search();
+  model_planner planner(m, problem, of_each);
+  std::optional<model_plan> best;
+  try {
+    best = planner.run(all - most);
+  } catch (const no_fit_error&) {  // more choices, and fewer evaluations for each
+  }
+  const double without = bound_over_partitions(m, whole, pairs_for(m, problem, limits));
+  if (progress.stopped() && best) return *best;
+  if (without == std::numeric_limits<double>::infinity() || (best && best->plan.makespan < without))
+    return planner.run(all);
+  of_each.progress = progress.of_search();
+  of_each.evaluations = static_cast<std::uint64_t>(most);
+  try {
+    model_plan other = model_planner(m, whole, of_each).run(most);
+    const double spent = (best ? best->evaluations : 0) + other.evaluations;
+    const std::pair families(best && best->uniform.makespan < other.uniform.makespan ? best->uniform : other.uniform,
+                             best && best->divided.makespan < other.divided.makespan ? best->divided : other.divided);
+    const std::uint64_t ops = (best ? best->ops_simulated : 0) + other.ops_simulated;
+    if (!best || other.plan.makespan < best->plan.makespan) {
+      other.lower_bound = std::min(other.lower_bound, bound_over_partitions(m, problem, pairs_for(m, problem, limits)));
+      best = std::move(other);
+    }
+    best->evaluations = spent, best->ops_simulated = ops;
+    std::tie(best->uniform, best->divided) = families;
+  } catch (const no_fit_error&) {
+    if (!best) throw;
+  }
+  return *best;
+}
+
+}  // namespace detail
+
 /// The shortest step found for a model, never longer than any family of the library on the same placement with the best
 /// partition that divide() finds for it within the memory of the model's ranks. Weights, activations, what running ops need
 /// and message buffers count.
 /// Method: partitions with small lower bounds, and those of the families, are planned for shortly; the better half of them goes
 /// on with twice the evaluations, until one is left; then layers move one at a time, with the order kept and planned anew.
-/// If stages may recompute to fit, three quarters of the evaluations are spent without that first: the plan is never longer
-/// than one that may not recompute, from so many evaluations and the same seed.
+/// If stages may recompute to fit, a quarter of the evaluations is spent with that, and the others without, unless the plan is
+/// shorter than any without can be. So it is never longer than one that may not recompute, from three quarters of the
+/// evaluations and the same seed.
 /// @param limits  without memory, which is that of the model, and without starts
 /// @throws schedule_error as plan() for costs and costs_of() do, and if nothing found fits into the memory.
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.
@@ -30,7 +83,9 @@ inline model_plan plan(const model& m, const model_problem& problem, const plan_
         "plan() of a model takes the memory of its ranks, and no starts; got limits of memory or starts");
   model_problem own = problem;
   own.placement = problem.placement.for_micro(problem.micro);
-  return detail::model_planner(m, own, limits).run();
+  const auto all = static_cast<double>(limits.evaluations);
+  if (own.may_recompute && detail::recompute_may_help(m, own)) return detail::plan_with_recompute(m, own, limits);
+  return detail::model_planner(m, own, limits).run(all);
 }
 
 }  // namespace pipesched

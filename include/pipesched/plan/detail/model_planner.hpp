@@ -71,6 +71,12 @@ inline lower_bound_result bound_of_partition(const model_problem& problem, const
   return lower_bound(problem.placement, problem.micro, costs, of);
 }
 
+/// A stage recomputes to keep less, which makes no step shorter where memory is not limited.
+inline bool recompute_may_help(const model& m, const model_problem& problem) {
+  return !memory_limits(m, problem.placement.ranks()).empty() && !problem.forward_only &&
+         std::any_of(m.layers.begin(), m.layers.end(), [](const layer& l) { return l.kept_input < l.kept; });
+}
+
 class model_planner {
  public:
   model_planner(const model& m, const model_problem& problem, const plan_limits& limits)
@@ -83,19 +89,13 @@ class model_planner {
         pairs_(pairs_for(m, problem, limits)),
         bound_(bound_over_partitions(m, problem, pairs_)),
         progress_(limits.progress, bound_),
-        end_(static_cast<double>(limits.evaluations)) {}
+        recomputes_(problem.may_recompute && recompute_may_help(m, problem)) {}
 
-  // If stages may recompute to fit, three quarters of the evaluations are spent as without that: more choices need more
-  // evaluations, and may lead to longer steps.
-  model_plan run() {
-    const bool both = problem_.may_recompute && recompute_may_help();
-    if (both) end_ = std::floor(0.75 * end_);
-    look_at_families();
+  /// Plans with the first of the evaluations, at most all. @throws no_fit_error if nothing found fits
+  model_plan run(double evaluations) {
+    end_ = evaluations;
+    if (starts_.empty()) look_at_families();
     search();
-    if (both) {
-      end_ = static_cast<double>(limits_.evaluations), recomputes_ = true;
-      search();
-    }
     if (!best_) refuse();
     return result();
   }
@@ -157,11 +157,6 @@ class model_planner {
     for (std::size_t r = 0; r < memory_.size(); ++r)
       if (const double total = m.ranks[r].total(); total > with_rounding(memory_[r])) excess += total - memory_[r];
     return excess;
-  }
-  // A stage recomputes to keep less, which makes no step shorter where memory is not limited.
-  bool recompute_may_help() const {
-    return !memory_.empty() && !problem_.forward_only &&
-           std::any_of(m_.layers.begin(), m_.layers.end(), [](const layer& l) { return l.kept_input < l.kept; });
   }
 
   // Families with the uniform partition, and each with its own best.
@@ -339,7 +334,7 @@ class model_planner {
     model_plan r{.partition = best_->choice.layers,
                  .recomputed = best_->choice.recomputed,
                  .costs = best_->costs,
-                 .plan = std::move(*best_->plan),
+                 .plan = *best_->plan,
                  .lower_bound = bound_,
                  .uniform = uniform_,
                  .divided = divided_};
@@ -363,8 +358,8 @@ class model_planner {
   pass_pair_set pairs_;
   double bound_;
   shared_progress progress_;
-  double end_;               // evaluations to spend so far
-  bool recomputes_ = false;  // stages may recompute from here on
+  double end_ = 0;  // evaluations to spend so far
+  bool recomputes_;
   std::vector<division_choice> starts_;
   divided_family uniform_, divided_;
   std::vector<partition_pool> pools_;  // of choices in which all stages recompute, and of all choices
