@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Prints a table of include/pipesched/plan/README.md: the layers of two models, divided uniformly, divided for the best family, and
-// planned together with the order, below limits of memory. A limit counts layers: each keeps 1 per micro-batch from F to W, the head
-// nothing. With recomputation, R takes 0.3 of F, and nothing is kept before it.
+// planned together with the order, below limits of memory. A limit counts layers: each keeps 1 per micro-batch from F to W, the
+// head nothing. With recomputation, R takes 0.3 of F, and nothing is kept before it.
 //
 //   build/examples/example_joint_table EVALUATIONS [MODEL PLACEMENT LIMIT [recompute]]      without a row: all 36 of them
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Prints the table of scale in bench/README.md: communicators, buffers and messages per rank of DualPipe over NCCL, and the time of a
-// step, for growing numbers of ranks. Costs are DeepSeek-V3's measured ones with 4 layers per stage, without transfers and
-// over links of 50 GB/s and 10 us. A message is a micro-batch of 4096 tokens, 7168 wide, 2 bytes per number.
+// Prints the table of scale in bench/README.md: communicators, buffers and messages per rank of DualPipe over NCCL, and the
+// time of a step, for growing numbers of ranks. Costs are DeepSeek-V3's measured ones with 4 layers per stage, without
+// transfers and over links of 50 GB/s and 10 us. A message is a micro-batch of 4096 tokens, 7168 wide, 2 bytes per number.
 //
 //   build/examples/example_scale_table [PP ...]      default: 16 64 256 1024; 4096 takes 11 GB and a minute
 

@@ -21,8 +21,9 @@
 
 namespace tool {
 
-/// Reads a schedule as JSON or PyTorch's CSV, by its content, or the JSON of plan and divide. A CSV has no name: the schedule is named after the
-/// family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot be read.
+/// Reads a schedule as JSON or PyTorch's CSV, by its content, or the JSON of plan and divide. A CSV has no name: the schedule
+/// is named after the family that makes this order, or "torch_csv". @throws schedule_error, with the file's name, if it cannot
+/// be read.
 pipesched::schedule_file read_schedule(const std::string& file);
 
 /// Reads a schedule for a command that has no use for other actions and layers per stage, and names those in notes.

@@ -43,7 +43,8 @@ bool knows_bytes(const pipesched::stage_costs& costs);
 /// its layers take no bytes
 std::optional<pipesched::model> given_model(const arguments& args);
 
-/// The bytes of --memory, several only with --pareto; empty without the option. @throws schedule_error where the costs have no bytes
+/// The bytes of --memory, several only with --pareto; empty without the option. @throws schedule_error where the costs have no
+/// bytes
 std::vector<double> limits_of_costs(const arguments& args, const pipesched::stage_costs& costs);
 
 /// Subject and unit of a page: the model or the costs given, by name.

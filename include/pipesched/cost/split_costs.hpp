@@ -85,9 +85,9 @@ inline void check_shares(const stage_costs& given, const placement& where) {
 
 /// Costs per stage from costs of which each field may be per share of a rank: a field with one number, or one per rank
 /// where there are more stages than ranks, is divided among the stages of its rank (times, bytes and weights) or repeated
-/// for them (transfers, messages, bandwidths, and what an op needs while it runs); a field with one number per stage stays as it is. Pairs without stages are
-/// divided; pairs with stages are per stage. A bidirectional placement has as many stages as ranks, so its arrays are per
-/// stage. Defaults are of a rank's share.
+/// for them (transfers, messages, bandwidths, and what an op needs while it runs); a field with one number per stage stays as
+/// it is. Pairs without stages are divided; pairs with stages are per stage. A bidirectional placement has as many stages as
+/// ranks, so its arrays are per stage. Defaults are of a rank's share.
 /// @throws schedule_error if there are other numbers of entries, if the numbers as given make no sense (see check()), or if a
 /// pair without stages meets ranks with different numbers of stages. Linear in stages.
 inline stage_costs split_stage_costs(const stage_costs& given, const placement& where) {

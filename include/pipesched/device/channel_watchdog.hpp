@@ -3,7 +3,8 @@
 
 // The watchdog of one rank, a thread of its own: it hears of failures of other processes (coordinator), asks the library for
 // errors, and sees whether anything moves. When something fails, or the rank's own thread has stopped the messages, it ends
-// those in progress, and the process if the rank stays in a callback. It calls no function of the device, so nothing that keeps the device keeps it.
+// those in progress, and the process if the rank stays in a callback. It calls no function of the device, so nothing that keeps
+// the device keeps it.
 
 #include <algorithm>
 #include <chrono>

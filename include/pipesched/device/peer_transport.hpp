@@ -46,7 +46,8 @@ class peer_copy_engine {
       }));
   }
 
-  /// Makes one stream per channel, on the sender's device, and all events, as far as earlier programs have not. @throws device_error
+  /// Makes one stream per channel, on the sender's device, and all events, as far as earlier programs have not.
+  /// @throws device_error
   void prepare(const program& p, const std::vector<std::size_t>& in_flight) {
     by_channel_.clear();
     for (std::uint32_t c = 0; c < p.channels.size(); ++c) by_channel_.push_back(&open(p.channels[c], in_flight[c]));

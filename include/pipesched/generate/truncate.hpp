@@ -14,7 +14,8 @@
 namespace pipesched {
 
 /// Sink: passes on the ops whose micro-batch is below a limit, one limit for chunk 0 and one for the other chunks, and
-/// with `forward_only`, where the target stores nothing else, only forwards. An overlapped cell that loses one op becomes a plain one.
+/// with `forward_only`, where the target stores nothing else, only forwards. An overlapped cell that loses one op becomes a
+/// plain one.
 class cell_filter {
  public:
   /// The sink of the filtered cells. It is one type for all sinks, so that a filtered family is compiled once.

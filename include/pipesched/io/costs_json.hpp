@@ -19,7 +19,8 @@
 //               "kept_input": 0, "weights": 0},
 //    "transient": {"F": 0, "B": 0, "I": 0, "W": 0, "R": 0}}
 //
-// overlap_efficiency, pairs and allowed_pairs are for all stages, links, rank_speeds and micro_batches by rank and micro-batch. The meaning of each entry: stage_costs.
+// overlap_efficiency, pairs and allowed_pairs are for all stages, links, rank_speeds and micro_batches by rank and micro-batch.
+// The meaning of each entry: stage_costs.
 
 #include <array>
 #include <cmath>

@@ -217,7 +217,8 @@ class stage_sums {
 /// layer that needs most, its message is that of its last layer, an empty
 /// stage passes on what it got. In an overlapped cell the layers of both stages are paired in the order in which they run,
 /// those of a backward from the last; each pair takes its time in `pairs`, or the sum where none is given, and layers left
-/// over run alone. A pair that recomputes inside takes its own price, else that of the same pair without it and R on top. Linear in layers, and in stages times the chunks of a rank where pairs have prices.
+/// over run alone. A pair that recomputes inside takes its own price, else that of the same pair without it and R on top.
+/// Linear in layers, and in stages times the chunks of a rank where pairs have prices.
 /// @throws schedule_error if check() refuses the model, if it has another number of ranks than the placement, or if the
 /// partition has other numbers of stages or layers
 inline stage_costs costs_of(const model& m, const partition& p, const placement& where) {

@@ -297,9 +297,10 @@ inline void require_lengths(const model& m, std::uint32_t micro) {
 }
 
 /// @throws model_error, with the place, if there are no layers or more than 2^20, a number is negative, infinite or NaN,
-/// or makes the sum over all layers so, a kind is empty or has a control character, a speed, bandwidth or length is 0, a message lasts longer than a double holds, a backward is shorter than its one given half, kept_input is more than kept, a pair
-/// names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear, but for a logarithm of the
-/// pairs and links.
+/// or makes the sum over all layers so, a kind is empty or has a control character, a speed, bandwidth or length is 0, a
+/// message lasts longer than a double holds, a backward is shorter than its one given half, kept_input is more than kept, a
+/// pair names a kind that no layer has or is priced twice, a link is for the ranks of another one. Linear, but for a logarithm
+/// of the pairs and links.
 inline void check(const model& m) {
   using detail::concat;
   if (m.layers.empty()) throw model_error("layers", "there are no layers; expected at least 1");

@@ -142,7 +142,8 @@ template <typename Costs>
 /// @param memory  bytes of each rank, or one number for all
 /// @param limits  without memory; the bound of the result is for any schedule whose weights and activations fit
 /// @throws schedule_error as plan() does, for limits of memory in `limits`, and for another number of ranks or a negative number
-/// in `memory`; no_fit_error if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may be the best.
+/// in `memory`; no_fit_error if nothing found fits. Time: that of plan(), and a lowering for each published schedule that may
+/// be the best.
 template <cost_model Costs>
 plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std::vector<double> memory,
                            const plan_limits& limits = {}) {

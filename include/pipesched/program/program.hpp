@@ -80,7 +80,8 @@ struct op_slots {
   /// Kept from the start of F to the end of B or W. If it is recomputed: while F runs, and from the start of R, RB or RI.
   std::uint32_t activation = no_slot;
   std::uint32_t context = no_slot;  ///< kept from the start of I to the end of W; for a whole B while it runs
-  /// The input from which recomputation starts: kept from the start of F to the end of R, RB or RI; no_slot if nothing is recomputed.
+  /// The input from which recomputation starts: kept from the start of F to the end of R, RB or RI; no_slot if nothing is
+  /// recomputed.
   std::uint32_t kept_input = no_slot;
   /// The buffer that it reads; no_slot for the first stage's F, the last stage's B or I, R, and W.
   std::uint32_t input = no_slot;

@@ -43,7 +43,8 @@ inline bool keeps_limit(const schedule& s, const stage_costs& costs, double limi
   return true;
 }
 
-/// The makespan of a valid schedule of single F, I and W, by the rules of simulate(), but for links that keep ranks busy. Linear in the number of ops.
+/// The makespan of a valid schedule of single F, I and W, by the rules of simulate(), but for links that keep ranks busy.
+/// Linear in the number of ops.
 inline double makespan_of(const schedule& s, const stage_costs& costs) {
   struct times {
     double duration[5] = {};              // by pass

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// How long a step takes at least because its activations do not fit into the memory of a rank at the same time, by the layers of the
-// rank.
+// How long a step takes at least because its activations do not fit into the memory of a rank at the same time, by the layers
+// of the rank.
 
 #include <algorithm>
 #include <cmath>
@@ -24,17 +24,17 @@ struct layer_times {
 
 /// Little's law for the ranks of a linear placement or a V. An activation of a stage that begins with layer a lives while its
 /// micro-batch goes forward from a to the last layer and back. So the bytes that live on a rank, added up over time, are at least
-/// those of a stage times that, for every micro-batch; and at most the memory times the time between the first F and the last op that
-/// frees any. The memory cannot be full all of that time: it fills no faster than F's run, and empties no faster than the ops
-/// that free it. Both gaps are taken off where the bytes of all micro-batches are at least twice the memory, as no time lies in
-/// both then; else the larger one.
+/// those of a stage times that, for every micro-batch; and at most the memory times the time between the first F and the last
+/// op that frees any. The memory cannot be full all of that time: it fills no faster than F's run, and empties no faster than
+/// the ops that free it. Both gaps are taken off where the bytes of all micro-batches are at least twice the memory, as no time
+/// lies in both then; else the larger one.
 ///  * To the end of B or I, which the gradient leaves for the first rank: `kept`, or what recomputation starts from.
 ///  * To the end of B or W, without recomputation: the lesser of `kept` and `context` after I.
 ///
-/// And the work of a rank, if no pair saves time. Before its first backward it runs only F's, as many as the memory holds, and idles
-/// for the rest of the time until the first gradient comes. When its last F has ended, at most the backwards of the activations
-/// that the memory holds are left, but the micro-batch of that F has the way to the last layer and back to go.
-/// For micro-batches of one length, stages that all have a whole backward.
+/// And the work of a rank, if no pair saves time. Before its first backward it runs only F's, as many as the memory holds, and
+/// idles for the rest of the time until the first gradient comes. When its last F has ended, at most the backwards of the
+/// activations that the memory holds are left, but the micro-batch of that F has the way to the last layer and back to go. For
+/// micro-batches of one length, stages that all have a whole backward.
 class memory_bound {
  public:
   /// @param times  by layer. @param recompute  ops may recompute. @param pairs_save  pairs may take less than their ops alone

@@ -41,7 +41,8 @@ class word_search {
   double best_score() const noexcept { return best_score_; }
   std::uint64_t evaluations() const noexcept { return evaluations_; }
 
-  /// Anneals for some evaluations, those of the constructor among them, from one temperature to another, in parts of the longest F. Simulations of any kind count.
+  /// Anneals for some evaluations, those of the constructor among them, from one temperature to another, in parts of the
+  /// longest F. Simulations of any kind count.
   /// @param go_on  gets the evaluations since its last call and the best makespan; false: stop
   template <typename GoOn>
   void anneal(std::uint64_t evaluations, double hot, double cold, GoOn&& go_on) {
