@@ -167,7 +167,8 @@ void require_layout(const std::string& text, const std::vector<std::uint32_t>& l
   for (std::size_t s = 0; s < layers.size(); ++s)
     if (layers[s] < least[s] || layers[s] > most[s])
       throw schedule_error(
-          fmt::format("partition has {} on stage {}, and layout {}", count_text(layers[s], "layer"), s, most[s]));
+          fmt::format("partition has {} on stage {}, and layout {}", count_text(layers[s], "layer"), s,
+                      least[s] == most[s] ? fmt::format("{}", most[s]) : fmt::format("{} to {}", least[s], most[s])));
 }
 
 // @throws schedule_error if the partition is not of the schedule, of all layers, or of the layout beside it
@@ -179,7 +180,7 @@ void require_layers(const nlohmann::json& j, const planned_schedule& planned) {
   const auto sum = std::accumulate(layers.begin(), layers.end(), std::uint64_t{0});
   if (j.contains("layers") && j["layers"] != sum)
     throw schedule_error(fmt::format("partition has {}; the entry layers has {}", count_text(sum, "layer"),
-                                     in_quotes(j["layers"].dump())));
+                                     j["layers"].is_number() ? j["layers"].dump() : in_quotes(j["layers"].dump())));
   if (sum == 0) throw schedule_error("partition has no layers; expected at least 1");
   if (!j.contains("layout") || !j["layout"].is_string()) return;
   require_layout(j["layout"].get<std::string>(), layers);

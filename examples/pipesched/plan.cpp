@@ -60,7 +60,8 @@ int write_plan(const output& to, const plan_result& found, const stage_costs& co
     write_output(to.file, plan_headline(problem, convention) + row_titles() + "\n" + row_of(found) +
                               (memory ? "\n\n" + tool::text_of(*memory) : "\n") +
                               fmt::format("\n{}{}; bound: {}\n\n", evaluations_text(found.evaluations),
-                                          is_interrupted ? ", interrupted" : "", describe_bound(found.bound)) +
+                                          is_interrupted ? fmt::format(", {}", interrupted_note) : "",
+                                          describe_bound(found.bound)) +
                               render_text(simulate(found.schedule, costs, verified), style_of(to)));
   }
   return 0;
@@ -88,6 +89,7 @@ int plan_with_costs(const arguments& args, const output& to, const plan_problem&
   if (!note.empty()) convention += "; " + note;
   if (!note.empty() && (to.format == "csv" || to.format == "svg" || to.format == "json")) add_note("costs " + note);
   page.style.notes = {note_on_costs(given, page.style.unit, convention)};
+  if (line.stopped()) page.style.notes.emplace_back(interrupted_note);
   return write_plan(to, found, costs, page, convention, line.stopped());
 }
 
@@ -117,7 +119,9 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
   } else if (to.format == "svg") {
     write_output(to.file, render_svg(simulate(s, found.costs, verified)));
   } else if (to.format == "html") {
-    write_output(to.file, page_of_plan(args, m, found, note));
+    const std::string_view also = line.stopped() ? interrupted_note : "";
+    write_output(to.file, page_of_plan(args, m, found,
+                                       fmt::format("{}{}{}", note, note.empty() || also.empty() ? "" : "; ", also)));
   } else if (to.format == "json") {
     nlohmann::ordered_json j = tool::json_of(m, found);
     if (!unused.empty()) j["not_used"] = unused;
@@ -127,7 +131,7 @@ int plan_with_model(const arguments& args, const output& to, const plan_problem&
     const std::string layers = fmt::format("{}{}{}{}", pipesched::detail::count_text(layer_count(m), "layer"),
                                            unit_after("; times in ", m.time_unit), note.empty() ? "" : "; ", note);
     write_output(to.file, plan_headline(problem, layers) + tool::text_of(m, found) +
-                              (line.stopped() ? "interrupted\n\n" : "") +
+                              (line.stopped() ? fmt::format("{}\n\n", interrupted_note) : "") +
                               render_text(simulate(s, found.costs, verified), style_of(to)));
   }
   return 0;

@@ -129,7 +129,7 @@ std::string text_of(const output& to, const plan_inputs& step, const front_view&
     text += front_row(in_unit(p.cap, v.unit, v.rows.back().cap), p.plan, p.lower_bound, several);
   text += "\n" + v.remarks;
   for (const std::string& note : v.left_out) text += note + "\n";
-  if (v.is_interrupted) text += "interrupted\n";
+  if (v.is_interrupted) text += fmt::format("{}\n", interrupted_note);
   return text + "\n" + render_text(v.last, style_of(to));
 }
 
@@ -164,6 +164,7 @@ int write_front(const output& to, const plan_inputs& step, front_view v) {
   }
   if (to.format == "html") {
     v.style.notes.insert(v.style.notes.end(), v.left_out.begin(), v.left_out.end());
+    if (v.is_interrupted) v.style.notes.emplace_back(interrupted_note);
     v.style.memory = v.unit;
   }
   write_output(to.file, to.format == "svg"    ? picture_of(step, v)

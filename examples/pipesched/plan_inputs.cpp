@@ -54,8 +54,8 @@ std::int64_t needed(const arguments& args, std::string_view name, std::int64_t m
 
 placement placement_of_family(const arguments& args, std::string_view name, std::int64_t pp, std::int64_t micro,
                               std::optional<std::int64_t> chunks) {
-  if (std::find(std::begin(placement_kind_names), std::end(placement_kind_names), name) !=
-      std::end(placement_kind_names))
+  const auto kinds = std::span(placement_kind_names).first(std::size(placement_kind_names) - 1);  // without custom
+  if (std::find(kinds.begin(), kinds.end(), name) != kinds.end())
     throw schedule_error(fmt::format("--family takes a family, and {0} is a placement: --placement {0}", name));
   const family& f = find_family(name);
   schedule_params p{.pp = pp, .micro = micro, .chunks = chunks};
@@ -89,7 +89,7 @@ std::string_view kind_of(std::string_view text, std::optional<std::int64_t>& chu
   const std::string_view kind = text.substr(0, space);
   if (!number || number->size() != 1 || (kind != "looped" && kind != "wave")) refuse_placement(text);
   const std::int64_t n = number->front(), step = kind == "wave" ? 2 : 1;
-  const std::int64_t nearest = std::clamp<std::int64_t>(n + n % step, step, max_chunks);
+  const std::int64_t in_range = std::clamp<std::int64_t>(n, step, max_chunks), nearest = in_range + in_range % step;
   if (n != nearest)
     throw schedule_error(fmt::format("{} has {}{} stages per rank; got {}, nearest {} {}", kind,
                                      step == 2 ? "an even number of 2 to " : "1 to ", max_chunks, text, kind, nearest));

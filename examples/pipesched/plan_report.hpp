@@ -10,8 +10,12 @@
 #include <pipesched/plan/pareto.hpp>
 #include <pipesched/plan/plan.hpp>
 #include <string>
+#include <string_view>
 
 namespace tool {
+
+/// Of a search that Ctrl-C has stopped, in text and on pages; JSON has "interrupted": true.
+inline constexpr std::string_view interrupted_note = "interrupted: the best so far";
 
 /// A line on standard error that is written over, if that is a terminal.
 class progress_line {

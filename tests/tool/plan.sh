@@ -25,6 +25,10 @@ done
 refused '--placement takes a kind, and zbv is a family; its placement: --family zbv' plan --pp 2 --micro 4 --placement zbv
 refused '--family takes a family, and vee is a placement: --placement vee' plan --pp 2 --micro 4 --family vee
 refused 'wave has an even number of 2 to 256 stages per rank; got wave 3, nearest wave 4' plan --pp 2 --micro 4 --placement 'wave 3'
+refused 'wave has an even number of 2 to 256 stages per rank; got wave 9223372036854775807, nearest wave 256' \
+  plan --pp 2 --micro 4 --placement 'wave 9223372036854775807'
+refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
+refused 'unknown family "custom".*' plan --pp 2 --micro 4 --family custom
 refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
 refused '--chunks 2 and looped 3 differ; expected one of them' plan --pp 2 --micro 4 --placement 'looped 3' --chunks 2
 expect "plan: a wave of two waves" 0 'wave placement, 2 ranks, 8 stages, 4 micro-batches; .*~[0-9]+ evaluations; bound: .*' '' \

@@ -59,9 +59,16 @@ def _takes(kind, value):
     if found := re.fullmatch(r"tuple\[(.*)\]", kind):
         kinds = _pieces(found[1])
         return isinstance(value, collections.abc.Sequence) and len(value) == len(kinds) and all(map(_takes, kinds, value))
-    plain = {"None": lambda: value is None, "bool": lambda: isinstance(value, bool), "str": lambda: isinstance(value, str),
-             "int": lambda: _number(numbers.Integral, value) and 0 <= value < 2**32, "float": lambda: _number(numbers.Real, value),
-             "dict": lambda: isinstance(value, collections.abc.Mapping), "os.PathLike": lambda: isinstance(value, os.PathLike), "IO": lambda: hasattr(value, "read") or hasattr(value, "write")}
+    plain = {
+        "None": lambda: value is None,
+        "bool": lambda: isinstance(value, bool),
+        "str": lambda: isinstance(value, str),
+        "int": lambda: _number(numbers.Integral, value) and 0 <= value < 2**32,
+        "float": lambda: _number(numbers.Real, value),
+        "dict": lambda: isinstance(value, collections.abc.Mapping),
+        "os.PathLike": lambda: isinstance(value, os.PathLike),
+        "IO": lambda: hasattr(value, "read") or hasattr(value, "write"),
+    }
     if kind in plain:
         return plain[kind]()
     if kind.startswith(("collections.abc.Callable", "Callable")):

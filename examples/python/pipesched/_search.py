@@ -82,7 +82,8 @@ class front(tuple):
         unit: "memory_unit | str" = "activations",
     ):
         self = super().__new__(cls, points)
-        self.costs = costs  #: of the plans on one placement, or the placed_steps; None for a model, whose plans have them
+        #: of the plans on one placement, or the placed_steps; None for a model, whose plans have them
+        self.costs = costs if costs is None or isinstance(costs, _c.stage_costs) else tuple(costs)
         self.unit = _unit_of(unit)  #: of the limits: activations or bytes
         return self
 

@@ -18,7 +18,7 @@ class slot_table(Mapping):
 
     @functools.partial(checked, called="slot_table")
     def __init__(self, program: "program", rank: "int"):
-        if not 0 <= rank < len(program.schedule):
+        if rank >= len(program.schedule):
             raise _c.ScheduleError(f"the program has ranks 0 to {len(program.schedule) - 1}; got rank {rank}")
         self.sizes = dict(zip((name.replace(" ", "_") for name in _c.pool_names), program.pools[rank].sizes))
         self._slots = {

@@ -26,8 +26,9 @@ try:
     import torch.distributed as dist
     from torch.distributed.pipelining import PipelineStage
     from torch.distributed.pipelining import schedules as _runtimes
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"pipesched.torch needs PyTorch with torch.distributed.pipelining: pip install torch ({error})", name=error.name) from None
+except ImportError as error:
+    text = f"pipesched.torch needs PyTorch with torch.distributed.pipelining: pip install torch ({error})"
+    raise type(error)(text, name=error.name) from None
 
 from . import _pipesched as _c
 from ._calls import checked
@@ -167,7 +168,16 @@ def load(runtime: "object", what: "object", form: "str" = "compute_comms"):
 
 
 @checked
-def make_runtime(what: "object", modules: "dict", loss_fn: "Callable", *, form: "str" = "compute_comms", device: "object" = "cpu", group=None, **options):
+def make_runtime(
+    what: "object",
+    modules: "dict",
+    loss_fn: "Callable | None",
+    *,
+    form: "str" = "compute_comms",
+    device: "object" = "cpu",
+    group=None,
+    **options,
+):
     """A _PipelineScheduleRuntime of this rank with a schedule loaded.
 
     modules  the modules of this rank's stages, by stage: schedule.placement.stages_of(rank) lists them

@@ -41,6 +41,7 @@ inline pareto_point plain_point(const model_pareto_point& p) {
 class front_of_model {
  public:
   using result = model_plan;
+  static constexpr double least_evaluations = 100;  // families and partitions are looked at in each plan anew
 
   front_of_model(const model& m, const std::vector<model_problem>& problems, const plan_limits& limits)
       : m_(m), problems_(problems), limits_(limits) {}

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <tuple>
 #include <utility>
 
 #include "pipesched/core/placement.hpp"
@@ -23,42 +22,46 @@ namespace pipesched {
 
 namespace detail {
 
-/// A plan whose stages may recompute, and one whose stages may not, from a quarter of the evaluations and the others; or only
-/// the first, if it is shorter than the bound of the second.
+/// A plan whose stages may recompute, and one whose stages may not: the first with a quarter of the evaluations, the second with
+/// the rest; or only the first, if it is shorter than the bound of the second, or the second does not fit.
 inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits) {
   const auto all = static_cast<double>(limits.evaluations), most = std::floor(0.75 * all);
   model_problem whole = problem;
   whole.may_recompute = false;
-  shared_progress progress(limits.progress, std::nullopt);
-  plan_limits of_each = limits;
-  of_each.progress = progress.of_search();
-  model_planner planner(m, problem, of_each);
+  const pass_pair_set pairs = pairs_for(m, problem, limits);
+  const double bound = bound_over_partitions(m, problem, pairs), without = bound_over_partitions(m, whole, pairs);
+  shared_progress progress(limits.progress, bound);
+  plan_limits first = limits, second = limits;
+  first.progress = progress.of_search(), second.progress = progress.of_search();
+  second.evaluations = static_cast<std::uint64_t>(most);
+  model_planner planner(m, problem, first, bound);
   std::optional<model_plan> best;
+  double spent = 0;
   try {
     best = planner.run(all - most);
-  } catch (const no_fit_error&) {  // more choices, and fewer evaluations for each
+    spent = best->evaluations;
+  } catch (const no_fit_error& e) {  // more choices, and fewer evaluations for each
+    spent = e.evaluations;
   }
-  const double without = bound_over_partitions(m, whole, pairs_for(m, problem, limits));
   if (progress.stopped() && best) return *best;
   if (without == std::numeric_limits<double>::infinity() || (best && best->plan.makespan < without))
     return planner.run(all);
-  of_each.progress = progress.of_search();
-  of_each.evaluations = static_cast<std::uint64_t>(most);
+  model_plan other;
   try {
-    model_plan other = model_planner(m, whole, of_each).run(most);
-    const double spent = (best ? best->evaluations : 0) + other.evaluations;
-    const std::pair families(best && best->uniform.makespan < other.uniform.makespan ? best->uniform : other.uniform,
-                             best && best->divided.makespan < other.divided.makespan ? best->divided : other.divided);
-    const std::uint64_t ops = (best ? best->ops_simulated : 0) + other.ops_simulated;
-    if (!best || other.plan.makespan < best->plan.makespan) {
-      other.lower_bound = std::min(other.lower_bound, bound_over_partitions(m, problem, pairs_for(m, problem, limits)));
-      best = std::move(other);
-    }
-    best->evaluations = spent, best->ops_simulated = ops;
-    std::tie(best->uniform, best->divided) = families;
-  } catch (const no_fit_error&) {
-    if (!best) throw;
+    other = model_planner(m, whole, second, without).run(most);
+  } catch (const no_fit_error& e) {
+    model_plan found = planner.run(all - e.evaluations);
+    found.evaluations += e.evaluations;
+    return found;
   }
+  spent += other.evaluations;
+  const std::uint64_t ops = (best ? best->ops_simulated : 0) + other.ops_simulated;
+  const auto shorter = [](const divided_family& a, const divided_family& b) { return a.makespan < b.makespan ? a : b; };
+  const divided_family uniform = best ? shorter(best->uniform, other.uniform) : other.uniform,
+                       divided = best ? shorter(best->divided, other.divided) : other.divided;
+  if (!best || other.plan.makespan < best->plan.makespan) best = std::move(other);
+  best->lower_bound = std::min(best->lower_bound, bound);
+  best->evaluations = spent, best->ops_simulated = ops, best->uniform = uniform, best->divided = divided;
   return *best;
 }
 

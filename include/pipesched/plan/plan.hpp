@@ -72,9 +72,9 @@ struct plan_limits {
 
 /// Nothing that a search has found fits into the memory.
 struct no_fit_error : schedule_error {
-  using schedule_error::schedule_error;
+  explicit no_fit_error(const std::string& text, double spent = 0) : schedule_error(text), evaluations(spent) {}
 
-  double evaluations = 0;  ///< that plan() has spent
+  double evaluations;  ///< that the search has spent
 };
 
 /// The result of plan(): a valid schedule within the limits.
@@ -165,11 +165,7 @@ class planner {
     look_at_published(monitor);
     const std::optional<word_table> half = all.folded();
     if (!half || !search(all, *half, monitor)) search(all, all, monitor);
-    if (!has_plan()) {
-      no_fit_error e(refusal(all));
-      e.evaluations = evaluations(monitor.ops());
-      throw e;
-    }
+    if (!has_plan()) throw no_fit_error(refusal(all), evaluations(monitor.ops()));
     result_.ops_simulated = monitor.ops();
     result_.evaluations = evaluations(monitor.ops());
     return std::move(result_);

@@ -54,8 +54,8 @@ bool has_messages(const placement& where, const Costs& costs) {
   return false;
 }
 
-/// A plan that fits, if one is found. If there are messages, a short search tells how much room their buffers need, of which
-/// all plans need about as much; where too little is left beside them, half of that is tried.
+/// A plan that fits, if one is found. If there are messages, a short search shows how much room their buffers take, which is
+/// about the same for all plans. If nothing fits beside that much, half of it is tried.
 /// @param memory  by rank; empty: no limits  @param spent  grows by the evaluations
 /// @param progress  of all tries, in place of that of `limits`
 template <typename Costs>
@@ -120,19 +120,21 @@ void compare_with_published(plan_result& result, const plan_problem& problem, co
 // Says why no plan is found.
 template <typename Costs>
 [[noreturn]] void refuse_memory(const plan_problem& problem, const Costs& costs, const std::vector<double>& memory,
-                                plan_limits limits) {
+                                plan_limits limits, double spent) {
   limits.memory.bytes = beside_weights(problem.placement, costs, memory);
   for (std::size_t r = 0; r < memory.size(); ++r)
     if (const double room = limits.memory.bytes[r]; !(room > 0))
       throw no_fit_error(concat({"plan_in_memory() finds nothing that fits: rank ", r, " has ", memory[r],
-                                 " bytes, and its weights take ", memory[r] - room}));
+                                 " bytes, and its weights take ", memory[r] - room}),
+                         spent);
   limits.evaluations = 1, limits.progress = {};
   try {
     plan(problem, costs, limits);
   } catch (const no_fit_error& e) {
-    throw no_fit_error(concat({e.what(), ", beside its weights"}));
+    throw no_fit_error(concat({e.what(), ", beside its weights"}), spent);
   }
-  throw no_fit_error("plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too");
+  throw no_fit_error("plan_in_memory() finds no schedule whose message buffers fit into the memory of the ranks, too",
+                     spent);
 }
 
 }  // namespace detail
@@ -158,14 +160,14 @@ plan_result plan_in_memory(const plan_problem& problem, const Costs& costs, std:
   own.placement = where.for_micro(problem.micro);
   const pass_pair_set pairs = detail::pairs_for(costs, limits);
   const std::optional<memory_caps> room = detail::room_beside_weights(own.placement, costs, memory);
-  if (!room) detail::refuse_memory(own, costs, memory, limits);
+  if (!room) detail::refuse_memory(own, costs, memory, limits, 0);
   double spent = 0;
   detail::shared_progress progress(limits.progress, std::nullopt);
   plan_result none;
   none.makespan = std::numeric_limits<double>::infinity();
   plan_result found = detail::found_in_memory(own, costs, memory, limits, spent, progress).value_or(none);
   detail::compare_with_published(found, own, costs, memory, pairs);
-  if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits);
+  if (found.schedule.pp() == 0) detail::refuse_memory(own, costs, memory, limits, spent);
   found.bound = detail::bound_for(own, costs, pairs, *room);
   found.evaluations = spent;
   return found;

@@ -85,7 +85,7 @@ class html_writer {
       throw schedule_error(concat({"a point of a front has finite numbers; point ", i, " has not"}));
     if (const std::size_t panel = std::max(p.plan, p.published.value_or(0)); panel >= panels_.size())
       throw schedule_error(
-          concat({"a point of a front shows one of the ", panels_.size(), " panels; got panel ", panel}));
+          concat({"a point of a front shows one of ", count_text(panels_.size(), "panel"), "; got panel ", panel}));
   }
 
   template <typename Range, typename F>

@@ -76,7 +76,7 @@ inline std::string concat(std::initializer_list<piece> pieces) {
   return sentence;
 }
 
-/// The plural of a noun: ranks, micro-batches, processes, copies.
+/// The plural of a noun: ranks, micro-batches, processes, copies. A y comes after a consonant.
 inline std::string plural(std::string_view noun) {
   if (noun.ends_with("y")) return concat({noun.substr(0, noun.size() - 1), "ies"});
   return concat({noun, noun.ends_with("ch") || noun.ends_with("s") ? "es" : "s"});

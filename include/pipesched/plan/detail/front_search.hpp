@@ -44,6 +44,7 @@ void require_one_step(const Problem& p, const Problem& first) {
 /// Searches a front. `Steps` has what is planned:
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
+///   static double least_evaluations;                          of a rough plan: with fewer there is none
 ///   result plan(i, cap, limits);                              throws no_fit_error if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
 ///   static void take_published(result& own, const result& other);      the best family of another step
@@ -81,9 +82,11 @@ class front_search {
     // First a rough plan everywhere, so that a search that is stopped has one for every limit.
     const double all = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size());
     const auto steps = static_cast<double>(steps_.size());
-    const double rough = std::min(0.04 * all / steps, 1000.0), share = (all - rough * steps) / rounds;
+    double rough = std::min(0.04 * all / steps, 1000.0);
+    if (rough < Steps::least_evaluations) rough = 0;
+    const double share = (all - rough * steps) / rounds;
     for (std::size_t c = 0; c < caps_.size(); ++c)
-      for (std::size_t i = 0; i < steps_.size(); ++i)
+      for (std::size_t i = 0; i < steps_.size() && rough > 0; ++i)
         if (!has_plan_ || !progress_.stopped()) plan(i, c, rough);
     for (int round = 0; round < rounds; ++round)
       for (std::size_t c = 0; c < caps_.size(); ++c) {

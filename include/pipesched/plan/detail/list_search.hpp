@@ -50,7 +50,7 @@ class list_search {
     for (std::size_t r = 0; r < t.ranks(); ++r) add_rank(r);
   }
 
-  /// Searches for so many evaluations. @param go_on  gets the ops since its last call, as those of evaluations, and the best
+  /// Searches for so many evaluations. @param go_on  gets the work since its last call, in ops of an evaluation, and the best
   /// makespan, after each list; false: stop
   template <typename GoOn>
   void run(std::uint64_t evaluations, GoOn&& go_on) {

@@ -80,6 +80,9 @@ inline bool recompute_may_help(const model& m, const model_problem& problem) {
 class model_planner {
  public:
   model_planner(const model& m, const model_problem& problem, const plan_limits& limits)
+      : model_planner(m, problem, limits, bound_over_partitions(m, problem, pairs_for(m, problem, limits))) {}
+  /// @param bound  for all partitions and orders. All references must outlive this
+  model_planner(const model& m, const model_problem& problem, const plan_limits& limits, double bound)
       : m_(m),
         problem_(problem),
         limits_(limits),
@@ -87,11 +90,11 @@ class model_planner {
         memory_(memory_limits(m, problem.placement.ranks())),
         random_(limits.seed),
         pairs_(pairs_for(m, problem, limits)),
-        bound_(bound_over_partitions(m, problem, pairs_)),
+        bound_(bound),
         progress_(limits.progress, bound_),
         recomputes_(problem.may_recompute && recompute_may_help(m, problem)) {}
 
-  /// Plans with the first of the evaluations, at most all. @throws no_fit_error if nothing found fits
+  /// Plans until so many evaluations are spent, those of earlier calls among them. @throws no_fit_error if nothing found fits
   model_plan run(double evaluations) {
     end_ = evaluations;
     if (starts_.empty()) look_at_families();
@@ -122,29 +125,24 @@ class model_planner {
   void take_smallest() {
     division_choice choice = pools_.front().entries().front().choice;
     const double end = left() / 2;
-    double excess = excess_of(choice);
-    const std::size_t stages = choice.layers.stages(), all = stages * stages;
-    for (std::size_t step = 0, since = 0; since < all && excess > 0 && left() > end && !progress_.stopped();
-         step = (step + 1) % all, ++since) {
-      std::uint32_t &from = choice.layers.layers[step / stages], &to = choice.layers.layers[step % stages];
-      if (&from == &to || from == 0) continue;
-      --from, ++to;
-      if (const double then = excess_of(choice); then < excess)
-        excess = then, since = 0;
-      else
-        ++from, --to;
-    }
-    if (excess > 0) return;
+    const auto go_on = [&] { return left() > end && !progress_.stopped(); };
+    if (move_layers_to_fit(
+            choice.layers, [&] { return excess_of(choice); }, go_on) > 0)
+      return;
     candidate c = of_choice(choice);
     progress_.charge(improve(c, left() / 4, random_.next(), limits_.threads));
     take(c);
   }
-  // The memory beside the buffers that one micro-batch at a time needs with the first partition.
+  // The memory beside the buffers of any partition: those of one micro-batch at a time, with the smallest messages.
   std::vector<double> beside_buffers() const {
     std::vector<double> memory = memory_;
     if (memory.empty()) return memory;
     const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
-    const memory_report m = memory_of(one_at_a_time(shape, false), sums_(starts_.front().layers));
+    stage_costs costs = sums_(starts_.front().layers);
+    costs.message_bytes = std::min_element(m_.layers.begin(), m_.layers.end(), [](const layer& a, const layer& b) {
+                            return a.message < b.message;
+                          })->message;
+    const memory_report m = memory_of(one_at_a_time(shape, false), costs);
     for (std::size_t r = 0; r < memory.size(); ++r) memory[r] -= std::min(m.ranks[r].buffers, memory[r]);
     return memory;
   }
@@ -245,9 +243,13 @@ class model_planner {
       if (recomputes_) pool.add({c.layers, recomputed});
     }
     const double ops = 2.0 * problem_.micro * static_cast<double>(stages);
-    if (pool.entries().front().excess > 0)
-      progress_.charge(static_cast<double>(pool.add_fitting({starts_.front().layers, recomputed})) *
-                       static_cast<double>(stages + sums_.layers().size()) / ops);
+    if (pool.entries().front().excess > 0) {
+      const double price = static_cast<double>(stages + sums_.layers().size()) / ops, end = left() / 4;
+      double spent = 0;
+      pool.add_fitting({starts_.front().layers, recomputed},
+                       [&] { return (spent += price) < end && !progress_.stopped(); });
+      progress_.charge(spent);
+    }
     if (recomputes_ && !all_recompute)  // the first stages keep most
       for (std::size_t first = 1; first < stages; ++first)
         for (const auto& e : {pools_.front().entries().front(), pool.entries().front()}) {
@@ -346,7 +348,10 @@ class model_planner {
     return r;
   }
   [[noreturn]] void refuse() const {
-    throw no_fit_error("plan() finds no partition of the model whose step fits into the memory of the ranks");
+    throw no_fit_error(progress_.stopped()
+                           ? "plan() was stopped before it found a plan that fits into the memory of the ranks"
+                           : "plan() finds no partition of the model whose step fits into the memory of the ranks",
+                       progress_.evaluations());
   }
 
   const model& m_;

@@ -45,7 +45,7 @@ inline division_choice mutated(division_choice c, bool may_recompute, random_num
   return c;
 }
 
-/// The best choices seen, the best first: fewest bytes that certainly do not fit, then the least bounds, with all of the memory
+/// The best choices seen, the best first: fewest bytes that do not fit in any order, then the least bounds, with all of the memory
 /// and with half of it, then work that is most alike on all ranks. Half of the memory, too, because activations live longer in
 /// any order than the bound assumes.
 class partition_pool {
@@ -60,7 +60,7 @@ class partition_pool {
     }
   };
 
-  /// @param memory  by rank, without buffers; empty: no limits. All references must outlive this.
+  /// @param memory  by rank, less what the buffers of any partition take; empty: no limits. All references must outlive this.
   partition_pool(const stage_sums& sums, const placement& where, std::uint32_t micro, schedule_class of,
                  std::vector<double> memory, std::size_t size)
       : sums_(sums), where_(where), micro_(micro), class_(std::move(of)), memory_(std::move(memory)), size_(size) {}
@@ -95,27 +95,15 @@ class partition_pool {
     if (entries_.size() > size_) entries_.pop_back();
   }
 
-  /// Moves the layers of a choice, one at a time, as long as fewer bytes do not fit; adds the result. The number of choices that
-  /// it has looked at.
-  std::size_t add_fitting(division_choice c) {
-    const std::size_t stages = c.layers.stages(), all = stages * stages;
+  /// Moves the layers of a choice, as move_layers_to_fit() does, and adds the result.
+  template <typename GoOn>
+  void add_fitting(division_choice c, GoOn&& go_on) {
     const auto excess_of = [&] {
       const stage_costs costs = sums_(c.layers);
       return certain_excess(costs, c.recomputed, beside_weights(where_, costs, memory_));
     };
-    std::size_t looked_at = 1;
-    double excess = memory_.empty() ? 0 : excess_of();
-    for (std::size_t step = 0, since = 0; since < all && excess > 0; step = (step + 1) % all, ++since) {
-      std::uint32_t &from = c.layers.layers[step / stages], &to = c.layers.layers[step % stages];
-      if (&from == &to || from == 0) continue;
-      --from, ++to, ++looked_at;
-      if (const double then = excess_of(); then < excess)
-        excess = then, since = 0;
-      else
-        ++from, --to;
-    }
+    if (!memory_.empty()) move_layers_to_fit(c.layers, excess_of, go_on);
     add(std::move(c));
-    return looked_at;
   }
 
   /// Changes entries at random, the good ones more often, for so many bounds. @pre there is an entry

@@ -49,6 +49,24 @@ inline bool move_layer(partition& p, random_numbers& random) {
   return true;
 }
 
+/// Moves layers from stage to stage, one at a time, as long as fewer bytes do not fit. Returns how many still do not.
+/// @param excess_of  of the partition as it is: bytes that do not fit  @param go_on  before each further one; false: stop
+template <typename ExcessOf, typename GoOn>
+double move_layers_to_fit(partition& p, ExcessOf&& excess_of, GoOn&& go_on) {
+  const std::size_t stages = p.stages(), all = stages * stages;
+  double excess = excess_of();
+  for (std::size_t step = 0, since = 0; since < all && excess > 0 && go_on(); step = (step + 1) % all, ++since) {
+    std::uint32_t &from = p.layers[step / stages], &to = p.layers[step % stages];
+    if (&from == &to || from == 0) continue;
+    --from, ++to;
+    if (const double then = excess_of(); then < excess)
+      excess = then, since = 0;
+    else
+      ++from, --to;
+  }
+  return excess;
+}
+
 /// The squares of the ranks' work on one micro-batch, added: the smaller the more alike, where the sum of the work is the same.
 /// @param work_of  of a stage, alone on a rank of speed 1
 template <typename WorkOf>

@@ -68,7 +68,7 @@ inline std::string page_number(double value, int digits) {
 inline std::string time_text(double time, std::string_view unit, int digits = 3) {
   if (unit.empty()) return page_number(time, std::max(digits, 4));
   const double seconds = unit == "s" ? 1 : unit == "ms" ? 1e-3 : 1e-6, size = std::fabs(time) * seconds;
-  if (size >= 1 || size == 0) return page_number(time * (seconds / 1), digits) + " s";
+  if (size >= 1 || size == 0) return page_number(time * seconds, digits) + " s";
   if (size >= 1e-3) return page_number(time * (seconds / 1e-3), digits) + " ms";
   if (size >= 1e-6) return page_number(time * (seconds / 1e-6), digits) + " \u00b5s";
   return page_number(time * (seconds / 1e-9), digits) + " ns";

@@ -53,7 +53,7 @@ const credit = (w, h) => words(w - 20, h - 9, "made with pipesched", style.dim, 
 // Schedules whose numbers are all the same, but for the rounding of sums, share a bar.
 const groups = [];
 for (const s of DATA) {
-  const equal = (a, b) => a === b || Math.abs(a - b) <= 1e-12 * Math.abs(a);
+  const equal = (a, b) => a === b || (typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-12 * Math.abs(a));
   const same = g => ["makespan", "idle", "peak", "bytes", "copies", "weights", "bound", "planned"].every(k => equal(DATA[g[0]][k], s[k]));
   const group = groups.find(same);
   group ? group.push(DATA.indexOf(s)) : groups.push([DATA.indexOf(s)]);
