@@ -53,7 +53,7 @@ def functions():
 
 class WrongTypes(unittest.TestCase):
     def test_every_parameter_refuses_a_wrong_type_with_one_sentence(self):
-        tried = set()
+        reached = set()
         some = values(random.Random(1))
         for name, call, parameters in functions():
             for i, (parameter, kind, _) in enumerate(parameters):
@@ -64,16 +64,18 @@ class WrongTypes(unittest.TestCase):
                     known = [k for k in re.findall(r"\w+", str(of_kind)) if some.get(k)]
                     if not has_default and known:
                         right[other] = [] if re.search("Sequence|Iterable|list", of_kind) else some[known[0]][0]
+                if any(not has_default and other not in right for other, _, has_default in parameters[:i]):
+                    continue  # a parameter before it has a type of which there is no value here
                 for wrong in (Wrong(), [Wrong()], {"x": 1}):
-                    tried.add((name, parameter))
                     with self.subTest(name=name, parameter=parameter, wrong=wrong):
                         with self.assertRaises((TypeError, ValueError)) as caught:
                             call(**right, **{parameter: wrong})
                         said = str(caught.exception)
                         self.assertTrue(said.startswith(name), said)
-                        self.assertRegex(said, rf"\b{parameter}\b|argument {i + 1}| needs ")
                         self.assertNotIn("\n", said)
-        self.assertGreater(len(tried), 500)
+                        self.assertRegex(said, rf"\b{parameter}\b|argument {i + 1}")
+                        reached.add((name, parameter))
+        self.assertGreater(len(reached), 500)
 
 
 if __name__ == "__main__":

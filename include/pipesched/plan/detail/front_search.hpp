@@ -44,7 +44,7 @@ void require_one_step(const Problem& p, const Problem& first) {
 /// Searches a front. `Steps` has what is planned:
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
-///   static double least_evaluations;                          of a rough plan: with fewer there is none
+///   static double least_evaluations;                          of a rough plan; with fewer, none is made
 ///   result plan(i, cap, limits);                              throws no_fit_error if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
 ///   static void take_published(result& own, const result& other);      the best family of another step
