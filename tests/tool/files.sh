@@ -124,9 +124,9 @@ wrong_plan() {  # wrong_plan SENTENCE CHANGE: every command refuses the plan aft
   done
 }
 wrong_plan 'partition has layers of 3 stages; the schedule has 4' 'j["partition"].pop()'
-wrong_plan 'partition has 34 layers; the entry layers has "33"' 'j["partition"][0] += 1'
+wrong_plan 'partition has 34 layers; the entry layers has 33' 'j["partition"][0] += 1'
 wrong_plan 'partition has no layers; expected at least 1' 'j["partition"] = [0] * 4; j["layers"] = 0'
-wrong_plan 'partition has 8 layers on stage 0, and layout 10' 'j["partition"][:2] = [8, 10]'
+wrong_plan 'partition has 8 layers on stage 0, and layout 9 to 10' 'j["partition"][:2] = [8, 10]'
 wrong_plan 'layout has 3 stages, and partition 4' 'j["layout"] = "Et*9|t*9|t*15L"'
 wrong_plan 'partition is a list of layers per stage; got "5"' 'j["partition"] = 5'
 

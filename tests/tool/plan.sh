@@ -28,7 +28,8 @@ refused 'wave has an even number of 2 to 256 stages per rank; got wave 3, neares
 refused 'wave has an even number of 2 to 256 stages per rank; got wave 9223372036854775807, nearest wave 256' \
   plan --pp 2 --micro 4 --placement 'wave 9223372036854775807'
 refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
-refused 'unknown family "custom".*' plan --pp 2 --micro 4 --family custom
+expect "plan --family custom: a kind of placement without a hint" 2 '' 'pipesched: no schedule is called "custom"; known: gpipe, .*~' \
+  "$tool" plan --pp 2 --micro 4 --family custom
 refused 'looped has 1 to 256 stages per rank; got looped 0, nearest looped 1' plan --pp 2 --micro 4 --placement 'looped 0'
 refused '--chunks 2 and looped 3 differ; expected one of them' plan --pp 2 --micro 4 --placement 'looped 3' --chunks 2
 expect "plan: a wave of two waves" 0 'wave placement, 2 ranks, 8 stages, 4 micro-batches; .*~[0-9]+ evaluations; bound: .*' '' \
@@ -121,7 +122,7 @@ check "plan --pareto: interrupted, it has a plan for each limit, and says so" py
 text = open("interrupted.txt").read()
 times = [float(line.split()[5]) for line in text.splitlines() if "copies" in line]
 assert len(times) == 3 and times[0] > times[1] > times[2], text
-assert "\ninterrupted\n" in text'
+assert "\ninterrupted: the best so far\n" in text'
 
 # Fronts over placements.
 front=("$tool" plan --pp 4 --micro 8 --pareto --evaluations 3000)
