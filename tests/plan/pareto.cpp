@@ -71,6 +71,7 @@ struct numbered_steps {
   struct result {
     double time, bound, cap;
   };
+  static constexpr double least_evaluations = 1;
 
   std::vector<std::vector<double>> times, bounds;  // by step and limit
   mutable std::vector<std::vector<std::uint64_t>> evaluations{times.size(), {0, 0}};
