@@ -15,7 +15,7 @@ NB_MODULE(_pipesched, m) {
   using namespace python;
   nb::set_leak_warnings(false);  // a value that a user's other modules keep until the end is no fault
   m.attr("library_version") = std::string(pipesched::library_version);
-  static nb::handle schedule_error_type, model_error_type;
+  static nb::handle schedule_error_type, model_error_type, no_fit_error_type;
   schedule_error_type = nb::exception<pipesched::schedule_error>(m, "ScheduleError", PyExc_ValueError).release();
   nb::setattr(
       schedule_error_type, "__doc__",
@@ -24,8 +24,11 @@ NB_MODULE(_pipesched, m) {
   model_error_type = nb::exception<pipesched::model_error>(m, "ModelError", schedule_error_type).release();
   nb::setattr(model_error_type, "__doc__", nb::str("Invalid input in a model; `path` names its entry."));
   nb::setattr(model_error_type, "path", nb::str(""));
-  nb::exception<pipesched::no_fit_error> no_fit(m, "NoFitError", schedule_error_type);
-  nb::setattr(no_fit, "__doc__", nb::str("Nothing that a search has found fits into the memory."));
+  no_fit_error_type = nb::exception<pipesched::no_fit_error>(m, "NoFitError", schedule_error_type).release();
+  nb::setattr(
+      no_fit_error_type, "__doc__",
+      nb::str("Nothing that a search has found fits into the memory; `evaluations` says how many it has spent."));
+  nb::setattr(no_fit_error_type, "evaluations", nb::float_(0.0));
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
     try {
       std::rethrow_exception(thrown);
@@ -33,6 +36,10 @@ NB_MODULE(_pipesched, m) {
       const nb::object error = model_error_type(e.what());
       nb::setattr(error, "path", nb::str(e.path.c_str()));
       PyErr_SetObject(model_error_type.ptr(), error.ptr());
+    } catch (const pipesched::no_fit_error& e) {
+      const nb::object error = no_fit_error_type(e.what());
+      nb::setattr(error, "evaluations", nb::float_(e.evaluations));
+      PyErr_SetObject(no_fit_error_type.ptr(), error.ptr());
     }
   });
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {

@@ -157,6 +157,8 @@ NO_PARAMETERS = {
     "recognize_family.may_make": "for a limit of memory on the schedules that it makes",
     "model_error.model_error.entry": "the library raises it; the attribute path is the entry",
     "model_error.model_error.sentence": "the library raises it; str() is the sentence",
+    "no_fit_error.no_fit_error.text": "the library raises it; str() is the text",
+    "no_fit_error.no_fit_error.spent": "the library raises it; the attribute evaluations says it",
 }
 
 
