@@ -173,8 +173,12 @@ class Searches(unittest.TestCase):
         self.assertTrue(ps.fits(alone.schedule, steps[0].costs, [36]))
         with self.assertRaisesRegex(TypeError, "placed_steps have their own"):
             ps.pareto(steps, given, [36])
-        with self.assertRaisesRegex(ps.NoFitError, "rank 0 has 10 bytes, and its weights take 20"):
+        with self.assertRaisesRegex(ps.NoFitError, "rank 0 has 10 bytes, and its weights take 20") as caught:
             ps.plan_in_memory(steps[0].problem, steps[0].costs, [10])
+        self.assertEqual(caught.exception.evaluations, 0)
+        with self.assertRaises(ps.NoFitError) as caught:
+            ps.plan_in_memory(steps[0].problem, steps[0].costs, [20.5], ps.plan_limits(evaluations=200))
+        self.assertGreater(caught.exception.evaluations, 0)
         with self.assertRaisesRegex(TypeError, "activations or bytes as the unit; got 'GB'"):
             ps.pareto(steps, caps=[36], unit="GB")
 
