@@ -148,7 +148,7 @@ TEST_CASE("verify: names what is wrong with frozen stages") {
   CHECK(to_string(verify(s)).find("0B0; expected F, I, R or RI (the stage has no backward for weights)") !=
         std::string::npos);
   s.backward = {stage_backward::full};
-  CHECK(to_string(verify(s)) == "rank 0: shape: the backwards of 1 stages; expected 2, or none at all\n");
+  CHECK(to_string(verify(s)) == "rank 0: shape: the backwards of 1 stage; expected 2, or none at all\n");
   s.backward = {stage_backward::full, stage_backward::none};
   CHECK(to_string(verify(s)) ==
         "rank 0: shape: stage 1 has no backward, but stage 0 before it has; expected none in the first stages alone\n");

@@ -222,7 +222,7 @@ TEST_CASE("tcp coordinator: all receive what process 0 gave, once all have come,
       const parcel to_no_one{size, ""};
       CHECK(refusal_of([&] {
               job.exchange({&to_no_one, 1});
-            }) == detail::concat({"a job of ", size, " processes has no process ", size}));
+            }) == detail::concat({"a job of ", detail::count_text(size, "process"), " has no process ", size}));
       const auto large = gather(job, std::string(3'000'000, static_cast<char>('a' + r)));
       for (std::uint32_t i = 0; i < large.size(); ++i)
         CHECK(large[i] == std::string(3'000'000, static_cast<char>('a' + i)));

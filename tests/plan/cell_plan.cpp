@@ -293,7 +293,7 @@ TEST_CASE("cell_plan: bad input is refused in one sentence") {
                     "cell_in_order: task 0 of op 0 is given twice; expected once");
   CHECK_THROWS_WITH(cell_in_order(two, {}, {{1, false, 0}}),
                     "cell_in_order: there is no task 0 of op 1; expected a task of the two ops");
-  CHECK_THROWS_WITH(cell_in_order(two, {}, {{0, false, 0}}), "cell_in_order: there are 1 tasks; expected all 3");
+  CHECK_THROWS_WITH(cell_in_order(two, {}, {{0, false, 0}}), "cell_in_order: got 1 task; expected all 3");
 }
 
 TEST_CASE("render_cell: two lines, to scale") {

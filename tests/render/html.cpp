@@ -300,7 +300,7 @@ TEST_CASE("html: a front names its panels") {
         "2 ranks, 2 micro-batches: planned 7 with 1 to 2 live activations; gpipe 8");
   CHECK(data["front"][1]["publishedMakespan"] == 8);
   style.front[0].plan = 2;
-  CHECK(refusal_of([&] { render_html(panels, style); }) == "a point of a front shows one of the 2 panels; got panel 2");
+  CHECK(refusal_of([&] { render_html(panels, style); }) == "a point of a front shows one of 2 panels; got panel 2");
   style.front[0] = {.point = {.memory = 1}, .plan = 0};
   CHECK(refusal_of([&] { render_html(panels, style); }) == "a point of a front has finite numbers; point 0 has not");
 }

@@ -120,8 +120,7 @@ constexpr void require_order(const std::array<const op_tasks*, 2>& ops, const st
   }
   const std::size_t all = ops[0]->chain.size() + ops[0]->movable.size() + ops[1]->chain.size() + ops[1]->movable.size();
   if (order.size() != all)
-    throw schedule_error(
-        concat({"cell_in_order: there are ", count_text(order.size(), "task"), "; expected all ", all}));
+    throw schedule_error(concat({"cell_in_order: got ", count_text(order.size(), "task"), "; expected all ", all}));
 }
 
 }  // namespace detail

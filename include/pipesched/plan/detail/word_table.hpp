@@ -144,6 +144,8 @@ class word_table {
   }
   const schedule& shape() const noexcept { return shape_; }
   bool forward_only() const noexcept { return shape_.forward_only; }
+  /// True if two F's, or two backwards, may share a cell.
+  bool pairs_one_way() const noexcept { return pairs_one_way_; }
 
   /// The kind of a cell with these ops, `none` if it may not be used. An op is 3 x its node's place on the rank + its pass's
   /// place in `passes`.
@@ -286,6 +288,7 @@ class word_table {
         const pass_pair kept{without_recompute(c[0].pass), without_recompute(c[1].pass)};
         if (kept.first > kept.second || !(pairs.contains(kept) || pairs.contains(pair_of(c)))) continue;
         add(pairs_[rank][a * ops + b], c);
+        pairs_one_way_ = pairs_one_way_ || (kept.first == pass::forward) == (kept.second == pass::forward);
       }
     drop_dominated(rank);
     kinds_[rank].push_back({});  // the sign for a W
@@ -375,6 +378,7 @@ class word_table {
   std::vector<double> caps_;
   std::vector<std::vector<word_cell>> kinds_;
   std::vector<std::vector<std::uint16_t>> lone_, pairs_;  // [rank][op], [rank][op x op]
+  bool pairs_one_way_ = false;
   std::vector<word_weight> weights_;
   std::function<word_cell(const word_table&, std::uint32_t, const cell&)>
       exact_cell_;  // empty: micro-batches are alike
