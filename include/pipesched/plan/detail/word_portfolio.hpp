@@ -83,8 +83,8 @@ class word_portfolio {
   void run(std::uint64_t evaluations, double heat = 1) {
     const auto share = [&](double part) { return static_cast<std::uint64_t>(part * static_cast<double>(evaluations)); };
     const auto ops = static_cast<double>(t_->ops());
-    // A chain is worth its while from some 150 evaluations per op on, and more where there are many. Where two F's may share a
-    // cell, good rows lie far from those of any family: half as many chains are twice as long.
+    // A chain is worth its while from some 150 evaluations per op on, and more where there are many. Good rows lie far from those
+    // of any family where two F's may share a cell: half as many chains are then twice as long.
     const std::size_t most = chains_.size() / (t_->pairs_one_way() ? 2 : 1);
     const auto count = static_cast<std::size_t>(
         std::clamp<double>(static_cast<double>(share(0.6)) / (ops * (120 + ops / 5)), 1, static_cast<double>(most)));
