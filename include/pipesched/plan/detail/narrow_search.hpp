@@ -77,7 +77,7 @@ class narrow_search {
     const bool enough = t_.alike() && evaluations / t_.ops() >= enough_per_op;
     if (const std::optional<level> less = enough ? less_memory() : std::nullopt)
       if (std::vector<word_rows> from = repaired_starts(less->table); !from.empty()) {
-        const word_rows narrow = search(less->table, std::move(from), part(0.7 * less->share), heat);
+        const word_rows narrow = search(less->table, std::move(from), part(0.7 * less->share), heat, true);
         found = search(t_, {narrow}, part(0.3 * less->share), 0.25 * heat);
         left -= less->share;
       }
@@ -138,9 +138,10 @@ class narrow_search {
     }
     return from;
   }
-  word_rows search(const word_table& table, std::vector<word_rows> from, std::uint64_t evaluations, double heat) {
+  word_rows search(const word_table& table, std::vector<word_rows> from, std::uint64_t evaluations, double heat,
+                   bool far_from_starts = false) {
     word_portfolio portfolio(table, std::move(from), seed_, threads_, monitor_);
-    portfolio.run(evaluations, heat);
+    portfolio.run(evaluations, heat, far_from_starts);
     return portfolio.best();
   }
 

@@ -80,12 +80,13 @@ class word_portfolio {
   const word_rows& best() const noexcept { return best_; }
 
   /// @param heat  factor on all temperatures
-  void run(std::uint64_t evaluations, double heat = 1) {
+  /// @param far_from_starts  good rows may lie far from the starts, as they do where two F's may share a cell: half as many
+  ///                         chains, each twice as long
+  void run(std::uint64_t evaluations, double heat = 1, bool far_from_starts = false) {
     const auto share = [&](double part) { return static_cast<std::uint64_t>(part * static_cast<double>(evaluations)); };
     const auto ops = static_cast<double>(t_->ops());
-    // A chain is worth its while from some 150 evaluations per op on, and more where there are many. Good rows lie far from those
-    // of any family where two F's may share a cell: half as many chains are then twice as long.
-    const std::size_t most = chains_.size() / (t_->pairs_one_way() ? 2 : 1);
+    // A chain is worth its while from some 150 evaluations per op on, and more where there are many.
+    const std::size_t most = chains_.size() / (far_from_starts || t_->pairs_one_way() ? 2 : 1);
     const auto count = static_cast<std::size_t>(
         std::clamp<double>(static_cast<double>(share(0.6)) / (ops * (120 + ops / 5)), 1, static_cast<double>(most)));
     const double per_op = static_cast<double>(share(0.6)) / static_cast<double>(count) / ops;
