@@ -137,8 +137,11 @@ struct tanh_model {
           add(r.layers[s].gradient, sum.gradient);
       }
     for (const auto& group : tied) {
-      for (std::size_t i = 1; i < group.size(); ++i) add(r.layers[group[0]].gradient, r.layers[group[i]].gradient);
-      for (const std::int64_t stage : group) r.layers[stage].gradient = r.layers[group[0]].gradient;
+      const auto gradient_of = [&](std::int64_t stage) -> auto& {
+        return r.layers[static_cast<std::size_t>(stage)].gradient;
+      };
+      for (std::size_t i = 1; i < group.size(); ++i) add(gradient_of(group[0]), gradient_of(group[i]));
+      for (const std::int64_t stage : group) gradient_of(stage) = gradient_of(group[0]);
     }
     return r;
   }
