@@ -64,7 +64,8 @@ void for_each_awaited(const program& p, std::integral auto rank, const action& a
   if (a.kind == action_kind::compute) {
     for_each_awaited(p.slots[rank][a.index], f);
   } else if (a.kind == action_kind::accumulate) {
-    for (std::uint32_t n = p.pools[rank].owned_buffers(); n < p.pools[rank].buffers(); ++n) f(n);
+    const pool_sizes& pools = p.pools[static_cast<std::size_t>(rank)];
+    for (std::uint32_t n = pools.owned_buffers(); n < pools.buffers(); ++n) f(n);
     if (a.buffer != no_slot) f(a.buffer);
   }
 }
@@ -84,7 +85,7 @@ std::string describe_waiting(const program& p, std::integral auto rank, std::int
   if (at < row.size())
     for_each_awaited(p, rank, row[at], consider);
   else if (at != no_slot)
-    for (std::uint32_t n = 0; n < p.pools[rank].buffers(); ++n) consider(n);
+    for (std::uint32_t n = 0; n < p.pools[static_cast<std::size_t>(rank)].buffers(); ++n) consider(n);
   if (awaited != no_slot)
     for (std::size_t i = std::min(at, row.size()); i-- > 0;)
       if (is_message(row[i]) && row[i].buffer == awaited) return describe(p, rank, at, row[i]);
