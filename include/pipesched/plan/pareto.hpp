@@ -111,8 +111,8 @@ class front_of_costs {
 
 /// The best plan for every limit of memory over several placements of a step, in rising order of the limits. A plan for less
 /// memory is kept where it is the shorter one, so that more memory is never worse. Every step gets some of the evaluations for
-/// each limit, after a rough plan for all limits, so that a search that is stopped then has a plan for each; the better half continues with
-/// twice as many, without those whose bound is no less than the shortest plan.
+/// each limit, after a rough plan for all limits, so that a search that is stopped then has a plan for each; the better half
+/// continues with twice as many, without those whose bound is no less than the shortest plan.
 /// @param steps  one a placement, with the costs there: those of split_stage_costs(), say
 /// @param caps  limits for each rank; those that are too small for any schedule found are left out
 /// @param unit  of the limits: activations, or bytes as plan_in_memory() counts them, with a second copy of the weights on

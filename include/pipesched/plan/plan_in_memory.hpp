@@ -35,8 +35,8 @@ namespace detail {
 template <typename Costs>
 std::optional<plan_result> smallest_plan(const plan_problem& problem, const Costs& costs,
                                          const std::vector<double>& memory, double& spent) {
+  const schedule shape = planned_shape(problem.placement, problem.micro, problem.forward_only);
   for (const bool split : {false, true}) {
-    const schedule shape = planned_shape(problem.placement, problem.micro, problem.forward_only);
     const schedule s = one_at_a_time(shape, split, problem.recomputed);
     ++spent;
     if (!fits(lower(s, {}, verified), costs, memory)) continue;

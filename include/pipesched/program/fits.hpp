@@ -71,8 +71,8 @@ double buffer_bytes_of(const program& p, std::uint32_t rank, const Costs& costs)
 }  // namespace detail
 
 /// The memory that a program needs on every rank, against a limit for all ranks, one per rank, or none. The bytes are those of
-/// the costs: of weights(), bytes(), transient() and message(), as far as they have them. A rank may exceed its limit by the rounding of sums,
-/// 1e-12 of it. Linear in the number of ops.
+/// the costs: of weights(), bytes(), transient() and message(), as far as they have them. A rank may exceed its limit by the
+/// rounding of sums, 1e-12 of it. Linear in the number of ops.
 /// @throws schedule_error for another number of limits, or a negative one
 template <cost_model Costs>
 memory_report fits(const program& p, const Costs& costs, std::span<const double> memory = {}) {

@@ -139,9 +139,7 @@ class model_planner {
     if (memory.empty()) return memory;
     const schedule shape = planned_shape(problem_.placement, problem_.micro, problem_.forward_only);
     stage_costs costs = sums_(starts_.front().layers);
-    costs.message_bytes = std::min_element(m_.layers.begin(), m_.layers.end(), [](const layer& a, const layer& b) {
-                            return a.message < b.message;
-                          })->message;
+    costs.message_bytes = std::ranges::min(m_.layers, {}, &layer::message).message;
     const memory_report m = memory_of(one_at_a_time(shape, false), costs);
     for (std::size_t r = 0; r < memory.size(); ++r) memory[r] -= std::min(m.ranks[r].buffers, memory[r]);
     return memory;
@@ -216,9 +214,10 @@ class model_planner {
     for (double rounds = 2; size < 32 && 0.6 * left() > enough * 2 * static_cast<double>(size) * rounds; ++rounds)
       size *= 2;
     const double bounds = std::clamp(left() / 8, 100.0, 10'000.0);
+    const std::vector<double> memory = beside_buffers();
     pools_.clear();
     for (const bool all_recompute : {true, false})
-      if (recomputes_ || !all_recompute) add_pool(std::max<std::size_t>(8, 2 * size), all_recompute, bounds);
+      if (recomputes_ || !all_recompute) add_pool(std::max<std::size_t>(8, 2 * size), all_recompute, bounds, memory);
     std::vector<candidate> all;
     if (best_) all.push_back(*best_);
     if (recomputes_) size = std::max<std::size_t>(size, 3);  // one of each pool beside the best without recomputation
@@ -234,10 +233,10 @@ class model_planner {
       }
     return all;
   }
-  void add_pool(std::size_t size, bool all_recompute, double bounds) {
+  void add_pool(std::size_t size, bool all_recompute, double bounds, const std::vector<double>& memory) {
     const std::size_t stages = problem_.placement.stages();
     const std::vector<bool> recomputed(recomputes_ ? stages : 0, true);
-    partition_pool pool(sums_, problem_.placement, problem_.micro, class_of(problem_, pairs_), beside_buffers(), size);
+    partition_pool pool(sums_, problem_.placement, problem_.micro, class_of(problem_, pairs_), memory, size);
     for (const division_choice& c : starts_) {
       if (!all_recompute) pool.add(c);
       if (recomputes_) pool.add({c.layers, recomputed});

@@ -45,9 +45,9 @@ inline division_choice mutated(division_choice c, bool may_recompute, random_num
   return c;
 }
 
-/// The best choices seen, the best first: fewest bytes that do not fit in any order, then the least bounds, with all of the memory
-/// and with half of it, then work that is most alike on all ranks. Half of the memory, too, because activations live longer in
-/// any order than the bound assumes.
+/// The best choices seen, the best first: fewest bytes that do not fit in any order, then the least bounds, with all of the
+/// memory and with half of it, then work that is most alike on all ranks. Half of the memory, too, because activations live
+/// longer in any order than the bound assumes.
 class partition_pool {
  public:
   struct entry {
