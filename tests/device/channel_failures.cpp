@@ -54,6 +54,7 @@ failed_job fail_at_random(channel_failure how, std::mt19937_64& random) {
   options.last_resort = [&](const std::string&) { ++resorts, stalls = false; };
   channel_job& j = *new channel_job(bad.p, 0, random(), options);
   j.cluster.live = true;
+  j.cluster.aborted_sends_arrive = how == channel_failure::throws;  // where all hear of the failure in time
   j.on_device[bad.rank].fails = [&, left = step](op o) mutable {
     if (o != bad.at || left-- != 0) return;
     failed = clock::now();

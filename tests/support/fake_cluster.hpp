@@ -70,6 +70,7 @@ class fake_cluster {
   std::atomic<bool> aborts_hang = false;  // while true, no abort returns
   std::atomic<int> hangs_on = -1;         // while this is a device, no kernel of its trainer ends
   bool aborts_break_peers = false;        // the peer's state() then reports a failure, as over a network
+  bool aborted_sends_arrive = false;      // those that had not begun may, at random
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// Number of calls by this thread so far.
@@ -396,7 +397,7 @@ class fake_cluster {
       if (queues_[q].items.empty()) continue;
       const item& front = queues_[q].items.front();
       if (static_cast<int>(front.of) == of(i.of).other && front.number == i.number && front.is != i.is &&
-          of(front.of).done == front.number)
+          of(front.of).done == front.number && (aborted_sends_arrive || !of(front.of).aborted))
         return q;
     }
     return queues_.size();

@@ -43,7 +43,7 @@ class fake_device {
   // Number of calls since the last reset; the call with number `fails_at` fails.
   std::int64_t calls = 0, fails_at = -1;
   std::string failed_call;
-  bool hangs = false;  // queries never report completion
+  std::atomic<bool> hangs = false;  // queries never report completion
   int queries = 0, makes = 0, copies = 0, launches = 0;
   int selections = 0;
   std::vector<std::string> races;

@@ -302,17 +302,16 @@ class channel_set {
       if (c.connected) all.push_back({c.of, c.sends});
     return all;
   }
-  // Sends first: after an aborted receive the device computes from what is in its buffer, and no other rank may get that. Their
-  // aborts may wait for those of the receives, so these do not wait for them long.
+  // Sends first. After an aborted receive the device computes from what is in its buffer, and a send that was aborted before it
+  // began may still take that along, as NCCL's kernels look at the flag only where they wait. So receives are aborted once all
+  // ranks have had time to hear of the failure: none finishes a step with such numbers as if nothing had happened.
   bool abort_within_limit(const std::vector<connection>& all) {
-    const auto sends = static_cast<std::size_t>(std::ranges::count_if(all, &connection::sends));
-    const auto left = std::make_shared<std::atomic<std::size_t>>(sends);
+    const auto pause = std::min<std::chrono::duration<double>>(options_.abort_limit / 10, std::chrono::milliseconds(200));
     std::vector<std::function<void()>> aborts;
     for (const connection& c : all)
-      aborts.push_back([library = library_, c, left, limit = options_.abort_limit / 10]() mutable {
-        if (!c.sends) wait_within(limit, [&] { return *left == 0; });
+      aborts.push_back([library = library_, c, pause]() mutable {
+        if (!c.sends) std::this_thread::sleep_for(pause);
         library.abort(c.of);
-        if (c.sends) --*left;
       });
     return run_within(options_.abort_limit, std::move(aborts));
   }

@@ -23,8 +23,8 @@ inline schedule one_at_a_time(schedule s, bool split, const std::vector<bool>& r
     for (std::uint32_t micro = 0; micro < s.micro; ++micro) {
       std::vector<std::uint16_t> stages;
       const auto ranks = s.placement.rank_of_stage(s.placement.replica_of(micro));
-      for (std::uint16_t i = 0; i < s.stages(); ++i)
-        if (ranks[i] == rank) stages.push_back(i);
+      for (std::uint32_t stage = 0; stage < s.stages(); ++stage)
+        if (ranks[stage] == rank) stages.push_back(static_cast<std::uint16_t>(stage));
       const auto add = [&](pass p, std::uint16_t stage) {
         row.emplace_back(op{p, s.placement.chunk_of(stage, micro), stage, micro});
       };
