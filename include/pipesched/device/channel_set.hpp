@@ -306,7 +306,8 @@ class channel_set {
   // began may still take that along, as NCCL's kernels look at the flag only where they wait. So receives are aborted once all
   // ranks have had time to hear of the failure: none finishes a step with such numbers as if nothing had happened.
   bool abort_within_limit(const std::vector<connection>& all) {
-    const auto pause = std::min<std::chrono::duration<double>>(options_.abort_limit / 10, std::chrono::milliseconds(200));
+    const auto pause =
+        std::min<std::chrono::duration<double>>(options_.abort_limit / 10, std::chrono::milliseconds(200));
     std::vector<std::function<void()>> aborts;
     for (const connection& c : all)
       aborts.push_back([library = library_, c, pause]() mutable {
