@@ -10,6 +10,7 @@ has() {
     ninja-build) command -v ninja ;;
     chromium-driver) command -v chromedriver ;;
     python3-venv) python3 -c 'import ensurepip, venv' ;;
+    python3-dev) python3 -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ;;
     python3-selenium) /usr/bin/python3 -c 'import selenium' ;;
     openmpi-bin) command -v mpirun ;;
     libopenmpi-dev) command -v mpicxx ;;

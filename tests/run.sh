@@ -79,8 +79,8 @@ if [ "${1-}" = --fast ]; then
   finish dev
 fi
 
-# A browser, MPI and HIP are large: CI installs them; elsewhere they are used if installed.
-[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3 openmpi-bin libopenmpi-dev libamdhip64-dev || failed+=("packages for CI")
+# A browser, MPI, HIP and Python's headers are large: CI installs them; elsewhere they are used if installed.
+[ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3-venv python3-dev openmpi-bin libopenmpi-dev libamdhip64-dev || failed+=("packages for CI")
 [ -z "${CI:-}" ] || need_conan build/conan || failed+=("Conan for CI")
 has libamdhip64-dev || echo "skipped: the compilation for HIP (no libamdhip64-dev)"
 has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"

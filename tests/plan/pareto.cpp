@@ -66,7 +66,8 @@ const stage_costs with_bytes{.forward = 10,
                              .kept_by_forward = 12,
                              .weight_bytes = 100};
 
-// Steps whose plans are given numbers: makespans and bounds by step and limit. Notes the evaluations of every plan.
+// Steps whose plans are given numbers: makespans and bounds by step and limit. Notes the evaluations of every plan, and the
+// makespan of the plan that it last began from.
 struct numbered_steps {
   struct result {
     double time, bound, cap;
@@ -75,11 +76,13 @@ struct numbered_steps {
 
   std::vector<std::vector<double>> times, bounds;  // by step and limit
   mutable std::vector<std::vector<std::uint64_t>> evaluations{times.size(), {0, 0}};
+  mutable std::vector<std::vector<double>> begun_from{times.size(), {0, 0}};
 
   std::size_t size() const { return times.size(); }
-  result plan(std::size_t i, double cap, const plan_limits& limits) const {
+  result plan(std::size_t i, double cap, const plan_limits& limits, const result* known) const {
     const std::size_t c = cap < 2 ? 0 : 1;
     evaluations[i][c] += limits.evaluations;
+    if (known != nullptr) begun_from[i][c] = known->time;
     if (times[i][c] == 0) throw no_fit_error("does not fit");
     return {times[i][c], bounds[i][c], cap};
   }
@@ -104,10 +107,11 @@ TEST_CASE(
   REQUIRE(points.size() == 2);
   CHECK((points[0].step == 0 && points[0].plan.time == 10 && points[0].lower_bound == 3));
   CHECK((points[1].step == 0 && points[1].plan.time == 10 && points[1].lower_bound == 2));
-  // For each limit a rough plan with 12 for each of four steps, then three rounds of 384: 96 for each of them; then two of three
-  // or four are left at most.
+  // For each limit a rough plan with 12 for each of four steps. Of the other 1152 half are for two rounds: 72 for each of four,
+  // then, at 2, 144 for each of two. The rest is for step 0.
   using all = std::vector<std::vector<std::uint64_t>>;
-  CHECK(steps.evaluations == all{{876, 684}, {108, 300}, {108, 108}, {108, 108}});
+  CHECK(steps.evaluations == all{{948, 804}, {84, 228}, {84, 84}, {84, 84}});
+  CHECK(steps.begun_from == std::vector<std::vector<double>>{{10, 10}, {0, 11}, {11, 11}, {30, 30}});
 }
 
 TEST_CASE("search of a front: stopped after the first plans, it has a plan with each limit's own memory") {

@@ -47,8 +47,8 @@ class front_of_model {
       : m_(m), problems_(problems), limits_(limits) {}
 
   std::size_t size() const { return problems_.size(); }
-  model_plan plan(std::size_t i, double cap, const plan_limits& limits) const {
-    return pipesched::plan(with_memory(cap), problems_[i], limits);
+  model_plan plan(std::size_t i, double cap, const plan_limits& limits, const model_plan* known) const {
+    return plan_from(known, with_memory(cap), problems_[i], limits);
   }
   static double makespan(const model_plan& p) { return p.plan.makespan; }
   static double bound(const model_plan& p) { return p.lower_bound; }

@@ -24,7 +24,8 @@ namespace detail {
 
 /// A plan whose stages may recompute, and one whose stages may not: the first with a quarter of the evaluations, the second with
 /// the rest; or only the first, if it is shorter than the bound of the second, or the second does not fit.
-inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits) {
+inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits,
+                                      const model_plan* known) {
   const auto all = static_cast<double>(limits.evaluations), most = std::floor(0.75 * all);
   model_problem whole = problem;
   whole.may_recompute = false;
@@ -34,7 +35,9 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
   plan_limits first = limits, second = limits;
   first.progress = progress.of_search(), second.progress = progress.of_search();
   second.evaluations = static_cast<std::uint64_t>(most);
-  model_planner planner(m, problem, first, bound);
+  model_planner planner(m, problem, first, bound), other_planner(m, whole, second, without);
+  if (known != nullptr) planner.start_from(*known);
+  if (known != nullptr && known->recomputed.empty()) other_planner.start_from(*known);
   std::optional<model_plan> best;
   double spent = 0;
   try {
@@ -48,7 +51,7 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
     return planner.run(all);
   model_plan other;
   try {
-    other = model_planner(m, whole, second, without).run(most);
+    other = other_planner.run(most);
   } catch (const no_fit_error& e) {
     model_plan found = planner.run(all - e.evaluations);
     found.evaluations += e.evaluations;
@@ -65,6 +68,22 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
   return *best;
 }
 
+/// plan(), which may begin with a plan of the same problem.
+inline model_plan plan_from(const model_plan* known, const model& m, const model_problem& problem,
+                            const plan_limits& limits) {
+  require_step(problem.placement, problem.micro);
+  require_lengths(m, problem.micro);
+  if (!limits.memory.empty() || !limits.starts.empty())
+    throw schedule_error(
+        "plan() of a model takes the memory of its ranks, and no starts; got limits of memory or starts");
+  model_problem own = problem;
+  own.placement = problem.placement.for_micro(problem.micro);
+  if (own.may_recompute && recompute_may_help(m, own)) return plan_with_recompute(m, own, limits, known);
+  model_planner planner(m, own, limits);
+  if (known != nullptr) planner.start_from(*known);
+  return planner.run(static_cast<double>(limits.evaluations));
+}
+
 }  // namespace detail
 
 /// The shortest step found for a model, never longer than any family of the library on the same placement with the best
@@ -79,16 +98,7 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
 /// @throws schedule_error as plan() for costs and costs_of() do, and if nothing found fits into the memory.
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.
 inline model_plan plan(const model& m, const model_problem& problem, const plan_limits& limits = {}) {
-  detail::require_step(problem.placement, problem.micro);
-  require_lengths(m, problem.micro);
-  if (!limits.memory.empty() || !limits.starts.empty())
-    throw schedule_error(
-        "plan() of a model takes the memory of its ranks, and no starts; got limits of memory or starts");
-  model_problem own = problem;
-  own.placement = problem.placement.for_micro(problem.micro);
-  const auto all = static_cast<double>(limits.evaluations);
-  if (own.may_recompute && detail::recompute_may_help(m, own)) return detail::plan_with_recompute(m, own, limits);
-  return detail::model_planner(m, own, limits).run(all);
+  return detail::plan_from(nullptr, m, problem, limits);
 }
 
 }  // namespace pipesched

@@ -74,8 +74,9 @@ class front_of_costs {
       : steps_(steps), unit_(unit), limits_(limits) {}
 
   std::size_t size() const { return steps_.size(); }
-  plan_result plan(std::size_t i, double cap, plan_limits limits) const {
+  plan_result plan(std::size_t i, double cap, plan_limits limits, const plan_result* known) const {
     const auto& [problem, costs] = steps_[i];
+    if (known != nullptr) limits.starts.push_back(known->schedule);
     if (unit_ == memory_unit::bytes) return plan_in_memory(problem, costs, {cap}, limits);
     limits.memory.activations = cap;
     return pipesched::plan(problem, costs, limits);
@@ -110,9 +111,10 @@ class front_of_costs {
 }  // namespace detail
 
 /// The best plan for every limit of memory over several placements of a step, in rising order of the limits. A plan for less
-/// memory is kept where it is the shorter one, so that more memory is never worse. Every step gets some of the evaluations for
-/// each limit, after a rough plan for all limits, so that a search that is stopped then has a plan for each; the better half
-/// continues with twice as many, without those whose bound is no less than the shortest plan.
+/// memory is kept where it is the shorter one, so that more memory is never worse. After a rough plan for all steps and limits, so
+/// that a search that is stopped then has a plan for each limit, half of the evaluations are for rounds in which each plan is
+/// improved and the worse half of the steps drops out, with those whose bound is no less than the shortest plan; the other half
+/// is for the step that is left.
 /// @param steps  one a placement, with the costs there: those of split_stage_costs(), say
 /// @param caps  limits for each rank; those that are too small for any schedule found are left out
 /// @param unit  of the limits: activations, or bytes as plan_in_memory() counts them, with a second copy of the weights on

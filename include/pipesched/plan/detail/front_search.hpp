@@ -45,7 +45,8 @@ void require_one_step(const Problem& p, const Problem& first) {
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
 ///   static double least_evaluations;                          of a rough plan; with fewer, none is made
-///   result plan(i, cap, limits);                              throws no_fit_error if nothing fits
+///   result plan(i, cap, limits, const result* known);         from a plan for this limit, unless it is null; throws
+///                                                             no_fit_error if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
 ///   static void take_published(result& own, const result& other);      the best family of another step
 ///   static void set_bound(result&, double);                    lowers it
@@ -72,28 +73,14 @@ class front_search {
         cells_(steps.size() * caps_.size()) {}
 
   std::vector<point> run() {
-    std::vector<std::vector<std::size_t>> alive(caps_.size());
-    for (auto& of_cap : alive) {
-      of_cap.resize(steps_.size());
-      std::iota(of_cap.begin(), of_cap.end(), std::size_t{0});
-    }
-    int rounds = 1;
-    for (std::size_t n = steps_.size(); n > 1; n = (n + 1) / 2) ++rounds;
     // First a rough plan everywhere, so that a search that is stopped has one for every limit.
     const double all = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size());
     const auto steps = static_cast<double>(steps_.size());
     double rough = std::min(0.04 * all / steps, 1000.0);
     if (rough < Steps::least_evaluations) rough = 0;
-    const double share = (all - rough * steps) / rounds;
     for (std::size_t c = 0; c < caps_.size(); ++c)
-      for (std::size_t i = 0; i < steps_.size() && rough > 0; ++i)
-        if (!has_plan_ || !progress_.stopped()) plan(i, c, rough);
-    for (int round = 0; round < rounds; ++round)
-      for (std::size_t c = 0; c < caps_.size(); ++c) {
-        for (const std::size_t i : alive[c])
-          if (!has_plan_ || !progress_.stopped()) plan(i, c, share / static_cast<double>(alive[c].size()));
-        alive[c] = better_half(alive[c], c);
-      }
+      for (std::size_t i = 0; i < steps_.size() && rough > 0; ++i) plan(i, c, rough);
+    halve(all - rough * steps);
     std::vector<point> points;
     for (std::size_t c = 0; c < caps_.size(); ++c)
       for (std::size_t i = 0; i < steps_.size(); ++i) fill(i, c);
@@ -105,14 +92,34 @@ class front_search {
  private:
   std::optional<result>& cell(std::size_t i, std::size_t c) { return cells_[c * steps_.size() + i]; }
 
+  // Rounds in which the worse half of the steps drops out, with half of the evaluations; the others are for the last step.
+  void halve(double evaluations) {
+    std::vector<std::size_t> all(steps_.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    int rounds = 1;
+    for (std::size_t n = all.size(); n > 1; n = (n + 1) / 2) ++rounds;
+    const double share = evaluations / 2 / std::max(1, rounds - 1);
+    std::vector<double> left(caps_.size(), evaluations);
+    std::vector alive(caps_.size(), all);
+    for (int round = 0; round < rounds; ++round)
+      for (std::size_t c = 0; c < caps_.size(); ++c) {
+        const double now = alive[c].size() > 1 ? share : left[c];
+        left[c] -= now;
+        for (const std::size_t i : alive[c])
+          if (now > 0) plan(i, c, now / static_cast<double>(alive[c].size()));
+        alive[c] = better_half(alive[c], c);
+      }
+  }
+
   void plan(std::size_t i, std::size_t c, double evaluations) {
+    if (has_plan_ && progress_.stopped()) return;
     plan_limits limits = limits_;
     limits.evaluations = static_cast<std::uint64_t>(std::max(1.0, evaluations));
     limits.progress = progress_.of_search();
     try {
-      result found = steps_.plan(i, caps_[c], limits);
-      has_plan_ = true;
       std::optional<result>& best = cell(i, c);
+      result found = steps_.plan(i, caps_[c], limits, best ? &*best : nullptr);
+      has_plan_ = true;
       if (!best || Steps::makespan(found) < Steps::makespan(*best)) best = std::move(found);
     } catch (const no_fit_error&) {
       if (!refused_ || c > refused_at_) refused_ = std::current_exception(), refused_at_ = c;

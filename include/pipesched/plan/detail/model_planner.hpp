@@ -94,6 +94,12 @@ class model_planner {
         progress_(limits.progress, bound_),
         recomputes_(problem.may_recompute && recompute_may_help(m, problem)) {}
 
+  /// Begins with a plan of the same problem, which may be that of an earlier search.
+  void start_from(const model_plan& known) {
+    candidate c = of_choice({known.partition, known.recomputed});
+    c.plan = known.plan;
+    take(c);
+  }
   /// Plans until so many evaluations are spent, those of earlier calls among them. @throws no_fit_error if nothing found fits
   model_plan run(double evaluations) {
     end_ = evaluations;
