@@ -51,7 +51,7 @@ part() {
     grep -E '^[0-9]+% tests passed' "$log"
     return 0
   fi
-  grep -vE '^\[[0-9]+/[0-9]+\] [A-Z]|Test +#[0-9]+: .* Passed ' "$log" | tail -n 400
+  grep -vE '^\[[0-9]+/[0-9]+\] [A-Z]|^ +Start +[0-9]+:|Test +#[0-9]+: .* Passed ' "$log" | tail -n 400
   echo "FAILED: $name"
   failed+=("$name")
   return 1

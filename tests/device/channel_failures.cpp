@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -43,16 +44,23 @@ struct failed_job {
   int resorts = 0;                     // ranks whose process would have ended
 };
 
+// A value that is never destroyed, as what hangs uses it.
+template <typename T, typename... Args>
+T& kept(Args&&... args) {
+  static std::deque<T>& all = *new std::deque<T>;
+  return all.emplace_back(std::forward<Args>(args)...);
+}
+
 failed_job fail_at_random(channel_failure how, std::mt19937_64& random) {
   using clock = std::chrono::steady_clock;
-  const auto& bad = *new place_to_fail(any_program(random), random);  // never destroyed: what hangs uses it
+  const auto& bad = kept<place_to_fail>(any_program(random), random);
   const std::uint64_t step = random() % 3;
   std::atomic<int> resorts = 0;
   std::atomic<bool> stalls = how == channel_failure::stalls;
   std::atomic<clock::time_point> failed = clock::now();
   channel_transport_options options = limits_for(how);
   options.last_resort = [&](const std::string&) { ++resorts, stalls = false; };
-  channel_job& j = *new channel_job(bad.p, 0, random(), options);
+  channel_job& j = kept<channel_job>(bad.p, 0, random(), options);
   j.cluster.live = true;
   j.cluster.aborted_sends_arrive = how == channel_failure::throws;  // where all hear of the failure in time
   j.on_device[bad.rank].fails = [&, left = step](op o) mutable {
@@ -101,7 +109,7 @@ TEST_CASE("channels: failures of every sort, a hundred each at random places, en
         named += !is_thrown && text.find(detail::concat({"\nrank ", end.bad.rank, " at "})) != text.npos, ++heard;
       }
       if (how == throws) CHECK(end.resorts == 0);
-      if (how == abort_hangs) CHECK(end.resorts == static_cast<int>(end.said.size()));
+      if (how == abort_hangs) CHECK(end.resorts >= static_cast<int>(end.said.size()));  // more if a rank is late, too
     }
     if (how == stalls || how == kernel_hangs)
       CHECK(10 * named > 8 * heard);  // a busy machine may be late with a position

@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
+#include <cstddef>
 #include <limits>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "pipesched/core/placement.hpp"
@@ -22,50 +23,56 @@ namespace pipesched {
 
 namespace detail {
 
-/// A plan whose stages may recompute, and one whose stages may not: the first with a quarter of the evaluations, the second with
-/// the rest; or only the first, if it is shorter than the bound of the second, or the second does not fit.
+/// Two searches, for plans whose stages may recompute and for those whose stages may not: a quarter of the evaluations for each,
+/// and the rest for the one with the shorter plan. The second is left out if it cannot find a shorter one.
+/// @param known  a plan to begin with, or null
 inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits,
                                       const model_plan* known) {
-  const auto all = static_cast<double>(limits.evaluations), most = std::floor(0.75 * all);
   model_problem whole = problem;
   whole.may_recompute = false;
   const pass_pair_set pairs = pairs_for(m, problem, limits);
-  const double bound = bound_over_partitions(m, problem, pairs), without = bound_over_partitions(m, whole, pairs);
+  const double bound = bound_over_partitions(m, problem, pairs),
+               bound_of_whole = bound_over_partitions(m, whole, pairs);
   shared_progress progress(limits.progress, bound);
-  plan_limits first = limits, second = limits;
-  first.progress = progress.of_search(), second.progress = progress.of_search();
-  second.evaluations = static_cast<std::uint64_t>(most);
-  model_planner planner(m, problem, first, bound), other_planner(m, whole, second, without);
-  if (known != nullptr) planner.start_from(*known);
-  if (known != nullptr && known->recomputed.empty()) other_planner.start_from(*known);
-  std::optional<model_plan> best;
-  double spent = 0;
-  try {
-    best = planner.run(all - most);
-    spent = best->evaluations;
-  } catch (const no_fit_error& e) {  // more choices, and fewer evaluations for each
-    spent = e.evaluations;
+  plan_limits own[] = {limits, limits};
+  for (plan_limits& l : own) l.progress = progress.of_search();
+  model_planner planners[] = {{m, problem, own[0], bound}, {m, whole, own[1], bound_of_whole}};
+  if (known != nullptr) planners[0].start_from(*known);
+  if (known != nullptr && known->recomputed.empty()) planners[1].start_from(*known);
+
+  const auto all = static_cast<double>(limits.evaluations);
+  std::optional<model_plan> found[2];
+  double spent[] = {0, 0};
+  std::string refusal;
+  const auto search = [&](std::size_t i, double evaluations) {
+    try {
+      found[i] = planners[i].run(spent[i] + evaluations);
+      spent[i] = found[i]->evaluations;
+    } catch (const no_fit_error& e) {
+      spent[i] = e.evaluations, refusal = e.what();
+    }
+  };
+  const auto makespan = [&](std::size_t i) {
+    return found[i] ? found[i]->plan.makespan : std::numeric_limits<double>::infinity();
+  };
+  search(0, all / 4);
+  const bool may_lead = std::isfinite(bound_of_whole) && bound_of_whole <= makespan(0);
+  if (may_lead && !(progress.stopped() && found[0])) search(1, all / 4);
+  const auto leader = [&]() -> std::size_t { return found[1] && makespan(1) <= makespan(0) ? 1 : 0; };
+  if (!progress.stopped()) search(leader(), all - spent[0] - spent[1]);
+  if (!found[0] && !found[1]) throw no_fit_error(refusal, spent[0] + spent[1]);
+
+  const std::size_t best = leader(), other = 1 - best;
+  model_plan result = *std::move(found[best]);
+  result.lower_bound = std::min(result.lower_bound, bound);
+  if (found[other]) {
+    const model_plan& beside = *found[other];
+    result.ops_simulated += beside.ops_simulated;
+    if (beside.uniform.makespan < result.uniform.makespan) result.uniform = beside.uniform;
+    if (beside.divided.makespan < result.divided.makespan) result.divided = beside.divided;
   }
-  if (progress.stopped() && best) return *best;
-  if (without == std::numeric_limits<double>::infinity() || (best && best->plan.makespan < without))
-    return planner.run(all);
-  model_plan other;
-  try {
-    other = other_planner.run(most);
-  } catch (const no_fit_error& e) {
-    model_plan found = planner.run(all - e.evaluations);
-    found.evaluations += e.evaluations;
-    return found;
-  }
-  spent += other.evaluations;
-  const std::uint64_t ops = (best ? best->ops_simulated : 0) + other.ops_simulated;
-  const auto shorter = [](const divided_family& a, const divided_family& b) { return a.makespan < b.makespan ? a : b; };
-  const divided_family uniform = best ? shorter(best->uniform, other.uniform) : other.uniform,
-                       divided = best ? shorter(best->divided, other.divided) : other.divided;
-  if (!best || other.plan.makespan < best->plan.makespan) best = std::move(other);
-  best->lower_bound = std::min(best->lower_bound, bound);
-  best->evaluations = spent, best->ops_simulated = ops, best->uniform = uniform, best->divided = divided;
-  return *best;
+  result.evaluations = spent[0] + spent[1];
+  return result;
 }
 
 /// plan(), which may begin with a plan of the same problem.
@@ -91,9 +98,9 @@ inline model_plan plan_from(const model_plan* known, const model& m, const model
 /// and message buffers count.
 /// Method: partitions with small lower bounds, and those of the families, are planned for shortly; the better half of them goes
 /// on with twice the evaluations, until one is left; then layers move one at a time, with the order kept and planned anew.
-/// If stages may recompute to fit, a quarter of the evaluations is spent with that, and the others without, unless the plan is
-/// shorter than any without can be. So it is never longer than one that may not recompute, from three quarters of the
-/// evaluations and the same seed.
+/// If stages may recompute to fit, a quarter of the evaluations is spent with that and a quarter without, unless the first plan is
+/// shorter than any without can be; the rest on the shorter of the two. So the plan is never longer than one that may not
+/// recompute, from a quarter of the evaluations and the same seed.
 /// @param limits  without memory, which is that of the model, and without starts
 /// @throws schedule_error as plan() for costs and costs_of() do, and if nothing found fits into the memory.
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.

@@ -189,6 +189,7 @@ class model_planner {
     divided_ = {name, d.makespan};
     candidate c = of_choice({d.partition});
     c.plan = as_plan(d.schedule, c.costs);
+    family_ = c;
     take(c);
   }
 
@@ -224,8 +225,8 @@ class model_planner {
     pools_.clear();
     for (const bool all_recompute : {true, false})
       if (recomputes_ || !all_recompute) add_pool(std::max<std::size_t>(8, 2 * size), all_recompute, bounds, memory);
-    std::vector<candidate> all;
-    if (best_) all.push_back(*best_);
+    std::vector<candidate> all;  // without the best so far: one searched for longer would win
+    if (family_) all.push_back(*family_);
     if (recomputes_) size = std::max<std::size_t>(size, 3);  // one of each pool beside the best without recomputation
     for (std::size_t i = 0; i < pools_.back().entries().size(); ++i)
       for (const partition_pool& pool : pools_) {
@@ -373,7 +374,7 @@ class model_planner {
   std::vector<division_choice> starts_;
   divided_family uniform_, divided_;
   std::vector<partition_pool> pools_;  // of choices in which all stages recompute, and of all choices
-  std::optional<candidate> best_;
+  std::optional<candidate> family_, best_;  // the best family, and the best of all
 };
 
 }  // namespace pipesched::detail
