@@ -62,7 +62,8 @@ failed_job fail_at_random(channel_failure how, std::mt19937_64& random) {
   options.last_resort = [&](const std::string&) { ++resorts, stalls = false; };
   channel_job& j = kept<channel_job>(bad.p, 0, random(), options);
   j.cluster.live = true;
-  j.cluster.aborted_sends_arrive = how == channel_failure::throws;  // where all hear of the failure in time
+  // Elsewhere the limits are so short that a rank may hear of the failure too late.
+  j.cluster.aborted_sends_arrive = how == channel_failure::throws;
   j.on_device[bad.rank].fails = [&, left = step](op o) mutable {
     if (o != bad.at || left-- != 0) return;
     failed = clock::now();

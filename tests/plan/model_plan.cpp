@@ -134,25 +134,6 @@ TEST_CASE("plan of a model: with memory that is scarce, recomputation that is al
   CHECK(with.lower_bound <= with.plan.bound.makespan);
 }
 
-TEST_CASE("plan of a model: with recomputation allowed never longer than without, from a quarter of the evaluations") {
-  model m = small_model();
-  for (layer& l : m.layers) l.recompute = 0.3 * l.forward;
-  for (const double memory : {14.0, 20.0, 40.0}) {
-    m.ranks = {{.memory = memory}};
-    CAPTURE(memory);
-    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
-      const auto planned = [&](bool may_recompute, std::uint64_t evaluations) {
-        return plan(m, {.placement = placement::vee(2), .micro = 8, .may_recompute = may_recompute},
-                    {.evaluations = evaluations, .seed = seed});
-      };
-      const model_plan with = planned(true, 12'000);
-      CHECK(with.plan.makespan <= planned(false, 3'000).plan.makespan);
-      CHECK(with.evaluations <= 1.1 * 12'000);
-      CHECK(fits(with.plan.schedule, with.costs, memory_limits(m, 2)));
-    }
-  }
-}
-
 TEST_CASE("plan of a model: threads make no difference, seeds may") {
   const model m = small_model();
   const model_problem problem{.placement = placement::vee(2), .micro = 6};

@@ -90,6 +90,7 @@ struct numbered_steps {
   static double makespan(const result& r) { return r.time; }
   static double bound(const result& r) { return r.bound; }
   static double published(const result& r) { return r.time; }
+  static void add_work(result&, const result&) {}
   static void take_published(result&, const result&) {}
   void carry(result& own, const result& below, std::size_t, double) const { own.time = below.time; }
   double bound(std::size_t i, double cap) const { return bounds[i][cap < 2 ? 0 : 1]; }
@@ -124,6 +125,15 @@ TEST_CASE("search of a front: stopped after the first plans, it has a plan with 
   CHECK(front[1].plan.makespan < front[0].plan.makespan);
   CHECK(front[2].plan.makespan < front[1].plan.makespan);
   CHECK(front[2].plan.peak_activations > 4);
+}
+
+TEST_CASE("pareto on one placement: no longer than plan() after a rough plan; no evaluations are one") {
+  const plan_problem problem{.placement = placement::bidirectional(4, 64), .micro = 64};
+  const auto front = pareto(problem, deepseek_v3_costs(), {4}, {.evaluations = 2000});
+  const plan_result alone = plan(problem, deepseek_v3_costs(), {.memory = {.activations = 4}, .evaluations = 1920});
+  CHECK(front.front().plan.makespan <= alone.makespan);
+  CHECK(front.front().plan.evaluations > alone.evaluations);
+  CHECK(pareto(problem, deepseek_v3_costs(), {4, 5}, {.evaluations = 0}).size() == 2);
 }
 
 TEST_CASE("placements for a front: each once, as far as the ranks, the stages and the micro-batches allow") {

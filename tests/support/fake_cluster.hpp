@@ -70,7 +70,7 @@ class fake_cluster {
   std::atomic<bool> aborts_hang = false;  // while true, no abort returns
   std::atomic<int> hangs_on = -1;         // while this is a device, no kernel of its trainer ends
   bool aborts_break_peers = false;        // the peer's state() then reports a failure, as over a network
-  bool aborted_sends_arrive = false;      // those that had not begun may, at random
+  bool aborted_sends_arrive = true;       // those that had not begun may, at random
   bool drops_waits_of_compute = false, drops_waits_of_messages = false;
 
   /// Number of calls by this thread so far.

@@ -219,6 +219,7 @@ class channel_set {
     if (options_.on_failure &&
         !run_within(options_.abort_limit, {[call = options_.on_failure, text = cause()] { call(text); }}))
       end_process("on_failure() has not returned");
+    wait_within(options_.abort_limit / 4, [this] { return aborted(); });  // until the failure is reported
     if (!abort_within_limit(connected())) end_process("its messages have not ended");
   }
   bool stopped() const { return cause_.is_known(); }
@@ -303,8 +304,8 @@ class channel_set {
     return all;
   }
   // Sends first. After an aborted receive the device computes from what is in its buffer, and a send that was aborted before it
-  // began may still take that along, as NCCL's kernels look at the flag only where they wait. So receives are aborted once all
-  // ranks have had time to hear of the failure: none finishes a step with such numbers as if nothing had happened.
+  // began may still take that along, as NCCL's kernels look at the abort flag only where they wait. So receives are aborted a
+  // little later: a rank that hears of the failure by then finishes no step with such numbers.
   bool abort_within_limit(const std::vector<connection>& all) {
     const auto pause =
         std::min<std::chrono::duration<double>>(options_.abort_limit / 10, std::chrono::milliseconds(200));

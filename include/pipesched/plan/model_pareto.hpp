@@ -54,6 +54,9 @@ class front_of_model {
   static double bound(const model_plan& p) { return p.lower_bound; }
   static void set_bound(model_plan& p, double bound) { p.lower_bound = std::min(p.lower_bound, bound); }
   static double published(const model_plan& p) { return p.divided.makespan; }
+  static void add_work(model_plan& own, const model_plan& other) {
+    own.evaluations += other.evaluations, own.ops_simulated += other.ops_simulated;
+  }
   static void take_published(model_plan& own, const model_plan& other) {
     if (other.divided.makespan < own.divided.makespan) own.divided = other.divided;
     if (other.uniform.makespan < own.uniform.makespan) own.uniform = other.uniform;

@@ -4,7 +4,6 @@
 // A plan for a model: its layers among the stages, the stages that recompute, and the order of the cells, together.
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <optional>
@@ -23,8 +22,9 @@ namespace pipesched {
 
 namespace detail {
 
-/// Two searches, for plans whose stages may recompute and for those whose stages may not: a quarter of the evaluations for each,
-/// and the rest for the one with the shorter plan. The second is left out if it cannot find a shorter one.
+/// Two searches, for plans whose stages may recompute and for plans whose stages may not. After a look at the families, each has a
+/// quarter of the evaluations, unless the first finds a plan that is as short as the bound of the second; the one with the
+/// shorter plan has the rest.
 /// @param known  a plan to begin with, or null
 inline model_plan plan_with_recompute(const model& m, const model_problem& problem, const plan_limits& limits,
                                       const model_plan* known) {
@@ -40,26 +40,28 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
   if (known != nullptr) planners[0].start_from(*known);
   if (known != nullptr && known->recomputed.empty()) planners[1].start_from(*known);
 
-  const auto all = static_cast<double>(limits.evaluations);
+  planners[0].look_at_families();
+  planners[1].take_families(planners[0]);
   std::optional<model_plan> found[2];
-  double spent[] = {0, 0};
+  double spent[] = {planners[0].evaluations(), 0};
   std::string refusal;
+  const auto left = [&] { return static_cast<double>(limits.evaluations) - spent[0] - spent[1]; };
   const auto search = [&](std::size_t i, double evaluations) {
     try {
       found[i] = planners[i].run(spent[i] + evaluations);
-      spent[i] = found[i]->evaluations;
     } catch (const no_fit_error& e) {
-      spent[i] = e.evaluations, refusal = e.what();
+      refusal = e.what();
     }
+    spent[i] = planners[i].evaluations();
   };
   const auto makespan = [&](std::size_t i) {
     return found[i] ? found[i]->plan.makespan : std::numeric_limits<double>::infinity();
   };
-  search(0, all / 4);
-  const bool may_lead = std::isfinite(bound_of_whole) && bound_of_whole <= makespan(0);
-  if (may_lead && !(progress.stopped() && found[0])) search(1, all / 4);
   const auto leader = [&]() -> std::size_t { return found[1] && makespan(1) <= makespan(0) ? 1 : 0; };
-  if (!progress.stopped()) search(leader(), all - spent[0] - spent[1]);
+  const double quarter = left() / 4;
+  search(0, quarter);
+  if (bound_of_whole < makespan(0) && !(progress.stopped() && found[0])) search(1, quarter);
+  if (!progress.stopped() && (left() > 0 || !found[leader()])) search(leader(), left());
   if (!found[0] && !found[1]) throw no_fit_error(refusal, spent[0] + spent[1]);
 
   const std::size_t best = leader(), other = 1 - best;
@@ -67,11 +69,11 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
   result.lower_bound = std::min(result.lower_bound, bound);
   if (found[other]) {
     const model_plan& beside = *found[other];
-    result.ops_simulated += beside.ops_simulated;
     if (beside.uniform.makespan < result.uniform.makespan) result.uniform = beside.uniform;
     if (beside.divided.makespan < result.divided.makespan) result.divided = beside.divided;
   }
   result.evaluations = spent[0] + spent[1];
+  result.ops_simulated = planners[0].ops(result.evaluations);
   return result;
 }
 
@@ -98,9 +100,8 @@ inline model_plan plan_from(const model_plan* known, const model& m, const model
 /// and message buffers count.
 /// Method: partitions with small lower bounds, and those of the families, are planned for shortly; the better half of them goes
 /// on with twice the evaluations, until one is left; then layers move one at a time, with the order kept and planned anew.
-/// If stages may recompute to fit, a quarter of the evaluations is spent with that and a quarter without, unless the first plan is
-/// shorter than any without can be; the rest on the shorter of the two. So the plan is never longer than one that may not
-/// recompute, from a quarter of the evaluations and the same seed.
+/// If stages may recompute to fit, plans with and without that get a quarter of the evaluations each, and the shorter one the
+/// rest.
 /// @param limits  without memory, which is that of the model, and without starts
 /// @throws schedule_error as plan() for costs and costs_of() do, and if nothing found fits into the memory.
 /// Time: `evaluations` times a simulation of the step, and a lower bound for some thousands of partitions.

@@ -74,9 +74,9 @@ class front_of_costs {
       : steps_(steps), unit_(unit), limits_(limits) {}
 
   std::size_t size() const { return steps_.size(); }
-  plan_result plan(std::size_t i, double cap, plan_limits limits, const plan_result* known) const {
+  // Does not begin with the known plan: a long search does better from the families.
+  plan_result plan(std::size_t i, double cap, plan_limits limits, const plan_result*) const {
     const auto& [problem, costs] = steps_[i];
-    if (known != nullptr) limits.starts.push_back(known->schedule);
     if (unit_ == memory_unit::bytes) return plan_in_memory(problem, costs, {cap}, limits);
     limits.memory.activations = cap;
     return pipesched::plan(problem, costs, limits);
@@ -85,8 +85,11 @@ class front_of_costs {
   static double bound(const plan_result& r) { return r.bound.makespan; }
   static void set_bound(plan_result& r, double bound) { r.bound.makespan = std::min(r.bound.makespan, bound); }
   static double published(const plan_result& r) { return r.published_makespan; }
+  static void add_work(plan_result& own, const plan_result& other) {
+    own.evaluations += other.evaluations, own.ops_simulated += other.ops_simulated;
+  }
   static void take_published(plan_result& own, const plan_result& other) {
-    if (&own == &other) return;
+    if (other.published_makespan >= own.published_makespan) return;
     own.published = other.published, own.published_makespan = other.published_makespan;
     own.published_schedule = other.published_schedule;
   }
@@ -111,10 +114,10 @@ class front_of_costs {
 }  // namespace detail
 
 /// The best plan for every limit of memory over several placements of a step, in rising order of the limits. A plan for less
-/// memory is kept where it is the shorter one, so that more memory is never worse. After a rough plan for all steps and limits, so
-/// that a search that is stopped then has a plan for each limit, half of the evaluations are for rounds in which each plan is
-/// improved and the worse half of the steps drops out, with those whose bound is no less than the shortest plan; the other half
-/// is for the step that is left.
+/// memory is kept where it is the shorter one, so that more memory is never worse. First all steps get a rough plan for every
+/// limit, so that a search that is stopped then has one for each. Half of the evaluations are for rounds of longer searches, after
+/// each of which the worse half of the steps drops out, with those whose bound is no less than the shortest plan; the rest is for
+/// the step that is left.
 /// @param steps  one a placement, with the costs there: those of split_stage_costs(), say
 /// @param caps  limits for each rank; those that are too small for any schedule found are left out
 /// @param unit  of the limits: activations, or bytes as plan_in_memory() counts them, with a second copy of the weights on

@@ -45,10 +45,11 @@ void require_one_step(const Problem& p, const Problem& first) {
 ///   using result;                                             a plan
 ///   std::size_t size();                                       the number of steps, one a placement
 ///   static double least_evaluations;                          of a rough plan; with fewer, none is made
-///   result plan(i, cap, limits, const result* known);         from a plan for this limit, unless it is null; throws
+///   result plan(i, cap, limits, const result* known);         known: a plan for this limit, or null; throws
 ///                                                             no_fit_error if nothing fits
 ///   static double makespan(result), bound(result), published(result);  the bound: for any schedule of the step
-///   static void take_published(result& own, const result& other);      the best family of another step
+///   static void add_work(result& own, const result& other);   the evaluations of another plan
+///   static void take_published(result& own, const result& other);      the best family of another plan, if it is shorter
 ///   static void set_bound(result&, double);                    lowers it
 ///   void carry(result& own, const result& below, i, cap);     the plan for less memory in place of a longer one
 ///   double bound(i, cap);                                     for a step without a plan; infinite if it certainly does not fit
@@ -74,7 +75,7 @@ class front_search {
 
   std::vector<point> run() {
     // First a rough plan everywhere, so that a search that is stopped has one for every limit.
-    const double all = static_cast<double>(limits_.evaluations) / static_cast<double>(caps_.size());
+    const auto all = std::max(1.0, static_cast<double>(limits_.evaluations)) / static_cast<double>(caps_.size());
     const auto steps = static_cast<double>(steps_.size());
     double rough = std::min(0.04 * all / steps, 1000.0);
     if (rough < Steps::least_evaluations) rough = 0;
@@ -92,7 +93,7 @@ class front_search {
  private:
   std::optional<result>& cell(std::size_t i, std::size_t c) { return cells_[c * steps_.size() + i]; }
 
-  // Rounds in which the worse half of the steps drops out, with half of the evaluations; the others are for the last step.
+  // Rounds in which the worse half of the steps drops out, with half of the evaluations; the rest is for the step that is left.
   void halve(double evaluations) {
     std::vector<std::size_t> all(steps_.size());
     std::iota(all.begin(), all.end(), std::size_t{0});
@@ -120,7 +121,9 @@ class front_search {
       std::optional<result>& best = cell(i, c);
       result found = steps_.plan(i, caps_[c], limits, best ? &*best : nullptr);
       has_plan_ = true;
-      if (!best || Steps::makespan(found) < Steps::makespan(*best)) best = std::move(found);
+      if (best && Steps::makespan(*best) <= Steps::makespan(found)) std::swap(*best, found);
+      if (best) Steps::add_work(found, *best), Steps::take_published(found, *best);
+      best = std::move(found);
     } catch (const no_fit_error&) {
       if (!refused_ || c > refused_at_) refused_ = std::current_exception(), refused_at_ = c;
     }

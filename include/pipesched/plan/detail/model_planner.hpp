@@ -94,10 +94,36 @@ class model_planner {
         progress_(limits.progress, bound_),
         recomputes_(problem.may_recompute && recompute_may_help(m, problem)) {}
 
-  /// Begins with a plan of the same problem, which may be that of an earlier search.
+  /// Families with the uniform partition, and each with its own best. Once, before the first run() or in it.
+  void look_at_families() {
+    const placement& where = problem_.placement;
+    starts_.push_back({uniform_partition(m_, where.stages())});
+    for (const family& f : families)
+      for (const schedule_params& p :
+           parameters_for(f, where, problem_.micro, problem_.forward_only, std::nullopt, std::nullopt)) {
+        if (progress_.stopped()) return;
+        try {
+          if (same_stages_on_ranks(f.place(p), where)) look_at(f, p);
+        } catch (const schedule_error&) {  // not for these numbers
+        }
+      }
+  }
+  /// The same from a search for the same model and placement.
+  void take_families(const model_planner& from) {
+    starts_ = from.starts_, uniform_ = from.uniform_, divided_ = from.divided_, family_ = from.family_;
+    if (family_) take(*family_);
+  }
+  /// Evaluations that are spent, and the ops of so many.
+  double evaluations() const { return progress_.evaluations(); }
+  std::uint64_t ops(double evaluations) const {
+    const double each = problem_.micro * problem_.placement.stages() * (problem_.forward_only ? 1.0 : 2.0);
+    return static_cast<std::uint64_t>(std::llround(evaluations * each));
+  }
+  /// Begins with a plan of the same problem, which may be that of an earlier search. @pre it fits into the memory
   void start_from(const model_plan& known) {
     candidate c = of_choice({known.partition, known.recomputed});
     c.plan = known.plan;
+    continues_ = true;
     take(c);
   }
   /// Plans until so many evaluations are spent, those of earlier calls among them. @throws no_fit_error if nothing found fits
@@ -123,6 +149,7 @@ class model_planner {
 
   void search() {
     std::vector<candidate> all = candidates();
+    continues_ = true;
     halve(all);
     if (!best_) take_smallest();
     take_turns();
@@ -161,24 +188,11 @@ class model_planner {
     return excess;
   }
 
-  // Families with the uniform partition, and each with its own best.
-  void look_at_families() {
-    const placement& where = problem_.placement;
-    starts_.push_back({uniform_partition(m_, where.stages())});
-    for (const family& f : families)
-      for (const schedule_params& p :
-           parameters_for(f, where, problem_.micro, problem_.forward_only, std::nullopt, std::nullopt)) {
-        if (progress_.stopped()) return;
-        try {
-          if (same_stages_on_ranks(f.place(p), where)) look_at(f, p);
-        } catch (const schedule_error&) {  // not for these numbers
-        }
-      }
-  }
   void look_at(const family& f, const schedule_params& p) {
     const double most = f.limits.takes.contains(parameter::costs) ? 2'000 : 20'000;
     const division d = divide(m_, f, p,
-                              {.evaluations = static_cast<std::uint64_t>(std::clamp(end_ / 50, 20.0, most)),
+                              {.evaluations = static_cast<std::uint64_t>(
+                                   std::clamp(static_cast<double>(limits_.evaluations) / 50, 20.0, most)),
                                .progress = progress_.of_division()});
     progress_.charge(static_cast<double>(d.evaluations));
     starts_.push_back({d.partition});
@@ -225,19 +239,22 @@ class model_planner {
     pools_.clear();
     for (const bool all_recompute : {true, false})
       if (recomputes_ || !all_recompute) add_pool(std::max<std::size_t>(8, 2 * size), all_recompute, bounds, memory);
-    std::vector<candidate> all;  // without the best so far: one searched for longer would win
-    if (family_) all.push_back(*family_);
-    if (recomputes_) size = std::max<std::size_t>(size, 3);  // one of each pool beside the best without recomputation
+    // In a search that continues another one, the best so far would win against any that is planned for shortly.
+    std::vector<candidate> all;
+    if (family_ && (!continues_ || may_beat_best(pools_.back().judged(family_->choice).bound))) all.push_back(*family_);
+    if (recomputes_) size = std::max<std::size_t>(size, 3);  // one of each pool beside the family
     for (std::size_t i = 0; i < pools_.back().entries().size(); ++i)
       for (const partition_pool& pool : pools_) {
         if (i >= pool.entries().size() || all.size() == size) continue;
         const partition_pool::entry& e = pool.entries()[i];
         const auto same = [&](const candidate& c) { return c.choice == e.choice; };
-        if (!all.empty() && (e.excess > 0 || !may_beat_best(e.bound) || std::any_of(all.begin(), all.end(), same)))
+        if ((!all.empty() || best_) &&
+            (e.excess > 0 || !may_beat_best(e.bound) || std::any_of(all.begin(), all.end(), same)))
           continue;
         all.push_back(of_choice(e.choice));
         all.back().bound = e.bound;
       }
+    if (all.empty()) all.push_back(*best_);
     return all;
   }
   void add_pool(std::size_t size, bool all_recompute, double bounds, const std::vector<double>& memory) {
@@ -349,8 +366,7 @@ class model_planner {
     r.plan.bound = bound_of_partition(problem_, r.costs, pairs_, !r.recomputed.empty(), memory_);
     r.memory = memory_of(r.plan.schedule, r.costs);
     r.evaluations = progress_.evaluations();
-    const double ops = problem_.micro * problem_.placement.stages() * (problem_.forward_only ? 1.0 : 2.0);
-    r.ops_simulated = static_cast<std::uint64_t>(std::llround(r.evaluations * ops));
+    r.ops_simulated = ops(r.evaluations);
     return r;
   }
   [[noreturn]] void refuse() const {
@@ -371,9 +387,10 @@ class model_planner {
   shared_progress progress_;
   double end_ = 0;  // evaluations to spend so far
   bool recomputes_;
+  bool continues_ = false;  // with the best of an earlier search
   std::vector<division_choice> starts_;
   divided_family uniform_, divided_;
-  std::vector<partition_pool> pools_;  // of choices in which all stages recompute, and of all choices
+  std::vector<partition_pool> pools_;       // of choices in which all stages recompute, and of all choices
   std::optional<candidate> family_, best_;  // the best family, and the best of all
 };
 
