@@ -64,14 +64,8 @@ inline model_plan plan_with_recompute(const model& m, const model_problem& probl
   if (!progress.stopped() && (left() > 0 || !found[leader()])) search(leader(), left());
   if (!found[0] && !found[1]) throw no_fit_error(refusal, spent[0] + spent[1]);
 
-  const std::size_t best = leader(), other = 1 - best;
-  model_plan result = *std::move(found[best]);
+  model_plan result = *std::move(found[leader()]);
   result.lower_bound = std::min(result.lower_bound, bound);
-  if (found[other]) {
-    const model_plan& beside = *found[other];
-    if (beside.uniform.makespan < result.uniform.makespan) result.uniform = beside.uniform;
-    if (beside.divided.makespan < result.divided.makespan) result.divided = beside.divided;
-  }
   result.evaluations = spent[0] + spent[1];
   result.ops_simulated = planners[0].ops(result.evaluations);
   return result;
