@@ -53,6 +53,9 @@ expect "bytes after a NUL" 2 '' 'pipesched: nul.json: [^~]*~' "$tool" verify nul
 head -c 300 1f1b.json >cut.json
 expect "a truncated file" 2 '' 'pipesched: cut.json: not JSON: parse error at line .*~' "$tool" verify cut.json
 expect "no file" 2 '' 'pipesched: nowhere.json: cannot be read \(No such file or directory\)~' "$tool" verify nowhere.json
+expect "endless zeros" 2 '' 'pipesched: /dev/zero: starts with .*~' "$tool" verify /dev/zero
+expect "endless zeros as costs" 2 '' 'pipesched: /dev/zero: costs: .*~' "$tool" simulate 1f1b.json --costs /dev/zero
+expect "endless zeros as a model" 2 '' 'pipesched: /dev/zero: model: .*~' "$tool" model /dev/zero
 expect "a folder" 2 '' 'pipesched: \.: cannot be read \(Is a directory\)~' "$tool" verify .
 expect "an empty file" 2 '' 'pipesched: /dev/null: empty; expected a schedule as JSON, \{"format": ...\}, or as PyTorch.s CSV, 0F0,0F1,...~' "$tool" verify /dev/null
 

@@ -98,6 +98,9 @@ auto read_file(const std::string& name, const std::vector<std::string>& others, 
   });
 }
 
+// The text of a file, if half of the memory that is free can hold it.
+std::string text_that_fits(std::istream& in) { return pipesched::detail::text_of(in, {}, free_memory() / 2); }
+
 [[noreturn]] void cannot_write(const std::string& name) {
   throw schedule_error(shown(name) + ": cannot be written" +
                        (errno != 0 ? std::string(" (") + std::strerror(errno) + ")" : ""));
@@ -123,9 +126,7 @@ void name_after_family(pipesched::schedule& s, const std::string& stem) {
 
 }  // namespace
 
-std::string read_text(const std::string& file) {
-  return read_file(file, {}, [](std::istream& in) { return std::string(std::istreambuf_iterator<char>(in), {}); });
-}
+std::string read_text(const std::string& file) { return read_file(file, {}, text_that_fits); }
 
 namespace {
 
@@ -252,12 +253,13 @@ planned_schedule read_planned(const std::string& file) {
 }
 
 pipesched::stage_costs read_costs(const std::string& file) {
-  return read_file(file, {"deepseek_v3"}, [](std::istream& in) { return pipesched::read_costs(in); });
+  return read_file(file, {"deepseek_v3"},
+                   [](std::istream& in) { return pipesched::read_costs(std::istringstream(text_that_fits(in))); });
 }
 
 pipesched::model read_model(const std::string& file) {
   return read_file(file, {pipesched::model_names.begin(), pipesched::model_names.end()},
-                   [](std::istream& in) { return pipesched::read_model(in); });
+                   [](std::istream& in) { return pipesched::read_model(std::istringstream(text_that_fits(in))); });
 }
 
 void write_output(const std::string& file, const std::function<void(std::ostream&)>& write) {
@@ -301,8 +303,10 @@ namespace {
 void refuse_other_text(const fs::path& file, const std::string& text) {
   std::error_code ignored;
   if (!fs::exists(fs::symlink_status(file, ignored))) return;
-  std::ifstream in(file, std::ios::binary);
-  if (in && std::string(std::istreambuf_iterator<char>(in), {}) == text) return;
+  if (fs::is_regular_file(file, ignored) && fs::file_size(file, ignored) == text.size()) {
+    std::ifstream in(file, std::ios::binary);
+    if (in && pipesched::detail::text_of(in) == text) return;
+  }
   throw schedule_error(file.string() + " is there with another text; expected a folder without it");
 }
 

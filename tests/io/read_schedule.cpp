@@ -6,9 +6,12 @@
 
 #include <fstream>
 #include <sstream>
+#include <streambuf>
 #include <string>
 
 #include "pipesched/generate/families.hpp"
+#include "pipesched/io/costs_json.hpp"
+#include "pipesched/io/model_json.hpp"
 #include "support/families.hpp"
 #include "support/golden.hpp"
 
@@ -102,4 +105,47 @@ TEST_CASE("read schedule: a text of neither format is refused with its first cha
   CHECK(
       refusal_of([] { read_schedule(std::ifstream(PIPESCHED_SOURCE_DIR)); }).starts_with("the stream cannot be read"));
   CHECK(refusal_of([] { read_schedule(std::ifstream("/nowhere")); }) == "the stream cannot be read");
+}
+
+namespace {
+
+// A stream of one byte for ever.
+class endless : public std::streambuf {
+ public:
+  explicit endless(char byte) : block_(1 << 12, byte) {}
+  std::size_t blocks = 0;
+
+ private:
+  int_type underflow() override {
+    ++blocks;
+    setg(block_.data(), block_.data(), block_.data() + block_.size());
+    return traits_type::to_int_type(block_[0]);
+  }
+
+  std::string block_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "read schedule: a stream of endless zeros is refused at once, by every reader, and a text beyond the limit is") {
+  const auto refusal = [](auto read) {
+    endless zeros('\0');
+    std::istream in(&zeros);
+    const std::string text = refusal_of([&] { read(in); });
+    CHECK(zeros.blocks <= 16);
+    return text;
+  };
+  CHECK(refusal([](std::istream& in) { read_schedule(in); }).starts_with("starts with \"?\"; expected "));
+  CHECK(refusal([](std::istream& in) { read_json(in); }) != "");
+  CHECK(refusal([](std::istream& in) { read_costs(in); }).starts_with("costs: "));
+  CHECK(refusal([](std::istream& in) { read_model(in); }).starts_with("model: "));
+
+  endless blanks(' ');
+  std::istream in(&blanks);
+  CHECK(refusal_of([&] { detail::text_of(in, "costs", 3e6); }) ==
+        "costs: a text of more than 2 MiB; expected one that fits in memory");
+  CHECK(blanks.blocks < 1000);
+  std::istringstream whole(std::string(200000, ' ') + "{}");
+  CHECK(detail::text_of(whole) == std::string(200000, ' ') + "{}");
 }

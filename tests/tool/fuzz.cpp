@@ -462,10 +462,10 @@ class fuzzer {
   static inline const words odd_counts = {"0", "-1", "", "x", "1.5", "1099511627777", "9223372036854775808"};
   static inline const words rank_limits = {"65534", "65535", "65536", "65537"};
   static inline const words times = {"1", "2", "0", "0.5", "1.25", "97.39", "1e-9", "1e12", "3"};
-  static inline const words odd_files = {"",          "-",        "nowhere",   "nowhere.json", ".",
-                                         "..",        "/",        "/dev/null", "new.pdf",      "no/new.json",
-                                         "a\nb.json", "dualpipe", "new.JSON",  "/dev/full",    "new.trace",
-                                         ".json",     "new.",     "a.jso",     "deepseek_v3"};
+  static inline const words odd_files = {
+      "",          "-",       "nowhere",     "nowhere.json", ".",           "..",        "/",
+      "/dev/null", "new.pdf", "no/new.json", "a\nb.json",    "dualpipe",    "new.JSON",  "/dev/full",
+      "new.trace", ".json",   "new.",        "a.jso",        "deepseek_v3", "/dev/zero", "/dev/urandom"};
   static inline const words odd_words = {
       "--",  "-",       "--help",        "-h",       "--version",  "--xyz", "-o",        "--pp",    "--pp=", "=", "",
       "--=", "--costs", "--forward=1=2", "\xff\xfe", "--families", "-opp",  "--micro=3", "--wave=2"};

@@ -63,14 +63,14 @@ check "plan --format html: families above the limit are named" grep -q \
   "<li>left out: gpipe keeps 8 activations, more than the limit of 5</li>" <("${plan[@]}" --format html)
 check "plan --pareto --format html: points with their panels" grep -q '"front":.{"plan":0,"published":1,' \
   <("$tool" plan --pp 2 --micro 4 --pareto --evaluations 500 --format html)
-"${model[@]}" -o model_plan.html
+"$tool" plan --model gemma_h1536_s4096_v256k --pp 2 --micro 4 --placement vee --pairs none --evaluations 500 -o model_plan.html
 check "plan --model --format html: its notes have the partition" grep -q "<li>layers per stage: " model_plan.html
 check "plan --model --format html: families have the makespans of compare" python3 - <<<'
 import json, re, subprocess
 def makespans(page):
     return dict(re.findall(r"\"name\":\"(\w+)\".*?\"makespan\":([0-9.]+)", page))
 page = makespans(open("model_plan.html").read())
-run = subprocess.run(["'"$tool"'", "compare", "--model", "gemma_h1536_s4096_v256k", "--pp", "4", "--micro", "8", "--format", "html"],
+run = subprocess.run(["'"$tool"'", "compare", "--model", "gemma_h1536_s4096_v256k", "--pp", "2", "--micro", "4", "--format", "html"],
                      capture_output=True, text=True)
 beside = makespans(run.stdout)
 assert len(beside) > 15 and beside.items() <= page.items() and "planned" in page'
@@ -125,7 +125,7 @@ assert len(times) == 3 and times[0] > times[1] > times[2], text
 assert "\ninterrupted: the best so far\n" in text'
 
 # Fronts over placements.
-front=("$tool" plan --pp 4 --micro 8 --pareto --evaluations 3000)
+front=("$tool" plan --pp 4 --micro 8 --pareto --evaluations 500)
 "${front[@]}" --costs deepseek_v3 --memory-limit 2,3,5 --format json >front.json
 check "plan --pareto: points over placements in order, with bounds" python3 - <<<'
 import json
@@ -156,7 +156,7 @@ cat >byte_model.json <<'END'
 {"format": "pipesched.model", "version": 1, "layers": [
   {"count": 12, "forward": 1, "backward": 2, "kept": 5e8, "weights": 1e9, "message": 1e7}]}
 END
-"${front[@]}" --model byte_model.json --memory 8GB,12GB,30GB --format json >model_front.json
+"${front[@]}" --placement linear,vee --model byte_model.json --memory 8GB,12GB,30GB --format json >model_front.json
 check "plan --pareto --model: points with partitions within the bytes" python3 - <<<'
 import json
 points = json.load(open("model_front.json"))["points"]
@@ -165,7 +165,7 @@ for p in points:
     assert sum(p["partition"]) == 12 and all(r["bytes"] <= p["memory_limit"] for r in p["ranks"])
     assert p["lower_bound_for_any_placement"] <= p["lower_bound"] <= p["makespan"]'
 expect "plan --pareto --model: the page has its front" 0 '.*GB per rank.*"memoryTitle":"memory per rank, GB".*' '' \
-  "${front[@]}" --model byte_model.json --format html
+  "${front[@]}" --placement linear,vee --model byte_model.json --format html
 expect "plan --memory: costs with bytes" 0 'linear placement, 4 ranks, .*~ rank +weights +activations +buffers +bytes +limit~ +0 +[0-9.e+]+ .* 3e\+10~.*evaluations; bound: .*' '' \
   "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB --evaluations 300
 "$tool" plan --pp 4 --micro 8 --costs byte_costs.json --memory 30GB --evaluations 300 --format json >byte_plan.json

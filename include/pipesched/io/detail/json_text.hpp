@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <ios>
 #include <istream>
-#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -14,14 +15,28 @@
 
 namespace pipesched::detail {
 
-/// The whole text of a stream. @throws schedule_error "costs: the stream cannot be read"; without a document no name of one
-inline std::string text_of(std::istream& in, std::string_view document = {}) {
-  const auto fault = concat({document, document.empty() ? "" : ": ", "the stream cannot be read"});
-  if (!in) throw schedule_error(fault);
+/// The whole text of a stream, or, if it has a NUL, up to and with one: no document has any, so the reader refuses it there,
+/// and a device of endless zeros is refused at once.
+/// @throws schedule_error "costs: the stream cannot be read", without a document no name of one; for a text beyond `max_bytes`
+inline std::string text_of(std::istream& in, std::string_view document = {}, double max_bytes = 1e18) {
+  const auto fault = [&](auto... words) {
+    return schedule_error(concat({document, document.empty() ? "" : ": ", words...}));
+  };
+  if (!in || in.rdbuf() == nullptr) throw fault("the stream cannot be read");
+  constexpr std::size_t block = 1 << 16;
   try {
-    return {std::istreambuf_iterator<char>(in), {}};
+    std::string text;
+    for (std::size_t read = 0;; read = text.size()) {
+      text.resize(read + block);
+      text.resize(read +
+                  static_cast<std::size_t>(std::max<std::streamsize>(in.rdbuf()->sgetn(text.data() + read, block), 0)));
+      if (text.size() == read || text.find('\0', read) != text.npos) return text;
+      if (static_cast<double>(text.size()) > max_bytes)
+        throw fault("a text of more than ", static_cast<std::uint64_t>(max_bytes) >> 20,
+                    " MiB; expected one that fits in memory");
+    }
   } catch (const std::ios_base::failure& e) {
-    throw schedule_error(concat({fault, ": ", e.what()}));
+    throw fault("the stream cannot be read: ", e.what());
   }
 }
 
