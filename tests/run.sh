@@ -82,6 +82,7 @@ fi
 # A browser, MPI, HIP and Python's headers are large: CI installs them; elsewhere they are used if installed.
 [ -z "${CI:-}" ] || need chromium chromium-driver python3-selenium python3-venv python3-dev openmpi-bin libopenmpi-dev libamdhip64-dev || failed+=("packages for CI")
 [ -z "${CI:-}" ] || need_conan build/conan || failed+=("Conan for CI")
+echo "skipped: the tests of pipesched.torch (large: by hand, in a virtual environment with PyTorch; see examples/python/README.md)"
 has libamdhip64-dev || echo "skipped: the compilation for HIP (no libamdhip64-dev)"
 has openmpi-bin || echo "skipped: the tests over MPI (no openmpi-bin, libopenmpi-dev)"
 command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || echo "skipped: all that needs CUDA (no nvcc on PATH or under /usr/local/cuda)"

@@ -14,6 +14,7 @@
 The runtime is PyTorch's _PipelineScheduleRuntime, which is private and differs between versions; tested with 2.10 and 2.15.
 """
 
+import collections
 import contextlib
 import os
 import tempfile
@@ -236,11 +237,12 @@ class _device_clock:
 
 
 class _step:
-    """Start and end of every op of one step on this rank."""
+    """Start and end of every op and of every wait for messages of one step on this rank."""
 
     def __init__(self, clock):
         self.clock, self.start = clock, time.perf_counter()
         self.ops, self.fused = {}, {}
+        self.waits = {} if hasattr(_runtimes, "_wait_batch_p2p") else None  # unknown in other versions: only calls count
 
     @contextlib.contextmanager
     def timed(self, to, key):
@@ -251,27 +253,43 @@ class _step:
     def interval(self, marks):
         return tuple(self.clock.seconds(mark) for mark in marks)
 
-    def of_cell(self, cell):
-        """From the start of the cell's work to its end. Two ops that run one after the other may wait in between: that time
-        counts as before the cell."""
+    def calls_of(self, cell):
+        """Intervals of a cell's calls: one if it ran as a whole."""
         names = tuple(sorted(map(str, cell)))
         if names in self.fused:
-            return self.interval(self.fused[names])
+            return [self.interval(self.fused[names])]
         missing = [name for name in names if name not in self.ops]
         if missing:
             raise _c.ScheduleError(f"no time was recorded for {missing[0]}; its custom function does not call the stage")
-        times = [self.interval(self.ops[name]) for name in names]
-        end = max(end for _, end in times)
-        return end - sum(end - start for start, end in times), end
+        return sorted(self.interval(self.ops[name]) for name in names)
+
+    def times_of(self, row):
+        """Start and end of each cell of this rank's row: from the last wait before its calls, or from the end of the cell before,
+        to the end of its calls. A wait between two ops that run one after the other counts as before the cell."""
+        waits, times = collections.deque(sorted(map(self.interval, (self.waits or {}).values()))), []
+
+        def waits_until(time):
+            while waits and waits[0][0] < time:
+                yield waits.popleft()
+
+        for calls in map(self.calls_of, row):
+            first, end = calls[0][0], calls[-1][1]
+            before, inside = list(waits_until(first)), list(waits_until(end))
+            start = first if self.waits is None or not times else times[-1][1]
+            start = before[-1][1] if before else start
+            if len(calls) > 1:
+                start += sum(stop - begin for begin, stop in inside)
+            times.append((start, end))
+        return times
 
 
 class recording:
     """Records the times of the steps that a runtime runs inside a with block; enter and leave it on every rank.
 
-    The hook wraps the calls of the stages, which exclude the waits for messages; a last stage's forward includes its loss. A
-    function registered for OVERLAP_F_B is timed as a whole. Evaluations are not recorded. On a device the times are those of
-    its current stream. Every recorded step begins with a barrier. Run a step before the first recording: PyTorch connects the
-    ranks in it.
+    The hook wraps the calls of the stages and the waits for messages. A cell's time is what the rank does without waiting: the
+    call, a last stage's loss, and the runtime's own work since the cell or the wait before. A function registered for
+    OVERLAP_F_B is timed as a whole. Evaluations are not recorded. On a device the times are those of its current stream. Every
+    recorded step begins with a barrier. Run a step before the first recording: PyTorch connects the ranks in it.
     """
 
     def __init__(self, runtime):
@@ -290,6 +308,10 @@ class recording:
             whole = functions[overlap]
             functions[overlap] = self._fused(whole)
             self._undo.append(lambda: functions.__setitem__(overlap, whole))
+        wait = getattr(_runtimes, "_wait_batch_p2p", None)
+        if wait is not None:
+            _runtimes._wait_batch_p2p = self._waiting(wait)
+            self._undo.append(lambda: setattr(_runtimes, "_wait_batch_p2p", wait))
         return self
 
     def __exit__(self, *error):
@@ -301,7 +323,7 @@ class recording:
 
     def timelines(self):
         """The timelines of the recorded steps in seconds, the same on every rank, which must all call it."""
-        own = [(step.start, [step.of_cell(cell) for cell in self.schedule[self._runtime.rank]]) for step in self._steps]
+        own = [(step.start, step.times_of(self.schedule[self._runtime.rank])) for step in self._steps]
         ranks = [None] * self._runtime.pp_group_size
         dist.all_gather_object(ranks, (_host(), own), group=self._group)
         one_clock = len({host for host, _ in ranks}) == 1
@@ -368,6 +390,15 @@ class recording:
             return inner(*args, **kwargs)
         with self._current.timed(self._current.ops, name):
             return inner(*args, **kwargs)
+
+    def _waiting(self, inner):
+        def wait(works):
+            if self._current is None:
+                return inner(works)
+            with self._current.timed(self._current.waits, len(self._current.waits)):
+                return inner(works)
+
+        return wait
 
     def _with_loss(self, inner):
         def compute(stage, output, targets, micro, *args, **kwargs):

@@ -128,6 +128,7 @@ def record(schedule):
         if schedule.stages == PP:  # PyTorch 2.15 cannot evaluate where neighbours share a rank
             runtime.eval(*first, **last)
     wrapped = [name for s in runtime._stages for name in vars(s) if name.endswith("_one_chunk")]
+    wrapped += ["a wait"] * (runtimes._wait_batch_p2p.__module__ != runtimes.__name__)
     tr.step(runtime, inputs, targets)
     return len(steps), wrapped, steps.timelines(), steps.timeline()
 
@@ -264,6 +265,21 @@ class Torch(unittest.TestCase):
                 for op in cell:
                     if not cell.overlapped and op.pass_ == ps.pass_.forward and op.stage > 0:
                         self.assertLess(ends[f"{op.stage - 1}F{op.micro}"], times.end)
+
+    def test_a_cell_is_what_a_rank_does_without_waiting(self):
+        calls = {"0F0": (2, 4), "0F1": (5, 6), "0B0": (10, 13)}
+        alone, pair = [["0F0"], ["0F1"], ["0B0"]], [["0F0"], ["0F1", "0B0"]]
+
+        def times(row, waits, fused=None):
+            step = pt._step(types.SimpleNamespace(seconds=float))
+            step.ops, step.fused, step.waits = calls, fused or {}, waits
+            return step.times_of(row)
+
+        self.assertEqual(times(alone, None), [(2, 4), (5, 6), (10, 13)])  # waits are unknown
+        self.assertEqual(times(alone, {}), [(2, 4), (4, 6), (6, 13)])  # the runtime's own work between the calls counts
+        self.assertEqual(times(alone, {0: (0, 1), 1: (4.5, 4.75), 2: (7, 8), 3: (8.25, 9)}), [(1, 4), (4.75, 6), (9, 13)])
+        self.assertEqual(times(pair, {0: (4, 4.5), 1: (7, 9)}), [(2, 4), (6.5, 13)])  # as if it had waited before the pair
+        self.assertEqual(times(pair, {0: (6, 9)}, {("0B0", "0F1"): (5, 13)}), [(2, 4), (4, 13)])  # one function, with its waits
 
     def test_schedules_of_pytorch_are_recorded(self):
         timeline = self.ranks.run(record_own, "ScheduleInterleaved1F1B")[0]
