@@ -264,8 +264,9 @@ class _step:
         return sorted(self.interval(self.ops[name]) for name in names)
 
     def times_of(self, row):
-        """Start and end of each cell of this rank's row: from the last wait before its calls, or from the end of the cell before,
-        to the end of its calls. A wait between two ops that run one after the other counts as before the cell."""
+        """Start and end of each cell of this rank's row, and the start of the wait before it. A cell begins after the last wait
+        before its calls, or at the end of the cell before, and ends with its calls. A wait between two ops that run one after the
+        other counts as before the cell."""
         waits, times = collections.deque(sorted(map(self.interval, (self.waits or {}).values()))), []
 
         def waits_until(time):
@@ -276,10 +277,11 @@ class _step:
             first, end = calls[0][0], calls[-1][1]
             before, inside = list(waits_until(first)), list(waits_until(end))
             start = first if self.waits is None or not times else times[-1][1]
-            start = before[-1][1] if before else start
+            since, start = before[-1] if before else (start, start)
             if len(calls) > 1:
-                start += sum(stop - begin for begin, stop in inside)
-            times.append((start, end))
+                waited = sum(stop - begin for begin, stop in inside)
+                since, start = since + waited, start + waited
+            times.append((start, end, since))
         return times
 
 
@@ -287,9 +289,10 @@ class recording:
     """Records the times of the steps that a runtime runs inside a with block; enter and leave it on every rank.
 
     The hook wraps the calls of the stages and the waits for messages. A cell's time is what the rank does without waiting: the
-    call, a last stage's loss, and the runtime's own work since the cell or the wait before. A function registered for
-    OVERLAP_F_B is timed as a whole. Evaluations are not recorded. On a device the times are those of its current stream. Every
-    recorded step begins with a barrier. Run a step before the first recording: PyTorch connects the ranks in it.
+    call, a last stage's loss, and the runtime's own work since the cell or the wait before. A wait for a message that the other
+    rank had made before counts too, where all ranks share a host. A function registered for OVERLAP_F_B is timed as a whole.
+    Evaluations are not recorded. On a device the times are those of its current stream. Every recorded step begins with a
+    barrier. Run a step before the first recording: PyTorch connects the ranks in it.
     """
 
     def __init__(self, runtime):
@@ -339,8 +342,10 @@ class recording:
     def _timeline(self, ranks, one_clock):
         # Clocks of different hosts are compared by the end of the barrier.
         shifts = [0 if one_clock else start for start, _ in ranks]
-        rows = [[(start - shift, end - shift) for start, end in row] for shift, (_, row) in zip(shifts, ranks)]
-        return _c.starting_at_zero(_c.timeline(self.schedule, rows))
+        rows = [[tuple(time - shift for time in cell) for cell in row] for shift, (_, row) in zip(shifts, ranks)]
+        if one_clock:
+            rows = _with_receipts(self.schedule, rows)
+        return _c.starting_at_zero(_c.timeline(self.schedule, [[(start, end) for start, end, _ in row] for row in rows]))
 
     def _set(self, owner, name, wrap):
         inner = getattr(owner, name)
@@ -419,6 +424,29 @@ class recording:
                 return whole(action, context)
 
         return run
+
+
+def _with_receipts(schedule, rows):
+    """The cells with the wait before them, where the other rank had made their message before it: that is the time this rank takes
+    to receive it."""
+    made = {}
+    for rank, (row, times) in enumerate(zip(schedule, rows)):
+        made.update((str(op), (rank, end)) for cell, (_, end, _) in zip(row, times) for op in cell)
+
+    def begin(rank, cell, start, since):
+        ends = []
+        for op in cell:
+            if op.pass_ == _c.pass_.backward_weight:
+                continue
+            step, letters = (-1, "F") if op.pass_ == _c.pass_.forward else (1, "BI")
+            sources = (made.get(f"{op.stage + step}{letter}{op.micro}") for letter in letters)
+            ends += [end for source, end in filter(None, sources) if source != rank]
+        return since if ends and max(ends) <= since else start
+
+    return [
+        [(begin(rank, cell, start, since), end, since) for cell, (start, end, since) in zip(row, times)]
+        for rank, (row, times) in enumerate(zip(schedule, rows))
+    ]
 
 
 def _host():

@@ -273,13 +273,27 @@ class Torch(unittest.TestCase):
         def times(row, waits, fused=None):
             step = pt._step(types.SimpleNamespace(seconds=float))
             step.ops, step.fused, step.waits = calls, fused or {}, waits
-            return step.times_of(row)
+            return [(start, end) for start, end, _ in step.times_of(row)]
 
         self.assertEqual(times(alone, None), [(2, 4), (5, 6), (10, 13)])  # waits are unknown
         self.assertEqual(times(alone, {}), [(2, 4), (4, 6), (6, 13)])  # the runtime's own work between the calls counts
         self.assertEqual(times(alone, {0: (0, 1), 1: (4.5, 4.75), 2: (7, 8), 3: (8.25, 9)}), [(1, 4), (4.75, 6), (9, 13)])
         self.assertEqual(times(pair, {0: (4, 4.5), 1: (7, 9)}), [(2, 4), (6.5, 13)])  # as if it had waited before the pair
         self.assertEqual(times(pair, {0: (6, 9)}, {("0B0", "0F1"): (5, 13)}), [(2, 4), (4, 13)])  # one function, with its waits
+
+    def test_a_wait_for_a_message_that_was_there_is_work(self):
+        schedule = ps.make_1f1b_schedule(pp=2, micro=1)  # 0F0 0B0, 1F0 1B0
+        first = [(0, 2, 0), (10, 14, 8)]
+
+        def of(second):
+            return pt._with_receipts(schedule, [first, second])
+
+        self.assertEqual(of([(4, 6, 3), (6, 9, 6)]), [first, [(3, 6, 3), (6, 9, 6)]])  # 0F0 ended before the wait for it began
+        self.assertEqual(of([(4, 6, 1), (6, 9, 6)]), [first, [(4, 6, 1), (6, 9, 6)]])
+        self.assertEqual(of([(4, 5, 1), (5, 7, 5)]), [[(0, 2, 0), (8, 14, 8)], [(4, 5, 1), (5, 7, 5)]])  # 1B0, too
+        v = ps.make_zbv_schedule(pp=1, micro=1)
+        row = [(3 * n + 1, 3 * n + 2, 3 * n) for n in range(len(v[0]))]
+        self.assertEqual(pt._with_receipts(v, [row]), [row])  # no message comes from another rank
 
     def test_schedules_of_pytorch_are_recorded(self):
         timeline = self.ranks.run(record_own, "ScheduleInterleaved1F1B")[0]
