@@ -98,8 +98,8 @@ auto read_file(const std::string& name, const std::vector<std::string>& others, 
   });
 }
 
-// The text of a file, if half of the memory that is free can hold it.
-std::string text_that_fits(std::istream& in) { return pipesched::detail::text_of(in, {}, free_memory() / 2); }
+// The text of a file that takes at most an eighth of the free memory: it is copied twice while it grows and is parsed.
+std::string text_that_fits(std::istream& in) { return pipesched::detail::text_of(in, {}, free_memory() / 8); }
 
 [[noreturn]] void cannot_write(const std::string& name) {
   throw schedule_error(shown(name) + ": cannot be written" +

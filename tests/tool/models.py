@@ -5,10 +5,12 @@
 """
 
 import json
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 
 UNITS = {"none": 1, "s": 1, "ms": 1e3, "us": 1e6}  # in a second
 
@@ -251,7 +253,7 @@ def random_case(rng, families, generate):
 
 
 def main():
-    tool, cases, rng = sys.argv[1], int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    tool, cases, rng = os.path.abspath(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[3]))
 
     def generate(family, options):
         made = subprocess.run([tool, "generate", family, *options], capture_output=True, text=True)
@@ -276,4 +278,6 @@ def main():
             sys.exit(f"case {case}, {' '.join(command)}: the bound {got['lower_bound']} is above {expected[0]}")
 
 
-main()
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)
+    main()

@@ -239,10 +239,10 @@ class _device_clock:
 class _step:
     """Start and end of every op and of every wait for messages of one step on this rank."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, knows_waits):
         self.clock, self.start = clock, time.perf_counter()
         self.ops, self.fused = {}, {}
-        self.waits = {} if hasattr(_runtimes, "_wait_batch_p2p") else None  # unknown in other versions: only calls count
+        self.waits = [] if knows_waits else None
 
     @contextlib.contextmanager
     def timed(self, to, key):
@@ -254,45 +254,75 @@ class _step:
         return tuple(self.clock.seconds(mark) for mark in marks)
 
     def calls_of(self, cell):
-        """Intervals of a cell's calls: one if it ran as a whole."""
+        """Start, end and op of a cell's calls; one call without an op if a function ran the cell as a whole."""
         names = tuple(sorted(map(str, cell)))
         if names in self.fused:
-            return [self.interval(self.fused[names])]
+            return [(*self.interval(self.fused[names]), None)]
         missing = [name for name in names if name not in self.ops]
         if missing:
             raise _c.ScheduleError(f"no time was recorded for {missing[0]}; its custom function does not call the stage")
-        return sorted(self.interval(self.ops[name]) for name in names)
+        return sorted((*self.interval(self.ops[name]), name) for name in names)
 
     def times_of(self, row):
-        """Start and end of each cell of this rank's row, and the start of the wait before it. A cell begins after the last wait
-        before its calls, or at the end of the cell before, and ends with its calls. A wait between two ops that run one after the
-        other counts as before the cell."""
-        waits, times = collections.deque(sorted(map(self.interval, (self.waits or {}).values()))), []
+        """Start and end of each cell of this rank's row, and the last wait before each of its ops.
+
+        The time since the end of the cell before is the cell's, but for the waits, which are moved to before the cell. Where waits
+        are unknown it has its calls alone.
+        """
+        waits, times, free = collections.deque(sorted(map(self.interval, self.waits or []))), [], None
 
         def waits_until(time):
             while waits and waits[0][0] < time:
                 yield waits.popleft()
 
         for calls in map(self.calls_of, row):
-            first, end = calls[0][0], calls[-1][1]
-            before, inside = list(waits_until(first)), list(waits_until(end))
-            start = first if self.waits is None or not times else times[-1][1]
-            since, start = before[-1] if before else (start, start)
-            if len(calls) > 1:
-                waited = sum(stop - begin for begin, stop in inside)
-                since, start = since + waited, start + waited
-            times.append((start, end, since))
+            last_wait, waited, start, end = {}, 0, free, calls[-1][1]
+            for begin, stop, op in calls:
+                before = list(waits_until(begin))
+                list(waits_until(stop))  # of a function for the whole cell
+                if before:
+                    last_wait[op] = before[-1]
+                if start is None:  # the first cell
+                    start = before[-1][1] if before else begin
+                else:
+                    waited += sum(stop - begin for begin, stop in before)
+            if self.waits is None:
+                start = end - sum(stop - begin for begin, stop, _ in calls)
+            times.append((start + waited, end, last_wait))
+            free = end
         return times
+
+
+_recordings = []  # those inside whose with block the program is
+
+
+def _hook_waits():
+    """Times all waits for messages for the recordings. Returns what undoes it."""
+    inner = getattr(_runtimes, "_wait_batch_p2p", None)
+    if inner is None:
+        return lambda: None
+
+    def wait(works):
+        steps = [r._current for r in _recordings if r._current is not None and r._current.waits is not None]
+        starts = [step.clock.now() for step in steps]
+        result = inner(works)
+        for step, start in zip(steps, starts):
+            step.waits.append((start, step.clock.now()))
+        return result
+
+    _runtimes._wait_batch_p2p = wait
+    return lambda: setattr(_runtimes, "_wait_batch_p2p", inner)
 
 
 class recording:
     """Records the times of the steps that a runtime runs inside a with block; enter and leave it on every rank.
 
-    The hook wraps the calls of the stages and the waits for messages. A cell's time is what the rank does without waiting: the
-    call, a last stage's loss, and the runtime's own work since the cell or the wait before. A wait for a message that the other
-    rank had made before counts too, where all ranks share a host. A function registered for OVERLAP_F_B is timed as a whole.
-    Evaluations are not recorded. On a device the times are those of its current stream. Every recorded step begins with a
-    barrier. Run a step before the first recording: PyTorch connects the ranks in it.
+    The hook wraps the calls of the stages and the waits for messages. A cell's time is what the rank does without waiting since
+    the cell before: its calls, a last stage's loss, the runtime's own work, gathers of FSDP. Where all ranks share a host it has
+    the wait for a message, too, if the other rank had made it before that wait began: then the wait is the time to receive it.
+    A function registered for OVERLAP_F_B is timed as a whole; with functions for other passes, which may wait unseen, the calls
+    of the stages alone count. Evaluations are not recorded. On a device the times are those of its current stream. Every
+    recorded step begins with a barrier. Run a step before the first recording: PyTorch connects the ranks in it.
     """
 
     def __init__(self, runtime):
@@ -301,6 +331,11 @@ class recording:
         self._group = getattr(runtime._stages[0], "group", None)
 
     def __enter__(self):
+        if any(other._runtime is self._runtime for other in _recordings):
+            raise _c.ScheduleError("this runtime is in a recording already; leave that one first")
+        if not _recordings:
+            recording._unhook_waits = staticmethod(_hook_waits())
+        _recordings.append(self)
         self._set(self._runtime, "_step_microbatches", self._around_step)
         self._set(self._runtime, "_maybe_compute_loss", self._with_loss)
         for stage in self._runtime._stages:
@@ -311,15 +346,14 @@ class recording:
             whole = functions[overlap]
             functions[overlap] = self._fused(whole)
             self._undo.append(lambda: functions.__setitem__(overlap, whole))
-        wait = getattr(_runtimes, "_wait_batch_p2p", None)
-        if wait is not None:
-            _runtimes._wait_batch_p2p = self._waiting(wait)
-            self._undo.append(lambda: setattr(_runtimes, "_wait_batch_p2p", wait))
         return self
 
     def __exit__(self, *error):
         while self._undo:
             self._undo.pop()()
+        _recordings.remove(self)
+        if not _recordings:
+            self._unhook_waits()
 
     def __len__(self):
         return len(self._steps)
@@ -342,10 +376,11 @@ class recording:
     def _timeline(self, ranks, one_clock):
         # Clocks of different hosts are compared by the end of the barrier.
         shifts = [0 if one_clock else start for start, _ in ranks]
-        rows = [[tuple(time - shift for time in cell) for cell in row] for shift, (_, row) in zip(shifts, ranks)]
+        rows = [row for _, row in ranks]
         if one_clock:
             rows = _with_receipts(self.schedule, rows)
-        return _c.starting_at_zero(_c.timeline(self.schedule, [[(start, end) for start, end, _ in row] for row in rows]))
+        rows = [[(start - shift, end - shift) for start, end, _ in row] for shift, row in zip(shifts, rows)]
+        return _c.starting_at_zero(_c.timeline(self.schedule, rows))
 
     def _set(self, owner, name, wrap):
         inner = getattr(owner, name)
@@ -358,7 +393,8 @@ class recording:
                 return inner(*args, **kwargs)
             device = torch.device(self._runtime._stages[0].device)
             dist.barrier(group=self._group)
-            self._current = _step(_host_clock() if device.type == "cpu" else _device_clock(device))
+            clock = _host_clock() if device.type == "cpu" else _device_clock(device)
+            self._current = _step(clock, self._knows_waits())
             try:
                 result = inner(*args, **kwargs)
                 self._steps.append(self._current)
@@ -369,6 +405,12 @@ class recording:
         return step
 
     _current = None
+
+    def _knows_waits(self):
+        """Whether every wait between calls is seen: functions for other passes than OVERLAP_F_B may wait on their own."""
+        functions = getattr(self._runtime, "_comp_type_to_function_map", {})
+        overlap = getattr(_runtimes, "OVERLAP_F_B", None)
+        return hasattr(_runtimes, "_wait_batch_p2p") and all(passes == overlap for passes in functions)
 
     def _wrap(self, stage):
         n = stage.stage_index
@@ -396,15 +438,6 @@ class recording:
         with self._current.timed(self._current.ops, name):
             return inner(*args, **kwargs)
 
-    def _waiting(self, inner):
-        def wait(works):
-            if self._current is None:
-                return inner(works)
-            with self._current.timed(self._current.waits, len(self._current.waits)):
-                return inner(works)
-
-        return wait
-
     def _with_loss(self, inner):
         def compute(stage, output, targets, micro, *args, **kwargs):
             result = inner(stage, output, targets, micro, *args, **kwargs)
@@ -427,24 +460,25 @@ class recording:
 
 
 def _with_receipts(schedule, rows):
-    """The cells with the wait before them, where the other rank had made their message before it: that is the time this rank takes
-    to receive it."""
+    """The rows, with each wait for a message that the other rank had made before the wait began as a part of its cell: the wait is
+    then the time to receive the message."""
     made = {}
     for rank, (row, times) in enumerate(zip(schedule, rows)):
         made.update((str(op), (rank, end)) for cell, (_, end, _) in zip(row, times) for op in cell)
 
-    def begin(rank, cell, start, since):
-        ends = []
-        for op in cell:
-            if op.pass_ == _c.pass_.backward_weight:
-                continue
-            step, letters = (-1, "F") if op.pass_ == _c.pass_.forward else (1, "BI")
-            sources = (made.get(f"{op.stage + step}{letter}{op.micro}") for letter in letters)
-            ends += [end for source, end in filter(None, sources) if source != rank]
-        return since if ends and max(ends) <= since else start
+    def is_receipt(rank, op, begin):
+        if op.pass_ == _c.pass_.backward_weight:
+            return False
+        step, letters = (-1, "F") if op.pass_ == _c.pass_.forward else (1, "BI")
+        sources = (made.get(f"{op.stage + step}{letter}{op.micro}") for letter in letters)
+        return any(source != rank and end <= begin for source, end in filter(None, sources))
+
+    def start_of(rank, cell, start, waits):
+        of_ops = [(op, waits[str(op)]) for op in cell if str(op) in waits]
+        return start - sum(stop - begin for op, (begin, stop) in of_ops if is_receipt(rank, op, begin))
 
     return [
-        [(begin(rank, cell, start, since), end, since) for cell, (start, end, since) in zip(row, times)]
+        [(start_of(rank, cell, start, waits), end, waits) for cell, (start, end, waits) in zip(row, times)]
         for rank, (row, times) in enumerate(zip(schedule, rows))
     ]
 

@@ -133,6 +133,24 @@ def record(schedule):
     return len(steps), wrapped, steps.timelines(), steps.timeline()
 
 
+def record_two():
+    """Steps of two recordings, the first left first; whether their hook is gone; the refusal of a second one of a runtime."""
+    schedule = ps.make_1f1b_schedule(pp=PP, micro=MICRO)
+    first, second = (pt.make_runtime(schedule, tr.modules_of(schedule), tr.loss_of) for _ in range(2))
+    a, b = pt.recording(first), pt.recording(second)
+    a.__enter__()
+    said = refusal(lambda: pt.recording(first).__enter__())
+    tr.step(first, *tr.data_of(MICRO))
+    b.__enter__()
+    tr.step(first, *tr.data_of(MICRO))
+    tr.step(second, *tr.data_of(MICRO))
+    a.__exit__()
+    tr.step(second, *tr.data_of(MICRO))
+    waited = all(step.waits for steps in (a, b) for step in steps._steps)
+    b.__exit__()
+    return len(a), len(b), waited and runtimes._wait_batch_p2p.__module__ == runtimes.__name__, said
+
+
 def run_overlapped(action, context):
     """A function for OVERLAP_F_B that does what the runtime does without one."""
     runtime = context.schedule_ref
@@ -271,29 +289,44 @@ class Torch(unittest.TestCase):
         alone, pair = [["0F0"], ["0F1"], ["0B0"]], [["0F0"], ["0F1", "0B0"]]
 
         def times(row, waits, fused=None):
-            step = pt._step(types.SimpleNamespace(seconds=float))
+            step = pt._step(types.SimpleNamespace(seconds=float), True)
             step.ops, step.fused, step.waits = calls, fused or {}, waits
             return [(start, end) for start, end, _ in step.times_of(row)]
 
         self.assertEqual(times(alone, None), [(2, 4), (5, 6), (10, 13)])  # waits are unknown
-        self.assertEqual(times(alone, {}), [(2, 4), (4, 6), (6, 13)])  # the runtime's own work between the calls counts
-        self.assertEqual(times(alone, {0: (0, 1), 1: (4.5, 4.75), 2: (7, 8), 3: (8.25, 9)}), [(1, 4), (4.75, 6), (9, 13)])
-        self.assertEqual(times(pair, {0: (4, 4.5), 1: (7, 9)}), [(2, 4), (6.5, 13)])  # as if it had waited before the pair
-        self.assertEqual(times(pair, {0: (6, 9)}, {("0B0", "0F1"): (5, 13)}), [(2, 4), (4, 13)])  # one function, with its waits
+        self.assertEqual(times(pair, None), [(2, 4), (9, 13)])
+        self.assertEqual(times(alone, []), [(2, 4), (4, 6), (6, 13)])  # the runtime's own work between the calls counts
+        self.assertEqual(times(alone, [(0, 1), (4.5, 4.75), (7, 8), (8.25, 9)]), [(1, 4), (4.25, 6), (7.75, 13)])
+        self.assertEqual(times(pair, [(4, 4.5), (7, 9)]), [(2, 4), (6.5, 13)])
+        self.assertEqual(times(pair, [(6, 9)], {("0B0", "0F1"): (5, 13)}), [(2, 4), (4, 13)])  # one function, with its waits
 
     def test_a_wait_for_a_message_that_was_there_is_work(self):
         schedule = ps.make_1f1b_schedule(pp=2, micro=1)  # 0F0 0B0, 1F0 1B0
-        first = [(0, 2, 0), (10, 14, 8)]
 
-        def of(second):
-            return pt._with_receipts(schedule, [first, second])
+        def starts(wait_on_1, end_on_1):
+            rows = [[(0, 2, {}), (10, 14, {"0B0": (8, 10)})], [(4, 5, {"1F0": (wait_on_1, 4)}), (5, end_on_1, {})]]
+            return [[start for start, _, _ in row] for row in pt._with_receipts(schedule, rows)]
 
-        self.assertEqual(of([(4, 6, 3), (6, 9, 6)]), [first, [(3, 6, 3), (6, 9, 6)]])  # 0F0 ended before the wait for it began
-        self.assertEqual(of([(4, 6, 1), (6, 9, 6)]), [first, [(4, 6, 1), (6, 9, 6)]])
-        self.assertEqual(of([(4, 5, 1), (5, 7, 5)]), [[(0, 2, 0), (8, 14, 8)], [(4, 5, 1), (5, 7, 5)]])  # 1B0, too
+        self.assertEqual(starts(3, 9), [[0, 10], [3, 5]])  # 0F0 ended before the wait for it began
+        self.assertEqual(starts(1, 9), [[0, 10], [4, 5]])
+        self.assertEqual(starts(1, 7), [[0, 8], [4, 5]])  # 1B0, too
         v = ps.make_zbv_schedule(pp=1, micro=1)
-        row = [(3 * n + 1, 3 * n + 2, 3 * n) for n in range(len(v[0]))]
+        row = [(3 * n + 1, 3 * n + 2, {str(cell[0]): (3 * n, 3 * n + 1)}) for n, cell in enumerate(v[0])]
         self.assertEqual(pt._with_receipts(v, [row]), [row])  # no message comes from another rank
+
+    def test_each_op_of_a_pair_has_its_own_wait(self):
+        schedule = ps.make_interleaved_1f1b_schedule(pp=2, micro=4, overlap=True)
+        pair = next(cell for cell in schedule[0] if cell.overlapped and cell[0].stage > 0 and cell[1].stage < 3)
+        forward, backward = pair
+        ends = {f"{forward.stage - 1}F{forward.micro}": 8.5, f"{backward.stage + 1}B{backward.micro}": 8}
+        waits = {str(forward): (4, 9), str(backward): (10, 16)}  # only the second message was there
+        rows = [[(20, max(ends.get(str(op), 1) for op in cell), waits if cell == pair else {}) for cell in row] for row in schedule]
+        starts = [[start for start, _, _ in row] for row in pt._with_receipts(schedule, rows)]
+        self.assertEqual({start for row in starts for start in row}, {14, 20})
+        self.assertEqual(starts[0][list(schedule[0]).index(pair)], 14)
+
+    def test_recordings_may_be_left_in_any_order(self):
+        self.assertEqual(self.ranks.run(record_two)[0], (2, 2, True, "this runtime is in a recording already; leave that one first"))
 
     def test_schedules_of_pytorch_are_recorded(self):
         timeline = self.ranks.run(record_own, "ScheduleInterleaved1F1B")[0]

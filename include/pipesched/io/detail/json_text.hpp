@@ -15,22 +15,23 @@
 
 namespace pipesched::detail {
 
-/// The whole text of a stream, or, if it has a NUL, up to and with one: no document has any, so the reader refuses it there,
-/// and a device of endless zeros is refused at once.
-/// @throws schedule_error "costs: the stream cannot be read", without a document no name of one; for a text beyond `max_bytes`
+/// The whole text of a stream, or, if it has a NUL, up to and including the block with the first: no document has any, so the
+/// reader refuses it there, and a device of endless zeros is refused at once.
+/// @throws schedule_error "costs: the stream cannot be read"; also for a text of more than `max_bytes`. Without `document` the
+/// sentence names none.
 inline std::string text_of(std::istream& in, std::string_view document = {}, double max_bytes = 1e18) {
   const auto fault = [&](auto... words) {
     return schedule_error(concat({document, document.empty() ? "" : ": ", words...}));
   };
   if (!in || in.rdbuf() == nullptr) throw fault("the stream cannot be read");
-  constexpr std::size_t block = 1 << 16;
+  constexpr std::streamsize block = 1 << 16;
   try {
     std::string text;
-    for (std::size_t read = 0;; read = text.size()) {
-      text.resize(read + block);
-      text.resize(read +
-                  static_cast<std::size_t>(std::max<std::streamsize>(in.rdbuf()->sgetn(text.data() + read, block), 0)));
-      if (text.size() == read || text.find('\0', read) != text.npos) return text;
+    for (std::size_t begin = 0;; begin = text.size()) {
+      text.resize(begin + block);
+      const std::streamsize read = std::max<std::streamsize>(in.rdbuf()->sgetn(text.data() + begin, block), 0);
+      text.resize(begin + static_cast<std::size_t>(read));
+      if (read < block || text.find('\0', begin) != text.npos) return text;
       if (static_cast<double>(text.size()) > max_bytes)
         throw fault("a text of more than ", static_cast<std::uint64_t>(max_bytes) >> 20,
                     " MiB; expected one that fits in memory");
@@ -51,7 +52,7 @@ class text_position {
 
   /// True if nothing but blanks has been read.
   bool blank() const {
-    return std::all_of(begin(), next_, [](char c) { return c >= '\0' && c <= ' '; });
+    return std::all_of(begin(), next_, [](char c) { return c > '\0' && c <= ' '; });
   }
   /// " (line 3, column 17)", of the last byte read, both counted from 1. The parser has read one byte beyond a number when it
   /// reports the number. Linear in what has been read.
