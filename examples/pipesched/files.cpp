@@ -78,11 +78,12 @@ auto with_name_of(const std::string& name, Read&& read) {
   }
 }
 
-// Calls `read(stream)` for the file, and puts the file's name before errors.
-template <typename Read>
-auto read_file(const std::string& name, const std::vector<std::string>& others, Read&& read) {
+// The text of a file, which may take an eighth of the free memory: it is copied twice while it grows and is parsed. The names in
+// `others` may stand for a file.
+std::string text_of_file(const std::string& name, const std::vector<std::string>& others = {}) {
   return with_name_of(name, [&] {
-    if (name == "-") return read(std::cin);
+    const double max_bytes = free_memory() / 8;
+    if (name == "-") return pipesched::detail::text_of(std::cin, {}, max_bytes);
     std::error_code ignored;
     std::ifstream file;
     if (fs::is_directory(name, ignored))
@@ -94,12 +95,9 @@ auto read_file(const std::string& name, const std::vector<std::string>& others, 
       throw schedule_error(std::string("cannot be read (") + std::strerror(reason) + ")" +
                            (reason == ENOENT ? hint_at(name, others) : ""));
     }
-    return read(file);
+    return pipesched::detail::text_of(file, {}, max_bytes);
   });
 }
-
-// The text of a file that takes at most an eighth of the free memory: it is copied twice while it grows and is parsed.
-std::string text_that_fits(std::istream& in) { return pipesched::detail::text_of(in, {}, free_memory() / 8); }
 
 [[noreturn]] void cannot_write(const std::string& name) {
   throw schedule_error(shown(name) + ": cannot be written" +
@@ -126,7 +124,7 @@ void name_after_family(pipesched::schedule& s, const std::string& stem) {
 
 }  // namespace
 
-std::string read_text(const std::string& file) { return read_file(file, {}, text_that_fits); }
+std::string read_text(const std::string& file) { return text_of_file(file); }
 
 namespace {
 
@@ -253,13 +251,13 @@ planned_schedule read_planned(const std::string& file) {
 }
 
 pipesched::stage_costs read_costs(const std::string& file) {
-  return read_file(file, {"deepseek_v3"},
-                   [](std::istream& in) { return pipesched::read_costs(std::istringstream(text_that_fits(in))); });
+  std::istringstream text(text_of_file(file, {"deepseek_v3"}));
+  return with_name_of(file, [&] { return pipesched::read_costs(text); });
 }
 
 pipesched::model read_model(const std::string& file) {
-  return read_file(file, {pipesched::model_names.begin(), pipesched::model_names.end()},
-                   [](std::istream& in) { return pipesched::read_model(std::istringstream(text_that_fits(in))); });
+  std::istringstream text(text_of_file(file, {pipesched::model_names.begin(), pipesched::model_names.end()}));
+  return with_name_of(file, [&] { return pipesched::read_model(text); });
 }
 
 void write_output(const std::string& file, const std::function<void(std::ostream&)>& write) {
