@@ -436,6 +436,24 @@ TEST_CASE("threads: a rank between steps may take longer than the time limit, in
     }
 }
 
+TEST_CASE("threads: a rank that is late to begin its first step may take longer than the time limit") {
+  struct late_world : thread_world {
+    using thread_world::thread_world;
+    struct transport_type : thread_transport {
+      transport_type(late_world& all, std::uint32_t own) : thread_transport(late(all, own), own) {}
+      static late_world& late(late_world& all, std::uint32_t own) {
+        if (own == 2) std::this_thread::sleep_for(10 * all.time_limit());
+        return all;
+      }
+    };
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
+  late_world world(4, std::chrono::milliseconds(20));
+  std::vector<small_model::trainer> trainers;
+  for (std::uint32_t rank = 0; rank < 4; ++rank) trainers.emplace_back(p, rank);
+  CHECK(aborted_by([&] { run_all(p, trainers, world, {.steps = 2}); }) == "");
+}
+
 TEST_CASE("threads: a rank that is through with all its steps is not waited for") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 2}));
   thread_world world(2, std::chrono::seconds(2));

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "pipesched/execute/executor.hpp"
@@ -58,11 +59,14 @@ void run_by_turns(const program& p, Trainers& trainers, World& world, timeline& 
 // All ranks of a world, each in a thread. @throws what the first rank that failed has thrown, once all threads have ended
 template <typename Trainers, typename World>
 void run_in_threads(const program& p, Trainers& trainers, World& world, timeline& measured, const run_options& o) {
+  using transport_type = typename World::transport_type;
+  std::vector<std::unique_ptr<transport_type>> transports;  // all before the first step: no rank waits for one to begin
+  for (std::uint32_t r = 0; r < p.actions.size(); ++r) transports.push_back(std::make_unique<transport_type>(world, r));
   std::vector<std::future<void>> ends;
   const auto run_rank = [&](std::uint32_t r) {
-    typename World::transport_type transport(world, r);  // ends with its last step: the others do not wait for more
+    const auto transport = std::move(transports[r]);  // ends with its last step: the others do not wait for more
     const auto run = [&] {
-      std::array own{rank_executor(p, r, trainer_at(trainers, r), transport, cells_of(measured, r))};
+      std::array own{rank_executor(p, r, trainer_at(trainers, r), *transport, cells_of(measured, r))};
       step_loop(p, own, world).run(o);
     };
     or_abort(run, [&](const std::string& text) { world.abort(r, text); });
