@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pipesched/core/op.hpp"
@@ -91,8 +92,8 @@ constexpr std::optional<op_place> find(const schedule& s, op which) noexcept {
 /// The place of a pass of a micro-batch through a stage: `find(s, pass::forward, 3, 12)`.
 constexpr std::optional<op_place> find(const schedule& s, pass which, std::integral auto stage,
                                        std::integral auto micro) noexcept {
-  if (stage < 0 || static_cast<std::uint64_t>(stage) >= s.stages()) return std::nullopt;
-  if (micro < 0 || static_cast<std::uint64_t>(micro) >= s.micro) return std::nullopt;
+  if (std::cmp_less(stage, 0) || std::cmp_greater_equal(stage, s.stages())) return std::nullopt;
+  if (std::cmp_less(micro, 0) || std::cmp_greater_equal(micro, s.micro)) return std::nullopt;
   return find(s, op{which, 0, static_cast<std::uint16_t>(stage), static_cast<std::uint32_t>(micro)});
 }
 

@@ -3,6 +3,7 @@
 
 // The parameters that every family takes, and those of all families in one struct.
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <type_traits>
@@ -30,8 +31,9 @@ struct all_params {
   Costs costs{};                             ///< per stage; default: F = I = W = 1, free transfers
   std::optional<double> memory_limit{};      ///< activations of a rank's whole share; default pp
 
-  constexpr operator pipeline_params() const;                // NOLINT: the three that every family takes
-  constexpr operator all_params<const stage_costs*>() const  // NOLINT: a view
+  constexpr operator pipeline_params() const;  // NOLINT: the three that every family takes
+  template <std::same_as<const stage_costs*> View>
+  constexpr operator all_params<View>() const  // NOLINT: a view
       requires std::is_class_v<Costs> {
     return {.pp = pp,
             .micro = micro,

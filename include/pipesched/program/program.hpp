@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipesched/core/dependencies.hpp"
@@ -145,10 +146,11 @@ namespace detail {
 /// @throws schedule_error unless the program has that rank
 inline void require_rank(const program& p, std::integral auto number) {
   const std::size_t ranks = p.actions.size();
-  if (number < 0 || static_cast<std::size_t>(number) >= ranks)
+  const bool is_negative = std::cmp_less(number, 0);
+  if (is_negative || std::cmp_greater_equal(number, ranks))
     throw schedule_error(ranks == 0 ? concat({"a program of 0 ranks; got rank ", number})
                                     : concat({"a program of ", count_text(ranks, "rank"), " has ranks 0 to ", ranks - 1,
-                                              "; got rank ", number, ", nearest ", number < 0 ? 0 : ranks - 1}));
+                                              "; got rank ", number, ", nearest ", is_negative ? 0 : ranks - 1}));
 }
 
 // Calls `f(buffer, tensor)` for every tensor that a buffer of the rank ever holds.
