@@ -144,6 +144,7 @@ refused() {
 refused '--pp 3 needs as many processes; the launcher (torchrun) has started 2' --pp 3 --schedule 1f1b
 refused '--mode is threads or graph with --transport nccl; got turns' --mode turns
 refused '--ranks-per-gpu is for --transport peer' --ranks-per-gpu 2
+NCCL_COMM_BLOCKING=0 refused 'NCCL_COMM_BLOCKING is set, which keeps channels from connecting; unset it' "${small[@]}"
 
 # The same binary under the launchers that are there.
 by_launcher() {

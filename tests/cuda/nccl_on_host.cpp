@@ -3,7 +3,8 @@
 // files in a folder. As in NCCL:
 //
 //   * A communicator of an id is non-blocking here: its calls return while they are in progress, and its state says when they
-//     have ended. A split returns success at once, and its communicator is there only when the state says so.
+//     have ended. A split returns at once, and its communicator is there only when the state says so; one that is aborted leaves
+//     a communicator, too.
 //   * A blocking communicator sends messages. Its first message waits in the call until the other rank has called, too, or until
 //     another thread aborts the communicator; it cannot be captured.
 //   * A send ends only when its receive has reached the front of its stream.
@@ -33,6 +34,7 @@
 
 extern std::atomic<int> on_host_graphs;
 bool on_host_captures();
+bool on_host_has_device();
 void on_host_work();
 void on_host_put(cudaStream_t s, std::function<bool()> ready, std::function<void()> work);
 
@@ -65,6 +67,11 @@ std::string read(const std::string& name) {
   std::abort();
 }
 
+// NCCL makes a context on device 0 for a thread without a device.
+void require_device() {
+  if (!on_host_has_device()) die("a thread that has selected no device");
+}
+
 // A call of a communicator.
 class call {
  public:
@@ -94,12 +101,12 @@ bool meet(const ncclComm& c, const char* point) {
 
 // In a thread: until both ranks have split, and then a little longer.
 void split(ncclComm& parent, int key, ncclComm_t* made) {
-  if (meet(parent, "split")) {
-    const int other = std::stoi(read(at(parent, "split", false)));
-    auto* const child = new ncclComm{.base = parent.base + ".child", .rank = other < key, .blocking = true};
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    __atomic_store_n(made, child, __ATOMIC_RELEASE);
-  }
+  const bool met = meet(parent, "split");
+  const int other = met ? std::stoi(read(at(parent, "split", false))) : 0;
+  auto* const child = new ncclComm{.base = parent.base + ".child", .rank = other < key, .blocking = true};
+  child->failed = !met;
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  __atomic_store_n(made, child, __ATOMIC_RELEASE);
   parent.splits = false;
 }
 
@@ -182,7 +189,8 @@ ncclResult_t ncclCommSplit(ncclComm_t parent, int color, int key, ncclComm_t* ma
   parent->splits = true;
   arrive(*parent, "split", std::to_string(key));
   std::thread([=] { split(*parent, key, made); }).detach();
-  return ncclSuccess;
+  return key == 0 ? ncclSuccess
+                  : ncclInProgress;  // NCCL 2.28 returns success; a call that has not ended may say so, too
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t* state) {
   const call one(*c);
@@ -200,6 +208,7 @@ ncclResult_t ncclRecv(void* into, size_t size, ncclDataType_t, int peer, ncclCom
 ncclResult_t ncclCommRegister(ncclComm_t, void*, size_t, void**) { return ncclSuccess; }
 ncclResult_t ncclCommDeregister(ncclComm_t, void*) { return ncclSuccess; }
 ncclResult_t ncclCommFinalize(ncclComm_t c) {
+  require_device();
   const call one(*c);
   if (c->aborted || c->splits || c->ends) return ncclInvalidUsage;
   if (c->captured && on_host_graphs > 0) die("a graph holds messages of a communicator that is closed");
@@ -213,6 +222,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t c) {
   return c->freed = true, ncclSuccess;
 }
 ncclResult_t ncclCommAbort(ncclComm_t c) {
+  require_device();
   if (c->freed) die("a communicator that was freed");
   c->aborted = true;
   while (on_host_aborts_hang) std::this_thread::sleep_for(std::chrono::milliseconds(10));

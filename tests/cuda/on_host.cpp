@@ -160,6 +160,7 @@ void on_host_work() {
 }
 std::atomic<int> on_host_graphs{0};
 bool on_host_captures() { return captured != nullptr; }
+bool on_host_has_device() { return has_chosen; }
 void on_host_put(cudaStream_t s, std::function<bool()> ready, std::function<void()> work) {
   const std::lock_guard lock(mutex);
   if (captured == nullptr)

@@ -130,6 +130,31 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
   }
 }
 
+TEST_CASE("channels: memory is enlisted for the longest message of every buffer, also of a later program") {
+  struct halves {  // some messages have half the bytes
+    cluster_trainer& all;
+    void forward(task) {}
+    void backward(task) {}
+    std::span<std::byte> buffer(tensor_id what, std::uint32_t n) {
+      const std::span<std::byte> bytes = all.buffer(what, n);
+      return what.micro % 3 == 2 ? bytes : bytes.first(bytes.size() / 2);
+    }
+  };
+  const program shorter = lower(make_1f1b_schedule({.pp = 4, .micro = 2})),
+                p = lower(make_1f1b_schedule({.pp = 4, .micro = 6}));
+  for (const bool grows : {false, true}) {
+    channel_job j(p, 0, 3, {.enlists_buffers = true});
+    j.cluster.live = true;
+    REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
+      halves own{j.on_device[r]};
+      if (grows) run(shorter, r, own, t);
+      run(p, r, own, t);
+    }) == nothing(p));
+    CHECK(j.first_race() == "");
+    CHECK(j.cluster.enlisted > 0);
+  }
+}
+
 TEST_CASE("channels: training and evaluation share a transport, and a trainer; new channels alone connect") {
   for (const family& of : families)
     for (const std::int64_t pp : {2, 4})
@@ -694,7 +719,7 @@ struct lone_library {
   }
   static status enlist(communicator, void*, std::size_t, void*&) { return ok; }
   static status dismiss(communicator, void*) { return ok; }
-  static status close(communicator, const std::function<bool()>&) { return ok; }
+  static void close(communicator) {}
   void abort(communicator) const {
     while (captures != nullptr && *captures) std::this_thread::yield();
   }

@@ -243,6 +243,8 @@ class fake_cluster {
     const library_status begun = library_call(sends ? "Send" : "Recv", [&] {
       if (of(c).rank != (sends ? 0 : 1) || of(c).aborted) return failed;
       ++messages;
+      if (!of(c).enlisted.empty() && !is_enlisted(of(c), bytes, size))
+        races.push_back("a message from or into memory of which only a part is enlisted");
       message_streams_[s] = true;
       put(s,
           {.is = sends ? kind::send : kind::receive, .of = c, .number = of(c).issued++, .bytes = bytes, .size = size});
@@ -264,8 +266,8 @@ class fake_cluster {
     if (aborts_break_peers) std::this_thread::sleep_for(std::chrono::milliseconds(30));
     while (aborts_hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  library_status enlist() {
-    return library_call("CommRegister", [&] { return ++enlisted, ok; });
+  library_status enlist(communicator c, const range& memory) {
+    return library_call("CommRegister", [&] { return ++enlisted, of(c).enlisted.push_back(memory), ok; });
   }
   // Makes state() report a failure for the communicators with this name.
   void break_communicators(std::string_view name) {
@@ -308,6 +310,7 @@ class fake_cluster {
     std::uint64_t issued = 0, done = 0;
     bool aborted = false, broken = false;
     std::string name{};
+    std::vector<range> enlisted{};
   };
   struct pair {
     bool ends[2]{};
@@ -351,6 +354,11 @@ class fake_cluster {
   stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
   event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
   side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
+  static bool is_enlisted(const side& s, const std::byte* bytes, std::size_t size) {
+    return std::any_of(s.enlisted.begin(), s.enlisted.end(), [&](const range& r) {
+      return r.first <= bytes && bytes + size <= static_cast<const std::byte*>(r.first) + r.second;
+    });
+  }
   bool is_aborted(communicator c) {
     const std::lock_guard lock(mutex_);
     return of(c).aborted;
@@ -548,9 +556,11 @@ struct cluster_library {
     return cluster->message(c, false, static_cast<std::byte*>(into), size, s);
   }
   status state(communicator c) { return cluster->state(c); }
-  status enlist(communicator, void*, std::size_t, void*&) { return cluster->enlist(); }
+  status enlist(communicator c, void* memory, std::size_t size, void*&) { return cluster->enlist(c, {memory, size}); }
   static status dismiss(communicator, void*) { return fake_cluster::ok; }
-  status close(communicator, const std::function<bool()>&) { return cluster->close(); }
+  void close(communicator c) {
+    if (!succeeded(cluster->close())) abort(c);
+  }
   void abort(communicator c) { cluster->abort(c); }
   static std::string refuses_capture() { return {}; }
 };

@@ -39,6 +39,7 @@ from ._slots import slot_table
 __all__ = ["load", "make_runtime", "recording", "schedule_in", "schedule_of", "slot_table", "with_all_passes"]
 
 _runtime = _runtimes._PipelineScheduleRuntime
+_overlap = getattr(_runtimes, "OVERLAP_F_B", None)  # in versions that run overlapped cells
 _loaded = weakref.WeakKeyDictionary()  # the schedule of each runtime, with its name
 
 
@@ -120,7 +121,7 @@ def _require_words(schedule, form):
         raise _c.ScheduleError(
             f'PyTorch {torch.__version__} does not read REDUCE_GRAD, which files with messages have; load the schedule with form="compute_only"'
         )
-    if not hasattr(_runtimes, "OVERLAP_F_B") and any(cell.overlapped for row in schedule for cell in row):
+    if _overlap is None and any(cell.overlapped for row in schedule for cell in row):
         raise _c.ScheduleError(f"PyTorch {torch.__version__} does not run overlapped cells, as {schedule.name} has")
 
 
@@ -341,11 +342,10 @@ class recording:
         for stage in self._runtime._stages:
             self._wrap(stage)
         functions = getattr(self._runtime, "_comp_type_to_function_map", {})
-        overlap = getattr(_runtimes, "OVERLAP_F_B", None)
-        if overlap in functions:
-            whole = functions[overlap]
-            functions[overlap] = self._fused(whole)
-            self._undo.append(lambda: functions.__setitem__(overlap, whole))
+        if _overlap in functions:
+            whole = functions[_overlap]
+            functions[_overlap] = self._fused(whole)
+            self._undo.append(lambda: functions.__setitem__(_overlap, whole))
         return self
 
     def __exit__(self, *error):
@@ -409,8 +409,7 @@ class recording:
     def _knows_waits(self):
         """Whether every wait between calls is seen: functions for other passes than OVERLAP_F_B may wait on their own."""
         functions = getattr(self._runtime, "_comp_type_to_function_map", {})
-        overlap = getattr(_runtimes, "OVERLAP_F_B", None)
-        return hasattr(_runtimes, "_wait_batch_p2p") and all(passes == overlap for passes in functions)
+        return hasattr(_runtimes, "_wait_batch_p2p") and all(passes == _overlap for passes in functions)
 
     def _wrap(self, stage):
         n = stage.stage_index

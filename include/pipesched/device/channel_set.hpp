@@ -122,7 +122,7 @@ class channel_set {
     bool sends = false, connected = false, warm = false;
     communicator of{};
     device_handle<R, typename R::stream> stream{};
-    std::vector<void*> enlisted{};
+    std::vector<std::pair<std::span<std::byte>, void*>> enlisted{};  // with handles
   };
 
   channel_set(L library, coordinator& job, const channel_transport_options& options, channel_progress<R>& progress)
@@ -176,10 +176,13 @@ class channel_set {
     const std::lock_guard lock(mutex_);
     own.of = made, own.connected = true;
   }
+  /// Registers memory with the library, unless that or more is known at this address.
   void enlist(own_channel& c, std::span<std::byte> bytes) {
+    for (const auto& [known, of] : c.enlisted)
+      if (known.data() == bytes.data() && known.size() >= bytes.size()) return;
     void* handle = nullptr;
     call("CommRegister", [&] { return library_.enlist(c.of, bytes.data(), bytes.size(), handle); });
-    c.enlisted.push_back(handle);
+    c.enlisted.emplace_back(bytes, handle);
   }
   /// Starts a message.
   void move(own_channel& c, std::span<std::byte> bytes) {
@@ -254,19 +257,17 @@ class channel_set {
     return {};
   }
 
-  /// Frees the communicators, once no message is in progress. Waits for the other ranks, at most the abort limit.
+  /// Frees the communicators, once no message is in progress, each in a thread of its own, as one may wait for the other rank:
+  /// at most the abort limit.
   void close() {
-    const auto start = std::chrono::steady_clock::now();
-    const std::function<bool()> goes_on = [&] {
-      return std::chrono::steady_clock::now() - start < options_.abort_limit && !job_.failure();
-    };
-    std::vector<connection> left;
-    for (own_channel& c : all_) {
-      if (!c.connected) continue;
-      for (void* handle : c.enlisted) library_.dismiss(c.of, handle);
-      if (!library_.succeeded(library_.close(c.of, goes_on))) left.push_back({c.of, c.sends});
-    }
-    if (abort_within_limit(left)) return;
+    std::vector<std::function<void()>> closes;
+    for (const own_channel& c : all_)
+      if (c.connected)
+        closes.push_back([library = library_, of = c.of, enlisted = c.enlisted]() mutable {
+          for (const auto& [bytes, handle] : enlisted) library.dismiss(of, handle);
+          library.close(of);
+        });
+    if (run_within(options_.abort_limit, std::move(closes))) return;
     abort(progress_.host_place() + ": its channels do not close");
     end_process("its channels have not closed");
   }

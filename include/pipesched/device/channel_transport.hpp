@@ -21,8 +21,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -105,8 +105,13 @@ class channel_transport {
       buffers_.push_back({.ready = detail::make_event(runtime_, where_.device, false, here()),
                           .moved = detail::make_event(runtime_, where_.device, false, here())});
     const std::vector<std::string> ids = exchange(memory);
-    for (const std::uint32_t c : channels_.order())
-      if (auto& own = channels_.of(c); !own.connected) channels_.connect(own, p.channels[c], ids[c]);
+    progress_.set_phase(phase::connects);
+    for (const std::uint32_t c : channels_.order()) {
+      if (channels_.of(c).connected) continue;
+      progress_.advance();  // each has the time limit of the start
+      channels_.connect(channels_.of(c), p.channels[c], ids[c]);
+    }
+    if (options_.enlists_buffers) enlist(memory);
     send_first_messages(memory);
   }
 
@@ -282,11 +287,9 @@ class channel_transport {
   // Sends the first message of every new channel, with whatever is in the trainer's buffers.
   template <typename Memory>
   void send_first_messages(const Memory& memory) {
-    progress_.set_phase(phase::connects);
-    if (options_.enlists_buffers) enlist(memory);
     for (const std::uint32_t c : channels_.order()) {
       if (std::exchange(channels_.of(c).warm, true)) continue;
-      progress_.advance();  // each has the time limit of the start
+      progress_.advance();
       const auto first = std::find_if(launches().begin(), launches().end(),
                                       [&](const launch& l) { return row()[l.action].channel == c; });
       const action& a = row()[first->action];
@@ -297,15 +300,17 @@ class channel_transport {
     progress_.advance();
     synchronize();
   }
+  // Registers the largest memory at every address: a message that is registered on one of its ranks alone may hang.
   template <typename Memory>
   void enlist(const Memory& memory) {
-    for (const std::uint32_t c : channels_.order()) {
-      auto& own = channels_.of(c);
-      std::set<std::byte*> known;
-      for (const action& a : row())
-        if (is_message(a) && a.channel == c && !own.warm && known.insert(memory(a).data()).second)
-          channels_.enlist(own, memory(a));
-    }
+    std::map<std::pair<std::uint32_t, std::byte*>, std::size_t> sizes;  // by channel and address
+    for (const action& a : row())
+      if (is_message(a)) {
+        const std::span<std::byte> bytes = memory(a);
+        std::size_t& size = sizes[{a.channel, bytes.data()}];
+        size = std::max(size, bytes.size());
+      }
+    for (const auto& [at, size] : sizes) channels_.enlist(channels_.of(at.first), {at.second, size});
   }
 
   void post(const action& a, std::span<std::byte> bytes) {

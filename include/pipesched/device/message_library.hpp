@@ -15,8 +15,8 @@ namespace pipesched {
 
 /// How the messages of one channel are sent.
 ///
-/// A message holds thread blocks (CTAs) of the device from its start to its end: NCCL gives one of 1 MiB or more half of
-/// max_ctas. Left to itself it takes 16 of a Hopper GPU's 132 over NVLink, and 2 over the network or PCIe. The receiver has
+/// A message holds thread blocks (CTAs) of the device from its start to its end: NCCL gives one of 1 to 64 MiB half of
+/// max_ctas, a longer one all of it. Left to itself it takes 16 of a Hopper GPU's 132 over NVLink, and 2 over the network or PCIe. The receiver has
 /// 9.2 MiB of buffers for each CTA of the limit over NVLink: 294 MiB per channel without a limit, 74 MiB with 8, 18 MiB
 /// with 2. Computed from NCCL 2.28.9 (ncclTopoComputeP2pChannels, addP2pToPlan, p2pRecvSetup), not measured.
 struct channel_options {
@@ -34,7 +34,8 @@ struct channel_options {
 ///   send(c, from, size, stream), receive(c, into, size, stream)
 ///   state(c)                        whether a message in progress has failed
 ///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
-///   close(c, goes_on)               the end of a communicator without messages in progress; it may wait for the other rank
+///   close(c)                        the end of a communicator without messages in progress, by an abort if need be. It may wait
+///                                   for the other rank, perhaps for ever
 ///   abort(c)                        ends its messages and the communicator. May be called while another thread sends. Waits
 ///                                   until the device has ended them, and for graphs that hold some: perhaps for ever
 ///   refuses_capture()               why a step cannot be captured into a graph; empty if it can
@@ -53,7 +54,7 @@ concept message_library = std::copyable<L> &&
   { l.state(c) } -> std::same_as<typename L::status>;
   { l.enlist(c, memory, size, memory) } -> std::same_as<typename L::status>;
   { l.dismiss(c, memory) } -> std::same_as<typename L::status>;
-  { l.close(c, goes_on) } -> std::same_as<typename L::status>;
+  { l.close(c) } -> std::same_as<void>;
   { l.abort(c) } -> std::same_as<void>;
   { l.refuses_capture() } -> std::convertible_to<std::string>;
 };

@@ -2,7 +2,7 @@
 #pragma once
 
 // NCCL under the names of message_library.hpp, and what is built on it, in namespace pipesched::nccl: one process per rank,
-// on one host or many. NCCL 2.22 or later; link nccl and cudart.
+// on one host or many. NCCL 2.26 or later; link nccl and cudart.
 //
 //   const auto where = pipesched::read_launch_environment();           // torchrun, mpirun, srun
 //   const int device = pipesched::cuda::pick_device(where);            // of this thread, too
@@ -12,8 +12,10 @@
 //
 // The two ranks of a channel find each other by an id that the coordinator hands over: start-up does not grow with the job,
 // and no communicator of all ranks is needed. They connect by a non-blocking communicator, which can be aborted while it
-// waits, and split a blocking one off it for their messages: NCCL starts a thread for every call of a non-blocking one, and
-// a blocking one can be aborted by another thread in all its calls.
+// waits, and split a blocking one off it for their messages, as NCCL starts a thread for every call of a non-blocking one.
+// After a failure a blocking one is aborted by another thread. The first message of a channel waits within NCCL for the other
+// rank: a rank that is there when another one fails leaves NCCL because of the abort, which may free what it still reads, as
+// NCCL does not wait for it. Its process can then crash, after all others have heard of the failure.
 // Sources: NCCL's user guide, communicators, p2p, cudagraph and bufferreg; nccl.h and init.cc of 2.28; github.com/NVIDIA/nccl,
 // issues 1472 (split), 564 and 1013 (abort).
 
@@ -41,8 +43,8 @@
 #include "pipesched/launch/coordinator.hpp"
 #include "pipesched/support/error.hpp"
 
-#if NCCL_VERSION_CODE < NCCL_VERSION(2, 22, 0)
-#error "pipesched needs NCCL 2.22 or later"
+#if NCCL_VERSION_CODE < NCCL_VERSION(2, 26, 0)
+#error "pipesched needs NCCL 2.26 or later, which starts the messages of several communicators in one order"
 #endif
 
 namespace pipesched::nccl {
@@ -51,6 +53,8 @@ struct library {
   using status = ncclResult_t;
   using communicator = ncclComm_t;
   static constexpr std::string_view prefix = "nccl";
+
+  int device = 0;  ///< of the communicators
 
   static bool succeeded(status s) { return s == ncclSuccess; }
   /// With NCCL's last message, if there is one.
@@ -72,13 +76,18 @@ struct library {
     std::memcpy(both.internal, id.data(), sizeof both.internal);
     communicator first = nullptr;
     ncclConfig_t config = make_config(options, name.c_str(), 0);
-    status s = settle(first, ncclCommInitRankConfig(&first, 2, both, end, &config), goes_on);
+    status s = ncclCommInitRankConfig(&first, 2, both, end, &config);
+    s = settle(first, s, goes_on);
     config = make_config(options, name.c_str(), 1);
-    // The split may return success before it has ended; its communicator is there when the state of the first one says so.
-    if (s == ncclSuccess) s = ncclCommSplit(first, 0, end, &made, &config);
-    if (s == ncclSuccess) s = settle(first, ncclInProgress, goes_on);
+    // The split returns success or in progress before it has ended: its communicator is there once the state of the first one
+    // says so.
+    if (s == ncclSuccess) {
+      s = ncclCommSplit(first, 0, end, &made, &config);
+      if (s == ncclSuccess || s == ncclInProgress) s = settle(first, ncclInProgress, goes_on);
+    }
     if (s == ncclSuccess && made == nullptr) s = ncclInternalError;
-    if (s == ncclSuccess) s = close(first, goes_on);
+    if (s == ncclSuccess) s = settle(first, ncclCommFinalize(first), goes_on);
+    if (s == ncclSuccess) s = ncclCommDestroy(std::exchange(first, nullptr));
     if (s == ncclSuccess) return s;
     if (first != nullptr) ncclCommAbort(first);
     if (made != nullptr) ncclCommAbort(made);  // a split in progress has ended with the first one
@@ -95,16 +104,21 @@ struct library {
     const status asked = ncclCommGetAsyncError(c, &of);
     return asked != ncclSuccess ? asked : of == ncclInProgress ? ncclSuccess : of;
   }
-  /// Memory of ncclMemAlloc; of cudaMalloc with NCCL_LEGACY_CUDA_REGISTER=1.
+  /// Memory of ncclMemAlloc; of cudaMalloc with NCCL_LEGACY_CUDA_REGISTER=1, with which a failure may hang or crash the process
+  /// (user guide, bufferreg). One kind on both ranks of a channel.
   static status enlist(communicator c, void* memory, std::size_t size, void*& handle) {
     return ncclCommRegister(c, memory, size, &handle);
   }
   static status dismiss(communicator c, void* handle) { return ncclCommDeregister(c, handle); }
-  static status close(communicator c, const std::function<bool()>& goes_on) {
-    const status s = settle(c, ncclCommFinalize(c), goes_on);
-    return s == ncclSuccess ? ncclCommDestroy(c) : s;
+  // Both are called by a thread of their own, which has no device yet: NCCL would make a context on device 0.
+  void close(communicator c) const {
+    cudaSetDevice(device);
+    ncclCommFinalize(c) == ncclSuccess ? ncclCommDestroy(c) : ncclCommAbort(c);
   }
-  static void abort(communicator c) { ncclCommAbort(c); }
+  void abort(communicator c) const {
+    cudaSetDevice(device);
+    ncclCommAbort(c);
+  }
 
   /// @param name  in NCCL's own messages; outlives the communicator
   static ncclConfig_t make_config(const channel_options& options, const char* name, int blocking) {
@@ -122,12 +136,12 @@ struct library {
     return config;
   }
 
-  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank per process.
+  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank per process. A graph registers the
+  /// memory of its messages with NCCL: let both ranks of a channel have one kind, or set NCCL_GRAPH_REGISTER=0.
   static std::string refuses_capture() {
     const char* const order = std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT");
-    if (NCCL_VERSION_CODE < NCCL_VERSION(2, 26, 0) || order == nullptr || std::string_view(order) != "1")
-      return "messages of several communicators keep their order in a graph only with NCCL 2.26 or later and "
-             "NCCL_LAUNCH_ORDER_IMPLICIT=1";
+    if (order == nullptr || std::string_view(order) != "1")
+      return "messages of several communicators keep their order in a graph only with NCCL_LAUNCH_ORDER_IMPLICIT=1";
     int driver = 0;
     cudaDriverGetVersion(&driver);
     if (driver < 11030)
@@ -154,13 +168,15 @@ struct library {
 static_assert(message_library<library, cudaStream_t>);
 
 /// Makes the device start the messages of all communicators in the order in which the host does, which is the same on all
-/// ranks: sets NCCL_LAUNCH_ORDER_IMPLICIT=1 (NCCL 2.26 or later), unless it has a value. A transport calls it; call it first if
-/// communicators of yours are made before. Communicators of the trainer's own belong to that order, too: call NCCL from one
-/// thread, in the same order on all ranks. Source: NCCL's user guide, "Using multiple NCCL communicators concurrently".
+/// ranks: sets NCCL_LAUNCH_ORDER_IMPLICIT=1, unless it has a value. A transport calls it; call it first if NCCL is called before,
+/// as NCCL reads it with its first message. Communicators of the trainer's own belong to that order, too: call NCCL from one
+/// thread, in the same order on all ranks. With a driver before CUDA 12.3, and in graphs with NCCL 2.26 or a driver before CUDA
+/// 12.9, one message ends before the next one of the device begins. Source: NCCL's user guide, "Using multiple NCCL
+/// communicators concurrently"; getImplicitOrder in enqueue.cc of 2.26 and 2.28.
 inline void order_launches() { ::setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0); }
 
-/// The thread blocks that the channels' messages of 1 MiB or more may hold together: half of each limit, rounded up to a power
-/// of two. Empty unless they are more than a quarter of the device's.
+/// The thread blocks that the channels' messages of 1 to 64 MiB may hold together: half of each limit, rounded up to a power of
+/// two. Empty unless they are more than a quarter of the device's.
 inline std::string ctas_note(int ctas, int multiprocessors) {
   if (4 * ctas <= multiprocessors) return {};
   return detail::concat({"messages may hold ", ctas, " of the device's ", multiprocessors,
@@ -174,9 +190,13 @@ class transport : public channel_transport<cuda::runtime, library> {
   ///              queues of the device or messages may hold more than a quarter of it
   transport(cuda::rank where, coordinator& job, channel_transport_options options = {},
             std::function<void(const std::string&)> note = print)
-      : channel_transport({}, {}, where, job, (order_launches(), std::move(options))),
+      : channel_transport({}, {where.device}, where, job, (order_launches(), std::move(options))),
         device_(where.device),
         note_(job.rank() == 0 ? std::move(note) : nullptr) {
+    for (const char* const name :
+         {"NCCL_COMM_BLOCKING", "NCCL_COMM_ID"})  // for all communicators, against their options
+      if (std::getenv(name) != nullptr)
+        throw schedule_error(detail::concat({name, " is set, which keeps channels from connecting; unset it"}));
     ++library::ranks_of_process;
   }
   ~transport() { --library::ranks_of_process; }
@@ -197,7 +217,7 @@ class transport : public channel_transport<cuda::runtime, library> {
     if (!blocks.empty()) note_(blocks);
   }
 
-  /// Thread blocks of a message of 1 MiB or more, over NVLink where there is no limit. Source: ncclTopoComputeP2pChannels and
+  /// Thread blocks of a message of 1 to 64 MiB, over NVLink where there is no limit; longer ones may take all of the limit. Source: ncclTopoComputeP2pChannels and
   /// addP2pToPlan of NCCL 2.28.9.
   static int message_ctas(const channel_options& options) {
     const int limit = options.max_ctas > 0 ? options.max_ctas : 32;
