@@ -48,7 +48,7 @@ struct channel_transport_options {
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
-  /// How long aborted messages, on_failure, and then a callback that the rank is in, may take to end.
+  /// How long aborted messages, on_failure, and then a callback that the rank is in, may take to end; NCCL needs half a second.
   std::chrono::duration<double> abort_limit = std::chrono::minutes(1);
   /// Called once before messages are aborted, with the cause, by a thread of the library: the place to abort the trainer's own
   /// communicators, whose kernels may keep the device.
