@@ -60,6 +60,29 @@ constexpr const pass_properties& properties(pass p) noexcept {
   return pass_table[static_cast<std::size_t>(p) < std::size(pass_table) ? static_cast<std::size_t>(p) : 0];
 }
 
+namespace detail {
+
+// A set of passes, a bit each. Faster than the table, which stands in memory.
+using pass_bits = std::uint32_t;
+static_assert(std::size(pass_table) <= 32);
+constexpr pass_bits bit_of(pass p) noexcept {
+  return static_cast<std::uint32_t>(p) < 32 ? pass_bits{1} << static_cast<std::uint32_t>(p) : 0;
+}
+// The passes with a property.
+constexpr pass_bits passes_with(bool pass_properties::*property) noexcept {
+  pass_bits all = 0;
+  for (std::size_t p = 0; p < std::size(pass_table); ++p)
+    if (pass_table[p].*property) all |= bit_of(static_cast<pass>(p));
+  return all;
+}
+template <bool pass_properties::*Property>
+constexpr bool has(pass p) noexcept {
+  constexpr pass_bits all = passes_with(Property);
+  return (all & bit_of(p)) != 0;
+}
+
+}  // namespace detail
+
 /// F, B, I, W, R, RB or RI; "?" for none and for invalid values.
 constexpr std::string_view name(pass p) noexcept { return properties(p).name; }
 /// The letter of the pass without its recomputation: F, B, I, W or R; '?' for none and for invalid values.
@@ -95,13 +118,17 @@ struct op {
 };
 
 /// True for B and I, and for RB and RI: their gradient goes to the previous stage.
-constexpr bool yields_input_gradient(pass p) noexcept { return properties(p).yields_input_gradient; }
+constexpr bool yields_input_gradient(pass p) noexcept {
+  return detail::has<&pass_properties::yields_input_gradient>(p);
+}
 
 /// True for B, RB and W, which compute the weight gradient and are the last to use the activation.
-constexpr bool yields_weight_gradient(pass p) noexcept { return properties(p).yields_weight_gradient; }
+constexpr bool yields_weight_gradient(pass p) noexcept {
+  return detail::has<&pass_properties::yields_weight_gradient>(p);
+}
 
 /// True for R, RB and RI.
-constexpr bool recomputes(pass p) noexcept { return properties(p).recomputes; }
+constexpr bool recomputes(pass p) noexcept { return detail::has<&pass_properties::recomputes>(p); }
 
 /// One op, or two that run overlapped: the user's code hides the communication of one under the compute of the other.
 /// A range of its ops: `for (op o : cell)`.

@@ -91,15 +91,19 @@ constexpr double duration_of(const Costs& costs, std::uint32_t rank, const cell&
     return costs.duration(c);
 }
 
-// Time from the start of a cell until the output of its k-th op is available on its own rank.
+// Time from the start of a cell until the output of its k-th op is available on its own rank. @param duration  of the cell
 template <typename Costs>
-constexpr double release_of(const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k) {
+constexpr double release_of(const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k, double duration) {
   if constexpr (requires { costs.release(c, k, rank); })
     return costs.release(c, k, rank);
   else if constexpr (requires { costs.release(c, k); })
     return costs.release(c, k);
   else
-    return duration_of(costs, rank, c);
+    return duration;
+}
+template <typename Costs>
+constexpr double release_of(const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k) {
+  return release_of(costs, rank, c, k, duration_of(costs, rank, c));
 }
 
 /// @throws schedule_error unless 0 <= value < infinity.

@@ -31,17 +31,16 @@ struct uniform_costs {
                                     backward_weight ? &*backward_weight : nullptr, backward ? &*backward : nullptr);
   }
   constexpr double duration(op o) const noexcept {
-    switch (o.pass) {
+    const pass p = without_recompute(o.pass);
+    const double again = p == o.pass ? 0 : recompute.value_or(forward);
+    switch (p) {
       case pass::forward: return forward;
-      case pass::backward: return backward_times().whole;
-      case pass::backward_input: return backward_times().input;
+      case pass::backward: return backward_times().whole + again;
+      case pass::backward_input: return backward_times().input + again;
       case pass::backward_weight: return backward_times().weight;
       case pass::recompute: return recompute.value_or(forward);
-      case pass::recompute_backward: return backward_times().whole + recompute.value_or(forward);
-      case pass::recompute_backward_input: return backward_times().input + recompute.value_or(forward);
-      case pass::none: break;
+      default: return 0;
     }
-    return 0;
   }
   constexpr double duration(const cell& c) const noexcept {
     if (!c.overlapped()) return duration(c[0]);

@@ -22,11 +22,6 @@
 
 namespace pipesched::detail {
 
-// A set of passes, a bit each.
-using pass_bits = std::uint32_t;
-static_assert(std::size(pass_table) <= 32);
-constexpr pass_bits bit_of(pass p) { return pass_bits{1} << static_cast<std::uint32_t>(p); }
-
 // A function that a trainer may lack, and the passes that need it.
 struct trainer_function {
   std::string_view name, hint;

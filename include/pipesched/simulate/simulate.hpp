@@ -49,16 +49,21 @@ constexpr double time_to_receive(const schedule& s, const Costs& costs, std::uin
   return time;
 }
 
-// Time from the start of a cell until the output of its k-th op arrives where it is needed.
+// Time from the start of a cell until the output of its k-th op arrives where it is needed. @param duration  of the cell
 template <typename Costs>
 constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
-                                tensor_id out) {
+                                tensor_id out, double duration) {
   const std::uint32_t to = s.placement.rank_of(receiver_of(out), out.micro);
-  double made = release_of(costs, rank, c, k);
+  double made = release_of(costs, rank, c, k, duration);
   if (to == rank) return made;
   made += costs.transfer(rank, to, out);
   if (busy_of(costs, rank, to, out) == link_busy::none) return made;
-  return std::max(made, duration_of(costs, rank, c) + time_to_send(s, costs, rank, c, k));
+  return std::max(made, duration + time_to_send(s, costs, rank, c, k));
+}
+template <typename Costs>
+constexpr double time_to_arrive(const schedule& s, const Costs& costs, std::uint32_t rank, const cell& c, std::size_t k,
+                                tensor_id out) {
+  return time_to_arrive(s, costs, rank, c, k, out, duration_of(costs, rank, c));
 }
 
 // Refuses the end of a rank that is infinite or NaN.
@@ -116,14 +121,15 @@ class simulation {
       if (busy_) free += time_to_receive(s_, costs_, rank, row[i]);
       const double start = start_of(row[i], free);
       if (start < 0) break;
-      free = start + duration_of(costs_, rank, row[i]);
+      const double duration = duration_of(costs_, rank, row[i]);
+      free = start + duration;
       if (!(free >= start)) refuse_time("duration", row[i]);
       times[i] = {start, free};
       for (std::size_t k = 0; k < row[i].size(); ++k)
         if (const auto out = output_of(row[i][k], chain_)) {
           double& arrives = arrival_[*out];
           if (arrives == awaited) runnable_.push_back(s_.placement.rank_of(receiver_of(*out), out->micro));
-          arrives = start + time_to_arrive(s_, costs_, rank, row[i], k, *out);
+          arrives = start + time_to_arrive(s_, costs_, rank, row[i], k, *out, duration);
           if (!(arrives >= start)) refuse_time("time to the arrival of an output", row[i]);
         }
       if (busy_) free += time_to_send(s_, costs_, rank, row[i]);

@@ -88,7 +88,8 @@ class step_replay {
   void set_times(kind& k, const Costs& costs) const {
     k.duration = duration_of(costs, k.rank, k.c);
     for (std::size_t i = 0; i < k.c.size(); ++i)
-      if (const auto out = output_of(k.c[i], s_.chain())) k.arrive[i] = time_to_arrive(s_, costs, k.rank, k.c, i, *out);
+      if (const auto out = output_of(k.c[i], s_.chain()))
+        k.arrive[i] = time_to_arrive(s_, costs, k.rank, k.c, i, *out, k.duration);
     if (!may_be_busy(costs)) return;
     k.receive = time_to_receive(s_, costs, k.rank, k.c), k.send = time_to_send(s_, costs, k.rank, k.c);
   }
