@@ -76,7 +76,7 @@ constexpr pass_bits passes_with(bool pass_properties::*property) noexcept {
   return all;
 }
 template <bool pass_properties::*Property>
-constexpr bool has(pass p) noexcept {
+constexpr bool has_property(pass p) noexcept {
   constexpr pass_bits all = passes_with(Property);
   return (all & bit_of(p)) != 0;
 }
@@ -119,16 +119,16 @@ struct op {
 
 /// True for B and I, and for RB and RI: their gradient goes to the previous stage.
 constexpr bool yields_input_gradient(pass p) noexcept {
-  return detail::has<&pass_properties::yields_input_gradient>(p);
+  return detail::has_property<&pass_properties::yields_input_gradient>(p);
 }
 
 /// True for B, RB and W, which compute the weight gradient and are the last to use the activation.
 constexpr bool yields_weight_gradient(pass p) noexcept {
-  return detail::has<&pass_properties::yields_weight_gradient>(p);
+  return detail::has_property<&pass_properties::yields_weight_gradient>(p);
 }
 
 /// True for R, RB and RI.
-constexpr bool recomputes(pass p) noexcept { return detail::has<&pass_properties::recomputes>(p); }
+constexpr bool recomputes(pass p) noexcept { return detail::has_property<&pass_properties::recomputes>(p); }
 
 /// One op, or two that run overlapped: the user's code hides the communication of one under the compute of the other.
 /// A range of its ops: `for (op o : cell)`.

@@ -15,10 +15,10 @@ namespace pipesched {
 
 /// How the messages of one channel are sent.
 ///
-/// A message holds thread blocks (CTAs) of the device from its start to its end: NCCL gives one of 1 to 64 MiB half of
-/// max_ctas, a longer one all of it. Left to itself it takes 16 of a Hopper GPU's 132 over NVLink, and 2 over the network or PCIe. The receiver has
-/// 9.2 MiB of buffers for each CTA of the limit over NVLink: 294 MiB per channel without a limit, 74 MiB with 8, 18 MiB
-/// with 2. Computed from NCCL 2.28.9 (ncclTopoComputeP2pChannels, addP2pToPlan, p2pRecvSetup), not measured.
+/// A message holds thread blocks (CTAs) of the device from its start to its end: NCCL gives one of 1 to 64 MiB half of max_ctas,
+/// and a longer one all of it. Left to itself it takes 16 of a Hopper GPU's 132 over NVLink, and 2 over the network or PCIe. The
+/// receiver has 9.2 MiB of buffers for each CTA of the limit over NVLink: 294 MiB per channel without a limit, 74 MiB with 8,
+/// 18 MiB with 2. Computed from NCCL 2.28.9 (ncclTopoComputeP2pChannels, addP2pToPlan, p2pRecvSetup), not measured.
 struct channel_options {
   int stream_priority = -100;  ///< of its stream on either side, less is more urgent; the nearest that the device has
   int min_ctas = 0;            ///< 0: the library chooses

@@ -136,8 +136,8 @@ struct library {
     return config;
   }
 
-  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank per process. A graph registers the
-  /// memory of its messages with NCCL: let both ranks of a channel have one kind, or set NCCL_GRAPH_REGISTER=0.
+  /// Source: NCCL's user guide, "Using NCCL with CUDA Graphs": CUDA 11.3 or later, and one rank per process. A graph registers
+  /// the memory of its messages with NCCL: let both ranks of a channel have one kind, or set NCCL_GRAPH_REGISTER=0.
   static std::string refuses_capture() {
     const char* const order = std::getenv("NCCL_LAUNCH_ORDER_IMPLICIT");
     if (order == nullptr || std::string_view(order) != "1")
@@ -193,8 +193,8 @@ class transport : public channel_transport<cuda::runtime, library> {
       : channel_transport({}, {where.device}, where, job, (order_launches(), std::move(options))),
         device_(where.device),
         note_(job.rank() == 0 ? std::move(note) : nullptr) {
-    for (const char* const name :
-         {"NCCL_COMM_BLOCKING", "NCCL_COMM_ID"})  // for all communicators, against their options
+    // NCCL takes these instead of a communicator's own options and id.
+    for (const char* const name : {"NCCL_COMM_BLOCKING", "NCCL_COMM_ID"})
       if (std::getenv(name) != nullptr)
         throw schedule_error(detail::concat({name, " is set, which keeps channels from connecting; unset it"}));
     ++library::ranks_of_process;
@@ -217,8 +217,8 @@ class transport : public channel_transport<cuda::runtime, library> {
     if (!blocks.empty()) note_(blocks);
   }
 
-  /// Thread blocks of a message of 1 to 64 MiB, over NVLink where there is no limit; longer ones may take all of the limit. Source: ncclTopoComputeP2pChannels and
-  /// addP2pToPlan of NCCL 2.28.9.
+  /// Thread blocks of a message of 1 to 64 MiB, over NVLink where there is no limit; a longer one may take all of the limit.
+  /// Source: ncclTopoComputeP2pChannels and addP2pToPlan of NCCL 2.28.9.
   static int message_ctas(const channel_options& options) {
     const int limit = options.max_ctas > 0 ? options.max_ctas : 32;
     int ctas = 1;
