@@ -422,6 +422,26 @@ void leaves() {
   line(std::to_string(rounds) + " ranks that leave in the middle, half of them with an exception, end the others");
 }
 
+// A rank has left between its steps, and the others run on: at once, or after a run of all.
+void leaves_between_steps() {
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
+  for (int round = 0; round < rounds; ++round) {
+    const auto leaver = static_cast<std::uint32_t>(round % 4);
+    trainer t(p, own);
+    const auto start = clock_type::now();
+    const std::string said = ends_with([&] {
+      mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(20)});
+      if (round % 3 != 0) run(p, own, t, transport);
+      if (own != leaver) run(p, own, t, transport, {.record = round % 2 == 0});
+    });
+    if (own != leaver)
+      expect(has(said, "rank " + std::to_string(leaver) + " has left, and others wait for it") &&
+                 clock_type::now() - start < seconds(15),
+             "a rank that has left: " + said);
+  }
+  line(std::to_string(rounds) + " ranks that leave between steps end the others, which wait for them");
+}
+
 // True if the rank is among those that have sent no position.
 bool silent(const std::string& said, std::uint32_t rank) {
   const std::size_t at = said.find("not waiting, or gone:");
@@ -701,7 +721,7 @@ int main(int argc, char** argv) {
     else if (part == "wrong_size")
       wrong_size();
     else if (part == "leaves")
-      leaves();
+      leaves(), leaves_between_steps();
     else if (part == "stalls")
       stalls();
     else if (part == "killed" && argc == 4)

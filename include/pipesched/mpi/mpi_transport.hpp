@@ -95,7 +95,7 @@ class mpi_transport {
     program_ = nullptr, at_ = no_slot, refused_ = false;
     const std::uint64_t own = fingerprint(p) ^ block_;
     agree(own, ~own);  // the greatest and, by its complement, the least
-    const auto& [failed, greatest, least] = notices_->agreement();
+    const auto& [failed, left, stay, greatest, least] = notices_->agreement();
     refused_ = greatest != ~least || notices_->size() != p.actions.size();
     if (greatest != ~least)
       throw schedule_error("all ranks of a communicator run the same program; these have different ones");
@@ -215,15 +215,18 @@ class mpi_transport {
     throw mpi_error(status, text);
   }
 
-  // Waits for all ranks, and leaves the greatest of both numbers in notices_->agreement().
+  // Waits for all ranks, and leaves the greatest of both numbers in notices_->agreement(): 1 if a rank has failed; the number,
+  // from 1, of one that leaves; 1 if one stays; the two.
   void agree(std::uint64_t first = 0, std::uint64_t second = 0) {
     set_between_steps(false);
     listen();
     agrees_ = true;
-    notices_->start_agreement({0, first, second});
+    notices_->start_agreement({0, 0, 1, first, second});
     // A number above 0 is of a rank that has failed: its notice will come.
     wait_until([&] { return notices_->agreed() && notices_->agreement()[0] == 0; });
     agrees_ = false;
+    if (const std::uint64_t left = notices_->agreement()[1]; left > 0)
+      fail(detail::concat({"rank ", left - 1, " has left, and others wait for it"}));
     set_between_steps(true);
   }
   template <typename Done>
@@ -278,7 +281,7 @@ class mpi_transport {
     for_each_receive([](MPI_Request& request) { MPI_Cancel(&request); });
     for (const auto start = clock::now(); !cancelled() || !ended(); std::this_thread::yield())
       if (clock::now() - start > (aborted() ? time_limit_ / 4 : time_limit_)) return;
-    clean_ = !aborted() && notices_->agreement()[0] == 0;
+    clean_ = !aborted() && notices_->agreement()[0] == 0 && notices_->agreement()[2] == 0;
   } catch (...) {  // of MPI, or no memory for a text
   }
   bool cancelled() {
@@ -297,10 +300,11 @@ class mpi_transport {
   }
   // True once every rank settles, or is in an agreement that a failed rank has joined.
   bool ended() {
-    if (!agrees_) notices_->start_agreement({aborted(), 0, 0}), agrees_ = true;
+    if (!agrees_) notices_->start_agreement({aborted(), rank_ + 1, 0, 0, 0}), agrees_ = true;
     if (!notices_->agreed()) return false;
-    if (notices_->agreement()[0] != 0 || !aborted()) return true;
-    agrees_ = false;  // that one was of meet() or leave(), which other ranks have passed
+    const auto& [failed, left, stay, first, second] = notices_->agreement();
+    if (failed != 0 || (!aborted() && stay == 0)) return true;
+    agrees_ = false;  // ranks that stay have been in that one: those that it has not ended join another one
     return false;
   }
 

@@ -103,9 +103,10 @@ class mpi_notices {
   /// True once the failure of this rank, if it has reported one, has gone to all others.
   bool has_sent_failure() { return is_sent(kind::failure); }
 
+  using numbers = std::array<std::uint64_t, 5>;
   /// Begins to find the greatest of each number over all ranks. Collective. @pre the last agreement has completed
-  void start_agreement(const std::array<std::uint64_t, 3>& numbers) {
-    given_ = numbers;
+  void start_agreement(const numbers& own) {
+    given_ = own;
     const int count = static_cast<int>(given_.size());
     require_mpi(MPI_Iallreduce(given_.data(), agreed_.data(), count, MPI_UINT64_T, MPI_MAX, communicator_, &agreement_),
                 "MPI_Iallreduce");
@@ -117,7 +118,7 @@ class mpi_notices {
     return done != 0;
   }
   /// The greatest numbers. @pre agreed()
-  const std::array<std::uint64_t, 3>& agreement() const { return agreed_; }
+  const numbers& agreement() const { return agreed_; }
 
  private:
   enum class kind : std::uint8_t { position, failure };  // also the tag
@@ -161,7 +162,7 @@ class mpi_notices {
   first_cause failure_;
   std::array<std::string, 2> sent_;    // by kind
   std::vector<MPI_Request> requests_;  // by kind and rank
-  std::array<std::uint64_t, 3> given_{}, agreed_{};
+  numbers given_{}, agreed_{};
   MPI_Request agreement_ = MPI_REQUEST_NULL;
 };
 
