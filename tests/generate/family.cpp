@@ -88,6 +88,13 @@ TEST_CASE("your own family: its parameters are checked like those of the library
         "own needs a place, and one of emit and search");
   CHECK(refused({.name = "own", .emit = gpipe_rule}, {.pp = 4, .micro = 4}) ==
         "own needs a place, and one of emit and search");
+  family both = own;
+  both.search = own_search.search;
+  CHECK(refused(both, {.pp = 4, .micro = 4}) == "own needs a place, and one of emit and search");
+  family none_per_rank = own;
+  none_per_rank.limits.stages_per_rank = 0;
+  CHECK(refused(none_per_rank, {.pp = 4, .micro = 4}) ==
+        "own needs 1 to 256 stages_per_rank; got stages_per_rank = 0, nearest 1");
 
   const pipeline_params evaluation{.pp = 3, .micro = 4, .forward_only = true};
   const schedule s = own.make(evaluation);

@@ -177,6 +177,9 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
 
 TEST_CASE("launch environment: what cannot be is refused") {
   CHECK(refusal({{"RANK", "4"}, {"WORLD_SIZE", "4"}}) == "RANK is below WORLD_SIZE, which is 4; got 4");
+  CHECK(refusal({{"RANK", "3"}}) == "RANK is set, and WORLD_SIZE is not; a launcher sets both");
+  CHECK(refusal({{"PMI_SIZE", "8"}, {"MASTER_ADDR", "a"}}) ==
+        "PMI_SIZE is set, and PMI_RANK is not; a launcher sets both");
   CHECK(refusal({{"RANK", "-1"}, {"WORLD_SIZE", "4"}}) == "RANK is a number from 0 to 1000000; got \"-1\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", "4x"}}) == "WORLD_SIZE is a number from 0 to 1000000; got \"4x\"");
   CHECK(refusal({{"RANK", "0"}, {"WORLD_SIZE", ""}}) == "WORLD_SIZE is a number from 0 to 1000000; got \"\"");
@@ -266,9 +269,12 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
   }
   {
     tcp_coordinator zero({.rank = 0, .size = 2, .port = port}, limit), one({.rank = 1, .size = 2, .port = port}, limit),
-        twice({.rank = 1, .size = 2, .port = port}, limit), another({.rank = 2, .size = 3, .port = port}, limit);
+        twice({.rank = 1, .size = 2, .port = port}, limit), another({.rank = 2, .size = 3, .port = port}, limit),
+        stranger({.rank = 1, .size = 2, .port = port, .token = "of another job"}, limit);
     CHECK(twice.report_failure("") == "process 1 of 2 has joined a job of 2, which has it already");
     CHECK(another.report_failure("") == "process 2 of 3 has joined a job of 2");
+    CHECK(stranger.report_failure("") ==
+          "process 0 has another token than process 1: PIPESCHED_TOKEN is the same for all of a job");
     CHECK(!zero.failure());
     CHECK(!one.failure());
   }
@@ -287,6 +293,22 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
                         ": Address already in use; MASTER_ADDR is an address of its host, PIPESCHED_LISTEN another one "
                         "to listen on, "
                         "MASTER_PORT a free port"}));
+}
+
+TEST_CASE("tcp coordinator: parcels that are too much for one process in sum fail the job, with the limit") {
+  detail::job job(2);
+  std::vector<detail::frame> sent[2];
+  for (std::uint32_t r = 0; r < 2; ++r)
+    job.join(r, 2, [&sent, r](detail::frame f) { sent[r].push_back(std::move(f)); });
+  for (std::uint32_t r = 0; r < 2; ++r) {
+    const parcel half{1, std::string(detail::max_frame / 2, 'x')};
+    CHECK(job.take(r, {detail::frame::exchange, detail::pack({&half, 1})}));
+  }
+  for (const auto& frames : sent) {
+    REQUIRE(frames.size() == 1);
+    CHECK(frames[0].is == detail::frame::failure);
+    CHECK(frames[0].text == "processes receive at most 268435456 bytes in an exchange; more are for process 1");
+  }
 }
 
 TEST_CASE("tcp coordinator: a process that is alone listens on no port, whether or not another program does") {

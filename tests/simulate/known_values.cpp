@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "pipesched/core/recompute.hpp"
 #include "pipesched/cost/presets.hpp"
 #include "pipesched/cost/split_costs.hpp"
 #include "pipesched/cost/stage_costs.hpp"
@@ -234,6 +235,22 @@ TEST_CASE("known values: every function throws the report of an invalid schedule
   CHECK(refusal_of([&] { measure(simulate(s)); }) == text);
   CHECK(refusal_of([&] { explain(simulate(s), uniform_costs{}); }) == text);
   CHECK(refusal_of([&] { fit_costs(simulate(s)); }) == text);
+  CHECK(refusal_of([&] { lower_bound(s, uniform_costs{}); }) == text);
+  CHECK(refusal_of([&] { closed_form_of(s, uniform_costs{}); }) == text);
+  // Ops, passes and frozen stages that do not exist are not looked up.
+  const schedule good = recompute(make_1f1b_schedule({.pp = 4, .micro = 8}));
+  std::vector<schedule> broken(4, good);
+  broken[0].backward = {stage_backward::full};
+  broken[1][0][0] = cell(op{pass::recompute, 0, 999, 0});
+  broken[2].cells = rows<cell>();
+  broken[3][1][2] = cell(op{static_cast<pass>(77), 0, 1, 0});
+  const stage_costs costs{.forward = {1, 1, 1, 1}, .backward = {2, 2, 2, 2}};
+  for (const schedule& b : broken) {
+    const std::string why = refusal_of([&] { require_valid(b); });
+    CHECK(why != "");
+    CHECK(refusal_of([&] { lower_bound(b, costs); }) == why);
+    CHECK(refusal_of([&] { closed_form_of(b, costs); }) == why);
+  }
   // A timeline by hand that does not match its schedule.
   const timeline empty{.schedule = make_1f1b_schedule({.pp = 2, .micro = 3})};
   const std::string rows_missing =

@@ -115,6 +115,7 @@ constexpr void require_sizes(const family& f, const family_params& p) {
     detail::require_range(f.name, chunks_of(p), max_chunks, "chunks", " per rank");
   if (f.limits.takes.contains(parameter::waves))
     detail::require_range(f.name, waves_of(p), max_chunks / 2, "waves", "");
+  detail::require_range(f.name, f.limits.stages_per_rank, max_chunks, "stages_per_rank", "");
   const std::int64_t stages_per_rank = f.stages_per_rank(p), max_pp = max_stages / stages_per_rank;
   if (f.limits.even_pp && p.pp < 2)
     throw schedule_error(concat({f.name, " needs an even number of pipeline ranks; got pp = ", p.pp, ", nearest 2"}));
@@ -134,7 +135,7 @@ constexpr void require_sizes(const family& f, const family_params& p) {
 
 /// @throws schedule_error unless make() takes these parameters.
 constexpr void require(const family& f, const family_params& p) {
-  if (!f.place || (!f.emit && !f.search))
+  if (!f.place || !f.emit == !f.search)
     throw schedule_error(detail::concat({f.name, " needs a place, and one of emit and search"}));
   for (parameter which : all_parameters)
     if (is_given(p, which) && !f.limits.takes.contains(which))

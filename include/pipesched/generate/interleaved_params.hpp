@@ -19,7 +19,7 @@ namespace pipesched {
 struct interleaved_params {
   std::int64_t pp;                           ///< pipeline ranks
   std::int64_t micro;                        ///< micro-batches per step, any number
-  std::int64_t chunks;                       ///< stages per rank, 1 to 256
+  std::int64_t chunks = 2;                   ///< stages per rank, 1 to 256
   bool forward_only = false;                 ///< evaluation
   std::optional<std::int64_t> group_size{};  ///< micro-batches per group; the default depends on the family
   bool extra_warm_up = false;  ///< interleaved 1F1B: one more forward before the first backward of each rank

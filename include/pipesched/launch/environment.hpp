@@ -67,11 +67,16 @@ struct variables {
       throw schedule_error(concat({name, " is a number from 0 to ", max, "; got \"", *value, "\""}));
     return n;
   }
-  /// Nothing where no launcher is known.
+  /// Nothing where no launcher is known. @throws schedule_error for a rank without a size, or a size without a rank, but in a
+  /// script of Slurm, which is no step
   const launcher_names* find_launcher() const {
     for (const bool whole : {true, false})
       for (const launcher_names& of : launchers)
         if (text(of.rank) && text(of.size) && (!whole || text(of.local_rank))) return &of;
+    for (const launcher_names& of : launchers)
+      if (std::string_view(of.launcher) != "srun" && text(of.rank).has_value() != text(of.size).has_value())
+        throw schedule_error(concat({text(of.rank) ? of.rank : of.size, " is set, and ",
+                                     text(of.rank) ? of.size : of.rank, " is not; a launcher sets both"}));
     return nullptr;
   }
 };

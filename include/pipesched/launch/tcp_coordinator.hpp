@@ -144,6 +144,7 @@ class tcp_coordinator : public coordinator {
  private:
   using clock = std::chrono::steady_clock;
   using tcp = asio::ip::tcp;
+  static constexpr const char* program_name = "pipesched";
 
   tcp::resolver::results_type resolve(const std::string& host, std::uint16_t port, std::error_code& error) {
     tcp::resolver resolver(io_);
@@ -226,7 +227,7 @@ class tcp_coordinator : public coordinator {
     return true;
   }
   std::string greeting(std::uint32_t rank, std::uint32_t size) const {
-    const parcel words[] = {{rank, "pipesched"}, {size, token_}};
+    const parcel words[] = {{rank, program_name}, {size, token_}};
     return detail::pack(words);
   }
 
@@ -252,13 +253,23 @@ class tcp_coordinator : public coordinator {
       const auto said = detail::unpack(f.text);
       if (f.is != detail::frame::greeting || !said || said->size() != 2) return false;
       const std::uint32_t process = said->front().rank, size = said->back().rank;
-      if (f.text != greeting(process, size)) return false;  // of another job, or a stranger
+      if (f.text != greeting(process, size)) {  // another token, or a stranger
+        const bool is_ours = said->front().text == program_name;
+        if (is_ours)
+          c->send({detail::frame::failure, detail::concat({"process 0 has another token than process ", process,
+                                                           ": PIPESCHED_TOKEN is the same for all of a job"})});
+        return is_ours;
+      }
       c->longest = detail::max_frame;
       const auto send = [c = c->shared_from_this()](const detail::frame& to) { c->send(to); };
       if (job_->join(process, size, send)) rank = process;
       return true;
     };
     with->read();
+    const auto timer = std::make_shared<asio::steady_timer>(io_, std::chrono::seconds(10));
+    timer->async_wait([timer, stranger = std::weak_ptr(with)](std::error_code) {
+      if (const auto c = stranger.lock(); c && c->longest == detail::max_greeting) c->close();
+    });
   }
   void send_position() {
     if (!position_.empty()) send_({detail::frame::position, std::exchange(position_, {})});

@@ -12,6 +12,7 @@
 #include "pipesched/core/dependencies.hpp"
 #include "pipesched/core/op.hpp"
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/generate/closed_form.hpp"
 #include "pipesched/generate/families.hpp"
@@ -112,9 +113,12 @@ class duration_survey {
 /// transfers take no time. If times differ, the formula is evaluated at their means, and `fails` says so. Linear in the
 /// number of ops, plus the time to make the family's schedule once.
 /// @param own_order  true if the schedule comes from the family's function with default parameters: it is not made again
+/// @throws schedule_error as simulate(): if the schedule is not valid, or for costs
 template <cost_model Costs>
 std::optional<closed_form> closed_form_of(const family& f, const schedule& s, const Costs& costs,
                                           bool own_order = false) {
+  detail::check_costs(costs, s.stages(), s.pp(), s.micro);
+  require_valid(s);
   const schedule_params p = detail::params_of_size(f, s);
   const detail::duration_survey survey(s, costs);
   std::optional<closed_form> form = closed_form_of(f, p, survey.times());

@@ -12,6 +12,7 @@
 
 #include "pipesched/core/placement.hpp"
 #include "pipesched/core/schedule.hpp"
+#include "pipesched/core/verify.hpp"
 #include "pipesched/cost/cost_model.hpp"
 #include "pipesched/simulate/detail/bounds.hpp"
 #include "pipesched/simulate/detail/memory_limits.hpp"
@@ -49,10 +50,11 @@ constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t m
 }
 
 /// The bound for all schedules with the cells that this one uses, which recompute what it recomputes. That is counted where no
-/// pair of the schedule can save it.
+/// pair of the schedule can save it. @throws schedule_error as simulate(): if the schedule is not valid, or for costs
 template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const schedule& s, const Costs& costs) {
   detail::check_costs(costs, s.stages(), s.pp(), s.micro);
+  require_valid(s);
   const schedule_class of = schedule_class_of(s);
   detail::bounds all(s.placement, s.micro, costs, of);
   if (of.recompute) all.add_recompute(s);

@@ -26,7 +26,7 @@
 
 namespace pipesched::detail {
 
-inline constexpr std::size_t max_frame = std::size_t{1} << 28, max_greeting = 512;
+inline constexpr std::size_t max_greeting = 512;
 
 /// On the wire a frame is the length of its text (4 bytes, in this machine's order), its kind and the text.
 inline std::string wire_of(frame::kind kind, std::string_view text) {
@@ -69,6 +69,14 @@ class connection : public std::enable_shared_from_this<connection> {
     out_.push_back(wire_of(f.is, f.text));
     if (out_.size() == 1) write();
   }
+  // Once.
+  void close() {
+    if (!socket_.is_open()) return;
+    std::error_code ignored;
+    static_cast<void>(socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored));
+    static_cast<void>(socket_.close(ignored));
+    on_frame({frame::end});
+  }
 
  private:
   void write() {
@@ -78,13 +86,6 @@ class connection : public std::enable_shared_from_this<connection> {
                         self->out_.pop_front();
                         if (!self->out_.empty()) self->write();
                       });
-  }
-  void close() {
-    if (!socket_.is_open()) return;
-    std::error_code ignored;
-    static_cast<void>(socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored));
-    static_cast<void>(socket_.close(ignored));
-    on_frame({frame::end});
   }
 
   asio::ip::tcp::socket socket_;

@@ -5,6 +5,7 @@
 // nothing of sockets.
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -27,6 +28,9 @@ struct frame {
   enum kind : char { greeting, exchange, position, failure, leave, end } is = greeting;
   std::string text{};
 };
+
+/// Bytes of a frame's text.
+inline constexpr std::size_t max_frame = std::size_t{1} << 28;
 
 class job {
  public:
@@ -81,7 +85,10 @@ class job {
       return false;
     for (parcel& p : *parcels) {
       const parcel sent{process, std::move(p.text)};
-      members_[p.rank].result += pack({&sent, 1});
+      std::string& result = members_[p.rank].result;
+      result += pack({&sent, 1});
+      if (result.size() > max_frame)
+        fail(concat({"processes receive at most ", max_frame, " bytes in an exchange; more are for process ", p.rank}));
     }
     complete_exchange();
     return true;
@@ -89,6 +96,7 @@ class job {
   // Sends the results once every process has taken part. Fails if one that has gone will not.
   void complete_exchange() {
     const auto waits = [](const member& m) { return m.takes_part; };
+    if (failure_.is_known()) return;  // they have heard
     if (std::ranges::all_of(members_, waits)) {
       for (member& m : members_) m.takes_part = false, m.send({frame::exchange, std::exchange(m.result, {})});
     } else if (std::ranges::any_of(members_, waits)) {
