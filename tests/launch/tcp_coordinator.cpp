@@ -125,7 +125,7 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
   e = read(mpirun);
   CHECK((e.rank == 3 && e.size == 4 && e.local_rank == 3 && e.address == "127.0.0.1"));
   CHECK(e.launcher == "mpirun");
-  mpirun["OMPI_COMM_WORLD_LOCAL_SIZE"] = "2";
+  mpirun["OMPI_COMM_WORLD_LOCAL_RANK"] = "1", mpirun["OMPI_COMM_WORLD_LOCAL_SIZE"] = "2";
   CHECK(refusal(mpirun) ==
         "MASTER_ADDR, the host of process 0, is needed by 4 processes of which 2 are known to be here");
   mpirun["MASTER_ADDR"] = "10.0.0.1";
@@ -156,6 +156,9 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
   CHECK((read(torchrun).token == "secret" && read(torchrun).listen == "0.0.0.0"));
   torchrun["PIPESCHED_TOKEN"] = std::string(257, 'x');
   CHECK(refusal(torchrun) == "PIPESCHED_TOKEN has at most 256 characters; got 257");
+  torchrun.erase("PIPESCHED_TOKEN"), torchrun["TORCHELASTIC_RUN_ID"] = std::string(300, 'x');
+  CHECK(refusal(torchrun) ==
+        "TORCHELASTIC_RUN_ID has at most 256 characters; got 300; PIPESCHED_TOKEN, if it is set, is taken instead");
 
   for (const auto& [list, first] : std::vector<std::pair<std::string, std::string>>{{"node7", "node7"},
                                                                                     {"a1,b2", "a1"},
@@ -177,6 +180,8 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
 
 TEST_CASE("launch environment: what cannot be is refused") {
   CHECK(refusal({{"RANK", "4"}, {"WORLD_SIZE", "4"}}) == "RANK is below WORLD_SIZE, which is 4; got 4");
+  CHECK(refusal({{"RANK", "4"}, {"WORLD_SIZE", "8"}, {"LOCAL_RANK", "4"}, {"LOCAL_WORLD_SIZE", "4"}}) ==
+        "LOCAL_RANK is below LOCAL_WORLD_SIZE, which is 4; got 4");
   CHECK(refusal({{"RANK", "3"}}) == "RANK is set, and WORLD_SIZE is not; a launcher sets both");
   CHECK(refusal({{"PMI_SIZE", "8"}, {"MASTER_ADDR", "a"}}) ==
         "PMI_SIZE is set, and PMI_RANK is not; a launcher sets both");
@@ -285,6 +290,10 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
   CHECK(said[0] == "aborted: process 1 has left, and others wait for it");
   CHECK(said[2] == said[0]);
 
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 0, .size = 2, .address = ""}, limit); }) ==
+        "a job of 2 processes needs the address and port of process 0; got \"\" and port 29500");
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = 0}, limit); }) ==
+        "a job of 2 processes needs the address and port of process 0; got \"127.0.0.1\" and port 0");
   CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = port}, limit); }) ==
         detail::concat({"process 1 cannot reach process 0 at 127.0.0.1 port ", port, " within the time limit"}));
   const tcp_coordinator holder({.rank = 0, .size = 2, .port = port}, limit);

@@ -107,9 +107,13 @@ std::uint32_t read_process(const variables<Get>& of, const launcher_names& names
   if (e.rank >= e.size)
     throw schedule_error(concat({names.rank, " is below ", names.size, ", which is ", e.size, "; got ", e.rank}));
   e.local_rank = of.number(names.local_rank, max).value_or(e.rank);
+  const auto here = of.number(names.local_size, max);
+  if (here && of.text(names.local_rank) && e.local_rank >= *here)
+    throw schedule_error(
+        concat({names.local_rank, " is below ", names.local_size, ", which is ", *here, "; got ", e.local_rank}));
   e.token = of.text(names.token).value_or("");
   if (e.launcher == "srun") e.token += "." + of.text("SLURM_STEP_ID").value_or("");
-  return of.number(names.local_size, max).value_or(1);
+  return here.value_or(1);
 }
 
 template <typename Get>
@@ -149,11 +153,13 @@ launch_environment read_launch_environment(Get&& get) {
   launch_environment e;
   const detail::launcher_names* const launcher = of.find_launcher();
   const std::uint32_t here = launcher == nullptr ? 1 : detail::read_process(of, *launcher, e);
-  e.token = of.text("PIPESCHED_TOKEN").value_or(e.token);
+  const auto own_token = of.text("PIPESCHED_TOKEN");
+  e.token = own_token.value_or(e.token);
   constexpr std::size_t max_token = 256;
   if (e.token.size() > max_token)
-    throw schedule_error(
-        detail::concat({"PIPESCHED_TOKEN has at most ", max_token, " characters; got ", e.token.size()}));
+    throw schedule_error(detail::concat({own_token ? "PIPESCHED_TOKEN" : launcher->token, " has at most ", max_token,
+                                         " characters; got ", e.token.size(),
+                                         own_token ? "" : "; PIPESCHED_TOKEN, if it is set, is taken instead"}));
   e.listen = of.text("PIPESCHED_LISTEN").value_or("");
   e.address = detail::read_address(of, e, here);
   e.port = detail::read_port(of, e);

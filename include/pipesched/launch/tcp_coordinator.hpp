@@ -46,10 +46,15 @@ class tcp_coordinator : public coordinator {
   /// For the processes of a launcher.
   /// @param time_limit  how long to wait for other processes, here and in collective calls
   /// @throws schedule_error if process 0 cannot listen, if the name of its host is unknown, or if it cannot be reached in
-  /// time. An unknown name is looked up again until then: the name of a container may appear after its peers have started
+  /// time. An unknown name is looked up again until then: the name of a container may appear after its peers have started.
+  /// A name server that does not answer is waited for as long as the system's resolver does
   explicit tcp_coordinator(const launch_environment& e, seconds time_limit = std::chrono::minutes(10))
       : rank_(e.rank), size_(e.size), limit_(detail::checked_time_limit(time_limit)), token_(e.token) {
     require_process(rank_);
+    if (size_ > 1 && (e.address.empty() || e.port == 0))
+      throw schedule_error(
+          detail::concat({"a job of ", size_, " processes needs the address and port of process 0; got \"", e.address,
+                          "\" and port ", e.port}));
     if (rank_ == 0)
       lead(e.listen.empty() ? e.address : e.listen, e.port);
     else
