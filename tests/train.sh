@@ -53,6 +53,21 @@ if ! awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }" |
 else
   echo "a planned step: relative difference from one device $difference"
 fi
+# Two copies of every stage; those of stage 1 are on one rank, which adds their gradients itself.
+cat >copies.json <<'END'
+{"format": "pipesched.schedule", "version": 1, "name": "copies", "pp": 3, "stages": 3, "micro": 4,
+ "placement": {"kind": "custom", "rank_of_stage": [[0, 1, 2], [2, 1, 0]]},
+ "ranks": [["0F0", "0F1", "2F2", "2F3", "0B0", "0B1", "2B2", "2B3"],
+           ["1F0", "1F1", "1F2", "1F3", "1B0", "1B1", "1B2", "1B3"],
+           ["2F0", "2F1", "0F2", "0F3", "2B0", "2B1", "0B2", "0B3"]]}
+END
+out=$("$train" --schedule copies.json --pp 3 --micro 4 --steps 6 --layers 3 --width 16 --context 16 --check || true)
+difference=$(sed -n 's/.*largest relative difference of a step.s loss \([^ ]*\)$/\1/p' <<<"$out")
+if ! awk "BEGIN { exit !(\"$difference\" != \"\" && $difference + 0 < 1e-6) }"; then
+  echo "FAILED: both copies of a stage on one rank: $out"; failures=$((failures + 1))
+else
+  echo "both copies of a stage on one rank: relative difference from one device $difference"
+fi
 if "$train" --schedule plan.json --pp 4 >out 2>err || [ $? -ne 2 ] ||
    [ "$(cat err)" != "train: --schedule plan.json has 2 ranks and 4 micro-batches; --pp and --micro say 4 and 8" ]; then
   echo "FAILED: --schedule with other ranks: $(cat err)"; failures=$((failures + 1))
@@ -84,5 +99,5 @@ fi
 if "$train" --schedule nothing >out 2>err || [ $? -ne 2 ] || ! grep -q '^train: no schedule is called "nothing"' err; then
   echo "FAILED: an unknown schedule"; failures=$((failures + 1))
 fi
-rm -f out err fitted.json plan.json
+rm -f out err fitted.json plan.json copies.json
 exit "$((failures > 0))"

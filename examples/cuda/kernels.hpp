@@ -42,7 +42,7 @@ void gelu(const Real* h, Real* g, std::size_t n, cudaStream_t stream);
 template <typename Real>
 void gelu_gradient(const Real* h, const Real* dg, Real* dh, std::size_t n, cudaStream_t stream);
 
-/// So many sums does mean_squared_error() need memory for.
+/// The number of partial sums that mean_squared_error() needs memory for.
 inline constexpr unsigned loss_sums = 256;
 
 /// *loss = sum of (y - target)^2 / n, always summed in the same order; dy is its gradient.

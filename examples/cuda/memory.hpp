@@ -28,7 +28,7 @@ struct destroy_stream {
 
 }  // namespace detail
 
-/// So many values in the memory of the current device; what they are is unspecified.
+/// An array in the memory of the current device, not initialized.
 template <typename T>
 class device_array {
  public:

@@ -144,8 +144,11 @@ class trainer {
     return std::as_writable_bytes(std::span(stages_[chunk]->store().gradients));
   }
   void reduce(pipesched::reduction r) {
-    auto& mine = stages_[r.chunk]->store().gradients;  // the other rank computes the same sum: addition commutes
-    std::transform(mine.begin(), mine.end(), buffers_[r.buffer].begin(), mine.begin(), std::plus<Real>());
+    const bool here = r.buffer == pipesched::no_slot;  // both copies of the stage are on this rank
+    auto& mine = stages_[r.chunk]->store().gradients;  // another rank computes the same sum: addition commutes
+    auto& other = here ? stages_[r.other_chunk]->store().gradients : buffers_[r.buffer];
+    std::transform(mine.begin(), mine.end(), other.begin(), mine.begin(), std::plus<Real>());
+    if (here) other = mine;
   }
 
  private:

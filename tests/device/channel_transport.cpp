@@ -116,7 +116,7 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
     CAPTURE(of.name);
     const program p = lower(of.make({.pp = 4, .micro = 6}));
     for (const int queues : {0, 1}) {
-      channel_job j(p, queues, 3, {.enlists_buffers = true});
+      channel_job j(p, queues, 3, {.registers_buffers = true});
       j.cluster.live = true;
       j.plan(p, 3);
       REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
@@ -125,12 +125,12 @@ TEST_CASE("channels: many steps, played as they are put into streams") {
       }) == nothing(p));
       REQUIRE(j.first_race() == "");
       j.require_trained(3);
-      REQUIRE(j.cluster.enlisted > 0);
+      REQUIRE(j.cluster.registered > 0);
     }
   }
 }
 
-TEST_CASE("channels: memory is enlisted for the longest message of every buffer, also of a later program") {
+TEST_CASE("channels: memory is registered for the longest message of every buffer, also of a later program") {
   struct halves {  // some messages have half the bytes
     cluster_trainer& all;
     void forward(task) {}
@@ -143,7 +143,7 @@ TEST_CASE("channels: memory is enlisted for the longest message of every buffer,
   const program shorter = lower(make_1f1b_schedule({.pp = 4, .micro = 2})),
                 p = lower(make_1f1b_schedule({.pp = 4, .micro = 6}));
   for (const bool grows : {false, true}) {
-    channel_job j(p, 0, 3, {.enlists_buffers = true});
+    channel_job j(p, 0, 3, {.registers_buffers = true});
     j.cluster.live = true;
     REQUIRE(j.run([&](std::uint32_t r, cluster_transport& t) {
       halves own{j.on_device[r]};
@@ -151,7 +151,7 @@ TEST_CASE("channels: memory is enlisted for the longest message of every buffer,
       run(p, r, own, t);
     }) == nothing(p));
     CHECK(j.first_race() == "");
-    CHECK(j.cluster.enlisted > 0);
+    CHECK(j.cluster.registered > 0);
   }
 }
 
@@ -457,6 +457,38 @@ TEST_CASE("channels: a rank between steps may take longer than the time limit, i
   }
 }
 
+TEST_CASE("channels: a rank that does not come back between its steps ends the others after the pause limit") {
+  struct lost {
+    cluster_trainer of;
+    std::function<void(std::size_t)> in_end_step;
+    void end_step(std::size_t step) { in_end_step(step); }
+    void forward(task t) { of.forward(t); }
+    void backward(task t) { of.backward(t); }
+    std::span<std::byte> buffer(tensor_id message, std::uint32_t n) { return of.buffer(message, n); }
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 3, .micro = 4}));
+  const auto limit = std::chrono::milliseconds(400);
+  channel_job j(p, 0, 1, {.time_limit = limit, .pause_limit = limit});
+  j.cluster.live = true;
+  const auto said = j.run([&](std::uint32_t r, cluster_transport& t) {
+    lost own{j.on_device[r], [&, r](std::size_t step) {
+               if (r == 1 && step == 0) j.wait_for_the_others();
+             }};
+    run(p, r, own, t, {.steps = 2});
+  });
+  for (const std::string& text : said) CHECK(text.find("nothing moved within the time limit") != std::string::npos);
+}
+
+TEST_CASE("channels: one without messages moves nothing") {
+  program p = lower(make_1f1b_schedule({.pp = 4, .micro = 4}));
+  p.channels.push_back({.from = 0, .to = 3});
+  REQUIRE(verify(p));
+  channel_job j(p);
+  REQUIRE(j.train(1) == nothing(p));
+  REQUIRE(j.cluster.play() == "");
+  j.require_trained(1);
+}
+
 TEST_CASE("channels: a job that cannot be is refused") {
   const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4})),
                 other = lower(make_1f1b_schedule({.pp = 2, .micro = 5}));
@@ -717,8 +749,8 @@ struct lone_library {
   status receive(communicator, void* into, std::size_t size, fake_device::stream s) {
     return device->kernel(s, {}, {{into, size}}, [] {}), ok;
   }
-  static status enlist(communicator, void*, std::size_t, void*&) { return ok; }
-  static status dismiss(communicator, void*) { return ok; }
+  static status register_memory(communicator, void*, std::size_t, void*&) { return ok; }
+  static status deregister_memory(communicator, void*) { return ok; }
   static void close(communicator) {}
   void abort(communicator) const {
     while (captures != nullptr && *captures) std::this_thread::yield();
@@ -793,6 +825,32 @@ TEST_CASE("channels: a rank captures its step alone, and calls nothing forbidden
     REQUIRE(alone.device.races.empty());
     REQUIRE(alone.device.launches == 3);
   }
+}
+
+TEST_CASE("channels: a connection that is made after a failure is aborted") {
+  struct late_library : lone_library {
+    lone_coordinator* job = nullptr;
+    std::atomic<int>*made_late = nullptr, *aborts = nullptr;
+    status connect(const std::string&, int, const channel_options&, const std::string&, communicator& made,
+                   const std::function<bool()>& goes_on) const {
+      job->report_failure("rank 0 at 0F0: no memory");
+      while (goes_on()) std::this_thread::yield();
+      return ++*made_late, made = 1, ok;
+    }
+    void abort(communicator) const { ++*aborts; }
+  };
+  const program p = lower(make_1f1b_schedule({.pp = 2, .micro = 4}));
+  std::atomic<int> made_late = 0, aborts = 0;
+  lone_rank alone(p);
+  {
+    late_library late{alone.library()};
+    late.job = &alone.control, late.made_late = &made_late, late.aborts = &aborts;
+    channel_transport<fake_runtime, late_library> t({&alone.device}, late, {0, alone.trainer.stream}, alone.control);
+    CHECK_THROWS_WITH_AS(run(p, 1, alone.trainer, t), "aborted: rank 0 at 0F0: no memory\nthis is rank 1 at its start",
+                         pipeline_aborted);
+  }
+  CHECK(made_late == 1);
+  CHECK(aborts == 1);
 }
 
 TEST_CASE("channels: an abort that waits for the rank's graph does not keep the rank from ending it") {

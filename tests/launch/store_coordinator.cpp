@@ -124,6 +124,16 @@ TEST_CASE("store coordinator: all processes hear of a failure, and of a process 
   CHECK(said == std::vector<std::string>(2));
 }
 
+TEST_CASE("store coordinator: the first failure stays, also one that a process has not heard of yet") {
+  map_store store;
+  store_coordinator first(store.functions(), 0, 2), second(store.functions(), 1, 2);
+  CHECK(!second.failure());  // which asks the store again after a while
+  CHECK(first.report_failure("a") == "a");
+  CHECK(second.report_failure("b") == "a");
+  CHECK(first.report_failure("c") == "a");
+  CHECK((first.failure() == "a" && second.failure() == "a"));
+}
+
 TEST_CASE("store coordinator: refuses what cannot be") {
   map_store store;
   CHECK_THROWS_WITH_AS(store_coordinator(store.functions(), 3, 3), "a job of 3 processes has no process 3",

@@ -157,8 +157,7 @@ TEST_CASE("launch environment: every launcher, and what overrides it") {
   torchrun["PIPESCHED_TOKEN"] = std::string(257, 'x');
   CHECK(refusal(torchrun) == "PIPESCHED_TOKEN has at most 256 characters; got 257");
   torchrun.erase("PIPESCHED_TOKEN"), torchrun["TORCHELASTIC_RUN_ID"] = std::string(300, 'x');
-  CHECK(refusal(torchrun) ==
-        "TORCHELASTIC_RUN_ID has at most 256 characters; got 300; PIPESCHED_TOKEN, if it is set, is taken instead");
+  CHECK(refusal(torchrun) == "TORCHELASTIC_RUN_ID has at most 256 characters; got 300");
 
   for (const auto& [list, first] : std::vector<std::pair<std::string, std::string>>{{"node7", "node7"},
                                                                                     {"a1,b2", "a1"},
@@ -294,6 +293,8 @@ TEST_CASE("tcp coordinator: processes that do not come, come twice, or leave whi
         "a job of 2 processes needs the address and port of process 0; got \"\" and port 29500");
   CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = 0}, limit); }) ==
         "a job of 2 processes needs the address and port of process 0; got \"127.0.0.1\" and port 0");
+  CHECK(refusal_of([&] { tcp_coordinator({.rank = 0, .size = 2, .port = port, .token = std::string(300, 'x')}); }) ==
+        "the job's token has at most 256 characters; got 300");
   CHECK(refusal_of([&] { tcp_coordinator({.rank = 1, .size = 2, .port = port}, limit); }) ==
         detail::concat({"process 1 cannot reach process 0 at 127.0.0.1 port ", port, " within the time limit"}));
   const tcp_coordinator holder({.rank = 0, .size = 2, .port = port}, limit);
@@ -318,6 +319,46 @@ TEST_CASE("tcp coordinator: parcels that are too much for one process in sum fai
     CHECK(frames[0].is == detail::frame::failure);
     CHECK(frames[0].text == "processes receive at most 268435456 bytes in an exchange; more are for process 1");
   }
+}
+
+TEST_CASE(
+    "tcp coordinator: no process waits too long for one that is between steps, and is not in an exchange itself") {
+  using enum progress_state;
+  for (const bool stalls : {false, true}) {
+    detail::job job(3);
+    std::vector<std::string> failures;
+    for (std::uint32_t r = 0; r < 3; ++r)
+      job.join(r, 3, [&](const detail::frame& f) {
+        if (f.is == detail::frame::failure) failures.push_back(f.text);
+      });
+    const auto reports = [&](std::uint32_t r, progress_state state) {
+      CHECK(job.take(r, {detail::frame::position, detail::pack(detail::concat({"rank ", r}), state)}));
+    };
+    const auto is_late = [&](std::uint32_t r) { CHECK(job.take(r, {detail::frame::late, ""})); };
+    reports(0, between_steps), reports(1, between_steps);
+    is_late(2);  // for an exchange that has ended
+    CHECK(job.take(0, {detail::frame::exchange, ""}));
+    is_late(0);
+    if (stalls) reports(2, stalled);
+    CHECK(failures.empty());
+    reports(1, moves);
+    CHECK(failures.empty());
+    stalls ? reports(2, stalled) : is_late(0);
+    CHECK(failures == std::vector<std::string>(3, stalls ? "rank 2: nothing moved within the time limit\nrank 2"
+                                                         : "process 0 waits for the others, and not all came in time"));
+  }
+}
+
+TEST_CASE("tcp coordinator: collective calls wait longer than the limit for a process between steps") {
+  const auto said = run(3, std::chrono::milliseconds(500), [](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
+    if (r == 1) {
+      job.report_position("rank 1 between its steps", progress_state::between_steps);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2'000));
+    }
+    CHECK(job.broadcast(std::to_string(r)) == "0");
+  });
+  CHECK(said == std::vector<std::string>(3));
 }
 
 TEST_CASE("tcp coordinator: a process that is alone listens on no port, whether or not another program does") {

@@ -479,6 +479,20 @@ void takes_long_between_steps() {
       "step");
 }
 
+// A rank comes back between its steps only after the pause limit.
+void stays_between_steps() {
+  const program p = lower(make_1f1b_schedule({.pp = 4, .micro = 8}));
+  trainer t(p, own);
+  const std::string said = ends_with([&] {
+    mpi_transport transport(MPI_COMM_WORLD, {.time_limit = seconds(0.4), .pause_limit = seconds(1)});
+    run(p, own, t, transport);
+    if (own == 1) std::this_thread::sleep_for(seconds(4));
+    run(p, own, t, transport);
+  });
+  expect(has(said, "nothing came within the time limit"), "a rank that stays between its steps: " + said);
+  line("a rank that stays between its steps ends the others after the pause limit");
+}
+
 // The last op of a step, which no message waits for: the others wait in meet(), or in leave().
 void stalls_behind_all_others() {
   constexpr double limit = 2;
@@ -536,6 +550,7 @@ void stalls() {
   }
   line(std::to_string(rounds) + " stalls at random ops end all ranks");
   takes_long_between_steps();
+  stays_between_steps();
   stalls_behind_all_others();
 }
 
@@ -620,6 +635,13 @@ void control() {
     while (!job.failure()) std::this_thread::yield();
   }
   line("a coordinator over MPI: the same, and a process that does not come");
+  {
+    mpi_coordinator job(MPI_COMM_WORLD, seconds(1));
+    job.report_position("", progress_state::between_steps);
+    if (own == 1) std::this_thread::sleep_for(seconds(3));
+    const std::string said = ends_with([&] { job.broadcast(""); });
+    expect(said.empty(), "a process between steps: " + said);
+  }
   using enum progress_state;
   for (const bool stalls : {false, true}) {
     mpi_coordinator job(MPI_COMM_WORLD, seconds(20));

@@ -59,7 +59,7 @@ class fake_cluster {
   std::string hangs_in, fails_in;  // all runtime calls named `fails_in` fail
   std::string failed_call;
   std::thread::id failed_on;
-  int makes = 0, messages = 0, closed = 0, aborts = 0, enlisted = 0;
+  int makes = 0, messages = 0, closed = 0, aborts = 0, registered = 0;
   std::vector<std::string> races;
   std::vector<int> priorities;                     // of streams
   std::map<std::string, channel_options> options;  // of communicators, by name
@@ -243,8 +243,8 @@ class fake_cluster {
     const library_status begun = library_call(sends ? "Send" : "Recv", [&] {
       if (of(c).rank != (sends ? 0 : 1) || of(c).aborted) return failed;
       ++messages;
-      if (!of(c).enlisted.empty() && !is_enlisted(of(c), bytes, size))
-        races.push_back("a message from or into memory of which only a part is enlisted");
+      if (!of(c).registered.empty() && !is_registered(of(c), bytes, size))
+        races.push_back("a message from or into memory of which only a part is registered");
       message_streams_[s] = true;
       put(s,
           {.is = sends ? kind::send : kind::receive, .of = c, .number = of(c).issued++, .bytes = bytes, .size = size});
@@ -266,8 +266,8 @@ class fake_cluster {
     if (aborts_break_peers) std::this_thread::sleep_for(std::chrono::milliseconds(30));
     while (aborts_hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  library_status enlist(communicator c, const range& memory) {
-    return library_call("CommRegister", [&] { return ++enlisted, of(c).enlisted.push_back(memory), ok; });
+  library_status register_memory(communicator c, const range& memory) {
+    return library_call("CommRegister", [&] { return ++registered, of(c).registered.push_back(memory), ok; });
   }
   // Makes state() report a failure for the communicators with this name.
   void break_communicators(std::string_view name) {
@@ -310,7 +310,7 @@ class fake_cluster {
     std::uint64_t issued = 0, done = 0;
     bool aborted = false, broken = false;
     std::string name{};
-    std::vector<range> enlisted{};
+    std::vector<range> registered{};
   };
   struct pair {
     bool ends[2]{};
@@ -354,8 +354,8 @@ class fake_cluster {
   stream_state& of(stream s) { return streams_.at(static_cast<std::size_t>(s)); }
   event_state& of(event e) { return events_.at(static_cast<std::size_t>(e)); }
   side& of(communicator c) { return sides_.at(static_cast<std::size_t>(c) - 1); }
-  static bool is_enlisted(const side& s, const std::byte* bytes, std::size_t size) {
-    return std::any_of(s.enlisted.begin(), s.enlisted.end(), [&](const range& r) {
+  static bool is_registered(const side& s, const std::byte* bytes, std::size_t size) {
+    return std::any_of(s.registered.begin(), s.registered.end(), [&](const range& r) {
       return r.first <= bytes && bytes + size <= static_cast<const std::byte*>(r.first) + r.second;
     });
   }
@@ -511,6 +511,8 @@ struct cluster_runtime {
   static std::string text(status s) {
     return s == fake_cluster::no_device ? "the thread has not selected a device" : "made to fail";
   }
+  static constexpr status no_device = fake_cluster::no_device;
+  static status count_devices(int& count) { return count = 1, fake_cluster::good; }
   status set_device(int device) { return cluster->set_device(device); }
   status make_stream(int device, int priority, stream& s) { return cluster->make_stream(device, priority, s); }
   status make_event(int device, bool, event& e) { return cluster->make_event(device, e); }
@@ -556,8 +558,10 @@ struct cluster_library {
     return cluster->message(c, false, static_cast<std::byte*>(into), size, s);
   }
   status state(communicator c) { return cluster->state(c); }
-  status enlist(communicator c, void* memory, std::size_t size, void*&) { return cluster->enlist(c, {memory, size}); }
-  static status dismiss(communicator, void*) { return fake_cluster::ok; }
+  status register_memory(communicator c, void* memory, std::size_t size, void*&) {
+    return cluster->register_memory(c, {memory, size});
+  }
+  static status deregister_memory(communicator, void*) { return fake_cluster::ok; }
   void close(communicator c) {
     if (!succeeded(cluster->close())) abort(c);
   }

@@ -271,6 +271,8 @@ struct fake_runtime {
            : s == fake_device::isolation            ? "depends on uncaptured work"
                                                     : "not joined";
   }
+  static constexpr status no_device = fake_device::no_device;
+  static status count_devices(int& count) { return count = 1, fake_device::good; }
   status set_device(int which) { return device->set_device(which); }
   status make_stream(int which, int, stream& s) { return device->make_stream(which, s); }
   status make_event(int which, bool, event& e) { return device->make_event(which, e); }

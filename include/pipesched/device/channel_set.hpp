@@ -41,14 +41,16 @@ struct channel_transport_options {
   std::vector<std::uint32_t> processes{};  ///< by pipeline rank: its process in the job; empty: the same number
   channel_options channel{};
   std::function<channel_options(const pipesched::channel&)>
-      channel_of{};              ///< for each channel its own, instead of `channel`
-  bool enlists_buffers = false;  ///< registers all buffers with the library; on all ranks or none
+      channel_of{};                ///< for each channel its own, instead of `channel`
+  bool registers_buffers = false;  ///< registers all buffers with the library; on all ranks or none
   /// The order in which a rank starts its messages, the same on all ranks; empty: launch_order(program, rank). prepare() refuses
   /// one that does not fit the rank.
   std::function<std::vector<launch>(const program&, std::uint32_t rank)> order{};
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
-  /// How long aborted messages, on_failure, and then a callback that the rank is in, may take to end; NCCL needs half a second.
+  std::chrono::duration<double> pause_limit =
+      std::chrono::hours(1);  ///< how long a rank may be waited for between its steps
+  /// For each of on_failure, the aborted messages, and then a callback that the rank is in; NCCL needs half a second.
   std::chrono::duration<double> abort_limit = std::chrono::minutes(1);
   /// Called once before messages are aborted, with the cause, by a thread of the library: the place to abort the trainer's own
   /// communicators, whose kernels may keep the device.
@@ -110,7 +112,7 @@ inline std::vector<std::uint32_t> color_channels(const program& p) {
   return colors;
 }
 
-/// open(), connect(), make_id(), move(), enlist() and close() are for the rank's own thread.
+/// open(), connect(), make_id(), move(), register_memory() and close() are for the rank's own thread.
 template <device_runtime R, message_library<typename R::stream> L>
 class channel_set {
  public:
@@ -122,7 +124,7 @@ class channel_set {
     bool sends = false, connected = false, warm = false;
     communicator of{};
     device_handle<R, typename R::stream> stream{};
-    std::vector<std::pair<std::span<std::byte>, void*>> enlisted{};  // with handles
+    std::vector<std::pair<std::span<std::byte>, void*>> registered{};  // with handles
   };
 
   channel_set(L library, coordinator& job, const channel_transport_options& options, channel_progress<R>& progress)
@@ -172,17 +174,20 @@ class channel_set {
       return !stopped();
     };
     communicator made{};
-    require_good(library_.connect(id, own.sends ? 0 : 1, options_.of(c), name, made, goes_on), "CommInitRank");
+    const status of = library_.connect(id, own.sends ? 0 : 1, options_.of(c), name, made, goes_on);
+    if (library_.succeeded(of) && stopped())  // too late
+      run_within(options_.abort_limit, {[library = library_, made]() mutable { library.abort(made); }});
+    require_good(of, "CommInitRank");
     const std::lock_guard lock(mutex_);
     own.of = made, own.connected = true;
   }
   /// Registers memory with the library, unless that or more is known at this address.
-  void enlist(own_channel& c, std::span<std::byte> bytes) {
-    for (const auto& [known, of] : c.enlisted)
+  void register_memory(own_channel& c, std::span<std::byte> bytes) {
+    for (const auto& [known, of] : c.registered)
       if (known.data() == bytes.data() && known.size() >= bytes.size()) return;
     void* handle = nullptr;
-    call("CommRegister", [&] { return library_.enlist(c.of, bytes.data(), bytes.size(), handle); });
-    c.enlisted.emplace_back(bytes, handle);
+    call("CommRegister", [&] { return library_.register_memory(c.of, bytes.data(), bytes.size(), handle); });
+    c.registered.emplace_back(bytes, handle);
   }
   /// Starts a message.
   void move(own_channel& c, std::span<std::byte> bytes) {
@@ -263,8 +268,8 @@ class channel_set {
     std::vector<std::function<void()>> closes;
     for (const own_channel& c : all_)
       if (c.connected)
-        closes.push_back([library = library_, of = c.of, enlisted = c.enlisted]() mutable {
-          for (const auto& [bytes, handle] : enlisted) library.dismiss(of, handle);
+        closes.push_back([library = library_, of = c.of, registered = c.registered]() mutable {
+          for (const auto& [bytes, handle] : registered) library.deregister_memory(of, handle);
           library.close(of);
         });
     if (run_within(options_.abort_limit, std::move(closes))) return;

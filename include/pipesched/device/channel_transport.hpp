@@ -7,8 +7,8 @@
 //   compute            ... op that makes the message, record ready .......... wait moved, op that uses the buffer again
 //   channel's stream   wait ready, send, count, record moved
 //
-// On the receiver's device a receive waits for an event, too of the compute stream: recorded at the action before which
-// the launch order has it, not where its buffer became free. So it reaches the device when the plan needs it, and holds no
+// A receive also waits for an event of the compute stream, recorded at the action before which the launch order has it, not
+// where its buffer became free. So it reaches the device when the plan needs it, and holds no
 // blocks of the device long before, however far the host has run ahead. A message that waits holds its stream. So every rank
 // starts its messages in one order, launch_order(): nothing waits in a cycle, not even if all streams of a device share one
 // queue.
@@ -75,7 +75,7 @@ class channel_transport {
   channel_transport(const channel_transport&) = delete;
   channel_transport& operator=(const channel_transport&) = delete;
   /// Frees the communicators. A rank that leaves in the middle of a step, or with an exception, stops the others first. Takes
-  /// at most three times the abort limit, then the last resort.
+  /// at most four times the abort limit, then the last resort.
   ~channel_transport() {
     try {
       if (const std::string_view cause = departure_.cause(); !cause.empty()) abort(cause);
@@ -111,7 +111,7 @@ class channel_transport {
       progress_.advance();  // each has the time limit of the start
       channels_.connect(channels_.of(c), p.channels[c], ids[c]);
     }
-    if (options_.enlists_buffers) enlist(memory);
+    if (options_.registers_buffers) register_memory(memory);
     send_first_messages(memory);
   }
 
@@ -166,7 +166,7 @@ class channel_transport {
   /// @pre synchronize() has returned
   void read_clock(std::span<interval> cells) { clock_.read(cells, here()); }
 
-  /// A step of this rank as a graph, which goes before the transport. All ranks launch theirs together.
+  /// A step of this rank as a graph. Destroy it before the transport. All ranks launch theirs together.
   struct captured_step {
     channel_transport* transport;
     step_graph<R> graph;
@@ -292,6 +292,7 @@ class channel_transport {
       progress_.advance();
       const auto first = std::find_if(launches().begin(), launches().end(),
                                       [&](const launch& l) { return row()[l.action].channel == c; });
+      if (first == launches().end()) continue;  // a channel without messages
       const action& a = row()[first->action];
       post(a, memory(a));
       start(static_cast<std::uint32_t>(first - launches().begin()));
@@ -302,7 +303,7 @@ class channel_transport {
   }
   // Registers the largest memory at every address: a message that is registered on one of its ranks alone may hang.
   template <typename Memory>
-  void enlist(const Memory& memory) {
+  void register_memory(const Memory& memory) {
     std::map<std::pair<std::uint32_t, std::byte*>, std::size_t> sizes;  // by channel and address
     for (const action& a : row())
       if (is_message(a)) {
@@ -310,7 +311,7 @@ class channel_transport {
         std::size_t& size = sizes[{a.channel, bytes.data()}];
         size = std::max(size, bytes.size());
       }
-    for (const auto& [at, size] : sizes) channels_.enlist(channels_.of(at.first), {at.second, size});
+    for (const auto& [at, size] : sizes) channels_.register_memory(channels_.of(at.first), {at.second, size});
   }
 
   void post(const action& a, std::span<std::byte> bytes) {

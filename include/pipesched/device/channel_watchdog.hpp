@@ -29,7 +29,8 @@ class channel_watchdog {
   channel_watchdog(channel_set<R, L>& channels, channel_progress<R>& progress, coordinator& job,
                    const channel_transport_options& options)
       : channels_(channels), progress_(progress), job_(job), options_(options) {
-    for (const auto limit : {options.time_limit, options.start_limit, options.abort_limit}) checked_time_limit(limit);
+    for (const auto limit : {options.time_limit, options.start_limit, options.pause_limit, options.abort_limit})
+      checked_time_limit(limit);
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   }
   /// Waits until it has ended what it was at: at most the time of its limits, then the last resort.
@@ -81,6 +82,8 @@ class channel_watchdog {
     const progress_state state = state_after(now - since_, in);
     if (state == progress_state::stalled && in == phase::connects)
       channels_.abort(place() + ": the first messages have not moved within the time limit");
+    else if (state == progress_state::stalled && now - since_ > options_.time_limit + options_.pause_limit)
+      channels_.abort(nothing_moved(place()));  // a rank between steps does not come back, or process 0 does not answer
     if (state == std::exchange(known_, state) && now - reported_ < report_every) return;
     job_.report_position(place(), state), reported_ = now;
   }

@@ -116,7 +116,8 @@ inline int pick_device(const launch_environment& job) { return pipesched::pick_d
 
 /// The effect of CUDA_DEVICE_MAX_CONNECTIONS (1 to 32, 8 unless set) on so many streams of a process; empty if each has a queue
 /// of the device to itself. Source: CUDA C programming guide, "CUDA Environment Variables".
-inline std::string shared_queues_note(std::size_t streams, const char* connections) {
+inline std::string shared_queues_note(std::size_t streams,
+                                      const char* connections = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS")) {
   const long queues = connections == nullptr ? 8 : std::clamp(std::strtol(connections, nullptr, 10), 1L, 32L);
   if (streams <= static_cast<std::size_t>(queues)) return {};
   return detail::concat(
@@ -126,16 +127,11 @@ inline std::string shared_queues_note(std::size_t streams, const char* connectio
        "ranks start their messages in one order, but less overlaps. Set it to ",
        std::min<std::size_t>(streams, 32), " or more before CUDA starts"});
 }
-inline std::string shared_queues_note(std::size_t streams) {
-  return shared_queues_note(streams, std::getenv("CUDA_DEVICE_MAX_CONNECTIONS"));
-}
 
 using stream = device_handle<runtime, cudaStream_t>;
-using event = device_handle<runtime, cudaEvent_t>;
 using rank = device_rank<runtime>;
 using peer_world = pipesched::peer_world<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;
 using side_stream = pipesched::side_stream<runtime>;
-using step_graph = pipesched::step_graph<runtime>;
 
 }  // namespace pipesched::cuda

@@ -13,19 +13,13 @@
 
 namespace pipesched {
 
-/// A stream, event, graph or array of counters: one that is destroyed with this, or, wrapped, one of the user's.
+/// A stream, event, graph or array of counters, which is destroyed with this.
 template <device_runtime R, typename Handle>
 class device_handle {
  public:
   device_handle() = default;
   /// Takes it over.
   device_handle(R runtime, Handle handle) : runtime_(std::move(runtime)), handle_(handle), owning_(true) {}
-  /// Leaves it to its owner. @pre it outlives this
-  static device_handle wrap(Handle handle) {
-    device_handle wrapped;
-    wrapped.handle_ = handle;
-    return wrapped;
-  }
   device_handle(device_handle&& other) noexcept { *this = std::move(other); }
   device_handle& operator=(device_handle&& other) noexcept {
     std::swap(runtime_, other.runtime_), std::swap(handle_, other.handle_), std::swap(owning_, other.owning_);
@@ -39,8 +33,7 @@ class device_handle {
       runtime_.destroy(handle_);
   }
   Handle handle() const { return handle_; }
-  bool is_owning() const { return owning_; }
-  /// It is never destroyed.
+  /// Gives up ownership: it is never destroyed.
   void leak() noexcept { owning_ = false; }
 
  private:

@@ -103,11 +103,9 @@ static_assert(device_runtime<runtime>);
 inline int pick_device(const launch_environment& job) { return pipesched::pick_device(runtime(), job); }
 
 using stream = device_handle<runtime, hipStream_t>;
-using event = device_handle<runtime, hipEvent_t>;
 using rank = device_rank<runtime>;
 using peer_world = pipesched::peer_world<runtime>;
 using peer_transport = pipesched::peer_transport<runtime>;
 using side_stream = pipesched::side_stream<runtime>;
-using step_graph = pipesched::step_graph<runtime>;
 
 }  // namespace pipesched::hip

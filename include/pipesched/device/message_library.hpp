@@ -33,7 +33,7 @@ struct channel_options {
 ///                                   rank, and gives up once goes_on() is false. `name` outlives the process
 ///   send(c, from, size, stream), receive(c, into, size, stream)
 ///   state(c)                        whether a message in progress has failed
-///   enlist(c, memory, size, handle), dismiss(c, handle)   memory that messages are sent from or received into
+///   register_memory(c, memory, size, handle), deregister_memory(c, handle)   memory that messages are sent from or received into
 ///   close(c)                        the end of a communicator without messages in progress, by an abort if need be. It may wait
 ///                                   for the other rank, perhaps for ever
 ///   abort(c)                        ends its messages and the communicator. May be called while another thread sends. Waits
@@ -52,8 +52,8 @@ concept message_library = std::copyable<L> &&
   { l.send(c, from, size, stream) } -> std::same_as<typename L::status>;
   { l.receive(c, memory, size, stream) } -> std::same_as<typename L::status>;
   { l.state(c) } -> std::same_as<typename L::status>;
-  { l.enlist(c, memory, size, memory) } -> std::same_as<typename L::status>;
-  { l.dismiss(c, memory) } -> std::same_as<typename L::status>;
+  { l.register_memory(c, memory, size, memory) } -> std::same_as<typename L::status>;
+  { l.deregister_memory(c, memory) } -> std::same_as<typename L::status>;
   { l.close(c) } -> std::same_as<void>;
   { l.abort(c) } -> std::same_as<void>;
   { l.refuses_capture() } -> std::convertible_to<std::string>;

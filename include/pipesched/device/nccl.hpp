@@ -106,10 +106,10 @@ struct library {
   }
   /// Memory of ncclMemAlloc; of cudaMalloc with NCCL_LEGACY_CUDA_REGISTER=1, with which a failure may hang or crash the process
   /// (user guide, bufferreg). One kind on both ranks of a channel.
-  static status enlist(communicator c, void* memory, std::size_t size, void*& handle) {
+  static status register_memory(communicator c, void* memory, std::size_t size, void*& handle) {
     return ncclCommRegister(c, memory, size, &handle);
   }
-  static status dismiss(communicator c, void* handle) { return ncclCommDeregister(c, handle); }
+  static status deregister_memory(communicator c, void* handle) { return ncclCommDeregister(c, handle); }
   // Both are called by a thread of their own, which has no device yet: NCCL would make a context on device 0.
   void close(communicator c) const {
     cudaSetDevice(device);
@@ -186,7 +186,7 @@ inline std::string ctas_note(int ctas, int multiprocessors) {
 /// channel_transport over CUDA and NCCL.
 class transport : public channel_transport<cuda::runtime, library> {
  public:
-  /// @param note  is called once a process, on process 0 alone, by default to print to standard error, if streams share
+  /// @param note  is called on process 0 alone, once for all its transports, by default to print to standard error, if streams share
   ///              queues of the device or messages may hold more than a quarter of it
   transport(cuda::rank where, coordinator& job, channel_transport_options options = {},
             std::function<void(const std::string&)> note = print)

@@ -19,6 +19,7 @@ namespace pipesched {
 /// Every function returns a status; none waits for the device.
 ///
 ///   make_stream(device, priority, s), make_event(device, timed, e)   the only ones that allocate; priority: less is more urgent
+///   count_devices(count), no_device                                  that this process sees; the status of a process that sees 0
 ///   set_device(device)                                               of this thread: where trainers launch their kernels
 ///   connect(from_device, to_device)                                  lets one write into the memory of the other, if it can
 ///   record(e, s), wait(s, e)                                         event after what is in the stream; stream after the event
@@ -33,7 +34,9 @@ template <typename R>
 concept device_runtime = std::copyable<R> &&
     requires(R& r, typename R::status status, typename R::stream s, typename R::event e, typename R::graph g,
              int device, void* to, const void* from, std::size_t size, bool done, float ms, std::uint32_t* counters,
-             std::uint32_t value) {
+             std::uint32_t value, int& count) {
+  { r.count_devices(count) } -> std::same_as<typename R::status>;
+  { R::no_device } -> std::convertible_to<typename R::status>;
   { r.succeeded(status) } -> std::same_as<bool>;
   { r.text(status) } -> std::convertible_to<std::string>;
   { R::prefix } -> std::convertible_to<std::string_view>;

@@ -148,7 +148,6 @@ class rank_executor {
   }
 
   std::uint32_t rank() const { return rank_; }
-  Trainer& trainer() const { return trainer_; }
   Transport& transport() const { return transport_; }
   std::span<const action> actions() const { return actions_; }
   auto memory() const {

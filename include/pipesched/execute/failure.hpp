@@ -38,7 +38,7 @@ inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<do
 /// The longest wait for ranks of which one is between steps: time for a validation or a checkpoint.
 inline constexpr std::chrono::duration<double> longest_pause = std::chrono::hours(1);
 
-/// Asks again and again until it is done, at most so long, and asks at least once. False if the time is up.
+/// Polls `done` until it returns true or the limit has passed, at least once. False if the limit has passed.
 /// @param sleeps  whether to leave the processor to others after a millisecond; without, the answer is used at once
 /// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew. Asked
 ///   only when the time would be up.

@@ -110,7 +110,7 @@ std::vector<interval> run(const program& p, std::integral auto number, Trainer& 
   return measured;
 }
 
-/// Runs steps of all ranks of this process, as run() does, with a thread a rank. Returns the timeline of the last step; its
+/// Runs steps of all ranks of this process, as run() does, with one thread per rank. Returns the timeline of the last step; its
 /// intervals are empty unless options.record.
 /// @param trainers  by rank: a vector or deque of trainers, or of pointers to them
 /// @param world     thread_world, or that of a runtime of devices (device/peer_transport.hpp). Its ranks may run any number of

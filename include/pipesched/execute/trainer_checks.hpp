@@ -4,18 +4,22 @@
 // Compile-time checks of trainers and transports: a member that has the name of a callback, but cannot be called as one, is a
 // compile error in words. Without them an optional callback with the wrong signature would never be called.
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
 #include "pipesched/execute/trainer.hpp"
+#include "pipesched/program/program.hpp"
 
 namespace pipesched::detail {
 
 /// The names of optional callbacks.
 struct callback_names {
   int backward, backward_input, backward_weight, recompute, overlapped, weight_gradient, reduce, begin_step, end_step;
-  int begin_cell, end_cell, abort, leave, synchronize;  // of transports
+  int prepare, meet, leave, abort, select_device, synchronize, start_clock, begin_cell, end_cell;  // of transports
 };
 /// A name is ambiguous here if T has a member of that name, whatever its signature and however often it is overloaded.
 template <typename T>
@@ -54,15 +58,25 @@ constexpr void check_trainer() {
 template <typename T>
 constexpr void check_transport() {
   constexpr bool has_abort = requires(T & t, const std::string_view cause) { t.abort(cause); };
+  constexpr bool has_prepare = requires(T & t, const program& p, std::span<std::byte> (&memory)(const action&)) {
+    t.prepare(p, memory);
+  };
+  constexpr bool has_meet = requires(T & t, std::chrono::steady_clock::time_point at) { at = t.meet(); };
   constexpr bool has_begin_cell = requires(T & t, const std::uint32_t n) { t.begin_cell(n); };
   constexpr bool has_end_cell = requires(T & t, const std::uint32_t n) { t.end_cell(n); };
+  PIPESCHED_CHECK("transport", has_prepare, prepare, "void prepare(const program&, memory)");
+  PIPESCHED_CHECK("transport", has_meet, meet, "std::chrono::steady_clock::time_point meet()");
   PIPESCHED_CHECK("transport", has_begin_cell, begin_cell, "void begin_cell(std::uint32_t)");
   PIPESCHED_CHECK("transport", has_end_cell, end_cell, "void end_cell(std::uint32_t)");
   PIPESCHED_CHECK("transport", has_abort, abort, "void abort(std::string_view)");
   PIPESCHED_CHECK(
       "transport", requires(T & t) { t.leave(); }, leave, "void leave()");
   PIPESCHED_CHECK(
+      "transport", requires(T & t) { t.select_device(); }, select_device, "void select_device()");
+  PIPESCHED_CHECK(
       "transport", requires(T & t) { t.synchronize(); }, synchronize, "void synchronize()");
+  PIPESCHED_CHECK(
+      "transport", requires(T & t) { t.start_clock(); }, start_clock, "void start_clock()");
 }
 #undef PIPESCHED_CHECK
 

@@ -18,9 +18,9 @@ namespace pipesched {
 /// Every transport has these functions.
 ///
 ///   post_receive(action, bytes), post_send(action, bytes)   start a message; do not wait
-///   wait(n)        until the last message posted with buffer n has arrived or gone; at once if none was
+///   wait(n)        until the last message posted with buffer n has been received or sent; returns at once if none was posted
 ///   on_action(n)   the rank is at action n
-///   finish()       the end of a step: until everything posted has arrived or gone
+///   finish()       the end of a step: until everything posted has been received or sent
 ///
 /// A buffer has one message at a time: it is waited for before it is posted again, and until then its bytes stay where they
 /// are. The other rank of a message is p.channels[action.channel].from or .to, and both sides post those of a channel in the
@@ -31,11 +31,13 @@ namespace pipesched {
 ///   prepare(program, memory)   before the steps of this program; memory(action) is where a message is sent from or received
 ///   meet() -> time point       collective: the time at which all ranks are here, by this rank's clock
 ///   leave()                    collective: after the last step. @throws pipeline_aborted if a rank has failed
+///   rank()                     the rank that it is for, which is checked
 ///   abort(cause)               this rank has failed: all ranks end. The cause is without rank and place, which are those of
 ///                              the last on_action(): describe(p, rank, n)
 ///
 /// and of transports of devices, where wait() orders the rank's stream after the message and returns at once:
 ///
+///   is_done(n)                     whether wait(n) would wait for another rank: needed where one thread runs all ranks
 ///   select_device()                the rank's device becomes that of this thread
 ///   synchronize()                  until the device is through with the step
 ///   start_clock(), begin_cell(i), end_cell(i), read_clock(intervals)   measure cells, in seconds since start_clock()

@@ -124,7 +124,7 @@ class basic_world {
     std::atomic<std::uint32_t> action{no_slot};  // no_slot: before its step
   };
 
-  // By channel, no fewer than its messages that are posted and have not moved: a buffer is waited for before it is posted
+  // By channel, an upper bound of its messages that are posted and have not moved: a buffer is waited for before it is posted
   // again.
   static std::vector<std::size_t> messages_in_flight(const program& p) {
     std::vector<std::size_t> counts(p.channels.size(), 1);
@@ -175,11 +175,14 @@ class world_transport {
   world_transport& operator=(const world_transport&) = delete;
   /// A rank that leaves in the middle of a step stops the others.
   ~world_transport() {
-    const std::string_view cause = departure_.cause();
-    if (departure_.is_thrown())  // its thread may still report the text
-      world_.cause_.claim(detail::concat({world_.place(rank_), ": ", cause}), rank_);
-    else if (!cause.empty())
-      world_.abort(rank_, cause);
+    try {
+      const std::string_view cause = departure_.cause();
+      if (departure_.is_thrown())  // its thread may still report the text
+        world_.cause_.claim(detail::concat({world_.place(rank_), ": ", cause}), rank_);
+      else if (!cause.empty())
+        world_.abort(rank_, cause);
+    } catch (...) {  // no memory for a text
+    }
     set_between_steps(false);
   }
 
@@ -203,7 +206,7 @@ class world_transport {
     const std::size_t entry = c.receives++ % c.size;
     auto& p = c.posts[entry];
     p.into = side, p.expected = bytes.size(), p.comes = a.what;
-    meet(p, 2, a.channel, entry);
+    match(p, 2, a.channel, entry);
   }
   void post_send(const action& a, std::span<const std::byte> bytes) {
     const message_side side = post(a.buffer, const_cast<std::byte*>(bytes.data()));  // only read
@@ -211,7 +214,7 @@ class world_transport {
     const std::size_t entry = c.sends++ % c.size;
     auto& p = c.posts[entry];
     p.from = side, p.sent = bytes.size(), p.leaves = a.what;
-    meet(p, 1, a.channel, entry);
+    match(p, 1, a.channel, entry);
   }
   void wait(std::uint32_t n) {
     buffer& b = buffers_[n];
@@ -289,7 +292,7 @@ class world_transport {
   }
 
   // The second of two posts moves.
-  void meet(typename world::post& p, std::uint8_t sides, std::uint32_t channel, std::size_t entry) {
+  void match(typename world::post& p, std::uint8_t sides, std::uint32_t channel, std::size_t entry) {
     if (p.sides.fetch_or(sides, std::memory_order_acq_rel) == 0) return;
     if (p.leaves != p.comes) fail({to_string(p.leaves), " meets the receive of ", to_string(p.comes)});
     if (p.sent != p.expected)

@@ -34,6 +34,11 @@ enum class progress_state : std::uint8_t {
   between_steps  ///< it saves, evaluates, or loads data: a process that waits for it is not stalled
 };
 
+/// The failure of a process that waits in a collective call.
+inline std::string not_all_came(std::uint32_t process) {
+  return detail::concat({"process ", process, " waits for the others, and not all came in time"});
+}
+
 /// Threads may call its functions concurrently, except the collective ones: broadcast() and exchange().
 class coordinator {
  public:
@@ -45,7 +50,8 @@ class coordinator {
 
   /// Collective: sends each parcel to the process that it names, and returns those that were sent to this process, each
   /// with the number of its sender, in ascending order, after all processes have called it.
-  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit
+  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit, which does not count for an hour
+  /// while one that is waited for is between steps (but does over a store)
   virtual std::vector<parcel> exchange(std::span<const parcel> mine) = 0;
   /// Collective: returns what process 0 has given, after all processes have called it. @throws as exchange() does
   virtual std::string broadcast(std::string_view mine) {
@@ -78,7 +84,7 @@ class coordinator {
   }
   /// Ends a collective call in which others have not taken part. @throws pipeline_aborted
   void fail_late() {
-    report_failure(detail::concat({"process ", rank(), " waits for the others, and not all came in time"}));
+    report_failure(not_all_came(rank()));
     require_going();
   }
 };

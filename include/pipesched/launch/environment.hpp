@@ -15,9 +15,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "pipesched/support/error.hpp"
 
@@ -35,6 +37,11 @@ struct launch_environment {
 
 namespace detail {
 
+inline void require_token(const std::string& token, std::string_view name) {
+  constexpr std::size_t max = 256;
+  if (token.size() > max) throw schedule_error(concat({name, " has at most ", max, " characters; got ", token.size()}));
+}
+
 /// The names of a launcher's variables; empty: it has none. srun's token is SLURM_JOB_ID.SLURM_STEP_ID.
 struct launcher_names {
   const char *launcher, *rank, *size, *local_rank, *local_size, *token;
@@ -47,10 +54,9 @@ inline constexpr launcher_names launchers[] = {
     {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_JOB_ID"},
 };
 
-/// The variables of an environment. @param Get  from a name to its value, nullptr if it has none
-template <typename Get>
+/// The variables of an environment.
 struct variables {
-  Get& get;
+  std::function<const char*(const char*)> get;
 
   std::optional<std::string> text(const char* name) const {
     const char* const value = *name == 0 ? nullptr : get(name);
@@ -67,8 +73,8 @@ struct variables {
       throw schedule_error(concat({name, " is a number from 0 to ", max, "; got \"", *value, "\""}));
     return n;
   }
-  /// Nothing where no launcher is known. @throws schedule_error for a rank without a size, or a size without a rank, but in a
-  /// script of Slurm, which is no step
+  /// Nothing where no launcher is known. @throws schedule_error for a rank without a size, or a size without a rank, except
+  /// in a batch script of Slurm, which is not a step
   const launcher_names* find_launcher() const {
     for (const bool whole : {true, false})
       for (const launcher_names& of : launchers)
@@ -98,9 +104,8 @@ inline std::string first_host(std::string_view list) {
   return host;
 }
 
-/// Reads the part of a process in its job. Returns the number of processes that are known to be on this host.
-template <typename Get>
-std::uint32_t read_process(const variables<Get>& of, const launcher_names& names, launch_environment& e) {
+/// Reads rank, size, local rank and token of this process. Returns the number of processes that are known to be on this host.
+inline std::uint32_t read_process(const variables& of, const launcher_names& names, launch_environment& e) {
   constexpr std::uint32_t max = 1'000'000;
   e.launcher = names.launcher;
   e.rank = *of.number(names.rank, max), e.size = *of.number(names.size, max);
@@ -116,8 +121,7 @@ std::uint32_t read_process(const variables<Get>& of, const launcher_names& names
   return here.value_or(1);
 }
 
-template <typename Get>
-std::string read_address(const variables<Get>& of, const launch_environment& e, std::uint32_t here) {
+inline std::string read_address(const variables& of, const launch_environment& e, std::uint32_t here) {
   const auto address = of.text("MASTER_ADDR"), hosts = of.text("SLURM_STEP_NODELIST");
   const bool by_slurm = e.launcher == "srun" && hosts;
   if (!address && !by_slurm && here < e.size)
@@ -129,8 +133,7 @@ std::string read_address(const variables<Get>& of, const launch_environment& e, 
   return host;
 }
 
-template <typename Get>
-std::uint16_t read_port(const variables<Get>& of, const launch_environment& e) {
+inline std::uint16_t read_port(const variables& of, const launch_environment& e) {
   std::uint16_t port = e.port;
   if (const auto given = of.number("MASTER_PORT", std::uint16_t{65535}))
     port = *given;
@@ -145,29 +148,21 @@ std::uint16_t read_port(const variables<Get>& of, const launch_environment& e) {
 
 }  // namespace detail
 
-/// @param get  from a name to its value in the environment, nullptr if it has none
+/// @param get  from the name of a variable to its value, nullptr if it has none; by default those of this process
 /// @throws schedule_error for values that are not numbers or out of range, and if several hosts have no MASTER_ADDR
-template <typename Get>
-launch_environment read_launch_environment(Get&& get) {
-  const detail::variables<Get> of{get};
+inline launch_environment read_launch_environment(std::function<const char*(const char* name)> get =
+                                                      [](const char* name) { return std::getenv(name); }) {
+  const detail::variables of{std::move(get)};
   launch_environment e;
   const detail::launcher_names* const launcher = of.find_launcher();
   const std::uint32_t here = launcher == nullptr ? 1 : detail::read_process(of, *launcher, e);
   const auto own_token = of.text("PIPESCHED_TOKEN");
   e.token = own_token.value_or(e.token);
-  constexpr std::size_t max_token = 256;
-  if (e.token.size() > max_token)
-    throw schedule_error(detail::concat({own_token ? "PIPESCHED_TOKEN" : launcher->token, " has at most ", max_token,
-                                         " characters; got ", e.token.size(),
-                                         own_token ? "" : "; PIPESCHED_TOKEN, if it is set, is taken instead"}));
+  detail::require_token(e.token, own_token || launcher == nullptr ? "PIPESCHED_TOKEN" : launcher->token);
   e.listen = of.text("PIPESCHED_LISTEN").value_or("");
   e.address = detail::read_address(of, e, here);
   e.port = detail::read_port(of, e);
   return e;
-}
-/// Of this process. @throws schedule_error
-inline launch_environment read_launch_environment() {
-  return read_launch_environment([](const char* name) -> const char* { return std::getenv(name); });
 }
 
 }  // namespace pipesched

@@ -60,9 +60,9 @@ class store_coordinator : public coordinator {
   }
 
   std::string report_failure(std::string_view cause) override {
-    if (const auto first = failure()) return *first;
-    store_.set(key({"failure"}), std::string(cause));  // of two at the same time the later one
-    failure_.set(store_.get(key({"failure"})));
+    const std::string failed = key({"failure"});
+    if (!failure_.is_known() && !store_.wait(failed, {})) store_.set(failed, std::string(cause));
+    if (!failure_.is_known()) failure_.set(store_.get(failed));  // of two at the same time the later one
     return failure_.text();
   }
   /// A job that is stalled fails, whether or not a process is between steps: positions are not passed.

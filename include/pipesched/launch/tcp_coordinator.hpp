@@ -44,13 +44,15 @@ class tcp_coordinator : public coordinator {
   using seconds = std::chrono::duration<double>;
 
   /// For the processes of a launcher.
-  /// @param time_limit  how long to wait for other processes, here and in collective calls
+  /// @param time_limit  how long to wait for other processes, here and in collective calls. Not counted there, up to an hour,
+  ///                    while one that is waited for is between steps
   /// @throws schedule_error if process 0 cannot listen, if the name of its host is unknown, or if it cannot be reached in
   /// time. An unknown name is looked up again until then: the name of a container may appear after its peers have started.
   /// A name server that does not answer is waited for as long as the system's resolver does
   explicit tcp_coordinator(const launch_environment& e, seconds time_limit = std::chrono::minutes(10))
       : rank_(e.rank), size_(e.size), limit_(detail::checked_time_limit(time_limit)), token_(e.token) {
     require_process(rank_);
+    detail::require_token(token_, "the job's token");
     if (size_ > 1 && (e.address.empty() || e.port == 0))
       throw schedule_error(
           detail::concat({"a job of ", size_, " processes needs the address and port of process 0; got \"", e.address,
@@ -118,7 +120,15 @@ class tcp_coordinator : public coordinator {
           detail::concat({"processes share at most ", detail::max_frame, " bytes each; got ", text.size()}));
     post(detail::frame::exchange, std::move(text));
     std::unique_lock lock(mutex_);
-    const bool in_time = changed_.wait_for(lock, limit_, [&] { return result_ || failure_.is_known(); });
+    const auto ends = [&] { return result_ || failure_.is_known(); };
+    const auto start = clock::now();
+    bool in_time = changed_.wait_for(lock, limit_, ends);
+    while (!in_time && clock::now() - start < detail::longest_pause) {
+      pauses_ = false;
+      post(detail::frame::late, "");  // process 0 answers if one that is waited for is between steps
+      if (!changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return pauses_ || ends(); })) break;
+      in_time = changed_.wait_for(lock, limit_, ends);
+    }
     std::optional<std::string> result = std::exchange(result_, std::nullopt);
     lock.unlock();
     if (!in_time) fail_late();
@@ -285,6 +295,7 @@ class tcp_coordinator : public coordinator {
     changed_.notify_all();
     switch (f.is) {
       case detail::frame::exchange: result_ = std::move(f.text); return true;
+      case detail::frame::late: pauses_ = true; return true;
       case detail::frame::failure: failure_.set(std::move(f.text)); return true;
       case detail::frame::end: over_ = true, failure_.set("process 0 is gone"); return false;
       default: failure_.set("what listens at " + where_ + " is not process 0 of this job"); return false;
@@ -307,6 +318,7 @@ class tcp_coordinator : public coordinator {
   std::mutex mutex_;  // of what callers and the thread of io_ share: down to over_
   std::condition_variable changed_;
   std::optional<std::string> result_;  // of the exchange in progress
+  bool pauses_ = false;                // what it waits for is between steps
   detail::first_cause failure_;
   bool over_ = false;  // the connection to process 0 has ended; on process 0: all others have gone
 

@@ -47,7 +47,12 @@ class mpi_coordinator : public coordinator {
   mpi_coordinator& operator=(const mpi_coordinator&) = delete;
   /// After a failure the communicators are not freed, as other processes may no longer take part.
   ~mpi_coordinator() override {
-    if (notices_->failure()) {
+    bool failed = true;
+    try {
+      failed = notices_->failure().has_value();
+    } catch (...) {  // no memory for a text
+    }
+    if (failed) {
       static_cast<void>(notices_.release());  // MPI may still read from them
       return;
     }
@@ -155,7 +160,11 @@ class mpi_coordinator : public coordinator {
       if (done == 0) require_going();
       return done != 0;
     };
-    if (!detail::wait_within(limit_, ends)) fail_late();
+    const auto pauses = [this] {
+      const std::lock_guard lock(mutex_);
+      return notices_->positions().any_between_steps();
+    };
+    if (!detail::wait_within(limit_, ends, true, pauses)) fail_late();
   }
 
   std::chrono::duration<double> limit_;

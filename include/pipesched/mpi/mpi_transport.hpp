@@ -12,8 +12,8 @@
 //
 // A rank that fails sends a notice to all others, which look for notices before each action and while they wait. A process
 // that is killed sends none. By default, mpirun of Open MPI then kills the others at once. With --enable-recovery it leaves
-// them alone; those that wait for the dead rank fail after the time limit, or after an hour if it died between steps, and notify
-// the rest. MPI itself may also end a process whose connection breaks. After a rank has died, MPI_Finalize may block forever:
+// them alone; those that wait for the dead rank fail after the time limit, or after the pause limit if it died between steps, and
+// notify the rest. MPI itself may also end a process whose connection breaks. After a rank has died, MPI_Finalize may block forever:
 // call MPI_Abort.
 
 #include <mpi.h>
@@ -46,6 +46,8 @@ namespace pipesched {
 struct mpi_options {
   /// How long a rank waits for one message before it fails; not counted while a rank is between steps.
   std::chrono::duration<double> time_limit{60};
+  std::chrono::duration<double> pause_limit =
+      std::chrono::hours(1);                 ///< how long a rank may be waited for between its steps
   std::size_t block = std::size_t{1} << 30;  ///< bytes, 1 to 2^31 - 1; the same on all ranks
 };
 
@@ -56,7 +58,9 @@ class mpi_transport {
  public:
   /// @throws schedule_error for a time limit or a block out of range
   explicit mpi_transport(MPI_Comm communicator, const mpi_options& options = {})
-      : time_limit_(detail::checked_time_limit(options.time_limit)), block_(options.block) {
+      : time_limit_(detail::checked_time_limit(options.time_limit)),
+        pause_limit_(detail::checked_time_limit(options.pause_limit)),
+        block_(options.block) {
     if (block_ < 1 || block_ > static_cast<std::size_t>(std::numeric_limits<int>::max()))
       throw schedule_error(detail::concat({"a block has 1 to 2147483647 bytes; got ", block_}));
     notices_ = std::make_unique<detail::mpi_notices>(communicator);
@@ -237,10 +241,10 @@ class mpi_transport {
       return false;
     };
     const auto pauses = [this] { return notices_->positions().any_between_steps(); };
-    if (detail::wait_within(time_limit_ / 2, ends, false, pauses)) return;
+    const auto comes = [&] { return detail::wait_within(time_limit_ / 2, ends, false, pauses, pause_limit_ / 2); };
+    if (comes()) return;
     notices_->report_position(place(), progress_state::waits);
-    if (!detail::wait_within(time_limit_ / 2, ends, false, pauses))
-      fail("nothing came within the time limit\n" + positions());
+    if (!comes()) fail("nothing came within the time limit\n" + positions());
   }
   void set_between_steps(bool is) {
     if (is == std::exchange(between_steps_, is)) return;
@@ -308,7 +312,7 @@ class mpi_transport {
     return false;
   }
 
-  std::chrono::duration<double> time_limit_;
+  std::chrono::duration<double> time_limit_, pause_limit_;
   std::size_t block_;
   std::unique_ptr<detail::mpi_notices> notices_;
   MPI_Comm data_ = MPI_COMM_NULL;

@@ -21,11 +21,11 @@ namespace pipesched::detail {
 
 /// A frame of the protocol: its kind and a text.
 ///
-///   from a process   greeting (the first), exchange (its parcels), position, failure, leave
-///   to a process     exchange (parcels for it), failure (the first of the job)
+///   from a process   greeting (the first), exchange (its parcels), late (its limit is over), position, failure, leave
+///   to a process     exchange (parcels for it), late (what it waits for is between steps), failure (the first of the job)
 ///   from either      end: never sent, as it stands for the end of the connection
 struct frame {
-  enum kind : char { greeting, exchange, position, failure, leave, end } is = greeting;
+  enum kind : char { greeting, exchange, late, position, failure, leave, end } is = greeting;
   std::string text{};
 };
 
@@ -58,7 +58,12 @@ class job {
       case frame::exchange: return take_part(process, f.text);
       case frame::position:
         if (!positions_.set(process, f.text)) return false;
-        if (positions_.stalls(process)) fail(nothing_moved(positions_.all()[process].place));
+        if (positions_.all()[process].state == progress_state::stalled && !pauses())
+          fail(nothing_moved(positions_.all()[process].place));
+        return true;
+      case frame::late:
+        if (!members_[process].takes_part) return true;  // the result is on its way
+        pauses() ? members_[process].send({frame::late}) : fail(not_all_came(process));
         return true;
       case frame::failure: fail(std::move(f.text)); return true;
       case frame::leave: end(process, false); break;
@@ -92,6 +97,12 @@ class job {
     }
     complete_exchange();
     return true;
+  }
+  // True if a process is between steps, and not in an exchange: nothing that waits for it is late.
+  bool pauses() const {
+    for (std::uint32_t r = 0; r < members_.size(); ++r)
+      if (positions_.all()[r].state == progress_state::between_steps && !members_[r].takes_part) return true;
+    return false;
   }
   // Sends the results once every process has taken part. Fails if one that has gone will not.
   void complete_exchange() {

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+// expected: the transport has a member prepare that cannot be called as: void prepare\(const program&, memory\)
+#include <pipesched/execute/recording_transport.hpp>
+#include <pipesched/execute/run.hpp>
+struct trainer {
+  void forward(pipesched::task) {}
+  void backward(pipesched::task) {}
+  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
+};
+struct other_transport : pipesched::recording_transport {
+#ifdef RIGHT
+  template <typename Memory>
+  void prepare(const pipesched::program&, const Memory&) {}
+#else
+  void prepare(const pipesched::program&) {}
+#endif
+};
+void run(const pipesched::program& p, trainer& t, other_transport& transport) { pipesched::run(p, 0, t, transport); }
