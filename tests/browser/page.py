@@ -34,6 +34,7 @@ def browser(downloads):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options)
+    driver.set_script_timeout(600)  # seconds: a busy machine takes its time for thousands of addresses
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
     return driver
 
