@@ -68,6 +68,10 @@ TEST_CASE("placement: refuses impossible sizes") {
         "a placement takes 1 to 65536 stages; got 66560, nearest 65536");
   CHECK(refusal_of([] { placement::wave(4, INT64_MAX); }).find("1 to 128 waves") != std::string::npos);
   CHECK(refusal_of([] { placement::bidirectional(4, -1); }).find("micro-batches; got -1") != std::string::npos);
+  CHECK(refusal_of([] { placement::bidirectional(4, 8).for_micro(-3); }) ==
+        "a placement takes 1 to 4294967295 micro-batches; got -3, nearest 1");
+  CHECK(refusal_of([] { placement::bidirectional(4, 8).for_micro(0x1'FFFF'FFFE); }).find("nearest 4294967295") !=
+        std::string::npos);
   CHECK(refusal_of([] { placement::custom(2, 1, {}); }) == "a placement takes 1 to 2 replicas; got 0, nearest 1");
   CHECK(refusal_of([] {
           placement::custom(2, 1, {{0, 1}, {0}});

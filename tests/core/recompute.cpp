@@ -118,6 +118,12 @@ TEST_CASE("verify: names what is wrong with a recomputation") {
   CHECK(verdict("0F0 (0R0;0B0)", "1F0 1B0").find("overlap: 0B0 needs 0R0") != std::string::npos);
   CHECK(verdict("(0F0;0R0) 0B0", "1F0 1B0").find("overlap: 0R0 needs 0F0") != std::string::npos);
   CHECK(verdict("0F0 0R0 0RI0 0W0", "1F0 1B0").find("0R0 beside 0RI0") != std::string::npos);
+  CHECK(verdict("0F0 0B0 0RB0", "1F0 1B0") ==
+        "rank 0, cell 2: duplicate: 0RB0 again, first as 0B0 in cell 1; expected once\n");
+  CHECK(verdict("0F0 0RB0 0I0", "1F0 1B0") ==
+        "rank 0, cell 1: backward: 0RB0 beside 0I0 in cell 2; expected either one B or one I and one W\n");
+  CHECK(verdict("0F0 0B0 0RI0", "1F0 1B0") ==
+        "rank 0, cell 1: backward: 0B0 beside 0RI0 in cell 2; expected either one B or one I and one W\n");
 }
 
 TEST_CASE("freeze: the first stages lose their backward, the others their W") {

@@ -28,6 +28,7 @@ namespace {
 static_assert(std::ranges::random_access_range<schedule> && std::ranges::random_access_range<const schedule>);
 static_assert(std::ranges::sized_range<schedule> && std::ranges::common_range<const rows<cell>>);
 static_assert(std::forward_iterator<op_view::iterator> && std::ranges::forward_range<op_view>);
+static_assert(std::ranges::view<op_view> && std::ranges::borrowed_range<op_view>);
 static_assert([] {
   schedule s = make_1f1b_schedule({.pp = 2, .micro = 2});
   std::size_t cells = 0;
@@ -162,6 +163,7 @@ TEST_CASE("ops: those of every cell in order; find: each in its place") {
       for (const cell& c : s[rank])
         for (const op& o : c) expected.push_back(o);
       CHECK(std::ranges::equal(ops(s, rank), expected));
+      CHECK(*std::ranges::find(ops(s, rank), expected.back()) == expected.back());
       count += expected.size();
       for (std::size_t i = 0; i < s[rank].size(); ++i)
         for (std::size_t k = 0; k < s[rank][i].size(); ++k) {

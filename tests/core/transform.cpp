@@ -190,6 +190,9 @@ TEST_CASE("transform: refuses impossible arguments") {
   CHECK(refusal_of([&] { concatenate(odd, odd); }) ==
         "with two replicas concatenate() takes at most one step with an odd number of micro-batches; got 5 and 5, "
         "nearest 4 or 6 in the second step");
+  CHECK(refusal_of([&] {
+          concatenate(odd, make_dualpipe_schedule({.pp = 2, .micro = 1}));
+        }).ends_with("got 5 and 1, nearest 2 in the second step"));
   CHECK(refusal_of([&] { delay_weights(s, -1); }) == "delay_weights() delays by 0 or more; got -1, nearest 0");
 }
 

@@ -69,6 +69,8 @@ TEST_CASE("costs: dividing a share among the stages of a rank keeps its total") 
   CHECK(d.transfer_time == per_stage(3));
   CHECK(d.kept_by_forward == per_stage(4));
   CHECK(split_stage_costs(c, placement::linear(2)) == c);
+  const stage_costs by_rank{.forward = {1, 2, 30, 40}};  // of two stages, each on two ranks: no number is dropped
+  CHECK(split_stage_costs(by_rank, placement::custom(4, 4, {{0, 1}, {2, 3}})) == by_rank);
   CHECK_THROWS_WITH_AS(split_stage_costs(c, placement()),
                        "costs are divided among the stages of 1 rank or more; got 0, nearest 1", schedule_error);
   CHECK_THROWS_AS(describe_split(c, placement()), schedule_error);

@@ -176,4 +176,7 @@ TEST_CASE("your own family: its formula stands beside a schedule, with every ass
   const schedule other = make_1f1b_schedule({.pp = 3, .micro = 4});
   CHECK(closed_form_of(from_the_middle, other, uniform_costs{})->fails == "the order is the family's own");
   CHECK(!closed_form_of(own, s, uniform_costs{}));
+  family even = from_the_middle;  // whose formula never gets sizes that the family does not take
+  even.limits.even_pp = true;
+  CHECK(!closed_form_of(even, s, uniform_costs{}));
 }

@@ -165,6 +165,18 @@ TEST_CASE("zb greedy: for random costs and limits, never longer than a known ord
   CHECK(equal < compared / 2);
 }
 
+TEST_CASE("zb greedy: an activation counts as the most that it takes, also if its context is larger") {
+  const stage_costs grows{.kept_by_forward = 10, .context = 40};
+  for (const double limit : {1.0, 2.0, 3.0, 4.0})
+    for (const std::int64_t pp : {2, 4, 5})
+      for (const bool vee : {false, true}) {
+        const zb_params p{.pp = pp, .micro = 8, .costs = grows, .memory_limit = limit};
+        const schedule s = vee ? make_zbv_greedy_schedule(p) : make_zb_greedy_schedule(p);
+        REQUIRE(verify(s));
+        REQUIRE(measure(simulate(s, grows), grows).peak_bytes <= limit * 40 * (vee ? 2 : 1));
+      }
+}
+
 TEST_CASE("zb greedy: a limit in activations is refused where stages keep different bytes") {
   const stage_costs unequal{.kept_by_forward = {10, 10, 20, 10}};
   CHECK(refusal_of([&] { make_zb_greedy_schedule({.pp = 4, .micro = 8, .costs = unequal, .memory_limit = 3}); }) ==

@@ -4,12 +4,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "pipesched/generate/families.hpp"
 #include "pipesched/plan/plan.hpp"
 #include "pipesched/simulate/closed_form_of.hpp"
+#include "pipesched/simulate/explain.hpp"
 #include "pipesched/simulate/lower_bound.hpp"
 #include "pipesched/simulate/metrics.hpp"
 #include "pipesched/simulate/simulate.hpp"
@@ -264,4 +266,32 @@ TEST_CASE("lower bound: sizes that no schedule has are refused") {
       refusal_of([] { lower_bound(placement::linear(4), 0x8000'0000, uniform_costs{}); }) ==
       "lower_bound() needs stages x micro-batches of at most 2^28; got 4 stages x micro = 2147483648, nearest micro = "
       "67108864");
+}
+
+TEST_CASE("lower bound: a class that cannot be is refused; the placement may be for another number of micro-batches") {
+  const placement where = placement::linear(4);
+  const auto refused = [&](const schedule_class& of) {
+    return refusal_of([&] { lower_bound(where, 8, uniform_costs{}, of); });
+  };
+  CHECK(refused({.backward = {stage_backward::full}}) ==
+        "a class of schedules says of each stage, or of none, what its backward is; got 1, nearest 4");
+  CHECK(refused({.memory_cap = -1}) == "a memory cap is 0 activations or more; got -1, nearest 0");
+  CHECK(refused({.memory_cap = std::nan("")}) == "a memory cap is 0 activations or more; got nan, nearest 0");
+  CHECK(refused({.memory_cap = 4}) == "");
+  const stage_costs lengths{.micro_batches = std::vector<double>(20, 1)};  // all 1, and yet by micro-batch
+  const schedule_class any{};
+  CHECK(lower_bound(placement::bidirectional(4, 40), 20, lengths, any).makespan ==
+        lower_bound(placement::bidirectional(4, 20), 20, lengths, any).makespan);
+}
+
+TEST_CASE("metrics and explanations: costs that do not fit the schedule are refused") {
+  const schedule s = make_1f1b_schedule({.pp = 4, .micro = 8});
+  const timeline t = simulate(s);
+  for (const stage_costs& wrong :
+       {stage_costs{.forward = {1, 2}}, stage_costs{.kept_by_forward = {1, 2}}, stage_costs{.micro_batches = {1, 2}}}) {
+    const std::string said = refusal_of([&] { simulate(s, wrong); });
+    CHECK(said != "");
+    CHECK(refusal_of([&] { measure(t, wrong); }) == said);
+    CHECK(refusal_of([&] { explain(t, wrong); }) == said);
+  }
 }

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <optional>
+#include <ranges>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,7 +22,7 @@
 namespace pipesched {
 
 /// The ops of a row of cells, in order; of an overlapped cell the first, then the second. A view: it refers to the row.
-class op_view {
+class op_view : public std::ranges::view_base {
  public:
   class iterator {
    public:
@@ -191,3 +192,7 @@ constexpr std::vector<op> successors(const schedule& s, op o) {
 }
 
 }  // namespace pipesched
+
+// Iterators refer to the row, not to the view.
+template <>
+inline constexpr bool std::ranges::enable_borrowed_range<pipesched::op_view> = true;

@@ -127,7 +127,9 @@ class placement {
   }
 
   /// The same placement for another number of micro-batches. Only placements with two replicas differ.
+  /// @throws schedule_error unless 1 <= micro <= 2^32 - 1
   constexpr placement for_micro(std::int64_t micro) const {
+    require_1_to(none, micro, "micro-batches");
     placement other = *this;
     if (replicas() == 2) other.replica_1_begin_ = static_cast<std::uint32_t>((micro + 1) / 2);
     return other;

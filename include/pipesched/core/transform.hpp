@@ -316,8 +316,8 @@ constexpr void require_concatenable(const schedule& first, const schedule& then)
   if (first.placement.replicas() == 2 && first.micro % 2 != 0 && then.micro % 2 != 0)
     throw schedule_error(
         concat({"with two replicas concatenate() takes at most one step with an odd number of micro-batches; got ",
-                first.micro, " and ", then.micro, ", nearest ", then.micro - 1, " or ", then.micro + 1,
-                " in the second step"}));
+                first.micro, " and ", then.micro, ", nearest ", then.micro == 1 ? "" : concat({then.micro - 1, " or "}),
+                then.micro + 1, " in the second step"}));
 }
 
 }  // namespace detail

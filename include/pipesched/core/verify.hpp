@@ -147,6 +147,14 @@ class verifier {
     return places_[std::size_t{stage} * s_.micro + micro];
   }
 
+  // The op of a cell that is this one, but for recomputing.
+  constexpr op op_in(std::uint32_t rank, std::size_t i, op like) const {
+    for (op o : s_[rank][i])
+      if (without_recompute(o.pass) == without_recompute(like.pass) && o.stage == like.stage && o.micro == like.micro)
+        return o;
+    return like;
+  }
+
   constexpr void enter(std::uint32_t rank, std::size_t i, op o) {
     places& at = places_of(o.stage, o.micro);
     std::uint32_t& place = at.of(o.pass);
@@ -156,7 +164,9 @@ class verifier {
       return;
     }
     add(rule::duplicate, rank, i, [&] {
-      return concat({to_string(o), " again, first in cell ", place - 1, "; expected once"});
+      const op first = op_in(rank, place - 1, o);
+      const std::string as = first.pass == o.pass ? "" : concat({"as ", to_string(first), " "});
+      return concat({to_string(o), " again, first ", as, "in cell ", place - 1, "; expected once"});
     });
   }
 
@@ -195,9 +205,13 @@ class verifier {
       });
     if (at.whole != 0 && (at.input != 0 || at.weight != 0)) {
       const pass other = at.input != 0 ? pass::backward_input : pass::backward_weight;
+      const std::uint32_t beside = (at.input != 0 ? at.input : at.weight) - 1;
+      const auto seen = [&](pass p, std::uint32_t i) {
+        return to_string(op_in(rank, i, op{p, 0, static_cast<std::uint16_t>(stage), micro}));
+      };
       add(rule::backward, rank, at.whole - 1, [&] {
-        return concat({name(pass::backward), " beside ", name(other), " in cell ",
-                       (at.input != 0 ? at.input : at.weight) - 1, "; expected either one B or one I and one W"});
+        return concat({seen(pass::backward, at.whole - 1), " beside ", seen(other, beside), " in cell ", beside,
+                       "; expected either one B or one I and one W"});
       });
     } else if (at.whole == 0) {
       if (has == stage_backward::input && at.input == 0) missing(pass::backward_input, "one I");

@@ -37,7 +37,7 @@ inline std::vector<double> stages_per_rank(const placement& where) {
 inline per_stage split_share(const per_stage& given, const placement& where, const std::vector<double>& count,
                              bool divide) {
   const std::size_t n = given.values().size(), stages = where.stages();
-  if (n != 1 && (n == stages || n != where.ranks())) return given;
+  if (n != 1 && (n != where.ranks() || stages <= n)) return given;
   const bool alike = std::all_of(count.begin(), count.end(), [&](double c) { return c == count[0]; });
   if (n == 1 && (!divide || alike)) return divide ? given[0] / count[0] : given[0];
   std::vector<double> values;

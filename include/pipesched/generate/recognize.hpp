@@ -28,11 +28,19 @@ inline schedule_params params_of_size(const family& f, const schedule& s) {
   return p;
 }
 
+inline bool takes(const family& f, const schedule_params& p) {
+  try {
+    require(f, p);
+    return true;
+  } catch (const schedule_error&) {
+    return false;
+  }
+}
+
 // True if the family makes this order with these parameters.
 inline bool makes_order_of(const family& f, const schedule_params& p, const schedule& s) {
   try {
-    require(f, p);
-    return same_stages_on_ranks(f.place(p), s.placement) && f.make(p).cells == s.cells;
+    return takes(f, p) && same_stages_on_ranks(f.place(p), s.placement) && f.make(p).cells == s.cells;
   } catch (const schedule_error&) {  // not of these sizes
     return false;
   }

@@ -10,6 +10,7 @@
 
 #include "pipesched/cost/stage_costs.hpp"
 #include "pipesched/generate/closed_form.hpp"
+#include "pipesched/generate/detail/greedy_ranks.hpp"
 #include "pipesched/generate/family.hpp"
 #include "pipesched/generate/params.hpp"
 #include "pipesched/support/error.hpp"
@@ -18,11 +19,12 @@ namespace pipesched {
 
 /// `make_zb_greedy_schedule({.pp = 8, .micro = 24, .costs = measured, .memory_limit = 12})`
 struct zb_params {
-  std::int64_t pp;                       ///< pipeline ranks
-  std::int64_t micro;                    ///< micro-batches per step
-  stage_costs costs{};                   ///< per stage; without bytes an F keeps 1 until its W
-  std::optional<double> memory_limit{};  ///< activations of a rank's whole share, at least 1; default pp
-  bool forward_only = false;             ///< evaluation
+  std::int64_t pp;      ///< pipeline ranks
+  std::int64_t micro;   ///< micro-batches per step
+  stage_costs costs{};  ///< per stage; without bytes an F keeps 1 until its W
+  /// Activations of a rank's whole share, each at the most bytes that it takes at a time; at least 1; default pp.
+  std::optional<double> memory_limit{};
+  bool forward_only = false;  ///< evaluation
 
   constexpr operator family_params() const {  // NOLINT: a view of the costs
     return {.pp = pp, .micro = micro, .forward_only = forward_only, .costs = &costs, .memory_limit = memory_limit};
@@ -60,15 +62,14 @@ inline void require_memory_limit(const family& f, const family_params& p) {
     throw schedule_error(concat(
         {f.name, " needs a memory limit of at least 1 activation per rank; got ", *p.memory_limit, ", nearest 1"}));
   if (!p.costs) return;
-  const auto& kept = p.costs->kept_by_forward.values();
-  for (std::size_t s = 1; s < kept.size(); ++s)
-    if (kept[s] != kept[0])
-      throw schedule_error(
-          concat({f.name,
-                  " takes a memory limit in activations only where all stages keep the same bytes; "
-                  "stage 0 keeps ",
-                  kept[0], " and stage ", s, " keeps ", kept[s],
-                  ", nearest: no limit, which means pp = ", count_text(p.pp, "activation"), " per rank"}));
+  const double first = bytes_of_activation(*p.costs, 0);
+  for (std::uint32_t s = 1; s < p.pp * f.limits.stages_per_rank; ++s)
+    if (const double kept = bytes_of_activation(*p.costs, s); kept != first)
+      throw schedule_error(concat({f.name,
+                                   " takes a memory limit in activations only where all stages keep the same bytes; "
+                                   "stage 0 keeps ",
+                                   first, " and stage ", s, " keeps ", kept, ", nearest: no limit, which means pp = ",
+                                   count_text(p.pp, "activation"), " per rank"}));
 }
 
 // The memory limit in use, in activations of a rank's whole share.

@@ -117,9 +117,10 @@ class duration_survey {
 template <cost_model Costs>
 std::optional<closed_form> closed_form_of(const family& f, const schedule& s, const Costs& costs,
                                           bool own_order = false) {
-  detail::check_costs(costs, s.stages(), s.pp(), s.micro);
   require_valid(s);
+  detail::check_costs(costs, s.stages(), s.pp(), s.micro);
   const schedule_params p = detail::params_of_size(f, s);
+  if (!detail::takes(f, p)) return std::nullopt;
   const detail::duration_survey survey(s, costs);
   std::optional<closed_form> form = closed_form_of(f, p, survey.times());
   if (!form) return form;

@@ -149,10 +149,12 @@ constexpr explanation explain(const timeline& t, const Costs& costs, verified_t)
 }
 
 /// Stalls and critical path of a timeline that was simulated with these costs. Linear in the number of ops.
-/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid, and if the
+/// costs' own check() refuses them.
 template <cost_model Costs>
 constexpr explanation explain(const timeline& t, const Costs& costs) {
   detail::require_timeline(t);
+  detail::check_costs(costs, t.schedule.stages(), t.schedule.pp(), t.schedule.micro);
   return explain(t, costs, verified);
 }
 

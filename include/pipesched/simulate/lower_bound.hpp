@@ -38,7 +38,15 @@ constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t m
   detail::require_pairs("lower_bound()", where.stages(), micro);
   detail::check_costs(costs, where.stages(), where.ranks(), micro);
   detail::require_memory(of.memory_limits, where.ranks());
-  return detail::bounds(where, micro, costs, of).best();
+  if (of.memory_cap && !(*of.memory_cap >= 0))
+    throw schedule_error(
+        detail::concat({"a memory cap is 0 activations or more; got ", *of.memory_cap, ", nearest 0"}));
+  if (!of.backward.empty() && of.backward.size() != where.stages())
+    throw schedule_error(
+        detail::concat({"a class of schedules says of each stage, or of none, what its backward is; got ",
+                        of.backward.size(), ", nearest ", where.stages()}));
+  const placement own = where.for_micro(micro);
+  return detail::bounds(own, micro, costs, of).best();
 }
 
 /// The bound for all schedules with the cells that the costs allow to a planner; the backward may be split.
@@ -53,8 +61,8 @@ constexpr lower_bound_result lower_bound(const placement& where, std::uint32_t m
 /// pair of the schedule can save it. @throws schedule_error as simulate(): if the schedule is not valid, or for costs
 template <cost_model Costs>
 constexpr lower_bound_result lower_bound(const schedule& s, const Costs& costs) {
-  detail::check_costs(costs, s.stages(), s.pp(), s.micro);
   require_valid(s);
+  detail::check_costs(costs, s.stages(), s.pp(), s.micro);
   const schedule_class of = schedule_class_of(s);
   detail::bounds all(s.placement, s.micro, costs, of);
   if (of.recompute) all.add_recompute(s);
@@ -64,9 +72,9 @@ constexpr lower_bound_result lower_bound(const schedule& s, const Costs& costs) 
 namespace detail {
 
 inline std::string number_text(double value) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.10g", value);
-  return text.data();
+  std::string text;
+  append_real(text, value, 10);
+  return text;
 }
 
 }  // namespace detail

@@ -222,11 +222,12 @@ constexpr metrics measure(const timeline& t, const Costs& costs, verified_t) {
 }
 
 /// Measures a timeline. Durations are the timeline's own. @param costs gives the bytes, if it has any.
-/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid. Linear in
-/// the number of ops.
+/// @throws schedule_error unless the timeline has one interval of finite times per cell and its schedule is valid, and if the
+/// costs' own check() refuses them. Linear in the number of ops.
 template <cost_model Costs = uniform_costs>
 constexpr metrics measure(const timeline& t, const Costs& costs = {}) {
   detail::require_timeline(t);
+  detail::check_costs(costs, t.schedule.stages(), t.schedule.pp(), t.schedule.micro);
   return measure(t, costs, verified);
 }
 

@@ -185,8 +185,8 @@ constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
 /// or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>
 constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
-  detail::check_costs(costs, plan.stages(), plan.pp(), plan.micro);
   require_valid(plan);
+  detail::check_costs(costs, plan.stages(), plan.pp(), plan.micro);
   return simulate(std::move(plan), costs, verified);
 }
 

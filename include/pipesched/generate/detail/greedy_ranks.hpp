@@ -21,10 +21,19 @@
 
 namespace pipesched::detail {
 
-/// The memory that an F of each stage keeps: bytes, or 1 if the costs give no bytes.
+/// The most that an activation of a stage takes at a time: after its F or, as context, after its I. In bytes.
+constexpr double bytes_of_activation(const stage_costs& costs, std::uint32_t stage) {
+  return costs.context ? std::max(costs.kept_by_forward[stage], (*costs.context)[stage]) : costs.kept_by_forward[stage];
+}
+/// What is left of it once its I has ended is less by so much.
+inline double freed_by_input(const stage_costs& costs, std::uint16_t stage) {
+  return std::max(0.0, -costs.bytes(op{pass::backward_input, 0, stage, 0}));
+}
+
+/// The memory that an activation of each stage takes: bytes, or 1 if the costs give no bytes.
 inline std::vector<double> kept_by_stage(const placement& where, const stage_costs& costs) {
   std::vector<double> kept;
-  for (std::uint32_t s = 0; s < where.stages(); ++s) kept.push_back(costs.kept_by_forward[s]);
+  for (std::uint32_t s = 0; s < where.stages(); ++s) kept.push_back(bytes_of_activation(costs, s));
   if (std::none_of(kept.begin(), kept.end(), [](double bytes) { return bytes > 0; })) kept.assign(kept.size(), 1);
   return kept;
 }
@@ -47,7 +56,7 @@ class greedy_ranks {
       s.I = costs.unit_duration(op{pass::backward_input, s.chunk, number, 0}) / costs.speed_of(s.rank);
       s.W = costs.unit_duration(op{pass::backward_weight, s.chunk, number, 0}) / costs.speed_of(s.rank);
       s.kept = kept[i];
-      s.freed_by_I = -costs.bytes(op{pass::backward_input, s.chunk, number, 0});
+      s.freed_by_I = freed_by_input(costs, number);
       s.freed_by_W = s.kept - s.freed_by_I;
       const auto transfer = [&](bool gradient, std::uint32_t from) {
         const std::uint32_t sender = where.rank_of(from, 0);

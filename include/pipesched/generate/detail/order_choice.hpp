@@ -26,7 +26,7 @@ inline bool keeps_limit(const schedule& s, const stage_costs& costs, double limi
   const std::vector<double> kept = kept_by_stage(s.placement, costs);
   std::vector<double> freed_by_I(s.stages()), share(s.pp(), 0);
   for (std::uint32_t stage = 0; stage < s.stages(); ++stage) {
-    freed_by_I[stage] = -costs.bytes(op{pass::backward_input, 0, static_cast<std::uint16_t>(stage), 0});
+    freed_by_I[stage] = freed_by_input(costs, static_cast<std::uint16_t>(stage));
     share[s.placement.rank_of(stage, 0)] += kept[stage];
   }
   for (std::uint32_t rank = 0; rank < s.pp(); ++rank) {
