@@ -324,8 +324,8 @@ constexpr void require_concatenable(const schedule& first, const schedule& then)
 
 /// Concatenates two steps without a flush: every rank runs its row of `first`, then its row of `then`, whose micro-batches
 /// get the next numbers.
-/// @throws schedule_error also unless both have the same placement, both are forward only or neither is, and, with two
-/// replicas, one of them has an even number of micro-batches
+/// @throws schedule_error also unless both have the same placement and the same frozen stages, both are forward only or
+/// neither is, and, with two replicas, one of them has an even number of micro-batches
 constexpr schedule concatenate(const schedule& first, const schedule& then) {
   detail::require_concatenable(first, then);
   schedule result = first;

@@ -30,6 +30,7 @@ constexpr std::string_view to_string(link_busy b) noexcept { return link_busy_na
 /// Both may depend on stage, rank, micro-batch and partner; none may be negative. Optional members, found by name:
 ///  * `duration(cell, rank)`: in place of the above, for ranks that differ;
 ///  * `busy(from, to, tensor)`: the link_busy of a message; default: none;
+///  * `keeps_ranks_busy()`: false if no message keeps a rank busy; default: true if the model has `busy`;
 ///  * `release(cell, i)` or `release(cell, i, rank)`: time from the cell's start until its i-th op has produced its output.
 ///    Without it outputs are released at the end of the cell, as the published bubble formulas assume;
 ///  * `bytes(op)`: bytes that are kept from the start of an F; that an R keeps again from its start, and an F gives back at its
@@ -39,8 +40,8 @@ constexpr std::string_view to_string(link_busy b) noexcept { return link_busy_na
 ///  * `weights(stage)`: bytes of the stage's parameters, gradients and optimizer state;
 ///  * `may_overlap()`: the pass_pair_set of cells that a planner may use; default: F with B and F with I;
 ///  * `check(stages)` or `check(stages, ranks, micro)`: throws schedule_error if the numbers make no sense for that many;
-///  * `micro_batches_alike()`: true if no cost depends on the micro-batch. The bounds are then linear in stages instead of
-///    stages times micro-batches.
+///  * `micro_batches_alike()`: true if no cost depends on the micro-batch. The bounds are then linear in stages x
+///    micro-batches; else quadratic in micro-batches.
 template <typename Costs>
 concept cost_model = requires(const Costs& costs, const cell& c, std::uint32_t rank, tensor_id t) {
   { costs.duration(c) } -> std::convertible_to<double>;

@@ -36,7 +36,7 @@ namespace pipesched {
 ///  4. a + b.
 /// A backward that recomputes inside lasts `recompute` longer, alone and in a pair, unless `pairs` prices that pair: "F(RB)".
 ///
-/// With micro-batches of lengths l >= k, it is k times that and l - k times the longer op alone.
+/// With micro-batches of lengths l >= k, it is k times that and l - k times the op of the longer micro-batch alone.
 struct stage_costs {
   per_stage forward = 1;
   optional_per_stage backward_input{};         ///< default: backward - backward_weight, or half of backward, or 1

@@ -21,7 +21,7 @@ struct pass_times {
 
 /// A published bubble, and whether its assumptions hold for the sizes and times asked for.
 struct closed_form {
-  std::string_view formula;     ///< in the letters of this library; PP counts stages
+  std::string_view formula;     ///< in the letters of this library; PP: ranks (pp), of dualpipev stages (2 pp)
   std::string_view source;      ///< paper and section or table
   std::string_view assumes;     ///< about sizes and times, besides equal stages and free transfers; may be empty
   double bubble = 0;            ///< of the rank that idles longest, in the unit of the times

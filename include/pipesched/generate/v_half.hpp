@@ -49,7 +49,7 @@ inline constexpr family v_half_family{.name = "v_half",
 /// @throws schedule_error on bad parameters. O(n log n + pp^3) time and O(n + pp^2) memory for n ops.
 constexpr schedule make_v_half_schedule(const pipeline_params& p) { return v_half_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 constexpr std::vector<cell> make_v_half_row(const pipeline_params& p, std::integral auto rank) {
   return v_half_family.row(p, rank);
 }

@@ -46,7 +46,7 @@ inline constexpr family v_min_family{.name = "v_min",
 /// @throws schedule_error on bad parameters. O(n log n + pp^3) time and O(n + pp^2) memory for n ops.
 constexpr schedule make_v_min_schedule(const pipeline_params& p) { return v_min_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 constexpr std::vector<cell> make_v_min_row(const pipeline_params& p, std::integral auto rank) {
   return v_min_family.row(p, rank);
 }

@@ -36,12 +36,12 @@ inline constexpr family zb_greedy_family{
 /// bytes that one of its forwards keeps. If the limit stops a forward that the next backward does not need, the
 /// forward waits (the source gives up). With a limit of 1 the ranks take turns; for F = I = W and free transfers, more
 /// than 2 pp does not help. The makespan is at most that of ZB1P, and of 1F1B with a split backward, where those keep
-/// the limit.
+/// the limit. The search ignores lengths of micro-batches and links that keep ranks busy; the guarantee holds without them.
 /// @throws schedule_error on bad parameters, inconsistent costs, a limit below 1, or a limit where the stages keep
 /// different bytes. O(pp * micro) for each of the eight combinations.
 inline schedule make_zb_greedy_schedule(const zb_params& p) { return zb_greedy_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 inline std::vector<cell> make_zb_greedy_row(const zb_params& p, std::integral auto rank) {
   return zb_greedy_family.row(p, rank);
 }

@@ -32,7 +32,7 @@ inline constexpr family zb_greedy_1p_family{
 /// @throws schedule_error on bad parameters and inconsistent costs. O(pp * micro).
 inline schedule make_zb_greedy_1p_schedule(const zb_params& p) { return zb_greedy_1p_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 inline std::vector<cell> make_zb_greedy_1p_row(const zb_params& p, std::integral auto rank) {
   return zb_greedy_1p_family.row(p, rank);
 }

@@ -49,7 +49,7 @@ inline constexpr family zb_h2_family{
 /// @throws schedule_error on bad parameters. O(pp * micro).
 inline schedule make_zb_h2_schedule(const pipeline_params& p) { return zb_h2_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 inline std::vector<cell> make_zb_h2_row(const pipeline_params& p, std::integral auto rank) {
   return zb_h2_family.row(p, rank);
 }

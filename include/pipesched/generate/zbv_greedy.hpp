@@ -73,12 +73,13 @@ inline constexpr family zbv_greedy_family{
 /// memory of 1F1B; with F = I = W the span then has no bubble for micro >= 2 pp. Below that limit, where the source
 /// gives up, forwards wait for memory; there a little more memory can even make a longer order. The makespan is at most
 /// that of zbv where zbv keeps the limit and, below the default limit, that of v_half and v_min where they keep it.
+/// The search ignores lengths of micro-batches and links that keep ranks busy; the guarantee holds without them.
 /// @throws schedule_error on bad parameters, inconsistent costs, a limit below 1, or a limit where the stages keep
 /// different bytes. O(pp * micro) for each search; four searches, each repeated with the idle times of the one before
 /// as long as that helps.
 inline schedule make_zbv_greedy_schedule(const zb_params& p) { return zbv_greedy_family.make(p); }
 
-/// The row of one rank, of the whole schedule.
+/// The row of one rank. It makes the whole schedule first.
 inline std::vector<cell> make_zbv_greedy_row(const zb_params& p, std::integral auto rank) {
   return zbv_greedy_family.row(p, rank);
 }

@@ -28,8 +28,9 @@ enum class rank_clocks : std::uint8_t { common, own };
 
 namespace detail {
 
-// The median, 0 without samples; of two in the middle the lower one, as durations have outliers upwards.
+// The sample that median() takes if two are in the middle.
 enum class middle_of_two : std::uint8_t { lower, upper };
+// The median, 0 without samples. By default the lower one of two in the middle, as durations have outliers upwards.
 inline double median(std::vector<double>& samples, middle_of_two which = middle_of_two::lower) {
   if (samples.empty()) return 0;
   const auto middle = samples.begin() + (std::ssize(samples) - (which == middle_of_two::lower ? 1 : 0)) / 2;
@@ -170,7 +171,7 @@ inline stage_costs fit_costs(const timeline& t) { return fit_costs(std::span(&t,
 
 namespace detail {
 
-// " of stage 3" or " of stages 0, 1 and more", "all" for all of them.
+// "stage 3", "stages 0, 1, 2, 3 and 2 more", or "all stages". @param what  the singular: "stage"
 inline std::string list_of_places(const std::vector<std::size_t>& places, std::size_t all, std::string_view what) {
   if (places.size() == all && all > 1) return concat({"all ", what, "s"});
   std::string text = concat({what, places.size() == 1 ? " " : "s "});

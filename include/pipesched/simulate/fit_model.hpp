@@ -264,9 +264,8 @@ class model_fitter {
 }  // namespace detail
 
 /// The model with the times that fit measured timelines best, each of the partition at its place: for every kind of layer
-/// and every pass that ran alone, by least squares over all stages; a backward that recomputes
-/// inside tells nothing. Layers of one kind get one time; what was not measured
-/// stays, as do bytes, pairs and machine. Linear in the ops, cubic in the kinds.
+/// and every pass that ran alone, by least squares over all stages. Backwards that recompute inside are ignored. Layers of one
+/// kind get one time; what was not measured stays, as do bytes, pairs and machine. Linear in the ops, cubic in the kinds.
 /// @throws schedule_error unless there are as many partitions as timelines, at least one, and each fits its timeline and the
 /// model; as check() does
 inline model_fit fit_model(std::span<const timeline> times, std::span<const partition> partitions, const model& m) {

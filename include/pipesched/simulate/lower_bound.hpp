@@ -24,12 +24,20 @@ namespace pipesched {
 ///  * Head, work and tail: the least time before the rank's first forward can start, all of its work, and the least time
 ///    after its last backward. With a split backward the tail follows the last gradient instead of the last W.
 ///  * One micro-batch from end to end.
-///  * Under a memory cap: the lifetimes of all activations, divided by how many may live at a time (Little's law).
+///  * Work and pairs: a forward that starts before the rank's first backward shares no cell with one, and the rank may idle
+///    until that backward can start. The least over all numbers of such forwards and of pairs of a forward and a backward. A
+///    memory cap and memory limits restrict these forwards, and the work that may be left after the last forward. Skipped on
+///    a rank with too many possible pairs to hold their durations.
+///  * Under a memory cap or memory limits, unless activations may be recomputed: the lifetimes of all activations, divided by
+///    how many of them, or of their bytes, may be kept at a time (Little's law). A micro-batch in a pair takes longer through
+///    that stage, which lengthens lifetimes on earlier stages.
+/// A forward-only step has the first two alone, and the plain lifetimes under a memory cap.
 /// The work counts each op at its duration alone, less the most that overlapping it can save. If sums of the costs are
 /// not exact in doubles, the bound is lowered by their rounding.
-/// Holds for any cost model, also for costs by micro-batch, rank and pair. Linear in stages x chunks if no cost depends on
-/// the micro-batch (see cost_model); else linear in stages x micro-batches, and where cells may overlap in stages x chunks x
-/// micro-batches squared. @throws schedule_error if the costs' own check() refuses them, and unless stages x micro <= 2^28.
+/// Holds for any cost model, also for costs by micro-batch, rank and pair. If no cost depends on the micro-batch (see
+/// cost_model), linear in stages x micro-batches and in stages x chunks, with a memory cap or memory limits also in stages x
+/// ranks; else in stages x chunks x micro-batches squared.
+/// @throws schedule_error if the costs' own check() refuses them, and unless stages x micro <= 2^28.
 /// Source: elementary; head, work and tail for 1F1B as in GPipe, arXiv 1811.06965; lifetimes on V shapes as in arXiv
 /// 2405.15362.
 template <cost_model Costs>

@@ -21,7 +21,7 @@
 
 namespace pipesched {
 
-/// Costs of one rank. Activations are counted in whole shares: the activation of one micro-batch through all stages of one
+/// Metrics of one rank. Activations are counted in whole shares: the activation of one micro-batch through all stages of one
 /// replica on the rank is 1, that of one of its v stages 1/v.
 struct rank_metrics {
   double busy = 0;    ///< sum of the durations of its cells
@@ -40,7 +40,7 @@ struct rank_metrics {
   double weight_bytes = 0;         ///< of the stages hosted; 0 if the costs give none
 };
 
-/// Costs of a timeline, in its unit of time.
+/// Metrics of a timeline, in its unit of time.
 struct metrics {
   double makespan = 0;          ///< the last end, from time 0
   double bubble = 0;            ///< mean over the ranks

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The makespan of a schedule on ranks that are not exact: every cell takes longer by a random share, in many random steps.
+// The makespan of a schedule when durations of cells vary at random: every cell takes longer by a random share, in many
+// random steps.
 
 #include <algorithm>
 #include <cmath>
@@ -149,7 +150,7 @@ noisy_makespan simulate_noise(const schedule& s, const Costs& costs, const noise
 }
 
 /// The same for a schedule that has not been verified.
-/// @throws schedule_error also if it is not valid, with the report of verify()
+/// @throws schedule_error also if it is not valid, with the first violation and the number of others
 template <cost_model Costs>
 noisy_makespan simulate_noise(const schedule& s, const Costs& costs, const noise_options& options = {}) {
   require_valid(s);

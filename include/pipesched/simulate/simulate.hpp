@@ -181,8 +181,8 @@ constexpr timeline simulate(schedule plan, const Costs& costs, verified_t) {
 /// available at once, on another rank `transfer` later. A message that keeps its sender busy leaves after the cell, one after
 /// the other, and the next cell waits for it; its receiver may be busy for as long right before the cell that
 /// needs it. Linear in the number of ops.
-/// @throws schedule_error with the report of verify() if the schedule is not valid; if the costs' own check() refuses them;
-/// or if they are so large that times overflow.
+/// @throws schedule_error with the first violation and the number of others if the schedule is not valid; if the costs' own
+/// check() refuses them; or if they are so large that times overflow.
 template <cost_model Costs = uniform_costs>
 constexpr timeline simulate(schedule plan, const Costs& costs = {}) {
   require_valid(plan);

@@ -25,7 +25,7 @@ namespace pipesched::detail {
 constexpr double bytes_of_activation(const stage_costs& costs, std::uint32_t stage) {
   return costs.context ? std::max(costs.kept_by_forward[stage], (*costs.context)[stage]) : costs.kept_by_forward[stage];
 }
-/// What is left of it once its I has ended is less by so much.
+/// Bytes of it that its I frees.
 inline double freed_by_input(const stage_costs& costs, std::uint16_t stage) {
   return std::max(0.0, -costs.bytes(op{pass::backward_input, 0, stage, 0}));
 }
