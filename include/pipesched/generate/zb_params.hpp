@@ -19,22 +19,14 @@ namespace pipesched {
 
 /// `make_zb_greedy_schedule({.pp = 8, .micro = 24, .costs = measured, .memory_limit = 12})`
 struct zb_params {
-<<<<<<< HEAD
-  std::int64_t pp;      ///< pipeline ranks
-  std::int64_t micro;   ///< micro-batches per step
-  stage_costs costs{};  ///< per stage; without bytes an F keeps 1 until its W
-  /// Activations of a rank's whole share, each at the most bytes that it takes at a time; at least 1; default pp.
-  std::optional<double> memory_limit{};
-  bool forward_only = false;  ///< evaluation
-=======
   std::int64_t pp;     ///< pipeline ranks
   std::int64_t micro;  ///< micro-batches per step
   /// Per stage; without bytes an F keeps 1 until its W. The search ignores lengths of micro-batches and links that keep ranks
   /// busy; the guarantee of the families, to end no later than closed orders that keep the limit, holds without them.
   stage_costs costs{};
-  std::optional<double> memory_limit{};  ///< activations of a rank's whole share, at least 1; default pp
-  bool forward_only = false;             ///< evaluation
->>>>>>> docs
+  /// Activations of a rank's whole share, each at the most bytes that it takes at a time; at least 1; default pp.
+  std::optional<double> memory_limit{};
+  bool forward_only = false;  ///< evaluation
 
   constexpr operator family_params() const {  // NOLINT: a view of the costs
     return {.pp = pp, .micro = micro, .forward_only = forward_only, .costs = &costs, .memory_limit = memory_limit};

@@ -211,7 +211,7 @@ inline std::string render_text(const timeline& t, text_style style = {}) {
 }
 
 /// Draws the grid of a schedule: every F, I and W lasts one column, a B two, an overlapped cell the sum of its ops.
-/// @throws schedule_error with the report when the schedule is not valid.
+/// @throws schedule_error with the first violation if the schedule is not valid.
 inline std::string render_text(const schedule& s, const text_style& style = {}) {
   return render_text(simulate(s), style);
 }
