@@ -706,7 +706,7 @@ TEST_CASE("run: a rank, a transport, a program or a time limit that does not fit
   CHECK(refusal_of([&] { run(p, 2, t, any); }) == "a program of 2 ranks has ranks 0 to 1; got rank 2, nearest 1");
   CHECK(refusal_of([&] { run(program{}, 0, t, any); }) == "a program of 0 ranks; got rank 0");
   CHECK(refusal_of([&] { run(p, 0, t, any, {.steps = 3, .first_step = ~std::size_t{0}}); }) ==
-        "steps are numbered up to 2^64 - 1; got 3 from 18446744073709551615 on");
+        "first_step + steps is at most 2^64 - 1; got 18446744073709551615 + 3");
   CHECK(refusal_of([&] { run(p, 0, t, any, {.graph = true}); }) == "a graph needs ranks on devices");
   CHECK(refusal_of([&] { run(p, 0, t, any, {.steps = 0, .record = true}); }) ==
         "a timeline is of at least 1 step; got 0");

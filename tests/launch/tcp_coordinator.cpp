@@ -321,44 +321,67 @@ TEST_CASE("tcp coordinator: parcels that are too much for one process in sum fai
   }
 }
 
-TEST_CASE(
-    "tcp coordinator: no process waits too long for one that is between steps, and is not in an exchange itself") {
+TEST_CASE("tcp coordinator: processes hear when one was last between steps, and not in an exchange itself") {
   using enum progress_state;
-  for (const bool stalls : {false, true}) {
-    detail::job job(3);
-    std::vector<std::string> failures;
-    for (std::uint32_t r = 0; r < 3; ++r)
-      job.join(r, 3, [&](const detail::frame& f) {
-        if (f.is == detail::frame::failure) failures.push_back(f.text);
-      });
-    const auto reports = [&](std::uint32_t r, progress_state state) {
-      CHECK(job.take(r, {detail::frame::position, detail::pack(detail::concat({"rank ", r}), state)}));
-    };
-    const auto is_late = [&](std::uint32_t r) { CHECK(job.take(r, {detail::frame::late, ""})); };
-    reports(0, between_steps), reports(1, between_steps);
-    is_late(2);  // for an exchange that has ended
-    CHECK(job.take(0, {detail::frame::exchange, ""}));
-    is_late(0);
-    if (stalls) reports(2, stalled);
-    CHECK(failures.empty());
-    reports(1, moves);
-    CHECK(failures.empty());
-    stalls ? reports(2, stalled) : is_late(0);
-    CHECK(failures == std::vector<std::string>(3, stalls ? "rank 2: nothing moved within the time limit\nrank 2"
-                                                         : "process 0 waits for the others, and not all came in time"));
-  }
+  detail::job job(3);
+  std::vector<std::string> failures, pauses;
+  for (std::uint32_t r = 0; r < 3; ++r)
+    job.join(r, 3, [&](const detail::frame& f) {
+      if (f.is == detail::frame::failure) failures.push_back(f.text);
+      if (f.is == detail::frame::pause) pauses.push_back(f.text);
+    });
+  const auto reports = [&](std::uint32_t r, progress_state state) {
+    CHECK(job.take(r, {detail::frame::position, detail::pack(detail::concat({"rank ", r}), state)}));
+  };
+  const auto last_pause = [&] {
+    pauses.clear();
+    CHECK(job.take(2, {detail::frame::pause, ""}));
+    REQUIRE(pauses.size() == 1);
+    return pauses[0];
+  };
+  const auto sleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); };
+  CHECK(last_pause() == "");
+  reports(0, between_steps), reports(1, between_steps);
+  sleep();
+  CHECK(last_pause() == "0");
+  CHECK(job.take(0, {detail::frame::exchange, ""}));
+  reports(2, stalled);
+  CHECK(pauses.back() == "0");  // by process 1
+  reports(1, moves);
+  sleep();
+  CHECK(std::stoi(last_pause()) >= 20);  // process 0 waits in the exchange
+  CHECK(failures.empty());
+  reports(2, stalled);
+  CHECK(failures == std::vector<std::string>(3, "rank 2: nothing moved within the time limit\nrank 2"));
 }
 
 TEST_CASE("tcp coordinator: collective calls wait longer than the limit for a process between steps") {
-  const auto said = run(3, std::chrono::milliseconds(500), [](std::uint32_t r, tcp_coordinator& job) {
+  const auto said = run(3, std::chrono::milliseconds(1'000), [](std::uint32_t r, tcp_coordinator& job) {
+    job.broadcast("");
+    for (const int pause : {2'000, 900})
+      if (r == 1) {
+        job.report_position("rank 1 between its steps", progress_state::between_steps);
+        std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+        job.report_position("rank 1 at 1F0", progress_state::moves);
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
+        CHECK(job.broadcast("") == "0");
+      } else {
+        CHECK(job.broadcast(std::to_string(r)) == "0");
+      }
+  });
+  CHECK(said == std::vector<std::string>(3));
+  const auto late = run(3, std::chrono::milliseconds(500), [](std::uint32_t r, tcp_coordinator& job) {
     job.broadcast("");
     if (r == 1) {
       job.report_position("rank 1 between its steps", progress_state::between_steps);
-      std::this_thread::sleep_for(std::chrono::milliseconds(2'000));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1'000));
+      job.report_position("rank 1 at 1F0", progress_state::moves);
+      while (!job.failure()) std::this_thread::yield();
     }
-    CHECK(job.broadcast(std::to_string(r)) == "0");
+    job.broadcast("");
   });
-  CHECK(said == std::vector<std::string>(3));
+  for (const std::string& text : late)
+    CHECK(text.find(" waits for the others, and not all came in time") != std::string::npos);
 }
 
 TEST_CASE("tcp coordinator: a process that is alone listens on no port, whether or not another program does") {

@@ -36,6 +36,10 @@ TEST_CASE("describe: every action of a rank, its end, and the message that it wa
   CHECK(describe(p, 1, at(action_kind::compute), row[receive]) ==
         "rank 1 at 1F0, which waits for activation 0F0 from rank 0");
 
+  program wrong = p;
+  wrong.actions[1][at(action_kind::compute)].index = 77;
+  CHECK(describe(wrong, 1, at(action_kind::compute)) == "rank 1 at cell 77");
+
   const std::string no_rank = "a program of 3 ranks has ranks 0 to 2; got rank 9, nearest 2";
   CHECK(refusal_of([&] { describe(p, 9, 0); }) == no_rank);
   CHECK(refusal_of([&] { describe_waiting(p, 9, 0, [](std::uint32_t) { return true; }); }) == no_rank);

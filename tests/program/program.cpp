@@ -475,6 +475,21 @@ TEST_CASE("verify(program): reports gradients that are added wrongly or not at a
         }).find("rank 0: reduction: adds the weight gradient of stage 1 to that of stage 0 without a message") == 0);
   CHECK(broken(0, tied, [](action& a) { a.what.stage = 9; }).find("stage 9; expected a stage below 4") !=
         std::string::npos);
+  CHECK(broken(0, tied, [](action& a) { a.buffer = 3; }) ==
+        "rank 0: reduction: adds the weight gradient of stage 3 without a message, but names buffer 3\n");
+
+  for (const std::uint32_t rank : {0u, 1u, 2u, 3u}) {  // a sum is sent, which the other replica adds to its own again
+    program late = good;
+    const auto row = late.actions[rank];
+    const auto sent = std::find_if(
+        row.begin(), row.end(), [](const action& a) { return a.kind == action_kind::send && is_weight_gradient(a); });
+    const auto added =
+        std::find_if(sent, row.end(), [&](const action& a) { return replica(a) && a.chunk == sent->chunk; });
+    REQUIRE(added != row.end());
+    std::rotate(sent, sent + 1, added + 1);
+    CHECK(to_string(verify(late)).find(" after another one has been added to it; expected it before\n") !=
+          std::string::npos);
+  }
 
   program unused = good;  // both ranks have another message, which nothing adds
   std::vector<std::vector<action>> rows_of;

@@ -63,6 +63,7 @@ class slow_interpreter {
     std::uint32_t gradients_going = 0;                 // weight gradients sent and not yet received
     std::map<std::uint32_t, int> gradients_sent;       // by stage
     std::map<std::uint32_t, int> replica_added;        // by stage: gradients of the same stage added
+    std::set<std::uint32_t> sums;                      // stages whose gradient has another one in it
     std::map<std::uint32_t, std::uint32_t> backwards;  // by chunk: W and B that have run
   };
   struct post {
@@ -98,12 +99,18 @@ class slow_interpreter {
       for (const op o : c) all += o.chunk == chunk && (o.pass == pass::backward || o.pass == pass::backward_weight);
     return ranks_[r].backwards[chunk] == all;
   }
+  std::set<std::uint32_t> homes_of(std::uint32_t stage) const {
+    std::set<std::uint32_t> homes;
+    for (std::uint32_t replica = 0; replica < p_.schedule.placement.replicas(); ++replica)
+      homes.insert(p_.schedule.placement.rank_of_stage(replica)[stage]);
+    return homes;
+  }
   // True if both ranks of every stage with two replicas have sent its weight gradient and added the other one.
   bool replicas_agree() {
     const placement& where = p_.schedule.placement;
     if (where.replicas() < 2 || p_.schedule.forward_only) return true;
     for (std::uint32_t stage = 0; stage < where.stages(); ++stage) {
-      const std::set<std::uint32_t> homes{where.rank_of_stage(0)[stage], where.rank_of_stage(1)[stage]};
+      const std::set<std::uint32_t> homes = homes_of(stage);
       for (const std::uint32_t r : homes) {
         const bool two = homes.size() == 2;
         if (ranks_[r].replica_added[stage] != 1 || (two && ranks_[r].gradients_sent[stage] < 1)) return false;
@@ -154,7 +161,9 @@ class slow_interpreter {
     if (is_gradient(a) && !receives) {
       if (!hosts(r, a.chunk, a.what.stage) || !complete(r, a.chunk)) return false;
       if (!in_pool(r, pool::sent_gradient, a.buffer) || !me.sent_from.insert(a.buffer).second) return false;
-      ++me.gradients_going, ++me.gradients_sent[a.what.stage];
+      ++me.gradients_going;
+      const bool first = ++me.gradients_sent[a.what.stage] == 1;  // the one that the other replica adds
+      if (first && me.sums.count(a.what.stage) > 0 && homes_of(a.what.stage).size() == 2) return false;
     } else {
       if (!in_pool(r, is_gradient(a) ? pool::reduction : pool::tensor, a.buffer)) return false;
       buffer& b = me.buffers[a.buffer];
@@ -182,7 +191,10 @@ class slow_interpreter {
   bool accumulate(std::uint32_t r, const action& a) {
     rank& me = ranks_[r];
     if (!is_gradient(a) || !hosts(r, a.chunk, a.index) || !complete(r, a.chunk)) return false;
+    me.sums.insert(a.index);
     if (a.channel == no_slot) {
+      me.sums.insert(a.what.stage);
+      if (a.buffer != no_slot) return false;
       if (a.what.stage == a.index) ++me.replica_added[a.index];
       return a.chunk != a.other_chunk && hosts(r, a.other_chunk, a.what.stage) && complete(r, a.other_chunk);
     }

@@ -4,6 +4,7 @@
 // A coordinator whose processes are threads of one process.
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -29,6 +30,7 @@ struct thread_job {
   std::optional<std::string> failure;
   std::map<std::uint32_t, std::string> places;  // of those that wait
   std::map<std::uint32_t, bool> between_steps;
+  std::chrono::steady_clock::time_point last_pause{};
   std::string given;
   std::uint64_t arrived = 0;
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::vector<parcel>> parcels;  // by round and receiver
@@ -46,12 +48,16 @@ class thread_coordinator : public coordinator {
   }
   void report_position(std::string_view place, progress_state state) override {
     const std::lock_guard lock(all_.mutex);
+    note_pause();
     const bool waits = state == progress_state::waits || state == progress_state::stalled;
     all_.places[process_] = waits ? "\n" + std::string(place) : "";
     all_.between_steps[process_] = state == progress_state::between_steps;
-    for (const auto& [process, is] : all_.between_steps)
-      if (is) return;
-    if (state == progress_state::stalled) fail(nothing_moved(place));
+    if (state == progress_state::stalled && !note_pause()) fail(nothing_moved(place));
+  }
+  std::chrono::steady_clock::time_point last_pause() override {
+    const std::lock_guard lock(all_.mutex);
+    note_pause();
+    return all_.last_pause;
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(all_.mutex);
@@ -80,6 +86,12 @@ class thread_coordinator : public coordinator {
   }
 
  private:
+  // True if a process is between steps.
+  bool note_pause() {
+    const bool any = std::ranges::any_of(all_.between_steps, [](const auto& of) { return of.second; });
+    if (any) all_.last_pause = std::chrono::steady_clock::now();
+    return any;
+  }
   std::string fail(std::string_view cause) {
     if (!all_.failure) {
       all_.failure = std::string(cause);

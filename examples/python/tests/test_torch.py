@@ -353,7 +353,7 @@ class Torch(unittest.TestCase):
 
     def test_older_versions_that_cannot_read_a_schedule_are_refused(self):
         plain, overlapped = ps.make_1f1b_schedule(pp=PP, micro=MICRO), ps.make_dualpipev_schedule(pp=PP, micro=MICRO)
-        with unittest.mock.patch.object(pt, "_runtimes", types.SimpleNamespace()):
+        with unittest.mock.patch.multiple(pt, _runtimes=types.SimpleNamespace(), _overlap=None):
             self.assertEqual(pt._text_of(plain, "compute_only"), plain.to_torch_csv())
             with self.assertRaisesRegex(ps.ScheduleError, 'does not read REDUCE_GRAD.*form="compute_only"$'):
                 pt._text_of(plain, "compute_comms")

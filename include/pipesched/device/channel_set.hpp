@@ -49,7 +49,7 @@ struct channel_transport_options {
   std::chrono::duration<double> time_limit = std::chrono::minutes(10);   ///< how long nothing may move within a step
   std::chrono::duration<double> start_limit = std::chrono::minutes(30);  ///< for connections and first messages
   std::chrono::duration<double> pause_limit =
-      std::chrono::hours(1);  ///< how long a rank may be waited for between its steps
+      std::chrono::hours(1);  ///< how long a step may wait for a rank between its steps, beyond time_limit
   /// For each of on_failure, the aborted messages, and then a callback that the rank is in; NCCL needs half a second.
   std::chrono::duration<double> abort_limit = std::chrono::minutes(1);
   /// Called once before messages are aborted, with the cause, by a thread of the library: the place to abort the trainer's own
@@ -175,11 +175,14 @@ class channel_set {
     };
     communicator made{};
     const status of = library_.connect(id, own.sends ? 0 : 1, options_.of(c), name, made, goes_on);
-    if (library_.succeeded(of) && stopped())  // too late
-      run_within(options_.abort_limit, {[library = library_, made]() mutable { library.abort(made); }});
+    if (library_.succeeded(of)) {
+      const std::lock_guard lock(mutex_);
+      own.of = made, own.connected = !stopped();
+    }
+    if (library_.succeeded(of) && !own.connected &&  // too late for the others' end
+        !run_within(options_.abort_limit, {[library = library_, made]() mutable { library.abort(made); }}))
+      end_process("a connection has not ended");
     require_good(of, "CommInitRank");
-    const std::lock_guard lock(mutex_);
-    own.of = made, own.connected = true;
   }
   /// Registers memory with the library, unless that or more is known at this address.
   void register_memory(own_channel& c, std::span<std::byte> bytes) {

@@ -78,20 +78,23 @@ class channel_watchdog {
     const phase in = progress_.current_phase();
     const auto now = clock::now();
     if (const auto position = progress_.now(); !(position == last_) || in == phase::between_steps)
-      last_ = position, since_ = now;
-    const progress_state state = state_after(now - since_, in);
+      last_ = position, moved_ = now;
+    const progress_state state = state_after(now - std::max(moved_, job_.last_pause()), in);
     if (state == progress_state::stalled && in == phase::connects)
       channels_.abort(place() + ": the first messages have not moved within the time limit");
-    else if (state == progress_state::stalled && now - since_ > options_.time_limit + options_.pause_limit)
-      channels_.abort(nothing_moved(place()));  // a rank between steps does not come back, or process 0 does not answer
+    else if (now - moved_ > limit_of(in) + options_.pause_limit)
+      channels_.abort(state == progress_state::stalled  // and process 0 does not answer
+                          ? nothing_moved(place())
+                          : place() + ": a rank has not come back between its steps within the pause limit");
     if (state == std::exchange(known_, state) && now - reported_ < report_every) return;
     job_.report_position(place(), state), reported_ = now;
   }
   progress_state state_after(seconds still, phase in) const {
     if (in == phase::between_steps) return progress_state::between_steps;
-    const seconds limit = in == phase::connects ? options_.start_limit : options_.time_limit;
+    const seconds limit = limit_of(in);
     return still > limit ? progress_state::stalled : still > limit / 2 ? progress_state::waits : progress_state::moves;
   }
+  seconds limit_of(phase in) const { return in == phase::connects ? options_.start_limit : options_.time_limit; }
   std::string place() const { return progress_.device_place(); }
 
   channel_set<R, L>& channels_;
@@ -99,7 +102,7 @@ class channel_watchdog {
   coordinator& job_;
   const channel_transport_options& options_;
   typename channel_progress<R>::position last_;
-  clock::time_point since_ = clock::now(), reported_ = since_;  // when it last moved; last reported its place
+  clock::time_point moved_ = clock::now(), reported_ = moved_;  // when it last moved; last reported its place
   progress_state known_ = progress_state::between_steps;
   std::jthread thread_;  // last: it uses all of these
 };

@@ -67,7 +67,8 @@ void require_trainer(const program& p, std::uint32_t rank) {
   check_trainer<Trainer>();
   require_functions<Trainer>(p.schedule[rank], p.pools[rank][pool::kept_input] > 0);
   if (trainer_has::reductions<Trainer>) return;
-  const auto reduction = std::ranges::find_if(p.actions[rank], is_weight_gradient);
+  const auto reduction = std::ranges::find_if(
+      p.actions[rank], [](const action& a) { return a.kind != action_kind::compute && is_weight_gradient(a); });
   if (reduction == p.actions[rank].end()) return;
   throw schedule_error(concat({"the trainer has no ", trainer_has::weight_gradient<Trainer> ? "" : "weight_gradient",
                                trainer_has::weight_gradient<Trainer> || trainer_has::reduce<Trainer> ? "" : ", ",

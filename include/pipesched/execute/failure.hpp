@@ -39,10 +39,9 @@ inline std::chrono::duration<double> checked_time_limit(std::chrono::duration<do
 inline constexpr std::chrono::duration<double> longest_pause = std::chrono::hours(1);
 
 /// Polls `done` until it returns true or the limit has passed, at least once. False if the limit has passed.
-/// @param sleeps  whether to leave the processor to others after a millisecond; without, the answer is used at once
-/// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew. Asked
-///   only when the time would be up.
-/// @param longest  the most time in all, so that a rank that never comes back ends the wait, too
+/// @param sleeps  whether to sleep for 50 us between polls after the first millisecond; otherwise they only yield
+/// @param pauses  while it returns true, as while a rank is between steps, no time counts; then the limit begins anew
+/// @param longest  the most time in all but the limit, so that a rank that never comes back ends the wait, too
 template <typename Done, typename Pauses>
 bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps, Pauses&& pauses,
                  std::chrono::duration<double> longest = longest_pause) {
@@ -51,12 +50,9 @@ bool wait_within(std::chrono::duration<double> limit, Done&& done, bool sleeps, 
   for (std::uint64_t round = 1; !done(); ++round) {
     if (round < 64) continue;
     const auto now = std::chrono::steady_clock::now();
-    std::chrono::duration<double> waited = now - start;
-    if (waited > limit) {
-      if (now - begin > std::max(limit, longest) || !pauses()) return false;
-      start = now, waited = {};
-    }
-    if (sleeps && waited > std::chrono::milliseconds(1))
+    if (now - begin <= longest && pauses()) start = now;
+    if (now - start > limit) return false;
+    if (sleeps && now - begin > std::chrono::milliseconds(1))
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     else
       std::this_thread::yield();

@@ -42,7 +42,7 @@ template <typename Target>
 void require_options(const run_options& o) {
   if (o.graph && !captures<Target>) throw schedule_error("a graph needs ranks on devices");
   if (o.steps > std::numeric_limits<std::size_t>::max() - o.first_step)
-    throw schedule_error(concat({"steps are numbered up to 2^64 - 1; got ", o.steps, " from ", o.first_step, " on"}));
+    throw schedule_error(concat({"first_step + steps is at most 2^64 - 1; got ", o.first_step, " + ", o.steps}));
   if (o.record && o.steps == 0) throw schedule_error("a timeline is of at least 1 step; got 0");
   if (o.record && o.graph && o.steps > 1)
     throw schedule_error("the cells of a graph cannot be measured; record a step without one");

@@ -32,12 +32,12 @@ namespace pipesched {
 ///   meet() -> time point       collective: the time at which all ranks are here, by this rank's clock
 ///   leave()                    collective: after the last step. @throws pipeline_aborted if a rank has failed
 ///   rank()                     the rank that it is for, which is checked
+///   is_done(n)                 whether wait(n) would return at once: needed where one thread runs all ranks
 ///   abort(cause)               this rank has failed: all ranks end. The cause is without rank and place, which are those of
 ///                              the last on_action(): describe(p, rank, n)
 ///
 /// and of transports of devices, where wait() orders the rank's stream after the message and returns at once:
 ///
-///   is_done(n)                     whether wait(n) would wait for another rank: needed where one thread runs all ranks
 ///   select_device()                the rank's device becomes that of this thread
 ///   synchronize()                  until the device is through with the step
 ///   start_clock(), begin_cell(i), end_cell(i), read_clock(intervals)   measure cells, in seconds since start_clock()

@@ -5,6 +5,7 @@
 // transports know this interface alone. tcp_coordinator.hpp implements it over TCP, store_coordinator.hpp over a store of the
 // user's, mpi/mpi_coordinator.hpp over MPI.
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -50,8 +51,8 @@ class coordinator {
 
   /// Collective: sends each parcel to the process that it names, and returns those that were sent to this process, each
   /// with the number of its sender, in ascending order, after all processes have called it.
-  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit, which does not count for an hour
-  /// while one that is waited for is between steps (but does over a store)
+  /// @throws pipeline_aborted if a process fails, or if not all call it within the time limit. Time in which one that is waited
+  /// for is between steps does not count, for at most an hour. Over a store it counts.
   virtual std::vector<parcel> exchange(std::span<const parcel> mine) = 0;
   /// Collective: returns what process 0 has given, after all processes have called it. @throws as exchange() does
   virtual std::string broadcast(std::string_view mine) {
@@ -68,8 +69,12 @@ class coordinator {
   /// the positions of the processes that have reported a stall.
   virtual std::string report_failure(std::string_view cause) = 0;
   /// Reports the place and the state of this process, about once a second. All processes hear of the place if this one is
-  /// lost, and, if it waits or is stalled, with the next failure. If one is stalled, and none is between steps, the job fails.
+  /// lost, and, if it waits or is stalled, with the next failure. If one is stalled, and none is between steps and
+  /// outside of a collective call, the job fails.
   virtual void report_position(std::string_view position, progress_state state) = 0;
+  /// The time until which, as far as this process has heard, another one was between steps, and not in a collective call: what
+  /// waits for it is not stalled. Never waits.
+  virtual std::chrono::steady_clock::time_point last_pause() { return {}; }
   /// The first failure that this process has heard of, its own included. Never waits.
   virtual std::optional<std::string> failure() = 0;
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <concepts>
 #include <condition_variable>
@@ -40,12 +41,13 @@ namespace pipesched {
 
 /// Construction and destruction are collective.
 class tcp_coordinator : public coordinator {
+  using clock = std::chrono::steady_clock;
+
  public:
   using seconds = std::chrono::duration<double>;
 
   /// For the processes of a launcher.
-  /// @param time_limit  how long to wait for other processes, here and in collective calls. Not counted there, up to an hour,
-  ///                    while one that is waited for is between steps
+  /// @param time_limit  how long to wait for other processes, here and in collective calls; see exchange() for pauses
   /// @throws schedule_error if process 0 cannot listen, if the name of its host is unknown, or if it cannot be reached in
   /// time. An unknown name is looked up again until then: the name of a container may appear after its peers have started.
   /// A name server that does not answer is waited for as long as the system's resolver does
@@ -123,11 +125,14 @@ class tcp_coordinator : public coordinator {
     const auto ends = [&] { return result_ || failure_.is_known(); };
     const auto start = clock::now();
     bool in_time = changed_.wait_for(lock, limit_, ends);
-    while (!in_time && clock::now() - start < detail::longest_pause) {
-      pauses_ = false;
-      post(detail::frame::late, "");  // process 0 answers if one that is waited for is between steps
-      if (!changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return pauses_ || ends(); })) break;
-      in_time = changed_.wait_for(lock, limit_, ends);
+    while (!in_time && clock::now() - start < std::max<seconds>(limit_, detail::longest_pause)) {
+      answered_ = false;
+      post(detail::frame::pause, "");
+      in_time =
+          changed_.wait_for(lock, std::min(limit_ / 4, seconds(2)), [&] { return answered_ || ends(); }) && ends();
+      const seconds left = limit_ - (clock::now() - std::max(start, last_pause_));
+      if (in_time || !answered_ || left.count() <= 0) break;
+      in_time = changed_.wait_for(lock, left, ends);
     }
     std::optional<std::string> result = std::exchange(result_, std::nullopt);
     lock.unlock();
@@ -154,10 +159,13 @@ class tcp_coordinator : public coordinator {
       });
     });
   }
+  clock::time_point last_pause() override {
+    const std::lock_guard lock(mutex_);
+    return last_pause_;
+  }
   std::optional<std::string> failure() override { return failure_.get(); }
 
  private:
-  using clock = std::chrono::steady_clock;
   using tcp = asio::ip::tcp;
   static constexpr const char* program_name = "pipesched";
 
@@ -295,11 +303,18 @@ class tcp_coordinator : public coordinator {
     changed_.notify_all();
     switch (f.is) {
       case detail::frame::exchange: result_ = std::move(f.text); return true;
-      case detail::frame::late: pauses_ = true; return true;
+      case detail::frame::pause: take_pause(f.text); return true;
       case detail::frame::failure: failure_.set(std::move(f.text)); return true;
       case detail::frame::end: over_ = true, failure_.set("process 0 is gone"); return false;
       default: failure_.set("what listens at " + where_ + " is not process 0 of this job"); return false;
     }
+  }
+
+  void take_pause(std::string_view milliseconds) {
+    answered_ = true;
+    std::int64_t ago = 0;
+    if (std::from_chars(milliseconds.data(), milliseconds.data() + milliseconds.size(), ago).ec == std::errc{})
+      last_pause_ = std::max(last_pause_, clock::now() - std::chrono::milliseconds(ago));
   }
 
   // In the threads of the caller.
@@ -318,7 +333,8 @@ class tcp_coordinator : public coordinator {
   std::mutex mutex_;  // of what callers and the thread of io_ share: down to over_
   std::condition_variable changed_;
   std::optional<std::string> result_;  // of the exchange in progress
-  bool pauses_ = false;                // what it waits for is between steps
+  bool answered_ = false;              // process 0 has said when the last pause was
+  clock::time_point last_pause_{};
   detail::first_cause failure_;
   bool over_ = false;  // the connection to process 0 has ended; on process 0: all others have gone
 

@@ -72,6 +72,7 @@ class mpi_coordinator : public coordinator {
       memory->to[p.rank].text += detail::pack({&from_here, 1});
       memory->lengths[p.rank] = count_of(memory->to[p.rank].text.size());
     }
+    const in_call here(*this);
     try {
       return exchange(*memory);
     } catch (...) {
@@ -93,9 +94,15 @@ class mpi_coordinator : public coordinator {
   /// Sends nothing as long as the process moves.
   void report_position(std::string_view position, progress_state state) override {
     const std::lock_guard lock(mutex_);
+    if (in_call_ && state == progress_state::between_steps) state = progress_state::moves;
     if (state == progress_state::moves && state_ == progress_state::moves) return;
     if (notices_->report_position(position, state)) state_ = state;
     if (notices_->positions().stalls(rank())) fail(nothing_moved(position));
+  }
+  std::chrono::steady_clock::time_point last_pause() override {
+    const std::lock_guard lock(mutex_);
+    if (notices_->positions().any_between_steps()) last_pause_ = std::chrono::steady_clock::now();
+    return last_pause_;
   }
   std::optional<std::string> failure() override {
     const std::lock_guard lock(mutex_);
@@ -103,6 +110,24 @@ class mpi_coordinator : public coordinator {
   }
 
  private:
+  // In a collective call a process delays no other one, though it may be between steps.
+  class in_call {
+   public:
+    explicit in_call(mpi_coordinator& of) : of_(of) { set(true); }
+    in_call(const in_call&) = delete;
+    in_call& operator=(const in_call&) = delete;
+    ~in_call() { set(false); }
+
+   private:
+    void set(bool is) {
+      const std::lock_guard lock(of_.mutex_);
+      of_.in_call_ = is;
+      if (is && of_.state_ == progress_state::between_steps)
+        of_.notices_->report_state(of_.state_ = progress_state::moves);
+    }
+    mpi_coordinator& of_;
+  };
+
   // The texts of an exchange, by process.
   struct mail {
     struct side {
@@ -170,8 +195,10 @@ class mpi_coordinator : public coordinator {
   std::chrono::duration<double> limit_;
   MPI_Comm data_ = MPI_COMM_NULL;
   std::unique_ptr<detail::mpi_notices> notices_;
-  std::mutex mutex_;                              // of notices_
+  std::mutex mutex_;                              // of notices_ and all that follows
   progress_state state_ = progress_state::moves;  // as the other processes know it
+  bool in_call_ = false;
+  std::chrono::steady_clock::time_point last_pause_{};
 };
 
 }  // namespace pipesched

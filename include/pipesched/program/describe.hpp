@@ -36,7 +36,10 @@ std::string describe(const program& p, std::integral auto rank, std::integral au
   if (at >= row.size()) return detail::concat({"rank ", rank, at == no_slot ? " at its start" : " at its end"});
   const action& a = row[at];
   switch (a.kind) {
-    case action_kind::compute: return detail::concat({"rank ", rank, " at ", to_string(p.schedule[rank][a.index])});
+    case action_kind::compute:
+      return a.index < p.schedule[rank].size()
+                 ? detail::concat({"rank ", rank, " at ", to_string(p.schedule[rank][a.index])})
+                 : detail::concat({"rank ", rank, " at cell ", a.index});
     case action_kind::accumulate: return detail::concat({"rank ", rank, " at the weight gradient of stage ", a.index});
     case action_kind::receive: return detail::concat({"rank ", rank, " at the receive of ", to_string(a.what)});
     case action_kind::send: break;
@@ -58,7 +61,7 @@ void for_each_awaited(const std::array<op_slots, 2>& cell, F&& f) {
   }
 }
 /// Calls `f(buffer)` for the buffers whose messages an action waits for. Before a weight gradient changes, all that the rank
-/// has sent must have gone.
+/// has sent must have gone. @pre verify(p)
 template <typename F>
 void for_each_awaited(const program& p, std::integral auto rank, const action& a, F&& f) {
   if (a.kind == action_kind::compute) {

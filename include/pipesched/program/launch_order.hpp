@@ -8,7 +8,7 @@
 // All messages have one global order: the time at which they can move in a simulated step, then channel and number. Every
 // rank starts its messages in that order. The globally first incomplete message is therefore never queued after another
 // one, whichever streams share a hardware queue: no deadlock. It is also never queued after work that needs a later
-// message, because in the simulation every action takes some time, if only the shortest that a double can tell.
+// message, because in the simulation every action takes some time, at least one unit in the last place of a double.
 
 #include <algorithm>
 #include <concepts>

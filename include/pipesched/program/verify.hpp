@@ -63,6 +63,7 @@ class program_verifier {
   // of the other replica added.
   struct totals {
     std::uint32_t after_last = 0, sent = 0, added = 0;
+    bool has_sum = false;
   };
   bool is_chunk(std::uint32_t rank, std::uint32_t chunk, std::uint32_t stage) const {
     return chunk < hosted_[rank].size() && hosted_[rank][chunk] == stage;
@@ -249,9 +250,21 @@ class program_verifier {
                   " without a message; expected another chunk of this rank"}));
       return false;
     }
+    if (local && a.buffer != no_slot) {
+      add(rule::reduction, rank, violation::no_cell,
+          concat(
+              {"adds the weight gradient of stage ", a.what.stage, " without a message, but names buffer ", a.buffer}));
+      return false;
+    }
     check_complete(rank, cells, a.chunk, sends ? "sends" : "adds to");
     if (local) check_complete(rank, cells, a.other_chunk, "adds");
     totals& of = totals_[rank][a.chunk];
+    if (sends && of.sent == 0 && of.has_sum && is_on_two_ranks(stage))
+      add(rule::reduction, rank, cells,
+          concat({"sends the weight gradient of stage ", stage,
+                  " after another one has been added to it; expected it before"}));
+    if (!sends) of.has_sum = true;
+    if (local) totals_[rank][a.other_chunk].has_sum = true;
     if (a.what.stage == stage) ++(sends ? of.sent : of.added);
     return true;
   }
@@ -262,6 +275,9 @@ class program_verifier {
                   " before its last W or B has run; expected it after cell ", after_last - 1}));
   }
 
+  bool is_on_two_ranks(std::uint32_t stage) const {
+    return s_.placement.replicas() == 2 && s_.placement.rank_of_stage(0)[stage] != s_.placement.rank_of_stage(1)[stage];
+  }
   // Checks that both ranks of a stage with two replicas send and add its weight gradient.
   void check_replicas() {
     if (s_.placement.replicas() < 2 || s_.forward_only) return;

@@ -5,9 +5,11 @@
 // nothing of sockets.
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,11 +23,11 @@ namespace pipesched::detail {
 
 /// A frame of the protocol: its kind and a text.
 ///
-///   from a process   greeting (the first), exchange (its parcels), late (its limit is over), position, failure, leave
-///   to a process     exchange (parcels for it), late (what it waits for is between steps), failure (the first of the job)
+///   from a process   greeting (the first), exchange (its parcels), pause (a question), position, failure, leave
+///   to a process     exchange (parcels for it), pause (milliseconds since the last one; empty: none), failure (the first)
 ///   from either      end: never sent, as it stands for the end of the connection
 struct frame {
-  enum kind : char { greeting, exchange, late, position, failure, leave, end } is = greeting;
+  enum kind : char { greeting, exchange, pause, position, failure, leave, end } is = greeting;
   std::string text{};
 };
 
@@ -33,6 +35,8 @@ struct frame {
 inline constexpr std::size_t max_frame = std::size_t{1} << 28;
 
 class job {
+  using clock = std::chrono::steady_clock;
+
  public:
   using sender = std::function<void(frame)>;
 
@@ -54,17 +58,18 @@ class job {
   /// Takes a frame from a process. False if its connection is to end: it leaves, or this is not a frame of the protocol.
   /// Process 0 is sent the end once every process that came has left or been lost.
   bool take(std::uint32_t process, frame f) {
+    if (delays(process)) paused_ = clock::now();  // until now
     switch (f.is) {
       case frame::exchange: return take_part(process, f.text);
       case frame::position:
         if (!positions_.set(process, f.text)) return false;
-        if (positions_.all()[process].state == progress_state::stalled && !pauses())
-          fail(nothing_moved(positions_.all()[process].place));
+        if (const auto& [state, place, when] = positions_.all()[process];
+            state == progress_state::waits || state == progress_state::stalled) {
+          members_[process].send({frame::pause, since_last_pause()});
+          if (state == progress_state::stalled && !pauses()) fail(nothing_moved(place));
+        }
         return true;
-      case frame::late:
-        if (!members_[process].takes_part) return true;  // the result is on its way
-        pauses() ? members_[process].send({frame::late}) : fail(not_all_came(process));
-        return true;
+      case frame::pause: members_[process].send({frame::pause, since_last_pause()}); return true;
       case frame::failure: fail(std::move(f.text)); return true;
       case frame::leave: end(process, false); break;
       case frame::end: end(process, true); break;
@@ -99,10 +104,18 @@ class job {
     return true;
   }
   // True if a process is between steps, and not in an exchange: nothing that waits for it is late.
+  bool delays(std::uint32_t process) const {
+    return positions_.all()[process].state == progress_state::between_steps && !members_[process].takes_part;
+  }
   bool pauses() const {
     for (std::uint32_t r = 0; r < members_.size(); ++r)
-      if (positions_.all()[r].state == progress_state::between_steps && !members_[r].takes_part) return true;
+      if (delays(r)) return true;
     return false;
+  }
+  std::string since_last_pause() {
+    if (pauses()) paused_ = clock::now();
+    if (!paused_) return {};
+    return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(clock::now() - *paused_).count());
   }
   // Sends the results once every process has taken part. Fails if one that has gone will not.
   void complete_exchange() {
@@ -137,6 +150,7 @@ class job {
 
   std::vector<member> members_;  // by rank
   position_board positions_;
+  std::optional<clock::time_point> paused_;  // when a process was last seen to delay the others
   first_cause failure_;
 };
 

@@ -300,6 +300,8 @@ class interpreter {
   }
   [[gnu::cold]] bool no_buffer(tensor_id what, std::uint32_t number, std::size_t first, std::size_t end) {
     if (number == no_slot) return wrong({"has no buffer for ", to_string(what)});
+    if (first == end)
+      return wrong({"uses buffer ", number, " for ", to_string(what), "; the rank has no such buffers"});
     return wrong({"uses buffer ", number, " for ", to_string(what), "; expected one of ", end - first, " buffers from ",
                   first, " on"});
   }
