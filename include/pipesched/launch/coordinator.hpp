@@ -35,11 +35,6 @@ enum class progress_state : std::uint8_t {
   between_steps  ///< it saves, evaluates, or loads data: a process that waits for it is not stalled
 };
 
-/// The failure of a process that waits in a collective call.
-inline std::string not_all_came(std::uint32_t process) {
-  return detail::concat({"process ", process, " waits for the others, and not all came in time"});
-}
-
 /// Threads may call its functions concurrently, except the collective ones: broadcast() and exchange().
 class coordinator {
  public:
@@ -65,12 +60,12 @@ class coordinator {
     return text;
   }
 
-  /// Reports to all processes that this one has failed. Returns the first failure of the job, which may be another's, with
-  /// the positions of the processes that have reported a stall.
+  /// Reports to all processes that this one has failed. Returns the first failure of the job, perhaps that of another
+  /// process, with the positions of the processes that wait.
   virtual std::string report_failure(std::string_view cause) = 0;
   /// Reports the place and the state of this process, about once a second. All processes hear of the place if this one is
-  /// lost, and, if it waits or is stalled, with the next failure. If one is stalled, and none is between steps and
-  /// outside of a collective call, the job fails.
+  /// lost, and, if it waits or is stalled, with the next failure. The job fails if one is stalled, unless another one is
+  /// between steps and not in a collective call.
   virtual void report_position(std::string_view position, progress_state state) = 0;
   /// The time until which, as far as this process has heard, another one was between steps, and not in a collective call: what
   /// waits for it is not stalled. Never waits.
@@ -89,7 +84,7 @@ class coordinator {
   }
   /// Ends a collective call in which others have not taken part. @throws pipeline_aborted
   void fail_late() {
-    report_failure(not_all_came(rank()));
+    report_failure(detail::concat({"process ", rank(), " waits for the others, and not all came in time"}));
     require_going();
   }
 };
