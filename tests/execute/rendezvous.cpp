@@ -58,6 +58,8 @@ class rank_state {
         left_(stages_.size()),
         reduced_(stages_.size()),
         gradients_(stages_.size()),
+        is_sum_(stages_.size()),
+        sent_(stages_.size()),
         activations_(p.pools[rank][pool::activation]),
         contexts_(p.pools[rank][pool::context]) {
     for (const cell& c : p.schedule[rank])
@@ -81,12 +83,18 @@ class rank_state {
   }
   std::span<std::byte> weight_gradient(std::uint32_t chunk) {
     gradients_[chunk] = whole(chunk);
+    const placement& where = p_.schedule.placement;
+    const std::uint16_t stage = stages_[chunk];
+    const bool on_two_ranks = where.replicas() == 2 && where.rank_of_stage(0)[stage] != where.rank_of_stage(1)[stage];
+    require(std::exchange(sent_[chunk], true) || !is_sum_[chunk] || !on_two_ranks, "a sum for the other replica");
     return std::as_writable_bytes(std::span(&gradients_[chunk], 1));
   }
   void reduce(reduction r) {
     require(whole(r.chunk).stage == r.stage, "the chunk of another stage");
+    is_sum_[r.chunk] = true;
     if (r.buffer == no_slot) {
       require(r.other_chunk != r.chunk && whole(r.other_chunk) == r.other, "another weight gradient");
+      is_sum_[r.other_chunk] = true;
     } else {
       require(r.buffer >= p_.pools[rank_][pool::tensor] && r.buffer < p_.pools[rank_].owned_buffers(),
               "no such buffer");
@@ -175,6 +183,7 @@ class rank_state {
   std::vector<std::uint16_t> stages_;          // by chunk
   std::vector<std::uint32_t> left_, reduced_;  // by chunk: W's and B's to come, additions of the same stage's gradient
   std::vector<tensor_id> gradients_;           // by chunk, as it is sent
+  std::vector<char> is_sum_, sent_;            // by chunk: its gradient has another one in it; has been sent
   std::vector<slot> activations_, contexts_;
   std::size_t next_ = 0;
 };

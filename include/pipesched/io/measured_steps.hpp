@@ -116,7 +116,7 @@ inline void require_forwards(const schedule& s, std::size_t step) {
 
 inline timeline timeline_of_rows(const std::vector<measured_row>& rows, const placement& of_run, std::size_t step) {
   const std::uint32_t micro = micro_batches_of(rows);
-  const placement where = of_run.for_micro(micro);
+  const placement where = of_run.for_micro(std::max(micro, 1u));
   timeline t{.schedule = {.name = "measured", .placement = where, .micro = micro, .forward_only = true}};
   for (const measured_row& row : rows) {
     std::vector<cell> cells;

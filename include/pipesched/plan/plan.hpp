@@ -374,9 +374,9 @@ void require_plan(const plan_problem& problem, const Costs& costs, const plan_li
 /// micro-batch at a time fits into the memory. Time: `evaluations` times a simulation of the step.
 template <cost_model Costs>
 plan_result plan(const plan_problem& problem, const Costs& costs, const plan_limits& limits = {}) {
+  detail::require_plan(problem, costs, limits);
   plan_problem own = problem;
   own.placement = problem.placement.for_micro(problem.micro);
-  detail::require_plan(problem, costs, limits);
   return detail::planner(own, costs, limits).run();
 }
 
