@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: MIT
 // expected: the transport has a member prepare that cannot be called as: void prepare\(const program&, memory\)
-#include <pipesched/execute/recording_transport.hpp>
-#include <pipesched/execute/run.hpp>
-struct trainer {
-  void forward(pipesched::task) {}
-  void backward(pipesched::task) {}
-  std::span<std::byte> buffer(pipesched::tensor_id, std::uint32_t) { return {}; }
-};
+#include "transport.hpp"
 struct other_transport : pipesched::recording_transport {
 #ifdef RIGHT
   template <typename Memory>
